@@ -1,0 +1,42 @@
+"""Compose frozen language models through trained cross-attention (CALM).
+
+Importing this package is cheap: what needs torch is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from calmctl.auto_classes import register_when_used
+
+if TYPE_CHECKING:
+    from calmctl.modeling.composed import ComposedModelForCausalLM, compose
+    from calmctl.modeling.configuration import ComposedConfig
+
+__version__ = "0.1.0"
+
+__all__ = ["ComposedConfig", "ComposedModelForCausalLM", "__version__", "compose"]
+
+_LAZY = {
+    "ComposedConfig": "calmctl.modeling.configuration",
+    "ComposedModelForCausalLM": "calmctl.modeling.composed",
+    "compose": "calmctl.modeling.composed",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that owns `name` on first access (PEP 562)."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'calmctl' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the lazy names beside those already loaded."""
+    return sorted({*globals(), *_LAZY})
+
+
+register_when_used()

@@ -1,0 +1,1 @@
+"""The heart: frozen bases, bridges between them, and the composed model."""

@@ -1,0 +1,130 @@
+"""A bridge: the projection and cross-attention of one connection (paper section 3.1).
+
+Shapes: b batch, t anchor positions, s aug positions, h heads, d = d_anchor / h.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from calmctl.errors import UserError
+
+ROTARY_BASE = 10_000.0
+
+
+@dataclass(frozen=True)
+class BridgeConfig:
+    """How a bridge is built; the defaults are the paper's form with a zero-initialised output.
+
+    Attributes:
+        num_heads: cross-attention heads; None takes the anchor's own number (the paper's choice).
+        norm: RMS-normalise the projected aug states, so that keys and values do not inherit the scale of the aug's
+            residual stream. It stands between two matrices, so they cannot be folded into one for inference.
+        rotary: rotate queries and keys by their positions, which helps a bridge to copy in order.
+        zero_init: start from W_O = 0, so that the untrained composed model computes exactly what the anchor does;
+            False gives the paper's plain initialisation.
+    """
+
+    num_heads: int | None = None
+    norm: bool = False
+    rotary: bool = False
+    zero_init: bool = True
+
+
+class Bridge(nn.Module):
+    """Cross-attention from the anchor's states to the projected states of the aug.
+
+    `forward` returns what is ADDED to the anchor layer's output: f_cross(f_proj(H_A), H_B) of the paper.
+
+    Raises:
+        UserError: the heads do not divide the anchor's width, or rotary needs an even head width.
+    """
+
+    def __init__(self, config: BridgeConfig, aug_size: int, anchor_size: int, anchor_heads: int) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads or anchor_heads
+        self.head_dim, rest = divmod(anchor_size, self.num_heads)
+        if rest:
+            raise UserError(f"bridge.num_heads={self.num_heads} does not divide the anchor's width {anchor_size}")
+        if config.rotary and self.head_dim % 2:
+            raise UserError(f"bridge.rotary needs an even head width, but {anchor_size} / {self.num_heads} = {self.head_dim}")
+        self.rotary = config.rotary
+        self.projection = nn.Linear(aug_size, anchor_size, bias=False)
+        self.norm = nn.RMSNorm(anchor_size, elementwise_affine=False) if config.norm else None
+        self.query = nn.Linear(anchor_size, anchor_size, bias=False)
+        self.key = nn.Linear(anchor_size, anchor_size, bias=False)
+        self.value = nn.Linear(anchor_size, anchor_size, bias=False)
+        self.output = nn.Linear(anchor_size, anchor_size, bias=False)
+        if config.zero_init:
+            nn.init.zeros_(self.output.weight)
+        self.eager = False
+        self._folded: tuple[tuple[object, ...], Tensor] | None = None
+
+    def keys_values(self, aug_states: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values (b, h, s, d) of aug states (b, s, d_aug); computed once per aug token.
+
+        Args:
+            positions: (b, s) position of each aug token, for rotary bridges.
+        """
+        if self.norm is None and not torch.is_grad_enabled():
+            keys, values = F.linear(aug_states, self._folded_weight()).chunk(2, dim=-1)
+        else:
+            projected = self.projection(aug_states)
+            if self.norm is not None:
+                projected = self.norm(projected)
+            keys, values = self.key(projected), self.value(projected)
+        keys = self._split(keys)
+        return self._rotate(keys, positions), self._split(values)
+
+    def forward(self, states: Tensor, positions: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Return the update (b, t, d_anchor) for anchor states of that shape.
+
+        Args:
+            positions: (b, t) position of each anchor token, for rotary bridges.
+            keys, values: (b, h, s, d) from `keys_values`.
+            mask: (b, 1, t, s), True = may be attended. A position that sees nothing (padding) is left unchanged.
+        """
+        queries = self._rotate(self._split(self.query(states)), positions)
+        sees = mask.any(-1, keepdim=True)
+        # A row that may see nothing would be a softmax over an empty set; let it see everything, drop the result.
+        mask = mask | ~sees
+        if self.eager:
+            mixed = _eager_attention(queries, keys, values, mask)
+        else:
+            mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        mixed = torch.where(sees, mixed, 0.0)
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _split(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+
+    def _rotate(self, states: Tensor, positions: Tensor) -> Tensor:
+        """Apply rotary position embedding (RoFormer, arXiv 2104.09864) to (b, h, s, d)."""
+        if not self.rotary:
+            return states
+        half = self.head_dim // 2
+        exponents = torch.arange(half, device=states.device, dtype=torch.float32) / half
+        angles = positions[:, None, :, None].float() * ROTARY_BASE**-exponents
+        cos, sin = angles.cos(), angles.sin()
+        first, second = states.float().chunk(2, dim=-1)
+        rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+        return rotated.to(states.dtype)
+
+    def _folded_weight(self) -> Tensor:
+        """Return [W_K W_P; W_V W_P] (2 d_anchor, d_aug), recomputed only when one of the matrices has changed."""
+        weights = (self.projection.weight, self.key.weight, self.value.weight)
+        state = tuple((w.data_ptr(), w._version, w.dtype, w.device) for w in weights)
+        if self._folded is None or self._folded[0] != state:
+            projection, key, value = (weight.float() for weight in weights)
+            folded = torch.cat([key, value]) @ projection
+            self._folded = (state, folded.to(weights[0].dtype))
+        return self._folded[1]
+
+
+def _eager_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attend with plain matrix products: on CPU faster than the fused kernel's backward for short sequences."""
+    scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ values

@@ -1,0 +1,330 @@
+"""The composed model: a frozen anchor, frozen augs and the bridges between them, as one Hugging Face model.
+
+Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
+
+from calmctl.errors import UserError
+from calmctl.modeling import layers
+from calmctl.modeling.alignment import bridge_mask, same_tokenizer_visible
+from calmctl.modeling.bridge import Bridge, BridgeConfig
+from calmctl.modeling.cache import ComposedCache
+from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.connections import Connection, resolve_connections
+from calmctl.modeling.loss import completion_loss, labelled_rows_only
+
+
+@dataclass
+class _Pass:
+    """What the hooks need to know of the one forward call that is under way."""
+
+    aug_states: dict[int, Tensor] = field(default_factory=dict)
+    tapping: int | None = None
+    bridging: bool = False
+    keys_values: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    masks: list[Tensor] = field(default_factory=list)
+    positions: Tensor | None = None
+
+
+class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
+    """Anchor + augs + bridges; logits are the anchor's (paper section 3.1).
+
+    The bases are frozen and stay in eval mode. The only trainable parameters are those of the bridges
+    (`composition_parameters`). Augs run without gradients, without their LM heads and only up to the last layer that
+    is tapped. Bridges act through hooks on the anchor's layers, so any decoder-only model can be a base.
+    """
+
+    config_class = ComposedConfig
+    base_model_prefix = "anchor"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def __init__(
+        self,
+        config: ComposedConfig,
+        anchor: PreTrainedModel | None = None,
+        augs: Sequence[PreTrainedModel] | None = None,
+    ) -> None:
+        super().__init__(config)
+        self.anchor = anchor if anchor is not None else AutoModelForCausalLM.from_config(config.anchor_config())
+        if augs is None:
+            augs = [AutoModelForCausalLM.from_config(aug) for aug in config.aug_configs()]
+        self.augs = nn.ModuleList(augs)
+        self.connections: list[tuple[Connection, ...]] = [
+            tuple(Connection(*pair) for pair in pairs) for pairs in config.connections
+        ]
+        bridge_config = BridgeConfig(**config.bridge)
+        self.bridges = nn.ModuleList(
+            nn.ModuleList(self._new_bridge(bridge_config, aug) for _ in pairs)
+            for aug, pairs in zip(self.augs, self.connections, strict=True)
+        )
+        self.anchor.requires_grad_(False)
+        self.augs.requires_grad_(False)
+        self.generation_config = self.anchor.generation_config
+        self._pass: _Pass | None = None
+        self._install_hooks()
+        self.post_init()
+        self.eval()
+
+    def init_weights(self) -> None:
+        """Do nothing: the bases bring their weights and bridges initialise themselves."""
+
+    def _new_bridge(self, config: BridgeConfig, aug: PreTrainedModel) -> Bridge:
+        anchor_config = self.anchor.config
+        bridge = Bridge(
+            config, layers.hidden_size(aug.config), layers.hidden_size(anchor_config), layers.num_heads(anchor_config)
+        )
+        bridge.eager = getattr(anchor_config, "_attn_implementation", None) == "eager"
+        return bridge.to(device=self.anchor.device)
+
+    # Hooks. They are installed once and act only while `forward` has set `self._pass`.
+
+    def _install_hooks(self) -> None:
+        anchor_layers = layers.decoder_layers(self.anchor)
+        for aug_index, (aug, pairs) in enumerate(zip(self.augs, self.connections, strict=True)):
+            aug_layers = layers.decoder_layers(aug)
+            for layer_index in sorted({pair.aug_layer for pair in pairs}):
+                aug_layers[layer_index].register_forward_hook(partial(self._tap, aug_index, layer_index))
+            for bridge_index, pair in enumerate(pairs):
+                hook = partial(self._bridge, aug_index, bridge_index)
+                anchor_layers[pair.anchor_layer].register_forward_hook(hook)
+
+    def _tap(self, aug_index: int, layer_index: int, _module: nn.Module, _args: Any, output: Any) -> None:
+        if self._pass is not None and self._pass.tapping == aug_index:
+            self._pass.aug_states[layer_index] = layers.layer_output(output)
+
+    def _bridge(self, aug_index: int, bridge_index: int, _module: nn.Module, _args: Any, output: Any) -> Any:
+        if self._pass is None or not self._pass.bridging:
+            return None
+        states = layers.layer_output(output)
+        keys, values = self._pass.keys_values[aug_index, bridge_index]
+        bridge = self.bridges[aug_index][bridge_index]
+        update = bridge(states, self._pass.positions, keys, values, self._pass.masks[aug_index])
+        return layers.with_layer_output(output, states + update.to(states.dtype))
+
+    @contextmanager
+    def _new_pass(self) -> Iterator[_Pass]:
+        self._pass = _Pass()
+        try:
+            yield self._pass
+        finally:
+            self._pass = None
+
+    # The forward pass.
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: ComposedCache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> CausalLMOutputWithPast:
+        """Run every aug on the tokens, then the anchor with the bridges.
+
+        Args:
+            input_ids: (batch, seq) new tokens; both models read the same ones.
+            attention_mask: (batch, past + seq), 1 = a real token.
+            position_ids: (batch, seq); counted from the attention mask when not given.
+            labels: (batch, seq), -100 = no loss. While training only the labelled rows reach the LM head, and
+                `logits` is None; in eval mode the logits are complete.
+            num_items_in_batch: the number of labels to divide the summed loss by (gradient accumulation).
+
+        Raises:
+            UserError: no `input_ids`, or a cache that is not a `ComposedCache`.
+        """
+        if input_ids is None:
+            raise UserError("a composed model needs input_ids: anchor and augs each embed the tokens themselves")
+        if past_key_values is not None and not isinstance(past_key_values, ComposedCache):
+            raise UserError(f"past_key_values must be a ComposedCache, got {type(past_key_values).__name__}")
+        if use_cache is None:
+            use_cache = not self.training
+        if use_cache and past_key_values is None:
+            past_key_values = self.new_cache()
+        batch_size, length = input_ids.shape
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if position_ids is None:
+            position_ids = layers.position_ids_from(attention_mask, batch_size, past, length, input_ids.device)
+        with self._new_pass() as current:
+            current.positions = position_ids.expand(batch_size, length)
+            visible = same_tokenizer_visible(batch_size, past, length, input_ids.device)
+            for aug_index in range(len(self.augs)):
+                self._read_aug(aug_index, input_ids, attention_mask, past_key_values)
+                current.masks.append(bridge_mask(visible, attention_mask, past + length))
+            current.bridging = True
+            arguments = self._base_arguments(self.anchor, input_ids, attention_mask, position_ids)
+            if past_key_values is not None:
+                arguments |= {"past_key_values": past_key_values.anchor, "use_cache": True}
+            else:
+                arguments["use_cache"] = False
+            if labels is not None and self.training:
+                with labelled_rows_only(self.anchor, labels) as targets:
+                    logits = self.anchor(**arguments).logits
+                return CausalLMOutputWithPast(loss=completion_loss(logits, targets, num_items_in_batch))
+            logits = self.anchor(**arguments, logits_to_keep=logits_to_keep).logits
+        loss = None
+        if labels is not None:
+            loss = completion_loss(logits[:, :-1], labels[:, 1:], num_items_in_batch)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
+
+    @staticmethod
+    def _base_arguments(
+        model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor
+    ) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if layers.accepts(type(model), "position_ids"):
+            arguments["position_ids"] = position_ids
+        return arguments
+
+    def _read_aug(
+        self, aug_index: int, input_ids: Tensor, attention_mask: Tensor | None, cache: ComposedCache | None
+    ) -> None:
+        """Run one aug on the new tokens and turn its tapped states into the keys and values of its bridges."""
+        current, pairs = self._pass, self.connections[aug_index]
+        assert current is not None and current.positions is not None
+        last = max(pair.aug_layer for pair in pairs)
+        decoder = layers.first_layers(self.augs[aug_index], last + 1)
+        arguments = self._base_arguments(decoder, input_ids, attention_mask, current.positions)
+        arguments["use_cache"] = cache is not None
+        if cache is not None:
+            arguments["past_key_values"] = cache.augs[aug_index]
+        current.tapping, current.aug_states = aug_index, {}
+        with torch.no_grad():
+            decoder(**arguments)
+        current.tapping = None
+        for bridge_index, pair in enumerate(pairs):
+            bridge = self.bridges[aug_index][bridge_index]
+            states = current.aug_states[pair.aug_layer].to(bridge.projection.weight.dtype)
+            keys, values = bridge.keys_values(states, current.positions)
+            if cache is not None:
+                keys, values = cache.bridges[aug_index].update(keys, values, bridge_index)
+            current.keys_values[aug_index, bridge_index] = keys, values
+
+    # What makes it behave like any other Hugging Face model.
+
+    def train(self, mode: bool = True) -> "ComposedModelForCausalLM":
+        """Set the bridges' mode; the bases always stay in eval mode (no dropout in frozen models)."""
+        super().train(mode)
+        self.anchor.eval()
+        self.augs.eval()
+        return self
+
+    def composition_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the trainable parameters (Theta_C of the paper) by name."""
+        return {f"bridges.{name}": parameter for name, parameter in self.bridges.named_parameters()}
+
+    def new_cache(self) -> ComposedCache:
+        """Return an empty cache for this model."""
+        return ComposedCache(self.anchor.config, [aug.config for aug in self.augs])
+
+    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict, *_args: Any) -> None:
+        """Give `generate` a cache that serves both models (the default one would serve the anchor only)."""
+        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
+            model_kwargs["past_key_values"] = self.new_cache()
+
+    def get_decoder(self) -> nn.Module:
+        """Return the anchor's decoder."""
+        return self.anchor.get_decoder()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the anchor's token embedding."""
+        return self.anchor.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the anchor's LM head."""
+        return self.anchor.get_output_embeddings()
+
+    def save_pretrained(self, save_directory: str | Path, merge_bases: bool = False, **_kwargs: Any) -> None:
+        """Save the composition parameters and a fingerprint of each base; see `checkpoint.save_composed`."""
+        from calmctl.modeling.checkpoint import save_composed
+
+        save_composed(self, Path(save_directory), merge_bases=merge_bases)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *_args: Any,
+        anchor: PreTrainedModel | str | None = None,
+        augs: Sequence[PreTrainedModel | str] | None = None,
+        allow_different_base: bool = False,
+        **kwargs: Any,
+    ) -> "ComposedModelForCausalLM":
+        """Load a composed model; see `checkpoint.load_composed`."""
+        from calmctl.modeling.checkpoint import load_composed
+
+        return load_composed(
+            pretrained_model_name_or_path, anchor, augs, allow_different_base=allow_different_base, **kwargs
+        )
+
+
+def compose(
+    anchor: PreTrainedModel | str | Path,
+    aug: PreTrainedModel | str | Path | Sequence[PreTrainedModel | str | Path],
+    connections: Sequence[Any] | None = None,
+    *,
+    every: int = 4,
+    num_heads: int | None = None,
+    norm: bool = False,
+    rotary: bool = False,
+    zero_init: bool = True,
+    **load_arguments: Any,
+) -> ComposedModelForCausalLM:
+    """Compose a frozen anchor with one or more frozen augs; nothing is trained yet.
+
+    Args:
+        anchor, aug: models, paths or hub ids (`id@revision` works); `aug` may be a list.
+        connections: [[aug_layer, anchor_layer], ...] (with several augs: one such list each); None = the paper's
+            rule, every `every`-th layer of the aug, evenly spaced over the anchor.
+        num_heads, norm, rotary, zero_init: see `BridgeConfig`.
+        load_arguments: passed to `from_pretrained` of bases given as paths or ids (dtype, device_map, ...).
+
+    Raises:
+        UserError: connections out of range, or heads that do not divide the anchor's width.
+    """
+    from calmctl.modeling.checkpoint import load_base
+
+    anchor_model = load_base(anchor, **load_arguments)
+    augs = list(aug) if isinstance(aug, (list, tuple)) else [aug]
+    aug_models = [load_base(model, **load_arguments) for model in augs]
+    if connections is not None and len(augs) == 1 and (not connections or not isinstance(connections[0][0], Sequence)):
+        connections = [connections]
+    num_anchor_layers = layers.num_layers(anchor_model.config)
+    if connections is not None and len(connections) != len(augs):
+        raise UserError(f"connections: {len(connections)} lists for {len(augs)} augs; give one list of pairs per aug")
+    resolved = [
+        resolve_connections(
+            None if connections is None else connections[index],
+            layers.num_layers(model.config),
+            num_anchor_layers,
+            every,
+        )
+        for index, model in enumerate(aug_models)
+    ]
+    config = ComposedConfig(
+        anchor=anchor_model.config.to_dict(),
+        augs=[model.config.to_dict() for model in aug_models],
+        connections=[[(pair.aug_layer, pair.anchor_layer) for pair in pairs] for pairs in resolved],
+        bridge=asdict(BridgeConfig(num_heads, norm, rotary, zero_init)),
+    )
+    return ComposedModelForCausalLM(config, anchor_model, aug_models)
+
+
+AutoModelForCausalLM.register(ComposedConfig, ComposedModelForCausalLM)

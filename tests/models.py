@@ -1,0 +1,43 @@
+"""Small random models for tests, built from configurations; nothing is downloaded."""
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from calmctl.modeling.composed import ComposedModelForCausalLM, compose
+
+VOCABULARY = 50
+
+
+def llama(seed: int = 0, layers: int = 3, width: int = 32, heads: int = 4, kv_heads: int = 2, **settings: object) -> PreTrainedModel:
+    """Return a random Llama."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=kv_heads, intermediate_size=2 * width, max_position_embeddings=64,
+        pad_token_id=0, eos_token_id=1, bos_token_id=None, **settings,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def gpt2(seed: int = 0, layers: int = 3) -> PreTrainedModel:
+    """Return a random GPT-2: absolute positions, dropout, layer outputs unlike Llama's."""
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_embd=32, n_layer=layers, n_head=4, n_positions=64,
+        pad_token_id=0, eos_token_id=1, bos_token_id=1,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def composed(
+    anchor: PreTrainedModel | None = None, aug: PreTrainedModel | None = None, trained: bool = True, **settings: object
+) -> ComposedModelForCausalLM:
+    """Return a composed model; `trained` gives its bridges random outputs, so that they matter."""
+    anchor = anchor if anchor is not None else llama(seed=1)
+    aug = aug if aug is not None else llama(seed=2, width=16, heads=2, kv_heads=1)
+    model = compose(anchor, aug, **{"every": 1, **settings})
+    if trained:
+        torch.manual_seed(3)
+        for name, parameter in model.composition_parameters().items():
+            torch.nn.init.normal_(parameter, std=0.3 if "output" in name else 0.2)
+    return model

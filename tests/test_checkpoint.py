@@ -1,0 +1,129 @@
+"""Checkpoints of composed models: small, strict, and bound to their bases."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from calmctl.errors import UserError
+from calmctl.modeling.composed import ComposedModelForCausalLM, compose
+from tests.models import composed, llama
+
+IDS = torch.arange(2, 14).view(2, 6)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Bases on disk, and a checkpoint of their composition."""
+    llama(seed=1).save_pretrained(tmp_path / "anchor")
+    llama(seed=2, width=16, heads=2, kv_heads=1).save_pretrained(tmp_path / "aug")
+    model = composed(str(tmp_path / "anchor"), str(tmp_path / "aug"))
+    model.save_pretrained(tmp_path / "composed")
+    return model, tmp_path
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def test_save_and_load_keep_every_logit(saved):
+    model, folder = saved
+    loaded = ComposedModelForCausalLM.from_pretrained(folder / "composed")
+    assert torch.equal(logits(loaded), logits(model))
+    assert not loaded.training
+
+
+def test_a_checkpoint_holds_composition_parameters_only(saved):
+    model, folder = saved
+    file = folder / "composed" / "model.safetensors"
+    assert load_file(file).keys() == model.composition_parameters().keys()
+    assert file.stat().st_size < 1.2 * sum(4 * p.numel() for p in model.composition_parameters().values())
+    assert {path.name for path in (folder / "composed").iterdir()} == {
+        "config.json", "generation_config.json", "model.safetensors",
+    }  # fmt: skip
+
+
+def test_auto_classes_load_it_after_import_calmctl(saved):
+    model, folder = saved
+    code = (
+        "import calmctl, torch; from transformers import AutoModelForCausalLM as A;"
+        f"m = A.from_pretrained({str(folder / 'composed')!r});"
+        "print(type(m).__name__, m(torch.arange(2, 14).view(2, 6)).logits.double().sum().item())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    name, total = done.stdout.split()
+    assert name == "ComposedModelForCausalLM"
+    assert float(total) == pytest.approx(logits(model).double().sum().item(), abs=1e-3)
+
+
+def test_a_moved_run_still_finds_its_bases(saved):
+    model, folder = saved
+    moved = folder.rename(folder.with_name("elsewhere"))
+    assert torch.equal(logits(ComposedModelForCausalLM.from_pretrained(moved / "composed")), logits(model))
+
+
+def test_merged_bases_make_a_checkpoint_self_contained(saved, tmp_path):
+    model, folder = saved
+    model.save_pretrained(folder / "whole", merge_bases=True)
+    for name in ("anchor", "aug"):
+        (folder / name).rename(folder / f"gone_{name}")
+    whole = (folder / "whole").rename(folder / "moved")
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(whole)), logits(model))
+
+
+@pytest.mark.parametrize("role, other", [
+    ("anchor", lambda: llama(seed=7)),
+    ("aug", lambda: llama(seed=7, width=16, heads=2, kv_heads=1)),
+])  # fmt: skip
+def test_another_base_is_refused_unless_allowed(saved, role, other):
+    _, folder = saved
+    other().save_pretrained(folder / role)
+    with pytest.raises(UserError, match=f"the {role}.* is not the one this model was composed with"):
+        ComposedModelForCausalLM.from_pretrained(folder / "composed")
+    ComposedModelForCausalLM.from_pretrained(folder / "composed", allow_different_base=True)
+
+
+def test_a_missing_base_names_the_place(saved):
+    _, folder = saved
+    (folder / "anchor").rename(folder / "gone")
+    with pytest.raises(UserError, match="anchor is not at"):
+        ComposedModelForCausalLM.from_pretrained(folder / "composed")
+    ComposedModelForCausalLM.from_pretrained(folder / "composed", anchor=str(folder / "gone"))
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda file: file.unlink(), "checkpoint is missing"),
+    (lambda file: file.write_bytes(file.read_bytes()[:1000]), "checkpoint is damaged"),
+    (lambda file: save_file({"other": torch.zeros(2)}, file), "missing keys .* unexpected keys"),
+    (lambda file: save_file({k: v[:1].clone() for k, v in load_file(file).items()}, file), "has shape"),
+], ids=["missing", "torn", "keys", "shapes"])  # fmt: skip
+def test_a_bad_weight_file_is_one_clear_error(saved, damage, message):
+    _, folder = saved
+    damage(folder / "composed" / "model.safetensors")
+    with pytest.raises(UserError, match=message):
+        ComposedModelForCausalLM.from_pretrained(folder / "composed")
+
+
+def test_loading_in_another_type_checks_the_bases_first(saved):
+    _, folder = saved
+    loaded = ComposedModelForCausalLM.from_pretrained(folder / "composed", dtype="bfloat16")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+    assert torch.isfinite(logits(loaded)).all()
+
+
+def test_nothing_to_load_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match="cannot load a causal language model"):
+        compose(str(tmp_path), str(tmp_path))
+
+
+def test_the_configuration_is_readable_json(saved):
+    model, folder = saved
+    config = json.loads((folder / "composed" / "config.json").read_text())
+    assert config["model_type"] == "calm"
+    assert config["connections"] == [[[0, 0], [1, 1], [2, 2]]]
+    assert [base["relative_source"] for base in config["bases"]] == ["../anchor", "../aug"]

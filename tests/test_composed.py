@@ -1,0 +1,266 @@
+"""What must hold of a composed model: identity, causality, padding, caches, frozen bases, no wasted work."""
+
+import gc
+
+import pytest
+import torch
+from torch import Tensor
+
+from calmctl.errors import UserError
+from calmctl.modeling.cache import ComposedCache
+from calmctl.modeling.checkpoint import weights_sha256
+from calmctl.modeling.layers import decoder_layers
+from tests.models import VOCABULARY, composed, gpt2, llama
+
+FORMS = {
+    "paper": {},
+    "norm-rotary": {"norm": True, "rotary": True, "num_heads": 8},
+    "sparse": {"connections": [[1, 0], [0, 2]]},
+}
+
+
+@pytest.fixture(params=FORMS, ids=str)
+def model(request):
+    return composed(**FORMS[request.param])
+
+
+@pytest.fixture
+def ids() -> Tensor:
+    return torch.randint(2, VOCABULARY, (3, 9), generator=torch.Generator().manual_seed(0))
+
+
+def logits(model, ids: Tensor, **arguments) -> Tensor:
+    with torch.no_grad():
+        return model(ids, **arguments).logits
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_untrained_composition_equals_its_anchor_exactly(form, ids):
+    anchor = llama(seed=1).eval()
+    assert torch.equal(logits(composed(anchor, trained=False, **FORMS[form]), ids), logits(anchor, ids))
+
+
+def test_paper_initialisation_does_change_the_anchor(ids):
+    anchor = llama(seed=1).eval()
+    assert not torch.allclose(logits(composed(anchor, trained=False, zero_init=False), ids), logits(anchor, ids))
+
+
+def test_trained_bridges_matter_and_depend_on_the_aug(ids):
+    with_one, with_other = composed(), composed(aug=llama(seed=9, width=16, heads=2, kv_heads=1))
+    assert (logits(with_one, ids) - logits(with_other, ids)).abs().max() > 1e-2
+    assert (logits(with_one, ids) - logits(with_one.anchor, ids)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("position", range(8))
+def test_no_logit_depends_on_a_later_token(model, ids, position):
+    changed = ids.clone()
+    changed[:, position + 1 :] = (changed[:, position + 1 :] + 7) % VOCABULARY
+    before, after = logits(model, ids), logits(model, changed)
+    torch.testing.assert_close(before[:, : position + 1], after[:, : position + 1], atol=1e-5, rtol=1e-5)
+    assert (before[:, position + 1 :] - after[:, position + 1 :]).abs().max() > 1e-3
+
+
+def padded(ids: Tensor, left: int, right: int) -> tuple[Tensor, Tensor]:
+    """Return ids with garbage padding and the mask that hides it."""
+    wide = torch.full((ids.shape[0], left + ids.shape[1] + right), 17)
+    mask = torch.zeros_like(wide)
+    wide[:, left : left + ids.shape[1]] = ids
+    mask[:, left : left + ids.shape[1]] = 1
+    return wide, mask
+
+
+@pytest.mark.parametrize("left, right", [(4, 0), (0, 4), (3, 2)])
+@pytest.mark.parametrize("bases", ["llama", "gpt2"])
+def test_padding_changes_nothing(ids, left, right, bases):
+    model = composed(norm=True, rotary=True) if bases == "llama" else composed(gpt2(1), gpt2(2))
+    wide, mask = padded(ids, left, right)
+    expected, found = logits(model, ids), logits(model, wide, attention_mask=mask)
+    torch.testing.assert_close(found[:, left : left + ids.shape[1]], expected, atol=2e-5, rtol=1e-4)
+    assert torch.isfinite(found).all()
+
+
+def test_eager_and_fused_attention_agree(ids):
+    torch.testing.assert_close(
+        logits(composed(llama(seed=1, attn_implementation="eager")), ids),
+        logits(composed(llama(seed=1, attn_implementation="sdpa")), ids), atol=1e-5, rtol=1e-4,
+    )  # fmt: skip
+
+
+def test_folded_and_unfolded_keys_and_values_agree(ids):
+    model = composed()
+    with torch.enable_grad():
+        unfolded = model(ids, use_cache=False).logits
+    torch.testing.assert_close(logits(model, ids), unfolded, atol=1e-5, rtol=1e-4)
+
+
+def test_folded_weights_follow_training(ids):
+    model = composed()
+    before = logits(model, ids)
+    with torch.no_grad():
+        model.bridges[0][0].projection.weight.mul_(3)
+    after = logits(model, ids)
+    with torch.enable_grad():
+        unfolded = model(ids, use_cache=False).logits
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, unfolded, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_cached_logits_equal_uncached_logits(model, ids, left):
+    wide, mask = padded(ids, left, 0)
+    expected = logits(model, wide, attention_mask=mask)
+    cache = model.new_cache()
+    pieces, start = [], 0
+    for length in (left + 4, 1, 1, 3):
+        end = start + length
+        pieces.append(
+            logits(model, wide[:, start:end], attention_mask=mask[:, :end], past_key_values=cache, use_cache=True)
+        )
+        start = end
+    torch.testing.assert_close(torch.cat(pieces, 1)[:, left:], expected[:, left:], atol=2e-5, rtol=1e-4)
+
+
+def test_a_bridge_computes_keys_once_per_aug_token(ids):
+    model, lengths = composed(), []
+    model.bridges[0][0].register_forward_hook(lambda *_: None)
+    original = model.bridges[0][0].keys_values
+    model.bridges[0][0].keys_values = lambda states, positions: lengths.append(states.shape[1]) or original(
+        states, positions
+    )
+    model.generate(ids, max_new_tokens=4, do_sample=False, eos_token_id=None)
+    assert lengths == [9, 1, 1, 1]
+
+
+@pytest.mark.parametrize("settings", [
+    {"do_sample": False},
+    {"do_sample": False, "num_beams": 3, "num_return_sequences": 2},
+    {"do_sample": True, "num_return_sequences": 2, "top_k": 5},
+], ids=["greedy", "beam", "sampling"])  # fmt: skip
+@pytest.mark.parametrize("bases", ["llama", "gpt2"])
+def test_cached_generation_equals_uncached_generation(ids, settings, bases):
+    model = composed(norm=True, rotary=True) if bases == "llama" else composed(gpt2(1), llama(2, width=16, heads=2))
+    wide, mask = padded(ids, 3, 0)
+    mask[0, :3], wide[1, 3:5], mask[1, 3:5] = 1, 17, 0
+    outputs = []
+    for use_cache in (True, False):
+        torch.manual_seed(5)
+        outputs.append(
+            model.generate(wide, attention_mask=mask, max_new_tokens=8, use_cache=use_cache, pad_token_id=0, **settings)
+        )
+    assert torch.equal(*outputs)
+
+
+def test_generation_of_a_row_does_not_depend_on_its_batch(ids):
+    model = composed(norm=True, rotary=True)
+    wide, mask = padded(ids, 3, 0)
+    wide[0, :3], mask[0, :3] = torch.tensor([5, 6, 7]), 1
+    together = model.generate(wide, attention_mask=mask, max_new_tokens=6, do_sample=False)
+    alone = model.generate(ids[1:2], max_new_tokens=6, do_sample=False)
+    assert torch.equal(together[1:2, wide.shape[1] :], alone[:, ids.shape[1] :])
+
+
+def test_a_cropped_cache_continues_as_if_the_tokens_had_never_been_there(model, ids):
+    cache = model.new_cache()
+    logits(model, ids, past_key_values=cache, use_cache=True)
+    cache.crop(-4)
+    assert cache.get_seq_length() == 5
+    again = logits(model, ids[:, 5:], past_key_values=cache, use_cache=True)
+    torch.testing.assert_close(again, logits(model, ids)[:, 5:], atol=2e-5, rtol=1e-4)
+
+
+def test_a_cache_repeats_selects_and_empties_all_its_parts(model, ids):
+    cache = model.new_cache()
+    logits(model, ids, past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(2)
+    cache.batch_select_indices(torch.tensor([2, 5]))
+    step = torch.full((2, 1), 4)
+    expected = logits(model, torch.cat([ids[1:], step], 1))[:, -1:]
+    found = logits(model, step, past_key_values=cache, use_cache=True)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    cache.reset()
+    assert all(part.get_seq_length() == 0 for part in cache.parts)
+
+
+def test_a_foreign_cache_is_refused(ids):
+    model = composed()
+    with pytest.raises(UserError, match="ComposedCache"):
+        model(ids, past_key_values=model.anchor(ids, use_cache=True).past_key_values)
+    assert isinstance(model(ids, use_cache=True).past_key_values, ComposedCache)
+
+
+def test_bases_stay_frozen_in_eval_mode_and_bit_identical_through_training(ids):
+    model = composed(gpt2(1), gpt2(2))
+    before = [weights_sha256(base.state_dict()) for base in (model.anchor, *model.augs)]
+    model.train()
+    assert not model.anchor.training and not any(aug.training for aug in model.augs) and model.bridges.training
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trainable == set(model.composition_parameters())
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    first = model(ids, labels=ids).loss
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = model(ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+    assert loss < first
+    assert all(p.grad is not None for p in model.composition_parameters().values())
+    assert [weights_sha256(base.state_dict()) for base in (model.anchor, *model.augs)] == before
+
+
+def test_training_loss_is_the_loss_of_the_full_logits(ids):
+    model, labels = composed(), ids.clone()
+    labels[:, :4], labels[0] = -100, -100
+    full = model.eval()(ids, labels=labels)
+    trained = model.train()(ids, labels=labels)
+    torch.testing.assert_close(trained.loss, full.loss, atol=1e-6, rtol=1e-5)
+    expected = torch.nn.functional.cross_entropy(full.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    torch.testing.assert_close(full.loss, expected)
+
+
+def test_only_labelled_rows_reach_the_head(ids):
+    model, seen = composed().train(), []
+    labels = torch.full_like(ids, -100)
+    labels[:, -2:] = ids[:, -2:]
+    model.get_output_embeddings().register_forward_hook(lambda _m, args, _o: seen.append(args[0].shape[:-1].numel()))
+    model(ids, labels=labels)
+    assert seen == [6]
+
+
+def test_the_aug_runs_without_graph_head_or_untapped_layers(ids):
+    aug = llama(seed=2, layers=4, width=16, heads=2, kv_heads=1)
+    model, ran = composed(aug=aug, connections=[[1, 1]]).train(), []
+    for index, layer in enumerate(decoder_layers(aug)):
+        layer.register_forward_hook(lambda _m, _a, output, index=index: ran.append((index, output.requires_grad)))
+    aug.lm_head.register_forward_hook(lambda *_: ran.append(("head", True)))
+    model(ids, labels=ids)
+    assert ran == [(0, False), (1, False)]
+
+
+def test_anchor_layers_before_the_first_connection_keep_no_graph(ids):
+    model, graphs = composed(connections=[[0, 1]]).train(), []
+    for layer in decoder_layers(model.anchor):
+        layer.register_forward_hook(lambda _m, _a, output: graphs.append(output.requires_grad))
+    model(ids, labels=ids)
+    assert graphs == [False, True, True]
+
+
+def test_forwards_leave_no_state_behind(ids):
+    model = composed()
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(isinstance(thing, Tensor) for thing in gc.get_objects())
+
+    logits(model, ids)
+    before = tensors()
+    for _ in range(5):
+        logits(model, ids)
+    assert tensors() == before
+    with pytest.raises(IndexError):
+        model(torch.full((1, 3), VOCABULARY + 5))
+    assert model._pass is None
+
+
+def test_heads_must_divide_the_anchor():
+    with pytest.raises(UserError, match="num_heads=5 does not divide"):
+        composed(num_heads=5)
