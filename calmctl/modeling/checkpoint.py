@@ -64,16 +64,32 @@ def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrain
     """
     if isinstance(model, PreTrainedModel):
         return model
-    name, _, revision = (str(model), "", "") if Path(model).exists() else str(model).partition("@")
-    if (Path(name) / "model" / "config.json").is_file():
-        name = str(Path(name) / "model")
+    name, revision = locate(str(model))
     arguments.setdefault("dtype", "auto")
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(name, revision=revision or "main", **arguments)
+        return AutoModelForCausalLM.from_pretrained(name, revision=revision, **arguments)
     except (OSError, SafetensorError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot load a causal language model from {str(model)!r}: {reason}") from error
-    return loaded
+
+
+def locate(source: str) -> tuple[str, str]:
+    """Return the folder or hub id, and the revision, that a user's name for a model means.
+
+    A run directory means the model it made; `id@revision` a revision on the hub.
+
+    Raises:
+        UserError: a run that has not made its model yet.
+    """
+    path = Path(source)
+    if not path.exists():
+        name, _, revision = source.partition("@")
+        return name, revision or "main"
+    if (path / "model" / "config.json").is_file():
+        return str(path / "model"), "main"
+    if (path / "run.json").is_file():
+        raise UserError(f"{source}: this run has no model (yet); see `calmctl show {source}`")
+    return source, "main"
 
 
 def save_composed(model: "ComposedModelForCausalLM", directory: Path, merge_bases: bool = False) -> None:

@@ -1,0 +1,51 @@
+# Targets set up what they need: in a fresh clone `make test` is enough. `make help` lists them.
+
+PYTHON ?= python3
+SEED ?= 0
+PRESET ?= tiny
+OUT ?= runs/kv-$(PRESET)$(if $(filter-out 0,$(SEED)),-seed$(SEED))
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup lint types format test kv smoke wheel-test clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## make .venv and install calmctl into it, with the versions of constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+lint: $(INSTALLED) ## check style
+	$(BIN)/ruff check .
+
+types: $(INSTALLED) ## check types
+	$(BIN)/mypy calmctl data_builders evals
+
+format: $(INSTALLED) ## format the code
+	$(BIN)/ruff format .
+
+test: $(INSTALLED) ## run the tests; ARGS="-k name" goes to pytest
+	$(BIN)/python -m pytest -q $(ARGS)
+
+kv: $(INSTALLED) ## reproduce the key-value section of the paper (PRESET=tiny SEED=0 OUT=runs/kv-tiny)
+	$(BIN)/calmctl reproduce kv --preset $(PRESET) --seed $(SEED) --out $(OUT)
+
+smoke: $(INSTALLED) ## run the whole key-value experiment at toy size, from scratch
+	rm -rf runs/smoke
+	$(BIN)/calmctl reproduce kv --preset smoke --seed $(SEED) --out runs/smoke
+
+wheel-test: $(INSTALLED) ## build the wheel, install it elsewhere and use it there
+	.ci/wheel-test $(BIN)/python
+
+clean: ## remove builds and caches; .venv and runs stay
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find calmctl conf data_builders evals tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,8 @@
+"""`python -m calmctl`: the same as the `calmctl` command."""
+
+import sys
+
+from calmctl.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""`calmctl data`: build training and test data."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from calmctl.cli import options, output
+
+app = typer.Typer(help="Build training and test data.")
+
+Tokenizer = Annotated[
+    str | None,
+    typer.Option("--tokenizer", help="Tokenizer to use (folder or hub id); the preset's by default."),
+]
+
+
+@app.callback()
+def _group() -> None:
+    """Build training and test data."""
+
+
+@app.command("kv")
+def kv(
+    out: options.Out,
+    overrides: options.Overrides = None,
+    preset: options.Preset = "tiny",
+    tokenizer: Tokenizer = None,
+    seed: options.Seed = None,
+    config_dir: options.ConfigDir = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Build the key-value arithmetic data: keys, training files for both models and for D_C, test set."""
+    from data_builders.kv import KVDataConfig, build
+
+    from calmctl.config import load_config, to_dict, to_yaml
+    from calmctl.files import read_json
+    from calmctl.runs import Run
+
+    settings = options.with_options(overrides, seed=seed, tokenizer=tokenizer)
+    config = load_config(KVDataConfig, f"data/kv/{preset}", settings, config_dir)
+    if dry_run:
+        plan = {"command": "data kv", "preset": preset, "out": str(out), "config": to_dict(config)}
+        output.print_json(plan) if json else print(to_yaml(plan), end="")
+        return
+    with Run.start(out, kind="data", config=config, command=sys.argv, seed=config.seed) as run:
+        if run.is_complete:
+            output.note(f"{out} is already built with these settings")
+        else:
+            build(config, out, progress=output.note)
+            run.finish()
+    manifest = read_json(out / "manifest.json")
+    if json:
+        output.print_json(manifest)
+        return
+    rows = [
+        (name, entry["rows"], output.human_bytes(entry["bytes"])) for name, entry in manifest["files"].items()
+    ]
+    output.print_table(["file", "rows", "size"], rows, title=str(out))

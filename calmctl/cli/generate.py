@@ -1,0 +1,34 @@
+"""`calmctl generate`: try a model by hand."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from calmctl.cli import options, output
+
+
+def generate(
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="One or more prompts.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A run, folder or hub id, plain or composed.")],
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="Tokens to generate at most.", min=1)] = 64,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 = greedy; above, sampling.", min=0.0)] = 0.0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Nucleus of sampling.", min=0.0, max=1.0)] = 1.0,
+    num_beams: Annotated[int, typer.Option("--num-beams", help="Beams of beam search.", min=1)] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.")] = 0,
+    json: options.Json = False,
+) -> None:
+    """Complete prompts with a model and print what it writes."""
+    from calmctl.inference.generation import Decoding, Prompt, complete
+    from calmctl.modeling.checkpoint import load_base
+    from calmctl.training.jobs import load_tokenizer
+
+    tokenizer, loaded = load_tokenizer(model), load_base(model).eval()
+    decoding = Decoding(num_beams=num_beams, temperature=temperature, top_p=top_p, seed=seed)
+    texts = complete(loaded, tokenizer, [Prompt(prompt, max_new_tokens) for prompt in prompts], decoding)
+    if json:
+        output.print_json([{"prompt": p, "completion": c} for p, c in zip(prompts, texts, strict=True)])
+        return
+    for prompt, text in zip(prompts, texts, strict=True):
+        print(f"{prompt}{text}")

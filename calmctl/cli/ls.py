@@ -1,0 +1,115 @@
+"""`calmctl ls`: what there is to use: presets, runs, evaluation tasks and trained models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calmctl.cli import options, output
+
+app = typer.Typer(help="List presets, runs, tasks and trained models.")
+
+Root = Annotated[Path, typer.Argument(metavar="[ROOT]", help="Folder to search, with all below it.")]
+
+
+@app.command("presets")
+def presets(
+    group: Annotated[str, typer.Argument(metavar="[GROUP]", help="Only this group, say data/kv.")] = "",
+    config_dir: options.ConfigDir = None,
+    json: options.Json = False,
+) -> None:
+    """List the presets and the command that runs each."""
+    from calmctl.config import list_presets
+    from calmctl.errors import UserError
+
+    found = list_presets(config_dir)
+    chosen = [
+        preset for preset in found if f"{preset.group}/".startswith(f"{group.strip('/')}/" if group else "")
+    ]
+    if group and not chosen:
+        groups = sorted({preset.group for preset in found})
+        raise UserError(f"no presets in group {group!r}; groups: {', '.join(groups)}")
+    if json:
+        output.print_json(
+            [
+                {
+                    "name": preset.name,
+                    "group": preset.group,
+                    "command": preset.command,
+                    "description": preset.description,
+                    "path": str(preset.path),
+                }
+                for preset in chosen
+            ]
+        )
+        return
+    output.print_table(["preset", "run with"], [(preset.name, preset.command) for preset in chosen])
+
+
+@app.command("runs")
+def runs(root: Root = Path("runs"), json: options.Json = False) -> None:
+    """List the runs below a folder."""
+    from calmctl.runs import list_runs
+
+    found = list_runs(root)
+    if json:
+        keys = ("seed", "started", "finished", "seconds")
+        output.print_json(
+            [
+                {"path": str(run.path), "kind": run.kind, "status": run.status}
+                | {key: run.facts.get(key) for key in keys}
+                for run in found
+            ]
+        )
+        return
+    rows = [
+        (
+            run.path,
+            run.kind,
+            run.status,
+            run.facts.get("started"),
+            output.human_seconds(run.facts.get("seconds")),
+        )
+        for run in found
+    ]
+    output.print_table(["run", "kind", "status", "started", "took"], rows)
+
+
+@app.command("tasks")
+def tasks(json: options.Json = False) -> None:
+    """List the evaluation tasks."""
+    from evals import TASKS
+
+    described = {
+        name: (task.__doc__ or "").strip().partition("\n")[0] for name, task in sorted(TASKS.items())
+    }
+    if json:
+        output.print_json([{"name": name, "description": text} for name, text in described.items()])
+        return
+    output.print_table(["task", "what it measures"], list(described.items()))
+
+
+@app.command("models")
+def models(root: Root = Path("runs"), json: options.Json = False) -> None:
+    """List the run directories that hold a trained model; `--model` takes any of them."""
+    from calmctl.runs import list_runs
+
+    found = [run for run in list_runs(root) if (run.path / "model").is_dir()]
+    if json:
+        output.print_json(
+            [
+                {
+                    "path": str(run.path),
+                    "kind": run.kind,
+                    "status": run.status,
+                    "trainable_parameters": run.facts.get("trainable_parameters"),
+                    "total_parameters": run.facts.get("total_parameters"),
+                }
+                for run in found
+            ]
+        )
+        return
+    rows = [(run.path, run.kind, run.status, run.facts.get("total_parameters")) for run in found]
+    output.print_table(["model", "made by", "status", "parameters"], rows)

@@ -1,0 +1,121 @@
+"""The `calmctl` command: the table of commands, and what each kind of error means for the exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, cast
+
+import typer
+from typer.core import TyperGroup
+
+from calmctl import __version__
+from calmctl.cli import compose, data, doctor, evaluate, generate, ls, reproduce, show, train
+from calmctl.errors import UserError
+
+# Recent versions of typer bundle click, older ones depend on it; this is click's base error in both.
+_ClickError = cast(type[Exception], typer.BadParameter.__mro__[2])
+
+_INTERRUPTED = 130
+
+# One line a command, in the order of use, which is the order `calmctl --help` shows.
+COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
+    "data": data.app,
+    "train": train.app,
+    "compose": compose.compose,
+    "eval": evaluate.evaluate,
+    "generate": generate.generate,
+    "reproduce": reproduce.app,
+    "show": show.show,
+    "ls": ls.app,
+    "doctor": doctor.doctor,
+}
+
+
+class _OrderOfUse(TyperGroup):
+    """Lists commands in the order of `COMMANDS`; typer would put every command before every group."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+
+app = typer.Typer(
+    name="calmctl",
+    cls=_OrderOfUse,
+    help="Compose frozen language models through trained cross-attention, and reproduce the CALM paper.",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _name, _command in COMMANDS.items():
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_name)
+    else:
+        app.command(_name)(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"calmctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hold the options that stand before a command."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(given or ["--help"], standalone_mode=False, prog_name="calmctl")
+        if code == _INTERRUPTED:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted; run the same command again to resume", _INTERRUPTED)
+    except Exception as error:
+        if isinstance(error, _ClickError):
+            return _complain_about_usage(error)
+        if isinstance(error, _user_errors()):
+            return _complain(f"error: {_one_line(error)}", 2)
+        traceback.print_exc()
+        return _complain(f"failed: {type(error).__name__}: {_one_line(error)}", 1)
+
+
+def _complain_about_usage(error: Exception) -> int:
+    """Print a wrong option or command as one line that says where to read on."""
+    message = _one_line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return _complain(f"error: {message}", 2)
+    if message == "Missing command":
+        message += f"; choose from {', '.join(context.command.list_commands(context))}"
+    return _complain(f"error: {message} (see `{context.command_path} --help`)", 2)
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    from data_builders.errors import DataError
+
+    return (UserError, DataError)
+
+
+def _one_line(message: object) -> str:
+    """Return the message on one line."""
+    return " ".join(str(message).split())
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"calmctl: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Printing: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from calmctl.runs import Run
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def note(message: str) -> None:
+    """Print a line of progress on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """Print a table on stdout; piped output is not cut to the width of a terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Print names and values in two aligned columns; what is None or empty is left out."""
+    shown = {name: value for name, value in facts.items() if value not in (None, "", [], {})}
+    width = max((len(name) for name in shown), default=0)
+    for name, value in shown.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
+    """Print what a command would do, as YAML for people or as JSON."""
+    import yaml
+
+    if as_json:
+        print_json(plan)
+    else:
+        print(yaml.safe_dump(dict(plan), sort_keys=False, allow_unicode=True), end="")
+
+
+def print_run(run: Run, as_json: bool) -> None:
+    """Print what a finished run has to say."""
+    if as_json:
+        print_json({"path": str(run.path), **run.facts})
+        return
+    log = run.read_jsonl()
+    facts: dict[str, object] = {
+        "run": run.path,
+        "model": run.path / "model",
+        "took": human_seconds(run.facts.get("seconds")),
+        "trainable parameters": run.facts.get("trainable_parameters"),
+    }
+    if log:
+        facts |= {"steps": log[-1]["step"], "last loss": log[-1]["loss"], "last exact match": log[-1]["exact_match"]}
+    print_facts(facts)
+
+
+def human_bytes(size: float | None) -> str | None:
+    """Return a size the way people read it, or None."""
+    if size is None:
+        return None
+    for unit in ("B", "KiB", "MiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def human_seconds(seconds: float | None) -> str | None:
+    """Return a duration the way people read it, or None."""
+    if seconds is None:
+        return None
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _cell(value: object) -> str:
+    from rich.markup import escape
+
+    return "-" if value is None else escape(str(value))

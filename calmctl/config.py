@@ -1,0 +1,233 @@
+"""Presets: compose a YAML preset and overrides into a frozen dataclass, and list what presets exist.
+
+Composition is Hydra's compose API over the packaged `calmctl.conf` and, searched first, the user's folder.
+A preset `data/kv/tiny` is the file `data/kv/tiny.yaml`; its content lands at the top of the configuration, so
+preset files need no `# @package` header. No OmegaConf object leaves this module.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from calmctl.errors import UserError
+from calmctl.schema import field_types, from_dict, nested_schema, to_dict, unknown_key
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+__all__ = [
+    "Preset",
+    "conf_dir",
+    "from_dict",
+    "list_presets",
+    "load_config",
+    "read_config",
+    "to_dict",
+    "to_yaml",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A configuration a user can run by name."""
+
+    name: str
+    """Group and file, for example `data/kv/tiny`."""
+    group: str
+    """Folder the preset lives in, for example `data/kv`."""
+    command: str
+    """First comment line of the file: the command that runs it."""
+    description: str
+    """The comment that follows the command, as one line; the command where there is none."""
+    path: Path
+
+
+def load_config(
+    schema: type[T], preset: str, overrides: Sequence[str] = (), config_dir: Path | None = None
+) -> T:
+    """Compose `preset` with Hydra `overrides` and return it as `schema`, a (nested) frozen dataclass.
+
+    A setting that the schema knows can be overridden whether or not the preset mentions it.
+
+    Raises:
+        UserError: unknown preset, key or group; malformed override; value of the wrong type or out of range.
+    """
+    folders = _config_folders(config_dir)
+    _check_preset(preset, config_dir)
+    prepared = _prepare_overrides(schema, overrides, folders)
+    return from_dict(schema, _compose(preset, prepared, folders))
+
+
+def read_config(schema: type[T], path: Path) -> T:
+    """Read back a `config.yaml` that calmctl wrote.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or does not fit `schema`.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read the configuration {path}: {_one_line(error)}") from error
+    try:
+        return from_dict(schema, values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def to_yaml(config: object) -> str:
+    """Return `config` (a dataclass or a mapping) as YAML, keys in order of declaration."""
+    import yaml
+
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def list_presets(config_dir: Path | None = None) -> list[Preset]:
+    """Return every preset, sorted by name; one in `config_dir` hides a packaged one of the same name."""
+    found: dict[str, Preset] = {}
+    for folder in reversed(_config_folders(config_dir)):
+        for path in folder.glob("*/**/*.yaml"):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            found[name] = _read_preset(name, path)
+    return [found[name] for name in sorted(found)]
+
+
+def conf_dir() -> Path:
+    """Return the folder of the packaged presets.
+
+    Raises:
+        UserError: it is neither installed nor beside the package in a checkout.
+    """
+    spec = importlib.util.find_spec("calmctl.conf")
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent
+    checkout = Path(__file__).resolve().parents[1] / "conf"  # a checkout that was never installed
+    if checkout.is_dir():
+        return checkout
+    raise UserError(
+        f"the presets are missing: neither the package calmctl.conf nor {checkout} exists; reinstall calmctl"
+    )
+
+
+def _config_folders(config_dir: Path | None) -> list[Path]:
+    """Return the folders to search, the user's first."""
+    if config_dir is None:
+        return [conf_dir()]
+    if not config_dir.is_dir():
+        raise UserError(f"--config-dir {config_dir}: no such folder")
+    return [config_dir.resolve(), conf_dir()]
+
+
+def _read_preset(name: str, path: Path) -> Preset:
+    comments: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.strip()
+        if not text.startswith("#"):
+            break
+        text = text.lstrip("#").strip()
+        if not text.startswith("@package"):
+            comments.append(text)
+    command = comments[0] if comments else ""
+    return Preset(name, name.rpartition("/")[0], command, " ".join(comments[1:]).strip() or command, path)
+
+
+def _check_preset(preset: str, config_dir: Path | None) -> None:
+    presets = list_presets(config_dir)
+    if any(preset == known.name for known in presets):
+        return
+    group, _, name = preset.rpartition("/")
+    choices = [known.name.rpartition("/")[2] for known in presets if known.group == group]
+    if choices:
+        listed = ", ".join(choices)
+        raise UserError(f"unknown preset {name!r}; choices in {group}: {listed} (--config-dir adds yours)")
+    groups = sorted({known.group for known in presets})
+    raise UserError(f"unknown preset {preset!r}: no group {group!r}; groups: {', '.join(groups) or 'none'}")
+
+
+def _prepare_overrides(schema: type, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Check the keys of value overrides; let them set also what the preset leaves at its default."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import OverrideType
+    from hydra.errors import HydraException
+
+    prepared = []
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException as error:
+            raise UserError(f"override {text!r}: {_one_line(error)} (write key=value)") from error
+        if override.is_sweep_override():
+            raise UserError(f"override {text!r}: one value; write key=[a,b] for a list, key='a,b' for text")
+        if _is_group_override(override, folders):
+            prepared.append(text)
+            continue
+        _check_key(schema, override.key_or_group, text)
+        prepared.append(f"++{text}" if override.type is OverrideType.CHANGE else text)
+    return prepared
+
+
+def _is_group_override(override: Override, folders: Sequence[Path]) -> bool:
+    key = override.key_or_group
+    if "/" in key or override.package is not None or key.startswith("hydra."):
+        return True
+    return any((folder / key).is_dir() for folder in folders) and isinstance(override.value(), str)
+
+
+def _check_key(schema: type, key: str, text: str) -> None:
+    """Walk the dotted `key` down `schema`; below a dictionary anything goes."""
+    level: type | None = schema
+    parts = key.split(".")
+    for i, part in enumerate(parts):
+        if level is None:
+            parent = ".".join(parts[:i])
+            raise UserError(f"override {text!r}: {parent} is one value, it has no setting {part!r}")
+        fields = field_types(level)
+        if part not in fields:
+            raise unknown_key(".".join(parts[: i + 1]), list(fields))
+        level = nested_schema(fields[part])
+        if level is None and "dict" in str(fields[part]).lower():
+            return
+
+
+def _compose(preset: str, overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    group, _, name = preset.rpartition("/")
+    # Choosing the preset as a group option with package _global_ puts its content at the top without a header
+    # in the file; files can then begin with their command, and a preset can build on another of its group.
+    arguments = [f"+{group}@_global_={name}", *overrides]
+    if len(folders) > 1:
+        quoted = ",".join("'file://" + str(folder).replace("'", r"\'") + "'" for folder in folders[1:])
+        arguments.append(f"hydra.searchpath=[{quoted}]")
+    outer = GlobalHydra.instance().hydra  # calmctl may be called from inside somebody's Hydra application
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folders[0]), version_base=None):
+            config = compose(None, arguments)
+            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:
+        raise UserError(f"preset {preset}: {_one_line(error)}") from error
+    finally:
+        GlobalHydra.instance().hydra = outer
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _one_line(error: BaseException) -> str:
+    """Return the message without Hydra's search path, links and line breaks."""
+    text = str(error).split("Config search path:")[0]
+    text = re.sub(r"See https?://\S+( for details)?", "", text)
+    return " ".join(text.split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Experiments: one file per section of the paper, and what they share."""

@@ -1,0 +1,121 @@
+"""Evaluation: a model generates, the task scores; the task sees records and completions, never the model."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from calmctl.environment import package_versions
+from calmctl.errors import UserError
+from calmctl.files import sha256_of
+from calmctl.inference.generation import Decoding, Prompt, Throughput, complete
+from calmctl.modeling.checkpoint import fingerprint, load_base, locate
+from calmctl.runs import Run
+from calmctl.training.jobs import source_sha256
+from evals import TASKS, Completion
+from evals.task import by_id
+
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.jsonl"
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Generate and score a task.
+
+    Attributes:
+        task: a name of `evals.TASKS`.
+        model: a run, folder or hub id.
+        dataset: the task's data folder.
+        limit: records per stratum or split at most; 0 = all.
+        threads: CPU threads; 0 = torch's default.
+    """
+
+    task: str = "kv"
+    model: str = ""
+    dataset: str = ""
+    limit: int = 0
+    decoding: Decoding = field(default_factory=Decoding)
+    seed: int = 0
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"task={self.task!r} is not one of {', '.join(TASKS)}")
+
+
+def run_evaluation(config: EvalConfig, out: Path, command: Sequence[str] = ()) -> Run:
+    """Evaluate as configured into a run directory; return at once when it is complete.
+
+    Raises:
+        UserError: no model or data was given, or one cannot be loaded.
+    """
+    for name, option in (("model", "--model MODEL"), ("dataset", "--data FOLDER")):
+        if not getattr(config, name):
+            raise UserError(f"{name} is not set; give {option}")
+    inputs = {"model": source_sha256(config.model), "data": _data_sha256(Path(config.dataset))}
+    with Run.start(out, kind="eval", config=config, command=command, seed=config.seed, inputs=inputs) as run:
+        if not run.is_complete:
+            _evaluate(config, run)
+        return run
+
+
+def _evaluate(config: EvalConfig, run: Run) -> None:
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    task = TASKS[config.task]
+    records = task.load(Path(config.dataset), config.limit or None)
+    requests = task.requests(records)
+    name, revision = locate(config.model)
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    model = load_base(config.model).eval()
+    if torch.cuda.is_available():
+        model.to("cuda")
+    began = time.monotonic()
+
+    def on_batch(so_far: Throughput) -> None:
+        seconds = time.monotonic() - began
+        run.report_progress(
+            "generating", so_far.done, len(requests), None, so_far.tokens / seconds,
+            seconds / so_far.done * (len(requests) - so_far.done),
+        )  # fmt: skip
+
+    prompts = [Prompt(request.prompt, request.max_new_tokens, request.stop) for request in requests]
+    texts = complete(model, tokenizer, prompts, config.decoding, Throughput(on_batch=on_batch))
+    seconds = time.monotonic() - began
+    completions = [Completion(request.id, text) for request, text in zip(requests, texts, strict=True)]
+    scores = task.score(records, by_id(completions))
+    run.write_text(PREDICTIONS_FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.samples))
+    run.write_json(
+        METRICS_FILE,
+        {
+            "task": config.task,
+            "model": {"source": config.model, **_identity(model)},
+            "metrics": scores.metrics,
+            "n": scores.n,
+            "breakdown": scores.breakdown,
+            "protocol": {**scores.protocol, "decoding": config.decoding.name},
+            "samples_per_second": round(len(requests) / seconds, 1),
+            "seconds": round(seconds, 2),
+            "versions": package_versions(),
+        },
+    )
+    run.finish(total_parameters=sum(parameter.numel() for parameter in model.parameters()))
+
+
+def _identity(model: Any) -> dict[str, Any]:
+    """Return the fingerprints of a model, and of the bases it was composed from."""
+    identity = fingerprint(model)
+    if bases := getattr(model.config, "bases", None):
+        identity["bases"] = [base["fingerprint"] for base in bases]
+    return identity
+
+
+def _data_sha256(folder: Path) -> str:
+    manifest = folder / "manifest.json"
+    return sha256_of(manifest) if manifest.is_file() else str(folder)

@@ -1,0 +1,197 @@
+"""The paper's key-value experiment (section 4.1, table 1) from nothing to table and report.
+
+Data -> m_A beside m_B -> four compositions (the headline, a random m_A, two other kinds of D_C) -> evaluation of all six
+models -> `table1.json` and report. Each step is a `calmctl` command in a process of its own (see stages.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from calmctl.config import to_dict, to_yaml
+from calmctl.environment import git_commit, hardware, usable_cores
+from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig
+from calmctl.experiments.stages import Stage, StageRunner
+from calmctl.files import read_json, write_text
+from calmctl.reporting.kv_report import write_kv_report
+from calmctl.reporting.paper import TABLE_1
+from calmctl.runs import Run
+from calmctl.training.jobs import ComposeConfig, TrainConfig
+from data_builders.kv import KVDataConfig
+
+PAPER_DATA = {"num_keys": 25_000, "num_values": 25_000, "min_operands": 3, "max_operands": 6, "operators": "+-x"}
+# Composition run -> (aug it reads, D_C file, key in table1.json).
+COMPOSITIONS = {
+    "calm": ("aug", "dc_mix.parquet", "calm"),
+    "calm_random_aug": ("aug_random", "dc_mix.parquet", "random_aug"),
+    "calm_dc_subs": ("aug", "dc_subs.parquet", "dc_subs"),
+    "calm_dc_math": ("aug", "dc_math.parquet", "dc_math"),
+}
+BASES = {"anchor": "m_B", "aug": "m_A"}
+
+
+@dataclass(frozen=True)
+class ReproduceKVConfig:
+    """The whole experiment.
+
+    Attributes:
+        preset: name of the preset, for the report.
+        seed: of every stage.
+        jobs: stages at once; 0 = as many as there are cores for their threads.
+        threads: CPU threads of each stage.
+        controls: also train and score the random m_A and the other kinds of D_C.
+        control_steps: optimizer steps of the controls; 0 = as many as the headline composition.
+    """
+
+    preset: str = ""
+    seed: int = 0
+    jobs: int = 0
+    threads: int = 1
+    controls: bool = True
+    control_steps: int = 0
+    data: KVDataConfig = field(default_factory=KVDataConfig)
+    anchor: TrainConfig = field(default_factory=TrainConfig)
+    aug: TrainConfig = field(default_factory=TrainConfig)
+    compose: ComposeConfig = field(default_factory=ComposeConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+def reproduce_kv(config: ReproduceKVConfig, out: Path, runner: "KVExperiment", command: Sequence[str] = ()) -> Run:
+    """Run whatever is not done yet, then write table, plots and report.
+
+    Raises:
+        UserError: `out` holds another run or another configuration, or a stage refused its input.
+    """
+    with Run.start(out, kind="reproduce", config=config, command=command, seed=config.seed) as run:
+        if not run.is_complete:
+            seconds = runner.run()
+            run.write_json("table1.json", table(config, out, seconds))
+        write_kv_report(out)
+        if not run.is_complete:
+            run.finish()
+        return run
+
+
+class KVExperiment:
+    """The stages of the experiment in a folder; `running` names those under way."""
+
+    def __init__(self, config: ReproduceKVConfig, out: Path) -> None:
+        self.config, self.out = config, out
+        jobs = config.jobs or max(1, usable_cores() // max(config.threads, 1))
+        self.stages = self._stages()
+        self.runner = StageRunner(out, self.stages, jobs, config.threads)
+        self.running = self.runner.running
+
+    def run(self) -> dict[str, float]:
+        """Run what is not done and return the seconds each stage took."""
+        for stage in self.stages:
+            path, settings = self._preset_file(stage)
+            write_text(path, f"# calmctl {' '.join(stage.command)}\n{to_yaml(settings)}")
+        return self.runner.run()
+
+    def _preset_file(self, stage: Stage) -> tuple[Path, dict[str, Any]]:
+        group = {"data": "data/kv"}.get(stage.command[0], stage.command[0])
+        return self.out / "conf" / group / f"{stage.name.replace('/', '_')}.yaml", stage.settings
+
+    def _stages(self) -> list[Stage]:
+        config, data = self.config, self.out / "data"
+        stages = [self._stage("data", ("data", "kv"), replace(config.data, seed=config.seed), (), "manifest.json")]
+        tokenizer = str(data / "tokenizer") if config.data.tokenizer is None else config.data.tokenizer
+        anchor = replace(
+            config.anchor, dataset=str(data / "anchor_train.parquet"), tokenizer=tokenizer, seed=config.seed
+        )
+        aug = replace(config.aug, dataset=str(data / "aug_train.parquet"), tokenizer=tokenizer, seed=config.seed)
+        stages.append(self._stage("anchor", ("train", "anchor"), anchor, ("data",)))
+        stages.append(self._stage("aug", ("train", "aug"), aug, ("data",)))
+        if config.controls:
+            untrained = replace(aug, train=replace(aug.train, steps=0))
+            stages.append(self._stage("aug_random", ("train", "aug"), untrained, ("data",)))
+        for name, (source, file, _) in COMPOSITIONS.items():
+            if name == "calm" or config.controls:
+                stages.append(self._composition(name, source, data / file))
+        # Evaluations last: what others wait for goes first.
+        for name in [*BASES, *(stage.name for stage in stages if stage.name in COMPOSITIONS)]:
+            settings = replace(
+                config.eval, model=str(self.out / name), dataset=str(data), seed=config.seed, threads=config.threads
+            )
+            stages.append(self._stage(f"eval/{name}", ("eval", "kv"), settings, (name,), METRICS_FILE))
+        return stages
+
+    def _composition(self, name: str, aug: str, data: Path) -> Stage:
+        config = self.config
+        train = config.compose.train
+        if name != "calm" and config.control_steps:
+            train = replace(train, steps=config.control_steps)
+        if data.name == "dc_subs.parquet":
+            # KV-SUBS ends with "="; what follows is left to the anchor.
+            train = replace(train, append_eos=False)
+        settings = replace(
+            config.compose, anchor=str(self.out / "anchor"), augs=(str(self.out / aug),), dataset=str(data),
+            seed=config.seed, train=train,
+        )  # fmt: skip
+        return self._stage(name, ("compose",), settings, ("anchor", aug))
+
+    def _stage(
+        self, name: str, command: tuple[str, ...], settings: object, needs: tuple[str, ...],
+        result: str = "model/config.json",
+    ) -> Stage:  # fmt: skip
+        folder = self.out / name
+        options = ("--preset", name.replace("/", "_"), "--config-dir", str(self.out / "conf"), "--out", str(folder))
+        return Stage(name, (*command, *options), folder, folder / result, to_dict(settings), needs)
+
+
+def table(config: ReproduceKVConfig, out: Path, seconds: dict[str, float]) -> dict[str, Any]:
+    """Return `table1.json`: accuracies in percent, held-out keys, beside the paper's."""
+    rows: dict[str, Any] = {}
+    names = {name: key for name, (_, _, key) in COMPOSITIONS.items() if name == "calm" or config.controls}
+    for name, key in (BASES | names).items():
+        rows[key] = read_json(out / "eval" / name / METRICS_FILE)["metrics"]
+    order = ["m_A", "m_B", "calm", "random_aug", "dc_subs", "dc_math"]
+    return {
+        **{key: rows[key] for key in order if key in rows},
+        "dc_mix": rows["calm"],
+        "paper": TABLE_1,
+        "seed": config.seed,
+        "preset": config.preset,
+        "deviations": deviations(config),
+        "git_commit": git_commit(),
+        "hardware": hardware(),
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
+    }
+
+
+def deviations(config: ReproduceKVConfig) -> list[str]:
+    """Say, from the configuration, where the experiment departs from the paper's section 4.1."""
+    data, found = config.data, []
+    if data.num_keys != PAPER_DATA["num_keys"]:
+        found.append(f"{data.num_keys:,} keys instead of 25,000")
+    if data.num_values != data.num_keys:
+        found.append(f"{data.num_keys:,} keys share {data.num_values:,} values; in the paper values are unique")
+    if (data.min_operands, data.max_operands) != (3, 6):
+        found.append(f"{data.min_operands} to {data.max_operands} operands instead of 3 to 6")
+    if set(data.operators) != set("+-x"):
+        found.append(f"operators {' '.join(data.operators)} only; the paper has + - x")
+    if data.number_format == "padded":
+        found.append("numbers are written with a fixed number of digits, results with their sign")
+    if data.tokenizer is None:
+        found.append("keys are random letter strings with a word-level tokenizer, not words of m_A's vocabulary")
+    found.append(f"m_B is a {_size(config.anchor)} trained from scratch on arithmetic; the paper takes PaLM2-XS as it is")
+    found.append(f"m_A is a {_size(config.aug)} trained from scratch on KV-SUBS; the paper trains PaLM2-XXS further")
+    bridge = config.compose.bridge
+    extras = [name for name, on in (("RMS norm", bridge.norm), ("rotary positions", bridge.rotary)) if on]
+    if extras:
+        found.append(f"bridges have {' and '.join(extras)}, which the paper does not mention")
+    if config.compose.every != 4 or config.compose.connections is not None:
+        found.append("connections are denser than every 4th layer of m_A, because the models are shallow")
+    mix = f"{data.mix_stepwise:.0%} stepwise, {data.mix_direct:.0%} direct, {data.mix_num_math:.0%} NUM-MATH"
+    found.append(f"the headline D_C is a mix ({mix}); the paper trains on KV-SUBS")
+    found.append("the headline KV-MATH is stepwise (substitution written out first); the paper does not say how it asks")
+    return found
+
+
+def _size(config: TrainConfig) -> str:
+    model = config.model
+    if not model:
+        return f"{config.base} (further trained)"
+    return f"{model['num_hidden_layers']}-layer {model['model_type']} of width {model['hidden_size']}"

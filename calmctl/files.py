@@ -1,0 +1,194 @@
+"""Files that survive a crash: atomic writes, append-only JSON lines, checksums and locks."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from calmctl.errors import UserError
+
+_LOCK_ATTEMPTS = 5
+_LOCK_PAUSE_SECONDS = 0.02
+
+
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Replace `path` by `text` so that a reader, or a crash, sees the old file or the new one, never a part.
+
+    `durable=False` skips the fsync: still atomic for readers, for files that are rewritten all the time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o666 & ~_umask())  # mkstemp makes files only their owner can read
+            if durable:
+                os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    if durable:
+        _sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any, durable: bool = True) -> None:
+    """Write `value` as indented JSON, atomically. Not-a-number is an error: it is not JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged or unreadable ({error}); delete or restore it") from error
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append rows, each on a line of its own, after dropping a last line that a crash tore.
+
+    A float that JSON cannot hold (a loss that is NaN) becomes null.
+    """
+    text = "".join(_json_line(row) for row in rows)
+    with path.open("ab+") as stream:
+        _drop_torn_line(stream)
+        stream.write(text.encode())
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines; a torn last line is ignored, a missing file is empty.
+
+    Raises:
+        UserError: a line that is not the last one is damaged.
+    """
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    rows = []
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error})") from error
+    return rows
+
+
+def finite(value: float | None) -> float | None:
+    """Return `value`, or None for what JSON cannot hold: NaN and infinities."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder: names and checksums of its visible files, in order."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder")
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        relative = file.relative_to(path)
+        if file.is_file() and not any(part.startswith(".") for part in relative.parts):
+            digest.update(f"{relative.as_posix()}\0{sha256_of(file)}\n".encode())
+    return digest.hexdigest()
+
+
+class FileLock:
+    """An exclusive lock on a file that the system releases when its process ends, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: int | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock and leave the process id in the file; False if another process holds it."""
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        for attempt in range(_LOCK_ATTEMPTS):  # `is_held` of another process may hold it for an instant
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if attempt + 1 < _LOCK_ATTEMPTS:
+                    time.sleep(_LOCK_PAUSE_SECONDS)
+                continue
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            self._handle = handle
+            return True
+        os.close(handle)
+        return False
+
+    def release(self) -> None:
+        """Give the lock back; harmless when it is not held."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def is_held(self) -> bool:
+        """Return whether any process, this one included, holds the lock now."""
+        if self._handle is not None:
+            return True
+        try:
+            handle = os.open(self._path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    def owner(self) -> str:
+        """Return the process id in the lock file, or `unknown`."""
+        try:
+            return self._path.read_text().strip() or "unknown"
+        except OSError:
+            return "unknown"
+
+
+def _json_line(row: Mapping[str, Any]) -> str:
+    clean = {key: finite(value) if isinstance(value, float) else value for key, value in row.items()}
+    return json.dumps(clean, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _drop_torn_line(stream: Any) -> None:
+    """Cut what stands after the last line break."""
+    size = stream.seek(0, os.SEEK_END)
+    if size == 0:
+        return
+    stream.seek(size - 1)
+    if stream.read(1) == b"\n":
+        return
+    stream.seek(0)
+    stream.truncate(stream.read().rfind(b"\n") + 1)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

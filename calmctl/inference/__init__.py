@@ -1,0 +1,1 @@
+"""Inference: text in, text out."""

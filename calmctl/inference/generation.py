@@ -1,0 +1,174 @@
+"""Generation: prompts in, completions out, in batches of similar length.
+
+Rows are padded on the left with an explicit attention mask and explicit positions, so a completion does not depend on the
+batch it was made in beyond float noise.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from calmctl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be completed.
+
+    Attributes:
+        max_new_tokens: tokens to generate at most.
+        stop: the completion ends before the first of these strings.
+    """
+
+    text: str
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen.
+
+    Attributes:
+        batch_size: prompts generated together.
+        num_beams: 1 = no beam search.
+        temperature: 0 = greedy; above, sampling.
+        top_p: nucleus of sampling.
+        seed: of sampling.
+    """
+
+    batch_size: int = 64
+    num_beams: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_beams"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"decoding.{name}={getattr(self, name)} must be at least 1")
+        if self.temperature < 0:
+            raise ValueError(f"decoding.temperature={self.temperature} must not be negative (0 = greedy)")
+
+    @property
+    def name(self) -> str:
+        """Return what a result says about the decoding."""
+        if self.temperature > 0:
+            return f"sampling(temperature={self.temperature}, top_p={self.top_p}, seed={self.seed})"
+        return "greedy" if self.num_beams == 1 else f"beam({self.num_beams})"
+
+    def arguments(self) -> dict[str, object]:
+        """Return the arguments of `generate`."""
+        if self.temperature > 0:
+            return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+        return {"do_sample": False, "num_beams": self.num_beams, "temperature": None, "top_p": None, "top_k": None}
+
+
+@dataclass
+class Throughput:
+    """What has been generated so far."""
+
+    done: int = 0
+    tokens: int = 0
+    on_batch: Callable[["Throughput"], None] = field(default=lambda _: None)
+
+
+def complete(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], decoding: Decoding,
+    throughput: Throughput | None = None,
+) -> list[str]:  # fmt: skip
+    """Return the completion of every prompt, in the order of the prompts.
+
+    Raises:
+        UserError: a prompt and its completion do not fit into the model's context.
+    """
+    throughput = throughput or Throughput()
+    ids = tokenizer([prompt.text for prompt in prompts], return_attention_mask=False)["input_ids"] if prompts else []
+    _check_lengths(model, prompts, ids)
+    completions = [""] * len(prompts)
+    torch.manual_seed(decoding.seed)
+    for rows in _length_sorted(prompts, ids, decoding.batch_size):
+        generated = _generate(model, tokenizer, [ids[row] for row in rows], prompts[rows[0]].max_new_tokens, decoding)
+        for row, new_ids in zip(rows, generated, strict=True):
+            completions[row] = _cut(_decode(tokenizer, ids[row], new_ids), prompts[row].stop)
+            throughput.tokens += len(new_ids)
+        throughput.done += len(rows)
+        throughput.on_batch(throughput)
+    return completions
+
+
+def _length_sorted(prompts: Sequence[Prompt], ids: Sequence[list[int]], batch_size: int) -> Iterator[list[int]]:
+    """Yield batches of row numbers, longest first; a batch shares its `max_new_tokens`."""
+    order = sorted(range(len(prompts)), key=lambda row: (-prompts[row].max_new_tokens, -len(ids[row]), row))
+    batch: list[int] = []
+    for row in order:
+        if batch and (len(batch) == batch_size or prompts[row].max_new_tokens != prompts[batch[0]].max_new_tokens):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def _generate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], max_new_tokens: int,
+    decoding: Decoding,
+) -> list[list[int]]:  # fmt: skip
+    """Return the new token ids of each prompt, up to and without the end-of-text token."""
+    width, pad_id = max(map(len, prompts)), _pad_id(tokenizer)
+    input_ids = torch.full((len(prompts), width), pad_id)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        attention_mask[row, width - len(prompt) :] = 1
+    output: Tensor = model.generate(
+        input_ids=input_ids.to(model.device), attention_mask=attention_mask.to(model.device),
+        max_new_tokens=max_new_tokens, pad_token_id=pad_id, **decoding.arguments(),
+    )  # fmt: skip
+    ends = _eos_ids(model, tokenizer)
+    rows = []
+    for new_ids in output[:, width:].tolist():
+        stop = next((place for place, token in enumerate(new_ids) if token in ends), len(new_ids))
+        rows.append(new_ids[:stop])
+    return rows
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, prompt_ids: list[int], new_ids: list[int]) -> str:
+    """Decode prompt and completion together and cut, so that a leading space of the completion survives."""
+    start = len(tokenizer.decode(prompt_ids, skip_special_tokens=True))
+    return tokenizer.decode(prompt_ids + new_ids, skip_special_tokens=True)[start:]
+
+
+def _cut(text: str, stops: tuple[str, ...]) -> str:
+    places = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(places)] if places else text
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return an id to fill masked positions with; which one is of no consequence, for they are never attended."""
+    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if candidate is not None:
+            return candidate
+    return 0
+
+
+def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = configured if isinstance(configured, list) else [configured]
+    return {i for i in [*ids, tokenizer.eos_token_id] if i is not None}
+
+
+def _check_lengths(model: PreTrainedModel, prompts: Sequence[Prompt], ids: Sequence[list[int]]) -> None:
+    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if not limit:
+        return
+    for prompt, prompt_ids in zip(prompts, ids, strict=True):
+        if len(prompt_ids) + prompt.max_new_tokens > limit:
+            raise UserError(
+                f"a prompt of {len(prompt_ids)} tokens and {prompt.max_new_tokens} new ones exceed the model's context "
+                f"of {limit}; use fewer shots or a smaller max_new_tokens"
+            )

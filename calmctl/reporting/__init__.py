@@ -1,0 +1,1 @@
+"""Paper-against-measured tables, plots and reports of finished runs; needs neither torch nor transformers."""

@@ -1,0 +1,152 @@
+"""A report as sections of blocks, rendered as Markdown and as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from calmctl.reporting.tables import Table, md_code, md_text, to_html, to_markdown
+
+TEMPLATE = "report.html.j2"
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph of plain text; with `is_warning`, one that must not be overlooked."""
+
+    text: str
+    is_warning: bool = False
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of plain texts."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values, say of the hardware; `code` names the entries that are commands or hashes."""
+
+    items: tuple[tuple[str, str], ...]
+    code: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot: its PNG, where it is written relative to the report, and what it shows in words."""
+
+    path: str
+    alt: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Several pictures, side by side where the page is wide enough."""
+
+    pictures: tuple[Picture, ...]
+
+
+Block = Paragraph | Bullets | Facts | Picture | Gallery | Table
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report: title, the sentences that say what came out, and sections."""
+
+    title: str
+    headline: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+
+def document_markdown(document: Document) -> str:
+    """Return the report as Markdown; pictures and runs are linked by relative path."""
+    parts = [f"# {md_text(document.title)}", f"**{md_text(document.headline[0])}**"]
+    parts += [md_text(sentence) for sentence in document.headline[1:]]
+    for section in document.sections:
+        parts.append(f"## {md_text(section.title)}")
+        parts += [_markdown_block(block) for block in section.blocks]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _markdown_block(block: Block) -> str:
+    match block:
+        case Paragraph(text, is_warning):
+            return f"> **Note.** {md_text(text)}" if is_warning else md_text(text)
+        case Bullets(items):
+            return "\n".join(f"- {md_text(item)}" for item in items)
+        case Facts(items, code):
+            return "\n".join(
+                f"- {md_text(name)}: {md_code(value) if name in code else md_text(value)}"
+                for name, value in items
+            )
+        case Picture(path, alt):
+            return f"![{md_text(alt)}]({path})"
+        case Gallery(pictures):
+            return "\n\n".join(_markdown_block(picture) for picture in pictures)
+        case Table():
+            return to_markdown(block)
+
+
+def document_html(document: Document) -> str:
+    """Return the report as one HTML page: styles and pictures inside it, every text escaped."""
+    sections = [
+        (section.title, Markup("\n").join(_html_block(block) for block in section.blocks))
+        for section in document.sections
+    ]
+    return _environment().get_template(TEMPLATE).render(document=document, sections=sections)
+
+
+def _html_block(block: Block) -> Markup:
+    match block:
+        case Paragraph(text, is_warning):
+            return Markup('<p class="warning">{}</p>' if is_warning else "<p>{}</p>").format(text)
+        case Bullets(items):
+            return _wrap("ul", (Markup("<li>{}</li>").format(item) for item in items))
+        case Facts(items, code):
+            entries = (
+                Markup(
+                    "<dt>{}</dt><dd><code>{}</code></dd>" if name in code else "<dt>{}</dt><dd>{}</dd>"
+                ).format(name, value)
+                for name, value in items
+            )
+            return _wrap("dl", entries)
+        case Picture(path, alt, png):
+            data = base64.b64encode(png).decode("ascii")
+            return Markup(
+                '<figure><a href="{}"><img src="data:image/png;base64,{}" alt="{}"></a></figure>'
+            ).format(path, data, alt)
+        case Gallery(pictures):
+            inner = Markup("").join(_html_block(picture) for picture in pictures)
+            return Markup('<div class="gallery">{}</div>').format(inner)
+        case Table():
+            return to_html(block)
+
+
+def _wrap(tag: str, parts: object) -> Markup:
+    return Markup("<{0}>{1}</{0}>").format(Markup(tag), Markup("").join(parts))  # type: ignore[arg-type]
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("calmctl.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

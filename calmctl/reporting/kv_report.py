@@ -1,0 +1,253 @@
+"""The report of a `calmctl reproduce kv` folder: headline, tables, plots, deviations and how to repeat it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from calmctl import files
+from calmctl.reporting import kv_tables, plots
+from calmctl.reporting.document import (
+    Block,
+    Bullets,
+    Document,
+    Facts,
+    Gallery,
+    Paragraph,
+    Picture,
+    Section,
+    document_html,
+    document_markdown,
+)
+from calmctl.reporting.kv_results import (
+    ANCHOR,
+    AUG,
+    CALM,
+    CONTROLS,
+    KV_MATH,
+    NUM_MATH,
+    TABLE_FILE,
+    KVResults,
+    load_kv_results,
+)
+from calmctl.reporting.kv_samples import kv_samples
+from calmctl.reporting.paper import TABLE_1
+from calmctl.reporting.tables import NOT_RUN, signed
+from calmctl.reporting.terminal import print_tables
+
+__all__ = ["KVResults", "headline", "kv_document", "load_kv_results", "terminal_table", "write_kv_report"]
+
+KEPT_WITHIN_POINTS = 2.0
+"""How far the composed model's NUM-MATH may lie below m_B's and still count as kept; the paper's: 1.7."""
+
+
+def write_kv_report(folder: Path) -> list[Path]:
+    """Write `plots/*.png`, `report.md` and `report.html` into a reproduce folder and return their paths.
+
+    Raises:
+        UserError: `folder` is no `calmctl reproduce kv` folder, or one of its files is damaged.
+    """
+    folder = Path(folder)
+    document = kv_document(load_kv_results(folder))
+    written = []
+    for picture in _pictures(document):
+        _write_bytes(folder / picture.path, picture.png)
+        written.append(folder / picture.path)
+    for name, text in (("report.md", document_markdown(document)), ("report.html", document_html(document))):
+        files.write_text(folder / name, text)
+        written.append(folder / name)
+    return written
+
+
+def terminal_table(folder: Path) -> None:
+    """Print what came out, Table 1 beside the paper's and the controls on stdout."""
+    results = load_kv_results(Path(folder))
+    print("\n".join(headline(results)), end="\n\n")
+    print_tables(kv_tables.table1(results), kv_tables.controls_table(results))
+
+
+def headline(results: KVResults) -> tuple[str, ...]:
+    """Return the sentences that say what came out, the composed model's KV-MATH first."""
+    composed, alone = results.figure(CALM, KV_MATH), results.figure(ANCHOR, NUM_MATH)
+    expected = TABLE_1[CALM.key][KV_MATH.key]
+    if composed is None:
+        first = f"Composed stepwise KV-MATH on held-out keys: {NOT_RUN} (paper: {expected:.1f})."
+    else:
+        first = (
+            f"Composed stepwise KV-MATH on held-out keys: {composed:.1f} percent, paper {expected:.1f}"
+            f" ({signed(round(composed, 1) - expected)} points)."
+        )
+    others = [(system.short, results.figure(system, KV_MATH)) for system in (AUG, ANCHOR, CONTROLS[-1])]
+    rest = "; ".join(f"{name} {NOT_RUN if value is None else f'{value:.1f}'}" for name, value in others)
+    return (
+        first,
+        _num_math_sentence(results.figure(CALM, NUM_MATH), alone),
+        f"The same questions without composition, and composed with an untrained m_A: {rest}.",
+    )
+
+
+def _num_math_sentence(composed: float | None, alone: float | None) -> str:
+    if composed is None or alone is None:
+        return f"Whether m_B's NUM-MATH is kept is not known: {NOT_RUN}."
+    change = round(composed, 1) - round(alone, 1)
+    paper = [TABLE_1[system.key][NUM_MATH.key] for system in (CALM, ANCHOR)]
+    verdict = "kept" if change >= -KEPT_WITHIN_POINTS else "not kept"
+    return (
+        f"m_B's NUM-MATH is {verdict}: {composed:.1f} composed against {alone:.1f} alone"
+        f" ({signed(change)} points; kept means at most {KEPT_WITHIN_POINTS:.0f} points below;"
+        f" in the paper {paper[0]:.1f} against {paper[1]:.1f})."
+    )
+
+
+def kv_document(results: KVResults) -> Document:
+    """Return the report as a document, with its plots drawn."""
+    sections = (
+        Section("Table 1", _table1_blocks(results)),
+        Section("Controls", _controls_blocks(results)),
+        Section("Accuracy by operand count", _operand_blocks(results)),
+        Section("Held-in and held-out keys", _strata_blocks(results)),
+        Section("Training", _training_blocks(results)),
+        Section("Sample predictions", _sample_blocks(results)),
+        Section("Deviations from the paper", (_deviations(results),)),
+        Section("Time per stage", (_seconds_block(results),)),
+        Section("How to reproduce", (_reproduce_facts(results),)),
+    )
+    title = f"Key-value arithmetic: preset {results.preset}, seed {results.seed}"
+    return Document(title, headline(results), sections)
+
+
+def _table1_blocks(results: KVResults) -> tuple[Block, ...]:
+    warnings = [Paragraph(text, is_warning=True) for text in results.disagreements()]
+    if results.run is not None and results.run.status in ("failed", "interrupted"):
+        warnings.insert(
+            0, Paragraph(f"This run is {results.run.status}: it may be incomplete.", is_warning=True)
+        )
+    return (
+        *warnings,
+        kv_tables.table1(results),
+        Paragraph(
+            "Stepwise: the model writes the numbers, then the value. Direct: the value at once. The paper"
+            " does not say how its KV-MATH was prompted; its figures stand beside the stepwise protocol."
+        ),
+        Picture("plots/table1.png", "Table 1 as bars, measured beside the paper", plots.table1_plot(results)),
+    )
+
+
+def _controls_blocks(results: KVResults) -> tuple[Block, ...]:
+    return (
+        kv_tables.controls_table(results),
+        Picture("plots/controls.png", "Composed model, m_B and controls", plots.controls_plot(results)),
+    )
+
+
+def _operand_blocks(results: KVResults) -> tuple[Block, ...]:
+    tables = kv_tables.operand_tables(results)
+    if not tables:
+        return (Paragraph(f"Evaluation by operand count: {NOT_RUN}."),)
+    alt = "Accuracy by number of operands; bars are 95 percent intervals over test expressions"
+    note = Paragraph("Plot: bars are 95 percent Wilson intervals over the test expressions, not over seeds.")
+    return (Picture("plots/operands.png", alt, plots.operands_plot(results)), note, *tables)
+
+
+def _strata_blocks(results: KVResults) -> tuple[Block, ...]:
+    if not any(found.by_stratum for found in results.evaluations.values()):
+        return (Paragraph(f"Evaluation by stratum: {NOT_RUN}."),)
+    alt = "Accuracy on held-in, mixed and held-out keys"
+    return (
+        kv_tables.strata_table(results, CALM),
+        kv_tables.strata_table(results, AUG),
+        Picture("plots/strata.png", alt, plots.strata_plot(results)),
+    )
+
+
+def _training_blocks(results: KVResults) -> tuple[Block, ...]:
+    pictures = tuple(
+        Picture(
+            f"plots/training_{training.name}.png",
+            f"Training curves of {training.label}",
+            plots.training_plot(training),
+        )
+        for training in results.trainings
+        if training.series("loss")[0]
+    )
+    gallery = (Gallery(pictures),) if pictures else ()
+    return (kv_tables.training_table(results), *gallery)
+
+
+def _sample_blocks(results: KVResults) -> tuple[Block, ...]:
+    samples = kv_samples(results.folder)
+    if not samples:
+        return (Paragraph(f"Predictions of the composed model: {NOT_RUN}."),)
+    note = Paragraph(
+        "Chosen, not typical: held-out expressions, first some that the composed model answers stepwise, then"
+        " some that it misses."
+    )
+    return (note, *(sample.table() for sample in samples))
+
+
+def _deviations(results: KVResults) -> Block:
+    return Bullets(results.deviations) if results.deviations else Paragraph(f"{TABLE_FILE} lists none.")
+
+
+def _seconds_block(results: KVResults) -> Block:
+    return kv_tables.seconds_table(results) if results.seconds else Paragraph(f"{TABLE_FILE} has no times.")
+
+
+def _reproduce_facts(results: KVResults) -> Facts:
+    facts: Mapping[str, Any] = results.run.facts if results.run else {}
+    versions = facts.get("versions") or {}
+    items = [
+        ("command", command_line(facts.get("command") or ())),
+        ("seed", "not recorded" if results.seed is None else str(results.seed)),
+        ("preset", results.preset),
+        ("commit", results.git_commit or "not recorded"),
+        *_hardware(results.hardware),
+        ("versions", ", ".join(f"{k} {v}" for k, v in versions.items() if v) or "not recorded"),
+        ("started", str(facts.get("started") or "not recorded")),
+    ]
+    return Facts(tuple(items), code=frozenset({"command", "commit"}))
+
+
+def command_line(command: object) -> str:
+    """Return a recorded command as it would be typed, the program by its bare name."""
+    if not isinstance(command, list | tuple) or not command:
+        return "not recorded"
+    program = Path(str(command[0])).name
+    program = "calmctl" if program in ("__main__.py", "main.py") else program
+    return shlex.join([program, *(str(argument) for argument in command[1:])])
+
+
+def _hardware(hardware: Mapping[str, Any]) -> list[tuple[str, str]]:
+    shown = []
+    for name, value in hardware.items():
+        if name.endswith("_bytes"):
+            shown.append((name.removesuffix("_bytes"), kv_tables.gibibytes(value)))
+        elif isinstance(value, list):
+            shown.append((name, ", ".join(map(str, value)) or "none"))
+        elif value is not None:
+            shown.append((name.replace("_", " "), str(value)))
+    return shown or [("hardware", "not recorded")]
+
+
+def _pictures(document: Document) -> list[Picture]:
+    found: list[Picture] = []
+    for section in document.sections:
+        for block in section.blocks:
+            if isinstance(block, Gallery):
+                found += block.pictures
+            elif isinstance(block, Picture):
+                found.append(block)
+    return found
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file atomically; plots can be drawn again, so they are not forced to the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
+        stream.write(content)
+    os.chmod(stream.name, 0o644)
+    os.replace(stream.name, path)

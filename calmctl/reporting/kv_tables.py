@@ -1,0 +1,182 @@
+"""The tables of the key-value report: Table 1, controls, operand counts, strata, training runs, times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from calmctl.reporting.kv_results import (
+    CALM,
+    CONTROLS,
+    KV_MATH,
+    KV_MATH_DIRECT,
+    METRICS,
+    MODELS,
+    STRATA,
+    SYSTEMS,
+    TRAINING_RUNS,
+    KVResults,
+    Metric,
+    Slice,
+    System,
+    Training,
+)
+from calmctl.reporting.paper import paper_table
+from calmctl.reporting.tables import NOT_RUN, Column, Number, Table, Text, row
+
+_PROTOCOL_GROUPS = {"stepwise": "stepwise protocol", "direct": "direct protocol"}
+
+
+def table1(results: KVResults) -> Table:
+    """Return Table 1 measured beside the paper's; the direct protocol stands apart."""
+    paper = paper_table("table1")
+    rows = tuple(
+        row(
+            _label(results, system),
+            *(_figure(results, system, metric, paper.figure(system.key, metric.key)) for metric in METRICS),
+        )
+        for system in MODELS
+    )
+    caption = f"Exact match in percent; keys all held out. Paper: {paper.source}; differences in points."
+    return Table("Table 1: measured beside the paper", metric_columns(), rows, caption)
+
+
+def controls_table(results: KVResults) -> Table:
+    """Return the composed model and its controls: other composition data, and a random m_A."""
+    systems = (System(CALM.key, "CALM (D_C mix)", CALM.run), *CONTROLS)
+    rows = tuple(
+        row(_label(results, system), *(_figure(results, system, metric, None) for metric in METRICS))
+        for system in systems
+    )
+    caption = "Exact match in percent; keys all held out. The paper gives no such figures for this task."
+    return Table("Controls", metric_columns(), rows, caption)
+
+
+def metric_columns() -> tuple[Column, ...]:
+    """Return a column of names and one a metric, grouped by protocol so that the two are never mixed."""
+    figures = (Column(metric.label, group=_PROTOCOL_GROUPS[metric.protocol]) for metric in METRICS)
+    return (Column("model", is_text=True), *figures)
+
+
+def operand_tables(results: KVResults) -> list[Table]:
+    """Return one table a metric: models down, operand counts across, keys all held out."""
+    counts = sorted({count for found in results.evaluations.values() for count in found.by_num_operands})
+    if not counts:
+        return []
+    columns = (
+        Column("model", is_text=True),
+        *(Column(f"{count} operands") for count in counts),
+        Column("all"),
+    )
+    tables = []
+    for metric in (KV_MATH, KV_MATH_DIRECT, *(m for m in METRICS if m not in (KV_MATH, KV_MATH_DIRECT))):
+        rows = []
+        for system in SYSTEMS:
+            found = results.evaluations.get(system.key)
+            parts = [found.by_num_operands.get(count) if found else None for count in counts]
+            cells = [Number(_accuracy(part, metric)) for part in [*parts, found.overall if found else None]]
+            rows.append(row(_label(results, system), *cells))
+        tables.append(Table(metric.label, columns, tuple(rows), _sizes(results, counts)))
+    return tables
+
+
+def _sizes(results: KVResults, counts: Iterable[int]) -> str:
+    """Return how many expressions stand behind each column, if every evaluation agrees."""
+    parts = []
+    for count in counts:
+        sizes = {
+            found.by_num_operands[count].num_examples
+            for found in results.evaluations.values()
+            if count in found.by_num_operands
+        }
+        parts.append(
+            f"{count}: {sizes.pop()}" if len(sizes) == 1 and None not in sizes else f"{count}: differs"
+        )
+    return f"Percent; keys all held out. Expressions by number of operands: {', '.join(parts)}."
+
+
+def strata_table(results: KVResults, system: System) -> Table:
+    """Return one model's accuracies where all keys are held in, some are, and none is."""
+    found = results.evaluations.get(system.key)
+    rows = []
+    for stratum, label in STRATA.items():
+        part = found.by_stratum.get(stratum) if found else None
+        size = Text("–" if part is None or part.num_examples is None else str(part.num_examples))
+        rows.append(row(Text(label), size, *(Number(_accuracy(part, metric)) for metric in METRICS)))
+    head, *figures = metric_columns()
+    columns = (Column("keys", is_text=True), Column("expressions"), *figures)
+    caption = "Percent. Held in: among the keys of the composition data."
+    return Table(f"{system.label}: held-in and held-out keys", columns, tuple(rows), caption)
+
+
+def training_table(results: KVResults) -> Table:
+    """Return what each training run took and where it ended."""
+    found = {training.name: training for training in results.trainings}
+    columns = [Column("run", is_text=True)]
+    columns += [Column(label) for label in ("steps", "last loss", "last exact match", "trained parameters")]
+    columns += [Column("time"), Column("peak memory")]
+    rows = tuple(_training_row(name, label, found.get(name)) for name, label in TRAINING_RUNS.items())
+    caption = "Exact match: running, teacher-forced, on training batches, in percent."
+    return Table("Training runs", tuple(columns), rows, caption)
+
+
+def _training_row(name: str, label: str, training: Training | None) -> tuple[Text | Number, ...]:
+    if training is None:
+        return (Text(label), *(Text(NOT_RUN) for _ in range(6)))
+    steps, losses = training.series("loss")
+    exact = training.series("exact_match")[1]
+    facts = training.facts
+    return (
+        Text(label, href=name),
+        Text(f"{steps[-1]:,.0f}" if steps else "no training log"),
+        Number(losses[-1], digits=4) if losses else Text("–"),
+        Number(100 * exact[-1]) if exact else Text("–"),
+        Text(_count(facts.get("trainable_parameters"))),
+        Text(duration(facts.get("seconds"))),
+        Text(gibibytes(facts.get("peak_memory_bytes"))),
+    )
+
+
+def seconds_table(results: KVResults) -> Table:
+    """Return the time of each stage, the total last."""
+    stages = [(stage, value) for stage, value in results.seconds.items() if stage != "total"]
+    if "total" in results.seconds:
+        stages.append(("total", results.seconds["total"]))
+    rows = tuple((Text(stage), Text(duration(value))) for stage, value in stages)
+    return Table("Time per stage", (Column("stage", is_text=True), Column("time")), rows)
+
+
+def duration(seconds: object) -> str:
+    """Return seconds as `48.2 s`, `6 min 03 s` or `2 h 07 min`."""
+    if not isinstance(seconds, int | float):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def gibibytes(count: object) -> str:
+    """Return bytes in GiB."""
+    return f"{count / 2**30:.1f} GiB" if isinstance(count, int | float) else "–"
+
+
+def _count(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else "–"
+
+
+def _label(results: KVResults, system: System) -> Text:
+    found = results.evaluations.get(system.key)
+    return Text(system.label, href=found.folder if found else "")
+
+
+def _figure(results: KVResults, system: System, metric: Metric, paper: float | None) -> Number:
+    found = results.evaluations.get(system.key)
+    value = results.figure(system, metric)
+    href = found.folder if found is not None and value is not None else ""
+    return Number(value, paper=paper, href=href)
+
+
+def _accuracy(part: Slice | None, metric: Metric) -> float | None:
+    return part.accuracies.get(metric.key) if part else None

@@ -1,0 +1,90 @@
+"""How plots look: one colour a model, a light style, bars with their figures, PNG bytes without a display."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib
+import matplotlib.colors
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from calmctl.reporting.kv_results import System
+
+# Okabe and Ito's palette, which stays distinct under the common colour-vision deficiencies.
+COLOURS = {
+    "m_A": "#E69F00",
+    "m_B": "#0072B2",
+    "calm": "#009E73",
+    "dc_subs": "#56B4E9",
+    "dc_math": "#CC79A7",
+    "random_aug": "#8C8C8C",
+}
+MARKERS = {"m_A": "s", "m_B": "D", "calm": "o", "dc_subs": "v", "dc_math": "^", "random_aug": "X"}
+WIDTH = 7.2
+STYLE: dict[str, Any] = {
+    "font.size": 11,
+    "font.family": "DejaVu Sans",
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#E3E3E3",
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "xtick.bottom": False,
+    "hatch.linewidth": 0.8,
+    "figure.facecolor": "white",
+}
+
+
+def style(changes: Mapping[str, Any] | None = None) -> AbstractContextManager[None]:
+    """Return a context in which figures are drawn in this style, with `changes` to it."""
+    settings: Any = {**STYLE, **(changes or {})}  # matplotlib's own type for it differs between versions
+    return matplotlib.rc_context(settings)
+
+
+def bar(
+    axes: Axes, middle: float, width: float, value: float | None, system: System, is_paper: bool = False
+) -> None:
+    """Draw a bar and its figure above it; what was not run gets the words instead of a bar."""
+    colour = COLOURS[system.key]
+    if value is None:
+        axes.annotate(
+            "not run", (middle, 1), rotation=90, ha="center", va="bottom", fontsize=8, color="#777777"
+        )
+        return
+    look = {"color": colour}
+    if is_paper:
+        look = {"facecolor": matplotlib.colors.to_hex(_lighter(colour)), "edgecolor": colour, "hatch": "////"}
+    axes.bar(middle, value, width, linewidth=0.8, **look)  # type: ignore[arg-type]
+    axes.annotate(
+        f"{value:.0f}" if value in (0, 100) else f"{value:.1f}", (middle, value), (0, 2),
+        textcoords="offset points", ha="center", fontsize=8, color="#222222",
+    )  # fmt: skip
+
+
+def _lighter(colour: str, share: float = 0.72) -> tuple[float, float, float]:
+    red, green, blue = (part + (1 - part) * share for part in matplotlib.colors.to_rgb(colour))
+    return red, green, blue
+
+
+def percent_axis(axes: Axes, top: float = 108, bottom: float = 0) -> None:
+    """Scale an axis for percentages, with room above 100 for the figures on the bars."""
+    axes.set_ylim(bottom, top)
+    axes.set_yticks(range(0, 101, 20))
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=170, metadata={"Software": None})
+    return stream.getvalue()

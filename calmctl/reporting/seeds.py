@@ -1,0 +1,127 @@
+"""Mean and standard deviation of Table 1 and its controls over several `calmctl reproduce kv` folders."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calmctl import files
+from calmctl.errors import UserError
+from calmctl.reporting.kv_results import METRICS, SYSTEMS, KVResults, Metric, System, load_kv_results
+from calmctl.reporting.kv_tables import metric_columns
+from calmctl.reporting.paper import paper_table
+from calmctl.reporting.tables import Number, Table, Text, row, to_markdown
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Accuracies in percent of one system by one metric, a value a seed that measured it."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float | None:
+        """Return the mean, or None without values."""
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """Return the sample standard deviation (n - 1), or None for fewer than two values."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class SeedSummary:
+    """Several reproduce folders of one preset, one seed each."""
+
+    results: tuple[KVResults, ...]
+
+    @property
+    def seeds(self) -> tuple[int | None, ...]:
+        """Return the seeds, in the order of the folders."""
+        return tuple(result.seed for result in self.results)
+
+    def spread(self, system: System, metric: Metric) -> Spread:
+        """Return what the folders measured for one system by one metric."""
+        values = (result.figure(system, metric) for result in self.results)
+        return Spread(tuple(value for value in values if value is not None))
+
+    def table(self) -> Table:
+        """Return mean ± standard deviation beside the paper's figures."""
+        rows = tuple(
+            row(Text(system.label), *(self._number(system, metric) for metric in METRICS))
+            for system in SYSTEMS
+        )
+        count = len(self.results)
+        title = (
+            f"Key-value arithmetic, preset {self.results[0].preset}: {count} seed{'s' if count > 1 else ''}"
+        )
+        caption = (
+            "Exact match in percent, keys all held out; mean ± sample standard deviation over seeds"
+            f" {', '.join(map(str, self.seeds))}. Paper: {paper_table('table1').source};"
+            " differences in points."
+        )
+        return Table(title, metric_columns(), rows, caption)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures for machines: mean, std and the values themselves."""
+        systems: dict[str, dict[str, Any]] = {}
+        for system in SYSTEMS:
+            systems[system.key] = {}
+            for metric in METRICS:
+                spread = self.spread(system, metric)
+                systems[system.key][metric.key] = {
+                    "mean": spread.mean,
+                    "std": spread.std,
+                    "values": list(spread.values),
+                    "paper": paper_table("table1").figure(system.key, metric.key),
+                }
+        return {
+            "preset": self.results[0].preset,
+            "seeds": list(self.seeds),
+            "git_commits": [result.git_commit for result in self.results],
+            "systems": systems,
+        }
+
+    def _number(self, system: System, metric: Metric) -> Number:
+        spread = self.spread(system, metric)
+        is_partial = 0 < len(spread.values) < len(self.results)
+        note = f"{len(spread.values)} of {len(self.results)} seeds" if is_partial else ""
+        paper = paper_table("table1").figure(system.key, metric.key)
+        return Number(spread.mean, paper=paper, spread=spread.std, note=note)
+
+
+def aggregate_seeds(folders: Sequence[Path]) -> SeedSummary:
+    """Read several reproduce folders that differ in their seed.
+
+    Raises:
+        UserError: no folder, one that is no reproduce folder, different presets, or a seed that comes twice.
+    """
+    if not folders:
+        raise UserError("no folder given; name the folders that `calmctl reproduce kv` wrote")
+    results = tuple(load_kv_results(Path(folder)) for folder in folders)
+    presets = sorted({result.preset for result in results})
+    if len(presets) > 1:
+        raise UserError(
+            f"the folders are of different presets ({', '.join(presets)}); average seeds of one preset only"
+        )
+    first: dict[int | None, Path] = {}
+    for result in results:
+        if result.seed in first:
+            raise UserError(
+                f"{first[result.seed]} and {result.folder} are both of seed {result.seed};"
+                " name one folder a seed"
+            )
+        first[result.seed] = result.folder
+    return SeedSummary(results)
+
+
+def write_seed_summary(summary: SeedSummary, folder: Path) -> list[Path]:
+    """Write `seeds.md` and `seeds.json` into a folder and return their paths."""
+    paths = [folder / "seeds.md", folder / "seeds.json"]
+    files.write_text(paths[0], to_markdown(summary.table()))
+    files.write_json(paths[1], summary.to_dict())
+    return paths

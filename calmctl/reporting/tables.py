@@ -1,0 +1,226 @@
+"""Tables of measured figures beside the paper's: one structure; terminal, Markdown and HTML."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import groupby
+
+from markupsafe import Markup
+from rich import box
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
+
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A measured figure, or None for one that was not measured.
+
+    Attributes:
+        paper: the paper's figure in the same unit; the difference is shown beside it.
+        spread: standard deviation over seeds.
+        href: relative link to what the figure was read from.
+        note: shown after the figure, small.
+    """
+
+    value: float | None
+    paper: float | None = None
+    spread: float | None = None
+    digits: int = 1
+    href: str = ""
+    note: str = ""
+
+    def main(self) -> str:
+        """Return the figure as text: `86.7`, `86.7 ± 0.4` or `not run`."""
+        if self.value is None:
+            return NOT_RUN
+        spread = "" if self.spread is None else f" ± {self.spread:.{self.digits}f}"
+        return f"{self.value:.{self.digits}f}{spread}"
+
+    def aside(self) -> str:
+        """Return what stands beside the figure: the paper's, the difference to it, and the note."""
+        parts = []
+        if self.paper is not None:
+            parts.append(f"paper {self.paper:.{self.digits}f}")
+        if self.value is not None and self.paper is not None:
+            parts.append(signed(round(self.value, self.digits) - self.paper, self.digits))
+        return ", ".join([*parts, self.note] if self.note else parts)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A cell of words: a label, or, with `is_code`, what a model was given or wrote."""
+
+    text: str
+    href: str = ""
+    is_code: bool = False
+    verdict: bool | None = None
+    """Whether the text is a right answer; None: it is no answer, or nobody said."""
+
+    def aside(self) -> str:
+        """Return the verdict as a word."""
+        return {True: "right", False: "wrong", None: ""}[self.verdict]
+
+
+Cell = Number | Text
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column; neighbours of one `group` stand under a common heading (terminal and HTML)."""
+
+    label: str
+    group: str = ""
+    is_text: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under columns; every row has one cell a column."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        for cells in self.rows:
+            if len(cells) != len(self.columns):
+                raise ValueError(
+                    f"table {self.title!r}: {len(cells)} cells under {len(self.columns)} columns"
+                )
+
+    def groups(self) -> list[tuple[str, int]]:
+        """Return the headings above the columns and how many columns each spans; none without groups."""
+        if not any(column.group for column in self.columns):
+            return []
+        return [(name, len(list(run))) for name, run in groupby(self.columns, lambda column: column.group)]
+
+    def opens_group(self, index: int) -> bool:
+        """Return whether the column at `index` is the first of a group, where a rule separates it."""
+        return index > 0 and self.columns[index].group != self.columns[index - 1].group
+
+
+def row(*cells: Cell) -> tuple[Cell, ...]:
+    """Return cells as a row, whatever mixture of numbers and texts they are."""
+    return cells
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """Return a difference with its sign, zero without one."""
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return f"±{text}"
+    return ("+" if value > 0 else "\N{MINUS SIGN}") + text
+
+
+def to_rich(table: Table) -> RichTable:
+    """Return the table for a terminal; cell texts are data, never console markup."""
+    rich = RichTable(
+        title=RichText(table.title, "bold"),
+        caption=RichText(table.caption, "dim") if table.caption else None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for column in table.columns:
+        label = f"{column.group}\n{column.label}" if column.group else column.label
+        rich.add_column(RichText(label), justify="left" if column.is_text else "right", overflow="fold")
+    for cells in table.rows:
+        rich.add_row(*(_rich_cell(cell) for cell in cells))
+    return rich
+
+
+def _rich_cell(cell: Cell) -> RichText:
+    main = cell.main() if isinstance(cell, Number) else cell.text
+    text = RichText(main, "dim" if main == NOT_RUN else "")
+    if aside := cell.aside():
+        text.append(f"\n{aside}", "dim")
+    return text
+
+
+def to_markdown(table: Table) -> str:
+    """Return the table as a Markdown pipe table, its title in bold above and its caption below."""
+    lines = [f"**{md_text(table.title)}**", ""] if table.title else []
+    lines.append(_pipes([md_text(column.label) for column in table.columns]))
+    lines.append(_pipes(["---" if column.is_text else "---:" for column in table.columns]))
+    lines += [_pipes([_markdown_cell(cell) for cell in cells]) for cells in table.rows]
+    if table.caption:
+        lines += ["", md_text(table.caption)]
+    return "\n".join(lines) + "\n"
+
+
+def _pipes(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    if isinstance(cell, Number):
+        main = cell.main()
+    else:
+        main = md_code(cell.text) if cell.is_code else md_text(cell.text)
+    linked = f"[{main}]({cell.href})" if cell.href else main
+    return f"{linked} ({md_text(aside)})" if (aside := cell.aside()) else linked
+
+
+def md_text(text: str) -> str:
+    """Return text on one line that Markdown shows as it is: no markup, HTML, links or cells of its own."""
+    text = " ".join(text.split())
+    text = re.sub(r"([\\`*\[\]|~])", r"\\\1", text)
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word (m_A) it is no markup
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"^([#>+-])", r"\\\1", text)
+
+
+def md_code(text: str) -> str:
+    """Return text as a Markdown code span on one line, also inside a table."""
+    text = " ".join(text.split()).replace("|", "\\|")
+    if not text:
+        return "(empty)"
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    pad = " " if "`" in text else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def to_html(table: Table) -> Markup:
+    """Return the table as HTML; every text is escaped."""
+    parts = [Markup('<div class="scroll"><table>')]
+    if table.title:
+        parts.append(Markup("<caption>{}</caption>").format(table.title))
+    parts.append(Markup("<thead>"))
+    if groups := table.groups():
+        heads = (
+            Markup('<th colspan="{}" class="group{}">{}</th>').format(span, " named" if name else "", name)
+            for name, span in groups
+        )
+        parts += [Markup("<tr>"), *heads, Markup("</tr>")]
+    parts.append(Markup("<tr>"))
+    for index, column in enumerate(table.columns):
+        parts.append(Markup('<th class="{}">{}</th>').format(_css(table, index), column.label))
+    parts.append(Markup("</tr></thead><tbody>"))
+    for cells in table.rows:
+        shown = (_html_cell(cell, _css(table, index)) for index, cell in enumerate(cells))
+        parts += [Markup("<tr>"), *shown, Markup("</tr>\n")]
+    parts.append(Markup("</tbody></table></div>"))
+    if table.caption:
+        parts.append(Markup('<p class="note">{}</p>').format(table.caption))
+    return Markup("").join(parts)
+
+
+def _css(table: Table, index: int) -> str:
+    kind = "text" if table.columns[index].is_text else "number"
+    return f"{kind} opens" if table.opens_group(index) else kind
+
+
+def _html_cell(cell: Cell, css: str) -> Markup:
+    if isinstance(cell, Number):
+        main = Markup('<span class="absent">{}</span>' if cell.value is None else "{}").format(cell.main())
+    else:
+        main = Markup("<code>{}</code>" if cell.is_code else "{}").format(cell.text)
+    if cell.href:
+        main = Markup('<a href="{}">{}</a>').format(cell.href, main)
+    aside = cell.aside()
+    small = Markup("<small>{}</small>").format(aside) if aside else Markup("")
+    return Markup('<td class="{}">{}{}</td>').format(css, main, small)

@@ -1,0 +1,93 @@
+"""Whether a directory holds the run that is about to start: same kind, same configuration, same inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from calmctl.errors import UserError
+from calmctl.run_info import CONFIG_FILE, LOCK_FILE, RUN_FILE, Kind, RunInfo, read_run
+from calmctl.schema import to_dict
+
+_SHOWN_DIFFERENCES = 3
+
+
+def existing_run(path: Path, kind: Kind, config: object, inputs: Mapping[str, str]) -> RunInfo | None:
+    """Return the run at `path`, or None where a new one can begin.
+
+    Raises:
+        UserError: `path` is a file, holds something that is no run, or holds another run.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; --out needs a folder")
+    if not (path / RUN_FILE).exists():
+        _refuse_foreign_folder(path)
+        return None
+    existing = read_run(path)
+    _refuse_other_run(existing, kind, config, inputs)
+    return existing
+
+
+def config_sha256(config: object) -> str:
+    """Return the checksum that identifies a configuration, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_foreign_folder(path: Path) -> None:
+    """Allow a new folder, an empty one, and what a start that was killed at once leaves behind."""
+    ours = {LOCK_FILE, CONFIG_FILE}
+    foreign = [entry.name for entry in path.iterdir() if entry.name not in ours] if path.exists() else []
+    foreign = [name for name in foreign if not (name.startswith(".") and name.endswith(".tmp"))]
+    if foreign:
+        example = sorted(foreign)[0]
+        raise UserError(f"{path} holds {example!r} and is no run directory; choose an empty or a new --out")
+
+
+def _refuse_other_run(existing: RunInfo, kind: Kind, config: object, inputs: Mapping[str, str]) -> None:
+    if existing.kind != kind:
+        raise UserError(
+            f"{existing.path} holds a run of kind {existing.kind}, not {kind}; choose another --out"
+        )
+    if existing.facts.get("config_sha256") != config_sha256(config):
+        differences = _differences(existing.path / CONFIG_FILE, to_dict(config))
+        raise UserError(
+            f"{existing.path} was started with another configuration ({differences}); "
+            "use the old settings to resume it, or choose another --out"
+        )
+    old = existing.facts.get("inputs") or {}
+    changed = sorted(name for name in {*old, *inputs} if old.get(name) != inputs.get(name))
+    if changed:
+        names = ", ".join(changed)
+        raise UserError(
+            f"{existing.path} was started on other inputs (changed: {names}); choose another --out"
+        )
+
+
+def _differences(old_file: Path, new: Mapping[str, Any]) -> str:
+    """Say which settings differ: `key: old -> new`, the first three."""
+    import yaml
+
+    try:
+        old = _flatten(yaml.safe_load(old_file.read_text(encoding="utf-8")) or {})
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        return f"{old_file.name} is missing or damaged, so it cannot be said which settings"
+    flat = _flatten(json.loads(json.dumps(new)))
+    missing = "(not set)"
+    pairs = {key: (old.get(key, missing), flat.get(key, missing)) for key in [*old, *flat]}
+    changed = [f"{key}: {before} -> {after}" for key, (before, after) in pairs.items() if before != after]
+    shown = changed[:_SHOWN_DIFFERENCES]
+    rest = len(changed) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "") or "settings that no longer exist"
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,224 @@
+"""Run directories: started, resumed, skipped when complete, and never half-true whatever kills the process.
+
+with Run.start(out, kind="train", config=config, command=sys.argv, seed=0, inputs={"data": sha}) as run:
+if not run.is_complete:
+run.append_jsonl({"step": 1, "loss": 0.5})
+run.finish(trainable_parameters=1024)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from calmctl import environment, files
+from calmctl.config import to_yaml
+from calmctl.errors import UserError
+from calmctl.run_identity import config_sha256, existing_run
+from calmctl.run_info import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    LOG_FILE,
+    PROGRESS_FILE,
+    RUN_FILE,
+    Kind,
+    RunInfo,
+    Status,
+    list_runs,
+    read_run,
+)
+
+__all__ = ["Run", "RunInfo", "config_sha256", "list_runs", "read_run"]
+
+_PROGRESS_INTERVAL_SECONDS = 0.25
+
+
+class Run:
+    """A run directory that this process may write to; make one with `Run.start`."""
+
+    def __init__(self, path: Path, facts: dict[str, Any], lock: files.FileLock, is_resumed: bool) -> None:
+        self.path = path
+        self.is_resumed = is_resumed
+        self._facts = facts
+        self._lock = lock
+        self._began = time.monotonic()
+        self._seconds_before = float(facts.get("seconds") or 0.0)
+        self._last_progress = -1.0
+
+    @classmethod
+    def start(
+        cls,
+        path: Path,
+        *,
+        kind: Kind,
+        config: object,
+        command: Sequence[str] = (),
+        seed: int | None = None,
+        inputs: Mapping[str, str] | None = None,
+        name: str | None = None,
+    ) -> Run:
+        """Create the run at `path`, resume it, or find it complete (`run.is_complete`: nothing to do).
+
+        `config` is a dataclass or a mapping; `inputs` maps what the run reads to its sha256. A run is
+        the same run only if kind, configuration and inputs are.
+
+        Raises:
+            UserError: `path` is in use, is another run, or is a folder that holds something else.
+        """
+        path, inputs = Path(path), dict(inputs or {})
+        lock = files.FileLock(path / LOCK_FILE)
+        existing = existing_run(path, kind, config, inputs)
+        if existing is not None and existing.is_complete:
+            return cls(path, existing.facts, lock, is_resumed=True)
+        path.mkdir(parents=True, exist_ok=True)
+        if not lock.acquire():
+            raise UserError(
+                f"{path} is in use by process {lock.owner()}; wait for it, or choose another --out"
+            )
+        try:
+            existing = existing_run(path, kind, config, inputs)  # what happened between our look and our lock
+        except UserError:
+            lock.release()
+            raise
+        if existing is not None and existing.is_complete:
+            lock.release()
+            return cls(path, existing.facts, lock, is_resumed=True)
+        facts = _new_facts(kind, name or path.resolve().name, config, command, seed, inputs)
+        if existing is not None:
+            facts |= {key: existing.facts[key] for key in ("started", "seconds") if key in existing.facts}
+            facts["resumes"] = int(existing.facts.get("resumes", 0)) + 1
+        run = cls(path, facts, lock, is_resumed=existing is not None)
+        run.write_text(CONFIG_FILE, to_yaml(config))
+        run._write_facts()
+        return run
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether the run is finished, now or before this process began."""
+        return bool(self._facts["status"] == "complete")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Return a copy of what `run.json` holds."""
+        return dict(self._facts)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the run, atomically."""
+        files.write_text(self.path / name, text)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run, atomically."""
+        files.write_json(self.path / name, value)
+
+    def append_jsonl(self, row: Mapping[str, Any], name: str = LOG_FILE) -> None:
+        """Append one row to a log of the run."""
+        files.append_jsonl(self.path / name, [row])
+
+    def read_jsonl(self, name: str = LOG_FILE) -> list[dict[str, Any]]:
+        """Read a log of the run; a line torn by a crash is left out."""
+        return files.read_jsonl(self.path / name)
+
+    def rewind_log(self, step: int, name: str = LOG_FILE) -> None:
+        """Drop the rows after `step`, which a run resumed from a checkpoint at `step` will write again."""
+        rows = self.read_jsonl(name)
+        kept = [row for row in rows if row.get("step", 0) <= step]
+        if len(kept) != len(rows):
+            self.write_text(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+    def report_progress(
+        self,
+        stage: str,
+        step: int,
+        total: int,
+        loss: float | None = None,
+        tokens_per_second: float | None = None,
+        eta_seconds: float | None = None,
+    ) -> None:
+        """Rewrite `progress.json`, at most four times a second; the last step is always written."""
+        now = time.monotonic()
+        if step < total and 0 <= now - self._last_progress < _PROGRESS_INTERVAL_SECONDS:
+            return
+        self._last_progress = now
+        row = {
+            "stage": stage,
+            "step": step,
+            "total": total,
+            "loss": files.finite(loss),
+            "tokens_per_second": files.finite(tokens_per_second),
+            "eta_seconds": files.finite(eta_seconds),
+        }
+        files.write_json(self.path / PROGRESS_FILE, row, durable=False)
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the run complete, with `facts` added to `run.json` (say `trainable_parameters=...`)."""
+        self._end("complete", facts)
+
+    def fail(self, message: str) -> None:
+        """Mark the run failed; the same start resumes it."""
+        self._end("failed", {"error": message})
+
+    def interrupt(self) -> None:
+        """Mark the run interrupted; the same start resumes it."""
+        self._end("interrupted", {})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.is_complete:
+            self._lock.release()
+        elif error is None:
+            self.fail("the run ended without saying that it is finished")
+        elif isinstance(error, Exception):
+            self.fail(f"{type(error).__name__}: {error}")
+        else:
+            self.interrupt()
+
+    def _end(self, status: Status, facts: Mapping[str, Any]) -> None:
+        self._facts |= facts
+        self._facts["status"] = status
+        self._facts["finished"] = _now()
+        self._facts["seconds"] = round(self._seconds_before + time.monotonic() - self._began, 3)
+        self._facts["peak_memory_bytes"] = environment.peak_memory()
+        if (gpu_memory := environment.peak_gpu_memory()) is not None:
+            self._facts["peak_gpu_memory_bytes"] = gpu_memory
+        self._facts["hardware"] = environment.hardware()  # torch may have been imported since the start
+        self._write_facts()
+        self._lock.release()
+
+    def _write_facts(self) -> None:
+        self.write_json(RUN_FILE, self._facts)
+
+
+def _new_facts(
+    kind: Kind, name: str, config: object, command: Sequence[str], seed: int | None, inputs: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "name": name,
+        "status": "running",
+        "command": list(command),
+        "config_sha256": config_sha256(config),
+        "git_commit": environment.git_commit(),
+        "versions": environment.package_versions(),
+        "hardware": environment.hardware(),
+        "seed": seed,
+        "started": _now(),
+        "finished": None,
+        "seconds": None,
+        "peak_memory_bytes": None,
+        "trainable_parameters": None,
+        "total_parameters": None,
+        "inputs": dict(inputs),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

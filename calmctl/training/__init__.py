@@ -1,0 +1,1 @@
+"""Training: examples to batches, batches to a trained model, with resume."""

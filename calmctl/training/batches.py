@@ -1,0 +1,107 @@
+"""Batches: each one a pure function of (seed, step, curriculum level), which is all that resuming needs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from calmctl.modeling.loss import IGNORED
+from calmctl.training.curriculum import Curriculum
+from calmctl.training.examples import Examples
+from calmctl.training.settings import TrainSettings
+
+BATCH_STREAM = 0x5EED
+
+
+@dataclass(frozen=True)
+class _Bucket:
+    length: int
+    level: int
+    held_back: bool
+    indices: NDArray[np.int64]
+
+
+class Batches:
+    """Draws batches of examples of similar length, with replacement.
+
+    A bucket (one length range, and under a curriculum one level) is drawn in proportion to its size, then its rows.
+
+    Attributes:
+        start_step: where iteration begins; a resumed run sets it.
+    """
+
+    def __init__(
+        self, examples: Examples, settings: TrainSettings, seed: int, pad_id: int, curriculum: Curriculum | None = None,
+        rank: int = 0, world_size: int = 1,
+    ) -> None:  # fmt: skip
+        self.examples, self.settings, self.seed, self.pad_id = examples, settings, seed, pad_id
+        self.curriculum, self.rank, self.world_size = curriculum, rank, world_size
+        self.start_step = 0
+        self._drawn: _Bucket | None = None
+        self.buckets = _buckets(examples, settings.bucket_width, curriculum)
+
+    def __len__(self) -> int:
+        """Return the number of micro-batches of the whole run."""
+        return self.settings.steps * self.settings.accumulation
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the micro-batches from `start_step` on; each step's level is asked for when the step begins."""
+        for step in range(self.start_step, self.settings.steps):
+            rows = self.rows(step)[self.rank :: self.world_size]
+            for part in np.array_split(rows, self.settings.accumulation):
+                yield self.collate(part)
+
+    def rows(self, step: int) -> NDArray[np.int64]:
+        """Return the indices of the examples of one step."""
+        generator = np.random.default_rng([self.seed, BATCH_STREAM, step])
+        buckets = self.buckets
+        if self.curriculum is not None:
+            shares = self.curriculum.shares()
+            level = generator.choice(list(shares), p=list(shares.values()))
+            allow_held_back = self.curriculum.level >= self.curriculum.settings.held_back_until
+            buckets = [b for b in buckets if b.level == level and (allow_held_back or not b.held_back)]
+        weights = np.array([len(bucket.indices) for bucket in buckets], dtype=float)
+        self._drawn = buckets[generator.choice(len(buckets), p=weights / weights.sum())]
+        size = self.settings.batch_size
+        if self.settings.batch_tokens:
+            size = max(self.settings.batch_tokens // self._drawn.length, self.settings.accumulation)
+        return generator.choice(self._drawn.indices, size=size)
+
+    def observe(self, exact_match: float) -> None:
+        """Tell the curriculum how the batch that was drawn last was answered (0 to 1)."""
+        if self.curriculum is not None and self._drawn is not None:
+            self.curriculum.update(self._drawn.level, self._drawn.held_back, exact_match)
+
+    def collate(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Return right-padded `input_ids`, `attention_mask` and `labels` (-100 = not learned) of some examples."""
+        sequences = [self.examples.example(row) for row in rows]
+        width = max(map(len, sequences))
+        ids = np.full((len(rows), width), self.pad_id, np.int64)
+        mask = np.zeros((len(rows), width), np.int64)
+        labels = np.full((len(rows), width), IGNORED, np.int64)
+        for line, (row, sequence) in enumerate(zip(rows, sequences, strict=True)):
+            begin = self.examples.completion_starts[row]
+            ids[line, : len(sequence)] = sequence
+            mask[line, : len(sequence)] = 1
+            labels[line, begin : len(sequence)] = sequence[begin:]
+        batch = {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+        # Without padding the mask says nothing, and models are faster without one.
+        if not mask.all():
+            batch["attention_mask"] = torch.from_numpy(mask)
+        return batch
+
+
+def _buckets(examples: Examples, width: int, curriculum: Curriculum | None) -> list[_Bucket]:
+    keys = np.zeros((len(examples), 3), np.int64)
+    keys[:, 0] = (examples.lengths + width - 1) // width
+    if curriculum is not None:
+        keys[:, 1] = curriculum.values
+        keys[:, 2] = curriculum.held_back
+    unique, inverse = np.unique(keys, axis=0, return_inverse=True)
+    return [
+        _Bucket(int(key[0]) * width, int(key[1]), bool(key[2]), np.flatnonzero(inverse.ravel() == number))
+        for number, key in enumerate(unique)
+    ]

@@ -1,0 +1,63 @@
+"""The adaptive curriculum: which examples are drawn now, judged by how well the newest ones are answered."""
+
+import numpy as np
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from calmctl.errors import UserError
+from calmctl.training.examples import Examples
+from calmctl.training.settings import CurriculumSettings
+
+SMOOTHING = 0.9
+
+
+class Curriculum(TrainerCallback, ExportableState):
+    """Level and running exact match; saved with every checkpoint as a callback of the Trainer.
+
+    Raises:
+        UserError: the examples have no such field, or none of a level.
+    """
+
+    def __init__(
+        self, settings: CurriculumSettings, examples: Examples, level: int | None = None, running: float = 0.0
+    ) -> None:
+        self.settings = settings
+        self.level = settings.start if level is None else level
+        self.running = running
+        if settings.field not in examples.meta:
+            raise UserError(
+                f"curriculum.field={settings.field!r} is not in the examples' meta ({', '.join(examples.meta) or 'none'})"
+            )
+        self.values = examples.meta[settings.field]
+        kinds = examples.meta.get("kind")
+        self.held_back = (
+            kinds == settings.held_back_kind if kinds is not None else np.zeros(len(examples), dtype=bool)
+        )
+        missing = [level for level in self._levels() if not (self.values == level).any()]
+        if missing:
+            raise UserError(f"curriculum: there are no examples with {settings.field} = {missing}")
+
+    def _levels(self) -> list[int]:
+        return list(range(self.settings.start, self.settings.stop + 1))
+
+    def shares(self) -> dict[int, float]:
+        """Return the share of batches that each level gets now."""
+        settings = self.settings
+        if self.level < settings.stop:
+            lower = range(settings.start, self.level)
+            top = settings.top_share if len(lower) else 1.0
+            return {self.level: top} | {level: (1 - top) / len(lower) for level in lower}
+        weights = settings.final_weights or (1.0,) * len(self._levels())
+        return {level: weight / sum(weights) for level, weight in zip(self._levels(), weights, strict=True)}
+
+    def update(self, level: int, is_held_back_kind: bool, exact_match: float) -> None:
+        """Take in the exact match (0 to 1) of a batch, and go up a level when the running value passes."""
+        if level != self.level or is_held_back_kind or self.level >= self.settings.stop:
+            return
+        self.running = SMOOTHING * self.running + (1 - SMOOTHING) * exact_match
+        if self.running > self.settings.threshold:
+            self.level, self.running = self.level + 1, 0.0
+
+    def state(self) -> dict[str, object]:
+        """Return what the Trainer saves of this callback."""
+        return {"args": {}, "attributes": {"level": self.level, "running": self.running}}

@@ -1,0 +1,232 @@
+"""The two kinds of training that the program runs: a whole model, and the bridges of a composition."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from calmctl.errors import UserError
+from calmctl.files import sha256_of
+from calmctl.modeling.bridge import BridgeConfig
+from calmctl.modeling.checkpoint import load_base, locate
+from calmctl.modeling.composed import compose
+from calmctl.runs import Run
+from calmctl.training.batches import Batches
+from calmctl.training.curriculum import Curriculum
+from calmctl.training.examples import load_examples
+from calmctl.training.settings import TrainSettings
+from calmctl.training.trainer import RunTrainer, last_complete_checkpoint
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a model from scratch, or an existing one further.
+
+    Attributes:
+        dataset: training file (JSONL or Parquet).
+        tokenizer: path or hub id; empty = the base's.
+        base: model to train further, a path, run or hub id; empty = from scratch, from `model`.
+        model: configuration of a model from scratch: `model_type` and that configuration's own settings; the
+            vocabulary and special tokens are the tokenizer's.
+    """
+
+    dataset: str = ""
+    tokenizer: str = ""
+    base: str = ""
+    model: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    train: TrainSettings = field(default_factory=TrainSettings)
+
+
+@dataclass(frozen=True)
+class ComposeConfig:
+    """Train the bridges between a frozen anchor and frozen augs.
+
+    Attributes:
+        anchor, augs: paths, runs or hub ids.
+        dataset: D_C, the composition data (JSONL or Parquet).
+        connections: [[aug_layer, anchor_layer], ...], per aug when there are several; None = every `every`-th layer.
+        attention: attention implementation of the bases; empty = transformers' choice.
+    """
+
+    anchor: str = ""
+    augs: tuple[str, ...] = ()
+    dataset: str = ""
+    connections: list[Any] | None = None
+    every: int = 4
+    bridge: BridgeConfig = field(default_factory=BridgeConfig)
+    attention: str = ""
+    seed: int = 0
+    train: TrainSettings = field(default_factory=TrainSettings)
+
+
+def run_training(config: TrainConfig, out: Path, command: Sequence[str] = ()) -> Run:
+    """Train a model as configured; resume it, or return at once when it is complete.
+
+    Raises:
+        UserError: the configuration names no model, or data, tokenizer or base cannot be used.
+    """
+    if bool(config.base) == bool(config.model):
+        raise UserError("give either base=... (train a model further) or a preset with model settings (from scratch)")
+    _require(config.dataset, "dataset", "--data FILE")
+    inputs = {"data": _sha256(config.dataset), "base": source_sha256(config.base)}
+    with Run.start(out, kind="train", config=config, command=command, seed=config.seed, inputs=inputs) as run:
+        if not run.is_complete:
+            _set_up(config.train, config.seed)
+            tokenizer = load_tokenizer(config.tokenizer or config.base)
+            model = load_base(config.base) if config.base else new_model(config.model, tokenizer)
+            _train(model, tokenizer, config.dataset, config.train, config.seed, run)
+        return run
+
+
+def run_composition(config: ComposeConfig, out: Path, command: Sequence[str] = (), merge_bases: bool = False) -> Run:
+    """Compose and train the bridges as configured; resume, or return at once when complete.
+
+    Raises:
+        UserError: anchor, aug or data are missing or do not fit together.
+    """
+    _require(config.anchor, "anchor", "--anchor MODEL")
+    _require(config.augs, "augs", "--aug MODEL")
+    _require(config.dataset, "dataset", "--data FILE")
+    inputs = {"data": _sha256(config.dataset), "anchor": source_sha256(config.anchor)}
+    inputs |= {f"aug_{index}": source_sha256(aug) for index, aug in enumerate(config.augs)}
+    with Run.start(out, kind="compose", config=config, command=command, seed=config.seed, inputs=inputs) as run:
+        if not run.is_complete:
+            _set_up(config.train, config.seed)
+            tokenizer = load_tokenizer(config.anchor)
+            for aug in config.augs:
+                _check_same_tokenizer(tokenizer, load_tokenizer(aug))
+            arguments = {"attn_implementation": config.attention} if config.attention else {}
+            bridge = config.bridge
+            model = compose(
+                config.anchor, list(config.augs), config.connections, every=config.every, num_heads=bridge.num_heads,
+                norm=bridge.norm, rotary=bridge.rotary, zero_init=bridge.zero_init, **arguments,
+            )  # fmt: skip
+            _train(model, tokenizer, config.dataset, config.train, config.seed, run, merge_bases=merge_bases)
+        return run
+
+
+def model_config(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """Return the configuration of a new model, with the tokenizer's vocabulary and special tokens.
+
+    Raises:
+        UserError: `model_type` is missing or unknown, or a setting does not fit it.
+    """
+    arguments = {name: value for name, value in settings.items() if name not in ("model_type", "attn_implementation")}
+    special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    model_type = settings.get("model_type")
+    try:
+        return AutoConfig.for_model(model_type, vocab_size=len(tokenizer), **special, **arguments)
+    except (ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model.model_type={model_type!r}: no such configuration can be built ({reason})") from error
+
+
+def new_model(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Return a randomly initialised model of a configuration (see `model_config`)."""
+    attention = {"attn_implementation": settings["attn_implementation"]} if "attn_implementation" in settings else {}
+    return AutoModelForCausalLM.from_config(model_config(settings, tokenizer), **attention)
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a path, run directory or hub id (`id@revision`).
+
+    Raises:
+        UserError: there is none.
+    """
+    name, revision = locate(source)
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot load a tokenizer from {source!r}: {reason}") from error
+
+
+def source_sha256(source: str) -> str:
+    """Return what identifies a model given as a path, run or hub id: a hash of its weight files, or the id."""
+    name, _ = locate(source) if source else ("", "")
+    if not name or not Path(name).is_dir():
+        return source
+    return ",".join(sha256_of(file)[:16] for file in sorted(Path(name).glob("*.safetensors")))
+
+
+def _train(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: str, settings: TrainSettings, seed: int, run: Run,
+    merge_bases: bool = False,
+) -> None:  # fmt: skip
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if settings.steps:
+        run.report_progress("tokenising", 0, settings.steps)
+        examples = load_examples(Path(data), tokenizer, settings.append_eos)
+        curriculum = Curriculum(settings.curriculum, examples) if settings.curriculum.field else None
+        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        batches = Batches(examples, settings, seed, pad_id, curriculum)
+        _fit(model, settings, batches, seed, run)
+    arguments = {"merge_bases": True} if merge_bases else {}
+    model.save_pretrained(run.path / "model", **arguments)
+    tokenizer.save_pretrained(run.path / "model")
+    run.finish(
+        trainable_parameters=trainable, total_parameters=sum(parameter.numel() for parameter in model.parameters())
+    )
+
+
+def _fit(model: PreTrainedModel, settings: TrainSettings, batches: Batches, seed: int, run: Run) -> None:
+    def on_log(row: dict[str, Any]) -> None:
+        run.append_jsonl(row)
+        remaining = settings.steps - row["step"]
+        pace = (row["seconds"] - trainer.seconds_before) / max(row["step"] - batches.start_step, 1)
+        run.report_progress(
+            "training", row["step"], settings.steps, row["loss"], row["tokens_per_second"], pace * remaining
+        )
+
+    folder = run.path / "checkpoints"
+    trainer = RunTrainer(model, settings, batches, folder, seed, on_log)
+    checkpoint = last_complete_checkpoint(folder)
+    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    run.rewind_log(step)
+    rows = run.read_jsonl()
+    trainer.seconds_before = rows[-1]["seconds"] if rows else 0.0
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    model.eval()
+
+
+def _set_up(settings: TrainSettings, seed: int) -> None:
+    """Seed everything, and silence the libraries' own progress bars: the run reports its progress itself."""
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    # Numbers too small to matter otherwise slow optimizers on CPU down.
+    torch.set_flush_denormal(True)
+    set_seed(seed)
+
+
+def _check_same_tokenizer(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase) -> None:
+    if anchor.get_vocab() != aug.get_vocab():
+        raise UserError(
+            f"the aug {aug.name_or_path!r} and the anchor {anchor.name_or_path!r} have different tokenizers; "
+            "compose models that share one (the aug reads the anchor's token ids)"
+        )
+
+
+def _sha256(file: str) -> str:
+    path = Path(file)
+    return sha256_of(path) if path.is_file() else file
+
+
+def _require(value: object, name: str, option: str) -> None:
+    if not value:
+        raise UserError(f"{name} is not set; give {option} or {name}=...")

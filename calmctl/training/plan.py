@@ -1,0 +1,105 @@
+"""Plans: what a training would do, worked out from configurations without loading or allocating any weights."""
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+
+from calmctl.config import to_dict
+from calmctl.errors import UserError
+from calmctl.modeling import layers
+from calmctl.modeling.bridge import Bridge
+from calmctl.modeling.checkpoint import locate
+from calmctl.modeling.connections import resolve_connections
+from calmctl.training.jobs import ComposeConfig, TrainConfig, load_tokenizer, model_config
+from calmctl.training.settings import TrainSettings
+
+BYTES_PER_FLOAT = 4
+# AdamW holds two moments, Muon one; gradients are one more copy of what is trained.
+OPTIMIZER_STATES = {"adamw": 2, "muon": 1}
+
+
+def plan_training(config: TrainConfig) -> dict[str, Any]:
+    """Return the plan of `calmctl train`."""
+    if config.base:
+        base = base_config(config.base)
+    else:
+        base = model_config(config.model, load_tokenizer(config.tokenizer))
+    parameters = count_parameters(base)
+    return {
+        "model": {"source": config.base or "from scratch", **describe(base)},
+        "data": config.dataset,
+        "trainable_parameters": parameters,
+        "memory_bytes": _training_memory(parameters, parameters, config.train),
+        "train": to_dict(config.train),
+    }
+
+
+def plan_composition(config: ComposeConfig) -> dict[str, Any]:
+    """Return the plan of `calmctl compose`: models, connections, the size of every bridge beside the paper's formula."""
+    anchor = base_config(config.anchor)
+    augs = [base_config(aug) for aug in config.augs]
+    per_aug = config.connections if len(augs) > 1 else [config.connections]
+    rows, trainable, formula = [], 0, 0
+    for aug, pairs in zip(augs, per_aug or [None] * len(augs), strict=True):
+        connections = resolve_connections(pairs, layers.num_layers(aug), layers.num_layers(anchor), config.every)
+        d_aug, d_anchor = layers.hidden_size(aug), layers.hidden_size(anchor)
+        with torch.device("meta"):
+            bridge = Bridge(config.bridge, d_aug, d_anchor, layers.num_heads(anchor))
+        size = sum(parameter.numel() for parameter in bridge.parameters())
+        rows.append(
+            {
+                "connections": [[pair.aug_layer, pair.anchor_layer] for pair in connections],
+                "heads": bridge.num_heads,
+                "parameters_per_bridge": size,
+            }
+        )
+        trainable += size * len(connections)
+        formula += len(connections) * (d_aug * d_anchor + 3 * d_anchor**2)
+    frozen = count_parameters(anchor) + sum(count_parameters(aug) for aug in augs)
+    return {
+        "anchor": {"source": config.anchor, **describe(anchor)},
+        "augs": [{"source": source, **describe(aug)} for source, aug in zip(config.augs, augs, strict=True)],
+        "bridges": rows,
+        "trainable_parameters": trainable,
+        "share_of_anchor": round(trainable / count_parameters(anchor), 4),
+        "paper_formula_without_output": formula,
+        "data": config.dataset,
+        "memory_bytes": _training_memory(frozen + trainable, trainable, config.train),
+        "train": to_dict(config.train),
+    }
+
+
+def describe(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return the facts of an architecture that a plan shows."""
+    return {
+        "model_type": config.model_type,
+        "layers": layers.num_layers(config),
+        "width": layers.hidden_size(config),
+        "heads": layers.num_heads(config),
+        "parameters": count_parameters(config),
+    }
+
+
+def count_parameters(config: PreTrainedConfig) -> int:
+    """Return the number of parameters of a causal LM of this configuration."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
+
+
+def base_config(source: str) -> PreTrainedConfig:
+    """Load the configuration of a path, run or hub id.
+
+    Raises:
+        UserError: there is none.
+    """
+    name, revision = locate(source)
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load a model configuration from {source!r}: {str(error).splitlines()[0]}") from error
+
+
+def _training_memory(total: int, trainable: int, settings: TrainSettings) -> int:
+    """Estimate weights, gradients and optimizer states in bytes; activations come on top."""
+    return BYTES_PER_FLOAT * (total + trainable * (1 + OPTIMIZER_STATES[settings.optimizer]))

@@ -1,0 +1,191 @@
+"""The training run: transformers' Trainer with our batches, loss on labelled rows, and checkpoints that resume."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, get_scheduler
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from calmctl.errors import UserError
+from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.loss import completion_loss, labelled_rows_only
+from calmctl.training.batches import Batches
+from calmctl.training.optimizer import build_optimizer
+from calmctl.training.settings import TrainSettings
+
+COMPLETE_MARK = "complete"
+SCHEDULER_NAMES = {
+    "warmup_hold_decay": "warmup_stable_decay",
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant_with_warmup",
+}
+Row = dict[str, Any]
+
+
+class RunTrainer(Trainer):
+    """A Trainer for any causal language model, plain or composed.
+
+    Args:
+        on_log: receives a row (step, loss, learning_rate, tokens_per_second, seconds, exact_match, ...) every
+            `settings.log_every` steps.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, settings: TrainSettings, batches: Batches, folder: Path, seed: int,
+        on_log: Callable[[Row], None],
+    ) -> None:  # fmt: skip
+        self.settings, self.batches, self.on_log = settings, batches, on_log
+        super().__init__(model=model, args=_arguments(settings, folder, seed), train_dataset=batches.examples)
+        self.remove_callback(PrinterCallback)
+        self.model_accepts_loss_kwargs = True
+        self.seconds_before = 0.0
+        self._meter = _Meter()
+        self.add_callback(_StepLog(self))
+        if batches.curriculum is not None:
+            self.add_callback(batches.curriculum)
+
+    def get_train_dataloader(self) -> Batches:  # type: ignore[override]
+        """Return our own batches: they place, shard and resume themselves."""
+        return self.batches
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Build the optimizer over trainable parameters only."""
+        if self.optimizer is None:
+            self.optimizer = build_optimizer(model or self.model, self.settings)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Build the learning-rate schedule from transformers' own."""
+        settings = self.settings
+        specific: dict[str, Any] = {}
+        if settings.schedule == "warmup_hold_decay":
+            decay = min(round((1 - settings.hold_share) * num_training_steps), num_training_steps - settings.warmup_steps)
+            specific = {
+                "num_decay_steps": max(decay, 0), "min_lr_ratio": settings.final_lr_share, "decay_type": "linear",
+            }  # fmt: skip
+        if self.lr_scheduler is None:
+            self.lr_scheduler = get_scheduler(
+                SCHEDULER_NAMES[settings.schedule], optimizer or self.optimizer, settings.warmup_steps,
+                num_training_steps, scheduler_specific_kwargs=specific,
+            )  # fmt: skip
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:  # fmt: skip
+        """Return the loss on completions; only their positions reach the LM head."""
+        labels = inputs.pop("labels")
+        with labelled_rows_only(self.accelerator.unwrap_model(model), labels) as targets:
+            outputs = model(**inputs, use_cache=False)
+        loss = completion_loss(outputs.logits, targets, num_items_in_batch)
+        self._observe(labels, outputs.logits.detach(), targets)
+        return (loss, outputs) if return_outputs else loss
+
+    def _observe(self, labels: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Count tokens and whole completions that would have been answered exactly (teacher-forced)."""
+        wrong = (logits.argmax(-1) != targets)[0]
+        example = (labels[:, 1:] != -100).nonzero()[:, 0]
+        errors = torch.zeros(len(labels), device=wrong.device).index_add_(0, example, wrong.float())
+        self._meter.add(labels.numel(), (errors == 0).float().mean().item())
+        self.batches.observe(self._meter.last_exact_match)
+
+    # Checkpoints: marked when whole; only marked ones are resumed from.
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE_MARK).touch()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if isinstance(self.model, ComposedModelForCausalLM):
+            load_parameters(self.model, Path(resume_from_checkpoint) / WEIGHTS_FILE)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+class _Meter:
+    """Tokens and exact match since the last row of the log."""
+
+    def __init__(self) -> None:
+        self.last_exact_match = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        self.tokens, self.exact, self.batches, self.began = 0, 0.0, 0, time.monotonic()
+
+    def add(self, tokens: int, exact_match: float) -> None:
+        self.last_exact_match = exact_match
+        self.tokens, self.exact, self.batches = self.tokens + tokens, self.exact + exact_match, self.batches + 1
+
+
+class _StepLog(TrainerCallback):
+    """Turns the Trainer's logs into rows of the run's own log."""
+
+    def __init__(self, trainer: RunTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.batches.start_step = state.global_step
+        self.trainer._meter.reset()
+        self.began = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Row | None = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise UserError(f"the loss is {logs['loss']} at step {state.global_step}; lower train.lr")
+        meter, curriculum = self.trainer._meter, self.trainer.batches.curriculum
+        row = {
+            "step": state.global_step,
+            "loss": logs["loss"],
+            "learning_rate": logs["learning_rate"],
+            "tokens_per_second": round(meter.tokens / max(time.monotonic() - meter.began, 1e-9), 1),
+            "seconds": round(self.trainer.seconds_before + time.monotonic() - self.began, 2),
+            "exact_match": round(meter.exact / max(meter.batches, 1), 4),
+        }
+        if curriculum is not None:
+            row[curriculum.settings.field] = curriculum.level
+        meter.reset()
+        self.trainer.on_log(row)
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint below a folder; half-written ones are removed."""
+    while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
+        if (Path(found) / COMPLETE_MARK).is_file():
+            return Path(found)
+        shutil.rmtree(found)
+    return None
+
+
+def _arguments(settings: TrainSettings, folder: Path, seed: int) -> TrainingArguments:
+    cuda = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size // settings.accumulation,
+        gradient_accumulation_steps=settings.accumulation,
+        max_grad_norm=settings.grad_clip,
+        bf16=settings.precision == "bf16",
+        fp16=settings.precision == "fp16",
+        use_cpu=not cuda,
+        seed=seed,
+        logging_steps=settings.log_every,
+        save_steps=settings.save_every,
+        save_total_limit=2,
+        ignore_data_skip=True,
+        restore_callback_states_from_checkpoint=True,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to="none",
+    )

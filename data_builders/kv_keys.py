@@ -1,0 +1,140 @@
+"""The keys of the key-value task: their names, their values, and which of them are held in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_builders.errors import DataError
+from data_builders.kv_config import KVDataConfig
+from data_builders.kv_text import WORDS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_SPACE_MARKERS = "\u0120\u2581 "
+
+
+@dataclass(frozen=True)
+class KeyTable:
+    """All keys in file order: `names[i]` stands for `values[i]`."""
+
+    names: list[str]
+    values: NDArray[np.int64]
+    held_in: NDArray[np.bool_]
+
+    @property
+    def held_in_indices(self) -> NDArray[np.int64]:
+        """Indices of the held-in keys."""
+        return np.flatnonzero(self.held_in)
+
+    @property
+    def held_out_indices(self) -> NDArray[np.int64]:
+        """Indices of the keys that composition data never shows."""
+        return np.flatnonzero(~self.held_in)
+
+
+def build_keys(config: KVDataConfig, rng: np.random.Generator) -> tuple[KeyTable, dict[str, Any]]:
+    """Draw names, values and held-in keys; return the table and what the manifest says of the tokenizer."""
+    if config.tokenizer is None:
+        names = random_names(config.num_keys, config.min_key_length, config.max_key_length, rng)
+        tokenizer: dict[str, Any] = {"source": "word-level", "folder": "tokenizer", "candidates": None}
+    else:
+        candidates = vocabulary_names(
+            load_tokenizer(config.tokenizer), config.min_key_length, config.max_key_length
+        )
+        if config.num_keys > len(candidates):
+            raise DataError(
+                f"num_keys: {config.num_keys} is more than the {len(candidates)} tokens of {config.tokenizer}"
+                f" that are {config.min_key_length} to {config.max_key_length} letters and one token"
+                " after a space; use fewer keys or another tokenizer"
+            )
+        names = [candidates[index] for index in rng.permutation(len(candidates))[: config.num_keys]]
+        tokenizer = {"source": config.tokenizer, "folder": None, "candidates": len(candidates)}
+    return _assign(names, config, rng), tokenizer
+
+
+def _assign(names: list[str], config: KVDataConfig, rng: np.random.Generator) -> KeyTable:
+    """Give every key a value and choose the held-in keys so that each value keeps its share of them."""
+    value_order = rng.permutation(config.num_values) + 1
+    grouped = np.sort(np.arange(config.num_keys) % config.num_values)
+    values = value_order[grouped]
+    # Keys stand grouped by value here, so evenly spaced positions hold in the same share of each group.
+    positions = (np.arange(config.num_held_in) + rng.random()) * (config.num_keys / config.num_held_in)
+    held_in = np.zeros(config.num_keys, dtype=np.bool_)
+    held_in[np.floor(positions).astype(np.int64)] = True
+    shuffled = rng.permutation(config.num_keys)
+    return KeyTable(names, values[shuffled].astype(np.int64), held_in[shuffled])
+
+
+def random_names(count: int, shortest: int, longest: int, rng: np.random.Generator) -> list[str]:
+    """Draw distinct lowercase strings in random order, every length about equally often where it can be."""
+    lengths = range(shortest, longest + 1)
+    available = [26**length - sum(len(word) == length for word in WORDS) for length in lengths]
+    if count > sum(available):
+        raise DataError(
+            f"num_keys: {count} is more than the {sum(available)} strings of {shortest} to {longest} letters;"
+            " use fewer keys or a larger max_key_length"
+        )
+    names: list[str] = []
+    for position, length in enumerate(lengths):
+        share = (count - len(names)) // (len(lengths) - position)
+        # Later, longer strings take what short lengths cannot give; the last length takes the rest.
+        share = max(share, count - len(names) - sum(available[position + 1 :]))
+        names += _names_of_length(min(share, available[position]), length, rng)
+    return [names[index] for index in rng.permutation(count)]
+
+
+def _names_of_length(count: int, length: int, rng: np.random.Generator) -> list[str]:
+    reserved = [word for word in WORDS if len(word) == length]
+    codes = rng.choice(26**length, size=min(count + len(reserved), 26**length), replace=False)
+    letters = np.array(list(_LETTERS))
+    spelled = letters[(codes[:, None] // 26 ** np.arange(length)) % 26]
+    names = ["".join(row) for row in spelled]
+    return [name for name in names if name not in reserved][:count]
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a path or a hub id, which may end in `@revision`."""
+    from transformers import AutoTokenizer
+
+    source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, revision=revision or "main"
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(
+            f"tokenizer: {name!r} cannot be loaded ({reason}); give a folder or a hub id"
+        ) from error
+    return tokenizer
+
+
+def vocabulary_names(tokenizer: PreTrainedTokenizerBase, shortest: int, longest: int) -> list[str]:
+    """Return, sorted, the vocabulary's ASCII words that are exactly one token when they follow a space."""
+    word = re.compile(rf"[A-Za-z]{{{shortest},{longest}}}")
+    surfaces = {token.lstrip(_SPACE_MARKERS) for token in tokenizer.get_vocab()}
+    names = sorted(name for name in surfaces if word.fullmatch(name) and name.lower() not in WORDS)
+    if not names:
+        return []
+    start = _encode(tokenizer, [":"])[0]
+    encoded = _encode(tokenizer, [f": {name}" for name in names])
+    unknown = tokenizer.unk_token_id
+    return [
+        name
+        for name, ids in zip(names, encoded, strict=True)
+        if len(ids) == len(start) + 1 and ids[:-1] == start and ids[-1] != unknown
+    ]
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    ids: Iterable[Iterable[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [list(row) for row in ids]

@@ -1,0 +1,185 @@
+"""The manifest of a data folder: atomic files, hashes, and the check that a folder is what it says.
+
+A builder calls `open_folder`, writes its files with `write_json` and `write_parquet`, and ends with
+`close_folder`. A folder without `manifest.json` was never finished: an interrupted build leaves
+`unfinished.json` in it and the same build may be run again over it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_builders.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MANIFEST_NAME = "manifest.json"
+UNFINISHED_NAME = "unfinished.json"
+_IDENTITY = ("builder", "format", "config")
+# A command's record of itself may stand in the data folder before the data does.
+_RUN_FILES = frozenset({"run.json", "config.yaml", "progress.json", ".lock"})
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes `path` (fsync, rename) when the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` as indented JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_parquet(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
+    """Write tables one after the other (a row group each) into one Parquet file, atomically; return its rows.
+
+    Every writer option that changes the bytes is fixed here, so equal tables give equal files.
+    """
+    import pyarrow.parquet as pq
+
+    rows = 0
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            schema,
+            version="2.6",
+            data_page_version="1.0",
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=False,
+            write_statistics=False,
+        ) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+            rows += table.num_rows
+    return rows
+
+
+def file_entry(path: Path, rows: int | None = None) -> dict[str, Any]:
+    """Return the manifest's entry for one written file: sha256, rows (null: not a table) and bytes."""
+    return {"sha256": sha256_file(path), "rows": rows, "bytes": path.stat().st_size}
+
+
+def open_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Claim `folder` for a build, or return its manifest where that very build is already there.
+
+    `identity` holds builder, format and config. Raises DataError where the folder holds something else,
+    another build, or files that no longer match their manifest.
+    """
+    identity = _as_json({name: identity[name] for name in _IDENTITY})
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; name a folder for the data")
+    if (folder / MANIFEST_NAME).exists():
+        manifest = read_manifest(folder)
+        _require_same_build(folder, manifest, identity)
+        verify_files(folder, manifest)
+        (folder / UNFINISHED_NAME).unlink(missing_ok=True)
+        return manifest
+    if (folder / UNFINISHED_NAME).exists():
+        _require_same_build(folder, _read_json(folder / UNFINISHED_NAME), identity, "an unfinished build")
+        return None
+    others = (
+        sorted(path.name for path in folder.iterdir() if path.name not in _RUN_FILES)
+        if folder.exists()
+        else []
+    )
+    if others:
+        raise DataError(
+            f"{folder} holds other files ({others[0]}) and no {MANIFEST_NAME}; name a new or an empty folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / UNFINISHED_NAME, identity)
+    return None
+
+
+def close_folder(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the manifest, which is what makes the folder finished, and return it as it reads back."""
+    write_json(folder / MANIFEST_NAME, manifest)
+    (folder / UNFINISHED_NAME).unlink(missing_ok=True)
+    return read_manifest(folder)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read a finished data folder's manifest; raises DataError where there is none."""
+    path = folder / MANIFEST_NAME
+    if path.exists():
+        return _read_json(path)
+    if (folder / UNFINISHED_NAME).exists():
+        raise DataError(f"{folder} holds an unfinished build; run the same build again to finish it")
+    raise DataError(f"{folder} has no {MANIFEST_NAME}; name a folder made by `calmctl data`")
+
+
+def verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise DataError naming the first file that is missing or differs from its manifest entry."""
+    advice = "delete the folder and build it again, or name another folder"
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise DataError(f"{path} is named in {MANIFEST_NAME} but is missing; {advice}")
+        if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
+            raise DataError(f"{path} differs from its sha256 in {MANIFEST_NAME}; {advice}")
+
+
+def _require_same_build(
+    folder: Path, found: Mapping[str, Any], asked: Mapping[str, Any], what: str = "a build"
+) -> None:
+    if found.get("builder") != asked["builder"] or found.get("format") != asked["format"]:
+        there, here = ((m.get("builder"), m.get("format")) for m in (found, asked))
+        raise DataError(f"{folder} holds {what} of {there}, not {here}; name another folder")
+    theirs, ours = found.get("config", {}), asked["config"]
+    changed = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
+    if changed:
+        differences = ", ".join(
+            f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} asked" for key in changed
+        )
+        raise DataError(f"{folder} holds {what} with other settings ({differences}); name another folder")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read as JSON ({error}); delete the folder and build it again"
+        ) from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not a JSON object; delete the folder and build it again")
+    return content
+
+
+def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `content` as it would read back from a file (tuples become lists)."""
+    result: dict[str, Any] = json.loads(json.dumps(content))
+    return result
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,179 @@
+"""Key-value arithmetic: KV-SUBS, NUM-MATH, and KV-MATH in its stepwise and its direct protocol.
+
+A record makes three requests. `<id>/substitute` serves KV-SUBS and stepwise KV-MATH: the model writes
+the numbers and, after `=`, their value. `<id>/solve_numbers` is NUM-MATH, `<id>/solve_keys` is KV-MATH
+answered at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_builders.errors import DataError
+from data_builders.kv_text import (
+    FORMAT,
+    TEMPLATES,
+    NumberFormat,
+    parse_expression,
+    parse_substitution,
+    parse_value,
+)
+from data_builders.manifest import read_manifest
+from evals.task import Completion, Request, Scores, require_completions, require_limit
+
+METRICS = ("kv_subs", "num_math", "kv_math", "kv_math_direct")
+HEADLINE_STRATUM = "held_out"
+_STRATA = ("held_out", "mixed", "held_in")
+_KINDS = {"substitute": "stepwise", "solve_numbers": "num_math", "solve_keys": "direct"}
+_TOKEN_MARGIN = 2
+
+
+@dataclass(frozen=True)
+class KVRecord:
+    """One test expression: over keys, over numbers, and its value in canonical and in written form."""
+
+    id: str
+    keys: str
+    numbers: str
+    value: str
+    written_value: str
+    num_operands: int
+    num_held_in: int
+    stratum: str
+    word_level: bool
+
+    def prompt(self, request: str) -> str:
+        """Return the prompt of one of the record's three requests."""
+        return TEMPLATES[_KINDS[request]].prompt.format(keys=self.keys, numbers=self.numbers)
+
+    def reference(self, request: str) -> str:
+        """Return the completion that a perfect model writes."""
+        return TEMPLATES[_KINDS[request]].completion.format(numbers=self.numbers, value=self.written_value)
+
+    def max_new_tokens(self, request: str) -> int:
+        """Return a number of tokens that the reference fits in, whatever the tokenizer.
+
+        Our word-level tokenizer spends one token on each character that is no space. Any other spends at
+        most one on each character, spaces included (some write a space before a number on its own).
+        """
+        reference = self.reference(request)
+        return len(reference.replace(" ", "") if self.word_level else reference) + _TOKEN_MARGIN
+
+
+class KVTask:
+    """The key-value evaluation over the test set of a `calmctl data kv` folder."""
+
+    name = "kv"
+
+    def load(self, data: Path, limit: int | None = None) -> list[KVRecord]:
+        """Read the test set; any prefix of it is balanced over strata and operand counts."""
+        import pyarrow.parquet as pq
+
+        require_limit(limit)
+        manifest = read_manifest(data)
+        if manifest.get("format") != FORMAT:
+            raise DataError(
+                f"{data}: data format {manifest.get('format')!r} is not {FORMAT!r};"
+                " name a folder made by `calmctl data kv`"
+            )
+        path = data / "test.parquet"
+        if not path.is_file():
+            raise DataError(f"{path} is missing; build the folder again with `calmctl data kv`")
+        numbers = NumberFormat(**manifest["number_format"])
+        word_level = manifest["tokenizer"]["source"] == "word-level"
+        rows = pq.read_table(path).slice(0, limit).to_pylist()
+        return [
+            KVRecord(**row, written_value=numbers.result(int(row["value"])), word_level=word_level)
+            for row in rows
+        ]
+
+    def requests(self, records: Sequence[KVRecord]) -> list[Request]:
+        """Return three requests per record."""
+        return [
+            Request(f"{record.id}/{request}", record.prompt(request), record.max_new_tokens(request))
+            for record in records
+            for request in _KINDS
+        ]
+
+    def score(self, records: Sequence[KVRecord], completions: Mapping[str, Completion]) -> Scores:
+        """Score by exact match on parsed numbers and signs; the headline is over held-out keys only."""
+        require_completions(self.requests(records), completions)
+        headline = [record for record in records if record.stratum == HEADLINE_STRATUM]
+        if not headline:
+            raise DataError(f"records: none is in stratum {HEADLINE_STRATUM!r}; score at least one that is")
+        correct: dict[str, dict[str, bool]] = {}
+        samples: list[dict[str, Any]] = []
+        for record in records:
+            correct[record.id] = {}
+            for request in _KINDS:
+                text = completions[f"{record.id}/{request}"].text
+                outcome = _judge(record, request, text)
+                correct[record.id] |= outcome
+                samples.append(_sample(record, request, text, outcome))
+        return Scores(
+            metrics=_percentages(headline, correct),
+            n=len(headline),
+            breakdown={
+                "by_num_operands": _by(headline, correct, lambda record: record.num_operands),
+                "by_stratum": _by(records, correct, lambda record: _STRATA.index(record.stratum), _STRATA),
+                "by_num_held_in": _by(records, correct, lambda record: record.num_held_in),
+            },
+            protocol={
+                "format": FORMAT,
+                "shots": 0,
+                "metric": "exact match on parsed integers and operators, percent",
+                "stratum": HEADLINE_STRATUM,
+                "kv_math": "stepwise: the value after the substituted numbers",
+                "kv_math_direct": "direct: the value at once",
+            },
+            samples=samples,
+        )
+
+
+def _judge(record: KVRecord, request: str, text: str) -> dict[str, bool]:
+    """Return which of the metrics that a request serves its completion satisfies."""
+    if request == "substitute":
+        expression, value = parse_substitution(text)
+        return {"kv_subs": expression == parse_expression(record.numbers), "kv_math": value == record.value}
+    metric = {"solve_numbers": "num_math", "solve_keys": "kv_math_direct"}[request]
+    return {metric: parse_value(text) == record.value}
+
+
+def _sample(record: KVRecord, request: str, text: str, outcome: dict[str, bool]) -> dict[str, Any]:
+    return {
+        "id": f"{record.id}/{request}",
+        "prompt": record.prompt(request),
+        "completion": text,
+        "reference": record.reference(request),
+        "correct": all(outcome.values()),
+        "metrics": outcome,
+        "num_operands": record.num_operands,
+        "num_held_in": record.num_held_in,
+        "stratum": record.stratum,
+    }
+
+
+def _percentages(records: Sequence[KVRecord], correct: Mapping[str, Mapping[str, bool]]) -> dict[str, float]:
+    return {
+        metric: 100.0 * sum(correct[record.id][metric] for record in records) / len(records)
+        for metric in METRICS
+    }
+
+
+def _by(
+    records: Iterable[KVRecord],
+    correct: Mapping[str, Mapping[str, bool]],
+    group: Callable[[KVRecord], int],
+    labels: Sequence[str] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Return the metrics over groups of records, in the groups' order, leaving out empty groups."""
+    groups: dict[int, list[KVRecord]] = {}
+    for record in records:
+        groups.setdefault(group(record), []).append(record)
+    return {
+        labels[key] if labels else str(key): {"n": len(groups[key]), **_percentages(groups[key], correct)}
+        for key in sorted(groups)
+    }

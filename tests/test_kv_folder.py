@@ -1,0 +1,76 @@
+"""The data folder: finished, unfinished, damaged, or somebody else's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data_builders.errors import DataError
+from data_builders.kv import KVDataConfig, build
+from data_builders.manifest import read_manifest, verify_files
+
+SMALL = KVDataConfig(
+    seed=3,
+    num_keys=60,
+    num_values=20,
+    max_operands=5,
+    operators="+-x",
+    num_aug_rows=900,
+    num_anchor_rows=1200,
+    num_composition_rows=600,
+    num_test_rows=8,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("kv") / "data"
+    build(SMALL, out)
+    return out
+
+
+def test_finished_folder_is_kept_and_anything_else_is_refused(folder: Path, tmp_path: Path) -> None:
+    stamps = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    lines: list[str] = []
+    assert build(SMALL, folder, lines.append) == read_manifest(folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
+    assert len(lines) == 1
+    with pytest.raises(DataError, match="seed 3 there, 9 asked"):
+        build(replace(SMALL, seed=9), folder)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"other files \(notes.txt\)"):
+        build(SMALL, tmp_path)
+    with pytest.raises(DataError, match="is a file"):
+        build(SMALL, tmp_path / "notes.txt")
+
+
+def test_damaged_folder_is_named(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    build(SMALL, out)
+    (out / "aug_train.parquet").write_bytes(b"x" * (out / "aug_train.parquet").stat().st_size)
+    with pytest.raises(DataError, match="aug_train.parquet differs"):
+        build(SMALL, out)
+    (out / "aug_train.parquet").unlink()
+    with pytest.raises(DataError, match="aug_train.parquet is named"):
+        verify_files(out, read_manifest(out))
+
+
+def test_interrupted_build_is_unfinished_and_runs_again(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    out.mkdir()
+    (out / "run.json").write_text("{}")
+
+    def interrupt(line: str) -> None:
+        if line.startswith("anchor"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(SMALL, out, interrupt)
+    with pytest.raises(DataError, match="unfinished build"):
+        read_manifest(out)
+    with pytest.raises(DataError, match="unfinished build with other settings"):
+        build(replace(SMALL, seed=9), out)
+    assert build(SMALL, out) == read_manifest(folder)
+    assert not [path.name for path in out.iterdir() if path.name.startswith((".", "unfinished"))]

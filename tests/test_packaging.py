@@ -1,0 +1,80 @@
+"""What a wheel will hold and what an installation will need, read from pyproject.toml and constraints.txt."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import calmctl
+from calmctl.diagnosis import is_at_least, lower_bounds
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
+
+
+def packages_on_disk() -> set[str]:
+    folders = {
+        path.parent
+        for package in ("calmctl", "data_builders", "evals")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    return {".".join(folder.relative_to(ROOT).parts) for folder in folders} | {"calmctl.conf"}
+
+
+def pins() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "plain name==version lines only"
+    return {normal(name): version for name, _, version in (line.partition("==") for line in lines)}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_package_on_disk_is_listed_and_no_other() -> None:
+    listed = SETUPTOOLS["packages"]
+    assert set(listed) == packages_on_disk()
+    assert listed == sorted(set(listed))
+    assert not [name for name in listed if "test" in name]
+
+
+def test_every_package_has_an_init_file() -> None:
+    for name in packages_on_disk():
+        folder = ROOT / ("conf" if name == "calmctl.conf" else name.replace(".", "/"))
+        assert (folder / "__init__.py").exists(), f"{folder} is no package without an __init__.py"
+
+
+def test_presets_ship_inside_the_package() -> None:
+    assert SETUPTOOLS["package-dir"]["calmctl.conf"] == "conf"
+    assert SETUPTOOLS["package-data"]["calmctl.conf"] == ["**/*.yaml"]
+    assert not list((ROOT / "conf").rglob("*.yml")), (
+        "presets end in .yaml; .yml would be left out of the wheel"
+    )
+
+
+def test_pins_cover_every_dependency_and_satisfy_its_bound() -> None:
+    requirements = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]
+    pinned = pins()
+    for requirement in requirements:
+        name, _, bound = requirement.partition(">=")
+        assert bound, f"{requirement}: give a lower bound"
+        assert is_at_least(pinned[normal(name)], bound), requirement
+    assert pinned["torch"] == "2.13.0"
+
+
+def test_the_doctor_knows_the_bounds_of_the_project() -> None:
+    bounds = {normal(name): bound for name, bound in lower_bounds().items()}
+    declared = dict(requirement.split(">=") for requirement in PROJECT["project"]["dependencies"])
+    assert bounds == {normal(name): bound for name, bound in declared.items()}
+
+
+def test_versions_compare_by_their_numbers() -> None:
+    assert is_at_least("2.13.0+cpu", "2.9")
+    assert is_at_least("5.0.0", "5")
+    assert is_at_least("5.0rc1", "5.0")
+    assert not is_at_least("2.8.1", "2.9")
+
+
+def test_the_version_has_one_source() -> None:
+    assert SETUPTOOLS["dynamic"]["version"] == {"attr": "calmctl.__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+", calmctl.__version__)
