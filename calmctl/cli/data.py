@@ -34,11 +34,10 @@ def kv(
     json: options.Json = False,
 ) -> None:
     """Build the key-value arithmetic data: keys, training files for both models and for D_C, test set."""
-    from data_builders.kv import KVDataConfig, build
-
     from calmctl.config import load_config, to_dict, to_yaml
     from calmctl.files import read_json
     from calmctl.runs import Run
+    from data_builders.kv import KVDataConfig, build
 
     settings = options.with_options(overrides, seed=seed, tokenizer=tokenizer)
     config = load_config(KVDataConfig, f"data/kv/{preset}", settings, config_dir)

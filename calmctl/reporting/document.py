@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -73,13 +73,21 @@ class Document:
     sections: tuple[Section, ...]
 
 
+def _blocks(section: Section) -> list[Block]:
+    """Return a section's blocks; a table whose title is the heading above it goes without."""
+    return [
+        replace(block, title="") if isinstance(block, Table) and block.title == section.title else block
+        for block in section.blocks
+    ]
+
+
 def document_markdown(document: Document) -> str:
     """Return the report as Markdown; pictures and runs are linked by relative path."""
     parts = [f"# {md_text(document.title)}", f"**{md_text(document.headline[0])}**"]
     parts += [md_text(sentence) for sentence in document.headline[1:]]
     for section in document.sections:
         parts.append(f"## {md_text(section.title)}")
-        parts += [_markdown_block(block) for block in section.blocks]
+        parts += [_markdown_block(block) for block in _blocks(section)]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -105,7 +113,7 @@ def _markdown_block(block: Block) -> str:
 def document_html(document: Document) -> str:
     """Return the report as one HTML page: styles and pictures inside it, every text escaped."""
     sections = [
-        (section.title, Markup("\n").join(_html_block(block) for block in section.blocks))
+        (section.title, Markup("\n").join(_html_block(block) for block in _blocks(section)))
         for section in document.sections
     ]
     return _environment().get_template(TEMPLATE).render(document=document, sections=sections)

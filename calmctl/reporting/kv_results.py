@@ -58,14 +58,15 @@ KV_MATH_DIRECT = Metric("kv_math_direct", "KV-MATH (direct)", "direct")
 METRICS = (KV_SUBS, NUM_MATH, KV_MATH, KV_MATH_DIRECT)
 STRATA = {"held_in": "all held in", "mixed": "mixed", "held_out": "all held out"}
 TRAINING_RUNS = {
-    "anchor": "m_B (anchor)",
-    "aug": "m_A (aug)",
-    "aug_random": "random m_A",
-    "calm": "CALM (D_C mix)",
-    "calm_dc_subs": "CALM, D_C subs",
-    "calm_dc_math": "CALM, D_C math",
-    "calm_random_aug": "CALM, random m_A",
+    "anchor": ("m_B (anchor)", "m_B"),
+    "aug": ("m_A (aug)", "m_A"),
+    "aug_random": ("random m_A", "random_aug"),
+    "calm": ("CALM (D_C mix)", "calm"),
+    "calm_dc_subs": ("CALM, D_C subs", "dc_subs"),
+    "calm_dc_math": ("CALM, D_C math", "dc_math"),
+    "calm_random_aug": ("CALM, random m_A", "random_aug"),
 }
+"""Run directory of a training -> its name for readers and the key of the system whose colour it has."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Training:
 
     name: str
     label: str
+    system: str
     facts: Mapping[str, Any]
     log: tuple[Mapping[str, Any], ...]
 
@@ -208,10 +210,10 @@ def _evaluations(folder: Path) -> dict[str, Evaluation]:
 
 def _trainings(folder: Path) -> tuple[Training, ...]:
     found = []
-    for name, label in TRAINING_RUNS.items():
+    for name, (label, system) in TRAINING_RUNS.items():
         if (folder / name / RUN_FILE).exists():
             run = read_run(folder / name)
-            found.append(Training(name, label, run.facts, tuple(run.log())))
+            found.append(Training(name, label, system, run.facts, tuple(run.log())))
     return tuple(found)
 
 

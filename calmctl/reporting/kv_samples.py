@@ -9,7 +9,7 @@ from typing import Any
 
 from calmctl import files
 from calmctl.reporting.kv_results import CALM, MODELS, System
-from calmctl.reporting.tables import Column, Table, Text
+from calmctl.reporting.tables import NOT_RUN, Column, Table, Text, table_row
 
 QUESTIONS = {
     "substitute": ("KV-MATH, stepwise", "kv_math"),
@@ -30,19 +30,26 @@ class Sample:
     rows: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
     def table(self) -> Table:
-        """Return questions down, models and the reference across."""
-        columns = [Column("question", is_text=True), Column("prompt", is_text=True)]
-        columns += [Column(system.short, is_text=True) for system in MODELS]
-        body = []
-        for question, (label, metric) in QUESTIONS.items():
-            asked = next((self.rows[s.key][question] for s in MODELS if question in self.rows[s.key]), None)
-            if asked is None:
-                continue
-            answers = (_answer(self.rows[system.key].get(question), metric) for system in MODELS)
-            reference = Text(_text(asked.get("reference")), is_code=True)
-            prompt = Text(_text(asked.get("prompt")), is_code=True)
-            body.append((Text(label), prompt, *answers, reference))
-        return Table(f"Expression {self.record}", (*columns, Column("reference", is_text=True)), tuple(body))
+        """Return questions across and, under one another, prompt, the models' answers and the reference."""
+        asked = {question: self._asked(question) for question in QUESTIONS}
+        asked = {question: row for question, row in asked.items() if row}
+        columns = (
+            Column("", is_text=True),
+            *(Column(QUESTIONS[question][0], is_text=True) for question in asked),
+        )
+        body = [table_row(Text("prompt"), *(_code(found.get("prompt")) for found in asked.values()))]
+        for system in MODELS:
+            answers = (_answer(self.rows[system.key].get(name), QUESTIONS[name][1]) for name in asked)
+            body.append(table_row(Text(system.short), *answers))
+        body.append(
+            table_row(Text("reference"), *(_code(found.get("reference")) for found in asked.values()))
+        )
+        return Table(f"Expression {self.record}", columns, tuple(body))
+
+    def _asked(self, question: str) -> Mapping[str, Any]:
+        """Return any model's row for a question: all hold the same prompt and reference."""
+        rows = (self.rows[system.key].get(question) for system in MODELS)
+        return next((found for found in rows if found), {})
 
 
 def kv_samples(folder: Path, num_right: int = 3, num_wrong: int = 2) -> list[Sample]:
@@ -96,11 +103,11 @@ def _spread(records: list[str], operands: Mapping[str, int], count: int) -> list
     return (ordered + [record for record in records if record not in ordered])[:count]
 
 
-def _answer(row: Mapping[str, Any] | None, metric: str) -> Text:
-    if row is None:
-        return Text("not run")
-    return Text(_text(row.get("completion")), is_code=True, verdict=is_right(row, metric))
+def _answer(found: Mapping[str, Any] | None, metric: str) -> Text:
+    if found is None:
+        return Text(NOT_RUN)
+    return Text(_code(found.get("completion")).text, is_code=True, verdict=is_right(found, metric))
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
+def _code(value: Any) -> Text:
+    return Text("" if value is None else str(value).strip(), is_code=True)

@@ -21,16 +21,16 @@ from calmctl.reporting.kv_results import (
     Training,
 )
 from calmctl.reporting.paper import paper_table
-from calmctl.reporting.tables import NOT_RUN, Column, Number, Table, Text, row
+from calmctl.reporting.tables import NOT_RUN, Column, Number, Table, Text, table_row
 
-_PROTOCOL_GROUPS = {"stepwise": "stepwise protocol", "direct": "direct protocol"}
+_PROTOCOL_GROUPS = {"stepwise": "Table 1, stepwise", "direct": "direct"}
 
 
 def table1(results: KVResults) -> Table:
     """Return Table 1 measured beside the paper's; the direct protocol stands apart."""
     paper = paper_table("table1")
     rows = tuple(
-        row(
+        table_row(
             _label(results, system),
             *(_figure(results, system, metric, paper.figure(system.key, metric.key)) for metric in METRICS),
         )
@@ -44,7 +44,7 @@ def controls_table(results: KVResults) -> Table:
     """Return the composed model and its controls: other composition data, and a random m_A."""
     systems = (System(CALM.key, "CALM (D_C mix)", CALM.run), *CONTROLS)
     rows = tuple(
-        row(_label(results, system), *(_figure(results, system, metric, None) for metric in METRICS))
+        table_row(_label(results, system), *(_figure(results, system, metric, None) for metric in METRICS))
         for system in systems
     )
     caption = "Exact match in percent; keys all held out. The paper gives no such figures for this task."
@@ -74,7 +74,7 @@ def operand_tables(results: KVResults) -> list[Table]:
             found = results.evaluations.get(system.key)
             parts = [found.by_num_operands.get(count) if found else None for count in counts]
             cells = [Number(_accuracy(part, metric)) for part in [*parts, found.overall if found else None]]
-            rows.append(row(_label(results, system), *cells))
+            rows.append(table_row(_label(results, system), *cells))
         tables.append(Table(metric.label, columns, tuple(rows), _sizes(results, counts)))
     return tables
 
@@ -101,7 +101,7 @@ def strata_table(results: KVResults, system: System) -> Table:
     for stratum, label in STRATA.items():
         part = found.by_stratum.get(stratum) if found else None
         size = Text("–" if part is None or part.num_examples is None else str(part.num_examples))
-        rows.append(row(Text(label), size, *(Number(_accuracy(part, metric)) for metric in METRICS)))
+        rows.append(table_row(Text(label), size, *(Number(_accuracy(part, metric)) for metric in METRICS)))
     head, *figures = metric_columns()
     columns = (Column("keys", is_text=True), Column("expressions"), *figures)
     caption = "Percent. Held in: among the keys of the composition data."
@@ -114,7 +114,7 @@ def training_table(results: KVResults) -> Table:
     columns = [Column("run", is_text=True)]
     columns += [Column(label) for label in ("steps", "last loss", "last exact match", "trained parameters")]
     columns += [Column("time"), Column("peak memory")]
-    rows = tuple(_training_row(name, label, found.get(name)) for name, label in TRAINING_RUNS.items())
+    rows = tuple(_training_row(name, label, found.get(name)) for name, (label, _) in TRAINING_RUNS.items())
     caption = "Exact match: running, teacher-forced, on training batches, in percent."
     return Table("Training runs", tuple(columns), rows, caption)
 
@@ -127,7 +127,7 @@ def _training_row(name: str, label: str, training: Training | None) -> tuple[Tex
     facts = training.facts
     return (
         Text(label, href=name),
-        Text(f"{steps[-1]:,.0f}" if steps else "no training log"),
+        Text(f"{steps[-1]:,.0f}" if steps else NOT_RUN),
         Number(losses[-1], digits=4) if losses else Text("–"),
         Number(100 * exact[-1]) if exact else Text("–"),
         Text(_count(facts.get("trainable_parameters"))),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -24,6 +24,13 @@ COLOURS = {
     "random_aug": "#8C8C8C",
 }
 MARKERS = {"m_A": "s", "m_B": "D", "calm": "o", "dc_subs": "v", "dc_math": "^", "random_aug": "X"}
+LEVEL_COLOUR = "#444444"
+ABSENT = "#666666"
+BLANK = {
+    "boxstyle": "square,pad=0.08",
+    "facecolor": "white",
+    "edgecolor": "none",
+}  # keeps grid lines off figures
 WIDTH = 7.2
 STYLE: dict[str, Any] = {
     "font.size": 11,
@@ -46,30 +53,60 @@ STYLE: dict[str, Any] = {
 }
 
 
+SIDEWAYS = {"axes.grid.axis": "x", "xtick.bottom": True}
+
+
 def style(changes: Mapping[str, Any] | None = None) -> AbstractContextManager[None]:
     """Return a context in which figures are drawn in this style, with `changes` to it."""
     settings: Any = {**STYLE, **(changes or {})}  # matplotlib's own type for it differs between versions
     return matplotlib.rc_context(settings)
 
 
-def bar(
-    axes: Axes, middle: float, width: float, value: float | None, system: System, is_paper: bool = False
-) -> None:
-    """Draw a bar and its figure above it; what was not run gets the words instead of a bar."""
-    colour = COLOURS[system.key]
+def bar(axes: Axes, middle: float, width: float, value: float | None, system: System) -> None:
+    """Draw an upright bar and its figure above it; what was not run gets the words instead of a bar."""
     if value is None:
-        axes.annotate(
-            "not run", (middle, 1), rotation=90, ha="center", va="bottom", fontsize=8, color="#777777"
-        )
+        axes.annotate("not run", (middle, 2), rotation=90, ha="center", va="bottom", fontsize=8, color=ABSENT)
         return
-    look = {"color": colour}
-    if is_paper:
-        look = {"facecolor": matplotlib.colors.to_hex(_lighter(colour)), "edgecolor": colour, "hatch": "////"}
-    axes.bar(middle, value, width, linewidth=0.8, **look)  # type: ignore[arg-type]
+    axes.bar(middle, value, width, color=COLOURS[system.key])
     axes.annotate(
-        f"{value:.0f}" if value in (0, 100) else f"{value:.1f}", (middle, value), (0, 2),
-        textcoords="offset points", ha="center", fontsize=8, color="#222222",
-    )  # fmt: skip
+        f"{value:.1f}",
+        (middle, value),
+        (0, 2.5),
+        textcoords="offset points",
+        ha="center",
+        fontsize=8,
+        bbox=BLANK,
+    )
+
+
+def bar_sideways(
+    axes: Axes, place: float, height: float, value: float | None, system: System, is_paper: bool = False
+) -> None:
+    """Draw a bar to the right and its figure after it; the paper's is lighter and hatched."""
+    colour = COLOURS[system.key]
+    if is_paper:
+        light = matplotlib.colors.to_hex(_lighter(colour))
+        axes.barh(place, value or 0, height, facecolor=light, edgecolor=colour, hatch="////", linewidth=0.8)
+    else:
+        axes.barh(place, value or 0, height, color=colour)
+    axes.annotate(
+        "not run" if value is None else f"{value:.1f}",
+        (value or 0, place),
+        (5, 0),
+        textcoords="offset points",
+        va="center_baseline",
+        fontsize=9.5,
+        color=ABSENT if value is None or is_paper else "#111111",
+        bbox=BLANK,
+    )
+
+
+def names_on_axis(axes: Axes, names: Sequence[str]) -> None:
+    """Name sideways bars on the left and scale for percentages, with room for the figures after the bars."""
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", left=False)
+    axes.set_xlim(0, 122)
+    axes.set_xticks(range(0, 101, 25))
 
 
 def _lighter(colour: str, share: float = 0.72) -> tuple[float, float, float]:

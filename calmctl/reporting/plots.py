@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from calmctl.reporting.kv_results import (
+    AUG,
     KV_MATH,
     KV_MATH_DIRECT,
     KV_SUBS,
@@ -29,54 +30,57 @@ from calmctl.reporting.kv_results import (
     Training,
 )
 from calmctl.reporting.paper import paper_table
-from calmctl.reporting.plot_style import COLOURS, MARKERS, WIDTH, bar, percent_axis, style, to_png
+from calmctl.reporting.plot_style import (
+    COLOURS,
+    LEVEL_COLOUR,
+    MARKERS,
+    SIDEWAYS,
+    WIDTH,
+    bar,
+    bar_sideways,
+    names_on_axis,
+    percent_axis,
+    style,
+    to_png,
+)
 
 
 def table1_plot(results: KVResults) -> bytes:
-    """Draw Table 1 as grouped bars beside the paper's, and the direct protocol apart."""
+    """Draw Table 1 as bars, each measured one above the paper's; the direct protocol has no paper figure."""
     paper = paper_table("table1")
-    with style():
-        figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
-        width = 0.14
-        for place, metric in enumerate((KV_SUBS, NUM_MATH, KV_MATH)):
-            for index, system in enumerate(MODELS):
-                middle = place + (index - 1) * 2.1 * width
-                bar(left, middle - width / 2, width, results.figure(system, metric), system)
-                bar(left, middle + width / 2, width, paper.figure(system.key, metric.key), system, True)
-        left.set_xticks(range(3), ["KV-SUBS", "NUM-MATH", "KV-MATH\n(stepwise)"])
-        left.set_ylabel("exact match, percent")
-        for index, system in enumerate(MODELS):
-            bar(right, (index - 1) * 0.28, 0.24, results.figure(system, KV_MATH_DIRECT), system)
-        right.set_xticks([0], ["KV-MATH\n(direct)"])
-        right.set_xlim(-0.6, 0.6)
-        right.set_title("no paper figure", fontsize=10, fontweight="normal", color="#555555", loc="center")
-        right.tick_params(axis="y", left=False)
-        percent_axis(left)
-        handles = [Patch(color=COLOURS[system.key], label=system.label) for system in MODELS]
-        handles.append(Patch(facecolor="#DDDDDD", edgecolor="#555555", hatch="////", label="paper"))
-        figure.legend(handles=handles, loc="outside upper center", ncols=4, columnspacing=1.2)
+    with style(SIDEWAYS):
+        figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
+        panels = figure.subplots(2, 2, sharex=True, sharey=True)
+        for axes, metric in zip(panels.flat, METRICS, strict=True):
+            for place, system in enumerate(reversed(MODELS)):
+                expected = paper.figure(system.key, metric.key)
+                shift = 0.0 if metric is KV_MATH_DIRECT else 0.2
+                bar_sideways(axes, place + shift, 0.36, results.figure(system, metric), system)
+                if expected is not None:
+                    bar_sideways(axes, place - shift, 0.36, expected, system, is_paper=True)
+            axes.set_title(metric.label)
+            names_on_axis(axes, [system.short for system in reversed(MODELS)])
+        panels[1, 1].annotate(
+            "no paper figure", (0.97, 0.05), xycoords="axes fraction", ha="right", color="#555555"
+        )
+        figure.supxlabel("exact match on held-out keys, percent", fontsize=11)
+        handles = [Patch(color="#666666", label="measured")]
+        handles.append(Patch(facecolor="#E4E4E4", edgecolor="#666666", hatch="////", label="paper"))
+        figure.legend(handles=handles, loc="outside upper center", ncols=2)
         return to_png(figure)
 
 
 def controls_plot(results: KVResults) -> bytes:
-    """Draw the composed model and its controls, one panel a metric, names beside the bars."""
-    systems = [system for system in reversed(SYSTEMS) if system.key != "m_A"]
-    with style({"axes.grid.axis": "x", "xtick.bottom": True}):
+    """Draw the composed model, m_B and the controls, one panel a metric."""
+    systems = [system for system in reversed(SYSTEMS) if system is not AUG]
+    with style(SIDEWAYS):
         figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
         panels = figure.subplots(2, 2, sharex=True, sharey=True)
         for axes, metric in zip(panels.flat, METRICS, strict=True):
             for place, system in enumerate(systems):
-                value = results.figure(system, metric)
-                axes.barh(place, value or 0, 0.7, color=COLOURS[system.key])
-                label = "not run" if value is None else f"{value:.1f}"
-                axes.annotate(label, (value or 0, place), (3, 0), textcoords="offset points", va="center",
-                              fontsize=9.5, color="#777777" if value is None else "#222222")  # fmt: skip
+                bar_sideways(axes, place, 0.7, results.figure(system, metric), system)
             axes.set_title(metric.label)
-            axes.set_xlim(0, 118)
-            axes.set_xticks(range(0, 101, 25))
-            axes.set_yticks(range(len(systems)), [system.short for system in systems])
-            axes.tick_params(axis="y", left=False)
+            names_on_axis(axes, [system.short for system in systems])
         figure.supxlabel("exact match on held-out keys, percent", fontsize=11)
         return to_png(figure)
 
@@ -154,28 +158,29 @@ def strata_plot(results: KVResults) -> bytes:
 def training_plot(training: Training) -> bytes:
     """Draw a training run's loss and, where its log has them, running exact match and curriculum level."""
     has_exact, has_level = (bool(training.series(field)[0]) for field in ("exact_match", "num_operands"))
+    colour = COLOURS[training.system]
     with style():
-        panels = 1 + (has_exact or has_level)
-        figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
-        axes = list(figure.subplots(1, panels, squeeze=False).flat)
-        _loss_curve(axes[0], training)
+        num_panels = 1 + (has_exact or has_level)
+        figure = Figure(figsize=(5.8, 2.9), layout="constrained")
+        panels = list(figure.subplots(1, num_panels, squeeze=False).flat)
+        _loss_curve(panels[0], training, colour)
         if has_exact:
             steps, values = training.series("exact_match")
-            axes[1].plot(steps, [100 * value for value in values], color="#009E73", linewidth=1.5)
-            axes[1].set_title("running exact match, percent")
-            percent_axis(axes[1], top=104)
+            panels[1].plot(steps, [100 * value for value in values], color=colour, linewidth=1.6)
+            panels[1].set_title("exact match, percent")
+            percent_axis(panels[1], top=104)
         if has_level:
-            _level_curve(axes[1], training, is_alone=not has_exact)
-        for panel in axes:
+            _level_curve(panels[1], training, is_alone=not has_exact)
+        for panel in panels:
             panel.set_xlabel("step")
             panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        figure.suptitle(f"{training.label}: {training.name}", x=0.01, ha="left", fontsize=12)
+        figure.suptitle(f"{training.label}, run {training.name}", x=0.01, ha="left", fontsize=12)
         return to_png(figure)
 
 
-def _loss_curve(axes: Axes, training: Training) -> None:
+def _loss_curve(axes: Axes, training: Training, colour: str) -> None:
     steps, losses = training.series("loss")
-    axes.plot(steps, losses, color="#0072B2", linewidth=1.5, marker="." if len(steps) < 3 else "")
+    axes.plot(steps, losses, color=colour, linewidth=1.6, marker="." if len(steps) < 3 else "")
     axes.set_title("loss")
     if losses and min(losses) > 0 and max(losses) / min(losses) > 10:
         axes.set_yscale("log")
@@ -189,9 +194,9 @@ def _loss_curve(axes: Axes, training: Training) -> None:
 def _level_curve(axes: Axes, training: Training, is_alone: bool) -> None:
     steps, levels = training.series("num_operands")
     panel = axes if is_alone else axes.twinx()
-    panel.step(steps, levels, where="post", color="#D55E00", linewidth=1.5, linestyle="--")
-    panel.set_ylabel("operands (curriculum)", color="#D55E00", fontsize=10)
-    panel.tick_params(axis="y", colors="#D55E00", right=not is_alone)
+    panel.step(steps, levels, where="post", color=LEVEL_COLOUR, linewidth=1.4, linestyle="--")
+    panel.set_ylabel("operands (curriculum, dashed)", color=LEVEL_COLOUR, fontsize=9.5)
+    panel.tick_params(axis="y", colors=LEVEL_COLOUR, right=not is_alone)
     panel.set_ylim(0, max(levels) + 0.5)
     panel.yaxis.set_major_locator(MaxNLocator(integer=True))
     panel.grid(visible=is_alone)

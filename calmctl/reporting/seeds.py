@@ -13,7 +13,7 @@ from calmctl.errors import UserError
 from calmctl.reporting.kv_results import METRICS, SYSTEMS, KVResults, Metric, System, load_kv_results
 from calmctl.reporting.kv_tables import metric_columns
 from calmctl.reporting.paper import paper_table
-from calmctl.reporting.tables import Number, Table, Text, row, to_markdown
+from calmctl.reporting.tables import Number, Table, Text, table_row, to_markdown
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class SeedSummary:
     def table(self) -> Table:
         """Return mean ± standard deviation beside the paper's figures."""
         rows = tuple(
-            row(Text(system.label), *(self._number(system, metric) for metric in METRICS))
+            table_row(Text(system.label), *(self._number(system, metric) for metric in METRICS))
             for system in SYSTEMS
         )
         count = len(self.results)

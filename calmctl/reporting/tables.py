@@ -39,14 +39,14 @@ class Number:
         spread = "" if self.spread is None else f" ± {self.spread:.{self.digits}f}"
         return f"{self.value:.{self.digits}f}{spread}"
 
-    def aside(self) -> str:
+    def asides(self) -> list[str]:
         """Return what stands beside the figure: the paper's, the difference to it, and the note."""
         parts = []
         if self.paper is not None:
             parts.append(f"paper {self.paper:.{self.digits}f}")
         if self.value is not None and self.paper is not None:
             parts.append(signed(round(self.value, self.digits) - self.paper, self.digits))
-        return ", ".join([*parts, self.note] if self.note else parts)
+        return [*parts, self.note] if self.note else parts
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Text:
     verdict: bool | None = None
     """Whether the text is a right answer; None: it is no answer, or nobody said."""
 
-    def aside(self) -> str:
+    def asides(self) -> list[str]:
         """Return the verdict as a word."""
-        return {True: "right", False: "wrong", None: ""}[self.verdict]
+        return {True: ["right"], False: ["wrong"], None: []}[self.verdict]
 
 
 Cell = Number | Text
@@ -103,7 +103,7 @@ class Table:
         return index > 0 and self.columns[index].group != self.columns[index - 1].group
 
 
-def row(*cells: Cell) -> tuple[Cell, ...]:
+def table_row(*cells: Cell) -> tuple[Cell, ...]:
     """Return cells as a row, whatever mixture of numbers and texts they are."""
     return cells
 
@@ -136,8 +136,8 @@ def to_rich(table: Table) -> RichTable:
 def _rich_cell(cell: Cell) -> RichText:
     main = cell.main() if isinstance(cell, Number) else cell.text
     text = RichText(main, "dim" if main == NOT_RUN else "")
-    if aside := cell.aside():
-        text.append(f"\n{aside}", "dim")
+    if asides := cell.asides():
+        text.append(f"\n{', '.join(asides)}", "dim")
     return text
 
 
@@ -162,7 +162,7 @@ def _markdown_cell(cell: Cell) -> str:
     else:
         main = md_code(cell.text) if cell.is_code else md_text(cell.text)
     linked = f"[{main}]({cell.href})" if cell.href else main
-    return f"{linked} ({md_text(aside)})" if (aside := cell.aside()) else linked
+    return f"{linked} ({md_text(', '.join(asides))})" if (asides := cell.asides()) else linked
 
 
 def md_text(text: str) -> str:
@@ -221,6 +221,6 @@ def _html_cell(cell: Cell, css: str) -> Markup:
         main = Markup("<code>{}</code>" if cell.is_code else "{}").format(cell.text)
     if cell.href:
         main = Markup('<a href="{}">{}</a>').format(cell.href, main)
-    aside = cell.aside()
-    small = Markup("<small>{}</small>").format(aside) if aside else Markup("")
+    parts = [Markup("<span>{}</span>").format(part) for part in cell.asides()]
+    small = Markup("<small>{}</small>").format(Markup(", ").join(parts)) if parts else Markup("")
     return Markup('<td class="{}">{}{}</td>').format(css, main, small)

@@ -1,8 +1,8 @@
 """The adaptive curriculum: which examples are drawn now, judged by how well the newest ones are answered."""
 
+from collections.abc import Mapping
+
 import numpy as np
-from transformers import TrainerCallback
-from transformers.trainer_callback import ExportableState
 
 from calmctl.errors import UserError
 from calmctl.training.examples import Examples
@@ -11,19 +11,16 @@ from calmctl.training.settings import CurriculumSettings
 SMOOTHING = 0.9
 
 
-class Curriculum(TrainerCallback, ExportableState):
-    """Level and running exact match; saved with every checkpoint as a callback of the Trainer.
+class Curriculum:
+    """Level and running exact match, which every checkpoint holds.
 
     Raises:
         UserError: the examples have no such field, or none of a level.
     """
 
-    def __init__(
-        self, settings: CurriculumSettings, examples: Examples, level: int | None = None, running: float = 0.0
-    ) -> None:
+    def __init__(self, settings: CurriculumSettings, examples: Examples) -> None:
         self.settings = settings
-        self.level = settings.start if level is None else level
-        self.running = running
+        self.level, self.running = settings.start, 0.0
         if settings.field not in examples.meta:
             raise UserError(
                 f"curriculum.field={settings.field!r} is not in the examples' meta ({', '.join(examples.meta) or 'none'})"
@@ -58,6 +55,10 @@ class Curriculum(TrainerCallback, ExportableState):
         if self.running > self.settings.threshold:
             self.level, self.running = self.level + 1, 0.0
 
-    def state(self) -> dict[str, object]:
-        """Return what the Trainer saves of this callback."""
-        return {"args": {}, "attributes": {"level": self.level, "running": self.running}}
+    def state(self) -> dict[str, float]:
+        """Return what a checkpoint keeps."""
+        return {"level": self.level, "running": self.running}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Take over what `state` returned."""
+        self.level, self.running = int(state["level"]), state["running"]

@@ -1,18 +1,20 @@
 """Training examples: a JSONL or Parquet file of prompt/completion or text rows, as token ids."""
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, load_dataset
-from datasets.exceptions import DatasetGenerationError
+import pyarrow as pa
+import pyarrow.json
+import pyarrow.parquet
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 
-FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+READERS = {".jsonl": pyarrow.json.read_json, ".parquet": pyarrow.parquet.read_table}
 TOKENIZER_BATCH = 10_000
 
 
@@ -57,53 +59,54 @@ def load_examples(path: Path, tokenizer: PreTrainedTokenizerBase, append_eos: bo
     Raises:
         UserError: the file is missing, of another format, empty, or lacks the columns; or there is no eos token.
     """
-    rows = _read(path)
+    table = _read(path)
     if append_eos and tokenizer.eos_token_id is None:
         raise UserError(f"train.append_eos: the tokenizer {tokenizer.name_or_path!r} has no end-of-text token")
     eos = [tokenizer.eos_token_id] if append_eos else []
-    pieces: list[NDArray[np.int32]] = []
-    lengths, completion_starts = [], []
-    for start in range(0, len(rows), TOKENIZER_BATCH):
-        batch = rows[start : start + TOKENIZER_BATCH]
-        has_prompt = "prompt" in batch
+    has_prompt = "prompt" in table.column_names
+    sequences: list[list[int]] = []
+    completion_starts: list[int] = []
+    for batch in table.to_batches(max_chunksize=TOKENIZER_BATCH):
         completions = _tokenise(tokenizer, batch["completion" if has_prompt else "text"], not has_prompt)
         prompts = _tokenise(tokenizer, batch["prompt"], True) if has_prompt else [[]] * len(completions)
-        for prompt, completion in zip(prompts, completions, strict=True):
-            ids = prompt + completion + eos
-            pieces.append(np.asarray(ids, np.int32))
-            lengths.append(len(ids))
-            completion_starts.append(len(prompt))
+        completion_starts += map(len, prompts)
+        sequences += [prompt + completion + eos for prompt, completion in zip(prompts, completions, strict=True)]
+    lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
     return Examples(
-        np.concatenate(pieces),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.fromiter(chain.from_iterable(sequences), np.int32, lengths.sum()),
+        np.concatenate([[0], np.cumsum(lengths)]),
         np.asarray(completion_starts, np.int32),
-        _meta(rows),
+        _meta(table),
     )
 
 
-def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str], opens: bool) -> list[list[int]]:
+def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: pa.Array, opens: bool) -> list[list[int]]:
     """Tokenise texts; those that open a sequence get what the tokenizer puts there (a beginning-of-text token)."""
-    return tokenizer(texts, add_special_tokens=opens, return_attention_mask=False)["input_ids"]
+    return tokenizer(texts.to_pylist(), add_special_tokens=opens, return_attention_mask=False)["input_ids"]
 
 
-def _meta(rows: Dataset) -> dict[str, NDArray[Any]]:
-    if "meta" not in rows.column_names:
+def _meta(table: pa.Table) -> dict[str, NDArray[Any]]:
+    if "meta" not in table.column_names or not pa.types.is_struct(table.schema.field("meta").type):
         return {}
-    flat = rows.select_columns("meta").flatten()
-    return {name.removeprefix("meta."): np.asarray(flat.with_format("arrow")[name]) for name in flat.column_names}
+    meta = table["meta"].combine_chunks()
+    return {field.name: meta.field(field.name).to_numpy(zero_copy_only=False) for field in meta.type}
 
 
-def _read(path: Path) -> Dataset:
-    if path.suffix not in FORMATS:
-        raise UserError(f"{path}: training data must be one of {', '.join(FORMATS)}, not {path.suffix or 'a folder'!r}")
+def _read(path: Path) -> pa.Table:
+    if path.suffix not in READERS:
+        raise UserError(f"{path}: training data must be {' or '.join(READERS)}, not {path.suffix or 'a folder'!r}")
     if not path.is_file():
         raise UserError(f"{path}: no such training file; build it with `calmctl data`, or check the path")
     try:
-        rows = load_dataset(FORMATS[path.suffix], data_files=str(path), split="train")
-    except (DatasetGenerationError, ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as {FORMATS[path.suffix]} ({error})") from error
-    if not len(rows):
+        table = READERS[path.suffix](path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: cannot be read as {path.suffix[1:]} ({str(error).splitlines()[0]})") from error
+    if not table.num_rows:
         raise UserError(f"{path}: there are no rows in it")
-    if not ({"prompt", "completion"} <= set(rows.column_names) or "text" in rows.column_names):
-        raise UserError(f"{path}: needs columns `prompt` and `completion`, or `text`; found {rows.column_names}")
-    return rows
+    columns = set(table.column_names)
+    if not ({"prompt", "completion"} <= columns or "text" in columns):
+        raise UserError(f"{path}: needs columns `prompt` and `completion`, or `text`; found {table.column_names}")
+    for name in columns & {"prompt", "completion", "text"}:
+        if not pa.types.is_string(table.schema.field(name).type) or table[name].null_count:
+            raise UserError(f"{path}: column `{name}` must hold text in every row")
+    return table

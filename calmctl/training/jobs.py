@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from transformers import (
     AutoConfig,
@@ -205,7 +204,6 @@ def _fit(model: PreTrainedModel, settings: TrainSettings, batches: Batches, seed
 
 def _set_up(settings: TrainSettings, seed: int) -> None:
     """Seed everything, and silence the libraries' own progress bars: the run reports its progress itself."""
-    datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     if settings.threads:
         torch.set_num_threads(settings.threads)

@@ -14,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from calmctl.errors import UserError
+from calmctl.files import read_json, write_json, write_text
 from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.loss import completion_loss, labelled_rows_only
@@ -22,6 +23,7 @@ from calmctl.training.optimizer import build_optimizer
 from calmctl.training.settings import TrainSettings
 
 COMPLETE_MARK = "complete"
+CURRICULUM_FILE = "curriculum.json"
 SCHEDULER_NAMES = {
     "warmup_hold_decay": "warmup_stable_decay",
     "linear": "linear",
@@ -50,8 +52,6 @@ class RunTrainer(Trainer):
         self.seconds_before = 0.0
         self._meter = _Meter()
         self.add_callback(_StepLog(self))
-        if batches.curriculum is not None:
-            self.add_callback(batches.curriculum)
 
     def get_train_dataloader(self) -> Batches:  # type: ignore[override]
         """Return our own batches: they place, shard and resume themselves."""
@@ -104,13 +104,18 @@ class RunTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE_MARK).touch()
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.batches.curriculum is not None:
+            write_json(folder / CURRICULUM_FILE, self.batches.curriculum.state())
+        write_text(folder / COMPLETE_MARK, "")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if isinstance(self.model, ComposedModelForCausalLM):
             load_parameters(self.model, Path(resume_from_checkpoint) / WEIGHTS_FILE)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.batches.curriculum is not None:
+            self.batches.curriculum.restore(read_json(Path(resume_from_checkpoint) / CURRICULUM_FILE))
 
 
 class _Meter:
@@ -184,7 +189,6 @@ def _arguments(settings: TrainSettings, folder: Path, seed: int) -> TrainingArgu
         save_steps=settings.save_every,
         save_total_limit=2,
         ignore_data_skip=True,
-        restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",

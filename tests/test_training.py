@@ -1,0 +1,322 @@
+"""Training: what is learned, which batches are drawn, and that an interrupted run ends bit-identical to a straight one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from calmctl.errors import UserError
+from calmctl.modeling.loss import IGNORED
+from calmctl.runs import Run
+from calmctl.training.batches import Batches
+from calmctl.training.curriculum import Curriculum
+from calmctl.training.examples import load_examples
+from calmctl.training.jobs import ComposeConfig, TrainConfig, run_composition, run_training
+from calmctl.training.optimizer import MuonWithAdamW, build_optimizer
+from calmctl.training.settings import CurriculumSettings, TrainSettings
+from data_builders.word_tokenizer import build_word_tokenizer
+from tests.models import llama
+
+KEYS = ["ab", "cde", "fghi"]
+MODEL = {
+    "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64,
+}  # fmt: skip
+SETTINGS = TrainSettings(
+    steps=8, batch_size=4, optimizer="muon", lr=0.01, warmup_steps=2, save_every=3, log_every=1, bucket_width=1
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_word_tokenizer(KEYS, ["substitute:", "solve:"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tokenizer) -> Path:
+    """A tokenizer, and additions of two and three operands."""
+    folder = tmp_path_factory.mktemp("training")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    generator = np.random.default_rng(0)
+    rows = []
+    for count in (2, 3):
+        for _ in range(30):
+            numbers = generator.integers(1, 30, count)
+            kind = "context" if generator.random() < 0.3 else "plain"
+            rows.append(
+                {
+                    "prompt": f"solve: {' + '.join(map(str, numbers))} =",
+                    "completion": f" {numbers.sum()}",
+                    "meta": {"num_operands": count, "kind": kind},
+                }
+            )
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def examples(folder, tokenizer):
+    return load_examples(folder / "train.jsonl", tokenizer)
+
+
+def write(path: Path, *rows: dict) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_only_completions_are_learned(tmp_path, tokenizer):
+    path = write(tmp_path / "a.jsonl", {"prompt": "solve: 1 + 2 =", "completion": " 3"})
+    examples = load_examples(path, tokenizer)
+    batch = Batches(examples, SETTINGS, 0, 0).collate(np.array([0]))
+    learned = batch["labels"][0] != IGNORED
+    assert tokenizer.decode(batch["input_ids"][0][learned]).split() == ["3", tokenizer.eos_token]
+    assert torch.equal(batch["labels"][0][learned], batch["input_ids"][0][learned])
+
+
+def test_text_is_learned_whole_and_eos_is_optional(tmp_path, tokenizer):
+    path = write(tmp_path / "a.jsonl", {"text": "1 + 2 = 3"})
+    with_eos, without = load_examples(path, tokenizer), load_examples(path, tokenizer, append_eos=False)
+    assert with_eos.completion_starts[0] == 0
+    assert list(with_eos.example(0)) == [*without.example(0), tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("name, content, message", [
+    ("a.txt", "x", "must be .jsonl or .parquet"),
+    ("missing.jsonl", None, "no such training file"),
+    ("a.jsonl", '{"question": "x"}\n', "needs columns"),
+    ("a.jsonl", "not json\n", "cannot be read"),
+    ("a.jsonl", "", "cannot be read|no rows"),
+])  # fmt: skip
+def test_bad_training_files_are_one_clear_error(tmp_path, tokenizer, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_examples(tmp_path / name, tokenizer)
+
+
+def test_a_batch_is_a_function_of_seed_and_step_alone(examples):
+    first, second = (Batches(examples, SETTINGS, 5, 0) for _ in range(2))
+    list(first)
+    second.start_step = 4
+    expected, found = list(first)[4:], list(second)
+    assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(expected, found, strict=True))
+    other = Batches(examples, SETTINGS, 6, 0)
+    assert any(not np.array_equal(first.rows(step), other.rows(step)) for step in range(8))
+
+
+def test_batches_share_a_length_and_cover_all_lengths(examples):
+    batches = Batches(examples, SETTINGS, 0, 0)
+    lengths = [set(examples.lengths[batches.rows(step)]) for step in range(200)]
+    assert all(len(found) == 1 for found in lengths)
+    assert set.union(*lengths) == set(examples.lengths)
+
+
+def test_a_token_budget_bounds_every_batch(examples):
+    batches = Batches(examples, replace(SETTINGS, batch_tokens=50), 0, 0)
+    for batch in batches:
+        assert 50 - batch["input_ids"].shape[1] < batch["input_ids"].numel() <= 50
+
+
+def test_ranks_and_micro_batches_partition_a_step(examples):
+    settings = replace(SETTINGS, batch_size=8)
+    whole = Batches(examples, settings, 0, 0).rows(3)
+    parts = [Batches(examples, settings, 0, 0, rank=rank, world_size=2).rows(3)[rank::2] for rank in (0, 1)]
+    assert sorted(np.concatenate(parts)) == sorted(whole)
+    accumulated = Batches(examples, replace(settings, accumulation=4), 0, 0)
+    assert len(accumulated) == len(list(accumulated)) == 32
+    assert sum(len(batch["labels"]) for batch in list(accumulated)[:4]) == 8
+
+
+def curriculum(examples, **settings) -> Curriculum:
+    return Curriculum(
+        CurriculumSettings("num_operands", 2, 3, held_back_kind="context", held_back_until=3, **settings), examples
+    )
+
+
+def test_the_curriculum_goes_up_when_the_newest_examples_are_answered(examples):
+    course = curriculum(examples, threshold=0.5)
+    batches = Batches(examples, SETTINGS, 0, 0, course)
+    seen = {value for step in range(50) for value in course.values[batches.rows(step)]}
+    kinds = {kind for step in range(50) for kind in examples.meta["kind"][batches.rows(step)]}
+    assert seen == {2} and kinds == {"plain"}
+    for _ in range(4):
+        batches.observe(1.0)
+    assert course.level == 2
+    for _ in range(4):
+        batches.observe(1.0)
+    assert course.level == 3
+    seen = {value for step in range(50) for value in course.values[batches.rows(step)]}
+    kinds = {kind for step in range(50) for kind in examples.meta["kind"][batches.rows(step)]}
+    assert seen == {2, 3} and kinds == {"plain", "context"}
+
+
+def test_the_last_level_is_drawn_by_its_weights(examples):
+    course = curriculum(examples, final_weights=(0, 1))
+    course.level = 3
+    batches = Batches(examples, SETTINGS, 0, 0, course)
+    assert {value for step in range(50) for value in course.values[batches.rows(step)]} == {3}
+
+
+def test_curriculum_errors_name_the_field(examples):
+    with pytest.raises(UserError, match="'depth' is not in the examples' meta"):
+        Curriculum(CurriculumSettings("depth"), examples)
+    with pytest.raises(UserError, match=r"no examples with num_operands = \[4, 5, 6\]"):
+        Curriculum(CurriculumSettings("num_operands"), examples)
+
+
+def test_muon_takes_matrices_and_adamw_the_rest():
+    model = llama()
+    optimizer = build_optimizer(model, SETTINGS)
+    assert isinstance(optimizer, MuonWithAdamW)
+    muon, adamw = ({id(p) for group in part.param_groups for p in group["params"]} for part in optimizer.parts)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert all("proj" in names[i] for i in muon)
+    assert {names[i] for i in adamw} >= {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"}
+    assert muon | adamw == names.keys()
+
+
+def test_an_optimizer_state_continues_where_it_was():
+    ids = torch.arange(2, 14).view(2, 6)
+
+    def steps(model, optimizer, count):
+        for _ in range(count):
+            model(ids, labels=ids).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    straight, resumed = llama(), llama()
+    one = build_optimizer(straight, SETTINGS)
+    steps(straight, one, 4)
+    two = build_optimizer(resumed, SETTINGS)
+    steps(resumed, two, 2)
+    three = build_optimizer(resumed, SETTINGS)
+    three.load_state_dict(two.state_dict())
+    steps(resumed, three, 2)
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+
+
+def train_config(folder: Path, **settings) -> TrainConfig:
+    course = CurriculumSettings("num_operands", 2, 3, threshold=0.001, held_back_kind="context", held_back_until=3)
+    train = replace(SETTINGS, curriculum=course, **settings)
+    return TrainConfig(str(folder / "train.jsonl"), str(folder / "tokenizer"), model=MODEL, seed=3, train=train)
+
+
+@pytest.fixture
+def bases(folder, tmp_path) -> tuple[str, str]:
+    """Two runs that saved untrained models."""
+    for name, seed in (("anchor", 1), ("aug", 2)):
+        run_training(replace(train_config(folder, steps=0), seed=seed), tmp_path / name)
+    return str(tmp_path / "anchor"), str(tmp_path / "aug")
+
+
+def run_job(kind: str, folder: Path, bases: tuple[str, str], out: Path) -> Run:
+    if kind == "train":
+        return run_training(train_config(folder), out)
+    config = ComposeConfig(bases[0], (bases[1],), str(folder / "train.jsonl"), every=1, seed=3, train=SETTINGS)
+    return run_composition(config, out)
+
+
+def rows_without_times(run: Run) -> list[dict]:
+    return [{k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second")} for row in run.read_jsonl()]
+
+
+@pytest.mark.parametrize("kind", ["train", "compose"])
+@pytest.mark.parametrize("stop_after", [2, 5, 7])
+def test_an_interrupted_run_ends_bit_identical_to_a_straight_one(folder, bases, tmp_path, monkeypatch, kind, stop_after):
+    straight = run_job(kind, folder, bases, tmp_path / "straight")
+    append = Run.append_jsonl
+
+    def interrupt(run: Run, row: dict, *rest: str) -> None:
+        append(run, row, *rest)
+        if row["step"] == stop_after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "append_jsonl", interrupt)
+        run_job(kind, folder, bases, tmp_path / "resumed")
+    assert json.loads((tmp_path / "resumed" / "run.json").read_text())["status"] == "interrupted"
+    resumed = run_job(kind, folder, bases, tmp_path / "resumed")
+    assert rows_without_times(resumed) == rows_without_times(straight)
+    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("straight", "resumed")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0] | weights[1])
+
+
+def test_a_half_written_checkpoint_is_not_resumed_from(folder, bases, tmp_path, monkeypatch):
+    append = Run.append_jsonl
+
+    def interrupt(run: Run, row: dict, *rest: str) -> None:
+        append(run, row, *rest)
+        if row["step"] == 7:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "append_jsonl", interrupt)
+        run_job("train", folder, bases, tmp_path / "out")
+    newest = tmp_path / "out" / "checkpoints" / "checkpoint-6"
+    (newest / "complete").unlink()
+    (newest / "model.safetensors").write_bytes(b"torn")
+    straight = run_job("train", folder, bases, tmp_path / "straight")
+    resumed = run_job("train", folder, bases, tmp_path / "out")
+    assert rows_without_times(resumed) == rows_without_times(straight)
+
+
+def test_a_complete_run_is_not_repeated_and_another_configuration_is_refused(folder, bases, tmp_path):
+    first = run_job("train", folder, bases, tmp_path / "out")
+    again = run_job("train", folder, bases, tmp_path / "out")
+    assert again.is_complete and again.facts["finished"] == first.facts["finished"]
+    with pytest.raises(UserError, match="train.lr"):
+        run_training(replace(train_config(folder), train=replace(SETTINGS, lr=0.5)), tmp_path / "out")
+
+
+def test_composition_leaves_its_bases_untouched_on_disk_and_in_memory(folder, bases, tmp_path):
+    files = [Path(base) / "model" / "model.safetensors" for base in bases]
+    before = [file.read_bytes() for file in files]
+    run = run_job("compose", folder, bases, tmp_path / "out")
+    assert [file.read_bytes() for file in files] == before
+    bridges = load_file(tmp_path / "out" / "model" / "model.safetensors")
+    assert sum(tensor.numel() for tensor in bridges.values()) == run.facts["trainable_parameters"]
+    assert any(tensor.abs().sum() > 0 for name, tensor in bridges.items() if "output" in name)
+
+
+def test_a_model_can_be_trained_further(folder, bases, tmp_path):
+    config = replace(train_config(folder), model={}, base=bases[0], tokenizer="")
+    run = run_training(config, tmp_path / "further")
+    start = load_file(Path(bases[0]) / "model" / "model.safetensors")
+    end = load_file(tmp_path / "further" / "model" / "model.safetensors")
+    assert run.is_complete and any(not torch.equal(start[name], end[name]) for name in start)
+
+
+def test_models_with_different_tokenizers_are_refused(folder, bases, tmp_path):
+    build_word_tokenizer(["other"], ["substitute:", "solve:"]).save_pretrained(tmp_path / "tokens")
+    config = replace(train_config(folder, steps=0), tokenizer=str(tmp_path / "tokens"))
+    run_training(config, tmp_path / "other")
+    with pytest.raises(UserError, match="different tokenizers"):
+        run_job("compose", folder, (bases[0], str(tmp_path / "other")), tmp_path / "out")
+
+
+@pytest.mark.parametrize("config, message", [
+    (TrainConfig(), "give either base"),
+    (TrainConfig(model=MODEL), "dataset is not set"),
+    (TrainConfig("x.jsonl", "nowhere", model=MODEL), "cannot load a tokenizer"),
+    (TrainConfig("x.jsonl", base="nowhere"), "cannot load"),
+])  # fmt: skip
+def test_bad_training_settings_are_one_clear_error(tmp_path, config, message):
+    with pytest.raises(UserError, match=message):
+        run_training(config, tmp_path / "out")
+
+
+def test_unknown_architectures_are_one_clear_error(folder, tmp_path):
+    with pytest.raises(UserError, match="model_type='lama'"):
+        run_training(replace(train_config(folder), model={"model_type": "lama"}), tmp_path / "out")
+
+
+@pytest.mark.parametrize("settings", [
+    {"precision": "int8"}, {"optimizer": "sgd"}, {"steps": -1}, {"batch_size": 6, "accumulation": 4}, {"save_every": 0},
+])  # fmt: skip
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        TrainSettings(**settings)
