@@ -36,9 +36,7 @@ class _AutoClassesFinder(MetaPathFinder):
     def __init__(self) -> None:
         self.pending = dict(REGISTRATIONS)
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         registering_module = self.pending.pop(name, None)
         if registering_module is None:
             return None

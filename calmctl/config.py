@@ -49,9 +49,7 @@ class Preset:
     path: Path
 
 
-def load_config(
-    schema: type[T], preset: str, overrides: Sequence[str] = (), config_dir: Path | None = None
-) -> T:
+def load_config(schema: type[T], preset: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> T:
     """Compose `preset` with Hydra `overrides` and return it as `schema`, a (nested) frozen dataclass.
 
     A setting that the schema knows can be overridden whether or not the preset mentions it.

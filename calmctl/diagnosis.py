@@ -45,9 +45,7 @@ def lower_bounds() -> dict[str, str]:
         if not project.exists():
             return {}
         requirements = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
-    matches = (
-        re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", line) for line in requirements if "extra ==" not in line
-    )
+    matches = (re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", line) for line in requirements if "extra ==" not in line)
     return {match[1]: match[2] for match in matches if match}
 
 
@@ -91,9 +89,7 @@ def _torch() -> Iterator[Check]:
         return
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     yield Check("torch build", "ok", f"{torch.__version__}, {build}")
-    yield Check(
-        "torch threads", "ok", f"{torch.get_num_threads()} of {environment.usable_cores()} usable cores"
-    )
+    yield Check("torch threads", "ok", f"{torch.get_num_threads()} of {environment.usable_cores()} usable cores")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         yield Check("GPU", "warning", "none that torch can use; training runs on the CPU")

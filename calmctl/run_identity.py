@@ -48,9 +48,7 @@ def _refuse_foreign_folder(path: Path) -> None:
 
 def _refuse_other_run(existing: RunInfo, kind: Kind, config: object, inputs: Mapping[str, str]) -> None:
     if existing.kind != kind:
-        raise UserError(
-            f"{existing.path} holds a run of kind {existing.kind}, not {kind}; choose another --out"
-        )
+        raise UserError(f"{existing.path} holds a run of kind {existing.kind}, not {kind}; choose another --out")
     if existing.facts.get("config_sha256") != config_sha256(config):
         differences = _differences(existing.path / CONFIG_FILE, to_dict(config))
         raise UserError(
@@ -61,9 +59,7 @@ def _refuse_other_run(existing: RunInfo, kind: Kind, config: object, inputs: Map
     changed = sorted(name for name in {*old, *inputs} if old.get(name) != inputs.get(name))
     if changed:
         names = ", ".join(changed)
-        raise UserError(
-            f"{existing.path} was started on other inputs (changed: {names}); choose another --out"
-        )
+        raise UserError(f"{existing.path} was started on other inputs (changed: {names}); choose another --out")
 
 
 def _differences(old_file: Path, new: Mapping[str, Any]) -> str:

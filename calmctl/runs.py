@@ -77,9 +77,7 @@ class Run:
             return cls(path, existing.facts, lock, is_resumed=True)
         path.mkdir(parents=True, exist_ok=True)
         if not lock.acquire():
-            raise UserError(
-                f"{path} is in use by process {lock.owner()}; wait for it, or choose another --out"
-            )
+            raise UserError(f"{path} is in use by process {lock.owner()}; wait for it, or choose another --out")
         try:
             existing = existing_run(path, kind, config, inputs)  # what happened between our look and our lock
         except UserError:

@@ -172,17 +172,18 @@ class _Build:
         held_in = self.keys.held_in_indices
         expressions = self._sample(
             name,
-            spread_over(
-                config.operand_counts, config.num_composition_rows, config.composition_operand_weights
-            ),
+            spread_over(config.operand_counts, config.num_composition_rows, config.composition_operand_weights),
             partial(draw_keys, rng, held_in, config.operators),
             lambda rows: tests.without_keys(rows) & tests.without_numbers(rows.substitute(self.keys.values)),
         )
-        mix = [config.mix_stepwise, config.mix_direct, config.mix_num_math]
+        over_keys = 1.0 - config.mix_num_math
         kinds, shares = {
-            "dc_subs.parquet": (["kv_subs"], [1.0]),
-            "dc_math.parquet": (["direct"], [1.0]),
-            "dc_mix.parquet": (["stepwise", "direct", "num_math"], mix),
+            "dc_subs.parquet": (["kv_subs", "num_math"], [over_keys, config.mix_num_math]),
+            "dc_math.parquet": (["direct", "num_math"], [over_keys, config.mix_num_math]),
+            "dc_mix.parquet": (
+                ["stepwise", "direct", "num_math"],
+                [config.mix_stepwise, config.mix_direct, config.mix_num_math],
+            ),
         }[name]
         return TrainingSet(name, expressions, kinds, shares)
 
@@ -205,9 +206,7 @@ class _Build:
             "train_test_numbers": count_overlaps(self.out, TRAINING_FILES[1:], tests["numbers"]),
         }
         if any(overlap.values()):
-            raise DataError(
-                f"{self.out}: test expressions in the training files ({overlap}); do not use this folder"
-            )
+            raise DataError(f"{self.out}: test expressions in the training files ({overlap}); do not use this folder")
         return overlap
 
     def _counts(self) -> dict[str, Any]:

@@ -110,13 +110,9 @@ class KVDataConfig:
         for name in ("min_operands", "anchor_min_operands"):
             _at_least(name, getattr(self, name), 2)
             if getattr(self, name) > self.max_operands:
-                raise DataError(
-                    f"{name}: {getattr(self, name)} is more than max_operands ({self.max_operands})"
-                )
+                raise DataError(f"{name}: {getattr(self, name)} is more than max_operands ({self.max_operands})")
         if self.max_operands > MAX_OPERANDS:
-            raise DataError(
-                f"max_operands: {self.max_operands} is more than {MAX_OPERANDS}; use fewer operands"
-            )
+            raise DataError(f"max_operands: {self.max_operands} is more than {MAX_OPERANDS}; use fewer operands")
         unknown = [sign for sign in self.operators if sign not in OPERATORS]
         if unknown or not self.operators or len(set(self.operators)) != len(self.operators):
             raise DataError(f"operators: {self.operators!r} must be distinct signs out of {OPERATORS!r}")
@@ -136,8 +132,7 @@ class KVDataConfig:
             )
         if self.num_values > self.num_keys:
             raise DataError(
-                f"num_values: {self.num_values} is more than num_keys ({self.num_keys});"
-                " every value needs a key"
+                f"num_values: {self.num_values} is more than num_keys ({self.num_keys}); every value needs a key"
             )
         if not 0.0 < self.held_in_fraction < 1.0:
             raise DataError(f"held_in_fraction: {self.held_in_fraction} must lie between 0 and 1")

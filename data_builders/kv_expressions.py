@@ -78,9 +78,7 @@ def draw_keys(
     return Expressions(pool[columns].astype(np.int32), draw_operators(rng, signs, num_operands, rows))
 
 
-def draw_numbers(
-    rng: np.random.Generator, num_values: int, signs: str, num_operands: int, rows: int
-) -> Expressions:
+def draw_numbers(rng: np.random.Generator, num_values: int, signs: str, num_operands: int, rows: int) -> Expressions:
     """Draw expressions over numbers in 1..num_values, with repetition."""
     operands = rng.integers(1, num_values + 1, (rows, num_operands), dtype=np.int32)
     return Expressions(operands, draw_operators(rng, signs, num_operands, rows))
@@ -126,9 +124,7 @@ def sample_accepted(count: int, draw: Draw, accept: Accept, what: str) -> Expres
     return concatenate(parts)
 
 
-def sample_distinct(
-    count: int, draw: Draw, accept: Accept, what: str, allow_repeats: bool
-) -> tuple[Expressions, int]:
+def sample_distinct(count: int, draw: Draw, accept: Accept, what: str, allow_repeats: bool) -> tuple[Expressions, int]:
     """Draw `count` accepted expressions, distinct where there are enough; return them and how many differ.
 
     With `allow_repeats`, once fewer than 1 in 20 draws is new the rest are repeats. Without, the space

@@ -47,9 +47,7 @@ def build_keys(config: KVDataConfig, rng: np.random.Generator) -> tuple[KeyTable
         names = random_names(config.num_keys, config.min_key_length, config.max_key_length, rng)
         tokenizer: dict[str, Any] = {"source": "word-level", "folder": "tokenizer", "candidates": None}
     else:
-        candidates = vocabulary_names(
-            load_tokenizer(config.tokenizer), config.min_key_length, config.max_key_length
-        )
+        candidates = vocabulary_names(load_tokenizer(config.tokenizer), config.min_key_length, config.max_key_length)
         if config.num_keys > len(candidates):
             raise DataError(
                 f"num_keys: {config.num_keys} is more than the {len(candidates)} tokens of {config.tokenizer}"
@@ -107,14 +105,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
     source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source, revision=revision or "main"
-        )
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, revision=revision or "main")
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise DataError(
-            f"tokenizer: {name!r} cannot be loaded ({reason}); give a folder or a hub id"
-        ) from error
+        raise DataError(f"tokenizer: {name!r} cannot be loaded ({reason}); give a folder or a hub id") from error
     return tokenizer
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from data_builders.kv_expressions import Expressions, evaluate
 from data_builders.kv_keys import KeyTable
 from data_builders.kv_render import Renderer, render_kind, template_fields
+from data_builders.kv_text import OPEN_ENDED
 
 CHUNK_ROWS = 1 << 17
 
@@ -23,7 +24,14 @@ TRAINING_SCHEMA = pa.schema(
         pa.field("completion", pa.string(), nullable=False),
         pa.field(
             "meta",
-            pa.struct([("num_operands", pa.int8()), ("num_held_in", pa.int8()), ("kind", pa.string())]),
+            pa.struct(
+                [
+                    ("num_operands", pa.int8()),
+                    ("num_held_in", pa.int8()),
+                    ("kind", pa.string()),
+                    ("open_ended", pa.bool_()),
+                ]
+            ),
             nullable=False,
         ),
     ]
@@ -47,9 +55,7 @@ class ResultStatistics:
             self.digits.update(len(str(abs(number))) for number in results)
             return
         powers = 10 ** np.arange(1, 19, dtype=np.int64)
-        lengths, counts = np.unique(
-            np.searchsorted(powers, np.abs(results), side="right") + 1, return_counts=True
-        )
+        lengths, counts = np.unique(np.searchsorted(powers, np.abs(results), side="right") + 1, return_counts=True)
         self.digits.update(dict(zip(lengths.tolist(), counts.tolist(), strict=True)))
 
     def as_dict(self) -> dict[str, object]:
@@ -159,6 +165,7 @@ def _training_table(
             pa.array(np.full(rows, expressions.num_operands, dtype=np.int8)),
             pa.array(num_held_in),
             pc.cast(pa.repeat(pa.scalar(kind), rows), pa.string()),
+            pa.repeat(pa.scalar(kind in OPEN_ENDED), rows),
         ],
         fields=list(TRAINING_SCHEMA.field("meta").type),
     )

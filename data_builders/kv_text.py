@@ -28,6 +28,8 @@ TEMPLATES: Final = {
     "num_math": Template("solve: {numbers} =", " {value}"),
     "num_math_context": Template("substitute: {context} = {numbers} =", " {value}"),
 }
+# Kinds whose text goes on after the completion, so that no end of text is to be learned there.
+OPEN_ENDED: Final = frozenset({"kv_subs"})
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,7 @@ def number_format(style: str, num_values: int, max_operands: int, operators: str
 
 
 # Atomic groups keep a number that is refused as a whole from being accepted without its last digits.
-_VALUE = re.compile(
-    r"\s*([-+]?)[^\S\n]*((?>[0-9](?:[^\S\n]*[0-9])*))(?![^\S\n]*[-+x*/.,][^\S\n]*[0-9]|[A-Za-z_])"
-)
+_VALUE = re.compile(r"\s*([-+]?)[^\S\n]*((?>[0-9](?:[^\S\n]*[0-9])*))(?![^\S\n]*[-+x*/.,][^\S\n]*[0-9]|[A-Za-z_])")
 _EXPRESSION = re.compile(r"[0-9]+(?:[-+x][0-9]+)*")
 _LEADING_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 

@@ -102,11 +102,7 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
     if (folder / UNFINISHED_NAME).exists():
         _require_same_build(folder, _read_json(folder / UNFINISHED_NAME), identity, "an unfinished build")
         return None
-    others = (
-        sorted(path.name for path in folder.iterdir() if path.name not in _RUN_FILES)
-        if folder.exists()
-        else []
-    )
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _RUN_FILES) if folder.exists() else []
     if others:
         raise DataError(
             f"{folder} holds other files ({others[0]}) and no {MANIFEST_NAME}; name a new or an empty folder"
@@ -153,9 +149,7 @@ def _require_same_build(
     theirs, ours = found.get("config", {}), asked["config"]
     changed = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
     if changed:
-        differences = ", ".join(
-            f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} asked" for key in changed
-        )
+        differences = ", ".join(f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} asked" for key in changed)
         raise DataError(f"{folder} holds {what} with other settings ({differences}); name another folder")
 
 
@@ -163,9 +157,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read as JSON ({error}); delete the folder and build it again"
-        ) from None
+        raise DataError(f"{path} cannot be read as JSON ({error}); delete the folder and build it again") from None
     if not isinstance(content, dict):
         raise DataError(f"{path} is not a JSON object; delete the folder and build it again")
     return content

@@ -27,9 +27,7 @@ def build_word_tokenizer(keys: Sequence[str], words: Sequence[str]) -> PreTraine
 
     tokens = [*SPECIAL_TOKENS, *_DIGITS, *_SIGNS, *words, *keys]
     if len(set(tokens)) != len(tokens):
-        raise ValueError(
-            "words and keys must be distinct and must not repeat a digit, a sign or a special token"
-        )
+        raise ValueError("words and keys must be distinct and must not repeat a digit, a sign or a special token")
     return PreTrainedTokenizerFast(
         tokenizer_object=_word_level(tokens),
         pad_token=PAD,

@@ -85,10 +85,7 @@ class KVTask:
         numbers = NumberFormat(**manifest["number_format"])
         word_level = manifest["tokenizer"]["source"] == "word-level"
         rows = pq.read_table(path).slice(0, limit).to_pylist()
-        return [
-            KVRecord(**row, written_value=numbers.result(int(row["value"])), word_level=word_level)
-            for row in rows
-        ]
+        return [KVRecord(**row, written_value=numbers.result(int(row["value"])), word_level=word_level) for row in rows]
 
     def requests(self, records: Sequence[KVRecord]) -> list[Request]:
         """Return three requests per record."""
@@ -157,10 +154,7 @@ def _sample(record: KVRecord, request: str, text: str, outcome: dict[str, bool])
 
 
 def _percentages(records: Sequence[KVRecord], correct: Mapping[str, Mapping[str, bool]]) -> dict[str, float]:
-    return {
-        metric: 100.0 * sum(correct[record.id][metric] for record in records) / len(records)
-        for metric in METRICS
-    }
+    return {metric: 100.0 * sum(correct[record.id][metric] for record in records) / len(records) for metric in METRICS}
 
 
 def _by(

@@ -68,9 +68,7 @@ def by_id(completions: Iterable[Completion]) -> dict[str, Completion]:
     indexed: dict[str, Completion] = {}
     for completion in completions:
         if completion.id in indexed:
-            raise DataError(
-                f"completions: id {completion.id!r} occurs twice; give one completion per request"
-            )
+            raise DataError(f"completions: id {completion.id!r} occurs twice; give one completion per request")
         indexed[completion.id] = completion
     return indexed
 

@@ -8,7 +8,9 @@ from calmctl.modeling.composed import ComposedModelForCausalLM, compose
 VOCABULARY = 50
 
 
-def llama(seed: int = 0, layers: int = 3, width: int = 32, heads: int = 4, kv_heads: int = 2, **settings: object) -> PreTrainedModel:
+def llama(
+    seed: int = 0, layers: int = 3, width: int = 32, heads: int = 4, kv_heads: int = 2, **settings: object
+) -> PreTrainedModel:
     """Return a random Llama."""
     torch.manual_seed(seed)
     config = LlamaConfig(

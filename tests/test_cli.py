@@ -24,9 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    with Run.start(
-        tmp_path / "runs" / "anchor", kind="train", config={"lr": 0.5}, command=["calmctl"], seed=3
-    ) as run:
+    with Run.start(tmp_path / "runs" / "anchor", kind="train", config={"lr": 0.5}, command=["calmctl"], seed=3) as run:
         for step in range(8):
             run.append_jsonl({"step": step, "loss": 8.0 - step})
         (run.path / "model").mkdir()
@@ -182,9 +180,7 @@ def test_the_doctor_fails_only_where_something_required_is_missing(
 def test_this_machine_is_healthy(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     names = {check["name"] for check in json.loads(capsys.readouterr().out)["checks"]}
-    assert {"python", "torch", "torch build", "GPU", "attention", "memory", "disk", "evals"} <= names | {
-        "GPU"
-    }
+    assert {"python", "torch", "torch build", "GPU", "attention", "memory", "disk", "evals"} <= names | {"GPU"}
 
 
 def test_options_become_overrides_whatever_characters_they_hold() -> None:

@@ -124,8 +124,8 @@ def test_a_bridge_computes_keys_once_per_aug_token(ids):
     model, lengths = composed(), []
     model.bridges[0][0].register_forward_hook(lambda *_: None)
     original = model.bridges[0][0].keys_values
-    model.bridges[0][0].keys_values = lambda states, positions: lengths.append(states.shape[1]) or original(
-        states, positions
+    model.bridges[0][0].keys_values = lambda states, positions: (
+        lengths.append(states.shape[1]) or original(states, positions)
     )
     model.generate(ids, max_new_tokens=4, do_sample=False, eos_token_id=None)
     assert lengths == [9, 1, 1, 1]

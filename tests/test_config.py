@@ -79,9 +79,7 @@ def load(conf: Path, *overrides: str) -> Everything:
 
 @pytest.mark.parametrize("preset", list_presets(), ids=lambda preset: preset.name)
 def test_every_packaged_preset_composes_and_begins_with_its_command(preset: Preset) -> None:
-    assert preset.path.read_text().startswith("# calmctl "), (
-        "the first line must be the command that runs the preset"
-    )
+    assert preset.path.read_text().startswith("# calmctl "), "the first line must be the command that runs the preset"
     assert preset.group in SCHEMAS, f"add the dataclass of {preset.group} to SCHEMAS"
     module, _, name = SCHEMAS[preset.group].partition(":")
     schema = getattr(importlib.import_module(module), name)
@@ -108,9 +106,7 @@ def test_overrides_reach_settings_the_preset_does_not_mention(conf: Path) -> Non
 
 
 def test_values_are_converted_without_loss_or_not_at_all(conf: Path) -> None:
-    config = load(
-        conf, "anchor.steps=1e3", "anchor.lr=1", "anchor.data=some/file", "aug=null", "anchor.shuffle=true"
-    )
+    config = load(conf, "anchor.steps=1e3", "anchor.lr=1", "anchor.data=some/file", "aug=null", "anchor.shuffle=true")
     assert (config.anchor.steps, config.anchor.lr) == (1000, 1.0)
     assert isinstance(config.anchor.steps, int)
     assert isinstance(config.anchor.lr, float)

@@ -107,9 +107,7 @@ def test_no_module_needs_itself_to_load() -> None:
 
 
 def test_importing_the_package_and_its_command_line_stays_light() -> None:
-    code = (
-        f"import calmctl, calmctl.cli.main, sys; print([name for name in {HEAVY!r} if name in sys.modules])"
-    )
+    code = f"import calmctl, calmctl.cli.main, sys; print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 

@@ -91,9 +91,7 @@ def test_every_row_says_what_its_keys_and_numbers_say(folder: Path) -> None:
             plain = substituted(expression, values) if is_keys else expression
             written = " ".join(w if w in OPERATORS else numbers.operand(int(w)) for w in plain.split())
             value = numbers.result(exact(plain))
-            expected = {"kv_subs": f" {written} =", "stepwise": f" {written} = {value}"}.get(
-                kind, f" {value}"
-            )
+            expected = {"kv_subs": f" {written} =", "stepwise": f" {written} = {value}"}.get(kind, f" {value}")
             assert completion == expected
 
 
@@ -133,9 +131,7 @@ def test_overlap_check_finds_a_test_expression_wherever_it_stands(tmp_path: Path
 def test_composition_data_shows_held_in_keys_only_and_every_operand_count(folder: Path) -> None:
     held_in = {row["key"] for row in rows(folder, "keys.parquet") if row["held_in"]}
     for name in COMPOSITION:
-        shown = {
-            word for row in rows(folder, name) for word in re.findall(r"[a-z]{2,6}\b(?!:)", row["prompt"])
-        }
+        shown = {word for row in rows(folder, name) for word in re.findall(r"[a-z]{2,6}\b(?!:)", row["prompt"])}
         assert shown <= held_in
         assert {row["meta"]["num_operands"] for row in rows(folder, name)} == {3, 4, 5}
 
@@ -171,9 +167,7 @@ def test_strata_hold_what_their_names_say_and_prefixes_are_balanced(folder: Path
 
 
 def test_shares_and_weights_are_met_exactly(tmp_path: Path) -> None:
-    config = replace(
-        SMALL, mix_stepwise=0.5, mix_direct=0.3, mix_num_math=0.2, composition_operand_weights=(0, 1, 2)
-    )
+    config = replace(SMALL, mix_stepwise=0.5, mix_direct=0.3, mix_num_math=0.2, composition_operand_weights=(0, 1, 2))
     manifest = build(config, tmp_path / "data")
     mix = manifest["statistics"]["dc_mix.parquet"]
     assert mix["kinds"] == {"stepwise": 300, "direct": 180, "num_math": 120}

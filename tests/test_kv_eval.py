@@ -60,9 +60,7 @@ def test_three_requests_a_record_with_room_for_the_answer(folder: Path, records:
         f"solve: {record.numbers} =",
         f"solve: {record.keys} =",
     ]
-    references = [
-        r.reference(name) for r in records for name in ("substitute", "solve_numbers", "solve_keys")
-    ]
+    references = [r.reference(name) for r in records for name in ("substitute", "solve_numbers", "solve_keys")]
     for request, reference in zip(requests, references, strict=True):
         assert len(tokenizer(reference)["input_ids"]) + 2 == request.max_new_tokens
 
@@ -196,8 +194,6 @@ def test_substitutions_of_odd_completions(text: str, parsed: tuple[str | None, s
 
 
 def test_tasks_load_without_heavy_imports() -> None:
-    code = (
-        "import sys, evals; print(sorted({'torch', 'transformers', 'pyarrow', 'calmctl'} & set(sys.modules)))"
-    )
+    code = "import sys, evals; print(sorted({'torch', 'transformers', 'pyarrow', 'calmctl'} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

@@ -32,9 +32,7 @@ def test_values_are_exact_beyond_64_bits() -> None:
             numbers = draw_numbers(rng, num_values, signs, count, 300)
             results = evaluate(numbers)
             written = Renderer(["ab"], 1, number_format("natural", num_values, 6, signs)).results(results)
-            for row, (operands, operators) in enumerate(
-                zip(numbers.operands, numbers.operators, strict=True)
-            ):
+            for row, (operands, operators) in enumerate(zip(numbers.operands, numbers.operators, strict=True)):
                 signed = [OPERATORS[index] for index in operators]
                 text = " ".join(str(x) for pair in zip(operands, [*signed, ""], strict=True) for x in pair)
                 assert int(results[row]) == exact(text) == int(written[row].as_py())

@@ -41,9 +41,7 @@ def test_random_names_fill_short_lengths_and_avoid_the_prompt_words() -> None:
 
 def test_keys_can_be_tokens_of_another_tokenizer(tmp_path: Path) -> None:
     words = [a + b for a in LETTERS for b in "aeiou"]
-    build_word_tokenizer([*words, "toolong", "solve", "a1", "Two"], ["substitute"]).save_pretrained(
-        tmp_path / "t"
-    )
+    build_word_tokenizer([*words, "toolong", "solve", "a1", "Two"], ["substitute"]).save_pretrained(tmp_path / "t")
     config = replace(SMALL, tokenizer=str(tmp_path / "t"), num_keys=100)
     manifest = build(config, tmp_path / "data")
     assert manifest["tokenizer"] == {"source": str(tmp_path / "t"), "folder": None, "candidates": 131}
@@ -63,6 +61,4 @@ def test_vocabulary_names_must_be_one_token_after_a_space() -> None:
     vocabulary = {token: index for index, token in enumerate(["Ġ", ":", "cat", "Ġdog", "d", "o", "g"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="Ġ"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    assert vocabulary_names(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="Ġ"), 2, 6) == [
-        "dog"
-    ]
+    assert vocabulary_names(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="Ġ"), 2, 6) == ["dog"]

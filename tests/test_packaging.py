@@ -14,9 +14,7 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 
 def packages_on_disk() -> set[str]:
     folders = {
-        path.parent
-        for package in ("calmctl", "data_builders", "evals")
-        for path in (ROOT / package).rglob("*.py")
+        path.parent for package in ("calmctl", "data_builders", "evals") for path in (ROOT / package).rglob("*.py")
     }
     return {".".join(folder.relative_to(ROOT).parts) for folder in folders} | {"calmctl.conf"}
 
@@ -47,9 +45,7 @@ def test_every_package_has_an_init_file() -> None:
 def test_presets_ship_inside_the_package() -> None:
     assert SETUPTOOLS["package-dir"]["calmctl.conf"] == "conf"
     assert SETUPTOOLS["package-data"]["calmctl.conf"] == ["**/*.yaml"]
-    assert not list((ROOT / "conf").rglob("*.yml")), (
-        "presets end in .yaml; .yml would be left out of the wheel"
-    )
+    assert not list((ROOT / "conf").rglob("*.yml")), "presets end in .yaml; .yml would be left out of the wheel"
 
 
 def test_pins_cover_every_dependency_and_satisfy_its_bound() -> None:

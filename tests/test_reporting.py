@@ -10,14 +10,13 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import numpy
 import pytest
 from matplotlib import image
 
 from calmctl.cli.report import report
 from calmctl.errors import UserError
+from calmctl.reporting import plots
 from calmctl.reporting.kv_report import (
     command_line,
     headline,
@@ -25,135 +24,11 @@ from calmctl.reporting.kv_report import (
     terminal_table,
     write_kv_report,
 )
-from calmctl.reporting.kv_results import CALM, CONTROLS, KV_MATH, METRICS, TRAINING_RUNS
-from calmctl.reporting.kv_samples import kv_samples
+from calmctl.reporting.kv_results import CONTROLS, TRAINING_RUNS
 from calmctl.reporting.paper import TABLE_1, paper_table
-from calmctl.reporting.plots import wilson_interval
-from calmctl.reporting.seeds import aggregate_seeds, write_seed_summary
-from calmctl.reporting.tables import (
-    Column,
-    Number,
-    Table,
-    Text,
-    md_code,
-    md_text,
-    signed,
-    to_html,
-    to_markdown,
-)
+from tests.kv_folder import RUNS, SYNTHETIC, predictions, write, write_folder, write_lines
 
 HOSTILE = "<script>alert('x')</script> | `code` [link](http://evil) **bold**"
-
-# Made-up figures, each of them only once, so that finding one in a report says where it came from.
-SYNTHETIC = {
-    "m_A": (97.31, 1.17, 0.42, 0.23),
-    "m_B": (0.13, 91.62, 0.31, 0.57),
-    "calm": (95.74, 90.93, 86.68, 4.36),
-    "random_aug": (0.91, 89.27, 0.08, 0.64),
-    "dc_subs": (94.46, 83.83, 61.25, 2.71),
-    "dc_math": (0.72, 88.14, 1.59, 7.48),
-}
-RUNS = {"m_A": "aug", "m_B": "anchor", "calm": "calm", "random_aug": "calm_random_aug"} | {
-    key: f"calm_{key}" for key in ("dc_subs", "dc_math")
-}
-REQUESTS = {
-    "substitute": ("kv_subs", "kv_math"),
-    "solve_numbers": ("num_math",),
-    "solve_keys": ("kv_math_direct",),
-}
-
-
-def accuracies(values: tuple[float, ...], change: float = 0.0) -> dict[str, float]:
-    names = (metric.key for metric in METRICS)
-    return {
-        name: round(min(max(value + change, 0), 100), 2) for name, value in zip(names, values, strict=True)
-    }
-
-
-def write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
-
-
-def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def training_log(name: str) -> list[dict[str, Any]]:
-    rows = []
-    for index in range(1, 61):
-        share = index / 60
-        row = {"step": 25 * index, "loss": 2.9 * 0.02**share, "learning_rate": 0.01, "tokens_per_second": 4e4}
-        row |= {"seconds": 2.0 * index, "exact_match": round(share**0.5 * 0.97, 4)}
-        rows.append(row | ({"num_operands": min(6, 2 + index // 8)} if name == "anchor" else {}))
-    return rows
-
-
-def predictions(system: str) -> list[dict[str, Any]]:
-    rows = []
-    for number in range(12):
-        for request, metrics in REQUESTS.items():
-            right = (system == "calm" and number % 3 != 0) or (system == "m_B" and request == "solve_numbers")
-            prompt = "substitute: abc + de - fgh =" if request == "substitute" else f"solve: {request} ="
-            rows.append(
-                {
-                    "id": f"test-{number:03d}/{request}",
-                    "prompt": prompt,
-                    "completion": " 12 + 07 - 33 = -014" if right else f" {system} guess = {number}",
-                    "reference": " 12 + 07 - 33 = -014",
-                    "correct": right,
-                    "metrics": dict.fromkeys(metrics, right),
-                    "num_operands": 3 + number % 4,
-                    "stratum": "held_out" if number < 10 else "held_in",
-                }
-            )
-    return rows
-
-
-def write_evaluation(folder: Path, system: str, values: tuple[float, ...]) -> None:
-    slices = {str(count): {"n": 125, **accuracies(values, 3.0 * (4.5 - count))} for count in range(3, 7)}
-    strata = {
-        name: {"n": 500, **accuracies(values, change)}
-        for name, change in (("held_out", 0.0), ("mixed", 0.7), ("held_in", 1.9))
-    }
-    metrics = {
-        "task": "kv",
-        "metrics": accuracies(values),
-        "n": 500,
-        "breakdown": {"by_num_operands": slices, "by_stratum": strata, "by_num_held_in": {}},
-        "protocol": {"format": "kv-1", "decoding": "greedy", "shots": 0},
-        "seconds": 12.5,
-    }
-    write(folder / "eval" / RUNS[system] / "metrics.json", metrics)
-    write_lines(folder / "eval" / RUNS[system] / "predictions.jsonl", predictions(system))
-
-
-def write_folder(folder: Path, seed: int = 7, change: float = 0.0) -> Path:
-    """Write a folder like that of `calmctl reproduce kv`, with `change` points on every figure."""
-    values = {key: tuple(accuracies(row, change).values()) for key, row in SYNTHETIC.items()}
-    facts = {
-        "kind": "reproduce",
-        "status": "complete",
-        "command": ["/somewhere/bin/calmctl", "reproduce", "kv", "--out", "my runs/kv"],
-        "versions": {"python": "3.11.7", "torch": "2.13.0", "missing": None},
-        "started": "2030-01-01T00:00:00+00:00",
-    }
-    table = {key: accuracies(row) for key, row in values.items()}
-    table |= {"dc_mix": table["calm"], "paper": TABLE_1, "seed": seed, "preset": "synthetic"}  # type: ignore[dict-item]
-    table |= {"deviations": ["4,321 keys instead of 25,000", "keys share values"], "git_commit": "0123abcd"}  # type: ignore[dict-item]
-    table |= {"hardware": {"cpu": "Test CPU", "cpu_cores": 3, "memory_bytes": 5 * 2**30, "gpus": []}}  # type: ignore[dict-item]
-    table |= {"seconds": {"data": 1.5, "anchor": 333.0, "total": 7530.0}}
-    write(folder / "run.json", facts)
-    write(folder / "table1.json", table)
-    for system, row in values.items():
-        write_evaluation(folder, system, row)
-    for name in TRAINING_RUNS:
-        ended = {"trainable_parameters": 123_456, "seconds": 333.0, "peak_memory_bytes": 2**30}
-        write(folder / name / "run.json", {"kind": "train", "status": "complete", "name": name, **ended})
-        if name != "aug_random":  # it has no steps, so no log
-            write_lines(folder / name / "train_log.jsonl", training_log(name))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +39,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lay plots out without drawing them, which is what takes time."""
+    monkeypatch.setattr(plots, "to_png", lambda figure: b"\x89PNG not drawn")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, undrawn: None) -> Path:
     return write_folder(tmp_path / "kv")
 
 
@@ -223,8 +104,8 @@ def test_every_measured_figure_stands_in_both_reports(written: Path) -> None:
 def test_table1_row_has_figures_links_paper_and_differences_in_order(written: Path) -> None:
     line = next(line for line in markdown(written).splitlines() if line.startswith("| [CALM (composed)]"))
     assert line == (
-        "| [CALM (composed)](eval/calm) | [95.7](eval/calm) (paper 92.9, +2.8) | [90.9](eval/calm) (paper 72.0, +18.9)"
-        " | [86.7](eval/calm) (paper 84.3, +2.4) | [4.4](eval/calm) |"
+        "| [CALM (composed)](eval/calm) | [95.7](eval/calm) (paper 92.9, +2.8)"
+        " | [90.9](eval/calm) (paper 72.0, +18.9) | [86.7](eval/calm) (paper 84.3, +2.4) | [4.4](eval/calm) |"
     )
 
 
@@ -282,15 +163,33 @@ def test_plots_are_drawn_for_every_run_with_a_log_and_are_not_blank(written: Pat
     for path in (written / "plots").glob("*.png"):
         pixels = image.imread(path)[..., :3]
         inked = (pixels.min(-1) < 0.9).mean()
-        assert pixels.shape[1] > 1000
+        assert pixels.shape[1] > 900
         assert 0.005 < inked < 0.6, path.name
-        assert len(numpy.unique(pixels.reshape(-1, 3), axis=0)) > 20, path.name
+        assert pixels.std() > 0.05, path.name
     assert not list((written / "plots").glob(".*")), "temporary files are left behind"
+
+
+def test_drawing_again_gives_the_same_plot(written: Path) -> None:
+    results = load_kv_results(written)
+    assert plots.table1_plot(results) == (written / "plots" / "table1.png").read_bytes()
 
 
 def test_writing_again_gives_the_same_files(folder: Path) -> None:
     before = {path: path.read_bytes() for path in write_kv_report(folder)}
     assert {path: path.read_bytes() for path in write_kv_report(folder)} == before
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (["/x/bin/calmctl", "a b"], "calmctl 'a b'"),
+        (["/x/calmctl/__main__.py", "ls"], "calmctl ls"),
+        ([], "not recorded"),
+        (None, "not recorded"),
+    ],
+)
+def test_command_line(command: object, shown: str) -> None:
+    assert command_line(command) == shown
 
 
 # What is missing, damaged or hostile
@@ -311,7 +210,7 @@ def test_missing_controls_and_runs_are_said_to_be_not_run(folder: Path) -> None:
     assert not (folder / "plots" / "training_calm_random_aug.png").exists()
 
 
-def test_a_folder_with_nothing_but_its_table_is_reported(tmp_path: Path) -> None:
+def test_a_folder_with_nothing_but_its_table_is_reported(tmp_path: Path, undrawn: None) -> None:
     write(tmp_path / "table1.json", {"calm": {"kv_subs": 1.0, "kv_math": None}})
     write_kv_report(tmp_path)
     text = markdown(tmp_path)
@@ -345,10 +244,8 @@ def test_hostile_texts_are_shown_not_obeyed(folder: Path) -> None:
     outside_code = re.sub(r"(`+) .*? \1", "", markdown(folder))
     assert "<script" not in outside_code
     assert "[link](" not in outside_code
-    columns = {
-        line.count("|") - line.count("\\|") for line in found_rows(markdown(folder), "KV-MATH, direct")
-    }
-    assert columns == {7}
+    columns = {line.count("|") - line.count("\\|") for line in found_rows(markdown(folder), "CALM |")}
+    assert columns == {5}
 
 
 def found_rows(text: str, start: str) -> list[str]:
@@ -382,134 +279,16 @@ def test_other_folders_are_refused_and_the_message_names_what_was_expected(tmp_p
         write_kv_report(tmp_path)
 
 
-# Samples
-
-
-def test_samples_are_held_out_first_right_then_wrong(folder: Path) -> None:
-    samples = kv_samples(folder)
-    assert [sample.record for sample in samples] == [
-        "test-004",
-        "test-001",
-        "test-002",
-        "test-000",
-        "test-003",
-    ]
-    verdicts = [sample.rows["calm"]["substitute"]["correct"] for sample in samples]
-    assert verdicts == [True, True, True, False, False]
-    assert all(int(sample.record[-3:]) < 10 for sample in samples)
-    cells = samples[0].table().rows[0]
-    assert [cell.text for cell in cells if isinstance(cell, Text)][-2:] == ["12 + 07 - 33 = -014"] * 2
-    assert [cell.aside() for cell in cells] == ["", "", "wrong", "wrong", "right", ""]
-
-
-# Tables
-
-
-def test_numbers_show_difference_spread_and_absence() -> None:
-    assert (Number(86.68, paper=84.3).main(), Number(86.68, paper=84.3).aside()) == (
-        "86.7",
-        "paper 84.3, +2.4",
-    )
-    assert Number(84.0, paper=84.3, spread=0.55).main() == "84.0 ± 0.6"
-    assert Number(84.0, paper=84.3).aside() == "paper 84.3, −0.3"
-    assert (Number(None, paper=84.3).main(), Number(None, paper=84.3).aside()) == ("not run", "paper 84.3")
-    assert [signed(value) for value in (0.04, -0.04, 1.0, -1.0)] == ["±0.0", "±0.0", "+1.0", "−1.0"]
-
-
-def test_a_row_of_the_wrong_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 cells under 2 columns"):
-        Table("t", (Column("a"), Column("b")), ((Text("x"),),))
-
-
-def test_markdown_and_html_escape_cells() -> None:
-    table = Table("", (Column("a|b"),), ((Text(HOSTILE, is_code=True),), (Text("<b>m_A</b> _x_"),)))
-    assert to_markdown(table).splitlines()[0] == "| a\\|b |"
-    assert "&lt;b>m_A&lt;/b> \\_x\\_" in to_markdown(table)
-    assert "<script" not in to_html(table)
-    assert md_code("a`b``c") == "``` a`b``c ```"
-    assert md_code("  ") == "(empty)"
-    assert md_text("# no\nheading") == "\\# no heading"
-
-
-def test_wilson_interval_holds_the_value_and_narrows() -> None:
-    for value in (0.0, 37.0, 100.0):
-        (low, high), (lower, higher) = wilson_interval(value, 1000), wilson_interval(value, 10)
-        assert 0 <= lower <= low <= value <= high <= higher <= 100
-    assert wilson_interval(50.0, 100) == pytest.approx((40.38, 59.62), abs=0.01)
-    assert wilson_interval(50.0, None) == (50.0, 50.0)
-
-
-@pytest.mark.parametrize(
-    ("command", "shown"),
-    [
-        (["/x/bin/calmctl", "a b"], "calmctl 'a b'"),
-        (["/x/calmctl/__main__.py", "ls"], "calmctl ls"),
-        ([], "not recorded"),
-        (None, "not recorded"),
-    ],
-)
-def test_command_line(command: object, shown: str) -> None:
-    assert command_line(command) == shown
-
-
-# Seeds
-
-
-def test_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
-    folders = [
-        write_folder(tmp_path / str(seed), seed, change) for seed, change in enumerate((-1.0, 0.0, 2.5))
-    ]
-    for path in (folders[2] / "eval" / "calm_dc_math", folders[2] / "calm_dc_math"):
-        shutil.rmtree(path)
-    table = json.loads((folders[2] / "table1.json").read_text())
-    del table["dc_math"]
-    write(folders[2] / "table1.json", table)
-
-    summary = aggregate_seeds(folders)
-    spread = summary.spread(CALM, KV_MATH)
-    assert spread.values == (85.68, 86.68, 89.18)
-    assert spread.mean == pytest.approx(numpy.mean(spread.values))
-    assert spread.std == pytest.approx(numpy.std(spread.values, ddof=1))
-    text = to_markdown(summary.table())
-    assert "87.2 ± 1.8 (paper 84.3, +2.9)" in text
-    assert "2 of 3 seeds" in text
-    assert "seeds 0, 1, 2" in text
-
-    paths = write_seed_summary(summary, tmp_path / "out")
-    assert [path.name for path in paths] == ["seeds.md", "seeds.json"]
-    found = json.loads(paths[1].read_text())
-    assert found["systems"]["calm"]["kv_math"]["values"] == [85.68, 86.68, 89.18]
-    assert found["systems"]["calm"]["kv_math"]["paper"] == 84.3
-    assert len(found["systems"]["dc_math"]["kv_math"]["values"]) == 2
-
-
-def test_one_seed_has_no_deviation(folder: Path) -> None:
-    spread = aggregate_seeds([folder]).spread(CALM, KV_MATH)
-    assert (spread.mean, spread.std) == (86.68, None)
-
-
-def test_seeds_of_different_presets_and_twice_the_same_seed_are_refused(tmp_path: Path) -> None:
-    first, second = (write_folder(tmp_path / name) for name in "ab")
-    with pytest.raises(UserError, match="both of seed 7"):
-        aggregate_seeds([first, second])
-    table = json.loads((second / "table1.json").read_text())
-    write(second / "table1.json", table | {"preset": "other", "seed": 8})
-    with pytest.raises(UserError, match="other, synthetic"):
-        aggregate_seeds([first, second])
-    with pytest.raises(UserError, match="no folder"):
-        aggregate_seeds([])
-
-
 # The command
 
 
-def test_report_of_one_folder_prints_its_table(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report([written])
+def test_report_of_one_folder_prints_its_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report([folder])
     printed = capsys.readouterr()
     assert "86.7 percent, paper 84.3" in printed.out
     assert "CALM (composed)" in printed.out
     assert "wrote" in printed.err
-    report([written], json=True)
+    report([folder], json=True)
     assert json.loads(capsys.readouterr().out)["table1"]["calm"]["kv_math"] == 86.68
 
 
@@ -537,7 +316,8 @@ def test_reporting_loads_without_torch_training_experiments_and_cli() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
         "import calmctl.reporting.kv_report, calmctl.reporting.seeds\n"
-        "print([n for n in sys.modules if n.startswith(('calmctl.training', 'calmctl.experiments', 'calmctl.cli'))])"
+        "rooms = ('calmctl.training', 'calmctl.experiments', 'calmctl.cli')\n"
+        "print([name for name in sys.modules if name.startswith(rooms)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -146,9 +146,7 @@ def test_a_second_start_is_refused_with_the_process_and_a_killed_one_can_be_resu
         run.finish()
 
 
-def test_a_write_that_dies_leaves_the_old_file_and_no_litter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_dies_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "metrics.json"
     files.write_json(path, {"score": 1})
 

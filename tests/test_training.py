@@ -1,4 +1,4 @@
-"""Training: what is learned, which batches are drawn, and that an interrupted run ends bit-identical to a straight one."""
+"""Training: what is learned, which batches are drawn, and that an interrupted run ends as a straight one does."""
 
 import json
 from dataclasses import replace
@@ -226,7 +226,9 @@ def rows_without_times(run: Run) -> list[dict]:
 
 @pytest.mark.parametrize("kind", ["train", "compose"])
 @pytest.mark.parametrize("stop_after", [2, 5, 7])
-def test_an_interrupted_run_ends_bit_identical_to_a_straight_one(folder, bases, tmp_path, monkeypatch, kind, stop_after):
+def test_an_interrupted_run_ends_bit_identical_to_a_straight_one(
+    folder, bases, tmp_path, monkeypatch, kind, stop_after
+):
     straight = run_job(kind, folder, bases, tmp_path / "straight")
     append = Run.append_jsonl
 

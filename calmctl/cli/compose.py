@@ -14,11 +14,17 @@ from calmctl.cli import options, output
 def compose(
     out: options.Out,
     overrides: options.Overrides = None,
-    anchor: Annotated[str | None, typer.Option("--anchor", help="The large, general model: a run, folder or hub id.")] = None,
-    aug: Annotated[list[str] | None, typer.Option("--aug", help="The small, specialised model; may be given several times.")] = None,
+    anchor: Annotated[
+        str | None, typer.Option("--anchor", help="The large, general model: a run, folder or hub id.")
+    ] = None,
+    aug: Annotated[
+        list[str] | None, typer.Option("--aug", help="The small, specialised model; may be given several times.")
+    ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="D_C, the composition data: JSONL or Parquet.")] = None,
     preset: options.Preset = "default",
-    merge_bases: Annotated[bool, typer.Option("--merge-bases", help="Write the bases too: a self-contained model.")] = False,
+    merge_bases: Annotated[
+        bool, typer.Option("--merge-bases", help="Write the bases too: a self-contained model.")
+    ] = False,
     seed: options.Seed = None,
     config_dir: options.ConfigDir = None,
     dry_run: options.DryRun = False,

@@ -55,7 +55,5 @@ def kv(
     if json:
         output.print_json(manifest)
         return
-    rows = [
-        (name, entry["rows"], output.human_bytes(entry["bytes"])) for name, entry in manifest["files"].items()
-    ]
+    rows = [(name, entry["rows"], output.human_bytes(entry["bytes"])) for name, entry in manifest["files"].items()]
     output.print_table(["file", "rows", "size"], rows, title=str(out))

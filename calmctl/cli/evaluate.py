@@ -15,7 +15,9 @@ def evaluate(
     task: Annotated[str, typer.Argument(metavar="TASK", help="What to evaluate; `calmctl ls tasks` lists them.")],
     out: options.Out,
     overrides: options.Overrides = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="A run, folder or hub id, plain or composed.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A run, folder or hub id, plain or composed.")
+    ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="The task's data folder.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Only so many records of each stratum; 0 = all.")] = None,
     preset: options.Preset = "default",

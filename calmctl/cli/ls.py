@@ -25,9 +25,7 @@ def presets(
     from calmctl.errors import UserError
 
     found = list_presets(config_dir)
-    chosen = [
-        preset for preset in found if f"{preset.group}/".startswith(f"{group.strip('/')}/" if group else "")
-    ]
+    chosen = [preset for preset in found if f"{preset.group}/".startswith(f"{group.strip('/')}/" if group else "")]
     if group and not chosen:
         groups = sorted({preset.group for preset in found})
         raise UserError(f"no presets in group {group!r}; groups: {', '.join(groups)}")
@@ -82,9 +80,7 @@ def tasks(json: options.Json = False) -> None:
     """List the evaluation tasks."""
     from evals import TASKS
 
-    described = {
-        name: (task.__doc__ or "").strip().partition("\n")[0] for name, task in sorted(TASKS.items())
-    }
+    described = {name: (task.__doc__ or "").strip().partition("\n")[0] for name, task in sorted(TASKS.items())}
     if json:
         output.print_json([{"name": name, "description": text} for name, text in described.items()])
         return

@@ -7,14 +7,10 @@ from typing import Annotated
 
 import typer
 
-Preset = Annotated[
-    str, typer.Option("--preset", "-p", help="Which preset to use; `calmctl ls presets` lists them.")
-]
+Preset = Annotated[str, typer.Option("--preset", "-p", help="Which preset to use; `calmctl ls presets` lists them.")]
 Out = Annotated[
     Path,
-    typer.Option(
-        "--out", "-o", help="Folder for the results; the same command resumes or skips what is there."
-    ),
+    typer.Option("--out", "-o", help="Folder for the results; the same command resumes or skips what is there."),
 ]
 ConfigDir = Annotated[
     Path | None,

@@ -59,7 +59,9 @@ def _table(runs: Mapping[str, Path]) -> Table:
     for column in ("run", "stage", "step", "loss", "tokens/s", "left"):
         table.add_column(column, justify="left" if column in ("run", "stage") else "right")
     for name, (stage, step, loss, speed, left) in _facts(runs):
-        table.add_row(name, stage, step, loss.removeprefix("loss "), speed.removesuffix(" tokens/s"), left.removesuffix(" left"))
+        table.add_row(
+            name, stage, step, loss.removeprefix("loss "), speed.removesuffix(" tokens/s"), left.removesuffix(" left")
+        )
     return table
 
 

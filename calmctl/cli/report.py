@@ -11,9 +11,7 @@ from calmctl.cli import options, output
 
 _Runs = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="RUN...", help="A `calmctl reproduce kv` folder, or several that differ in their seed."
-    ),
+    typer.Argument(metavar="RUN...", help="A `calmctl reproduce kv` folder, or several that differ in their seed."),
 ]
 _Out = Annotated[
     Path | None,
@@ -39,9 +37,7 @@ def _single(run: Path, json: bool) -> None:
 
     written = write_kv_report(run)
     if json:
-        output.print_json(
-            {"files": [str(path) for path in written], "table1": read_json(run / "table1.json")}
-        )
+        output.print_json({"files": [str(path) for path in written], "table1": read_json(run / "table1.json")})
         return
     terminal_table(run)
     output.note(f"wrote {run / 'report.html'}, {run / 'report.md'} and {len(written) - 2} plots")

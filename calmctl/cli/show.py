@@ -107,9 +107,7 @@ def _print_log(rows: list[dict[str, Any]]) -> None:
         return
     columns = list(rows[-1])
     last = rows[-_SHOWN_LOG_ROWS:]
-    output.print_table(
-        columns, [[_number(row.get(column)) for column in columns] for row in last], title="last steps"
-    )
+    output.print_table(columns, [[_number(row.get(column)) for column in columns] for row in last], title="last steps")
 
 
 def _number(value: object) -> object:

@@ -12,8 +12,12 @@ from calmctl.cli import options, output
 
 app = typer.Typer(help="Train a model from scratch, or an existing one further.")
 
-Data = Annotated[Path | None, typer.Option("--data", help="Training file: JSONL or Parquet with prompt and completion, or text.")]
-Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Tokenizer of a model from scratch (folder or hub id).")]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Training file: JSONL or Parquet with prompt and completion, or text.")
+]
+Tokenizer = Annotated[
+    str | None, typer.Option("--tokenizer", help="Tokenizer of a model from scratch (folder or hub id).")
+]
 Base = Annotated[str | None, typer.Option("--base", help="Model to train further: a run, folder or hub id.")]
 
 
@@ -24,28 +28,50 @@ def _group() -> None:
 
 @app.command("anchor")
 def anchor(
-    out: options.Out, overrides: options.Overrides = None, preset: options.Preset = "kv/anchor_tiny", data: Data = None,
-    tokenizer: Tokenizer = None, base: Base = None, seed: options.Seed = None, config_dir: options.ConfigDir = None,
-    dry_run: options.DryRun = False, json: options.Json = False,
-) -> None:  # fmt: skip
+    out: options.Out,
+    overrides: options.Overrides = None,
+    preset: options.Preset = "kv/anchor_tiny",
+    data: Data = None,
+    tokenizer: Tokenizer = None,
+    base: Base = None,
+    seed: options.Seed = None,
+    config_dir: options.ConfigDir = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
     """Train the anchor (m_B): the large, general model."""
     _train(out, overrides, preset, data, tokenizer, base, seed, config_dir, dry_run, json)
 
 
 @app.command("aug")
 def aug(
-    out: options.Out, overrides: options.Overrides = None, preset: options.Preset = "kv/aug_tiny", data: Data = None,
-    tokenizer: Tokenizer = None, base: Base = None, seed: options.Seed = None, config_dir: options.ConfigDir = None,
-    dry_run: options.DryRun = False, json: options.Json = False,
-) -> None:  # fmt: skip
+    out: options.Out,
+    overrides: options.Overrides = None,
+    preset: options.Preset = "kv/aug_tiny",
+    data: Data = None,
+    tokenizer: Tokenizer = None,
+    base: Base = None,
+    seed: options.Seed = None,
+    config_dir: options.ConfigDir = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
     """Train the aug (m_A): the small model that has what the anchor lacks."""
     _train(out, overrides, preset, data, tokenizer, base, seed, config_dir, dry_run, json)
 
 
 def _train(
-    out: Path, overrides: list[str] | None, preset: str, data: Path | None, tokenizer: str | None, base: str | None,
-    seed: int | None, config_dir: Path | None, dry_run: bool, json: bool,
-) -> None:  # fmt: skip
+    out: Path,
+    overrides: list[str] | None,
+    preset: str,
+    data: Path | None,
+    tokenizer: str | None,
+    base: str | None,
+    seed: int | None,
+    config_dir: Path | None,
+    dry_run: bool,
+    json: bool,
+) -> None:
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
     from calmctl.training.jobs import TrainConfig, run_training

@@ -81,9 +81,13 @@ def _evaluate(config: EvalConfig, run: Run) -> None:
     def on_batch(so_far: Throughput) -> None:
         seconds = time.monotonic() - began
         run.report_progress(
-            "generating", so_far.done, len(requests), None, so_far.tokens / seconds,
+            "generating",
+            so_far.done,
+            len(requests),
+            None,
+            so_far.tokens / seconds,
             seconds / so_far.done * (len(requests) - so_far.done),
-        )  # fmt: skip
+        )
 
     prompts = [Prompt(request.prompt, request.max_new_tokens, request.stop) for request in requests]
     texts = complete(model, tokenizer, prompts, config.decoding, Throughput(on_batch=on_batch))

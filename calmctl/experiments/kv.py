@@ -1,7 +1,7 @@
 """The paper's key-value experiment (section 4.1, table 1) from nothing to table and report.
 
-Data -> m_A beside m_B -> four compositions (the headline, a random m_A, two other kinds of D_C) -> evaluation of all six
-models -> `table1.json` and report. Each step is a `calmctl` command in a process of its own (see stages.py).
+Data -> m_A beside m_B -> four compositions (the headline, a random m_A, two other kinds of D_C) -> evaluation of all
+six models -> `table1.json` and report. Each step is a `calmctl` command in a process of its own (see stages.py).
 """
 
 from collections.abc import Sequence
@@ -123,19 +123,24 @@ class KVExperiment:
         train = config.compose.train
         if name != "calm" and config.control_steps:
             train = replace(train, steps=config.control_steps)
-        if data.name == "dc_subs.parquet":
-            # KV-SUBS ends with "="; what follows is left to the anchor.
-            train = replace(train, append_eos=False)
         settings = replace(
-            config.compose, anchor=str(self.out / "anchor"), augs=(str(self.out / aug),), dataset=str(data),
-            seed=config.seed, train=train,
-        )  # fmt: skip
+            config.compose,
+            anchor=str(self.out / "anchor"),
+            augs=(str(self.out / aug),),
+            dataset=str(data),
+            seed=config.seed,
+            train=train,
+        )
         return self._stage(name, ("compose",), settings, ("anchor", aug))
 
     def _stage(
-        self, name: str, command: tuple[str, ...], settings: object, needs: tuple[str, ...],
+        self,
+        name: str,
+        command: tuple[str, ...],
+        settings: object,
+        needs: tuple[str, ...],
         result: str = "model/config.json",
-    ) -> Stage:  # fmt: skip
+    ) -> Stage:
         folder = self.out / name
         options = ("--preset", name.replace("/", "_"), "--config-dir", str(self.out / "conf"), "--out", str(folder))
         return Stage(name, (*command, *options), folder, folder / result, to_dict(settings), needs)
@@ -176,7 +181,9 @@ def deviations(config: ReproduceKVConfig) -> list[str]:
         found.append("numbers are written with a fixed number of digits, results with their sign")
     if data.tokenizer is None:
         found.append("keys are random letter strings with a word-level tokenizer, not words of m_A's vocabulary")
-    found.append(f"m_B is a {_size(config.anchor)} trained from scratch on arithmetic; the paper takes PaLM2-XS as it is")
+    found.append(
+        f"m_B is a {_size(config.anchor)} trained from scratch on arithmetic; the paper takes PaLM2-XS as it is"
+    )
     found.append(f"m_A is a {_size(config.aug)} trained from scratch on KV-SUBS; the paper trains PaLM2-XXS further")
     bridge = config.compose.bridge
     extras = [name for name, on in (("RMS norm", bridge.norm), ("rotary positions", bridge.rotary)) if on]
@@ -186,7 +193,9 @@ def deviations(config: ReproduceKVConfig) -> list[str]:
         found.append("connections are denser than every 4th layer of m_A, because the models are shallow")
     mix = f"{data.mix_stepwise:.0%} stepwise, {data.mix_direct:.0%} direct, {data.mix_num_math:.0%} NUM-MATH"
     found.append(f"the headline D_C is a mix ({mix}); the paper trains on KV-SUBS")
-    found.append("the headline KV-MATH is stepwise (substitution written out first); the paper does not say how it asks")
+    found.append(
+        "the headline KV-MATH is stepwise (substitution written out first); the paper does not say how it asks"
+    )
     return found
 
 

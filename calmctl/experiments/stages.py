@@ -107,8 +107,12 @@ class StageRunner:
         }
         process = subprocess.Popen(
             [sys.executable, "-m", "calmctl", *stage.command],
-            stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True,
-        )  # fmt: skip
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
         self._processes[stage.name] = (process, stream, time.monotonic())
         self.running[stage.name] = stage.folder
 
@@ -133,7 +137,7 @@ class StageRunner:
         return UserError(message) if code == 2 else CalmctlError(message)
 
     def _stop_all(self) -> None:
-        """Interrupt what still runs, as Ctrl-C would, so that every run can be resumed; then remember the time spent."""
+        """Interrupt what still runs, as Ctrl-C would, so that it can be resumed, and remember the time it took."""
         for process, _, _ in self._processes.values():
             process.send_signal(signal.SIGINT)
         for name, (process, stream, began) in self._processes.items():

@@ -1,14 +1,13 @@
 """Generation: prompts in, completions out, in batches of similar length.
 
-Rows are padded on the left with an explicit attention mask and explicit positions, so a completion does not depend on the
-batch it was made in beyond float noise.
+Rows are padded on the left with an explicit attention mask, from which the positions follow, so a completion does not
+depend on the batch it was made in beyond float noise.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
@@ -77,9 +76,12 @@ class Throughput:
 
 
 def complete(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], decoding: Decoding,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
     throughput: Throughput | None = None,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Return the completion of every prompt, in the order of the prompts.
 
     Raises:
@@ -115,9 +117,12 @@ def _length_sorted(prompts: Sequence[Prompt], ids: Sequence[list[int]], batch_si
 
 @torch.inference_mode()
 def _generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], max_new_tokens: int,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    max_new_tokens: int,
     decoding: Decoding,
-) -> list[list[int]]:  # fmt: skip
+) -> list[list[int]]:
     """Return the new token ids of each prompt, up to and without the end-of-text token."""
     width, pad_id = max(map(len, prompts)), _pad_id(tokenizer)
     input_ids = torch.full((len(prompts), width), pad_id)
@@ -125,10 +130,13 @@ def _generate(
     for row, prompt in enumerate(prompts):
         input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
         attention_mask[row, width - len(prompt) :] = 1
-    output: Tensor = model.generate(
-        input_ids=input_ids.to(model.device), attention_mask=attention_mask.to(model.device),
-        max_new_tokens=max_new_tokens, pad_token_id=pad_id, **decoding.arguments(),
-    )  # fmt: skip
+    output = model.generate(  # type: ignore[operator]
+        input_ids=input_ids.to(model.device),
+        attention_mask=attention_mask.to(model.device),
+        max_new_tokens=max_new_tokens,
+        pad_token_id=pad_id,
+        **decoding.arguments(),
+    )
     ends = _eos_ids(model, tokenizer)
     rows = []
     for new_ids in output[:, width:].tolist():
@@ -139,8 +147,8 @@ def _generate(
 
 def _decode(tokenizer: PreTrainedTokenizerBase, prompt_ids: list[int], new_ids: list[int]) -> str:
     """Decode prompt and completion together and cut, so that a leading space of the completion survives."""
-    start = len(tokenizer.decode(prompt_ids, skip_special_tokens=True))
-    return tokenizer.decode(prompt_ids + new_ids, skip_special_tokens=True)[start:]
+    prompt, whole = (str(tokenizer.decode(i, skip_special_tokens=True)) for i in (prompt_ids, prompt_ids + new_ids))
+    return whole[len(prompt) :]
 
 
 def _cut(text: str, stops: tuple[str, ...]) -> str:

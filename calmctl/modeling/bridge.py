@@ -49,7 +49,9 @@ class Bridge(nn.Module):
         if rest:
             raise UserError(f"bridge.num_heads={self.num_heads} does not divide the anchor's width {anchor_size}")
         if config.rotary and self.head_dim % 2:
-            raise UserError(f"bridge.rotary needs an even head width, but {anchor_size} / {self.num_heads} = {self.head_dim}")
+            raise UserError(
+                f"bridge.rotary needs an even head width, but {anchor_size} / {self.num_heads} = {self.head_dim}"
+            )
         self.rotary = config.rotary
         self.projection = nn.Linear(aug_size, anchor_size, bias=False)
         self.norm = nn.RMSNorm(anchor_size, elementwise_affine=False) if config.norm else None

@@ -13,8 +13,8 @@ from calmctl.modeling.layers import text_config
 class ComposedCache(Cache):
     """One object that decodes, reorders, crops and repeats all caches of a composed model together.
 
-    `anchor` and each of `augs` are ordinary transformers caches that the bases update themselves. `bridges[i]` holds, at
-    layer index c, the keys and values (batch, heads, aug_seq, head_dim) of aug i's c-th connection.
+    `anchor` and each of `augs` are ordinary transformers caches that the bases update themselves. `bridges[i]` holds,
+    at layer index c, the keys and values (batch, heads, aug_seq, head_dim) of aug i's c-th connection.
     """
 
     def __init__(self, anchor_config: PreTrainedConfig, aug_configs: Sequence[PreTrainedConfig]) -> None:

@@ -116,7 +116,9 @@ def save_composed(model: "ComposedModelForCausalLM", directory: Path, merge_base
         for source, known in zip(sources, model.config.bases, strict=True)
     ]
     model.config.architectures = [type(model).__name__]
-    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in model.composition_parameters().items()}
+    tensors = {
+        name: parameter.detach().cpu().contiguous() for name, parameter in model.composition_parameters().items()
+    }
     written = directory / f"{WEIGHTS_FILE}.tmp"
     save_file(tensors, written, metadata={"format": "pt"})
     if weights_sha256(_read_weights(written)) != weights_sha256(tensors):
@@ -164,18 +166,20 @@ def load_composed(
     roles = ["anchor", *(f"aug {index}" for index in range(len(config.augs)))]
     bases = []
     for role, known, override in zip(roles, config.bases, given, strict=True):
-        base = load_base(override if override is not None else _locate(known, location, role),
-                         **{"dtype": known["fingerprint"]["dtype"], **arguments})
+        base = load_base(
+            override if override is not None else _locate(known, location, role),
+            **{"dtype": known["fingerprint"]["dtype"], **arguments},
+        )
         if not allow_different_base:
             _check_base(role, known["fingerprint"], base)
         bases.append(base)
     model = ComposedModelForCausalLM(config, bases[0], bases[1:])
     path = Path(location) / WEIGHTS_FILE
     if not Path(location).is_dir():
-        path = Path(cached_file(str(location), WEIGHTS_FILE, revision=revision))
+        path = Path(cached_file(str(location), WEIGHTS_FILE, revision=revision))  # type: ignore[arg-type]
     load_parameters(model, path)
     if dtype not in (None, "auto"):
-        model.to(dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        torch.nn.Module.to(model, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
     return model
 
 

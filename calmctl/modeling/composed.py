@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,13 +69,13 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         bridge_config = BridgeConfig(**config.bridge)
         self.bridges = nn.ModuleList(
             nn.ModuleList(self._new_bridge(bridge_config, aug) for _ in pairs)
-            for aug, pairs in zip(self.augs, self.connections, strict=True)
+            for aug, pairs in zip(augs, self.connections, strict=True)
         )
         self.anchor.requires_grad_(False)
         self.augs.requires_grad_(False)
         self.generation_config = self.anchor.generation_config
         self._pass: _Pass | None = None
-        self._install_hooks()
+        self._install_hooks(augs)
         self.post_init()
         self.eval()
 
@@ -90,11 +90,14 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         bridge.eager = getattr(anchor_config, "_attn_implementation", None) == "eager"
         return bridge.to(device=self.anchor.device)
 
+    def _bridge_of(self, aug_index: int, bridge_index: int) -> Bridge:
+        return cast(Bridge, cast(nn.ModuleList, self.bridges[aug_index])[bridge_index])
+
     # Hooks. They are installed once and act only while `forward` has set `self._pass`.
 
-    def _install_hooks(self) -> None:
+    def _install_hooks(self, augs: Sequence[PreTrainedModel]) -> None:
         anchor_layers = layers.decoder_layers(self.anchor)
-        for aug_index, (aug, pairs) in enumerate(zip(self.augs, self.connections, strict=True)):
+        for aug_index, (aug, pairs) in enumerate(zip(augs, self.connections, strict=True)):
             aug_layers = layers.decoder_layers(aug)
             for layer_index in sorted({pair.aug_layer for pair in pairs}):
                 aug_layers[layer_index].register_forward_hook(partial(self._tap, aug_index, layer_index))
@@ -111,7 +114,7 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
             return None
         states = layers.layer_output(output)
         keys, values = self._pass.keys_values[aug_index, bridge_index]
-        bridge = self.bridges[aug_index][bridge_index]
+        bridge = self._bridge_of(aug_index, bridge_index)
         update = bridge(states, self._pass.positions, keys, values, self._pass.masks[aug_index])
         return layers.with_layer_output(output, states + update.to(states.dtype))
 
@@ -189,7 +192,7 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor
     ) -> dict[str, Any]:
         arguments: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if layers.accepts(type(model), "position_ids"):
+        if layers.accepts(model, "position_ids"):
             arguments["position_ids"] = position_ids
         return arguments
 
@@ -200,7 +203,7 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         current, pairs = self._pass, self.connections[aug_index]
         assert current is not None and current.positions is not None
         last = max(pair.aug_layer for pair in pairs)
-        decoder = layers.first_layers(self.augs[aug_index], last + 1)
+        decoder = layers.first_layers(cast(PreTrainedModel, self.augs[aug_index]), last + 1)
         arguments = self._base_arguments(decoder, input_ids, attention_mask, current.positions)
         arguments["use_cache"] = cache is not None
         if cache is not None:
@@ -210,7 +213,7 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
             decoder(**arguments)
         current.tapping = None
         for bridge_index, pair in enumerate(pairs):
-            bridge = self.bridges[aug_index][bridge_index]
+            bridge = self._bridge_of(aug_index, bridge_index)
             states = current.aug_states[pair.aug_layer].to(bridge.projection.weight.dtype)
             keys, values = bridge.keys_values(states, current.positions)
             if cache is not None:
@@ -232,11 +235,16 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
 
     def new_cache(self) -> ComposedCache:
         """Return an empty cache for this model."""
-        return ComposedCache(self.anchor.config, [aug.config for aug in self.augs])
+        return ComposedCache(self.anchor.config, [cast(PreTrainedModel, aug).config for aug in self.augs])
 
-    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict, *_args: Any) -> None:
+    def _prepare_cache_for_generation(  # type: ignore[override]
+        self, generation_config: Any, model_kwargs: dict[str, Any], *_args: Any
+    ) -> None:
         """Give `generate` a cache that serves both models (the default one would serve the anchor only)."""
-        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
+        implementation = generation_config.cache_implementation
+        if implementation not in (None, "dynamic"):
+            raise UserError(f"cache_implementation={implementation!r}: a composed model has a dynamic cache only")
+        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
             model_kwargs["past_key_values"] = self.new_cache()
 
     def get_decoder(self) -> nn.Module:
@@ -251,7 +259,9 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         """Return the anchor's LM head."""
         return self.anchor.get_output_embeddings()
 
-    def save_pretrained(self, save_directory: str | Path, merge_bases: bool = False, **_kwargs: Any) -> None:
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, merge_bases: bool = False, **_kwargs: Any
+    ) -> None:
         """Save the composition parameters and a fingerprint of each base; see `checkpoint.save_composed`."""
         from calmctl.modeling.checkpoint import save_composed
 
@@ -302,7 +312,7 @@ def compose(
     from calmctl.modeling.checkpoint import load_base
 
     anchor_model = load_base(anchor, **load_arguments)
-    augs = list(aug) if isinstance(aug, (list, tuple)) else [aug]
+    augs = [aug] if isinstance(aug, PreTrainedModel | str | Path) else list(aug)
     aug_models = [load_base(model, **load_arguments) for model in augs]
     if connections is not None and len(augs) == 1 and (not connections or not isinstance(connections[0][0], Sequence)):
         connections = [connections]

@@ -35,7 +35,13 @@ class ComposedConfig(PreTrainedConfig):
         self.bridge = bridge or {}
         self.bases = list(bases)
         # What generate and other tools read from a causal LM's configuration is the anchor's.
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"):
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "max_position_embeddings",
+        ):
             if name in self.anchor:
                 kwargs.setdefault(name, self.anchor[name])
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):

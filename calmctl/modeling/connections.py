@@ -35,9 +35,7 @@ def default_connections(num_aug_layers: int, num_anchor_layers: int, every: int 
             f"use a larger `every` or explicit connections"
         )
     stride = min(every, num_aug_layers)
-    return tuple(
-        Connection(stride * (k + 1) - 1, num_anchor_layers * (k + 1) // count - 1) for k in range(count)
-    )
+    return tuple(Connection(stride * (k + 1) - 1, num_anchor_layers * (k + 1) // count - 1) for k in range(count))
 
 
 def resolve_connections(
@@ -69,6 +67,5 @@ def resolve_connections(
 def _check_range(role: str, index: int, count: int, pair: Sequence[int]) -> None:
     if not 0 <= index < count:
         raise UserError(
-            f"connections: {role} layer {index} in {list(pair)} is out of range; "
-            f"the {role} has layers 0 to {count - 1}"
+            f"connections: {role} layer {index} in {list(pair)} is out of range; the {role} has layers 0 to {count - 1}"
         )

@@ -7,6 +7,7 @@ either as a tensor or as the first entry of a tuple.
 
 import copy
 import inspect
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -49,9 +50,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 def _layers_name(model: PreTrainedModel) -> str:
     decoder, expected = model.get_decoder(), num_layers(model.config)
     names = [
-        name
-        for name, child in decoder.named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == expected
+        name for name, child in decoder.named_children() if isinstance(child, nn.ModuleList) and len(child) == expected
     ]
     if len(names) != 1:
         raise UserError(
@@ -84,13 +83,19 @@ def with_layer_output(output: Tensor | tuple[Any, ...], states: Tensor) -> Tenso
     return states if isinstance(output, Tensor) else (states, *output[1:])
 
 
+def accepts(module: nn.Module, argument: str) -> bool:
+    """Tell whether a module's forward names an argument (BLOOM takes no `position_ids`)."""
+    return argument in _arguments(type(module).forward)
+
+
 @cache
-def accepts(module_class: type[nn.Module], argument: str) -> bool:
-    """Tell whether the forward of a class of modules names an argument (BLOOM takes no `position_ids`)."""
-    return argument in inspect.signature(module_class.forward).parameters
+def _arguments(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
-def position_ids_from(attention_mask: Tensor | None, batch_size: int, past: int, length: int, device: torch.device) -> Tensor:
+def position_ids_from(
+    attention_mask: Tensor | None, batch_size: int, past: int, length: int, device: torch.device
+) -> Tensor:
     """Return the positions (batch, length) of the newest tokens, counting real tokens only.
 
     Args:

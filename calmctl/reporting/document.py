@@ -99,8 +99,7 @@ def _markdown_block(block: Block) -> str:
             return "\n".join(f"- {md_text(item)}" for item in items)
         case Facts(items, code):
             return "\n".join(
-                f"- {md_text(name)}: {md_code(value) if name in code else md_text(value)}"
-                for name, value in items
+                f"- {md_text(name)}: {md_code(value) if name in code else md_text(value)}" for name, value in items
             )
         case Picture(path, alt):
             return f"![{md_text(alt)}]({path})"
@@ -127,17 +126,17 @@ def _html_block(block: Block) -> Markup:
             return _wrap("ul", (Markup("<li>{}</li>").format(item) for item in items))
         case Facts(items, code):
             entries = (
-                Markup(
-                    "<dt>{}</dt><dd><code>{}</code></dd>" if name in code else "<dt>{}</dt><dd>{}</dd>"
-                ).format(name, value)
+                Markup("<dt>{}</dt><dd><code>{}</code></dd>" if name in code else "<dt>{}</dt><dd>{}</dd>").format(
+                    name, value
+                )
                 for name, value in items
             )
             return _wrap("dl", entries)
         case Picture(path, alt, png):
             data = base64.b64encode(png).decode("ascii")
-            return Markup(
-                '<figure><a href="{}"><img src="data:image/png;base64,{}" alt="{}"></a></figure>'
-            ).format(path, data, alt)
+            return Markup('<figure><a href="{}"><img src="data:image/png;base64,{}" alt="{}"></a></figure>').format(
+                path, data, alt
+            )
         case Gallery(pictures):
             inner = Markup("").join(_html_block(picture) for picture in pictures)
             return Markup('<div class="gallery">{}</div>').format(inner)

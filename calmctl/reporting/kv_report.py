@@ -123,9 +123,7 @@ def kv_document(results: KVResults) -> Document:
 def _table1_blocks(results: KVResults) -> tuple[Block, ...]:
     warnings = [Paragraph(text, is_warning=True) for text in results.disagreements()]
     if results.run is not None and results.run.status in ("failed", "interrupted"):
-        warnings.insert(
-            0, Paragraph(f"This run is {results.run.status}: it may be incomplete.", is_warning=True)
-        )
+        warnings.insert(0, Paragraph(f"This run is {results.run.status}: it may be incomplete.", is_warning=True))
     return (
         *warnings,
         kv_tables.table1(results),

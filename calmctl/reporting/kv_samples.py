@@ -41,9 +41,7 @@ class Sample:
         for system in MODELS:
             answers = (_answer(self.rows[system.key].get(name), QUESTIONS[name][1]) for name in asked)
             body.append(table_row(Text(system.short), *answers))
-        body.append(
-            table_row(Text("reference"), *(_code(found.get("reference")) for found in asked.values()))
-        )
+        body.append(table_row(Text("reference"), *(_code(found.get("reference")) for found in asked.values())))
         return Table(f"Expression {self.record}", columns, tuple(body))
 
     def _asked(self, question: str) -> Mapping[str, Any]:
@@ -69,10 +67,7 @@ def kv_samples(folder: Path, num_right: int = 3, num_wrong: int = 2) -> list[Sam
     wrong = [record for record in asked if verdicts[record] is False]
     operands = {record: int(row.get("num_operands") or 0) for record, row in asked.items()}
     chosen = _spread(right, operands, num_right) + wrong[:num_wrong]
-    return [
-        Sample(record, {key: _questions(rows, record) for key, rows in predictions.items()})
-        for record in chosen
-    ]
+    return [Sample(record, {key: _questions(rows, record) for key, rows in predictions.items()}) for record in chosen]
 
 
 def is_right(row: Mapping[str, Any], metric: str) -> bool | None:

@@ -64,7 +64,7 @@ def operand_tables(results: KVResults) -> list[Table]:
         return []
     columns = (
         Column("model", is_text=True),
-        *(Column(f"{count} operands") for count in counts),
+        *(Column(str(count), group="number of operands") for count in counts),
         Column("all"),
     )
     tables = []
@@ -88,10 +88,8 @@ def _sizes(results: KVResults, counts: Iterable[int]) -> str:
             for found in results.evaluations.values()
             if count in found.by_num_operands
         }
-        parts.append(
-            f"{count}: {sizes.pop()}" if len(sizes) == 1 and None not in sizes else f"{count}: differs"
-        )
-    return f"Percent; keys all held out. Expressions by number of operands: {', '.join(parts)}."
+        parts.append(f"{count}: {sizes.pop()}" if len(sizes) == 1 and None not in sizes else f"{count}: differs")
+    return f"Percent; keys all held out; columns are numbers of operands. Expressions: {', '.join(parts)}."
 
 
 def strata_table(results: KVResults, system: System) -> Table:

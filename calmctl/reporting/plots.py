@@ -60,9 +60,7 @@ def table1_plot(results: KVResults) -> bytes:
                     bar_sideways(axes, place - shift, 0.36, expected, system, is_paper=True)
             axes.set_title(metric.label)
             names_on_axis(axes, [system.short for system in reversed(MODELS)])
-        panels[1, 1].annotate(
-            "no paper figure", (0.97, 0.05), xycoords="axes fraction", ha="right", color="#555555"
-        )
+        panels[1, 1].annotate("no paper figure", (0.97, 0.05), xycoords="axes fraction", ha="right", color="#555555")
         figure.supxlabel("exact match on held-out keys, percent", fontsize=11)
         handles = [Patch(color="#666666", label="measured")]
         handles.append(Patch(facecolor="#E4E4E4", edgecolor="#666666", hatch="////", label="paper"))
@@ -105,9 +103,7 @@ def operands_plot(results: KVResults) -> bytes:
         return to_png(figure)
 
 
-def _operand_line(
-    axes: Axes, slices: Mapping[int, Slice], metric: Metric, system: System, shift: float
-) -> None:
+def _operand_line(axes: Axes, slices: Mapping[int, Slice], metric: Metric, system: System, shift: float) -> None:
     counts, values, below, above = [], [], [], []
     for count, part in slices.items():
         value = part.accuracies.get(metric.key)

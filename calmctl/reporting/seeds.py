@@ -52,13 +52,10 @@ class SeedSummary:
     def table(self) -> Table:
         """Return mean ± standard deviation beside the paper's figures."""
         rows = tuple(
-            table_row(Text(system.label), *(self._number(system, metric) for metric in METRICS))
-            for system in SYSTEMS
+            table_row(Text(system.label), *(self._number(system, metric) for metric in METRICS)) for system in SYSTEMS
         )
         count = len(self.results)
-        title = (
-            f"Key-value arithmetic, preset {self.results[0].preset}: {count} seed{'s' if count > 1 else ''}"
-        )
+        title = f"Key-value arithmetic, preset {self.results[0].preset}: {count} seed{'s' if count > 1 else ''}"
         caption = (
             "Exact match in percent, keys all held out; mean ± sample standard deviation over seeds"
             f" {', '.join(map(str, self.seeds))}. Paper: {paper_table('table1').source};"
@@ -112,8 +109,7 @@ def aggregate_seeds(folders: Sequence[Path]) -> SeedSummary:
     for result in results:
         if result.seed in first:
             raise UserError(
-                f"{first[result.seed]} and {result.folder} are both of seed {result.seed};"
-                " name one folder a seed"
+                f"{first[result.seed]} and {result.folder} are both of seed {result.seed}; name one folder a seed"
             )
         first[result.seed] = result.folder
     return SeedSummary(results)

@@ -88,9 +88,7 @@ class Table:
     def __post_init__(self) -> None:
         for cells in self.rows:
             if len(cells) != len(self.columns):
-                raise ValueError(
-                    f"table {self.title!r}: {len(cells)} cells under {len(self.columns)} columns"
-                )
+                raise ValueError(f"table {self.title!r}: {len(cells)} cells under {len(self.columns)} columns")
 
     def groups(self) -> list[tuple[str, int]]:
         """Return the headings above the columns and how many columns each spans; none without groups."""

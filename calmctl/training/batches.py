@@ -34,9 +34,15 @@ class Batches:
     """
 
     def __init__(
-        self, examples: Examples, settings: TrainSettings, seed: int, pad_id: int, curriculum: Curriculum | None = None,
-        rank: int = 0, world_size: int = 1,
-    ) -> None:  # fmt: skip
+        self,
+        examples: Examples,
+        settings: TrainSettings,
+        seed: int,
+        pad_id: int,
+        curriculum: Curriculum | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self.examples, self.settings, self.seed, self.pad_id = examples, settings, seed, pad_id
         self.curriculum, self.rank, self.world_size = curriculum, rank, world_size
         self.start_step = 0

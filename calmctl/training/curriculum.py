@@ -23,13 +23,12 @@ class Curriculum:
         self.level, self.running = settings.start, 0.0
         if settings.field not in examples.meta:
             raise UserError(
-                f"curriculum.field={settings.field!r} is not in the examples' meta ({', '.join(examples.meta) or 'none'})"
+                f"curriculum.field={settings.field!r} is not in the examples' meta; there is "
+                f"{', '.join(examples.meta) or 'nothing'}"
             )
         self.values = examples.meta[settings.field]
         kinds = examples.meta.get("kind")
-        self.held_back = (
-            kinds == settings.held_back_kind if kinds is not None else np.zeros(len(examples), dtype=bool)
-        )
+        self.held_back = kinds == settings.held_back_kind if kinds is not None else np.zeros(len(examples), dtype=bool)
         missing = [level for level in self._levels() if not (self.values == level).any()]
         if missing:
             raise UserError(f"curriculum: there are no examples with {settings.field} = {missing}")

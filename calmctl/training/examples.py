@@ -54,7 +54,8 @@ def load_examples(path: Path, tokenizer: PreTrainedTokenizerBase, append_eos: bo
     is learned is exactly what is generated later.
 
     Args:
-        append_eos: end every completion or text with the tokenizer's end-of-text token.
+        append_eos: end every completion or text with the tokenizer's end-of-text token, except rows whose
+            `meta.open_ended` says that the text goes on.
 
     Raises:
         UserError: the file is missing, of another format, empty, or lacks the columns; or there is no eos token.
@@ -62,7 +63,9 @@ def load_examples(path: Path, tokenizer: PreTrainedTokenizerBase, append_eos: bo
     table = _read(path)
     if append_eos and tokenizer.eos_token_id is None:
         raise UserError(f"train.append_eos: the tokenizer {tokenizer.name_or_path!r} has no end-of-text token")
-    eos = [tokenizer.eos_token_id] if append_eos else []
+    meta = _meta(table)
+    closed = ~meta["open_ended"] if "open_ended" in meta else np.ones(table.num_rows, dtype=bool)
+    ends = [[tokenizer.eos_token_id] if append_eos and is_closed else [] for is_closed in closed]
     has_prompt = "prompt" in table.column_names
     sequences: list[list[int]] = []
     completion_starts: list[int] = []
@@ -70,13 +73,16 @@ def load_examples(path: Path, tokenizer: PreTrainedTokenizerBase, append_eos: bo
         completions = _tokenise(tokenizer, batch["completion" if has_prompt else "text"], not has_prompt)
         prompts = _tokenise(tokenizer, batch["prompt"], True) if has_prompt else [[]] * len(completions)
         completion_starts += map(len, prompts)
-        sequences += [prompt + completion + eos for prompt, completion in zip(prompts, completions, strict=True)]
+        here = ends[len(sequences) : len(sequences) + len(completions)]
+        sequences += [
+            prompt + completion + end for prompt, completion, end in zip(prompts, completions, here, strict=True)
+        ]
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
     return Examples(
         np.fromiter(chain.from_iterable(sequences), np.int32, lengths.sum()),
         np.concatenate([[0], np.cumsum(lengths)]),
         np.asarray(completion_starts, np.int32),
-        _meta(table),
+        meta,
     )
 
 

@@ -21,7 +21,7 @@ from calmctl.errors import UserError
 from calmctl.files import sha256_of
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.checkpoint import load_base, locate
-from calmctl.modeling.composed import compose
+from calmctl.modeling.composed import ComposedModelForCausalLM, compose
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
 from calmctl.training.curriculum import Curriculum
@@ -111,9 +111,16 @@ def run_composition(config: ComposeConfig, out: Path, command: Sequence[str] = (
             arguments = {"attn_implementation": config.attention} if config.attention else {}
             bridge = config.bridge
             model = compose(
-                config.anchor, list(config.augs), config.connections, every=config.every, num_heads=bridge.num_heads,
-                norm=bridge.norm, rotary=bridge.rotary, zero_init=bridge.zero_init, **arguments,
-            )  # fmt: skip
+                config.anchor,
+                list(config.augs),
+                config.connections,
+                every=config.every,
+                num_heads=bridge.num_heads,
+                norm=bridge.norm,
+                rotary=bridge.rotary,
+                zero_init=bridge.zero_init,
+                **arguments,
+            )
             _train(model, tokenizer, config.dataset, config.train, config.seed, run, merge_bases=merge_bases)
         return run
 
@@ -126,7 +133,7 @@ def model_config(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -
     """
     arguments = {name: value for name, value in settings.items() if name not in ("model_type", "attn_implementation")}
     special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    model_type = settings.get("model_type")
+    model_type = str(settings.get("model_type"))
     try:
         return AutoConfig.for_model(model_type, vocab_size=len(tokenizer), **special, **arguments)
     except (ValueError, TypeError) as error:
@@ -163,9 +170,14 @@ def source_sha256(source: str) -> str:
 
 
 def _train(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: str, settings: TrainSettings, seed: int, run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: str,
+    settings: TrainSettings,
+    seed: int,
+    run: Run,
     merge_bases: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if settings.steps:
         run.report_progress("tokenising", 0, settings.steps)
@@ -174,8 +186,10 @@ def _train(
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         batches = Batches(examples, settings, seed, pad_id, curriculum)
         _fit(model, settings, batches, seed, run)
-    arguments = {"merge_bases": True} if merge_bases else {}
-    model.save_pretrained(run.path / "model", **arguments)
+    if isinstance(model, ComposedModelForCausalLM):
+        model.save_pretrained(run.path / "model", merge_bases=merge_bases)
+    else:
+        model.save_pretrained(run.path / "model")
     tokenizer.save_pretrained(run.path / "model")
     run.finish(
         trainable_parameters=trainable, total_parameters=sum(parameter.numel() for parameter in model.parameters())

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
+from transformers import PreTrainedModel
 
 from calmctl.training.settings import TrainSettings
 
@@ -16,7 +17,9 @@ class MuonWithAdamW(Optimizer):
     Embeddings, LM heads, norms and biases are AdamW's: Muon's orthogonal updates suit matrices that map hidden states.
     """
 
-    def __init__(self, matrices: Iterable[nn.Parameter], others: Iterable[nn.Parameter], settings: TrainSettings) -> None:
+    def __init__(
+        self, matrices: Iterable[nn.Parameter], others: Iterable[nn.Parameter], settings: TrainSettings
+    ) -> None:
         matrices, others = list(matrices), list(others)
         self.parts: list[Optimizer] = []
         if matrices:
@@ -57,9 +60,12 @@ def build_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
     if settings.optimizer == "adamw":
         return AdamW(trainable.values(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
     vocabulary = {
-        id(parameter) for module in model.modules() if isinstance(module, nn.Embedding) for parameter in module.parameters()
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters()
     }
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     vocabulary |= {id(parameter) for parameter in head.parameters()} if head is not None else set()
     is_matrix = {name: p.ndim == 2 and id(p) not in vocabulary for name, p in trainable.items()}
     return MuonWithAdamW(

@@ -36,7 +36,7 @@ def plan_training(config: TrainConfig) -> dict[str, Any]:
 
 
 def plan_composition(config: ComposeConfig) -> dict[str, Any]:
-    """Return the plan of `calmctl compose`: models, connections, the size of every bridge beside the paper's formula."""
+    """Return the plan of `calmctl compose`; each bridge's size stands beside the paper's formula."""
     anchor = base_config(config.anchor)
     augs = [base_config(aug) for aug in config.augs]
     per_aug = config.connections if len(augs) > 1 else [config.connections]

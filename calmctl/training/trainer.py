@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +42,14 @@ class RunTrainer(Trainer):
     """
 
     def __init__(
-        self, model: PreTrainedModel, settings: TrainSettings, batches: Batches, folder: Path, seed: int,
+        self,
+        model: PreTrainedModel,
+        settings: TrainSettings,
+        batches: Batches,
+        folder: Path,
+        seed: int,
         on_log: Callable[[Row], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.settings, self.batches, self.on_log = settings, batches, on_log
         super().__init__(model=model, args=_arguments(settings, folder, seed), train_dataset=batches.examples)
         self.remove_callback(PrinterCallback)
@@ -60,7 +65,7 @@ class RunTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build the optimizer over trainable parameters only."""
         if self.optimizer is None:
-            self.optimizer = build_optimizer(model or self.model, self.settings)
+            self.optimizer = build_optimizer(cast(nn.Module, model if model is not None else self.model), self.settings)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -68,22 +73,32 @@ class RunTrainer(Trainer):
         settings = self.settings
         specific: dict[str, Any] = {}
         if settings.schedule == "warmup_hold_decay":
-            decay = min(round((1 - settings.hold_share) * num_training_steps), num_training_steps - settings.warmup_steps)
+            decay = min(
+                round((1 - settings.hold_share) * num_training_steps), num_training_steps - settings.warmup_steps
+            )
             specific = {
-                "num_decay_steps": max(decay, 0), "min_lr_ratio": settings.final_lr_share, "decay_type": "linear",
-            }  # fmt: skip
+                "num_decay_steps": max(decay, 0),
+                "min_lr_ratio": settings.final_lr_share,
+                "decay_type": "linear",
+            }
         if self.lr_scheduler is None:
             self.lr_scheduler = get_scheduler(
-                SCHEDULER_NAMES[settings.schedule], optimizer or self.optimizer, settings.warmup_steps,
-                num_training_steps, scheduler_specific_kwargs=specific,
-            )  # fmt: skip
+                SCHEDULER_NAMES[settings.schedule],
+                cast(Any, optimizer if optimizer is not None else self.optimizer),
+                settings.warmup_steps,
+                num_training_steps,
+                scheduler_specific_kwargs=specific,
+            )
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """Return the loss on completions; only their positions reach the LM head."""
         labels = inputs.pop("labels")
         with labelled_rows_only(self.accelerator.unwrap_model(model), labels) as targets:
@@ -104,7 +119,7 @@ class RunTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.batches.curriculum is not None:
             write_json(folder / CURRICULUM_FILE, self.batches.curriculum.state())
         write_text(folder / COMPLETE_MARK, "")
