@@ -118,6 +118,9 @@ def test_headline_compares_with_paper_and_says_whether_num_math_is_kept(folder: 
     table["calm"]["num_math"] = 80.0
     write(folder / "table1.json", table)
     assert "NUM-MATH is not kept: 80.0" in headline(load_kv_results(folder))[1]
+    table["m_B"]["num_math"] = 0.0
+    write(folder / "table1.json", table)
+    assert "no NUM-MATH that could be kept" in headline(load_kv_results(folder))[1]
 
 
 def test_report_says_how_it_was_made(written: Path) -> None:

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from calmctl import __version__
-from calmctl.cli import compose, data, doctor, evaluate, generate, ls, reproduce, show, train
+from calmctl.cli import compose, data, doctor, evaluate, generate, ls, report, reproduce, show, train
 from calmctl.errors import UserError
 
 # Recent versions of typer bundle click, older ones depend on it; this is click's base error in both.
@@ -27,6 +27,7 @@ COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
     "eval": evaluate.evaluate,
     "generate": generate.generate,
     "reproduce": reproduce.app,
+    "report": report.report,
     "show": show.show,
     "ls": ls.app,
     "doctor": doctor.doctor,

@@ -93,6 +93,8 @@ def headline(results: KVResults) -> tuple[str, ...]:
 def _num_math_sentence(composed: float | None, alone: float | None) -> str:
     if composed is None or alone is None:
         return f"Whether m_B's NUM-MATH is kept is not known: {NOT_RUN}."
+    if alone <= KEPT_WITHIN_POINTS:
+        return f"m_B has no NUM-MATH that could be kept: {alone:.1f} alone, {composed:.1f} composed."
     change = round(composed, 1) - round(alone, 1)
     paper = [TABLE_1[system.key][NUM_MATH.key] for system in (CALM, ANCHOR)]
     verdict = "kept" if change >= -KEPT_WITHIN_POINTS else "not kept"

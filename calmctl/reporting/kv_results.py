@@ -60,7 +60,7 @@ STRATA = {"held_in": "all held in", "mixed": "mixed", "held_out": "all held out"
 TRAINING_RUNS = {
     "anchor": ("m_B (anchor)", "m_B"),
     "aug": ("m_A (aug)", "m_A"),
-    "aug_random": ("random m_A", "random_aug"),
+    "aug_random": ("random m_A (untrained)", "random_aug"),
     "calm": ("CALM (D_C mix)", "calm"),
     "calm_dc_subs": ("CALM, D_C subs", "dc_subs"),
     "calm_dc_math": ("CALM, D_C math", "dc_math"),

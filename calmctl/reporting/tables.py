@@ -69,7 +69,7 @@ Cell = Number | Text
 
 @dataclass(frozen=True)
 class Column:
-    """A column; neighbours of one `group` stand under a common heading (terminal and HTML)."""
+    """A column; neighbours of one `group` stand under a common heading in HTML."""
 
     label: str
     group: str = ""
@@ -124,8 +124,7 @@ def to_rich(table: Table) -> RichTable:
         caption_justify="left",
     )
     for column in table.columns:
-        label = f"{column.group}\n{column.label}" if column.group else column.label
-        rich.add_column(RichText(label), justify="left" if column.is_text else "right", overflow="fold")
+        rich.add_column(RichText(column.label), justify="left" if column.is_text else "right", overflow="fold")
     for cells in table.rows:
         rich.add_row(*(_rich_cell(cell) for cell in cells))
     return rich
@@ -220,5 +219,5 @@ def _html_cell(cell: Cell, css: str) -> Markup:
     if cell.href:
         main = Markup('<a href="{}">{}</a>').format(cell.href, main)
     parts = [Markup("<span>{}</span>").format(part) for part in cell.asides()]
-    small = Markup("<small>{}</small>").format(Markup(", ").join(parts)) if parts else Markup("")
+    small = Markup("<small>{}</small>").format(Markup(" ").join(parts)) if parts else Markup("")
     return Markup('<td class="{}">{}{}</td>').format(css, main, small)

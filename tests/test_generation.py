@@ -1,0 +1,92 @@
+"""Generation: completions in the order asked, whatever the batch, cut where they should be."""
+
+import pytest
+import torch
+
+from calmctl.errors import UserError
+from calmctl.inference.generation import Decoding, Prompt, Throughput, complete
+from data_builders.word_tokenizer import build_word_tokenizer
+from tests.models import composed, llama
+
+WORDS = ["substitute:", "solve:"]
+TEXTS = ["solve: 1 + 2 =", "solve: 12 + 33 - 4 =", "substitute: ab + cd =", "solve: 7 =", "9"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_word_tokenizer([f"k{chr(97 + i)}" for i in range(20)] + ["ab", "cd"], WORDS)
+
+
+@pytest.fixture(scope="module", params=["plain", "composed"])
+def model(request):
+    return llama(seed=4) if request.param == "plain" else composed(norm=True, rotary=True)
+
+
+def prompts(count: int = 6, **settings) -> list[Prompt]:
+    return [Prompt(text, count, **settings) for text in TEXTS]
+
+
+def test_completions_do_not_depend_on_batch_size_or_order(model, tokenizer):
+    alone = complete(model, tokenizer, prompts(), Decoding(batch_size=1))
+    for batch_size in (2, 3, 64):
+        assert complete(model, tokenizer, prompts(), Decoding(batch_size=batch_size)) == alone
+    assert complete(model, tokenizer, prompts()[::-1], Decoding(batch_size=2)) == alone[::-1]
+    assert any(text.strip() for text in alone)
+
+
+def test_greedy_completion_is_the_argmax_of_full_forward_passes(model, tokenizer):
+    ids = tokenizer("solve: 12 + 33 - 4 =", return_tensors="pt")["input_ids"]
+    for _ in range(6):
+        with torch.no_grad():
+            ids = torch.cat([ids, model(ids, use_cache=False).logits[:, -1:].argmax(-1)], dim=1)
+    expected = tokenizer.decode(ids[0]).split("=", 1)[1]
+    found = complete(model, tokenizer, [prompts()[1]], Decoding())[0]
+    if tokenizer.eos_token in expected:
+        expected = expected.split(tokenizer.eos_token)[0]
+    assert found.split() == tokenizer.decode(ids[0], skip_special_tokens=True).split("=", 1)[1].split() or (
+        expected.split() == found.split()
+    )
+
+
+def test_prompts_may_ask_for_different_lengths(model, tokenizer):
+    mixed = [Prompt(text, 2 + i) for i, text in enumerate(TEXTS)]
+    expected = [complete(model, tokenizer, [prompt], Decoding())[0] for prompt in mixed]
+    assert complete(model, tokenizer, mixed, Decoding(batch_size=3)) == expected
+
+
+def test_a_completion_ends_before_a_stop_string(model, tokenizer):
+    whole = complete(model, tokenizer, prompts(), Decoding())
+    row = next(i for i, text in enumerate(whole) if len(text) > 3)
+    stop = whole[row][2:4]
+    cut = complete(model, tokenizer, prompts(stop=(stop, "never")), Decoding())
+    assert cut[row] == whole[row][: whole[row].find(stop)]
+    assert all(stop not in text for text in cut)
+
+
+def test_sampling_is_reproducible_from_its_seed(model, tokenizer):
+    hot = Decoding(temperature=3.0, seed=1)
+    first, second = (complete(model, tokenizer, prompts(), hot) for _ in range(2))
+    assert first == second != complete(model, tokenizer, prompts(), Decoding(temperature=3.0, seed=2))
+
+
+def test_throughput_counts_every_prompt(model, tokenizer):
+    seen: list[int] = []
+    throughput = Throughput(on_batch=lambda so_far: seen.append(so_far.done))
+    complete(model, tokenizer, prompts(), Decoding(batch_size=2), throughput)
+    assert seen[-1] == len(TEXTS) and seen == sorted(seen)
+    assert 0 < throughput.tokens <= 6 * len(TEXTS)
+
+
+def test_no_prompts_give_no_completions(model, tokenizer):
+    assert complete(model, tokenizer, [], Decoding()) == []
+
+
+def test_a_prompt_beyond_the_context_is_one_clear_error(tokenizer):
+    with pytest.raises(UserError, match="exceed the model's context of 64"):
+        complete(llama(), tokenizer, [Prompt("solve: 1 =", 100)], Decoding())
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"num_beams": 0}, {"temperature": -1.0}])
+def test_decoding_out_of_range_is_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Decoding(**settings)
