@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.errors import UserError
-from calmctl.run_info import CONFIG_FILE, LOCK_FILE, RUN_FILE, Kind, RunInfo, read_run
+from calmctl.run_info import CONFIG_FILE, LOCK_FILE, PROGRESS_FILE, RUN_FILE, Kind, RunInfo, read_run
 from calmctl.schema import to_dict
 
 _SHOWN_DIFFERENCES = 3
@@ -27,6 +27,8 @@ def existing_run(path: Path, kind: Kind, config: object, inputs: Mapping[str, st
         _refuse_foreign_folder(path)
         return None
     existing = read_run(path)
+    if _made_nothing(existing):
+        return None
     _refuse_other_run(existing, kind, config, inputs)
     return existing
 
@@ -34,6 +36,12 @@ def existing_run(path: Path, kind: Kind, config: object, inputs: Mapping[str, st
 def config_sha256(config: object) -> str:
     """Return the checksum that identifies a configuration, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()
+
+
+def _made_nothing(run: RunInfo) -> bool:
+    """Tell whether a run failed before it made anything, on a wrong path say: its folder is as good as new."""
+    ours = {LOCK_FILE, CONFIG_FILE, RUN_FILE, PROGRESS_FILE}
+    return run.status == "failed" and all(entry.name in ours for entry in run.path.iterdir())
 
 
 def _refuse_foreign_folder(path: Path) -> None:

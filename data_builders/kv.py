@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from data_builders.errors import DataError
 from data_builders.kv_config import STRATA, KVDataConfig
@@ -154,17 +155,13 @@ class _Build:
             tests.without_numbers,
         )
 
-        def draw_context(rows: int, count: int) -> Expressions:
-            draw = partial(draw_keys, rng, every_key, config.operators, count)
-            return sample_accepted(rows, draw, tests.without_keys, "anchor_train.parquet contexts")
-
         return TrainingSet(
             "anchor_train.parquet",
             expressions,
             ["num_math", "num_math_context"],
             [1.0 - config.context_fraction, config.context_fraction],
             over_numbers=True,
-            draw_context=draw_context,
+            draw_context=self._contexts("anchor_train.parquet", every_key, tests),
         )
 
     def _composition(self, name: str, tests: EvalSet) -> TrainingSet:
@@ -178,14 +175,26 @@ class _Build:
         )
         over_keys = 1.0 - config.mix_num_math
         kinds, shares = {
-            "dc_subs.parquet": (["kv_subs", "num_math"], [over_keys, config.mix_num_math]),
+            "dc_subs.parquet": (
+                ["kv_subs", "num_math_context", "num_math"],
+                [over_keys - config.subs_context, config.subs_context, config.mix_num_math],
+            ),
             "dc_math.parquet": (["direct", "num_math"], [over_keys, config.mix_num_math]),
             "dc_mix.parquet": (
                 ["stepwise", "direct", "num_math"],
                 [config.mix_stepwise, config.mix_direct, config.mix_num_math],
             ),
         }[name]
-        return TrainingSet(name, expressions, kinds, shares)
+        return TrainingSet(name, expressions, kinds, shares, draw_context=self._contexts(name, held_in, tests))
+
+    def _contexts(self, name: str, keys: NDArray[np.int64], tests: EvalSet) -> Callable[[int, int], Expressions]:
+        """Return what draws key expressions, by number of rows and operand count, to stand before unrelated numbers."""
+
+        def draw_context(rows: int, count: int) -> Expressions:
+            draw = partial(draw_keys, self.rngs[name], keys, self.config.operators, count)
+            return sample_accepted(rows, draw, tests.without_keys, f"{name} contexts")
+
+        return draw_context
 
     def _sample(
         self, name: str, rows_of: dict[int, int], draw: Callable[[int, int], Expressions], accept: Accept

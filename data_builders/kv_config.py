@@ -46,6 +46,10 @@ class KVDataConfig:
     mix_stepwise: float = 0.75
     mix_direct: float = 0.1
     mix_num_math: float = 0.15
+    """Also the share of NUM-MATH in the other two composition sets."""
+    subs_context: float = 0.3
+    """Share of dc_subs that is NUM-MATH after an unrelated key expression, as in the anchor's own data. It keeps the
+    anchor's arithmetic after a substitution alive without ever showing the value of a key expression."""
     aug_operand_weights: tuple[float, ...] | None = None
     """How rows are spread over the operand counts min..max, one weight each; null: evenly."""
     anchor_operand_weights: tuple[float, ...] | None = None
@@ -146,6 +150,11 @@ class KVDataConfig:
     def _check_shares(self) -> None:
         if not 0.0 <= self.context_fraction <= 1.0:
             raise DataError(f"context_fraction: {self.context_fraction} must lie between 0 and 1")
+        if not 0.0 <= self.subs_context <= 1.0 - self.mix_num_math:
+            raise DataError(
+                f"subs_context: {self.subs_context} must lie between 0 and {1.0 - self.mix_num_math:g}"
+                " (1 - mix_num_math); lower one of the two"
+            )
         shares = (self.mix_stepwise, self.mix_direct, self.mix_num_math)
         if min(shares) < 0.0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
             raise DataError(

@@ -105,7 +105,8 @@ def test_what_a_start_killed_at_once_leaves_behind_is_no_obstacle(tmp_path: Path
 
 def test_exceptions_mark_the_run_and_it_resumes_under_its_first_date(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    with pytest.raises(ZeroDivisionError), start(path):
+    with pytest.raises(ZeroDivisionError), start(path) as run:
+        run.append_jsonl({"step": 1})
         raise ZeroDivisionError("by zero")
     failed = read_run(path)
     assert (failed.status, failed.facts["error"]) == ("failed", "ZeroDivisionError: by zero")
@@ -119,6 +120,18 @@ def test_exceptions_mark_the_run_and_it_resumes_under_its_first_date(tmp_path: P
     assert "error" not in complete.facts
     assert complete.facts["resumes"] == 2
     assert complete.facts["started"] == failed.facts["started"]
+
+
+def test_a_run_that_failed_before_it_made_anything_does_not_block_a_corrected_one(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(ZeroDivisionError), start(path):
+        raise ZeroDivisionError
+    with start(path, config={"corrected": True}) as run:
+        assert not run.is_resumed
+        run.append_jsonl({"step": 1})
+        run.fail("later")
+    with pytest.raises(UserError, match="another configuration"):
+        start(path)
 
 
 def test_leaving_without_finishing_is_not_success(tmp_path: Path) -> None:

@@ -23,8 +23,7 @@ def generate(
 ) -> None:
     """Complete prompts with a model and print what it writes."""
     from calmctl.inference.generation import Decoding, Prompt, complete
-    from calmctl.modeling.checkpoint import load_base
-    from calmctl.training.jobs import load_tokenizer
+    from calmctl.modeling.sources import load_base, load_tokenizer
 
     tokenizer, loaded = load_tokenizer(model), load_base(model).eval()
     decoding = Decoding(num_beams=num_beams, temperature=temperature, top_p=top_p, seed=seed)

@@ -28,8 +28,8 @@ def kv(
 ) -> None:
     """Reproduce table 1: key-value arithmetic with m_A, m_B, their composition and the controls."""
     from calmctl.cli.progress import watching
-    from calmctl.config import load_config, to_dict
-    from calmctl.experiments.kv import KVExperiment, ReproduceKVConfig, reproduce_kv
+    from calmctl.config import load_config
+    from calmctl.experiments.kv import KVExperiment, ReproduceKVConfig, plan, reproduce_kv
     from calmctl.files import read_json
 
     settings = options.with_options(overrides, preset=preset, seed=seed)
@@ -40,7 +40,7 @@ def kv(
             {"stage": stage.name, "needs": list(stage.needs), "command": f"calmctl {' '.join(stage.command)}"}
             for stage in experiment.stages
         ]
-        output.print_plan({"command": "reproduce kv", "out": str(out), "stages": stages, **to_dict(config)}, json)
+        output.print_plan({"command": "reproduce kv", "out": str(out), "stages": stages, **plan(config)}, json)
         return
     with watching(experiment.running):
         reproduce_kv(config, out, experiment, sys.argv)

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from calmctl.environment import package_versions
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
 from calmctl.inference.generation import Decoding, Prompt, Throughput, complete
-from calmctl.modeling.checkpoint import fingerprint, load_base, locate
+from calmctl.modeling.checkpoint import fingerprint
+from calmctl.modeling.sources import load_base, load_tokenizer, source_sha256
 from calmctl.runs import Run
-from calmctl.training.jobs import source_sha256
 from evals import TASKS, Completion
 from evals.task import by_id
 
@@ -71,8 +70,7 @@ def _evaluate(config: EvalConfig, run: Run) -> None:
     task = TASKS[config.task]
     records = task.load(Path(config.dataset), config.limit or None)
     requests = task.requests(records)
-    name, revision = locate(config.model)
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    tokenizer = load_tokenizer(config.model)
     model = load_base(config.model).eval()
     if torch.cuda.is_available():
         model.to("cuda")

@@ -14,11 +14,15 @@ from calmctl.environment import git_commit, hardware, usable_cores
 from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig
 from calmctl.experiments.stages import Stage, StageRunner
 from calmctl.files import read_json, write_text
+from calmctl.modeling.sources import load_tokenizer
 from calmctl.reporting.kv_report import write_kv_report
 from calmctl.reporting.paper import TABLE_1
 from calmctl.runs import Run
-from calmctl.training.jobs import ComposeConfig, TrainConfig
+from calmctl.training.jobs import ComposeConfig, TrainConfig, model_config
+from calmctl.training.plan import plan_bridges, plan_training
 from data_builders.kv import KVDataConfig
+from data_builders.kv_text import WORDS
+from data_builders.word_tokenizer import build_word_tokenizer
 
 PAPER_DATA = {"num_keys": 25_000, "num_values": 25_000, "min_operands": 3, "max_operands": 6, "operators": "+-x"}
 # Composition run -> (aug it reads, D_C file, key in table1.json).
@@ -144,6 +148,20 @@ class KVExperiment:
         folder = self.out / name
         options = ("--preset", name.replace("/", "_"), "--config-dir", str(self.out / "conf"), "--out", str(folder))
         return Stage(name, (*command, *options), folder, folder / result, to_dict(settings), needs)
+
+
+def plan(config: ReproduceKVConfig) -> dict[str, Any]:
+    """Return what the experiment trains: models, bridges, memory, steps. The tokenizer is that of the data to come."""
+    names = [f"key{number}" for number in range(config.data.num_keys)]
+    source = config.data.tokenizer
+    tokenizer = build_word_tokenizer(names, WORDS) if source is None else load_tokenizer(source)
+    anchor, aug = (
+        plan_training(replace(train, dataset=f"data/{role}_train.parquet"), tokenizer)
+        for role, train in (("anchor", config.anchor), ("aug", config.aug))
+    )
+    configs = [model_config(train.model, tokenizer) for train in (config.anchor, config.aug)]
+    composition = plan_bridges(replace(config.compose, dataset="data/dc_mix.parquet"), configs[0], configs[1:])
+    return {"data": to_dict(config.data), "anchor": anchor, "aug": aug, "composition": composition}
 
 
 def table(config: ReproduceKVConfig, out: Path, seconds: dict[str, float]) -> dict[str, Any]:

@@ -15,11 +15,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from calmctl.errors import UserError
 from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.sources import load_base
 
 if TYPE_CHECKING:
     from calmctl.modeling.composed import ComposedModelForCausalLM
@@ -54,42 +55,6 @@ def fingerprint(model: PreTrainedModel) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-
-
-def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrainedModel:
-    """Return a causal LM from a path or hub id (`id@revision`), or the model itself.
-
-    Raises:
-        UserError: nothing that can be loaded is there.
-    """
-    if isinstance(model, PreTrainedModel):
-        return model
-    name, revision = locate(str(model))
-    arguments.setdefault("dtype", "auto")
-    try:
-        return AutoModelForCausalLM.from_pretrained(name, revision=revision, **arguments)
-    except (OSError, SafetensorError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot load a causal language model from {str(model)!r}: {reason}") from error
-
-
-def locate(source: str) -> tuple[str, str]:
-    """Return the folder or hub id, and the revision, that a user's name for a model means.
-
-    A run directory means the model it made; `id@revision` a revision on the hub.
-
-    Raises:
-        UserError: a run that has not made its model yet.
-    """
-    path = Path(source)
-    if not path.exists():
-        name, _, revision = source.partition("@")
-        return name, revision or "main"
-    if (path / "model" / "config.json").is_file():
-        return str(path / "model"), "main"
-    if (path / "run.json").is_file():
-        raise UserError(f"{source}: this run has no model (yet); see `calmctl show {source}`")
-    return source, "main"
 
 
 def save_composed(model: "ComposedModelForCausalLM", directory: Path, merge_bases: bool = False) -> None:

@@ -309,7 +309,7 @@ def compose(
     Raises:
         UserError: connections out of range, or heads that do not divide the anchor's width.
     """
-    from calmctl.modeling.checkpoint import load_base
+    from calmctl.modeling.sources import load_base
 
     anchor_model = load_base(anchor, **load_arguments)
     augs = [aug] if isinstance(aug, PreTrainedModel | str | Path) else list(aug)

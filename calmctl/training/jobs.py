@@ -9,7 +9,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -20,8 +19,8 @@ from transformers.utils import logging as transformers_logging
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
 from calmctl.modeling.bridge import BridgeConfig
-from calmctl.modeling.checkpoint import load_base, locate
 from calmctl.modeling.composed import ComposedModelForCausalLM, compose
+from calmctl.modeling.sources import load_base, load_tokenizer, source_sha256
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
 from calmctl.training.curriculum import Curriculum
@@ -145,28 +144,6 @@ def new_model(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> P
     """Return a randomly initialised model of a configuration (see `model_config`)."""
     attention = {"attn_implementation": settings["attn_implementation"]} if "attn_implementation" in settings else {}
     return AutoModelForCausalLM.from_config(model_config(settings, tokenizer), **attention)
-
-
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a path, run directory or hub id (`id@revision`).
-
-    Raises:
-        UserError: there is none.
-    """
-    name, revision = locate(source)
-    try:
-        return AutoTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot load a tokenizer from {source!r}: {reason}") from error
-
-
-def source_sha256(source: str) -> str:
-    """Return what identifies a model given as a path, run or hub id: a hash of its weight files, or the id."""
-    name, _ = locate(source) if source else ("", "")
-    if not name or not Path(name).is_dir():
-        return source
-    return ",".join(sha256_of(file)[:16] for file in sorted(Path(name).glob("*.safetensors")))
 
 
 def _train(

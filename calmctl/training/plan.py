@@ -1,17 +1,18 @@
 """Plans: what a training would do, worked out from configurations without loading or allocating any weights."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
 
 from calmctl.config import to_dict
 from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.bridge import Bridge
-from calmctl.modeling.checkpoint import locate
 from calmctl.modeling.connections import resolve_connections
-from calmctl.training.jobs import ComposeConfig, TrainConfig, load_tokenizer, model_config
+from calmctl.modeling.sources import base_config, load_tokenizer
+from calmctl.training.jobs import ComposeConfig, TrainConfig, model_config
 from calmctl.training.settings import TrainSettings
 
 BYTES_PER_FLOAT = 4
@@ -19,12 +20,12 @@ BYTES_PER_FLOAT = 4
 OPTIMIZER_STATES = {"adamw": 2, "muon": 1}
 
 
-def plan_training(config: TrainConfig) -> dict[str, Any]:
-    """Return the plan of `calmctl train`."""
+def plan_training(config: TrainConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> dict[str, Any]:
+    """Return the plan of `calmctl train`; `tokenizer` stands in for one that does not exist yet."""
     if config.base:
         base = base_config(config.base)
     else:
-        base = model_config(config.model, load_tokenizer(config.tokenizer))
+        base = model_config(config.model, tokenizer or load_tokenizer(config.tokenizer))
     parameters = count_parameters(base)
     return {
         "model": {"source": config.base or "from scratch", **describe(base)},
@@ -36,9 +37,21 @@ def plan_training(config: TrainConfig) -> dict[str, Any]:
 
 
 def plan_composition(config: ComposeConfig) -> dict[str, Any]:
-    """Return the plan of `calmctl compose`; each bridge's size stands beside the paper's formula."""
+    """Return the plan of `calmctl compose`."""
+    for name in ("anchor", "augs"):
+        if not getattr(config, name):
+            raise UserError(f"{name} is not set; give --{name.removesuffix('s')} MODEL")
     anchor = base_config(config.anchor)
     augs = [base_config(aug) for aug in config.augs]
+    return {
+        "anchor": {"source": config.anchor, **describe(anchor)},
+        "augs": [{"source": source, **describe(aug)} for source, aug in zip(config.augs, augs, strict=True)],
+        **plan_bridges(config, anchor, augs),
+    }
+
+
+def plan_bridges(config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence[PreTrainedConfig]) -> dict[str, Any]:
+    """Return the connections of a composition, and the size of every bridge beside the paper's formula."""
     per_aug = config.connections if len(augs) > 1 else [config.connections]
     rows, trainable, formula = [], 0, 0
     for aug, pairs in zip(augs, per_aug or [None] * len(augs), strict=True):
@@ -58,8 +71,6 @@ def plan_composition(config: ComposeConfig) -> dict[str, Any]:
         formula += len(connections) * (d_aug * d_anchor + 3 * d_anchor**2)
     frozen = count_parameters(anchor) + sum(count_parameters(aug) for aug in augs)
     return {
-        "anchor": {"source": config.anchor, **describe(anchor)},
-        "augs": [{"source": source, **describe(aug)} for source, aug in zip(config.augs, augs, strict=True)],
         "bridges": rows,
         "trainable_parameters": trainable,
         "share_of_anchor": round(trainable / count_parameters(anchor), 4),
@@ -85,19 +96,6 @@ def count_parameters(config: PreTrainedConfig) -> int:
     """Return the number of parameters of a causal LM of this configuration."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
-
-
-def base_config(source: str) -> PreTrainedConfig:
-    """Load the configuration of a path, run or hub id.
-
-    Raises:
-        UserError: there is none.
-    """
-    name, revision = locate(source)
-    try:
-        return AutoConfig.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load a model configuration from {source!r}: {str(error).splitlines()[0]}") from error
 
 
 def _training_memory(total: int, trainable: int, settings: TrainSettings) -> int:

@@ -1,0 +1,88 @@
+"""Sources: what a user's name for a model means (a run, a folder, a hub id), and loading from there."""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from calmctl.errors import UserError
+from calmctl.files import sha256_of
+
+
+def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrainedModel:
+    """Return a causal LM from a path or hub id (`id@revision`), or the model itself.
+
+    Raises:
+        UserError: nothing that can be loaded is there.
+    """
+    if isinstance(model, PreTrainedModel):
+        return model
+    name, revision = locate(str(model))
+    arguments.setdefault("dtype", "auto")
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, revision=revision, **arguments)
+    except (OSError, SafetensorError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot load a causal language model from {str(model)!r}: {reason}") from error
+
+
+def locate(source: str) -> tuple[str, str]:
+    """Return the folder or hub id, and the revision, that a user's name for a model means.
+
+    A run directory means the model it made; `id@revision` a revision on the hub.
+
+    Raises:
+        UserError: a run that has not made its model yet.
+    """
+    path = Path(source)
+    if not path.exists():
+        name, _, revision = source.partition("@")
+        return name, revision or "main"
+    if (path / "model" / "config.json").is_file():
+        return str(path / "model"), "main"
+    if (path / "run.json").is_file():
+        raise UserError(f"{source}: this run has no model (yet); see `calmctl show {source}`")
+    return source, "main"
+
+
+def base_config(source: str) -> PreTrainedConfig:
+    """Load the configuration of a path, run or hub id.
+
+    Raises:
+        UserError: there is none.
+    """
+    name, revision = locate(source)
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load a model configuration from {source!r}: {str(error).splitlines()[0]}") from error
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a path, run directory or hub id (`id@revision`).
+
+    Raises:
+        UserError: there is none.
+    """
+    name, revision = locate(source)
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot load a tokenizer from {source!r}: {reason}") from error
+
+
+def source_sha256(source: str) -> str:
+    """Return what identifies a model given as a path, run or hub id: a hash of its weight files, or the id."""
+    name, _ = locate(source) if source else ("", "")
+    if not name or not Path(name).is_dir():
+        return source
+    return ",".join(sha256_of(file)[:16] for file in sorted(Path(name).glob("*.safetensors")))
