@@ -105,6 +105,11 @@ class Run:
         """Return a copy of what `run.json` holds."""
         return dict(self._facts)
 
+    @property
+    def seconds(self) -> float:
+        """Return the wall-clock time spent on the run so far, earlier attempts included."""
+        return self._seconds_before + time.monotonic() - self._began
+
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run, atomically."""
         files.write_text(self.path / name, text)
@@ -183,7 +188,7 @@ class Run:
         self._facts |= facts
         self._facts["status"] = status
         self._facts["finished"] = _now()
-        self._facts["seconds"] = round(self._seconds_before + time.monotonic() - self._began, 3)
+        self._facts["seconds"] = round(self.seconds, 3)
         self._facts["peak_memory_bytes"] = environment.peak_memory()
         if (gpu_memory := environment.peak_gpu_memory()) is not None:
             self._facts["peak_gpu_memory_bytes"] = gpu_memory

@@ -19,7 +19,6 @@ from data_builders.kv_expressions import (
     Expressions,
     draw_keys,
     draw_numbers,
-    sample_accepted,
     sample_distinct,
 )
 from data_builders.kv_keys import build_keys
@@ -33,6 +32,7 @@ from data_builders.word_tokenizer import build_word_tokenizer
 __all__ = ["KVDataConfig", "build"]
 
 BUILDER = "kv"
+MAX_REDRAWS = 100
 COMPOSITION_FILES = ("dc_subs.parquet", "dc_math.parquet", "dc_mix.parquet")
 TRAINING_FILES = ("aug_train.parquet", "anchor_train.parquet", *COMPOSITION_FILES)
 # Each part draws from a stream of its own, so that a change to one leaves the others' bytes alone.
@@ -187,12 +187,18 @@ class _Build:
         }[name]
         return TrainingSet(name, expressions, kinds, shares, draw_context=self._contexts(name, held_in, tests))
 
-    def _contexts(self, name: str, keys: NDArray[np.int64], tests: EvalSet) -> Callable[[int, int], Expressions]:
-        """Return what draws key expressions, by number of rows and operand count, to stand before unrelated numbers."""
+    def _contexts(self, name: str, keys: NDArray[np.int64], tests: EvalSet) -> Callable[[Expressions], Expressions]:
+        """Return what draws key expressions to stand before unrelated numbers, with the numbers' operators."""
+        draw = partial(draw_keys, self.rngs[name], keys, self.config.operators)
 
-        def draw_context(rows: int, count: int) -> Expressions:
-            draw = partial(draw_keys, self.rngs[name], keys, self.config.operators, count)
-            return sample_accepted(rows, draw, tests.without_keys, f"{name} contexts")
+        def draw_context(numbers: Expressions) -> Expressions:
+            context = Expressions(draw(numbers.num_operands, len(numbers)).operands, numbers.operators)
+            for _ in range(MAX_REDRAWS):
+                refused = ~tests.without_keys(context)
+                if not refused.any():
+                    return context
+                context.operands[refused] = draw(numbers.num_operands, int(refused.sum())).operands
+            raise DataError(f"{name}: no key expressions are left beside the test set; use more keys")
 
         return draw_context
 

@@ -67,8 +67,8 @@ class ResultStatistics:
 class TrainingSet:
     """One training file: its expressions by operand count, the kinds its rows take, and what was counted.
 
-    Expressions are over key indices, or over numbers where `over_numbers`; `draw_context` draws that
-    many key expressions of an operand count, for the kinds that show one.
+    Expressions are over key indices, or over numbers where `over_numbers`; `draw_context` draws a key
+    expression to stand before each, for the kinds that show one.
     """
 
     name: str
@@ -76,7 +76,7 @@ class TrainingSet:
     kinds: Sequence[str]
     shares: Sequence[float]
     over_numbers: bool = False
-    draw_context: Callable[[int, int], Expressions] | None = None
+    draw_context: Callable[[Expressions], Expressions] | None = None
     num_operands: Counter[int] = field(default_factory=Counter)
     num_kind: Counter[str] = field(default_factory=Counter)
     results: ResultStatistics = field(default_factory=ResultStatistics)
@@ -116,7 +116,7 @@ class TrainingSet:
             shown = expressions
             fields["keys"] = renderer.keys(expressions)
         if "context" in wanted and self.draw_context is not None:
-            shown = self.draw_context(len(expressions), expressions.num_operands)
+            shown = self.draw_context(expressions)
             fields["context"] = renderer.keys(shown)
         if "numbers" in wanted:
             fields["numbers"] = renderer.numbers(numbers)

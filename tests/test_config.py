@@ -13,6 +13,7 @@ from calmctl.errors import UserError
 # Group of presets -> the dataclass it fills. A new group needs a line here.
 SCHEMAS = {
     "data/kv": "data_builders.kv_config:KVDataConfig",
+    "train": "calmctl.training.jobs:TrainConfig",
     "train/kv": "calmctl.training.jobs:TrainConfig",
     "compose": "calmctl.training.jobs:ComposeConfig",
     "compose/kv": "calmctl.training.jobs:ComposeConfig",

@@ -301,7 +301,7 @@ def test_models_with_different_tokenizers_are_refused(folder, bases, tmp_path):
 
 
 @pytest.mark.parametrize("config, message", [
-    (TrainConfig(), "give either base"),
+    (TrainConfig(), "give --base"),
     (TrainConfig(model=MODEL), "dataset is not set"),
     (TrainConfig("x.jsonl", "nowhere", model=MODEL), "cannot load a tokenizer"),
     (TrainConfig("x.jsonl", base="nowhere"), "cannot load"),

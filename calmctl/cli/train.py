@@ -30,7 +30,7 @@ def _group() -> None:
 def anchor(
     out: options.Out,
     overrides: options.Overrides = None,
-    preset: options.Preset = "kv/anchor_tiny",
+    preset: options.Preset = "default",
     data: Data = None,
     tokenizer: Tokenizer = None,
     base: Base = None,
@@ -47,7 +47,7 @@ def anchor(
 def aug(
     out: options.Out,
     overrides: options.Overrides = None,
-    preset: options.Preset = "kv/aug_tiny",
+    preset: options.Preset = "default",
     data: Data = None,
     tokenizer: Tokenizer = None,
     base: Base = None,

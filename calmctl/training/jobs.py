@@ -48,6 +48,14 @@ class TrainConfig:
     seed: int = 0
     train: TrainSettings = field(default_factory=TrainSettings)
 
+    def check(self) -> None:
+        """Raise UserError unless the configuration says of one model how to get it."""
+        if bool(self.base) == bool(self.model):
+            raise UserError(
+                "give --base MODEL with a preset that has no model settings (train further), "
+                "or a preset with model settings and no --base (from scratch)"
+            )
+
 
 @dataclass(frozen=True)
 class ComposeConfig:
@@ -77,8 +85,7 @@ def run_training(config: TrainConfig, out: Path, command: Sequence[str] = ()) ->
     Raises:
         UserError: the configuration names no model, or data, tokenizer or base cannot be used.
     """
-    if bool(config.base) == bool(config.model):
-        raise UserError("give either base=... (train a model further) or a preset with model settings (from scratch)")
+    config.check()
     _require(config.dataset, "dataset", "--data FILE")
     inputs = {"data": _sha256(config.dataset), "base": source_sha256(config.base)}
     with Run.start(out, kind="train", config=config, command=command, seed=config.seed, inputs=inputs) as run:

@@ -22,6 +22,7 @@ OPTIMIZER_STATES = {"adamw": 2, "muon": 1}
 
 def plan_training(config: TrainConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> dict[str, Any]:
     """Return the plan of `calmctl train`; `tokenizer` stands in for one that does not exist yet."""
+    config.check()
     if config.base:
         base = base_config(config.base)
     else:
