@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from calmctl.auto_classes import register_when_used
 
 if TYPE_CHECKING:
-    from calmctl.modeling.composed import ComposedModelForCausalLM, compose
+    from calmctl.modeling.composed import ComposedModelForCausalLM
+    from calmctl.modeling.composition import compose
     from calmctl.modeling.configuration import ComposedConfig
 
 __version__ = "0.1.0"
@@ -21,7 +22,7 @@ __all__ = ["ComposedConfig", "ComposedModelForCausalLM", "__version__", "compose
 _LAZY = {
     "ComposedConfig": "calmctl.modeling.configuration",
     "ComposedModelForCausalLM": "calmctl.modeling.composed",
-    "compose": "calmctl.modeling.composed",
+    "compose": "calmctl.modeling.composition",
 }
 
 

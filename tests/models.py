@@ -3,7 +3,8 @@
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from calmctl.modeling.composed import ComposedModelForCausalLM, compose
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.composition import compose
 
 VOCABULARY = 50
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from calmctl.errors import UserError
-from calmctl.modeling.composed import ComposedModelForCausalLM, compose
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.composition import compose
 from tests.models import composed, llama
 
 IDS = torch.arange(2, 14).view(2, 6)

@@ -5,7 +5,7 @@ Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ from calmctl.modeling.alignment import bridge_mask, same_tokenizer_visible
 from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.configuration import ComposedConfig
-from calmctl.modeling.connections import Connection, resolve_connections
+from calmctl.modeling.connections import Connection
 from calmctl.modeling.loss import completion_loss, labelled_rows_only
 
 
@@ -283,58 +283,6 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         return load_composed(
             pretrained_model_name_or_path, anchor, augs, allow_different_base=allow_different_base, **kwargs
         )
-
-
-def compose(
-    anchor: PreTrainedModel | str | Path,
-    aug: PreTrainedModel | str | Path | Sequence[PreTrainedModel | str | Path],
-    connections: Sequence[Any] | None = None,
-    *,
-    every: int = 4,
-    num_heads: int | None = None,
-    norm: bool = False,
-    rotary: bool = False,
-    zero_init: bool = True,
-    **load_arguments: Any,
-) -> ComposedModelForCausalLM:
-    """Compose a frozen anchor with one or more frozen augs; nothing is trained yet.
-
-    Args:
-        anchor, aug: models, paths or hub ids (`id@revision` works); `aug` may be a list.
-        connections: [[aug_layer, anchor_layer], ...] (with several augs: one such list each); None = the paper's
-            rule, every `every`-th layer of the aug, evenly spaced over the anchor.
-        num_heads, norm, rotary, zero_init: see `BridgeConfig`.
-        load_arguments: passed to `from_pretrained` of bases given as paths or ids (dtype, device_map, ...).
-
-    Raises:
-        UserError: connections out of range, or heads that do not divide the anchor's width.
-    """
-    from calmctl.modeling.sources import load_base
-
-    anchor_model = load_base(anchor, **load_arguments)
-    augs = [aug] if isinstance(aug, PreTrainedModel | str | Path) else list(aug)
-    aug_models = [load_base(model, **load_arguments) for model in augs]
-    if connections is not None and len(augs) == 1 and (not connections or not isinstance(connections[0][0], Sequence)):
-        connections = [connections]
-    num_anchor_layers = layers.num_layers(anchor_model.config)
-    if connections is not None and len(connections) != len(augs):
-        raise UserError(f"connections: {len(connections)} lists for {len(augs)} augs; give one list of pairs per aug")
-    resolved = [
-        resolve_connections(
-            None if connections is None else connections[index],
-            layers.num_layers(model.config),
-            num_anchor_layers,
-            every,
-        )
-        for index, model in enumerate(aug_models)
-    ]
-    config = ComposedConfig(
-        anchor=anchor_model.config.to_dict(),
-        augs=[model.config.to_dict() for model in aug_models],
-        connections=[[(pair.aug_layer, pair.anchor_layer) for pair in pairs] for pairs in resolved],
-        bridge=asdict(BridgeConfig(num_heads, norm, rotary, zero_init)),
-    )
-    return ComposedModelForCausalLM(config, anchor_model, aug_models)
 
 
 AutoModelForCausalLM.register(ComposedConfig, ComposedModelForCausalLM)

@@ -3,8 +3,9 @@
 Both indices are 0-based and name decoder layers whose OUTPUT is used (paper section 3.1).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from calmctl.errors import UserError
 
@@ -39,28 +40,48 @@ def default_connections(num_aug_layers: int, num_anchor_layers: int, every: int 
 
 
 def resolve_connections(
-    pairs: Iterable[Sequence[int]] | None, num_aug_layers: int, num_anchor_layers: int, every: int = 4
-) -> tuple[Connection, ...]:
-    """Return validated connections from explicit [aug_layer, anchor_layer] pairs, or the default rule for None.
+    connections: Sequence[Any] | None, nums_aug_layers: Sequence[int], num_anchor_layers: int, every: int = 4
+) -> list[tuple[Connection, ...]]:
+    """Return the validated connections of every aug.
+
+    Args:
+        connections: explicit [aug_layer, anchor_layer] pairs, for several augs one list of pairs each; None = the
+            default rule for all.
+        nums_aug_layers: number of layers of each aug.
 
     Raises:
-        UserError: a pair is malformed or out of range, or an anchor layer is used twice by one aug.
+        UserError: a pair is malformed or out of range, an anchor layer is used twice by one aug, or the number of lists
+            is not that of the augs.
     """
-    if pairs is None:
-        return default_connections(num_aug_layers, num_anchor_layers, every)
+    if connections is None:
+        return [default_connections(count, num_anchor_layers, every) for count in nums_aug_layers]
+    if len(nums_aug_layers) == 1 and not (connections and _is_list_of_pairs(connections[0])):
+        connections = [connections]
+    if len(connections) != len(nums_aug_layers):
+        raise UserError(
+            f"connections: {len(connections)} lists for {len(nums_aug_layers)} augs; give one list of pairs per aug"
+        )
+    return [
+        _explicit(pairs, count, num_anchor_layers) for pairs, count in zip(connections, nums_aug_layers, strict=True)
+    ]
+
+
+def _is_list_of_pairs(value: Any) -> bool:
+    return isinstance(value, Sequence) and bool(value) and isinstance(value[0], Sequence)
+
+
+def _explicit(pairs: Sequence[Any], num_aug_layers: int, num_anchor_layers: int) -> tuple[Connection, ...]:
     connections = []
     for pair in pairs:
-        if len(pair) != 2:
-            raise UserError(f"connections: {list(pair)} is not an [aug_layer, anchor_layer] pair")
-        aug_layer, anchor_layer = (int(index) for index in pair)
-        _check_range("aug", aug_layer, num_aug_layers, pair)
-        _check_range("anchor", anchor_layer, num_anchor_layers, pair)
-        connections.append(Connection(aug_layer, anchor_layer))
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(index, int) for index in pair):
+            raise UserError(f"connections: {pair!r} is not an [aug_layer, anchor_layer] pair of whole numbers")
+        _check_range("aug", pair[0], num_aug_layers, pair)
+        _check_range("anchor", pair[1], num_anchor_layers, pair)
+        connections.append(Connection(*pair))
     if not connections:
         raise UserError("connections: the list is empty; give at least one [aug_layer, anchor_layer] pair")
-    targets = [connection.anchor_layer for connection in connections]
-    if len(set(targets)) != len(targets):
-        raise UserError(f"connections: an anchor layer is named twice in {[list(p) for p in pairs]}")
+    if len({connection.anchor_layer for connection in connections}) != len(connections):
+        raise UserError(f"connections: an anchor layer is named twice in {[list(pair) for pair in pairs]}")
     return tuple(sorted(connections, key=lambda connection: connection.anchor_layer))
 
 

@@ -19,7 +19,8 @@ from transformers.utils import logging as transformers_logging
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
 from calmctl.modeling.bridge import BridgeConfig
-from calmctl.modeling.composed import ComposedModelForCausalLM, compose
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.composition import compose
 from calmctl.modeling.sources import load_base, load_tokenizer, source_sha256
 from calmctl.runs import Run
 from calmctl.training.batches import Batches

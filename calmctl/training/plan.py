@@ -53,10 +53,11 @@ def plan_composition(config: ComposeConfig) -> dict[str, Any]:
 
 def plan_bridges(config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence[PreTrainedConfig]) -> dict[str, Any]:
     """Return the connections of a composition, and the size of every bridge beside the paper's formula."""
-    per_aug = config.connections if len(augs) > 1 else [config.connections]
+    resolved = resolve_connections(
+        config.connections, [layers.num_layers(aug) for aug in augs], layers.num_layers(anchor), config.every
+    )
     rows, trainable, formula = [], 0, 0
-    for aug, pairs in zip(augs, per_aug or [None] * len(augs), strict=True):
-        connections = resolve_connections(pairs, layers.num_layers(aug), layers.num_layers(anchor), config.every)
+    for aug, connections in zip(augs, resolved, strict=True):
         d_aug, d_anchor = layers.hidden_size(aug), layers.hidden_size(anchor)
         with torch.device("meta"):
             bridge = Bridge(config.bridge, d_aug, d_anchor, layers.num_heads(anchor))

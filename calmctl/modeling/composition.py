@@ -1,0 +1,57 @@
+"""Composing: two or more models in, one composed model out, nothing trained yet."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from calmctl.modeling import layers
+from calmctl.modeling.bridge import BridgeConfig
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.connections import resolve_connections
+from calmctl.modeling.sources import load_base
+
+
+def compose(
+    anchor: PreTrainedModel | str | Path,
+    aug: PreTrainedModel | str | Path | Sequence[PreTrainedModel | str | Path],
+    connections: Sequence[Any] | None = None,
+    *,
+    every: int = 4,
+    num_heads: int | None = None,
+    norm: bool = False,
+    rotary: bool = False,
+    zero_init: bool = True,
+    **load_arguments: Any,
+) -> ComposedModelForCausalLM:
+    """Compose a frozen anchor with one or more frozen augs; nothing is trained yet.
+
+    Args:
+        anchor, aug: models, paths or hub ids (`id@revision` works); `aug` may be a list.
+        connections: [[aug_layer, anchor_layer], ...] (with several augs: one such list each); None = the paper's
+            rule, every `every`-th layer of the aug, evenly spaced over the anchor.
+        num_heads, norm, rotary, zero_init: see `BridgeConfig`.
+        load_arguments: passed to `from_pretrained` of bases given as paths or ids (dtype, device_map, ...).
+
+    Raises:
+        UserError: connections out of range, or heads that do not divide the anchor's width.
+    """
+    anchor_model = load_base(anchor, **load_arguments)
+    augs = [aug] if isinstance(aug, PreTrainedModel | str | Path) else list(aug)
+    aug_models = [load_base(model, **load_arguments) for model in augs]
+    resolved = resolve_connections(
+        connections,
+        [layers.num_layers(model.config) for model in aug_models],
+        layers.num_layers(anchor_model.config),
+        every,
+    )
+    config = ComposedConfig(
+        anchor=anchor_model.config.to_dict(),
+        augs=[model.config.to_dict() for model in aug_models],
+        connections=[[(pair.aug_layer, pair.anchor_layer) for pair in pairs] for pairs in resolved],
+        bridge=asdict(BridgeConfig(num_heads, norm, rotary, zero_init)),
+    )
+    return ComposedModelForCausalLM(config, anchor_model, aug_models)

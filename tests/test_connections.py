@@ -1,0 +1,60 @@
+"""Connections: the paper's default rule, and explicit pairs checked against both models."""
+
+import pytest
+
+from calmctl.errors import UserError
+from calmctl.modeling.connections import Connection, default_connections, resolve_connections
+
+
+@pytest.mark.parametrize("num_aug_layers, num_anchor_layers, every, expected", [
+    (8, 16, 4, [(3, 7), (7, 15)]),
+    (12, 16, 4, [(3, 4), (7, 9), (11, 15)]),
+    (3, 3, 1, [(0, 0), (1, 1), (2, 2)]),
+    (2, 5, 4, [(1, 4)]),
+    (9, 4, 4, [(3, 1), (7, 3)]),
+])  # fmt: skip
+def test_the_default_rule_taps_every_nth_layer_and_spreads_over_the_anchor(
+    num_aug_layers, num_anchor_layers, every, expected
+):
+    found = default_connections(num_aug_layers, num_anchor_layers, every)
+    assert [(pair.aug_layer, pair.anchor_layer) for pair in found] == expected
+
+
+@pytest.mark.parametrize("num_aug_layers", range(1, 20))
+@pytest.mark.parametrize("every", [1, 2, 4])
+def test_default_connections_are_in_range_ordered_and_distinct(num_aug_layers, every):
+    found = default_connections(num_aug_layers, 20, every)
+    assert len(found) == max(1, num_aug_layers // every)
+    for indices, count in (([p.aug_layer for p in found], num_aug_layers), ([p.anchor_layer for p in found], 20)):
+        assert indices == sorted(set(indices)) and 0 <= indices[0] and indices[-1] < count
+    assert found[-1].anchor_layer == 19
+
+
+def test_explicit_pairs_are_for_one_aug_or_one_list_each():
+    assert resolve_connections([[1, 0], [0, 2]], [2], 3) == [(Connection(1, 0), Connection(0, 2))]
+    assert resolve_connections([[[1, 0]]], [2], 3) == [(Connection(1, 0),)]
+    assert resolve_connections([[[1, 0]], [[3, 2]]], [2, 4], 3) == [(Connection(1, 0),), (Connection(3, 2),)]
+    assert resolve_connections(None, [4, 8], 8) == [default_connections(4, 8), default_connections(8, 8)]
+
+
+@pytest.mark.parametrize("pairs, message", [
+    ([], "list is empty"),
+    ([[0, 3]], "anchor layer 3 .* layers 0 to 2"),
+    ([[2, 0]], "aug layer 2 .* layers 0 to 1"),
+    ([[-1, 0]], "aug layer -1"),
+    ([[0]], "not an .* pair"),
+    ([[0, 1.5]], "whole numbers"),
+    ([0, 1], "not an .* pair"),
+    ([[0, 1], [1, 1]], "named twice"),
+    ([[[0, 1]], [[0, 1]]], "2 lists for 1 augs"),
+])  # fmt: skip
+def test_bad_pairs_are_one_clear_error(pairs, message):
+    with pytest.raises(UserError, match=message):
+        resolve_connections(pairs, [2], 3)
+
+
+def test_bad_rules_are_one_clear_error():
+    with pytest.raises(UserError, match="every=0"):
+        default_connections(4, 4, 0)
+    with pytest.raises(UserError, match="8 connections, but the anchor has 4 layers"):
+        default_connections(8, 4, 1)
