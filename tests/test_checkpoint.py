@@ -110,6 +110,47 @@ def test_a_bad_weight_file_is_one_clear_error(saved, damage, message):
         ComposedModelForCausalLM.from_pretrained(folder / "composed")
 
 
+def test_what_is_saved_again_can_be_loaded_again(saved):
+    """A base that was replaced or converted on purpose is the recorded one from then on."""
+    model, folder = saved
+    half = ComposedModelForCausalLM.from_pretrained(folder / "composed", dtype="bfloat16")
+    half.save_pretrained(folder / "half", merge_bases=True)
+    assert ComposedModelForCausalLM.from_pretrained(folder / "half").anchor.dtype == torch.bfloat16
+    llama(seed=8).save_pretrained(folder / "other")
+    other = ComposedModelForCausalLM.from_pretrained(
+        folder / "composed", anchor=str(folder / "other"), allow_different_base=True
+    )
+    other.save_pretrained(folder / "again")
+    assert torch.equal(logits(ComposedModelForCausalLM.from_pretrained(folder / "again")), logits(other))
+
+
+def test_a_bases_habits_are_not_its_identity(saved):
+    _, folder = saved
+    file = folder / "anchor" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"use_cache": False, "key_of_a_later_version": 1}))
+    ComposedModelForCausalLM.from_pretrained(folder / "composed")
+    file.write_text(json.dumps(config | {"rms_norm_eps": 0.1}))
+    with pytest.raises(UserError, match="differs in rms_norm_eps"):
+        ComposedModelForCausalLM.from_pretrained(folder / "composed")
+
+
+def test_the_generation_config_is_saved_loaded_and_the_models_own(saved):
+    model, folder = saved
+    model.generation_config.max_new_tokens = 3
+    assert model.anchor.generation_config.max_new_tokens is None
+    model.save_pretrained(folder / "composed")
+    assert ComposedModelForCausalLM.from_pretrained(folder / "composed").generation_config.max_new_tokens == 3
+
+
+def test_arguments_that_would_be_dropped_are_refused(saved):
+    model, folder = saved
+    with pytest.raises(TypeError, match="push_to_hub"):
+        model.save_pretrained(folder / "x", push_to_hub=True)
+    model.save_pretrained(folder / "x", is_main_process=False)
+    assert not (folder / "x").exists()
+
+
 def test_loading_in_another_type_checks_the_bases_first(saved):
     _, folder = saved
     loaded = ComposedModelForCausalLM.from_pretrained(folder / "composed", dtype="bfloat16")

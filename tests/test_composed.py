@@ -1,14 +1,18 @@
 """What must hold of a composed model: identity, causality, padding, caches, frozen bases, no wasted work."""
 
+import copy
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import Tensor
 
 from calmctl.errors import UserError
+from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.checkpoint import weights_sha256
+from calmctl.modeling.composed import _current
 from calmctl.modeling.layers import decoder_layers
 from tests.models import VOCABULARY, composed, gpt2, llama
 
@@ -79,6 +83,55 @@ def test_padding_changes_nothing(ids, left, right, bases):
     assert torch.isfinite(found).all()
 
 
+def test_rotary_bridges_look_at_distances(ids):
+    model = composed(rotary=True)
+    for name, parameter in model.composition_parameters().items():
+        if "query" in name or "key" in name:
+            parameter.data.mul_(20)
+    plain = composed(trained=False)
+    plain.bridges.load_state_dict(model.bridges.state_dict())
+    assert (logits(model, ids) - logits(plain, ids)).abs().max() > 1e-2
+
+
+def test_bases_in_bfloat16_work_with_bridges_in_float32(ids):
+    model = composed(llama(seed=1).bfloat16(), llama(seed=2, width=16, heads=2, kv_heads=1).bfloat16())
+    reference = logits(composed(), ids)
+    assert {p.dtype for p in model.composition_parameters().values()} == {torch.float32}
+    torch.testing.assert_close(logits(model, ids).float(), reference, atol=0.1, rtol=0.1)
+    model.train()(ids, labels=ids).loss.backward()
+    assert all(p.grad is not None for p in model.composition_parameters().values())
+    model.generate(ids, max_new_tokens=3)
+
+
+def test_copies_and_models_that_share_bases_keep_apart(ids):
+    model = composed()
+    expected = logits(model, ids)
+    twin, shallow = copy.deepcopy(model), copy.copy(model)
+    other = composed(model.anchor, model.augs[0], trained=False)
+    assert torch.equal(logits(shallow, ids), expected) and torch.equal(logits(model, ids), expected)
+    assert torch.equal(logits(other, ids), logits(model.anchor, ids))
+    for parameter in twin.composition_parameters().values():
+        parameter.data.zero_()
+    assert torch.equal(logits(twin, ids), logits(model.anchor, ids)) and torch.equal(logits(model, ids), expected)
+
+
+def test_forwards_in_several_threads_do_not_mix(ids):
+    model = composed()
+    rows = [ids, ids.flip(1), ids[:, :5], ids.flip(0)]
+    expected = [logits(model, row) for row in rows]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            found = list(pool.map(lambda row: logits(model, row), rows))
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_mask_of_another_length_is_refused(ids):
+    model = composed()
+    cache = model(ids, use_cache=True).past_key_values
+    with pytest.raises(UserError, match="9 cached and 1 new tokens need"):
+        model(ids[:, :1], attention_mask=torch.ones(3, 1), past_key_values=cache)
+
+
 def test_eager_and_fused_attention_agree(ids):
     torch.testing.assert_close(
         logits(composed(llama(seed=1, attn_implementation="eager")), ids),
@@ -86,23 +139,47 @@ def test_eager_and_fused_attention_agree(ids):
     )  # fmt: skip
 
 
-def test_folded_and_unfolded_keys_and_values_agree(ids):
-    model = composed()
-    with torch.enable_grad():
-        unfolded = model(ids, use_cache=False).logits
-    torch.testing.assert_close(logits(model, ids), unfolded, atol=1e-5, rtol=1e-4)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_folded_and_unfolded_keys_and_values_agree(autocast):
+    bridge = composed().bridges[0][0]
+    states, positions = torch.randn(2, 5, 16), torch.arange(5).expand(2, 5)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        folded = bridge.folded()
+    assert folded.dtype == torch.float32
+    for one, other in zip(
+        bridge.keys_values(states, positions, folded), bridge.keys_values(states, positions), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert composed(norm=True).bridges[0][0].folded() is None
 
 
-def test_folded_weights_follow_training(ids):
+def test_decoding_folds_each_bridge_once(ids, monkeypatch):
+    model, folds = composed(), []
+    original = Bridge.folded
+    monkeypatch.setattr(Bridge, "folded", lambda bridge: folds.append(bridge) or original(bridge))
+    model.generate(ids, max_new_tokens=5, do_sample=False, eos_token_id=None)
+    assert len(folds) == len(set(map(id, folds))) == 3
+
+
+@pytest.mark.parametrize("optimizer", ["fused", "plain", "data"])
+def test_generation_follows_training_at_once(ids, optimizer):
+    """Whatever is kept between calls must not outlive the weights it was made from."""
     model = composed()
     before = logits(model, ids)
-    with torch.no_grad():
-        model.bridges[0][0].projection.weight.mul_(3)
-    after = logits(model, ids)
-    with torch.enable_grad():
-        unfolded = model(ids, use_cache=False).logits
-    assert not torch.allclose(before, after)
-    torch.testing.assert_close(after, unfolded, atol=1e-5, rtol=1e-4)
+    model.generate(ids, max_new_tokens=3)
+    if optimizer == "data":
+        for parameter in model.composition_parameters().values():
+            parameter.data.mul_(1.5)
+    else:
+        adamw = torch.optim.AdamW(model.composition_parameters().values(), lr=0.1, fused=optimizer == "fused")
+        model.train()(ids, labels=ids).loss.backward()
+        adamw.step()
+        model.eval()
+    twin = composed(trained=False)
+    twin.bridges.load_state_dict(model.bridges.state_dict())
+    torch.testing.assert_close(logits(model, ids), logits(twin, ids))
+    assert not torch.allclose(logits(model, ids), before)
+    assert torch.equal(model.generate(ids, max_new_tokens=6), twin.generate(ids, max_new_tokens=6))
 
 
 @pytest.mark.parametrize("left", [0, 3])
@@ -122,11 +199,8 @@ def test_cached_logits_equal_uncached_logits(model, ids, left):
 
 def test_a_bridge_computes_keys_once_per_aug_token(ids):
     model, lengths = composed(), []
-    model.bridges[0][0].register_forward_hook(lambda *_: None)
     original = model.bridges[0][0].keys_values
-    model.bridges[0][0].keys_values = lambda states, positions: (
-        lengths.append(states.shape[1]) or original(states, positions)
-    )
+    model.bridges[0][0].keys_values = lambda states, *rest: lengths.append(states.shape[1]) or original(states, *rest)
     model.generate(ids, max_new_tokens=4, do_sample=False, eos_token_id=None)
     assert lengths == [9, 1, 1, 1]
 
@@ -172,9 +246,10 @@ def test_a_cache_repeats_selects_and_empties_all_its_parts(model, ids):
     cache = model.new_cache()
     logits(model, ids, past_key_values=cache, use_cache=True)
     cache.batch_repeat_interleave(2)
+    cache.reorder_cache(torch.tensor([5, 1, 3, 2, 4, 0]))
     cache.batch_select_indices(torch.tensor([2, 5]))
     step = torch.full((2, 1), 4)
-    expected = logits(model, torch.cat([ids[1:], step], 1))[:, -1:]
+    expected = logits(model, torch.cat([ids[[1, 0]], step], 1))[:, -1:]
     found = logits(model, step, past_key_values=cache, use_cache=True)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
     cache.reset()
@@ -258,7 +333,18 @@ def test_forwards_leave_no_state_behind(ids):
     assert tensors() == before
     with pytest.raises(IndexError):
         model(torch.full((1, 3), VOCABULARY + 5))
-    assert model._pass is None
+    assert _current.get() is None
+
+
+def test_bases_that_do_not_fit_are_one_clear_error():
+    small = llama(seed=2)
+    small.resize_token_embeddings(VOCABULARY - 10)
+    with pytest.raises(UserError, match="40 token ids, the anchor 50"):
+        composed(aug=small)
+    with pytest.raises(UserError, match="itself a composed model"):
+        composed(composed())
+    with pytest.raises(TypeError, match="loaded already"):
+        composed(dtype=torch.bfloat16)
 
 
 def test_heads_must_divide_the_anchor():

@@ -43,9 +43,21 @@ def test_greedy_completion_is_the_argmax_of_full_forward_passes(model, tokenizer
     found = complete(model, tokenizer, [prompts()[1]], Decoding())[0]
     if tokenizer.eos_token in expected:
         expected = expected.split(tokenizer.eos_token)[0]
-    assert found.split() == tokenizer.decode(ids[0], skip_special_tokens=True).split("=", 1)[1].split() or (
-        expected.split() == found.split()
-    )
+    assert found.split() == expected.split()
+
+
+def test_decoding_is_ours_alone_and_leaves_the_model_as_it_was(tokenizer):
+    model = llama(seed=4, attention_dropout=0.5)
+    expected = complete(model.eval(), tokenizer, prompts(), Decoding())
+    model.generation_config.repetition_penalty = 5.0
+    model.train()
+    assert complete(model, tokenizer, prompts(), Decoding()) == expected
+    assert model.training and model.generation_config.repetition_penalty == 5.0
+
+
+def test_an_empty_prompt_is_one_clear_error(tokenizer):
+    with pytest.raises(UserError, match="prompt 2 is empty"):
+        complete(llama(), tokenizer, [Prompt("solve: 1 =", 3), Prompt("", 3)], Decoding())
 
 
 def test_prompts_may_ask_for_different_lengths(model, tokenizer):
@@ -58,7 +70,9 @@ def test_a_completion_ends_before_a_stop_string(model, tokenizer):
     whole = complete(model, tokenizer, prompts(), Decoding())
     row = next(i for i, text in enumerate(whole) if len(text) > 3)
     stop = whole[row][2:4]
-    cut = complete(model, tokenizer, prompts(stop=(stop, "never")), Decoding())
+    throughput = Throughput()
+    cut = complete(model, tokenizer, prompts(40, stop=(stop, "never")), Decoding(), throughput)
+    assert throughput.tokens < 40 * len(TEXTS)
     assert cut[row] == whole[row][: whole[row].find(stop)]
     assert all(stop not in text for text in cut)
 
@@ -86,7 +100,9 @@ def test_a_prompt_beyond_the_context_is_one_clear_error(tokenizer):
         complete(llama(), tokenizer, [Prompt("solve: 1 =", 100)], Decoding())
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"num_beams": 0}, {"temperature": -1.0}])
+@pytest.mark.parametrize("settings", [
+    {"batch_size": 0}, {"num_beams": 0}, {"temperature": -1.0}, {"num_beams": 2, "temperature": 1.0},
+])  # fmt: skip
 def test_decoding_out_of_range_is_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         Decoding(**settings)

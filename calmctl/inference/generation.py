@@ -5,10 +5,18 @@ depend on the batch it was made in beyond float noise.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from calmctl.errors import UserError
 
@@ -49,6 +57,8 @@ class Decoding:
         for name in ("batch_size", "num_beams"):
             if getattr(self, name) < 1:
                 raise ValueError(f"decoding.{name}={getattr(self, name)} must be at least 1")
+        if self.temperature > 0 and self.num_beams > 1:
+            raise ValueError(f"decoding.num_beams={self.num_beams} needs decoding.temperature=0 (beams do not sample)")
         if self.temperature < 0:
             raise ValueError(f"decoding.temperature={self.temperature} must not be negative (0 = greedy)")
 
@@ -63,7 +73,7 @@ class Decoding:
         """Return the arguments of `generate`."""
         if self.temperature > 0:
             return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
-        return {"do_sample": False, "num_beams": self.num_beams, "temperature": None, "top_p": None, "top_k": None}
+        return {"do_sample": False, "num_beams": self.num_beams}
 
 
 @dataclass
@@ -85,34 +95,51 @@ def complete(
     """Return the completion of every prompt, in the order of the prompts.
 
     Raises:
-        UserError: a prompt and its completion do not fit into the model's context.
+        UserError: a prompt is empty, or does not fit into the model's context with its completion.
     """
     throughput = throughput or Throughput()
     ids = tokenizer([prompt.text for prompt in prompts], return_attention_mask=False)["input_ids"] if prompts else []
     _check_lengths(model, prompts, ids)
     completions = [""] * len(prompts)
     torch.manual_seed(decoding.seed)
-    for rows in _length_sorted(prompts, ids, decoding.batch_size):
-        generated = _generate(model, tokenizer, [ids[row] for row in rows], prompts[rows[0]].max_new_tokens, decoding)
-        for row, new_ids in zip(rows, generated, strict=True):
-            completions[row] = _cut(_decode(tokenizer, ids[row], new_ids), prompts[row].stop)
-            throughput.tokens += len(new_ids)
-        throughput.done += len(rows)
-        throughput.on_batch(throughput)
+    with _decoding_alone(model, tokenizer):
+        for rows in _length_sorted(prompts, ids, decoding.batch_size):
+            generated = _generate(model, tokenizer, [ids[row] for row in rows], prompts[rows[0]], decoding)
+            for row, new_ids in zip(rows, generated, strict=True):
+                completions[row] = _cut(_decode(tokenizer, ids[row], new_ids), prompts[row].stop)
+                throughput.tokens += len(new_ids)
+            throughput.done += len(rows)
+            throughput.on_batch(throughput)
     return completions
 
 
+@contextmanager
+def _decoding_alone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Leave decoding to our settings: eval mode, and of the model's own habits (penalties, ...) only special tokens."""
+    own, was_training = model.generation_config, model.training
+    model.eval()
+    model.generation_config = GenerationConfig(
+        bos_token_id=own.bos_token_id,
+        eos_token_id=sorted(_eos_ids(own, tokenizer)) or None,
+        pad_token_id=_pad_id(tokenizer),
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = own
+        model.train(was_training)
+
+
 def _length_sorted(prompts: Sequence[Prompt], ids: Sequence[list[int]], batch_size: int) -> Iterator[list[int]]:
-    """Yield batches of row numbers, longest first; a batch shares its `max_new_tokens`."""
-    order = sorted(range(len(prompts)), key=lambda row: (-prompts[row].max_new_tokens, -len(ids[row]), row))
-    batch: list[int] = []
-    for row in order:
-        if batch and (len(batch) == batch_size or prompts[row].max_new_tokens != prompts[batch[0]].max_new_tokens):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+    """Yield batches of row numbers, longest first; a batch shares how its completions end."""
+
+    def ending(row: int) -> tuple[int, tuple[str, ...]]:
+        return -prompts[row].max_new_tokens, prompts[row].stop
+
+    order = sorted(range(len(prompts)), key=lambda row: (ending(row), -len(ids[row]), row))
+    for _, rows in groupby(order, key=ending):
+        group = list(rows)
+        yield from (group[start : start + batch_size] for start in range(0, len(group), batch_size))
 
 
 @torch.inference_mode()
@@ -120,29 +147,48 @@ def _generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[list[int]],
-    max_new_tokens: int,
+    ending: Prompt,
     decoding: Decoding,
 ) -> list[list[int]]:
     """Return the new token ids of each prompt, up to and without the end-of-text token."""
-    width, pad_id = max(map(len, prompts)), _pad_id(tokenizer)
-    input_ids = torch.full((len(prompts), width), pad_id)
+    width, settings = max(map(len, prompts)), model.generation_config
+    input_ids = torch.full((len(prompts), width), settings.pad_token_id)
     attention_mask = torch.zeros_like(input_ids)
     for row, prompt in enumerate(prompts):
         input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
         attention_mask[row, width - len(prompt) :] = 1
+    stops = StoppingCriteriaList([_StopStrings(tokenizer, ending.stop, width)] if ending.stop else [])
     output = model.generate(  # type: ignore[operator]
         input_ids=input_ids.to(model.device),
         attention_mask=attention_mask.to(model.device),
-        max_new_tokens=max_new_tokens,
-        pad_token_id=pad_id,
+        max_new_tokens=ending.max_new_tokens,
+        stopping_criteria=stops,
         **decoding.arguments(),
     )
-    ends = _eos_ids(model, tokenizer)
+    # A row that has ended is filled up with padding while the others go on.
+    ends = {*(settings.eos_token_id or []), *([tokenizer.pad_token_id] if tokenizer.pad_token_id is not None else [])}
     rows = []
     for new_ids in output[:, width:].tolist():
         stop = next((place for place, token in enumerate(new_ids) if token in ends), len(new_ids))
         rows.append(new_ids[:stop])
     return rows
+
+
+class _StopStrings(StoppingCriteria):
+    """Ends a row whose completion holds a stop string, wherever token boundaries fall.
+
+    transformers' own criterion takes the vocabulary apart, which word-level tokenizers do not survive.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...], prompt_width: int) -> None:
+        self.tokenizer, self.stops, self.prompt_width = tokenizer, stops, prompt_width
+        # A token adds a character or more, but for pieces of one: enough of the end to hold any stop string.
+        self.tail = max(map(len, stops)) + 8
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
+        tails = input_ids[:, max(self.prompt_width, input_ids.shape[1] - self.tail) :]
+        texts = self.tokenizer.batch_decode(tails, skip_special_tokens=True)
+        return torch.tensor([any(stop in text for stop in self.stops) for text in texts], device=input_ids.device)
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, prompt_ids: list[int], new_ids: list[int]) -> str:
@@ -164,13 +210,15 @@ def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return 0
 
 
-def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+def _eos_ids(settings: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    configured = settings.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return {i for i in [*ids, tokenizer.eos_token_id] if i is not None}
 
 
 def _check_lengths(model: PreTrainedModel, prompts: Sequence[Prompt], ids: Sequence[list[int]]) -> None:
+    if empty := [place for place, prompt_ids in enumerate(ids) if not prompt_ids]:
+        raise UserError(f"prompt {empty[0] + 1} is empty, and the tokenizer adds no beginning-of-text token")
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     if not limit:
         return

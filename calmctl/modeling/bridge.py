@@ -61,43 +61,60 @@ class Bridge(nn.Module):
         self.output = nn.Linear(anchor_size, anchor_size, bias=False)
         if config.zero_init:
             nn.init.zeros_(self.output.weight)
-        self.eager = False
-        self._folded: tuple[tuple[object, ...], Tensor] | None = None
 
-    def keys_values(self, aug_states: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def folded(self) -> Tensor | None:
+        """Return [W_K W_P; W_V W_P] (2 d_anchor, d_aug) for decoding, or None where a norm stands between them."""
+        if self.norm is not None:
+            return None
+        with torch.autocast(self.key.weight.device.type, enabled=False):
+            projection, key, value = (layer.weight.float() for layer in (self.projection, self.key, self.value))
+            return (torch.cat([key, value]) @ projection).to(self.key.weight.dtype)
+
+    def keys_values(self, aug_states: Tensor, positions: Tensor, folded: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return keys and values (b, h, s, d) of aug states (b, s, d_aug); computed once per aug token.
 
         Args:
             positions: (b, s) position of each aug token, for rotary bridges.
+            folded: what `folded` returned, to do in one product what otherwise takes three.
         """
-        if self.norm is None and not torch.is_grad_enabled():
-            keys, values = F.linear(aug_states, self._folded_weight()).chunk(2, dim=-1)
+        states = self._as_weights(aug_states)
+        if folded is not None:
+            keys, values = F.linear(states, folded).chunk(2, dim=-1)
         else:
-            projected = self.projection(aug_states)
+            projected = self.projection(states)
             if self.norm is not None:
                 projected = self.norm(projected)
             keys, values = self.key(projected), self.value(projected)
-        keys = self._split(keys)
-        return self._rotate(keys, positions), self._split(values)
+        return self._rotate(self._split(keys), positions), self._split(values)
 
-    def forward(self, states: Tensor, positions: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, states: Tensor, positions: Tensor, keys: Tensor, values: Tensor, mask: Tensor, eager: bool = False
+    ) -> Tensor:
         """Return the update (b, t, d_anchor) for anchor states of that shape.
 
         Args:
             positions: (b, t) position of each anchor token, for rotary bridges.
             keys, values: (b, h, s, d) from `keys_values`.
             mask: (b, 1, t, s), True = may be attended. A position that sees nothing (padding) is left unchanged.
+            eager: attend with plain matrix products instead of the fused kernel.
         """
-        queries = self._rotate(self._split(self.query(states)), positions)
+        queries = self._rotate(self._split(self.query(self._as_weights(states))), positions)
         sees = mask.any(-1, keepdim=True)
         # A row that may see nothing would be a softmax over an empty set; let it see everything, drop the result.
         mask = mask | ~sees
-        if self.eager:
+        if eager:
             mixed = _eager_attention(queries, keys, values, mask)
         else:
             mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         mixed = torch.where(sees, mixed, 0.0)
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        return self.output(mixed.transpose(1, 2).flatten(2)).to(states.dtype)
+
+    def _as_weights(self, states: Tensor) -> Tensor:
+        """Bring states of a base in another type to the bridge's own; under autocast that is autocast's business."""
+        if torch.is_autocast_enabled(states.device.type):
+            return states
+        return states.to(self.query.weight.dtype)
 
     def _split(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
@@ -113,16 +130,6 @@ class Bridge(nn.Module):
         first, second = states.float().chunk(2, dim=-1)
         rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
         return rotated.to(states.dtype)
-
-    def _folded_weight(self) -> Tensor:
-        """Return [W_K W_P; W_V W_P] (2 d_anchor, d_aug), recomputed only when one of the matrices has changed."""
-        weights = (self.projection.weight, self.key.weight, self.value.weight)
-        state = tuple((w.data_ptr(), w._version, w.dtype, w.device) for w in weights)
-        if self._folded is None or self._folded[0] != state:
-            projection, key, value = (weight.float() for weight in weights)
-            folded = torch.cat([key, value]) @ projection
-            self._folded = (state, folded.to(weights[0].dtype))
-        return self._folded[1]
 
 
 def _eager_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

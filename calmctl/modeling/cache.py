@@ -14,13 +14,15 @@ class ComposedCache(Cache):
     """One object that decodes, reorders, crops and repeats all caches of a composed model together.
 
     `anchor` and each of `augs` are ordinary transformers caches that the bases update themselves. `bridges[i]` holds,
-    at layer index c, the keys and values (batch, heads, aug_seq, head_dim) of aug i's c-th connection.
+    at layer index c, the keys and values (batch, heads, aug_seq, head_dim) of aug i's c-th connection. `folded`
+    keeps the bridges' matrices, folded for decoding, for as long as this cache is in use.
     """
 
     def __init__(self, anchor_config: PreTrainedConfig, aug_configs: Sequence[PreTrainedConfig]) -> None:
         self.anchor: Cache = DynamicCache(config=text_config(anchor_config))
         self.augs: list[Cache] = [DynamicCache(config=text_config(config)) for config in aug_configs]
         self.bridges: list[Cache] = [DynamicCache() for _ in aug_configs]
+        self.folded: dict[tuple[int, int], Tensor | None] = {}
         super().__init__(layers=[])
 
     @property
@@ -52,6 +54,7 @@ class ComposedCache(Cache):
 
     def reset(self) -> None:
         """Empty every part."""
+        self.folded.clear()
         for part in self.parts:
             part.reset()
 

@@ -8,14 +8,15 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from calmctl.errors import UserError
@@ -26,8 +27,19 @@ if TYPE_CHECKING:
     from calmctl.modeling.composed import ComposedModelForCausalLM
 
 WEIGHTS_FILE = "model.safetensors"
-# Facts about how a configuration was loaded, not about the model it describes.
-VOLATILE_CONFIG_KEYS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation_autoset")
+# What a configuration says about how a model was loaded, saved or is to be run, rather than about what it computes.
+NOT_IDENTITY = {
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+}
+HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
 
 
 def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -40,50 +52,52 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def config_sha256(config: Mapping[str, Any]) -> str:
-    """Return a SHA-256 over a configuration dict without facts of loading."""
-    kept = {key: value for key, value in config.items() if key not in VOLATILE_CONFIG_KEYS}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
-
-
 def fingerprint(model: PreTrainedModel) -> dict[str, Any]:
-    """Return what identifies a base: configuration and weight hashes, dtype and size."""
+    """Return what identifies a base beside its configuration: class, weights and buffers, dtype, size."""
     return {
         "architecture": type(model).__name__,
-        "config_sha256": config_sha256(model.config.to_dict()),
-        "weights_sha256": weights_sha256(dict(model.named_parameters())),
+        "weights_sha256": weights_sha256(model.state_dict()),
         "dtype": str(model.dtype).removeprefix("torch."),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 
 
-def save_composed(model: "ComposedModelForCausalLM", directory: Path, merge_bases: bool = False) -> None:
+def save_composed(
+    model: "ComposedModelForCausalLM",
+    directory: Path,
+    state_dict: Mapping[str, Tensor] | None = None,
+    *,
+    merge_bases: bool = False,
+    fingerprints: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
     """Write config.json and model.safetensors (composition parameters only), then read them back and compare.
 
     Args:
+        state_dict: take the parameters from here (a gathered state of a sharded model).
         merge_bases: also write every base below the directory, which makes it self-contained.
+        fingerprints: of anchor and augs, when they are known; hashing large models takes a while.
 
     Raises:
         UserError: what was read back is not what was written (a full or failing disk).
     """
     directory.mkdir(parents=True, exist_ok=True)
-    bases = [model.anchor, *model.augs]
+    bases = cast(list[PreTrainedModel], [model.anchor, *model.augs])
     names = ["anchor", *(f"aug_{index}" for index in range(len(model.augs)))]
-    sources = [_source(base, directory) for base in bases]
+    sources: list[dict[str, Any]] = [_source(base, directory) for base in bases]
     if merge_bases:
         for base, name in zip(bases, names, strict=True):
             base.save_pretrained(directory / name)
-        sources = [{"source": name} for name in names]
-    if not model.config.bases:
-        model.config.bases = [{"fingerprint": fingerprint(base)} for base in bases]
+        sources = [{"subfolder": name} for name in names]
+    if fingerprints is None:
+        fingerprints = [fingerprint(base) for base in bases]
     model.config.bases = [
-        {**source, "fingerprint": known["fingerprint"]}
-        for source, known in zip(sources, model.config.bases, strict=True)
+        {**source, "fingerprint": dict(known)} for source, known in zip(sources, fingerprints, strict=True)
     ]
+    model.config.anchor = model.anchor.config.to_dict()
+    model.config.augs = [base.config.to_dict() for base in bases[1:]]
     model.config.architectures = [type(model).__name__]
-    tensors = {
-        name: parameter.detach().cpu().contiguous() for name, parameter in model.composition_parameters().items()
-    }
+    current: Mapping[str, Tensor] = state_dict if state_dict is not None else model.composition_parameters()
+    tensors = {name: current[name].detach().cpu().contiguous() for name in model.composition_parameters()}
     written = directory / f"{WEIGHTS_FILE}.tmp"
     save_file(tensors, written, metadata={"format": "pt"})
     if weights_sha256(_read_weights(written)) != weights_sha256(tensors):
@@ -124,34 +138,44 @@ def load_composed(
     from calmctl.modeling.composed import ComposedModelForCausalLM
 
     # What the Auto classes pass on about this checkpoint says nothing about its bases.
-    revision = arguments.pop("revision", None)
+    revision = arguments.pop("revision", None) or "main"
     arguments.pop("adapter_kwargs", None)
-    config = arguments.pop("config", None) or ComposedConfig.from_pretrained(location, revision=revision or "main")
+    dtype = arguments.pop("torch_dtype", dtype)
+    if unwanted := sorted(arguments.keys() & {"subfolder", "output_loading_info", "state_dict"}):
+        raise TypeError(f"from_pretrained of a composed model does not take {', '.join(unwanted)}")
+    hub = {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
+    config = arguments.pop("config", None) or ComposedConfig.from_pretrained(location, revision=revision, **hub)
     given = [anchor, *(augs if augs is not None else [None] * len(config.augs))]
     roles = ["anchor", *(f"aug {index}" for index in range(len(config.augs)))]
+    recorded = [config.anchor, *config.augs]
     bases = []
-    for role, known, override in zip(roles, config.bases, given, strict=True):
-        base = load_base(
-            override if override is not None else _locate(known, location, role),
-            **{"dtype": known["fingerprint"]["dtype"], **arguments},
-        )
+    for role, known, settings, override in zip(roles, config.bases, recorded, given, strict=True):
+        how = {"dtype": known["fingerprint"]["dtype"], **arguments}
+        if override is not None:
+            base = load_base(override, **({} if isinstance(override, PreTrainedModel) else how))
+        elif "subfolder" in known and not Path(location).is_dir():
+            base = load_base(f"{location}@{revision}", subfolder=known["subfolder"], **how)
+        else:
+            base = load_base(_locate(known, location, role), **how)
         if not allow_different_base:
-            _check_base(role, known["fingerprint"], base)
+            _check_base(role, known["fingerprint"], settings, base)
         bases.append(base)
     model = ComposedModelForCausalLM(config, bases[0], bases[1:])
     path = Path(location) / WEIGHTS_FILE
     if not Path(location).is_dir():
-        path = Path(cached_file(str(location), WEIGHTS_FILE, revision=revision))  # type: ignore[arg-type]
+        path = Path(cached_file(str(location), WEIGHTS_FILE, revision=revision, **hub))  # type: ignore[arg-type]
     load_parameters(model, path)
+    with suppress(OSError):
+        model.generation_config = GenerationConfig.from_pretrained(location, revision=revision, **hub)
     if dtype not in (None, "auto"):
         torch.nn.Module.to(model, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
     return model
 
 
 def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
-    """Return where to load a base from: beside the checkpoint, else where it was, else a hub id."""
-    candidates = [Path(location) / known[key] for key in ("relative_source", "source") if known.get(key)]
-    for candidate in candidates:
+    """Return where to load a base from: inside or beside the checkpoint, else where it was, else a hub id."""
+    keys = ("subfolder", "relative_source", "source")
+    for candidate in (Path(location) / known[key] for key in keys if known.get(key)):
         if candidate.is_dir():
             return str(candidate)
     source = known.get("source") or ""
@@ -161,14 +185,21 @@ def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
     return f"{source}@{revision}" if revision else source
 
 
-def _check_base(role: str, known: Mapping[str, Any], base: PreTrainedModel) -> None:
-    found = fingerprint(base)
-    for key in ("architecture", "config_sha256", "weights_sha256"):
-        if found[key] != known[key]:
-            raise UserError(
-                f"the {role} at {base.config._name_or_path!r} is not the one this model was composed with "
-                f"({key} {known[key][:12]} expected, {found[key][:12]} found); allow_different_base overrides"
-            )
+def _check_base(role: str, known: Mapping[str, Any], settings: Mapping[str, Any], base: PreTrainedModel) -> None:
+    """Refuse a base of another class, weights or configuration.
+
+    Of the configuration only keys that both know are compared: other versions of transformers know other ones.
+    """
+    found, actual = fingerprint(base), json.loads(base.config.to_json_string(use_diff=False))
+    differences = [key for key in ("architecture", "weights_sha256") if found[key] != known[key]]
+    differences += [
+        key for key in sorted(settings.keys() & actual.keys() - NOT_IDENTITY) if settings[key] != actual[key]
+    ]
+    if differences:
+        raise UserError(
+            f"the {role} at {base.config._name_or_path!r} is not the one this model was composed with "
+            f"(differs in {', '.join(differences[:3])}); allow_different_base overrides"
+        )
 
 
 def load_parameters(model: "ComposedModelForCausalLM", path: Path) -> None:

@@ -3,8 +3,10 @@
 Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,12 +32,19 @@ from calmctl.modeling.loss import completion_loss, labelled_rows_only
 class _Pass:
     """What the hooks need to know of the one forward call that is under way."""
 
+    model: "ComposedModelForCausalLM"
     aug_states: dict[int, Tensor] = field(default_factory=dict)
     tapping: int | None = None
     bridging: bool = False
     keys_values: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     masks: list[Tensor] = field(default_factory=list)
     positions: Tensor | None = None
+
+
+# Arguments of `save_pretrained` that say how to write what a checkpoint of bridges always is: one safetensors file.
+WITHOUT_EFFECT = {"safe_serialization", "max_shard_size", "save_peft_format", "save_original_format", "token"}
+# Per thread and task, so that forwards of one model may overlap; hooks of a shared base tell the models apart.
+_current: ContextVar[_Pass | None] = ContextVar("calmctl_forward_pass", default=None)
 
 
 class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
@@ -51,6 +60,8 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
+    # transformers' Trainer asks: `forward` divides the summed loss by `num_items_in_batch` itself.
+    accepts_loss_kwargs = True
 
     def __init__(
         self,
@@ -73,8 +84,9 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         )
         self.anchor.requires_grad_(False)
         self.augs.requires_grad_(False)
-        self.generation_config = self.anchor.generation_config
-        self._pass: _Pass | None = None
+        self.generation_config = copy.deepcopy(self.anchor.generation_config)
+        # What a shallow copy of this model keeps, and a deep copy gets anew together with its hooks.
+        self._identity = object()
         self._install_hooks(augs)
         self.post_init()
         self.eval()
@@ -87,13 +99,12 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         bridge = Bridge(
             config, layers.hidden_size(aug.config), layers.hidden_size(anchor_config), layers.num_heads(anchor_config)
         )
-        bridge.eager = getattr(anchor_config, "_attn_implementation", None) == "eager"
         return bridge.to(device=self.anchor.device)
 
     def _bridge_of(self, aug_index: int, bridge_index: int) -> Bridge:
         return cast(Bridge, cast(nn.ModuleList, self.bridges[aug_index])[bridge_index])
 
-    # Hooks. They are installed once and act only while `forward` has set `self._pass`.
+    # Hooks. They are installed once and act only during this model's own forward.
 
     def _install_hooks(self, augs: Sequence[PreTrainedModel]) -> None:
         anchor_layers = layers.decoder_layers(self.anchor)
@@ -106,25 +117,32 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
                 anchor_layers[pair.anchor_layer].register_forward_hook(hook)
 
     def _tap(self, aug_index: int, layer_index: int, _module: nn.Module, _args: Any, output: Any) -> None:
-        if self._pass is not None and self._pass.tapping == aug_index:
-            self._pass.aug_states[layer_index] = layers.layer_output(output)
+        current = self._own_pass()
+        if current is not None and current.tapping == aug_index:
+            current.aug_states[layer_index] = layers.layer_output(output)
 
     def _bridge(self, aug_index: int, bridge_index: int, _module: nn.Module, _args: Any, output: Any) -> Any:
-        if self._pass is None or not self._pass.bridging:
+        current = self._own_pass()
+        if current is None or not current.bridging:
             return None
         states = layers.layer_output(output)
-        keys, values = self._pass.keys_values[aug_index, bridge_index]
-        bridge = self._bridge_of(aug_index, bridge_index)
-        update = bridge(states, self._pass.positions, keys, values, self._pass.masks[aug_index])
-        return layers.with_layer_output(output, states + update.to(states.dtype))
+        keys, values = current.keys_values[aug_index, bridge_index]
+        bridge = current.model._bridge_of(aug_index, bridge_index)
+        eager = getattr(self.anchor.config, "_attn_implementation", None) == "eager"
+        update = bridge(states, current.positions, keys, values, current.masks[aug_index], eager)
+        return layers.with_layer_output(output, states + update)
+
+    def _own_pass(self) -> _Pass | None:
+        current = _current.get()
+        return current if current is not None and current.model._identity is self._identity else None
 
     @contextmanager
     def _new_pass(self) -> Iterator[_Pass]:
-        self._pass = _Pass()
+        token = _current.set(_Pass(self))
         try:
-            yield self._pass
+            yield cast(_Pass, _current.get())
         finally:
-            self._pass = None
+            _current.reset(token)
 
     # The forward pass.
 
@@ -151,25 +169,30 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
             num_items_in_batch: the number of labels to divide the summed loss by (gradient accumulation).
 
         Raises:
-            UserError: no `input_ids`, or a cache that is not a `ComposedCache`.
+            UserError: no `input_ids`, a cache that is not a `ComposedCache`, or a mask of another shape.
         """
         if input_ids is None:
             raise UserError("a composed model needs input_ids: anchor and augs each embed the tokens themselves")
         if past_key_values is not None and not isinstance(past_key_values, ComposedCache):
             raise UserError(f"past_key_values must be a ComposedCache, got {type(past_key_values).__name__}")
         if use_cache is None:
-            use_cache = not self.training
+            use_cache = not self.training and getattr(self.anchor.config, "use_cache", True)
         if use_cache and past_key_values is None:
             past_key_values = self.new_cache()
         batch_size, length = input_ids.shape
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if attention_mask is not None and attention_mask.shape != (batch_size, past + length):
+            raise UserError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}; {past} cached and {length} new tokens "
+                f"need {(batch_size, past + length)}"
+            )
         if position_ids is None:
             position_ids = layers.position_ids_from(attention_mask, batch_size, past, length, input_ids.device)
         with self._new_pass() as current:
             current.positions = position_ids.expand(batch_size, length)
             visible = same_tokenizer_visible(batch_size, past, length, input_ids.device)
             for aug_index in range(len(self.augs)):
-                self._read_aug(aug_index, input_ids, attention_mask, past_key_values)
+                self._read_aug(current, aug_index, input_ids, attention_mask, past_key_values)
                 current.masks.append(bridge_mask(visible, attention_mask, past + length))
             current.bridging = True
             arguments = self._base_arguments(self.anchor, input_ids, attention_mask, position_ids)
@@ -197,14 +220,18 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         return arguments
 
     def _read_aug(
-        self, aug_index: int, input_ids: Tensor, attention_mask: Tensor | None, cache: ComposedCache | None
+        self,
+        current: _Pass,
+        aug_index: int,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        cache: ComposedCache | None,
     ) -> None:
         """Run one aug on the new tokens and turn its tapped states into the keys and values of its bridges."""
-        current, pairs = self._pass, self.connections[aug_index]
-        assert current is not None and current.positions is not None
+        pairs, positions = self.connections[aug_index], cast(Tensor, current.positions)
         last = max(pair.aug_layer for pair in pairs)
         decoder = layers.first_layers(cast(PreTrainedModel, self.augs[aug_index]), last + 1)
-        arguments = self._base_arguments(decoder, input_ids, attention_mask, current.positions)
+        arguments = self._base_arguments(decoder, input_ids, attention_mask, positions)
         arguments["use_cache"] = cache is not None
         if cache is not None:
             arguments["past_key_values"] = cache.augs[aug_index]
@@ -214,8 +241,13 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         current.tapping = None
         for bridge_index, pair in enumerate(pairs):
             bridge = self._bridge_of(aug_index, bridge_index)
-            states = current.aug_states[pair.aug_layer].to(bridge.projection.weight.dtype)
-            keys, values = bridge.keys_values(states, current.positions)
+            folded = None
+            # A cache that already holds tokens is being decoded with: worth folding the matrices once for.
+            if cache is not None and cache.get_seq_length() and not torch.is_grad_enabled():
+                if (aug_index, bridge_index) not in cache.folded:
+                    cache.folded[aug_index, bridge_index] = bridge.folded()
+                folded = cache.folded[aug_index, bridge_index]
+            keys, values = bridge.keys_values(current.aug_states[pair.aug_layer], positions, folded)
             if cache is not None:
                 keys, values = cache.bridges[aug_index].update(keys, values, bridge_index)
             current.keys_values[aug_index, bridge_index] = keys, values
@@ -260,18 +292,30 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         return self.anchor.get_output_embeddings()
 
     def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | Path, merge_bases: bool = False, **_kwargs: Any
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        state_dict: dict[str, Tensor] | None = None,
+        merge_bases: bool = False,
+        **unused: Any,
     ) -> None:
-        """Save the composition parameters and a fingerprint of each base; see `checkpoint.save_composed`."""
+        """Save the composition parameters and a fingerprint of each base; see `checkpoint.save_composed`.
+
+        Raises:
+            TypeError: an argument of `PreTrainedModel.save_pretrained` that would change what is written.
+        """
         from calmctl.modeling.checkpoint import save_composed
 
-        save_composed(self, Path(save_directory), merge_bases=merge_bases)
+        if unwanted := sorted(unused.keys() - WITHOUT_EFFECT):
+            raise TypeError(f"save_pretrained of a composed model does not take {', '.join(unwanted)}")
+        if is_main_process:
+            save_composed(self, Path(save_directory), state_dict, merge_bases=merge_bases)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls,
         pretrained_model_name_or_path: str | Path,
-        *_args: Any,
+        *,
         anchor: PreTrainedModel | str | None = None,
         augs: Sequence[PreTrainedModel | str] | None = None,
         allow_different_base: bool = False,

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
@@ -27,7 +28,7 @@ def compose(
     zero_init: bool = True,
     **load_arguments: Any,
 ) -> ComposedModelForCausalLM:
-    """Compose a frozen anchor with one or more frozen augs; nothing is trained yet.
+    """Compose an anchor with one or more augs, which it freezes; nothing is trained yet.
 
     Args:
         anchor, aug: models, paths or hub ids (`id@revision` works); `aug` may be a list.
@@ -37,11 +38,17 @@ def compose(
         load_arguments: passed to `from_pretrained` of bases given as paths or ids (dtype, device_map, ...).
 
     Raises:
-        UserError: connections out of range, or heads that do not divide the anchor's width.
+        UserError: connections out of range, heads that do not divide the anchor's width, a base that is itself
+            composed, or an aug that does not know all of the anchor's token ids.
+        TypeError: load arguments, but nothing to load.
     """
-    anchor_model = load_base(anchor, **load_arguments)
     augs = [aug] if isinstance(aug, PreTrainedModel | str | Path) else list(aug)
-    aug_models = [load_base(model, **load_arguments) for model in augs]
+    if load_arguments and all(isinstance(model, PreTrainedModel) for model in (anchor, *augs)):
+        raise TypeError(f"compose does not take {', '.join(load_arguments)}: the models are loaded already")
+    anchor_model, *aug_models = (
+        model if isinstance(model, PreTrainedModel) else load_base(model, **load_arguments) for model in (anchor, *augs)
+    )
+    _check_bases(anchor_model, aug_models)
     resolved = resolve_connections(
         connections,
         [layers.num_layers(model.config) for model in aug_models],
@@ -55,3 +62,17 @@ def compose(
         bridge=asdict(BridgeConfig(num_heads, norm, rotary, zero_init)),
     )
     return ComposedModelForCausalLM(config, anchor_model, aug_models)
+
+
+def _check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel]) -> None:
+    for role, model in (("anchor", anchor), *(("aug", aug) for aug in augs)):
+        if isinstance(model, ComposedModelForCausalLM):
+            raise UserError(f"the {role} is itself a composed model; compose plain models, several augs at once")
+    needed = layers.text_config(anchor.config).vocab_size
+    for aug in augs:
+        known = layers.text_config(aug.config).vocab_size
+        if known < needed:
+            raise UserError(
+                f"the aug has {known} token ids, the anchor {needed}; the aug reads the anchor's tokens, so it needs "
+                "the same tokenizer"
+            )

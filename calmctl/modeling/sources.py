@@ -16,6 +16,8 @@ from transformers import (
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
 
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
+
 
 def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrainedModel:
     """Return a causal LM from a path or hub id (`id@revision`), or the model itself.
@@ -26,6 +28,9 @@ def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrain
     if isinstance(model, PreTrainedModel):
         return model
     name, revision = locate(str(model))
+    if Path(name).is_dir():
+        # The name is recorded in checkpoints; it has to mean the same from another working directory.
+        name = str(Path(name).resolve())
     arguments.setdefault("dtype", "auto")
     try:
         return AutoModelForCausalLM.from_pretrained(name, revision=revision, **arguments)
@@ -81,8 +86,9 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 
 def source_sha256(source: str) -> str:
-    """Return what identifies a model given as a path, run or hub id: a hash of its weight files, or the id."""
+    """Return what identifies a model given as a path, run or hub id: a hash of its files, or the id."""
     name, _ = locate(source) if source else ("", "")
     if not name or not Path(name).is_dir():
         return source
-    return ",".join(sha256_of(file)[:16] for file in sorted(Path(name).glob("*.safetensors")))
+    files = [file for file in Path(name).iterdir() if file.suffix in WEIGHT_SUFFIXES or file.name == "config.json"]
+    return ",".join(sha256_of(file)[:16] for file in sorted(files))

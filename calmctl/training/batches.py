@@ -40,11 +40,9 @@ class Batches:
         seed: int,
         pad_id: int,
         curriculum: Curriculum | None = None,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
         self.examples, self.settings, self.seed, self.pad_id = examples, settings, seed, pad_id
-        self.curriculum, self.rank, self.world_size = curriculum, rank, world_size
+        self.curriculum = curriculum
         self.start_step = 0
         self._drawn: _Bucket | None = None
         self.buckets = _buckets(examples, settings.bucket_width, curriculum)
@@ -56,8 +54,7 @@ class Batches:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield the micro-batches from `start_step` on; each step's level is asked for when the step begins."""
         for step in range(self.start_step, self.settings.steps):
-            rows = self.rows(step)[self.rank :: self.world_size]
-            for part in np.array_split(rows, self.settings.accumulation):
+            for part in np.array_split(self.rows(step), self.settings.accumulation):
                 yield self.collate(part)
 
     def rows(self, step: int) -> NDArray[np.int64]:

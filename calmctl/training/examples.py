@@ -58,13 +58,15 @@ def load_examples(path: Path, tokenizer: PreTrainedTokenizerBase, append_eos: bo
             `meta.open_ended` says that the text goes on.
 
     Raises:
-        UserError: the file is missing, of another format, empty, or lacks the columns; or there is no eos token.
+        UserError: the file is missing, of another format, empty, lacks the columns or has empty rows; or there is no
+            eos token.
     """
     table = _read(path)
     if append_eos and tokenizer.eos_token_id is None:
         raise UserError(f"train.append_eos: the tokenizer {tokenizer.name_or_path!r} has no end-of-text token")
     meta = _meta(table)
-    closed = ~meta["open_ended"] if "open_ended" in meta else np.ones(table.num_rows, dtype=bool)
+    is_open = meta.get("open_ended", np.zeros(table.num_rows, dtype=bool))
+    closed = np.array([value is None or not value for value in is_open])
     ends = [[tokenizer.eos_token_id] if append_eos and is_closed else [] for is_closed in closed]
     has_prompt = "prompt" in table.column_names
     sequences: list[list[int]] = []
@@ -77,6 +79,8 @@ def load_examples(path: Path, tokenizer: PreTrainedTokenizerBase, append_eos: bo
         sequences += [
             prompt + completion + end for prompt, completion, end in zip(prompts, completions, here, strict=True)
         ]
+    if empty := [row for row, sequence in enumerate(sequences) if not sequence]:
+        raise UserError(f"{path}: row {empty[0] + 1} is empty ({len(empty)} such rows); remove them")
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
     return Examples(
         np.fromiter(chain.from_iterable(sequences), np.int32, lengths.sum()),

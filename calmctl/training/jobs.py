@@ -1,5 +1,6 @@
 """The two kinds of training that the program runs: a whole model, and the bridges of a composition."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,12 @@ from calmctl.files import sha256_of
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
+from calmctl.modeling.layers import text_config
 from calmctl.modeling.sources import load_base, load_tokenizer, source_sha256
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
 from calmctl.training.curriculum import Curriculum
-from calmctl.training.examples import load_examples
+from calmctl.training.examples import Examples, load_examples
 from calmctl.training.settings import TrainSettings
 from calmctl.training.trainer import RunTrainer, last_complete_checkpoint
 
@@ -93,7 +95,7 @@ def run_training(config: TrainConfig, out: Path, command: Sequence[str] = ()) ->
         if not run.is_complete:
             _set_up(config.train, config.seed)
             tokenizer = load_tokenizer(config.tokenizer or config.base)
-            model = load_base(config.base) if config.base else new_model(config.model, tokenizer)
+            model = load_base(config.base, dtype=torch.float32) if config.base else new_model(config.model, tokenizer)
             _train(model, tokenizer, config.dataset, config.train, config.seed, run)
         return run
 
@@ -170,6 +172,7 @@ def _train(
         curriculum = Curriculum(settings.curriculum, examples) if settings.curriculum.field else None
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         batches = Batches(examples, settings, seed, pad_id, curriculum)
+        _check_lengths(examples, model, data)
         _fit(model, settings, batches, seed, run)
     if isinstance(model, ComposedModelForCausalLM):
         model.save_pretrained(run.path / "model", merge_bases=merge_bases)
@@ -198,12 +201,25 @@ def _fit(model: PreTrainedModel, settings: TrainSettings, batches: Batches, seed
     rows = run.read_jsonl()
     trainer.seconds_before = rows[-1]["seconds"] if rows else 0.0
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    # Take off the autocast that the Trainer put around `forward`.
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.eval()
+
+
+def _check_lengths(examples: Examples, model: PreTrainedModel, data: str) -> None:
+    longest, limit = int(examples.lengths.max()), getattr(text_config(model.config), "max_position_embeddings", None)
+    if limit and longest > limit:
+        raise UserError(
+            f"{data}: the longest example has {longest} tokens, the model's context {limit}; shorten it, or raise "
+            "model.max_position_embeddings of a model from scratch"
+        )
 
 
 def _set_up(settings: TrainSettings, seed: int) -> None:
     """Seed everything, and silence the libraries' own progress bars: the run reports its progress itself."""
     transformers_logging.disable_progress_bar()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("WORLD_SIZE: training runs in one process for now; start it without torchrun")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     # Numbers too small to matter otherwise slow optimizers on CPU down.

@@ -15,7 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from calmctl.errors import UserError
 from calmctl.files import read_json, write_json, write_text
-from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters
+from calmctl.modeling.checkpoint import WEIGHTS_FILE, fingerprint, load_parameters, save_composed
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.loss import completion_loss, labelled_rows_only
 from calmctl.training.batches import Batches
@@ -55,6 +55,7 @@ class RunTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True
         self.seconds_before = 0.0
+        self._fingerprints: list[dict[str, Any]] | None = None
         self._meter = _Meter()
         self.add_callback(_StepLog(self))
 
@@ -123,6 +124,14 @@ class RunTrainer(Trainer):
         if self.batches.curriculum is not None:
             write_json(folder / CURRICULUM_FILE, self.batches.curriculum.state())
         write_text(folder / COMPLETE_MARK, "")
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not isinstance(self.model, ComposedModelForCausalLM):
+            super()._save(output_dir, state_dict)
+            return
+        if self._fingerprints is None:
+            self._fingerprints = [fingerprint(cast(PreTrainedModel, m)) for m in (self.model.anchor, *self.model.augs)]
+        save_composed(self.model, Path(str(output_dir)), fingerprints=self._fingerprints)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if isinstance(self.model, ComposedModelForCausalLM):
@@ -207,4 +216,6 @@ def _arguments(settings: TrainSettings, folder: Path, seed: int) -> TrainingArgu
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
+        # The filter would turn a diverged run's loss into 0; ours stops the run.
+        logging_nan_inf_filter=False,
     )
