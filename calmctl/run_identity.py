@@ -40,7 +40,7 @@ def config_sha256(config: object) -> str:
 
 def _made_nothing(run: RunInfo) -> bool:
     """Tell whether a run failed before it made anything, on a wrong path say: its folder is as good as new."""
-    ours = {LOCK_FILE, CONFIG_FILE, RUN_FILE, PROGRESS_FILE}
+    ours = {LOCK_FILE, CONFIG_FILE, RUN_FILE, PROGRESS_FILE, "unfinished.json"}
     return run.status == "failed" and all(entry.name in ours for entry in run.path.iterdir())
 
 

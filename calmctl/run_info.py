@@ -76,5 +76,11 @@ def list_runs(root: Path) -> list[RunInfo]:
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "checkpoint")))
         if RUN_FILE in names:
-            found.append(read_run(Path(folder)))
+            try:
+                found.append(read_run(Path(folder)))
+            except UserError as error:
+                facts = {"error": str(error)}
+                found.append(
+                    RunInfo(Path(folder), kind="unknown", name=Path(folder).name, status="damaged", facts=facts)
+                )
     return sorted(found, key=lambda run: run.path)

@@ -91,6 +91,7 @@ class Run:
             facts |= {key: existing.facts[key] for key in ("started", "seconds") if key in existing.facts}
             facts["resumes"] = int(existing.facts.get("resumes", 0)) + 1
         run = cls(path, facts, lock, is_resumed=existing is not None)
+        (path / PROGRESS_FILE).unlink(missing_ok=True)  # an earlier attempt's
         run.write_text(CONFIG_FILE, to_yaml(config))
         run._write_facts()
         return run

@@ -11,6 +11,7 @@ from data_builders.kv_text import OPERATORS, NumberFormat, number_format
 
 STRATA = ("held_out", "mixed", "held_in")
 MAX_OPERANDS = 64
+MAX_KEY_LENGTH = 12
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ class KVDataConfig:
         if self.number_format not in ("padded", "natural"):
             raise DataError(f"number_format: {self.number_format!r} is unknown; use 'padded' or 'natural'")
         _at_least("min_key_length", self.min_key_length, 2)
+        if self.max_key_length > MAX_KEY_LENGTH:
+            raise DataError(f"max_key_length: {self.max_key_length} is more than {MAX_KEY_LENGTH}; use shorter keys")
         if self.max_key_length < self.min_key_length:
             raise DataError(
                 f"max_key_length: {self.max_key_length} is less than min_key_length ({self.min_key_length})"

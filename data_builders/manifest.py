@@ -100,7 +100,10 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
         (folder / UNFINISHED_NAME).unlink(missing_ok=True)
         return manifest
     if (folder / UNFINISHED_NAME).exists():
-        _require_same_build(folder, _read_json(folder / UNFINISHED_NAME), identity, "an unfinished build")
+        only_claimed = all(path.name in {UNFINISHED_NAME, *_RUN_FILES} for path in folder.iterdir())
+        if not only_claimed:
+            _require_same_build(folder, _read_json(folder / UNFINISHED_NAME), identity, "an unfinished build")
+        write_json(folder / UNFINISHED_NAME, identity)
         return None
     others = sorted(path.name for path in folder.iterdir() if path.name not in _RUN_FILES) if folder.exists() else []
     if others:

@@ -21,7 +21,7 @@ from data_builders.kv_text import (
     parse_substitution,
     parse_value,
 )
-from data_builders.manifest import read_manifest
+from data_builders.manifest import read_manifest, verify_files
 from evals.task import Completion, Request, Scores, require_completions, require_limit
 
 METRICS = ("kv_subs", "num_math", "kv_math", "kv_math_direct")
@@ -80,8 +80,7 @@ class KVTask:
                 " name a folder made by `calmctl data kv`"
             )
         path = data / "test.parquet"
-        if not path.is_file():
-            raise DataError(f"{path} is missing; build the folder again with `calmctl data kv`")
+        verify_files(data, {"files": {path.name: manifest["files"][path.name]}})
         numbers = NumberFormat(**manifest["number_format"])
         word_level = manifest["tokenizer"]["source"] == "word-level"
         rows = pq.read_table(path).slice(0, limit).to_pylist()

@@ -1,18 +1,19 @@
-"""Stages: run once in order, skipped when nothing changed, clear when one fails."""
+"""Stages: run once in order, skipped when they are done, clear when one fails, gone when the experiment is."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.experiments.stages import Stage, StageRunner
+from calmctl.runs import read_run
 
 DATA = ("data", "kv", "--preset", "smoke")
 
@@ -27,28 +28,46 @@ def started(root: Path) -> set[str]:
     return {path.stem for path in (root / "logs").glob("*.log")}
 
 
-def run(root: Path, *stages: Stage) -> dict[str, float]:
+def run(root: Path, *stages: Stage) -> list[str]:
     return StageRunner(root, stages, jobs=2).run()
 
 
-def test_stages_run_once_and_again_when_they_or_their_needs_change(tmp_path):
-    first, second = data_stage(tmp_path, "a"), data_stage(tmp_path, "b", needs=("a",))
-    seconds = run(tmp_path, first, second)
-    assert set(seconds) == {"a", "b"} and all(value > 0 for value in seconds.values())
-    for log in (tmp_path / "logs").iterdir():
-        log.unlink()
-    assert run(tmp_path, first, second) == seconds and not started(tmp_path)
-    shutil.rmtree(first.folder)
-    run(tmp_path, first, second)
-    assert started(tmp_path) == {"a"}
-
-
-def test_a_changed_setting_reruns_what_depends_on_it(tmp_path):
+def test_stages_run_once_and_again_when_they_or_their_needs_are_gone(tmp_path):
     first, second = data_stage(tmp_path, "a"), data_stage(tmp_path, "b", needs=("a",))
     runner = StageRunner(tmp_path, [first, second], jobs=2)
-    keys = runner.key("a"), runner.key("b")
-    changed = StageRunner(tmp_path, [data_stage(tmp_path, "a", seed=1), second], jobs=2)
-    assert changed.key("a") != keys[0] and changed.key("b") != keys[1]
+    assert runner.run() == ["a", "b"]
+    assert set(runner.seconds()) == {"a", "b"} and all(value > 0 for value in runner.seconds().values())
+    for log in (tmp_path / "logs").iterdir():
+        log.unlink()
+    assert run(tmp_path, first, second) == [] and not started(tmp_path)
+    shutil.rmtree(first.folder)
+    assert run(tmp_path, first, second) == ["a", "b"]
+
+
+def test_a_stage_of_another_configuration_is_refused_not_repeated(tmp_path):
+    run(tmp_path, data_stage(tmp_path, "a"))
+    changed = data_stage(tmp_path, "a", seed=1)
+    (tmp_path / "a" / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"stage a: .*another configuration \(seed: 0 -> 1\)"):
+        run(tmp_path, changed)
+
+
+def test_a_stage_that_leaves_no_result_is_an_error_not_a_wait(tmp_path):
+    stage = replace(data_stage(tmp_path, "a"), result=tmp_path / "a" / "never")
+    with pytest.raises(CalmctlError, match="never is missing"):
+        run(tmp_path, stage, data_stage(tmp_path, "b", needs=("a",)))
+
+
+def test_a_failing_stage_interrupts_the_others(tmp_path):
+    bad = data_stage(tmp_path, "bad", extra=("num_keyz=1",))
+    slow = replace(bad, name="slow", command=(*bad.command[:-1], "num_aug_rows=30000000"), folder=tmp_path / "slow")
+    with pytest.raises(UserError, match="num_keyz"):
+        run(tmp_path, bad, slow)
+
+
+def test_a_stage_that_is_killed_says_by_what(tmp_path):
+    runner = StageRunner(tmp_path, [data_stage(tmp_path, "a")], jobs=1)
+    assert "killed by SIGKILL (perhaps out of memory)" in str(runner._error("a", -9))
 
 
 def test_a_refused_input_is_the_stages_own_line(tmp_path):
@@ -63,8 +82,9 @@ def test_a_missing_need_never_starts(tmp_path):
     assert started(tmp_path) == {"a"}
 
 
-def test_an_interrupted_experiment_stops_its_stages_and_can_be_resumed(tmp_path):
-    """Ctrl-C reaches the experiment only; its stages must end too, and say that they were interrupted."""
+@pytest.mark.parametrize("signal_sent, status", [(signal.SIGINT, "interrupted"), (signal.SIGKILL, "interrupted")])
+def test_an_experiment_that_ends_takes_its_stages_along_and_can_be_resumed(tmp_path, signal_sent, status):
+    """Ctrl-C and kill -9 reach the experiment only; its stages must end too, and release their folders."""
     process = subprocess.Popen(
         [sys.executable, "-m", "calmctl", "reproduce", "kv", "--preset", "smoke", "--out", str(tmp_path),
          "anchor.train.steps=100000", "aug.train.steps=100000"],
@@ -73,9 +93,12 @@ def test_an_interrupted_experiment_stops_its_stages_and_can_be_resumed(tmp_path)
     deadline = time.monotonic() + 100
     while not (tmp_path / "aug" / "train_log.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal_sent)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.strip().splitlines()[-1] == "calmctl: interrupted; run the same command again to resume"
-    assert json.loads((tmp_path / "aug" / "run.json").read_text())["status"] == "interrupted"
-    assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
+    if signal_sent == signal.SIGINT:
+        assert process.returncode == 130
+        assert errors.strip().splitlines()[-1] == "calmctl: interrupted; run the same command again to resume"
+    while read_run(tmp_path / "aug").status == "running" and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert read_run(tmp_path / "aug").status == status
+    assert read_run(tmp_path).status == status

@@ -36,7 +36,7 @@ def compose(
     from calmctl.training.jobs import ComposeConfig, run_composition
     from calmctl.training.plan import plan_composition
 
-    settings = options.with_options(overrides, anchor=anchor, dataset=data, seed=seed)
+    settings = options.with_options(overrides, anchor=anchor, dataset=data, seed=seed, merge_bases=merge_bases or None)
     if aug:
         settings.insert(0, f"augs=[{','.join(options.quoted(model) for model in aug)}]")
     config = load_config(ComposeConfig, f"compose/{preset}", settings, config_dir)
@@ -44,5 +44,5 @@ def compose(
         output.print_plan({"command": "compose", "preset": preset, "out": str(out), **plan_composition(config)}, json)
         return
     with watching({out.name: out}):
-        run = run_composition(config, out, sys.argv, merge_bases)
+        run = run_composition(config, out, sys.argv)
     output.print_run(run, json)

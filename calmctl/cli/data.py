@@ -46,10 +46,8 @@ def kv(
         output.print_json(plan) if json else print(to_yaml(plan), end="")
         return
     with Run.start(out, kind="data", config=config, command=sys.argv, seed=config.seed) as run:
-        if run.is_complete:
-            output.note(f"{out} is already built with these settings")
-        else:
-            build(config, out, progress=output.note)
+        build(config, out, progress=output.note)
+        if not run.is_complete:
             run.finish()
     manifest = read_json(out / "manifest.json")
     if json:

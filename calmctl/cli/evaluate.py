@@ -19,7 +19,7 @@ def evaluate(
         str | None, typer.Option("--model", "-m", help="A run, folder or hub id, plain or composed.")
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="The task's data folder.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Only so many records of each stratum; 0 = all.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many records; 0 = all.")] = None,
     preset: options.Preset = "default",
     seed: options.Seed = None,
     config_dir: options.ConfigDir = None,
@@ -32,7 +32,9 @@ def evaluate(
     from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig, run_evaluation
     from calmctl.files import read_json
 
-    settings = options.with_options(overrides, task=task, model=model, dataset=data, limit=limit, seed=seed)
+    settings = options.with_options(overrides, task=task, model=model, dataset=data, limit=limit)
+    if seed is not None:
+        settings.insert(0, f"decoding.seed={seed}")
     config = load_config(EvalConfig, f"eval/{preset}", settings, config_dir)
     if dry_run:
         output.print_plan({"command": "eval", "preset": preset, "out": str(out), **to_dict(config)}, json)

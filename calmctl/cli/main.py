@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -12,12 +13,15 @@ from typer.core import TyperGroup
 
 from calmctl import __version__
 from calmctl.cli import compose, data, doctor, evaluate, generate, ls, report, reproduce, show, train
-from calmctl.errors import UserError
+from calmctl.errors import CalmctlError, UserError
+from calmctl.parent import end_like_ctrl_c
 
 # Recent versions of typer bundle click, older ones depend on it; this is click's base error in both.
 _ClickError = cast(type[Exception], typer.BadParameter.__mro__[2])
 
 _INTERRUPTED = 130
+
+_PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 # One line a command, in the order of use, which is the order `calmctl --help` shows.
 COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
@@ -72,6 +76,19 @@ def _options(
     """Hold the options that stand before a command."""
 
 
+def script() -> int:
+    """Run the command of this process; the entry point of `calmctl`."""
+    end_like_ctrl_c()
+    try:
+        code = main()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -85,8 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, _ClickError):
             return _complain_about_usage(error)
+        if isinstance(error, BrokenPipeError):
+            raise
         if isinstance(error, _user_errors()):
             return _complain(f"error: {_one_line(error)}", 2)
+        if isinstance(error, CalmctlError):
+            return _complain(f"failed: {_one_line(error)}", 1)
+        if isinstance(error, _PATH_ERRORS) and error.filename:
+            return _complain(f"error: {error.filename}: {error.strerror}; check the path", 2)
         traceback.print_exc()
         return _complain(f"failed: {type(error).__name__}: {_one_line(error)}", 1)
 
@@ -116,7 +139,3 @@ def _one_line(message: object) -> str:
 def _complain(message: str, code: int) -> int:
     print(f"calmctl: {message}", file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

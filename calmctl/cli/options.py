@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -38,5 +39,6 @@ def quoted(value: object) -> str:
     """Quote text so that Hydra takes it literally, whatever characters it holds."""
     if isinstance(value, bool | int | float):
         return str(value).lower() if isinstance(value, bool) else str(value)
-    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
+    # Inside quotes Hydra reads a backslash as one unless a quote follows, and `${` as an interpolation.
+    text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), str(value))
+    return "'" + text.replace("${", "\\${") + "'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import typer
@@ -37,7 +38,7 @@ def kv(
     experiment = KVExperiment(config, out)
     if dry_run:
         stages = [
-            {"stage": stage.name, "needs": list(stage.needs), "command": f"calmctl {' '.join(stage.command)}"}
+            {"stage": stage.name, "needs": list(stage.needs), "command": f"calmctl {shlex.join(stage.command)}"}
             for stage in experiment.stages
         ]
         output.print_plan({"command": "reproduce kv", "out": str(out), "stages": stages, **plan(config)}, json)

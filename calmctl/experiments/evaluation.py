@@ -31,7 +31,7 @@ class EvalConfig:
         task: a name of `evals.TASKS`.
         model: a run, folder or hub id.
         dataset: the task's data folder.
-        limit: records per stratum or split at most; 0 = all.
+        limit: only the first so many records, which are balanced over strata; 0 = all.
         threads: CPU threads; 0 = torch's default.
     """
 
@@ -40,12 +40,13 @@ class EvalConfig:
     dataset: str = ""
     limit: int = 0
     decoding: Decoding = field(default_factory=Decoding)
-    seed: int = 0
     threads: int = 0
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"task={self.task!r} is not one of {', '.join(TASKS)}")
+        if self.limit < 0:
+            raise ValueError(f"limit={self.limit} must not be negative (0 = all records)")
 
 
 def run_evaluation(config: EvalConfig, out: Path, command: Sequence[str] = ()) -> Run:
@@ -58,7 +59,7 @@ def run_evaluation(config: EvalConfig, out: Path, command: Sequence[str] = ()) -
         if not getattr(config, name):
             raise UserError(f"{name} is not set; give {option}")
     inputs = {"model": source_sha256(config.model), "data": _data_sha256(Path(config.dataset))}
-    with Run.start(out, kind="eval", config=config, command=command, seed=config.seed, inputs=inputs) as run:
+    with Run.start(out, kind="eval", config=config, command=command, seed=config.decoding.seed, inputs=inputs) as run:
         if not run.is_complete:
             _evaluate(config, run)
         return run

@@ -4,6 +4,7 @@ Data -> m_A beside m_B -> four compositions (the headline, a random m_A, two oth
 six models -> `table1.json` and report. Each step is a `calmctl` command in a process of its own (see stages.py).
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,19 +13,19 @@ from typing import Any
 from calmctl.config import to_dict, to_yaml
 from calmctl.environment import git_commit, hardware, usable_cores
 from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig
+from calmctl.experiments.kv_deviations import deviations
 from calmctl.experiments.stages import Stage, StageRunner
 from calmctl.files import read_json, write_text
-from calmctl.modeling.sources import load_tokenizer
+from calmctl.modeling.sources import base_config, load_tokenizer
 from calmctl.reporting.kv_report import write_kv_report
 from calmctl.reporting.paper import TABLE_1
 from calmctl.runs import Run
-from calmctl.training.jobs import ComposeConfig, TrainConfig, model_config
+from calmctl.training.jobs import ComposeConfig, TrainConfig, check_seed, model_config
 from calmctl.training.plan import plan_bridges, plan_training
 from data_builders.kv import KVDataConfig
 from data_builders.kv_text import WORDS
 from data_builders.word_tokenizer import build_word_tokenizer
 
-PAPER_DATA = {"num_keys": 25_000, "num_values": 25_000, "min_operands": 3, "max_operands": 6, "operators": "+-x"}
 # Composition run -> (aug it reads, D_C file, key in table1.json).
 COMPOSITIONS = {
     "calm": ("aug", "dc_mix.parquet", "calm"),
@@ -32,6 +33,11 @@ COMPOSITIONS = {
     "calm_dc_subs": ("aug", "dc_subs.parquet", "dc_subs"),
     "calm_dc_math": ("aug", "dc_math.parquet", "dc_math"),
 }
+# Settings of the stages' configurations that follow from where the experiment puts things.
+DECIDED_HERE = (
+    "anchor.dataset", "anchor.tokenizer", "aug.dataset", "aug.tokenizer", "compose.dataset", "compose.anchor",
+    "compose.augs", "eval.model", "eval.dataset",
+)  # fmt: skip
 BASES = {"anchor": "m_B", "aug": "m_A"}
 
 
@@ -60,6 +66,24 @@ class ReproduceKVConfig:
     compose: ComposeConfig = field(default_factory=ComposeConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
+    def __post_init__(self) -> None:
+        """Give every stage the one seed; raise ValueError for settings that the experiment itself decides."""
+        check_seed(self.seed)
+        for name in ("jobs", "control_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if self.threads < 1:
+            raise ValueError(f"threads={self.threads} must be at least 1")
+        for name in ("data", "anchor", "aug", "compose"):
+            stage = getattr(self, name)
+            if stage.seed not in (0, self.seed):
+                raise ValueError(f"{name}.seed={stage.seed}: every stage takes the experiment's; set seed=... instead")
+            object.__setattr__(self, name, replace(stage, seed=self.seed))
+        for path in DECIDED_HERE:
+            name, setting = path.split(".")
+            if value := getattr(getattr(self, name), setting):
+                raise ValueError(f"{path}={value}: the experiment decides that; leave it out")
+
 
 def reproduce_kv(config: ReproduceKVConfig, out: Path, runner: "KVExperiment", command: Sequence[str] = ()) -> Run:
     """Run whatever is not done yet, then write table, plots and report.
@@ -67,10 +91,12 @@ def reproduce_kv(config: ReproduceKVConfig, out: Path, runner: "KVExperiment", c
     Raises:
         UserError: `out` holds another run or another configuration, or a stage refused its input.
     """
+    departures = deviations(config)
     with Run.start(out, kind="reproduce", config=config, command=command, seed=config.seed) as run:
-        if not run.is_complete:
-            seconds = runner.run()
-            run.write_json("table1.json", table(config, out, {**seconds, "total": round(run.seconds, 1)}))
+        ran = runner.run()
+        if ran or not run.is_complete:
+            seconds = {**runner.seconds(), "total": round(run.seconds, 1)}
+            run.write_json("table1.json", table(config, out, departures, seconds))
         write_kv_report(out)
         if not run.is_complete:
             run.finish()
@@ -81,18 +107,23 @@ class KVExperiment:
     """The stages of the experiment in a folder; `running` names those under way."""
 
     def __init__(self, config: ReproduceKVConfig, out: Path) -> None:
-        self.config, self.out = config, out
+        # Stages and their settings name folders: these have to mean the same from another working directory.
+        self.config, self.out = config, out.resolve()
         jobs = config.jobs or max(1, usable_cores() // max(config.threads, 1))
         self.stages = self._stages()
-        self.runner = StageRunner(out, self.stages, jobs, config.threads)
+        self.runner = StageRunner(self.out, self.stages, jobs, config.threads)
         self.running = self.runner.running
 
-    def run(self) -> dict[str, float]:
-        """Run what is not done and return the seconds each stage took."""
+    def run(self) -> list[str]:
+        """Run what is not done and return the names of the stages that ran."""
         for stage in self.stages:
             path, settings = self._preset_file(stage)
-            write_text(path, f"# calmctl {' '.join(stage.command)}\n{to_yaml(settings)}")
+            write_text(path, f"# calmctl {shlex.join(stage.command)}\n{to_yaml(settings)}")
         return self.runner.run()
+
+    def seconds(self) -> dict[str, float]:
+        """Return the wall-clock seconds that each stage took."""
+        return self.runner.seconds()
 
     def _preset_file(self, stage: Stage) -> tuple[Path, dict[str, Any]]:
         group = {"data": "data/kv"}.get(stage.command[0], stage.command[0])
@@ -100,12 +131,10 @@ class KVExperiment:
 
     def _stages(self) -> list[Stage]:
         config, data = self.config, self.out / "data"
-        stages = [self._stage("data", ("data", "kv"), replace(config.data, seed=config.seed), (), "manifest.json")]
+        stages = [self._stage("data", ("data", "kv"), config.data, (), "manifest.json")]
         tokenizer = str(data / "tokenizer") if config.data.tokenizer is None else config.data.tokenizer
-        anchor = replace(
-            config.anchor, dataset=str(data / "anchor_train.parquet"), tokenizer=tokenizer, seed=config.seed
-        )
-        aug = replace(config.aug, dataset=str(data / "aug_train.parquet"), tokenizer=tokenizer, seed=config.seed)
+        anchor = replace(config.anchor, dataset=str(data / "anchor_train.parquet"), tokenizer=tokenizer)
+        aug = replace(config.aug, dataset=str(data / "aug_train.parquet"), tokenizer=tokenizer)
         stages.append(self._stage("anchor", ("train", "anchor"), anchor, ("data",)))
         stages.append(self._stage("aug", ("train", "aug"), aug, ("data",)))
         if config.controls:
@@ -116,9 +145,7 @@ class KVExperiment:
                 stages.append(self._composition(name, source, data / file))
         # Evaluations last: what others wait for goes first.
         for name in [*BASES, *(stage.name for stage in stages if stage.name in COMPOSITIONS)]:
-            settings = replace(
-                config.eval, model=str(self.out / name), dataset=str(data), seed=config.seed, threads=config.threads
-            )
+            settings = replace(config.eval, model=str(self.out / name), dataset=str(data), threads=config.threads)
             stages.append(self._stage(f"eval/{name}", ("eval", "kv"), settings, (name,), METRICS_FILE))
         return stages
 
@@ -132,7 +159,6 @@ class KVExperiment:
             anchor=str(self.out / "anchor"),
             augs=(str(self.out / aug),),
             dataset=str(data),
-            seed=config.seed,
             train=train,
         )
         return self._stage(name, ("compose",), settings, ("anchor", aug))
@@ -159,13 +185,16 @@ def plan(config: ReproduceKVConfig) -> dict[str, Any]:
         plan_training(replace(train, dataset=f"data/{role}_train.parquet"), tokenizer)
         for role, train in (("anchor", config.anchor), ("aug", config.aug))
     )
-    configs = [model_config(train.model, tokenizer) for train in (config.anchor, config.aug)]
+    configs = [
+        base_config(train.base) if train.base else model_config(train.model, tokenizer)
+        for train in (config.anchor, config.aug)
+    ]
     composition = plan_bridges(replace(config.compose, dataset="data/dc_mix.parquet"), configs[0], configs[1:])
     return {"data": to_dict(config.data), "anchor": anchor, "aug": aug, "composition": composition}
 
 
-def table(config: ReproduceKVConfig, out: Path, seconds: dict[str, float]) -> dict[str, Any]:
-    """Return `table1.json`: accuracies in percent, held-out keys, beside the paper's; `seconds` are wall-clock."""
+def table(config: ReproduceKVConfig, out: Path, departures: Sequence[str], seconds: dict[str, float]) -> dict[str, Any]:
+    """Return `table1.json`: accuracies in percent on held-out keys beside the paper's; `seconds` are wall-clock."""
     rows: dict[str, Any] = {}
     names = {name: key for name, (_, _, key) in COMPOSITIONS.items() if name == "calm" or config.controls}
     for name, key in (BASES | names).items():
@@ -177,48 +206,8 @@ def table(config: ReproduceKVConfig, out: Path, seconds: dict[str, float]) -> di
         "paper": TABLE_1,
         "seed": config.seed,
         "preset": config.preset,
-        "deviations": deviations(config),
+        "deviations": list(departures),
         "git_commit": git_commit(),
         "hardware": hardware(),
         "seconds": seconds,
     }
-
-
-def deviations(config: ReproduceKVConfig) -> list[str]:
-    """Say, from the configuration, where the experiment departs from the paper's section 4.1."""
-    data, found = config.data, []
-    if data.num_keys != PAPER_DATA["num_keys"]:
-        found.append(f"{data.num_keys:,} keys instead of 25,000")
-    if data.num_values != data.num_keys:
-        found.append(f"{data.num_keys:,} keys share {data.num_values:,} values; in the paper values are unique")
-    if (data.min_operands, data.max_operands) != (3, 6):
-        found.append(f"{data.min_operands} to {data.max_operands} operands instead of 3 to 6")
-    if set(data.operators) != set("+-x"):
-        found.append(f"operators {' '.join(data.operators)} only; the paper has + - x")
-    if data.number_format == "padded":
-        found.append("numbers are written with a fixed number of digits, results with their sign")
-    if data.tokenizer is None:
-        found.append("keys are random letter strings with a word-level tokenizer, not words of m_A's vocabulary")
-    found.append(
-        f"m_B is a {_size(config.anchor)} trained from scratch on arithmetic; the paper takes PaLM2-XS as it is"
-    )
-    found.append(f"m_A is a {_size(config.aug)} trained from scratch on KV-SUBS; the paper trains PaLM2-XXS further")
-    bridge = config.compose.bridge
-    extras = [name for name, on in (("RMS norm", bridge.norm), ("rotary positions", bridge.rotary)) if on]
-    if extras:
-        found.append(f"bridges have {' and '.join(extras)}, which the paper does not mention")
-    if config.compose.every != 4 or config.compose.connections is not None:
-        found.append("connections are denser than every 4th layer of m_A, because the models are shallow")
-    mix = f"{data.mix_stepwise:.0%} stepwise, {data.mix_direct:.0%} direct, {data.mix_num_math:.0%} NUM-MATH"
-    found.append(f"the headline D_C is a mix ({mix}); the paper trains on KV-SUBS")
-    found.append(
-        "the headline KV-MATH is stepwise (substitution written out first); the paper does not say how it asks"
-    )
-    return found
-
-
-def _size(config: TrainConfig) -> str:
-    model = config.model
-    if not model:
-        return f"{config.base} (further trained)"
-    return f"{model['num_hidden_layers']}-layer {model['model_type']} of width {model['hidden_size']}"

@@ -1,11 +1,9 @@
-"""Stages: commands that depend on each other, run side by side where cores allow and skipped when nothing changed.
+"""Stages: commands that depend on each other, run side by side where cores allow and skipped when they are done.
 
-A stage is a `calmctl` command in a process of its own that writes a run directory; the folder is all that stages share.
+A stage is a `calmctl` command in a process of its own that writes a run directory; folders are all that stages share.
+Whether a stage is done, with which settings and inputs, is what its run directory says.
 """
 
-import ctypes
-import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -16,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import calmctl
 from calmctl.errors import CalmctlError, UserError
-from calmctl.files import read_json, write_json
+from calmctl.parent import PARENT_VARIABLE
+from calmctl.runs import read_run
 
-STAGES_FILE = "stages.json"
-PARENT_VARIABLE = "CALMCTL_STAGE_OF"
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 20.0
-SET_PARENT_DEATH_SIGNAL = 1  # prctl(2), PR_SET_PDEATHSIG
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Stage:
         command: what follows `calmctl`.
         folder: the run directory it writes.
         result: a file that exists when it is done.
-        settings: what it depends on beside the stages it needs; when this changes, the stage runs again.
+        settings: its configuration.
         needs: names of stages that have to be done before.
     """
 
@@ -45,12 +42,23 @@ class Stage:
     settings: dict[str, Any]
     needs: tuple[str, ...] = ()
 
+    @property
+    def is_complete(self) -> bool:
+        """Return whether its run directory says that it is done."""
+        return self.result.exists() and read_run(self.folder).is_complete
+
 
 class StageRunner:
-    """Runs stages; `running` names the folders of those under way, for a progress display.
+    """Runs stages.
+
+    A stage is left alone when its run is complete and nothing it needs was made anew; otherwise its command runs,
+    which resumes, returns at once, or refuses when its settings or inputs are not those of the run that is there.
+
+    Attributes:
+        running: the folders of the stages under way, for a progress display.
 
     Args:
-        root: folder of the experiment; keeps `stages.json` and a log per stage.
+        root: folder of the experiment; keeps a log per stage.
         jobs: stages that run at once.
         threads: CPU threads of each.
     """
@@ -58,66 +66,65 @@ class StageRunner:
     def __init__(self, root: Path, stages: Sequence[Stage], jobs: int, threads: int = 1) -> None:
         self.root, self.stages, self.jobs, self.threads = root, {stage.name: stage for stage in stages}, jobs, threads
         self.running: dict[str, Path] = {}
-        self._processes: dict[str, tuple[subprocess.Popen[bytes], TextIO, float]] = {}
-        path = root / STAGES_FILE
-        self.done: dict[str, dict[str, Any]] = read_json(path) if path.exists() else {}
+        self._processes: dict[str, tuple[subprocess.Popen[bytes], TextIO]] = {}
 
-    def run(self) -> dict[str, float]:
-        """Run what is not done yet and return the seconds that each stage took, whenever that was.
+    def run(self) -> list[str]:
+        """Run what is not done yet and return the names of the stages that ran.
 
         Raises:
             UserError: a stage refused its input.
             CalmctlError: a stage failed; the message says where its log is.
         """
-        waiting = [name for name in self.stages if not self.is_done(name)]
+        done: set[str] = set()
+        ran: list[str] = []
         try:
-            while waiting or self._processes:
-                for name in list(waiting):
-                    stage = self.stages[name]
-                    ready = all(self.is_done(need) for need in stage.needs)
-                    if ready and len(self._processes) < self.jobs:
-                        waiting.remove(name)
+            while len(done) < len(self.stages):
+                for stage in self.stages.values():
+                    if stage.name in done or stage.name in self._processes or not done.issuperset(stage.needs):
+                        continue
+                    if stage.is_complete and not set(stage.needs) & set(ran):
+                        done.add(stage.name)
+                    elif len(self._processes) < self.jobs:
                         self._start(stage)
-                self._collect()
-                time.sleep(POLL_SECONDS)
+                finished = self._collect()
+                done.update(finished)
+                ran += finished
+                time.sleep(POLL_SECONDS if self._processes else 0)
         finally:
             self._stop_all()
-        return {name: self.done[name]["seconds"] for name in self.stages}
+        return ran
 
-    def is_done(self, name: str) -> bool:
-        """Tell whether a stage has been done with the present settings, and everything it needs too."""
-        stage = self.stages[name]
-        recorded = self.done.get(name, {})
-        return name not in self._processes and recorded.get("key") == self.key(name) and stage.result.exists()
-
-    def key(self, name: str) -> str:
-        """Return a hash of everything the stage depends on, through the stages it needs."""
-        stage = self.stages[name]
-        content = json.dumps([name, stage.settings, [self.key(need) for need in stage.needs]], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+    def seconds(self) -> dict[str, float]:
+        """Return the wall-clock seconds of every stage, as its run says."""
+        return {name: float(read_run(stage.folder).facts["seconds"]) for name, stage in self.stages.items()}
 
     def _start(self, stage: Stage) -> None:
         log = self._log(stage.name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        stream = log.open("w")
+        stream = log.open("a")
+        package_root = Path(calmctl.__file__).parents[1]
         environment = os.environ | {
             "OMP_NUM_THREADS": str(self.threads),
             "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(package_root), os.environ.get("PYTHONPATH")])),
             PARENT_VARIABLE: str(os.getpid()),
         }
+        # -P: a folder of the user's that is named like a package must not be imported in its place.
         process = subprocess.Popen(
-            [sys.executable, "-m", "calmctl", *stage.command],
+            [sys.executable, "-P", "-m", "calmctl", *stage.command],
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env=environment,
             start_new_session=True,
         )
-        self._processes[stage.name] = (process, stream, time.monotonic())
+        self._processes[stage.name] = (process, stream)
         self.running[stage.name] = stage.folder
 
-    def _collect(self) -> None:
-        for name, (process, stream, began) in list(self._processes.items()):
+    def _collect(self) -> list[str]:
+        """Return the stages that have finished since the last look."""
+        finished = []
+        for name, (process, stream) in list(self._processes.items()):
             code = process.poll()
             if code is None:
                 continue
@@ -125,38 +132,36 @@ class StageRunner:
             del self._processes[name], self.running[name]
             if code:
                 raise self._error(name, code)
-            before = self.done.get(name, {}).get("seconds_before", 0.0)
-            seconds = round(before + time.monotonic() - began, 1)
-            self.done[name] = {"key": self.key(name), "seconds": seconds}
-            write_json(self.root / STAGES_FILE, self.done)
+            if not self.stages[name].is_complete:
+                result = self.stages[name].result
+                raise CalmctlError(f"stage {name}: its run is complete, but {result} is missing; delete its folder")
+            finished.append(name)
+        return finished
 
     def _error(self, name: str, code: int) -> CalmctlError:
-        lines = self._log(name).read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        log = self._log(name)
+        if code < 0:
+            name_of_signal = signal.Signals(-code).name
+            hint = " (perhaps out of memory)" if name_of_signal == "SIGKILL" else ""
+            return CalmctlError(f"stage {name}: killed by {name_of_signal}{hint} (log: {log})")
+        lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
         reason = lines[-1].removeprefix("calmctl: ").removeprefix("error: ")
-        message = f"stage {name}: {reason} (log: {self._log(name)})"
+        message = f"stage {name}: {reason} (log: {log})"
         return UserError(message) if code == 2 else CalmctlError(message)
 
     def _stop_all(self) -> None:
-        """Interrupt what still runs, as Ctrl-C would, so that it can be resumed, and remember the time it took."""
-        for process, _, _ in self._processes.values():
+        """Interrupt what still runs, as Ctrl-C would, so that it can be resumed."""
+        for process, _ in self._processes.values():
             process.send_signal(signal.SIGINT)
-        for name, (process, stream, began) in self._processes.items():
+        for process, stream in self._processes.values():
             try:
                 process.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
             stream.close()
-            spent = self.done.get(name, {}).get("seconds_before", 0.0) + time.monotonic() - began
-            self.done[name] = {"key": None, "seconds_before": round(spent, 1)}
-            write_json(self.root / STAGES_FILE, self.done)
         self._processes.clear()
         self.running.clear()
 
     def _log(self, name: str) -> Path:
         return self.root / "logs" / f"{name}.log"
-
-
-def die_with_parent() -> None:
-    """In a stage's process: end when the experiment that started it is killed (Linux; elsewhere nothing happens)."""
-    if os.environ.get(PARENT_VARIABLE) and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)

@@ -46,8 +46,8 @@ ANCHOR = System("m_B", "m_B (anchor)", "anchor")
 CALM = System("calm", "CALM (composed)", "calm")
 MODELS = (AUG, ANCHOR, CALM)
 CONTROLS = (
-    System("dc_subs", "D_C subs (substitution only)", "calm_dc_subs", is_control=True),
-    System("dc_math", "D_C math (direct only)", "calm_dc_math", is_control=True),
+    System("dc_subs", "D_C subs (no KV-MATH answer shown)", "calm_dc_subs", is_control=True),
+    System("dc_math", "D_C math (KV-MATH at once)", "calm_dc_math", is_control=True),
     System("random_aug", "random m_A (untrained weights)", "calm_random_aug", is_control=True),
 )
 SYSTEMS = MODELS + CONTROLS

@@ -51,6 +51,10 @@ class TrainConfig:
     seed: int = 0
     train: TrainSettings = field(default_factory=TrainSettings)
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a seed out of range."""
+        check_seed(self.seed)
+
     def check(self) -> None:
         """Raise UserError unless the configuration says of one model how to get it."""
         if bool(self.base) == bool(self.model):
@@ -69,6 +73,7 @@ class ComposeConfig:
         dataset: D_C, the composition data (JSONL or Parquet).
         connections: [[aug_layer, anchor_layer], ...], per aug when there are several; None = every `every`-th layer.
         attention: attention implementation of the bases; empty = transformers' choice.
+        merge_bases: write the bases too, which makes the model self-contained.
     """
 
     anchor: str = ""
@@ -78,8 +83,19 @@ class ComposeConfig:
     every: int = 4
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     attention: str = ""
+    merge_bases: bool = False
     seed: int = 0
     train: TrainSettings = field(default_factory=TrainSettings)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a seed out of range."""
+        check_seed(self.seed)
+
+
+def check_seed(seed: int) -> None:
+    """Raise ValueError unless every library that is seeded takes the seed."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed} must lie between 0 and {2**32 - 1}")
 
 
 def run_training(config: TrainConfig, out: Path, command: Sequence[str] = ()) -> Run:
@@ -100,7 +116,7 @@ def run_training(config: TrainConfig, out: Path, command: Sequence[str] = ()) ->
         return run
 
 
-def run_composition(config: ComposeConfig, out: Path, command: Sequence[str] = (), merge_bases: bool = False) -> Run:
+def run_composition(config: ComposeConfig, out: Path, command: Sequence[str] = ()) -> Run:
     """Compose and train the bridges as configured; resume, or return at once when complete.
 
     Raises:
@@ -130,7 +146,7 @@ def run_composition(config: ComposeConfig, out: Path, command: Sequence[str] = (
                 zero_init=bridge.zero_init,
                 **arguments,
             )
-            _train(model, tokenizer, config.dataset, config.train, config.seed, run, merge_bases=merge_bases)
+            _train(model, tokenizer, config.dataset, config.train, config.seed, run, merge_bases=config.merge_bases)
         return run
 
 

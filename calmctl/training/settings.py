@@ -97,6 +97,9 @@ class TrainSettings:
         for name in ("batch_size", "accumulation", "bucket_width", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be at least 1")
+        for name in ("lr", "adamw_lr"):
+            if not (0 < getattr(self, name) < float("inf")):
+                raise ValueError(f"train.{name}={getattr(self, name)} must be a positive number")
         if self.steps < 0:
             raise ValueError(f"train.steps={self.steps} must not be negative (0 saves the untrained model)")
         if self.batch_size % self.accumulation:

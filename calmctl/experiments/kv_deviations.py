@@ -1,0 +1,90 @@
+"""Where a key-value experiment departs from the paper's section 4.1, worked out from its configuration."""
+
+from typing import TYPE_CHECKING
+
+from transformers import AutoConfig
+
+from calmctl.modeling import layers
+from calmctl.training.jobs import TrainConfig
+
+if TYPE_CHECKING:
+    from calmctl.experiments.kv import ReproduceKVConfig
+
+PAPER_KEYS = 25_000
+PAPER_HELD_IN = 0.2
+PAPER_EVERY = 4
+
+
+def deviations(config: "ReproduceKVConfig") -> list[str]:
+    """Return a sentence for each departure, in the order data, models, composition, evaluation."""
+    return [*_data(config), *_models(config), *_composition(config), *_evaluation(config)]
+
+
+def _data(config: "ReproduceKVConfig") -> list[str]:
+    data, found = config.data, []
+    if data.num_keys != PAPER_KEYS:
+        found.append(f"{data.num_keys:,} keys instead of {PAPER_KEYS:,}")
+    if data.num_values != data.num_keys:
+        found.append(f"{data.num_keys:,} keys share {data.num_values:,} values; in the paper values are unique")
+    if (data.min_operands, data.max_operands) != (3, 6):
+        found.append(f"{data.min_operands} to {data.max_operands} operands instead of 3 to 6")
+    if set(data.operators) != set("+-x"):
+        found.append(f"operators {' '.join(data.operators)} only; the paper has + - x")
+    if data.held_in_fraction != PAPER_HELD_IN:
+        found.append(f"{data.held_in_fraction:.0%} of the keys are held in instead of {PAPER_HELD_IN:.0%}")
+    if data.number_format == "padded":
+        found.append("numbers are written with a fixed number of digits, results with their sign")
+    if data.tokenizer is None:
+        found.append("keys are random letter strings with a word-level tokenizer, not words of m_A's vocabulary")
+    return found
+
+
+def _models(config: "ReproduceKVConfig") -> list[str]:
+    trained = "trained further" if config.anchor.base else "trained from scratch on arithmetic"
+    return [
+        f"m_B is {_model(config.anchor)}, {trained}; the paper takes PaLM2-XS as it is",
+        f"m_A is {_model(config.aug)}, trained on KV-SUBS alone; the paper trains PaLM2-XXS further",
+    ]
+
+
+def _model(config: TrainConfig) -> str:
+    if not config.model:
+        return config.base
+    settings = {name: value for name, value in config.model.items() if name != "attn_implementation"}
+    model = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    return f"a {layers.num_layers(model)}-layer {model.model_type} of width {layers.hidden_size(model)}"
+
+
+def _composition(config: "ReproduceKVConfig") -> list[str]:
+    compose, bridge, data, found = config.compose, config.compose.bridge, config.data, []
+    extras = {
+        "an RMS norm on the projected states": bridge.norm,
+        "rotary positions": bridge.rotary,
+        "a zero-initialised output": bridge.zero_init,
+        f"{bridge.num_heads} heads whatever m_B has": bridge.num_heads is not None,
+    }
+    if any(extras.values()):
+        found.append(f"bridges have {', '.join(name for name, on in extras.items() if on)}")
+    if compose.connections is not None:
+        found.append(f"connections are {compose.connections} instead of every {PAPER_EVERY}th layer of m_A")
+    elif compose.every != PAPER_EVERY:
+        found.append(f"every={compose.every}: a connection per {compose.every} layers of m_A instead of {PAPER_EVERY}")
+    mix = f"{data.mix_stepwise:.0%} stepwise, {data.mix_direct:.0%} direct, {data.mix_num_math:.0%} NUM-MATH"
+    found.append(f"the headline D_C is a mix ({mix}); the paper trains on KV-SUBS")
+    if config.controls:
+        rest = 1 - data.mix_num_math
+        found.append(
+            f"D_C subs is {rest - data.subs_context:.0%} KV-SUBS, {data.subs_context:.0%} NUM-MATH after keys drawn "
+            f"independently of the numbers and {data.mix_num_math:.0%} NUM-MATH; D_C math is {rest:.0%} KV-MATH asked "
+            f"directly and {data.mix_num_math:.0%} NUM-MATH"
+        )
+    if config.controls and config.control_steps not in (0, compose.train.steps):
+        found.append(f"controls train for {config.control_steps} steps, the headline for {compose.train.steps}")
+    return found
+
+
+def _evaluation(config: "ReproduceKVConfig") -> list[str]:
+    found = ["the headline KV-MATH is stepwise (substitution written out first); the paper does not say how it asks"]
+    if config.eval.limit:
+        found.append(f"only the first {config.eval.limit} records of the test set are scored")
+    return found
