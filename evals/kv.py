@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.errors import DataError
+from data_builders.kv_config import STRATA
 from data_builders.kv_text import (
     FORMAT,
     TEMPLATES,
@@ -26,7 +27,6 @@ from evals.task import Completion, Request, Scores, require_completions, require
 
 METRICS = ("kv_subs", "num_math", "kv_math", "kv_math_direct")
 HEADLINE_STRATUM = "held_out"
-_STRATA = ("held_out", "mixed", "held_in")
 _KINDS = {"substitute": "stepwise", "solve_numbers": "num_math", "solve_keys": "direct"}
 _TOKEN_MARGIN = 2
 
@@ -114,7 +114,7 @@ class KVTask:
             n=len(headline),
             breakdown={
                 "by_num_operands": _by(headline, correct, lambda record: record.num_operands),
-                "by_stratum": _by(records, correct, lambda record: _STRATA.index(record.stratum), _STRATA),
+                "by_stratum": _by(records, correct, lambda record: STRATA.index(record.stratum), STRATA),
                 "by_num_held_in": _by(records, correct, lambda record: record.num_held_in),
             },
             protocol={

@@ -22,10 +22,15 @@ def generate(
     json: options.Json = False,
 ) -> None:
     """Complete prompts with a model and print what it writes."""
-    from calmctl.inference.generation import Decoding, Prompt, complete
-    from calmctl.modeling.sources import load_base, load_tokenizer
+    import torch
 
+    from calmctl.inference.generation import Decoding, Prompt, complete
+    from calmctl.modeling.sources import load_base, load_tokenizer, quiet_libraries
+
+    quiet_libraries()
     tokenizer, loaded = load_tokenizer(model), load_base(model).eval()
+    if torch.cuda.is_available():
+        loaded.to("cuda")
     decoding = Decoding(num_beams=num_beams, temperature=temperature, top_p=top_p, seed=seed)
     texts = complete(loaded, tokenizer, [Prompt(prompt, max_new_tokens) for prompt in prompts], decoding)
     if json:

@@ -26,8 +26,9 @@ def _group() -> None:
     """Train a model from scratch, or an existing one further."""
 
 
-@app.command("anchor")
-def anchor(
+@app.command("aug", help="Train the aug (m_A): the small model that has what the anchor lacks.")
+@app.command("anchor", help="Train the anchor (m_B): the large, general model.")
+def train(
     out: options.Out,
     overrides: options.Overrides = None,
     preset: options.Preset = "default",
@@ -39,39 +40,7 @@ def anchor(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Train the anchor (m_B): the large, general model."""
-    _train(out, overrides, preset, data, tokenizer, base, seed, config_dir, dry_run, json)
-
-
-@app.command("aug")
-def aug(
-    out: options.Out,
-    overrides: options.Overrides = None,
-    preset: options.Preset = "default",
-    data: Data = None,
-    tokenizer: Tokenizer = None,
-    base: Base = None,
-    seed: options.Seed = None,
-    config_dir: options.ConfigDir = None,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-) -> None:
-    """Train the aug (m_A): the small model that has what the anchor lacks."""
-    _train(out, overrides, preset, data, tokenizer, base, seed, config_dir, dry_run, json)
-
-
-def _train(
-    out: Path,
-    overrides: list[str] | None,
-    preset: str,
-    data: Path | None,
-    tokenizer: str | None,
-    base: str | None,
-    seed: int | None,
-    config_dir: Path | None,
-    dry_run: bool,
-    json: bool,
-) -> None:
+    """Train a model; anchor and aug differ in their presets only."""
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
     from calmctl.training.jobs import TrainConfig, run_training

@@ -14,7 +14,7 @@ from calmctl.errors import UserError
 from calmctl.files import sha256_of
 from calmctl.inference.generation import Decoding, Prompt, Throughput, complete
 from calmctl.modeling.checkpoint import fingerprint
-from calmctl.modeling.sources import load_base, load_tokenizer, source_sha256
+from calmctl.modeling.sources import load_base, load_tokenizer, quiet_libraries, source_sha256
 from calmctl.runs import Run
 from evals import TASKS, Completion
 from evals.task import by_id
@@ -68,6 +68,7 @@ def run_evaluation(config: EvalConfig, out: Path, command: Sequence[str] = ()) -
 def _evaluate(config: EvalConfig, run: Run) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
+    quiet_libraries()
     task = TASKS[config.task]
     records = task.load(Path(config.dataset), config.limit or None)
     requests = task.requests(records)

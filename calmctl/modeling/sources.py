@@ -12,6 +12,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
@@ -37,6 +38,11 @@ def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrain
     except (OSError, SafetensorError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot load a causal language model from {str(model)!r}: {reason}") from error
+
+
+def quiet_libraries() -> None:
+    """Silence the libraries' own progress bars: runs report their progress themselves."""
+    transformers_logging.disable_progress_bar()
 
 
 def locate(source: str) -> tuple[str, str]:

@@ -15,7 +15,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
-from transformers.utils import logging as transformers_logging
 
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
@@ -23,7 +22,7 @@ from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
 from calmctl.modeling.layers import text_config
-from calmctl.modeling.sources import load_base, load_tokenizer, source_sha256
+from calmctl.modeling.sources import load_base, load_tokenizer, quiet_libraries, source_sha256
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
 from calmctl.training.curriculum import Curriculum
@@ -232,8 +231,8 @@ def _check_lengths(examples: Examples, model: PreTrainedModel, data: str) -> Non
 
 
 def _set_up(settings: TrainSettings, seed: int) -> None:
-    """Seed everything, and silence the libraries' own progress bars: the run reports its progress itself."""
-    transformers_logging.disable_progress_bar()
+    """Seed everything and set what training needs."""
+    quiet_libraries()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("WORLD_SIZE: training runs in one process for now; start it without torchrun")
     if settings.threads:
