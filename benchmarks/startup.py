@@ -1,6 +1,7 @@
 """How long commands take to answer before they do anything.
 
-Run `python benchmarks/startup.py [--json FILE]`. Each figure is the best of several runs, beside a bare Python start in the same session.
+Run `python benchmarks/startup.py [--json FILE]`. Each figure is the best of several runs, beside a bare Python start
+in the same session.
 """
 
 import argparse
