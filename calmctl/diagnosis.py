@@ -33,7 +33,7 @@ class Check:
 
 def diagnose() -> list[Check]:
     """Return every finding; importing torch is part of it, so it takes a few seconds."""
-    return [_python(), *_packages(), *_torch(), *_machine(), _own_evals(), _presets(), _sandbox()]
+    return [_python(), *_packages(), *_torch(), *_machine(), _own_evals(), _presets()]
 
 
 def lower_bounds() -> dict[str, str]:
@@ -141,10 +141,3 @@ def _presets() -> Check:
         return Check("presets", "ok", f"{len(list_presets())} found")
     except UserError as error:
         return Check("presets", "missing", str(error))
-
-
-def _sandbox() -> Check:
-    path = shutil.which("bwrap")
-    if path is not None:
-        return Check("bubblewrap", "ok", path)
-    return Check("bubblewrap", "warning", "not found; it isolates generated code more strictly")

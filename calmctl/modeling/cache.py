@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import Cache
@@ -19,10 +18,8 @@ class ComposedCache(Cache):
     """
 
     def __init__(self, anchor_config: PreTrainedConfig, aug_configs: Sequence[PreTrainedConfig]) -> None:
-        self.anchor: Cache = DynamicCache(config=text_config(anchor_config))
-        self.augs: list[Cache] = [DynamicCache(config=text_config(config)) for config in aug_configs]
-        self.bridges: list[Cache] = [DynamicCache() for _ in aug_configs]
-        self.folded: dict[tuple[int, int], Tensor | None] = {}
+        self._configs = [text_config(config) for config in (anchor_config, *aug_configs)]
+        self.reset()
         super().__init__(layers=[])
 
     @property
@@ -32,7 +29,10 @@ class ComposedCache(Cache):
 
     @property
     def layers(self) -> list:
-        """Return the layers of all parts; the anchor's come first, so that lengths asked by index are the anchor's."""
+        """Return the layers of all parts, on which what transformers does to a whole cache works (reorder, repeat, ...).
+
+        The anchor's come first, so that what is asked by index is the anchor's.
+        """
         return [layer for part in self.parts for layer in part.layers]
 
     @layers.setter
@@ -48,27 +48,13 @@ class ComposedCache(Cache):
         return self.anchor.get_seq_length(layer_idx)
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Shorten every part alike."""
-        for part in self.parts:
-            part.crop(tokens_to_remove)
+        """Shorten every part alike; layers of an aug beyond the last tapped one hold nothing."""
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.crop(tokens_to_remove)
 
     def reset(self) -> None:
         """Empty every part."""
-        self.folded.clear()
-        for part in self.parts:
-            part.reset()
-
-    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        """Reorder the batch of every part (beam search)."""
-        for part in self.parts:
-            part.reorder_cache(beam_idx)
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat each row of every part."""
-        for part in self.parts:
-            part.batch_repeat_interleave(repeats)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep only some rows of every part."""
-        for part in self.parts:
-            part.batch_select_indices(indices)
+        self.anchor, *self.augs = (DynamicCache(config=config) for config in self._configs)
+        self.bridges = [DynamicCache() for _ in self.augs]
+        self.folded: dict[tuple[int, int], Tensor | None] = {}
