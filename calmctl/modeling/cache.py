@@ -29,7 +29,7 @@ class ComposedCache(Cache):
 
     @property
     def layers(self) -> list:
-        """Return the layers of all parts, on which what transformers does to a whole cache works (reorder, repeat, ...).
+        """Return the layers of all parts, on which transformers does what it does to whole caches (reorder, ...).
 
         The anchor's come first, so that what is asked by index is the anchor's.
         """
