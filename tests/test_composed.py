@@ -12,7 +12,7 @@ from calmctl.errors import UserError
 from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.checkpoint import weights_sha256
-from calmctl.modeling.composed import _current
+from calmctl.modeling.hooks import _current
 from calmctl.modeling.layers import decoder_layers
 from tests.models import VOCABULARY, composed, gpt2, llama
 
@@ -113,6 +113,15 @@ def test_copies_and_models_that_share_bases_keep_apart(ids):
     for parameter in twin.composition_parameters().values():
         parameter.data.zero_()
     assert torch.equal(logits(twin, ids), logits(model.anchor, ids)) and torch.equal(logits(model, ids), expected)
+
+
+def test_a_model_that_is_gone_leaves_its_bases_as_they_were(ids):
+    anchor, aug = llama(seed=1).eval(), llama(seed=2, width=16, heads=2, kv_heads=1)
+    for _ in range(3):
+        logits(composed(anchor, aug), ids)
+    gc.collect()
+    modules = [*anchor.modules(), *aug.modules()]
+    assert not any(module._forward_hooks for module in modules)
 
 
 def test_forwards_in_several_threads_do_not_mix(ids):

@@ -4,11 +4,7 @@ Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,26 +21,11 @@ from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import Connection
+from calmctl.modeling.hooks import ForwardPass, install_hooks, new_pass
 from calmctl.modeling.loss import completion_loss, labelled_rows_only
-
-
-@dataclass
-class _Pass:
-    """What the hooks need to know of the one forward call that is under way."""
-
-    model: "ComposedModelForCausalLM"
-    aug_states: dict[int, Tensor] = field(default_factory=dict)
-    tapping: int | None = None
-    bridging: bool = False
-    keys_values: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
-    masks: list[Tensor] = field(default_factory=list)
-    positions: Tensor | None = None
-
 
 # Arguments of `save_pretrained` that say how to write what a checkpoint of bridges always is: one safetensors file.
 WITHOUT_EFFECT = {"safe_serialization", "max_shard_size", "save_peft_format", "save_original_format", "token"}
-# Per thread and task, so that forwards of one model may overlap; hooks of a shared base tell the models apart.
-_current: ContextVar[_Pass | None] = ContextVar("calmctl_forward_pass", default=None)
 
 
 class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
@@ -85,9 +66,9 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         self.anchor.requires_grad_(False)
         self.augs.requires_grad_(False)
         self.generation_config = copy.deepcopy(self.anchor.generation_config)
-        # What a shallow copy of this model keeps, and a deep copy gets anew together with its hooks.
-        self._identity = object()
-        self._install_hooks(augs)
+        # What hooks know their model by: a shallow copy keeps it, a deep copy gets another together with its hooks.
+        self.identity = object()
+        install_hooks(self, augs)
         self.post_init()
         self.eval()
 
@@ -101,48 +82,9 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         )
         return bridge.to(device=self.anchor.device)
 
-    def _bridge_of(self, aug_index: int, bridge_index: int) -> Bridge:
+    def bridge_of(self, aug_index: int, bridge_index: int) -> Bridge:
+        """Return the bridge of an aug's connection."""
         return cast(Bridge, cast(nn.ModuleList, self.bridges[aug_index])[bridge_index])
-
-    # Hooks. They are installed once and act only during this model's own forward.
-
-    def _install_hooks(self, augs: Sequence[PreTrainedModel]) -> None:
-        anchor_layers = layers.decoder_layers(self.anchor)
-        for aug_index, (aug, pairs) in enumerate(zip(augs, self.connections, strict=True)):
-            aug_layers = layers.decoder_layers(aug)
-            for layer_index in sorted({pair.aug_layer for pair in pairs}):
-                aug_layers[layer_index].register_forward_hook(partial(self._tap, aug_index, layer_index))
-            for bridge_index, pair in enumerate(pairs):
-                hook = partial(self._bridge, aug_index, bridge_index)
-                anchor_layers[pair.anchor_layer].register_forward_hook(hook)
-
-    def _tap(self, aug_index: int, layer_index: int, _module: nn.Module, _args: Any, output: Any) -> None:
-        current = self._own_pass()
-        if current is not None and current.tapping == aug_index:
-            current.aug_states[layer_index] = layers.layer_output(output)
-
-    def _bridge(self, aug_index: int, bridge_index: int, _module: nn.Module, _args: Any, output: Any) -> Any:
-        current = self._own_pass()
-        if current is None or not current.bridging:
-            return None
-        states = layers.layer_output(output)
-        keys, values = current.keys_values[aug_index, bridge_index]
-        bridge = current.model._bridge_of(aug_index, bridge_index)
-        eager = getattr(self.anchor.config, "_attn_implementation", None) == "eager"
-        update = bridge(states, current.positions, keys, values, current.masks[aug_index], eager)
-        return layers.with_layer_output(output, states + update)
-
-    def _own_pass(self) -> _Pass | None:
-        current = _current.get()
-        return current if current is not None and current.model._identity is self._identity else None
-
-    @contextmanager
-    def _new_pass(self) -> Iterator[_Pass]:
-        token = _current.set(_Pass(self))
-        try:
-            yield cast(_Pass, _current.get())
-        finally:
-            _current.reset(token)
 
     # The forward pass.
 
@@ -188,7 +130,7 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
             )
         if position_ids is None:
             position_ids = layers.position_ids_from(attention_mask, batch_size, past, length, input_ids.device)
-        with self._new_pass() as current:
+        with new_pass(self) as current:
             current.positions = position_ids.expand(batch_size, length)
             visible = same_tokenizer_visible(batch_size, past, length, input_ids.device)
             for aug_index in range(len(self.augs)):
@@ -221,7 +163,7 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
 
     def _read_aug(
         self,
-        current: _Pass,
+        current: ForwardPass,
         aug_index: int,
         input_ids: Tensor,
         attention_mask: Tensor | None,
@@ -240,7 +182,7 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
             decoder(**arguments)
         current.tapping = None
         for bridge_index, pair in enumerate(pairs):
-            bridge = self._bridge_of(aug_index, bridge_index)
+            bridge = self.bridge_of(aug_index, bridge_index)
             folded = None
             # A cache that already holds tokens is being decoded with: worth folding the matrices once for.
             if cache is not None and cache.get_seq_length() and not torch.is_grad_enabled():
