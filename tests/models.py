@@ -1,12 +1,18 @@
 """Small random models for tests, built from configurations; nothing is downloaded."""
 
 import torch
+from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
 
 VOCABULARY = 50
+FORMS = {
+    "paper": {},
+    "norm-rotary": {"norm": True, "rotary": True, "num_heads": 8},
+    "sparse": {"connections": [[1, 0], [0, 2]]},
+}
 
 
 def llama(
@@ -44,3 +50,23 @@ def composed(
         for name, parameter in model.composition_parameters().items():
             torch.nn.init.normal_(parameter, std=0.3 if "output" in name else 0.2)
     return model
+
+
+def example_ids() -> Tensor:
+    """Return token ids (3, 9)."""
+    return torch.randint(2, VOCABULARY, (3, 9), generator=torch.Generator().manual_seed(0))
+
+
+def logits(model, ids: Tensor, **arguments) -> Tensor:
+    """Return the logits of a model without a graph."""
+    with torch.no_grad():
+        return model(ids, **arguments).logits
+
+
+def padded(ids: Tensor, left: int, right: int) -> tuple[Tensor, Tensor]:
+    """Return ids with garbage padding and the mask that hides it."""
+    wide = torch.full((ids.shape[0], left + ids.shape[1] + right), 17)
+    mask = torch.zeros_like(wide)
+    wide[:, left : left + ids.shape[1]] = ids
+    mask[:, left : left + ids.shape[1]] = 1
+    return wide, mask

@@ -10,18 +10,7 @@ import yaml
 
 from data_builders.errors import DataError
 from data_builders.kv import KVDataConfig, build
-
-SMALL = KVDataConfig(
-    seed=3,
-    num_keys=60,
-    num_values=20,
-    max_operands=5,
-    operators="+-x",
-    num_aug_rows=900,
-    num_anchor_rows=1200,
-    num_composition_rows=600,
-    num_test_rows=8,
-)
+from tests.kv_settings import SMALL
 
 
 @pytest.mark.parametrize(

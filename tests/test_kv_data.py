@@ -13,22 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_builders.errors import DataError
-from data_builders.kv import TRAINING_FILES, KVDataConfig, build, spread_over
+from data_builders.kv import TRAINING_FILES, build, spread_over
 from data_builders.kv_test_set import EvalSet, count_overlaps
 from data_builders.kv_text import OPERATORS, parse_expression
 from data_builders.manifest import read_manifest, sha256_file
+from tests.kv_settings import SMALL
 
-SMALL = KVDataConfig(
-    seed=3,
-    num_keys=60,
-    num_values=20,
-    max_operands=5,
-    operators="+-x",
-    num_aug_rows=900,
-    num_anchor_rows=1200,
-    num_composition_rows=600,
-    num_test_rows=8,
-)
 COMPOSITION = ("dc_subs.parquet", "dc_math.parquet", "dc_mix.parquet")
 
 
