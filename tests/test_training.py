@@ -290,6 +290,7 @@ def test_a_model_can_be_trained_further(folder, bases, tmp_path):
     start = load_file(Path(bases[0]) / "model" / "model.safetensors")
     end = load_file(tmp_path / "further" / "model" / "model.safetensors")
     assert run.is_complete and any(not torch.equal(start[name], end[name]) for name in start)
+    assert json.loads((tmp_path / "further" / "model" / "config.json").read_text())["use_cache"] is True
 
 
 def test_models_with_different_tokenizers_are_refused(folder, bases, tmp_path):

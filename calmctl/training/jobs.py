@@ -209,6 +209,7 @@ def _fit(model: PreTrainedModel, settings: TrainSettings, batches: Batches, seed
         )
 
     folder = run.path / "checkpoints"
+    use_cache = getattr(model.config, "use_cache", None)
     trainer = RunTrainer(model, settings, batches, folder, seed, on_log)
     checkpoint = last_complete_checkpoint(folder)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
@@ -216,6 +217,9 @@ def _fit(model: PreTrainedModel, settings: TrainSettings, batches: Batches, seed
     rows = run.read_jsonl()
     trainer.seconds_before = rows[-1]["seconds"] if rows else 0.0
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if use_cache is not None:
+        # The Trainer turns it off in the configuration, and it would be saved so.
+        model.config.use_cache = use_cache
     # Take off the autocast that the Trainer put around `forward`.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.eval()
