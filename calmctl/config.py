@@ -26,7 +26,6 @@ __all__ = [
     "from_dict",
     "list_presets",
     "load_config",
-    "read_config",
     "to_dict",
     "to_yaml",
 ]
@@ -61,24 +60,6 @@ def load_config(schema: type[T], preset: str, overrides: Sequence[str] = (), con
     _check_preset(preset, config_dir)
     prepared = _prepare_overrides(schema, overrides, folders)
     return from_dict(schema, _compose(preset, prepared, folders))
-
-
-def read_config(schema: type[T], path: Path) -> T:
-    """Read back a `config.yaml` that calmctl wrote.
-
-    Raises:
-        UserError: the file is missing, is not YAML, or does not fit `schema`.
-    """
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read the configuration {path}: {_one_line(error)}") from error
-    try:
-        return from_dict(schema, values)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
 
 
 def to_yaml(config: object) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import yaml
 
-from calmctl.config import Preset, list_presets, load_config, read_config, to_dict, to_yaml
+from calmctl.config import Preset, from_dict, list_presets, load_config
 from calmctl.errors import UserError
 
 # Group of presets -> the dataclass it fills. A new group needs a line here.
@@ -183,12 +184,7 @@ def test_composing_leaves_a_hydra_application_around_it_alone(conf: Path) -> Non
         assert compose("mydata/tiny") is not None
 
 
-def test_yaml_reads_back_as_the_same_configuration(conf: Path, tmp_path: Path) -> None:
+def test_yaml_reads_back_as_the_same_configuration(conf: Path) -> None:
     config = load(conf, "anchor.data=a/b", "anchor.lr=1e-5", "data.mode=natural")
-    path = tmp_path / "config.yaml"
-    path.write_text(to_yaml(config))
-    assert read_config(Everything, path) == config
+    assert from_dict(Everything, yaml.safe_load(to_yaml(config))) == config
     assert to_dict(config)["anchor"]["data"] == "a/b"
-    path.write_text("data: [")
-    with pytest.raises(UserError, match="config.yaml"):
-        read_config(Everything, path)

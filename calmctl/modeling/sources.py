@@ -70,11 +70,7 @@ def base_config(source: str) -> PreTrainedConfig:
     Raises:
         UserError: there is none.
     """
-    name, revision = locate(source)
-    try:
-        return AutoConfig.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load a model configuration from {source!r}: {str(error).splitlines()[0]}") from error
+    return _load(AutoConfig, "a model configuration", source)
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -83,12 +79,16 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is none.
     """
+    return _load(AutoTokenizer, "a tokenizer", source)
+
+
+def _load(auto_class: Any, what: str, source: str) -> Any:
     name, revision = locate(source)
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision)
+        return auto_class.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot load a tokenizer from {source!r}: {reason}") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"cannot load {what} from {source!r}: {reason}") from error
 
 
 def source_sha256(source: str) -> str:
