@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 import yaml
 
-from calmctl.config import Preset, from_dict, list_presets, load_config
+from calmctl.config import Preset, from_dict, list_presets, load_config, to_dict, to_yaml
 from calmctl.errors import UserError
 
 # Group of presets -> the dataclass it fills. A new group needs a line here.
