@@ -159,7 +159,7 @@ def test_loading_in_another_type_checks_the_bases_first(saved):
 
 
 def test_nothing_to_load_is_one_clear_error(tmp_path):
-    with pytest.raises(UserError, match="cannot load a causal language model"):
+    with pytest.raises(UserError, match="cannot load a model configuration"):
         compose(str(tmp_path), str(tmp_path))
 
 

@@ -53,7 +53,21 @@ def test_bad_pairs_are_one_clear_error(pairs, message):
         resolve_connections(pairs, [2], 3)
 
 
+@pytest.mark.parametrize("num_aug_layers, num_anchor_layers, num, expected", [
+    (6, 12, 3, [(1, 3), (3, 7), (5, 11)]),
+    (5, 3, 2, [(1, 0), (4, 2)]),
+    (4, 4, 4, [(0, 0), (1, 1), (2, 2), (3, 3)]),
+])  # fmt: skip
+def test_a_number_of_connections_is_spread_over_both_models(num_aug_layers, num_anchor_layers, num, expected):
+    found = default_connections(num_aug_layers, num_anchor_layers, num=num)
+    assert [(pair.aug_layer, pair.anchor_layer) for pair in found] == expected
+
+
 def test_bad_rules_are_one_clear_error():
+    with pytest.raises(UserError, match="num=4: .* 6 layers and the anchor 3; use 1 to 3"):
+        default_connections(6, 3, num=4)
+    with pytest.raises(UserError, match="num=2 and explicit connections"):
+        resolve_connections([[0, 0]], [2], 3, num=2)
     with pytest.raises(UserError, match="every=0"):
         default_connections(4, 4, 0)
     with pytest.raises(UserError, match="8 connections, but the anchor has 4 layers"):

@@ -7,27 +7,65 @@ itself; an alignment of different tokenizers only has to produce other counts.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from calmctl.errors import UserError
+from calmctl.modeling.loss import IGNORED
 
 
-def same_tokenizer_visible(batch_size: int, past: int, length: int, device: torch.device) -> Tensor:
+def same_tokenizer_visible(
+    batch_size: int, past: int, length: int, device: torch.device, prompt_lengths: Tensor | None = None
+) -> Tensor:
     """Return visible counts (batch, length) for models that read the same tokens: position t sees t + 1.
 
     Args:
         past: number of tokens already in the cache.
         length: number of new tokens.
+        prompt_lengths: (batch,), what an aug that reads prompts only has read: never more than these are visible.
     """
-    return torch.arange(past + 1, past + length + 1, device=device).expand(batch_size, length)
+    visible = torch.arange(past + 1, past + length + 1, device=device).expand(batch_size, length)
+    return visible if prompt_lengths is None else visible.minimum(prompt_lengths[:, None])
 
 
-def bridge_mask(visible: Tensor, aug_mask: Tensor | None, aug_length: int) -> Tensor:
+def prompt_to_read(
+    prompt_lengths: Tensor | None, labels: Tensor | None, batch_size: int, past: int, length: int, read: int
+) -> tuple[Tensor, int]:
+    """Return the prompt lengths (batch,), and how many of `length` new tokens an aug that reads prompts only reads.
+
+    Args:
+        prompt_lengths: (batch,) when they are known. Else a prompt ends before a row's first label; without labels it
+            is the whole first input.
+        past: number of tokens in the cache; `read`: how many of them such augs have read.
+
+    Raises:
+        UserError: the prompt goes on where the augs have missed something before.
+    """
+    if prompt_lengths is None and labels is not None and not past:
+        labelled = labels != IGNORED
+        prompt_lengths = torch.where(labelled.any(-1), labelled.int().argmax(-1), length)
+    if prompt_lengths is None:
+        prompt_lengths = torch.full((batch_size,), read if past else length)
+    # Without a single key there would be nothing to attend to; what may be seen is the lengths' business.
+    num_read = min(max(int(prompt_lengths.max()) - past, 0 if past else 1), length)
+    if num_read and read < past:
+        raise UserError(
+            f"the cache holds {past} tokens, of which augs that read prompts only have read {read}; "
+            "begin another prompt with a cache of its own"
+        )
+    return prompt_lengths, num_read
+
+
+def bridge_mask(visible: Tensor, attention_mask: Tensor | None, aug_length: int) -> Tensor:
     """Return the attention mask of a bridge (batch, 1, anchor_seq, aug_seq), True = may be attended.
 
     Args:
         visible: (batch, anchor_seq), how many aug positions, counted from the first, each anchor position may see.
-        aug_mask: (batch, aug_seq), True = a real token; None = no padding.
-        aug_length: aug_seq, the number of aug positions in the cache and the new ones.
+        attention_mask: (batch, seq), True = a real token; None = no padding.
+        aug_length: aug_seq, the number of aug positions there are keys for: fewer than seq where the aug has read
+            less, more where a static cache has room left, which nothing sees.
     """
     mask = torch.arange(aug_length, device=visible.device) < visible[:, :, None]
-    if aug_mask is not None:
-        mask = mask & aug_mask.bool()[:, None, :]
+    if attention_mask is not None:
+        real = F.pad(attention_mask.bool(), (0, max(aug_length - attention_mask.shape[1], 0)))[:, :aug_length]
+        mask = mask & real[:, None, :]
     return mask[:, None]

@@ -23,14 +23,26 @@ class BridgeConfig:
         norm: RMS-normalise the projected aug states, so that keys and values do not inherit the scale of the aug's
             residual stream. It stands between two matrices, so they cannot be folded into one for inference.
         rotary: rotate queries and keys by their positions, which helps a bridge to copy in order.
-        zero_init: start from W_O = 0, so that the untrained composed model computes exactly what the anchor does;
-            False gives the paper's plain initialisation.
+        gate: multiply the update by one learned number per bridge (Flamingo, arXiv 2204.14198, without its tanh). It
+            starts at 0 and W_O plainly, which is another exact identity at the start: one number says how far a bridge
+            is open, and every other matrix learns at full speed once it has left 0.
+        dropout: share of the update's entries that are dropped while training, against overfitting a small D_C.
+        zero_init: start from W_O = 0 (with a gate: from a closed gate), so that the untrained composed model computes
+            exactly what the anchor does; False gives the paper's plain initialisation.
     """
 
     num_heads: int | None = None
     norm: bool = False
     rotary: bool = False
+    gate: bool = False
+    dropout: float = 0.0
     zero_init: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_heads is not None and self.num_heads < 1:
+            raise UserError(f"bridge.num_heads={self.num_heads} must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"bridge.dropout={self.dropout} must lie in [0, 1)")
 
 
 class Bridge(nn.Module):
@@ -59,7 +71,10 @@ class Bridge(nn.Module):
         self.key = nn.Linear(anchor_size, anchor_size, bias=False)
         self.value = nn.Linear(anchor_size, anchor_size, bias=False)
         self.output = nn.Linear(anchor_size, anchor_size, bias=False)
-        if config.zero_init:
+        # Of one entry rather than none: sharding needs a dimension.
+        self.gate = nn.Parameter(torch.full((1,), 0.0 if config.zero_init else 1.0)) if config.gate else None
+        self.dropout = nn.Dropout(config.dropout)
+        if config.zero_init and not config.gate:
             nn.init.zeros_(self.output.weight)
 
     @torch.no_grad()
@@ -108,7 +123,10 @@ class Bridge(nn.Module):
         else:
             mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         mixed = torch.where(sees, mixed, 0.0)
-        return self.output(mixed.transpose(1, 2).flatten(2)).to(states.dtype)
+        update = self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
+        if self.gate is not None:
+            update = update * self.gate
+        return update.to(states.dtype)
 
     def _as_weights(self, states: Tensor) -> Tensor:
         """Bring states of a base in another type to the bridge's own; under autocast that is autocast's business."""

@@ -1,10 +1,11 @@
 """The cache of a composed model: the anchor's, one per aug, and the keys and values of every bridge."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import Cache
+from transformers import DynamicCache, PreTrainedConfig, StaticCache
+from transformers.cache_utils import Cache, StaticLayer
 
 from calmctl.modeling.layers import text_config
 
@@ -15,10 +16,22 @@ class ComposedCache(Cache):
     `anchor` and each of `augs` are ordinary transformers caches that the bases update themselves. `bridges[i]` holds,
     at layer index c, the keys and values (batch, heads, aug_seq, head_dim) of aug i's c-th connection. `folded`
     keeps the bridges' matrices, folded for decoding, for as long as this cache is in use.
+
+    Args:
+        max_cache_len: room for this many tokens, allocated once (static caches); None = the caches grow.
     """
 
-    def __init__(self, anchor_config: PreTrainedConfig, aug_configs: Sequence[PreTrainedConfig]) -> None:
+    # Transformers compiles the forward pass of its own accord around a cache that says it can be; ours has hooks.
+    is_compileable = False
+
+    def __init__(
+        self,
+        anchor_config: PreTrainedConfig,
+        aug_configs: Sequence[PreTrainedConfig],
+        max_cache_len: int | None = None,
+    ) -> None:
         self._configs = [text_config(config) for config in (anchor_config, *aug_configs)]
+        self.max_cache_len = max_cache_len
         self.reset()
         super().__init__(layers=[])
 
@@ -45,16 +58,33 @@ class ComposedCache(Cache):
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the number of anchor tokens held."""
-        return self.anchor.get_seq_length(layer_idx)
+        return int(self.anchor.get_seq_length(layer_idx))
+
+    @property
+    def num_read(self) -> int:
+        """Return the number of tokens that the augs have read; fewer than the anchor's when they read prompts only."""
+        return int(self.bridges[0].get_seq_length())
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Shorten every part alike; layers of an aug beyond the last tapped one hold nothing."""
+        """Remove the newest tokens (a negative number of them, as in transformers).
+
+        Layers that hold fewer tokens than the anchor (an aug that reads prompts only) lose what exceeds the new
+        length; those that hold none (of an aug, beyond the last tapped one) are left alone.
+        """
+        length = self.get_seq_length() - abs(tokens_to_remove)
         for layer in self.layers:
             if layer.is_initialized:
-                layer.crop(tokens_to_remove)
+                layer.crop(-max(int(layer.get_seq_length()) - length, 0))
 
     def reset(self) -> None:
         """Empty every part."""
-        self.anchor, *self.augs = (DynamicCache(config=config) for config in self._configs)
-        self.bridges = [DynamicCache() for _ in self.augs]
         self.folded: dict[tuple[int, int], Tensor | None] = {}
+        self.anchor: Cache
+        self.augs: Sequence[Cache]
+        if self.max_cache_len is None:
+            self.anchor, *self.augs = (DynamicCache(config=config) for config in self._configs)
+            self.bridges: list[Cache] = [DynamicCache() for _ in self.augs]
+            return
+        self.anchor, *self.augs = (StaticCache(config, self.max_cache_len) for config in self._configs)
+        new_layer = partial(StaticLayer, max_cache_len=self.max_cache_len)
+        self.bridges = [Cache(layer_class_to_replicate=new_layer) for _ in self.augs]  # type: ignore[arg-type]

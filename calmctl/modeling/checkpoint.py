@@ -21,7 +21,7 @@ from transformers.utils import cached_file
 
 from calmctl.errors import UserError
 from calmctl.modeling.configuration import ComposedConfig
-from calmctl.modeling.sources import load_base
+from calmctl.modeling.sources import load_base, untrained
 
 if TYPE_CHECKING:
     from calmctl.modeling.composed import ComposedModelForCausalLM
@@ -84,6 +84,8 @@ def save_composed(
     bases = cast(list[PreTrainedModel], [model.anchor, *model.augs])
     names = ["anchor", *(f"aug_{index}" for index in range(len(model.augs)))]
     sources: list[dict[str, Any]] = [_source(base, directory) for base in bases]
+    if model.config.aug_seed is not None:
+        sources[1:] = [{"untrained_seed": model.config.aug_seed + index} for index in range(len(model.augs))]
     if merge_bases:
         for base, name in zip(bases, names, strict=True):
             base.save_pretrained(directory / name)
@@ -145,14 +147,19 @@ def load_composed(
         raise TypeError(f"from_pretrained of a composed model does not take {', '.join(unwanted)}")
     hub = {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
     config = arguments.pop("config", None) or ComposedConfig.from_pretrained(location, revision=revision, **hub)
+    if augs is not None:
+        config.aug_seed = None
     given = [anchor, *(augs if augs is not None else [None] * len(config.augs))]
     roles = ["anchor", *(f"aug {index}" for index in range(len(config.augs)))]
     recorded = [config.anchor, *config.augs]
-    bases = []
+    bases: list[PreTrainedModel] = []
     for role, known, settings, override in zip(roles, config.bases, recorded, given, strict=True):
         how = {"dtype": known["fingerprint"]["dtype"], **arguments}
         if override is not None:
             base = load_base(override, **({} if isinstance(override, PreTrainedModel) else how))
+        elif "untrained_seed" in known:
+            dtype_known = getattr(torch, known["fingerprint"]["dtype"])
+            base = untrained(config.aug_configs()[len(bases) - 1], known["untrained_seed"], dtype_known)
         elif "subfolder" in known and not Path(location).is_dir():
             base = load_base(f"{location}@{revision}", subfolder=known["subfolder"], **how)
         else:

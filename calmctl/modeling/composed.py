@@ -10,25 +10,28 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.alignment import bridge_mask, same_tokenizer_visible
+from calmctl.modeling.alignment import bridge_mask, prompt_to_read, same_tokenizer_visible
 from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import Connection
+from calmctl.modeling.generating import ComposedGenerationMixin
 from calmctl.modeling.hooks import ForwardPass, install_hooks, new_pass
 from calmctl.modeling.loss import completion_loss, labelled_rows_only
+from calmctl.modeling.recomputation import RecomputingMixin
 
 # Arguments of `save_pretrained` that say how to write what a checkpoint of bridges always is: one safetensors file.
 WITHOUT_EFFECT = {"safe_serialization", "max_shard_size", "save_peft_format", "save_original_format", "token"}
 
 
-class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
+class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTrainedModel):
     """Anchor + augs + bridges; logits are the anchor's (paper section 3.1).
 
     The bases are frozen and stay in eval mode. The only trainable parameters are those of the bridges
@@ -60,7 +63,7 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         ]
         bridge_config = BridgeConfig(**config.bridge)
         self.bridges = nn.ModuleList(
-            nn.ModuleList(self._new_bridge(bridge_config, aug) for _ in pairs)
+            nn.ModuleList(self._new_bridge(bridge_config, aug, pair) for pair in pairs)
             for aug, pairs in zip(augs, self.connections, strict=True)
         )
         self.anchor.requires_grad_(False)
@@ -75,12 +78,12 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
     def init_weights(self) -> None:
         """Do nothing: the bases bring their weights and bridges initialise themselves."""
 
-    def _new_bridge(self, config: BridgeConfig, aug: PreTrainedModel) -> Bridge:
+    def _new_bridge(self, config: BridgeConfig, aug: PreTrainedModel, pair: Connection) -> Bridge:
         anchor_config = self.anchor.config
         bridge = Bridge(
             config, layers.hidden_size(aug.config), layers.hidden_size(anchor_config), layers.num_heads(anchor_config)
         )
-        return bridge.to(device=self.anchor.device)
+        return bridge.to(device=layers.device_of(layers.decoder_layers(self.anchor)[pair.anchor_layer]))
 
     def bridge_of(self, aug_index: int, bridge_index: int) -> Bridge:
         """Return the bridge of an aug's connection."""
@@ -98,6 +101,7 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        prompt_lengths: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> CausalLMOutputWithPast:
         """Run every aug on the tokens, then the anchor with the bridges.
@@ -108,6 +112,8 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
             position_ids: (batch, seq); counted from the attention mask when not given.
             labels: (batch, seq), -100 = no loss. While training only the labelled rows reach the LM head, and
                 `logits` is None; in eval mode the logits are complete.
+            prompt_lengths: (batch,) tokens, padding on the left included, that augs which read prompts only
+                (`aug_reads`) may read; found from the labels, or taken to be the whole first input, when not given.
             num_items_in_batch: the number of labels to divide the summed loss by (gradient accumulation).
 
         Raises:
@@ -119,6 +125,10 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
             raise UserError(f"past_key_values must be a ComposedCache, got {type(past_key_values).__name__}")
         if use_cache is None:
             use_cache = not self.training and getattr(self.anchor.config, "use_cache", True)
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        if recompute:
+            # What is computed again must not write into a cache a second time.
+            use_cache, past_key_values = False, None
         if use_cache and past_key_values is None:
             past_key_values = self.new_cache()
         batch_size, length = input_ids.shape
@@ -130,12 +140,22 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
             )
         if position_ids is None:
             position_ids = layers.position_ids_from(attention_mask, batch_size, past, length, input_ids.device)
-        with new_pass(self) as current:
+        num_read = length
+        if self.config.aug_reads == "prompt":
+            read = past_key_values.num_read if past_key_values is not None else 0
+            prompt_lengths, num_read = prompt_to_read(prompt_lengths, labels, batch_size, past, length, read)
+            prompt_lengths = prompt_lengths.to(input_ids.device)
+        else:
+            prompt_lengths = None
+        first = min(pair.anchor_layer for pairs in self.connections for pair in pairs)
+        above = layers.decoder_layers(self.anchor)[first + 1 :]
+        with new_pass(self) as current, self.recomputing(above if recompute else ()):
             current.positions = position_ids.expand(batch_size, length)
-            visible = same_tokenizer_visible(batch_size, past, length, input_ids.device)
+            visible = same_tokenizer_visible(batch_size, past, length, input_ids.device, prompt_lengths)
             for aug_index in range(len(self.augs)):
-                self._read_aug(current, aug_index, input_ids, attention_mask, past_key_values)
-                current.masks.append(bridge_mask(visible, attention_mask, past + length))
+                self._read_aug(current, aug_index, input_ids[:, :num_read], attention_mask, past_key_values)
+                aug_length = current.keys_values[aug_index, 0][0].shape[-2]
+                current.masks.append(bridge_mask(visible, attention_mask, aug_length))
             current.bridging = True
             arguments = self._base_arguments(self.anchor, input_ids, attention_mask, position_ids)
             if past_key_values is not None:
@@ -170,9 +190,17 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         cache: ComposedCache | None,
     ) -> None:
         """Run one aug on the new tokens and turn its tapped states into the keys and values of its bridges."""
-        pairs, positions = self.connections[aug_index], cast(Tensor, current.positions)
-        last = max(pair.aug_layer for pair in pairs)
-        decoder = layers.first_layers(cast(PreTrainedModel, self.augs[aug_index]), last + 1)
+        pairs, length = self.connections[aug_index], input_ids.shape[1]
+        if cache is not None and length == 0:
+            for bridge_index, layer in enumerate(cache.bridges[aug_index].layers):
+                held = cast(DynamicLayer, layer)
+                current.keys_values[aug_index, bridge_index] = cast(Tensor, held.keys), cast(Tensor, held.values)
+            return
+        positions, aug = current.positions[:, :length], cast(PreTrainedModel, self.augs[aug_index])
+        if attention_mask is not None:
+            unread = current.positions.shape[1] - length
+            attention_mask = attention_mask[:, : attention_mask.shape[1] - unread]
+        decoder = layers.first_layers(aug, max(pair.aug_layer for pair in pairs) + 1)
         arguments = self._base_arguments(decoder, input_ids, attention_mask, positions)
         arguments["use_cache"] = cache is not None
         if cache is not None:
@@ -189,7 +217,9 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
                 if (aug_index, bridge_index) not in cache.folded:
                     cache.folded[aug_index, bridge_index] = bridge.folded()
                 folded = cache.folded[aug_index, bridge_index]
-            keys, values = bridge.keys_values(current.aug_states[pair.aug_layer], positions, folded)
+            device = bridge.query.weight.device
+            states = current.aug_states[pair.aug_layer].to(device)
+            keys, values = bridge.keys_values(states, positions.to(device), folded)
             if cache is not None:
                 keys, values = cache.bridges[aug_index].update(keys, values, bridge_index)
             current.keys_values[aug_index, bridge_index] = keys, values
@@ -206,20 +236,6 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
     def composition_parameters(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters (Theta_C of the paper) by name."""
         return {f"bridges.{name}": parameter for name, parameter in self.bridges.named_parameters()}
-
-    def new_cache(self) -> ComposedCache:
-        """Return an empty cache for this model."""
-        return ComposedCache(self.anchor.config, [cast(PreTrainedModel, aug).config for aug in self.augs])
-
-    def _prepare_cache_for_generation(  # type: ignore[override]
-        self, generation_config: Any, model_kwargs: dict[str, Any], *_args: Any
-    ) -> None:
-        """Give `generate` a cache that serves both models (the default one would serve the anchor only)."""
-        implementation = generation_config.cache_implementation
-        if implementation not in (None, "dynamic"):
-            raise UserError(f"cache_implementation={implementation!r}: a composed model has a dynamic cache only")
-        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
-            model_kwargs["past_key_values"] = self.new_cache()
 
     def get_decoder(self) -> nn.Module:
         """Return the anchor's decoder."""

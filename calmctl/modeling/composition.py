@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
@@ -13,7 +13,9 @@ from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.sources import load_base
+from calmctl.modeling.sources import base_config, load_base, untrained
+
+AUG_READS = ("all", "prompt")
 
 
 def compose(
@@ -22,10 +24,15 @@ def compose(
     connections: Sequence[Any] | None = None,
     *,
     every: int = 4,
+    num: int | None = None,
     num_heads: int | None = None,
     norm: bool = False,
     rotary: bool = False,
+    gate: bool = False,
+    dropout: float = 0.0,
     zero_init: bool = True,
+    aug_reads: str = "all",
+    aug_seed: int | None = None,
     **load_arguments: Any,
 ) -> ComposedModelForCausalLM:
     """Compose an anchor with one or more augs, which it freezes; nothing is trained yet.
@@ -33,35 +40,45 @@ def compose(
     Args:
         anchor, aug: models, paths or hub ids (`id@revision` works); `aug` may be a list.
         connections: [[aug_layer, anchor_layer], ...] (with several augs: one such list each); None = the paper's
-            rule, every `every`-th layer of the aug, evenly spaced over the anchor.
-        num_heads, norm, rotary, zero_init: see `BridgeConfig`.
+            rule, every `every`-th layer of the aug, or `num` layers, evenly spaced over the anchor.
+        num_heads, norm, rotary, gate, dropout, zero_init: see `BridgeConfig`.
+        aug_reads: "all" tokens, or the "prompt" only (the paper's ablation "m_A as an encoder").
+        aug_seed: take augs of the given shape with untrained weights, drawn with this seed (its ablation "random m_A").
         load_arguments: passed to `from_pretrained` of bases given as paths or ids (dtype, device_map, ...).
 
     Raises:
-        UserError: connections out of range, heads that do not divide the anchor's width, a base that is itself
-            composed, or an aug that does not know all of the anchor's token ids.
+        UserError: connections out of range (told before any weights are loaded), heads that do not divide the anchor's
+            width, a base that is itself composed, or an aug that does not know all of the anchor's token ids.
         TypeError: load arguments, but nothing to load.
     """
     augs = [aug] if isinstance(aug, PreTrainedModel | str | Path) else list(aug)
     if load_arguments and all(isinstance(model, PreTrainedModel) for model in (anchor, *augs)):
         raise TypeError(f"compose does not take {', '.join(load_arguments)}: the models are loaded already")
-    anchor_model, *aug_models = (
-        model if isinstance(model, PreTrainedModel) else load_base(model, **load_arguments) for model in (anchor, *augs)
-    )
+    if aug_reads not in AUG_READS:
+        raise UserError(f"aug_reads={aug_reads!r} is not one of {', '.join(AUG_READS)}")
+    bridge = BridgeConfig(num_heads, norm, rotary, gate, dropout, zero_init)
+    anchor_config, *aug_configs = (_config_of(model) for model in (anchor, *augs))
+    nums_aug_layers = [layers.num_layers(config) for config in aug_configs]
+    resolved = resolve_connections(connections, nums_aug_layers, layers.num_layers(anchor_config), every, num)
+    anchor_model = load_base(anchor, **load_arguments)
+    if aug_seed is None:
+        aug_models = [load_base(model, **load_arguments) for model in augs]
+    else:
+        aug_models = [untrained(aug, aug_seed + index) for index, aug in enumerate(aug_configs)]
     _check_bases(anchor_model, aug_models)
-    resolved = resolve_connections(
-        connections,
-        [layers.num_layers(model.config) for model in aug_models],
-        layers.num_layers(anchor_model.config),
-        every,
-    )
     config = ComposedConfig(
         anchor=anchor_model.config.to_dict(),
         augs=[model.config.to_dict() for model in aug_models],
         connections=[[(pair.aug_layer, pair.anchor_layer) for pair in pairs] for pairs in resolved],
-        bridge=asdict(BridgeConfig(num_heads, norm, rotary, zero_init)),
+        bridge=asdict(bridge),
+        aug_reads=aug_reads,
+        aug_seed=aug_seed,
     )
     return ComposedModelForCausalLM(config, anchor_model, aug_models)
+
+
+def _config_of(model: PreTrainedModel | str | Path) -> PreTrainedConfig:
+    return model.config if isinstance(model, PreTrainedModel) else base_config(str(model))
 
 
 def _check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel]) -> None:

@@ -15,6 +15,9 @@ class ComposedConfig(PreTrainedConfig):
         augs: one configuration dict per aug.
         connections: per aug a list of [aug_layer, anchor_layer] pairs, 0-based, outputs of decoder layers.
         bridge: fields of `BridgeConfig`.
+        aug_reads: "all" tokens (the paper's method), or the "prompt" only (its ablation "m_A as an encoder"): what is
+            generated, or learned, is not fed to the augs.
+        aug_seed: seed that untrained augs were drawn with (the ablation "random m_A"); None = augs with weights.
         bases: where the weights of the anchor and the augs come from and their fingerprints (see checkpoint.py).
     """
 
@@ -26,6 +29,8 @@ class ComposedConfig(PreTrainedConfig):
         augs: Sequence[dict[str, Any]] = (),
         connections: Sequence[Sequence[Sequence[int]]] = (),
         bridge: dict[str, Any] | None = None,
+        aug_reads: str = "all",
+        aug_seed: int | None = None,
         bases: Sequence[dict[str, Any]] = (),
         **kwargs: Any,
     ) -> None:
@@ -33,6 +38,8 @@ class ComposedConfig(PreTrainedConfig):
         self.augs = list(augs)
         self.connections = [[list(pair) for pair in pairs] for pairs in connections]
         self.bridge = bridge or {}
+        self.aug_reads = aug_reads
+        self.aug_seed = aug_seed
         self.bases = list(bases)
         # What generate and other tools read from a causal LM's configuration is the anchor's.
         for name in (

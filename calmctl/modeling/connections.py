@@ -18,15 +18,28 @@ class Connection:
     anchor_layer: int
 
 
-def default_connections(num_aug_layers: int, num_anchor_layers: int, every: int = 4) -> tuple[Connection, ...]:
+def default_connections(
+    num_aug_layers: int, num_anchor_layers: int, every: int = 4, num: int | None = None
+) -> tuple[Connection, ...]:
     """Tap every `every`-th aug layer and spread the taps evenly over the anchor (paper: every 4th layer).
 
     With N_A aug layers there are n = N_A // every connections, at least one; the k-th goes from aug layer
-    `every * (k + 1) - 1` to anchor layer `N_B * (k + 1) / n - 1`, rounded down, so that the last layers meet.
+    `every * (k + 1) - 1` to anchor layer `N_B * (k + 1) / n - 1`, rounded down, so that the last anchor layer is
+    always connected. With `num` there are that many connections, spread evenly over both models.
 
     Raises:
-        UserError: `every` is not positive, or there would be more connections than anchor layers.
+        UserError: `every` or `num` is out of range, or there would be more connections than anchor layers.
     """
+    if num is not None:
+        limit = min(num_aug_layers, num_anchor_layers)
+        if not 1 <= num <= limit:
+            raise UserError(
+                f"num={num}: the aug has {num_aug_layers} layers and the anchor {num_anchor_layers}; "
+                f"use 1 to {limit} connections"
+            )
+        return tuple(
+            Connection(num_aug_layers * (k + 1) // num - 1, num_anchor_layers * (k + 1) // num - 1) for k in range(num)
+        )
     if every < 1:
         raise UserError(f"every={every}: must be at least 1 (tap every n-th layer of the aug)")
     count = max(1, num_aug_layers // every)
@@ -40,7 +53,11 @@ def default_connections(num_aug_layers: int, num_anchor_layers: int, every: int 
 
 
 def resolve_connections(
-    connections: Sequence[Any] | None, nums_aug_layers: Sequence[int], num_anchor_layers: int, every: int = 4
+    connections: Sequence[Any] | None,
+    nums_aug_layers: Sequence[int],
+    num_anchor_layers: int,
+    every: int = 4,
+    num: int | None = None,
 ) -> list[tuple[Connection, ...]]:
     """Return the validated connections of every aug.
 
@@ -48,13 +65,16 @@ def resolve_connections(
         connections: explicit [aug_layer, anchor_layer] pairs, for several augs one list of pairs each; None = the
             default rule for all.
         nums_aug_layers: number of layers of each aug.
+        every, num: of the default rule.
 
     Raises:
-        UserError: a pair is malformed or out of range, an anchor layer is used twice by one aug, or the number of lists
-            is not that of the augs.
+        UserError: a pair is malformed or out of range, an anchor layer is used twice by one aug, the number of lists
+            is not that of the augs, or `num` is given beside explicit connections.
     """
     if connections is None:
-        return [default_connections(count, num_anchor_layers, every) for count in nums_aug_layers]
+        return [default_connections(count, num_anchor_layers, every, num) for count in nums_aug_layers]
+    if num is not None:
+        raise UserError(f"num={num} and explicit connections contradict each other; give one of them")
     if len(nums_aug_layers) == 1 and not (connections and _is_list_of_pairs(connections[0])):
         connections = [connections]
     if len(connections) != len(nums_aug_layers):

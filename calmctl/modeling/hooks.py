@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -40,7 +41,7 @@ class ForwardPass:
     bridging: bool = False
     keys_values: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     masks: list[Tensor] = field(default_factory=list)
-    positions: Tensor | None = None
+    positions: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 # Per thread and task, so that forwards of one model may overlap; hooks of a shared base tell the models apart.
@@ -59,17 +60,25 @@ def _tap(identity: object, aug_index: int, layer_index: int, _module: nn.Module,
         current.aug_states[layer_index] = layers.layer_output(output)
 
 
-def _bridge(identity: object, aug_index: int, bridge_index: int, _module: nn.Module, _args: Any, output: Any) -> Any:
-    """Add a bridge's update to the states that leave a layer of the anchor (a forward hook)."""
+def _bridge(
+    identity: object, bridges: Sequence[tuple[int, int]], _module: nn.Module, _args: Any, output: Any
+) -> Tensor | tuple[Any, ...] | None:
+    """Add the updates of all bridges (aug, bridge) that end at a layer of the anchor to its output (a forward hook).
+
+    Every bridge asks with the states as the layer left them, so that the order of the augs does not matter.
+    """
     current = _pass_of(identity)
     if current is None or not current.bridging:
         return None
     states = layers.layer_output(output)
-    keys, values = current.keys_values[aug_index, bridge_index]
-    bridge = current.model.bridge_of(aug_index, bridge_index)
+    positions, updated = current.positions.to(states.device), states
     eager = getattr(current.model.anchor.config, "_attn_implementation", None) == "eager"
-    update = bridge(states, current.positions, keys, values, current.masks[aug_index], eager)
-    return layers.with_layer_output(output, states + update)
+    for aug_index, bridge_index in bridges:
+        keys, values = current.keys_values[aug_index, bridge_index]
+        bridge = current.model.bridge_of(aug_index, bridge_index)
+        mask = current.masks[aug_index].to(states.device)
+        updated = updated + bridge(states, positions, keys, values, mask, eager)
+    return layers.with_layer_output(output, updated)
 
 
 @contextmanager
@@ -86,13 +95,15 @@ def new_pass(model: "ComposedModelForCausalLM") -> Iterator[ForwardPass]:
 def install_hooks(model: "ComposedModelForCausalLM", augs: Sequence[PreTrainedModel]) -> None:
     """Put a hook on every connected layer of a model's bases."""
     anchor_layers, handles = layers.decoder_layers(model.anchor), []
+    ending: dict[int, list[tuple[int, int]]] = {}
     for aug_index, (aug, pairs) in enumerate(zip(augs, model.connections, strict=True)):
         aug_layers = layers.decoder_layers(aug)
         for layer_index in sorted({pair.aug_layer for pair in pairs}):
             hook = partial(_tap, model.identity, aug_index, layer_index)
             handles.append(aug_layers[layer_index].register_forward_hook(hook))
         for bridge_index, pair in enumerate(pairs):
-            hook = partial(_bridge, model.identity, aug_index, bridge_index)
-            handles.append(anchor_layers[pair.anchor_layer].register_forward_hook(hook))
+            ending.setdefault(pair.anchor_layer, []).append((aug_index, bridge_index))
+    for layer_index, bridges in ending.items():
+        handles.append(anchor_layers[layer_index].register_forward_hook(partial(_bridge, model.identity, bridges)))
     for handle in handles:
         weakref.finalize(model, handle.remove)

@@ -73,6 +73,13 @@ def first_layers(model: PreTrainedModel, count: int) -> nn.Module:
     return view
 
 
+def device_of(layer: nn.Module) -> torch.device:
+    """Return where a layer computes, also when its weights are kept elsewhere until then (offloading)."""
+    hook = getattr(layer, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    return torch.device(device) if device is not None else next(layer.parameters()).device
+
+
 def layer_output(output: Tensor | tuple[Any, ...]) -> Tensor:
     """Return the output states (batch, seq, dim) of what a decoder layer returned."""
     return output if isinstance(output, Tensor) else output[0]

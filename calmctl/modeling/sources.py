@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -38,6 +40,15 @@ def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrain
     except (OSError, SafetensorError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot load a causal language model from {str(model)!r}: {reason}") from error
+
+
+def untrained(config: PreTrainedConfig, seed: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Return a model of a configuration with the random weights that a seed gives, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    nn.Module.to(model, dtype=dtype)
+    return model
 
 
 def quiet_libraries() -> None:

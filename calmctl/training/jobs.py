@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,10 @@ class ComposeConfig:
     Attributes:
         anchor, augs: paths, runs or hub ids.
         dataset: D_C, the composition data (JSONL or Parquet).
-        connections: [[aug_layer, anchor_layer], ...], per aug when there are several; None = every `every`-th layer.
+        connections: [[aug_layer, anchor_layer], ...], per aug when there are several; None = every `every`-th layer
+            of the aug, or `num` layers.
+        aug_reads: `all` tokens, or the `prompt` only (the paper's ablation "m_A as an encoder").
+        random_aug: give the augs untrained weights instead of their own (its ablation "random m_A").
         attention: attention implementation of the bases; empty = transformers' choice.
         merge_bases: write the bases too, which makes the model self-contained.
     """
@@ -80,6 +83,9 @@ class ComposeConfig:
     dataset: str = ""
     connections: list[Any] | None = None
     every: int = 4
+    num: int | None = None
+    aug_reads: str = "all"
+    random_aug: bool = False
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     attention: str = ""
     merge_bases: bool = False
@@ -132,18 +138,18 @@ def run_composition(config: ComposeConfig, out: Path, command: Sequence[str] = (
             tokenizer = load_tokenizer(config.anchor)
             for aug in config.augs:
                 _check_same_tokenizer(tokenizer, load_tokenizer(aug))
-            arguments = {"attn_implementation": config.attention} if config.attention else {}
-            bridge = config.bridge
+            options: dict[str, Any] = asdict(config.bridge)
+            if config.attention:
+                options["attn_implementation"] = config.attention
             model = compose(
                 config.anchor,
                 list(config.augs),
                 config.connections,
                 every=config.every,
-                num_heads=bridge.num_heads,
-                norm=bridge.norm,
-                rotary=bridge.rotary,
-                zero_init=bridge.zero_init,
-                **arguments,
+                num=config.num,
+                aug_reads=config.aug_reads,
+                aug_seed=config.seed if config.random_aug else None,
+                **options,
             )
             _train(model, tokenizer, config.dataset, config.train, config.seed, run, merge_bases=config.merge_bases)
         return run

@@ -54,7 +54,11 @@ def plan_composition(config: ComposeConfig) -> dict[str, Any]:
 def plan_bridges(config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence[PreTrainedConfig]) -> dict[str, Any]:
     """Return the connections of a composition, and the size of every bridge beside the paper's formula."""
     resolved = resolve_connections(
-        config.connections, [layers.num_layers(aug) for aug in augs], layers.num_layers(anchor), config.every
+        config.connections,
+        [layers.num_layers(aug) for aug in augs],
+        layers.num_layers(anchor),
+        config.every,
+        config.num,
     )
     rows, trainable, formula = [], 0, 0
     for aug, connections in zip(augs, resolved, strict=True):

@@ -1,0 +1,47 @@
+"""What `generate` asks of a composed model beyond its forward pass."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationMixin
+
+from calmctl.errors import UserError
+from calmctl.modeling.cache import ComposedCache
+
+CACHE_IMPLEMENTATIONS = ("dynamic", "static")
+
+
+class ComposedGenerationMixin(GenerationMixin):
+    """Generation with a cache that serves anchor, augs and bridges."""
+
+    config: Any
+
+    def new_cache(self, max_cache_len: int | None = None) -> ComposedCache:
+        """Return an empty cache for this model; `max_cache_len` makes it static, with room for that many tokens."""
+        return ComposedCache(self.config.anchor_config(), self.config.aug_configs(), max_cache_len)
+
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Generate as any model does, and tell augs that read prompts only where the prompt ends."""
+        ids = inputs if inputs is not None else kwargs.get("input_ids")
+        if self.config.aug_reads == "prompt" and ids is not None:
+            kwargs.setdefault("prompt_lengths", torch.full(ids.shape[:1], ids.shape[1], device=ids.device))
+        return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
+
+    def _prepare_cache_for_generation(  # type: ignore[override]
+        self,
+        generation_config: Any,
+        model_kwargs: dict[str, Any],
+        generation_mode: Any,
+        batch_size: int,
+        max_cache_length: int,
+    ) -> None:
+        """Make the cache here: transformers' own would serve the anchor only."""
+        implementation = generation_config.cache_implementation or "dynamic"
+        if implementation not in CACHE_IMPLEMENTATIONS:
+            raise UserError(
+                f"cache_implementation={implementation!r}: a composed model has {' and '.join(CACHE_IMPLEMENTATIONS)}"
+            )
+        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
+            is_static = implementation == "static"
+            model_kwargs["past_key_values"] = self.new_cache(max_cache_length if is_static else None)

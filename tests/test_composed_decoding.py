@@ -1,0 +1,138 @@
+"""Decoding and training as transformers offers it: static caches, assistants, streams, checkpointing, compilation."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import TextStreamer
+
+from calmctl.errors import UserError
+from calmctl.modeling.layers import decoder_layers
+from tests.models import FORMS, composed, example_ids, gpt2, llama, logits, padded
+
+
+@pytest.fixture
+def ids() -> Tensor:
+    return example_ids()
+
+
+@pytest.fixture(params=FORMS, ids=str)
+def model(request):
+    return composed(**FORMS[request.param])
+
+
+@pytest.mark.parametrize("settings", [
+    {"do_sample": False},
+    {"do_sample": False, "num_beams": 3, "num_return_sequences": 2},
+    {"do_sample": True, "top_k": 5},
+], ids=["greedy", "beam", "sampling"])  # fmt: skip
+def test_a_static_cache_generates_what_a_growing_one_does(model, ids, settings):
+    wide, mask = padded(ids, 3, 0)
+    mask[0, :3] = 1
+    outputs = []
+    for implementation in ("dynamic", "static"):
+        torch.manual_seed(5)
+        outputs.append(
+            model.generate(
+                wide, attention_mask=mask, max_new_tokens=7, pad_token_id=0, cache_implementation=implementation,
+                **settings,
+            )
+        )  # fmt: skip
+    assert torch.equal(*outputs)
+
+
+def test_a_static_cache_has_a_fixed_size_and_is_emptied_in_place(ids):
+    model = composed()
+    cache = model.new_cache(max_cache_len=20)
+    expected = logits(model, ids)
+    for _ in range(2):
+        torch.testing.assert_close(logits(model, ids, past_key_values=cache), expected, atol=2e-5, rtol=1e-4)
+        assert {layer.keys.shape[2] for layer in cache.layers if layer.is_initialized} == {20}
+        assert cache.get_seq_length() == 9
+        cache.reset()
+
+
+def test_other_caches_are_refused_by_name(ids):
+    with pytest.raises(UserError, match="'quantized': a composed model has dynamic and static"):
+        composed().generate(ids, max_new_tokens=2, cache_implementation="quantized")
+
+
+def test_assisted_decoding_equals_greedy_decoding(ids):
+    model = composed()
+    expected = model.generate(ids[:1], max_new_tokens=12, do_sample=False)
+    settings = {"max_new_tokens": 12, "do_sample": False}
+    assert torch.equal(model.generate(ids[:1], assistant_model=model.anchor, **settings), expected)
+    assert torch.equal(model.generate(ids[:1], assistant_model=llama(seed=7), **settings), expected)
+    assert torch.equal(model.generate(ids[:1], prompt_lookup_num_tokens=2, **settings), expected)
+
+
+def test_a_composed_model_can_assist(ids):
+    anchor = llama(seed=1).eval()
+    expected = anchor.generate(ids[:1], max_new_tokens=8, do_sample=False)
+    assisted = anchor.generate(ids[:1], assistant_model=composed(anchor), max_new_tokens=8, do_sample=False)
+    assert torch.equal(assisted, expected)
+
+
+def test_a_streamer_gets_every_token(ids):
+    class Digits:
+        def decode(self, token_ids, **_):
+            return " ".join(map(str, token_ids)) + "\n"
+
+    class Collector(TextStreamer):
+        text = ""
+
+        def on_finalized_text(self, text, stream_end=False):
+            self.text += text
+
+    model, collector = composed(), Collector(Digits(), skip_prompt=True)
+    output = model.generate(ids[:1], max_new_tokens=5, do_sample=False, streamer=collector, eos_token_id=None)
+    assert list(map(int, collector.text.split())) == output[0, ids.shape[1] :].tolist()
+
+
+def gradients(model, ids) -> dict[str, Tensor]:
+    model.train()(ids, labels=ids).loss.backward()
+    found = {name: parameter.grad.clone() for name, parameter in model.composition_parameters().items()}
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("bases", ["llama", "gpt2"])
+@pytest.mark.parametrize("settings", [None, {"use_reentrant": True}], ids=["default", "reentrant"])
+def test_gradient_checkpointing_changes_no_gradient(ids, bases, settings):
+    model = composed(norm=True, rotary=True) if bases == "llama" else composed(gpt2(1), gpt2(2))
+    plain = gradients(model, ids)
+    model.gradient_checkpointing_enable(settings)
+    assert model.is_gradient_checkpointing
+    runs = []
+    for index, layer in enumerate(decoder_layers(model.anchor)):
+        attention = layer.self_attn if bases == "llama" else layer.attn
+        attention.register_forward_hook(lambda *_, index=index: runs.append(index))
+    torch.testing.assert_close(gradients(model, ids), plain)
+    # The layer of the first bridge needs no gradient; the later ones run once more in the backward pass.
+    assert sorted(runs) == [0, 1, 1, 2, 2]
+    model.gradient_checkpointing_disable()
+    runs.clear()
+    torch.testing.assert_close(gradients(model, ids), plain)
+    assert runs == [0, 1, 2]
+
+
+def test_checkpointing_leaves_generation_and_copies_alone(ids):
+    model = composed()
+    expected = model.generate(ids, max_new_tokens=5, do_sample=False)
+    model.gradient_checkpointing_enable()
+    model.train()(ids, labels=ids, use_cache=True).loss.backward()
+    assert not any("forward" in layer.__dict__ for layer in decoder_layers(model.anchor))
+    assert torch.equal(model.generate(ids, max_new_tokens=5, do_sample=False), expected)
+    assert torch.equal(copy.deepcopy(model).eval().generate(ids, max_new_tokens=5, do_sample=False), expected)
+
+
+def test_compiled_equals_eager(model, ids):
+    """Without the code generator, which takes minutes to start on a CPU: what is tested is that the graph is right."""
+    compiled = torch.compile(model, backend="aot_eager")
+    torch.testing.assert_close(logits(compiled, ids), logits(model, ids), atol=2e-5, rtol=1e-4)
+    model.train()
+    loss = compiled(ids, labels=ids).loss
+    torch.testing.assert_close(loss, model(ids, labels=ids).loss)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.composition_parameters().values())
