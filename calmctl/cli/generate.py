@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -21,7 +22,7 @@ def generate(
     seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.")] = 0,
     json: options.Json = False,
 ) -> None:
-    """Complete prompts with a model and print what it writes."""
+    """Complete prompts with a model and print what it writes, as it writes it."""
     import torch
 
     from calmctl.inference.generation import Decoding, Prompt, complete
@@ -32,9 +33,17 @@ def generate(
     if torch.cuda.is_available():
         loaded.to("cuda")
     decoding = Decoding(num_beams=num_beams, temperature=temperature, top_p=top_p, seed=seed)
-    texts = complete(loaded, tokenizer, [Prompt(prompt, max_new_tokens) for prompt in prompts], decoding)
-    if json:
-        output.print_json([{"prompt": p, "completion": c} for p, c in zip(prompts, texts, strict=True)])
+    asked = [Prompt(prompt, max_new_tokens) for prompt in prompts]
+    if json or num_beams > 1:
+        texts = complete(loaded, tokenizer, asked, decoding)
+        if json:
+            output.print_json([{"prompt": p, "completion": c} for p, c in zip(prompts, texts, strict=True)])
+            return
+        for prompt, text in zip(prompts, texts, strict=True):
+            print(f"{prompt}{text}")
         return
-    for prompt, text in zip(prompts, texts, strict=True):
-        print(f"{prompt}{text}")
+    show = partial(print, end="", flush=True)
+    for question in asked:
+        show(question.text)
+        complete(loaded, tokenizer, [question], decoding, on_text=show)
+        print()

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from calmctl.errors import UserError
+from calmctl.inference.streaming import TextStream
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,12 @@ def complete(
     prompts: Sequence[Prompt],
     decoding: Decoding,
     throughput: Throughput | None = None,
+    on_text: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Return the completion of every prompt, in the order of the prompts.
+
+    Args:
+        on_text: receives the text while it is written; for one prompt, without beams or stop strings.
 
     Raises:
         UserError: a prompt is empty, or does not fit into the model's context with its completion.
@@ -104,7 +109,7 @@ def complete(
     torch.manual_seed(decoding.seed)
     with _decoding_alone(model, tokenizer):
         for rows in _length_sorted(prompts, ids, decoding.batch_size):
-            generated = _generate(model, tokenizer, [ids[row] for row in rows], prompts[rows[0]], decoding)
+            generated = _generate(model, tokenizer, [ids[row] for row in rows], prompts[rows[0]], decoding, on_text)
             for row, new_ids in zip(rows, generated, strict=True):
                 completions[row] = _cut(_decode(tokenizer, ids[row], new_ids), prompts[row].stop)
                 throughput.tokens += len(new_ids)
@@ -149,6 +154,7 @@ def _generate(
     prompts: list[list[int]],
     ending: Prompt,
     decoding: Decoding,
+    on_text: Callable[[str], None] | None = None,
 ) -> list[list[int]]:
     """Return the new token ids of each prompt, up to and without the end-of-text token."""
     width, settings = max(map(len, prompts)), model.generation_config
@@ -157,16 +163,17 @@ def _generate(
     for row, prompt in enumerate(prompts):
         input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
         attention_mask[row, width - len(prompt) :] = 1
+    # A row that has ended is filled up with padding while the others go on.
+    ends = {*(settings.eos_token_id or []), *([tokenizer.pad_token_id] if tokenizer.pad_token_id is not None else [])}
     stops = StoppingCriteriaList([_StopStrings(tokenizer, ending.stop, width)] if ending.stop else [])
     output = model.generate(  # type: ignore[operator]
         input_ids=input_ids.to(model.device),
         attention_mask=attention_mask.to(model.device),
         max_new_tokens=ending.max_new_tokens,
         stopping_criteria=stops,
+        streamer=TextStream(tokenizer, on_text, ends) if on_text is not None else None,
         **decoding.arguments(),
     )
-    # A row that has ended is filled up with padding while the others go on.
-    ends = {*(settings.eos_token_id or []), *([tokenizer.pad_token_id] if tokenizer.pad_token_id is not None else [])}
     rows = []
     for new_ids in output[:, width:].tolist():
         stop = next((place for place, token in enumerate(new_ids) if token in ends), len(new_ids))

@@ -1,0 +1,54 @@
+"""Streaming: the text of a completion as it is written."""
+
+from collections.abc import Callable, Collection
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+from transformers.generation.streamers import BaseStreamer
+
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+
+
+class TextStream(BaseStreamer):
+    """Passes on each new piece of a completion; together the pieces are the completion, to the letter.
+
+    Prompt and completion are decoded together, so that a leading space survives, and a character whose bytes are not
+    all there yet is held back.
+
+    Args:
+        on_text: receives the pieces.
+        ends: ids that end the completion, after which nothing is passed on.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], None], ends: Collection[int] = ()
+    ) -> None:
+        self.tokenizer, self.on_text, self.ends = tokenizer, on_text, ends
+        self.ids: list[int] = []
+        self.passed_on = 0
+        self.has_ended = False
+
+    def put(self, value: Tensor) -> None:
+        """Take the prompt's ids (1, seq) first, then new ids (1,) one step after the other."""
+        is_prompt, new_ids = not self.ids, value.flatten().tolist()
+        self.has_ended = self.has_ended or not is_prompt and new_ids[0] in self.ends
+        if self.has_ended:
+            return
+        self.ids += new_ids
+        text = self._text()
+        if is_prompt:
+            self.passed_on = len(text)
+        elif not text.endswith(UNFINISHED):
+            self._pass_on(text)
+
+    def end(self) -> None:
+        """Pass on what was held back."""
+        self._pass_on(self._text())
+
+    def _text(self) -> str:
+        return str(self.tokenizer.decode(self.ids, skip_special_tokens=True))
+
+    def _pass_on(self, text: str) -> None:
+        if piece := text[self.passed_on :]:
+            self.on_text(piece)
+            self.passed_on = len(text)
