@@ -62,6 +62,17 @@ def test_padding_changes_nothing(ids, left, right, bases):
     assert torch.isfinite(found).all()
 
 
+@pytest.mark.parametrize("lengths", [(4, 5), (2, 6, 1)], ids=str)
+def test_documents_of_a_packed_row_do_not_see_each_other(model, ids, lengths):
+    positions = torch.cat([torch.arange(length) for length in lengths]).expand(3, -1)
+    packed = logits(model, ids, position_ids=positions, use_cache=False)
+    apart = torch.cat([logits(model, part) for part in ids.split(lengths, dim=1)], dim=1)
+    torch.testing.assert_close(packed, apart, atol=2e-5, rtol=1e-4)
+    loss = model.train()(ids, position_ids=positions, labels=ids).loss
+    targets = torch.nn.functional.cross_entropy(packed[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    torch.testing.assert_close(loss, targets)
+
+
 def test_rotary_bridges_look_at_distances(ids):
     model = composed(rotary=True)
     for name, parameter in model.composition_parameters().items():

@@ -55,7 +55,18 @@ def prompt_to_read(
     return prompt_lengths, num_read
 
 
-def bridge_mask(visible: Tensor, attention_mask: Tensor | None, aug_length: int) -> Tensor:
+def packed_documents(position_ids: Tensor) -> Tensor | None:
+    """Return the document (batch, seq) that each token of a packed row belongs to, or None where rows hold one each.
+
+    Positions that do not go on by one begin another document, as transformers reads packed rows.
+    """
+    documents = (position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 1) != 1).cumsum(-1)
+    return documents if documents[:, -1].any() else None
+
+
+def bridge_mask(
+    visible: Tensor, attention_mask: Tensor | None, aug_length: int, documents: Tensor | None = None
+) -> Tensor:
     """Return the attention mask of a bridge (batch, 1, anchor_seq, aug_seq), True = may be attended.
 
     Args:
@@ -63,9 +74,12 @@ def bridge_mask(visible: Tensor, attention_mask: Tensor | None, aug_length: int)
         attention_mask: (batch, seq), True = a real token; None = no padding.
         aug_length: aug_seq, the number of aug positions there are keys for: fewer than seq where the aug has read
             less, more where a static cache has room left, which nothing sees.
+        documents: (batch, seq) from `packed_documents`: tokens see those of their own only.
     """
     mask = torch.arange(aug_length, device=visible.device) < visible[:, :, None]
     if attention_mask is not None:
         real = F.pad(attention_mask.bool(), (0, max(aug_length - attention_mask.shape[1], 0)))[:, :aug_length]
         mask = mask & real[:, None, :]
+    if documents is not None:
+        mask = mask & (documents[:, :, None] == documents[:, None, :aug_length])
     return mask[:, None]

@@ -17,7 +17,7 @@ from transformers.utils.generic import can_return_tuple
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.alignment import bridge_mask, prompt_to_read, same_tokenizer_visible
+from calmctl.modeling.alignment import bridge_mask, packed_documents, prompt_to_read, same_tokenizer_visible
 from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.configuration import ComposedConfig
@@ -109,7 +109,8 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
         Args:
             input_ids: (batch, seq) new tokens; both models read the same ones.
             attention_mask: (batch, past + seq), 1 = a real token.
-            position_ids: (batch, seq); counted from the attention mask when not given.
+            position_ids: (batch, seq); counted from the attention mask when not given. Without a mask and a cache,
+                positions that start again begin another document of a packed row, which sees nothing of the others.
             labels: (batch, seq), -100 = no loss. While training only the labelled rows reach the LM head, and
                 `logits` is None; in eval mode the logits are complete.
             prompt_lengths: (batch,) tokens, padding on the left included, that augs which read prompts only
@@ -138,8 +139,11 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
                 f"attention_mask has shape {tuple(attention_mask.shape)}; {past} cached and {length} new tokens "
                 f"need {(batch_size, past + length)}"
             )
+        documents = None
         if position_ids is None:
             position_ids = layers.position_ids_from(attention_mask, batch_size, past, length, input_ids.device)
+        elif attention_mask is None and past_key_values is None:
+            documents = packed_documents(position_ids.expand(batch_size, length))
         num_read = length
         if self.config.aug_reads == "prompt":
             read = past_key_values.num_read if past_key_values is not None else 0
@@ -155,7 +159,7 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             for aug_index in range(len(self.augs)):
                 self._read_aug(current, aug_index, input_ids[:, :num_read], attention_mask, past_key_values)
                 aug_length = current.keys_values[aug_index, 0][0].shape[-2]
-                current.masks.append(bridge_mask(visible, attention_mask, aug_length))
+                current.masks.append(bridge_mask(visible, attention_mask, aug_length, documents))
             current.bridging = True
             arguments = self._base_arguments(self.anchor, input_ids, attention_mask, position_ids)
             if past_key_values is not None:
