@@ -6,6 +6,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import Cache
 
+from calmctl.errors import UserError
 from calmctl.modeling.layers import text_config
 
 
@@ -48,10 +49,20 @@ class ComposedCache(Cache):
         return self.anchor.get_seq_length(layer_idx)
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Shorten every part alike; layers of an aug beyond the last tapped one hold nothing."""
-        for layer in self.layers:
-            if layer.is_initialized:
-                layer.crop(tokens_to_remove)
+        """Shorten every part alike; layers of an aug beyond the last tapped one hold nothing.
+
+        Raises:
+            UserError: a sliding window has dropped tokens that would be seen again; no part has been changed.
+        """
+        held = [layer for layer in self.layers if layer.is_initialized]
+        for layer in held:
+            if not getattr(layer, "record_past", True) and layer.get_seq_length() >= layer.sliding_window:
+                raise UserError(
+                    f"a cache of {layer.get_seq_length()} tokens cannot be cropped: a sliding window of "
+                    f"{layer.sliding_window} has dropped the earlier ones; call activate_past_recording() on it first"
+                )
+        for layer in held:
+            layer.crop(tokens_to_remove)
 
     def reset(self) -> None:
         """Empty every part."""
