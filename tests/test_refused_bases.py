@@ -16,6 +16,7 @@ from transformers import (
 from calmctl.cli.main import main
 from calmctl.errors import UserError
 from calmctl.modeling.composition import compose
+from calmctl.modeling.layers import layer_output
 from data_builders.word_tokenizer import build_word_tokenizer
 from tests.families import SETTINGS, modern
 from tests.models import VOCABULARY, example_ids, llama, logits
@@ -82,6 +83,11 @@ def test_what_is_refused_for_looking_ahead_does_look_ahead(name):
     changed = ids.clone()
     changed[:, -1] = (changed[:, -1] + 7) % VOCABULARY
     assert not torch.equal(logits(model, ids)[:, 0], logits(model, changed)[:, 0])
+
+
+def test_several_residual_streams_are_refused():
+    with pytest.raises(UserError, match=r"states of shape \(2, 9, 4, 16\)"):
+        layer_output(torch.zeros(2, 9, 4, 16))
 
 
 @pytest.mark.parametrize("dry_run", [True, False])

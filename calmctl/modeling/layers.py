@@ -141,8 +141,18 @@ def first_layers(model: PreTrainedModel, count: int) -> nn.Module:
 
 
 def layer_output(output: Tensor | tuple[Any, ...]) -> Tensor:
-    """Return the output states (batch, seq, dim) of what a decoder layer returned."""
-    return output if isinstance(output, Tensor) else output[0]
+    """Return the output states (batch, seq, dim) of what a decoder layer returned.
+
+    Raises:
+        UserError: the layer keeps several residual streams (hyper-connections), which only running it shows.
+    """
+    states = output if isinstance(output, Tensor) else output[0]
+    if states.ndim != 3:
+        raise UserError(
+            f"a decoder layer returned states of shape {tuple(states.shape)}, not (batch, seq, dim): models with "
+            "several residual streams cannot be composed"
+        )
+    return states
 
 
 def with_layer_output(output: Tensor | tuple[Any, ...], states: Tensor) -> Tensor | tuple[Any, ...]:
