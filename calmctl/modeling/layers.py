@@ -60,11 +60,14 @@ def check_base(model: PreTrainedModel, role: str) -> None:
     """
     if reason := _obstacle(model):
         raise UserError(f"the {role}, a {type(model).__name__}, cannot be composed: {reason}")
-    decoder_layers(model)
 
 
 def _obstacle(model: PreTrainedModel) -> str:
-    """Return why a model cannot be a base, or an empty string."""
+    """Return why a model cannot be a base, or an empty string.
+
+    Raises:
+        UserError: its decoder layers are not found.
+    """
     config = text_config(model.config)
     if model.config.is_encoder_decoder:
         return "it is an encoder-decoder, and only decoder-only models can be"
@@ -78,6 +81,7 @@ def _obstacle(model: PreTrainedModel) -> str:
     if both_ways or any(getattr(module, "is_causal", None) is False for module in attentions.values()):
         hint = " (is_decoder=False)" if getattr(config, "is_decoder", None) is False else ""
         return f"it attends to later tokens{hint}, so it is no causal language model"
+    decoder_layers(model)
     if _is_recurrent(model, config):
         return "it keeps a recurrent state, which unlike keys and values can neither skip padding nor be cropped"
     if missing := [name for name in ("attention_mask", "past_key_values") if not accepts(model, name)]:
