@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig, StaticCache
 from transformers.cache_utils import Cache, StaticLayer
 
+from calmctl.errors import UserError
 from calmctl.modeling.layers import text_config
 
 
@@ -70,11 +71,23 @@ class ComposedCache(Cache):
 
         Layers that hold fewer tokens than the anchor (an aug that reads prompts only) lose what exceeds the new
         length; those that hold none (of an aug, beyond the last tapped one) are left alone.
+
+        Raises:
+            UserError: a sliding window has dropped tokens that would be seen again, or the cache is static; no part
+                has been changed.
         """
+        if self.max_cache_len is not None:
+            raise UserError("a static cache cannot be cropped; use one that grows")
+        held = [layer for layer in self.layers if layer.is_initialized]
+        for layer in held:
+            if not getattr(layer, "record_past", True) and layer.get_seq_length() >= layer.sliding_window:
+                raise UserError(
+                    f"a cache of {layer.get_seq_length()} tokens cannot be cropped: a sliding window of "
+                    f"{layer.sliding_window} has dropped the earlier ones; call activate_past_recording() on it first"
+                )
         length = self.get_seq_length() - abs(tokens_to_remove)
-        for layer in self.layers:
-            if layer.is_initialized:
-                layer.crop(-max(int(layer.get_seq_length()) - length, 0))
+        for layer in held:
+            layer.crop(-max(layer.get_seq_length() - length, 0))
 
     def reset(self) -> None:
         """Empty every part."""

@@ -243,7 +243,7 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
 
     def get_decoder(self) -> nn.Module:
         """Return the anchor's decoder."""
-        return self.anchor.get_decoder()
+        return layers.decoder(self.anchor)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the anchor's token embedding."""

@@ -48,7 +48,8 @@ def compose(
 
     Raises:
         UserError: connections out of range (told before any weights are loaded), heads that do not divide the anchor's
-            width, a base that is itself composed, or an aug that does not know all of the anchor's token ids.
+            width, a base that is itself composed or no decoder-only causal LM, or an aug that does not know all of
+            the anchor's token ids.
         TypeError: load arguments, but nothing to load.
     """
     augs = [aug] if isinstance(aug, PreTrainedModel | str | Path) else list(aug)
@@ -85,6 +86,7 @@ def _check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel]) -> No
     for role, model in (("anchor", anchor), *(("aug", aug) for aug in augs)):
         if isinstance(model, ComposedModelForCausalLM):
             raise UserError(f"the {role} is itself a composed model; compose plain models, several augs at once")
+        layers.check_base(model, role)
     needed = layers.text_config(anchor.config).vocab_size
     for aug in augs:
         known = layers.text_config(aug.config).vocab_size

@@ -1,8 +1,9 @@
 """Where the decoder layers of a Hugging Face causal language model are: the only file that knows architectures.
 
 Nothing here is a list of families. Every decoder-only model of transformers keeps its blocks in one
-`nn.ModuleList` of `num_hidden_layers` entries below `get_decoder()`, and every block returns its output states
-either as a tensor or as the first entry of a tuple.
+`nn.ModuleList` of `num_hidden_layers` entries directly below its decoder, and every block returns its output states
+either as a tensor or as the first entry of a tuple. What a model must not do (look ahead, read an encoder, keep a
+state that is not keys and values) shows in its structure too; see `check_base`.
 """
 
 import copy
@@ -13,9 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from calmctl.errors import UserError
+
+# What decoder layers call the attention to an encoder's output.
+CROSS_ATTENTION = ("encoder_attn", "cross_attn", "crossattention")
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -25,39 +29,106 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def num_layers(config: PreTrainedConfig) -> int:
     """Return the number of decoder layers that a configuration describes."""
-    return int(text_config(config).num_hidden_layers)
+    return _setting(config, "num_hidden_layers")
 
 
 def hidden_size(config: PreTrainedConfig) -> int:
     """Return the width of the residual stream."""
-    return int(text_config(config).hidden_size)
+    return _setting(config, "hidden_size")
 
 
 def num_heads(config: PreTrainedConfig) -> int:
     """Return the number of attention (query) heads."""
-    return int(text_config(config).num_attention_heads)
+    return _setting(config, "num_attention_heads")
+
+
+def _setting(config: PreTrainedConfig, name: str) -> int:
+    value = getattr(text_config(config), name, None)
+    if not isinstance(value, int):
+        raise UserError(f"{type(config).__name__} does not say its {name}; this architecture cannot be composed")
+    return value
+
+
+def check_base(model: PreTrainedModel, role: str) -> None:
+    """Refuse a model that is no decoder-only causal LM with a key-value cache.
+
+    Args:
+        role: what the error calls the model ("anchor", "aug").
+
+    Raises:
+        UserError: one line that names the class and what stands in the way.
+    """
+    if reason := _obstacle(model):
+        raise UserError(f"the {role}, a {type(model).__name__}, cannot be composed: {reason}")
+
+
+def _obstacle(model: PreTrainedModel) -> str:
+    """Return why a model cannot be a base, or an empty string.
+
+    Raises:
+        UserError: its decoder layers are not found.
+    """
+    config = text_config(model.config)
+    if model.config.is_encoder_decoder:
+        return "it is an encoder-decoder, and only decoder-only models can be"
+    if model.get_output_embeddings() is None:
+        return "it has no LM head; load it with AutoModelForCausalLM"
+    attentions = dict(model.get_decoder().named_modules())
+    if crossing := next((name for name in attentions if name.rpartition(".")[2] in CROSS_ATTENTION), ""):
+        return f"it is half of an encoder-decoder (its layers attend to an encoder: {crossing})"
+    # "vision": the tokens of an image see each other; text, which is all that a composed model reads, stays causal.
+    both_ways = getattr(config, "use_bidirectional_attention", None) not in (None, False, "vision")
+    if both_ways or any(getattr(module, "is_causal", None) is False for module in attentions.values()):
+        hint = " (is_decoder=False)" if getattr(config, "is_decoder", None) is False else ""
+        return f"it attends to later tokens{hint}, so it is no causal language model"
+    decoder_layers(model)
+    if _is_recurrent(model, config):
+        return "it keeps a recurrent state, which unlike keys and values can neither skip padding nor be cropped"
+    if missing := [name for name in ("attention_mask", "past_key_values") if not accepts(model, name)]:
+        return f"its forward does not take {' and '.join(missing)}"
+    return ""
+
+
+def _is_recurrent(model: PreTrainedModel, config: PreTrainedConfig) -> bool:
+    states = ("update_conv_state", "update_recurrent_state")
+    return model._is_stateful or any(
+        hasattr(layer, state) for layer in DynamicCache(config=config).layers for state in states
+    )
+
+
+def decoder(model: PreTrainedModel) -> nn.Module:
+    """Return the module that embeds tokens and runs the decoder layers, without the LM head.
+
+    Raises:
+        UserError: no module has a single ModuleList of `num_hidden_layers` entries.
+    """
+    return _find_layers(model)[0]
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """Return the decoder layers of a model, in order.
 
     Raises:
-        UserError: the model has no single ModuleList of `num_hidden_layers` entries.
+        UserError: no module has a single ModuleList of `num_hidden_layers` entries.
     """
-    return getattr(model.get_decoder(), _layers_name(model))
+    parent, name = _find_layers(model)
+    return getattr(parent, name)
 
 
-def _layers_name(model: PreTrainedModel) -> str:
-    decoder, expected = model.get_decoder(), num_layers(model.config)
-    names = [
-        name for name, child in decoder.named_children() if isinstance(child, nn.ModuleList) and len(child) == expected
-    ]
-    if len(names) != 1:
-        raise UserError(
-            f"{type(model).__name__}: expected one ModuleList of {expected} decoder layers below "
-            f"{type(decoder).__name__}, found {len(names)}; this architecture cannot be composed"
-        )
-    return names[0]
+def _find_layers(model: PreTrainedModel) -> tuple[nn.Module, str]:
+    """Return a model's decoder and the name of its layers there."""
+    expected = num_layers(model.config)
+    # `get_decoder` is a best effort: of some models it is the LM head (called `decoder`), of others the whole model.
+    candidates = (model.get_decoder(), model.base_model, getattr(model, "model", None))
+    for candidate in candidates:
+        children = candidate.named_children() if isinstance(candidate, nn.Module) else ()
+        names = [name for name, child in children if isinstance(child, nn.ModuleList) and len(child) == expected]
+        if candidate is not None and len(names) == 1:
+            return candidate, names[0]
+    raise UserError(
+        f"{type(model).__name__}: found no single ModuleList of {expected} decoder layers directly below "
+        f"{type(candidates[0]).__name__}; this architecture cannot be composed"
+    )
 
 
 def first_layers(model: PreTrainedModel, count: int) -> nn.Module:
@@ -66,10 +137,10 @@ def first_layers(model: PreTrainedModel, count: int) -> nn.Module:
     The view is a shallow copy: its blocks, embeddings and buffers are the model's own objects, so hooks, device
     moves and weight changes are seen by both. It has no LM head.
     """
-    decoder, name = model.get_decoder(), _layers_name(model)
-    view = copy.copy(decoder)
-    view._modules = dict(decoder._modules)
-    view._modules[name] = nn.ModuleList(decoder_layers(model)[:count])
+    whole, name = _find_layers(model)
+    view = copy.copy(whole)
+    view._modules = dict(whole._modules)
+    view._modules[name] = getattr(whole, name)[:count]
     return view
 
 
@@ -81,8 +152,18 @@ def device_of(layer: nn.Module) -> torch.device:
 
 
 def layer_output(output: Tensor | tuple[Any, ...]) -> Tensor:
-    """Return the output states (batch, seq, dim) of what a decoder layer returned."""
-    return output if isinstance(output, Tensor) else output[0]
+    """Return the output states (batch, seq, dim) of what a decoder layer returned.
+
+    Raises:
+        UserError: the layer keeps several residual streams (hyper-connections), which only running it shows.
+    """
+    states = output if isinstance(output, Tensor) else output[0]
+    if states.ndim != 3:
+        raise UserError(
+            f"a decoder layer returned states of shape {tuple(states.shape)}, not (batch, seq, dim): models with "
+            "several residual streams cannot be composed"
+        )
+    return states
 
 
 def with_layer_output(output: Tensor | tuple[Any, ...], states: Tensor) -> Tensor | tuple[Any, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.config import to_dict
 from calmctl.errors import UserError
@@ -44,6 +44,8 @@ def plan_composition(config: ComposeConfig) -> dict[str, Any]:
             raise UserError(f"{name} is not set; give --{name.removesuffix('s')} MODEL")
     anchor = base_config(config.anchor)
     augs = [base_config(aug) for aug in config.augs]
+    for role, base in (("anchor", anchor), *(("aug", aug) for aug in augs)):
+        layers.check_base(without_weights(base), role)
     return {
         "anchor": {"source": config.anchor, **describe(anchor)},
         "augs": [{"source": source, **describe(aug)} for source, aug in zip(config.augs, augs, strict=True)],
@@ -100,8 +102,21 @@ def describe(config: PreTrainedConfig) -> dict[str, Any]:
 
 def count_parameters(config: PreTrainedConfig) -> int:
     """Return the number of parameters of a causal LM of this configuration."""
+    return sum(parameter.numel() for parameter in without_weights(config).parameters())
+
+
+def without_weights(config: PreTrainedConfig) -> PreTrainedModel:
+    """Return a causal LM of this configuration whose parameters have shapes but no values.
+
+    Raises:
+        UserError: the configuration is not that of a causal LM.
+    """
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
+        try:
+            return AutoModelForCausalLM.from_config(config)
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{type(config).__name__} describes no causal language model: {reason}") from error
 
 
 def _training_memory(total: int, trainable: int, settings: TrainSettings) -> int:
