@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
@@ -13,7 +13,7 @@ from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.sources import base_config, load_base, untrained
+from calmctl.modeling.sources import base_config, load_base, untrained, without_weights
 
 AUG_READS = ("all", "prompt")
 
@@ -58,15 +58,16 @@ def compose(
     if aug_reads not in AUG_READS:
         raise UserError(f"aug_reads={aug_reads!r} is not one of {', '.join(AUG_READS)}")
     bridge = BridgeConfig(num_heads, norm, rotary, gate, dropout, zero_init)
-    anchor_config, *aug_configs = (_config_of(model) for model in (anchor, *augs))
-    nums_aug_layers = [layers.num_layers(config) for config in aug_configs]
-    resolved = resolve_connections(connections, nums_aug_layers, layers.num_layers(anchor_config), every, num)
+    # Everything that shapes alone can tell is told before any weights are loaded.
+    shapes = [model if isinstance(model, PreTrainedModel) else _shape_of(model) for model in (anchor, *augs)]
+    _check_bases(shapes[0], shapes[1:])
+    num_anchor_layers, *nums_aug_layers = (layers.num_layers(model.config) for model in shapes)
+    resolved = resolve_connections(connections, nums_aug_layers, num_anchor_layers, every, num)
     anchor_model = load_base(anchor, **load_arguments)
     if aug_seed is None:
         aug_models = [load_base(model, **load_arguments) for model in augs]
     else:
-        aug_models = [untrained(aug, aug_seed + index) for index, aug in enumerate(aug_configs)]
-    _check_bases(anchor_model, aug_models)
+        aug_models = [untrained(shape.config, aug_seed + index) for index, shape in enumerate(shapes[1:])]
     config = ComposedConfig(
         anchor=anchor_model.config.to_dict(),
         augs=[model.config.to_dict() for model in aug_models],
@@ -78,8 +79,8 @@ def compose(
     return ComposedModelForCausalLM(config, anchor_model, aug_models)
 
 
-def _config_of(model: PreTrainedModel | str | Path) -> PreTrainedConfig:
-    return model.config if isinstance(model, PreTrainedModel) else base_config(str(model))
+def _shape_of(source: str | Path) -> PreTrainedModel:
+    return without_weights(base_config(str(source)))
 
 
 def _check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel]) -> None:

@@ -42,6 +42,20 @@ def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrain
         raise UserError(f"cannot load a causal language model from {str(model)!r}: {reason}") from error
 
 
+def without_weights(config: PreTrainedConfig) -> PreTrainedModel:
+    """Return a causal LM of this configuration whose parameters have shapes but no values.
+
+    Raises:
+        UserError: the configuration is not that of a causal LM.
+    """
+    with torch.device("meta"):
+        try:
+            return AutoModelForCausalLM.from_config(config)
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{type(config).__name__} describes no causal language model: {reason}") from error
+
+
 def untrained(config: PreTrainedConfig, seed: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Return a model of a configuration with the random weights that a seed gives, whatever was drawn before."""
     with torch.random.fork_rng(devices=[]):

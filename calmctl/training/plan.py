@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from calmctl.config import to_dict
 from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.sources import base_config, load_tokenizer
+from calmctl.modeling.sources import base_config, load_tokenizer, without_weights
 from calmctl.training.jobs import ComposeConfig, TrainConfig, model_config
 from calmctl.training.settings import TrainSettings
 
@@ -103,20 +103,6 @@ def describe(config: PreTrainedConfig) -> dict[str, Any]:
 def count_parameters(config: PreTrainedConfig) -> int:
     """Return the number of parameters of a causal LM of this configuration."""
     return sum(parameter.numel() for parameter in without_weights(config).parameters())
-
-
-def without_weights(config: PreTrainedConfig) -> PreTrainedModel:
-    """Return a causal LM of this configuration whose parameters have shapes but no values.
-
-    Raises:
-        UserError: the configuration is not that of a causal LM.
-    """
-    with torch.device("meta"):
-        try:
-            return AutoModelForCausalLM.from_config(config)
-        except ValueError as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{type(config).__name__} describes no causal language model: {reason}") from error
 
 
 def _training_memory(total: int, trainable: int, settings: TrainSettings) -> int:
