@@ -111,6 +111,28 @@ def test_a_self_contained_composition_is_loaded_without_its_bases(call, demo):
     assert code == 0 and out.startswith("solve: 12 + 3 =")
 
 
+@pytest.mark.parametrize("options", [
+    "--aug runs/demo/aug connections=[[[0,0]],[[0,0],[1,1]]]",
+    "num=1 bridge.gate=true bridge.dropout=0.1 bridge.norm=false aug_reads=prompt",
+    "random_aug=true bridge.zero_init=false",
+], ids=["two-augs", "encoder", "random"])  # fmt: skip
+def test_variants_are_planned_trained_and_used_by_the_command_line(call, options, demo):
+    name = "variant-" + options.split("=")[0].split()[-1]
+    line = (
+        "compose --preset kv/smoke --anchor runs/demo/anchor --aug runs/demo/aug "
+        f"--data runs/demo/data/dc_mix.parquet --out runs/demo/{name} train.steps=2 {options}"
+    )
+    plan = json.loads(call(f"{line} --dry-run --json")[1])
+    assert call(line)[0] == 0
+    run = json.loads((demo / f"runs/demo/{name}/run.json").read_text())
+    config = json.loads((demo / f"runs/demo/{name}/model/config.json").read_text())
+    assert plan["trainable_parameters"] == run["trainable_parameters"]
+    assert [aug["connections"] for aug in plan["bridges"]] == config["connections"]
+    assert len(config["augs"]) == line.count("--aug ")
+    code, out, _ = call(f"generate --model runs/demo/{name} 'solve: 12 + 3 =' -n 3")
+    assert code == 0 and out.startswith("solve: 12 + 3 =")
+
+
 COMPOSE = "compose --preset kv/smoke --data runs/demo/data/dc_mix.parquet --out runs/new"
 
 
