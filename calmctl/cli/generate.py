@@ -19,16 +19,18 @@ def generate(
     top_p: Annotated[float, typer.Option("--top-p", help="Nucleus of sampling.", min=0.0, max=1.0)] = 1.0,
     num_beams: Annotated[int, typer.Option("--num-beams", help="Beams of beam search.", min=1)] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.")] = 0,
+    allow_different_base: options.AllowDifferentBase = False,
     json: options.Json = False,
 ) -> None:
     """Complete prompts with a model and print what it writes."""
     import torch
 
     from calmctl.inference.generation import Decoding, Prompt, complete
-    from calmctl.modeling.sources import load_base, load_tokenizer, quiet_libraries
+    from calmctl.modeling.sources import load_model, load_tokenizer, quiet_libraries
 
     quiet_libraries()
-    tokenizer, loaded = load_tokenizer(model), load_base(model).eval()
+    tokenizer = load_tokenizer(model)
+    loaded = load_model(model, allow_different_base=allow_different_base).eval()
     if torch.cuda.is_available():
         loaded.to("cuda")
     decoding = Decoding(num_beams=num_beams, temperature=temperature, top_p=top_p, seed=seed)

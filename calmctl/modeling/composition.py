@@ -13,7 +13,10 @@ from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.sources import load_base
+from calmctl.modeling.sources import HUB_ARGUMENTS, load_base
+from calmctl.modeling.tokenizers import check_sources
+
+TOKENIZER_ARGUMENTS = (*HUB_ARGUMENTS, "trust_remote_code")
 
 
 def compose(
@@ -35,20 +38,25 @@ def compose(
         connections: [[aug_layer, anchor_layer], ...] (with several augs: one such list each); None = the paper's
             rule, every `every`-th layer of the aug, evenly spaced over the anchor.
         num_heads, norm, rotary, zero_init: see `BridgeConfig`.
-        load_arguments: passed to `from_pretrained` of bases given as paths or ids (dtype, device_map, ...).
+        load_arguments: passed to `from_pretrained` of bases given as paths or ids (dtype, device_map,
+            quantization_config, ...). Bridges stay in a float type whatever the bases are quantised to.
 
     Raises:
         UserError: connections out of range, heads that do not divide the anchor's width, a base that is itself
-            composed, or an aug that does not know all of the anchor's token ids.
+            composed, an aug with another tokenizer (where both are given as paths or ids and have one), or one that
+            does not know all of the anchor's token ids.
         TypeError: load arguments, but nothing to load.
     """
     augs = [aug] if isinstance(aug, PreTrainedModel | str | Path) else list(aug)
     if load_arguments and all(isinstance(model, PreTrainedModel) for model in (anchor, *augs)):
         raise TypeError(f"compose does not take {', '.join(load_arguments)}: the models are loaded already")
+    num_token_ids = check_sources(
+        anchor, augs, **{name: load_arguments[name] for name in TOKENIZER_ARGUMENTS if name in load_arguments}
+    )
     anchor_model, *aug_models = (
         model if isinstance(model, PreTrainedModel) else load_base(model, **load_arguments) for model in (anchor, *augs)
     )
-    _check_bases(anchor_model, aug_models)
+    _check_bases(anchor_model, aug_models, num_token_ids)
     resolved = resolve_connections(
         connections,
         [layers.num_layers(model.config) for model in aug_models],
@@ -64,15 +72,17 @@ def compose(
     return ComposedModelForCausalLM(config, anchor_model, aug_models)
 
 
-def _check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel]) -> None:
+def _check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel], num_token_ids: int | None) -> None:
     for role, model in (("anchor", anchor), *(("aug", aug) for aug in augs)):
         if isinstance(model, ComposedModelForCausalLM):
             raise UserError(f"the {role} is itself a composed model; compose plain models, several augs at once")
-    needed = layers.text_config(anchor.config).vocab_size
+    # A vocabulary may be padded: what counts is what the tokenizer can produce, where it is known.
+    needed = num_token_ids or layers.text_config(anchor.config).vocab_size
+    owner = "the anchor's tokenizer" if num_token_ids else "the anchor"
     for aug in augs:
         known = layers.text_config(aug.config).vocab_size
         if known < needed:
             raise UserError(
-                f"the aug has {known} token ids, the anchor {needed}; the aug reads the anchor's tokens, so it needs "
+                f"the aug has {known} token ids, {owner} {needed}; the aug reads the anchor's tokens, so it needs "
                 "the same tokenizer"
             )

@@ -16,9 +16,11 @@ class ComposedConfig(PreTrainedConfig):
         connections: per aug a list of [aug_layer, anchor_layer] pairs, 0-based, outputs of decoder layers.
         bridge: fields of `BridgeConfig`.
         bases: where the weights of the anchor and the augs come from and their fingerprints (see checkpoint.py).
+        training: how the bridges were trained, as label and value, for the model card; empty = not known.
     """
 
     model_type = "calm"
+    keys_to_ignore_at_inference = ["past_key_values"]
 
     def __init__(
         self,
@@ -27,6 +29,7 @@ class ComposedConfig(PreTrainedConfig):
         connections: Sequence[Sequence[Sequence[int]]] = (),
         bridge: dict[str, Any] | None = None,
         bases: Sequence[dict[str, Any]] = (),
+        training: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.anchor = anchor or {}
@@ -34,6 +37,7 @@ class ComposedConfig(PreTrainedConfig):
         self.connections = [[list(pair) for pair in pairs] for pairs in connections]
         self.bridge = bridge or {}
         self.bases = list(bases)
+        self.training = training or {}
         # What generate and other tools read from a causal LM's configuration is the anchor's.
         for name in (
             "vocab_size",
@@ -48,6 +52,10 @@ class ComposedConfig(PreTrainedConfig):
             kwargs.setdefault(name, self.anchor.get(name))
         kwargs["tie_word_embeddings"] = False
         super().__init__(**kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Do nothing: checkpoints name our classes anyway, and transformers would copy our source beside them."""
 
     def anchor_config(self) -> PreTrainedConfig:
         """Return the anchor's configuration as an object."""
