@@ -53,7 +53,7 @@ def with_bos(settings: dict[str, Any]) -> None:
     (lambda: bpe(merges=[*MERGES[:2], MERGES[3], MERGES[2]]), "merge 2 is 'd e' in .* and 'c d' in the aug's"),
     (lambda: bpe(merges=MERGES[:3]), "merge 3 is 'c d' in .* and missing in the aug's"),
     (lambda: edited(lambda s: s.update(normalizer={"type": "Lowercase"})), 'normalizer is missing in .*"Lowercase"'),
-    (lambda: edited(lambda s: s["pre_tokenizer"].update(add_prefix_space=True)), "pre_tokenizer.add_prefix_space is .* true"),
+    (lambda: edited(lambda s: s["pre_tokenizer"].update(use_regex=False)), "pre_tokenizer.use_regex is true .* false"),
     (lambda: edited(lambda s: s["model"].update(byte_fallback=True)), "model.byte_fallback is false .* true"),
     (lambda: edited(lambda s: s["added_tokens"][1].update(lstrip=True)), "added_tokens.1.lstrip is false in .* true"),
     (lambda: edited(with_bos), r"'a' in ids is \[2\] in the anchor's tokenizer and \[0, 2\] in the aug's"),

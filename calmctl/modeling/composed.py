@@ -70,6 +70,8 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
         self.identity = object()
         install_hooks(self, augs)
         self.post_init()
+        # transformers' Trainer does not report as missing from a checkpoint what is never in one.
+        self._keys_to_ignore_on_save = self.state_dict().keys() - self.composition_parameters().keys()
         self.eval()
 
     def init_weights(self) -> None:
