@@ -129,6 +129,9 @@ def load_composed(
     revision = arguments.pop("revision", None) or "main"
     arguments.pop("adapter_kwargs", None)
     dtype = arguments.pop("torch_dtype", dtype)
+    # Callers that pass every argument on say "no subfolder" by an empty one.
+    if not arguments.get("subfolder"):
+        arguments.pop("subfolder", None)
     if unwanted := sorted(arguments.keys() & {"subfolder", "output_loading_info", "state_dict"}):
         raise TypeError(f"from_pretrained of a composed model does not take {', '.join(unwanted)}")
     hub = {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
