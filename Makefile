@@ -36,7 +36,7 @@ format: $(INSTALLED) ## format the code
 test: $(INSTALLED) ## run the tests; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest -q $(ARGS)
 
-extras: $(INSTALLED) ## also install lm-eval and bitsandbytes (26 packages, 330 MB), so that their tests run
+extras: $(INSTALLED) ## also install lm-eval and bitsandbytes (27 packages, 451 MB), so that their tests run
 	$(BIN)/python -m pip install -c constraints.txt -e '.[lm-eval,quantized]'
 
 kv: $(INSTALLED) ## reproduce the key-value section of the paper (PRESET=tiny SEED=0 OUT=runs/kv-tiny)
