@@ -45,7 +45,7 @@ def test_a_checkpoint_holds_composition_parameters_only(saved):
     assert load_file(file).keys() == model.composition_parameters().keys()
     assert file.stat().st_size < 1.2 * sum(4 * p.numel() for p in model.composition_parameters().values())
     assert {path.name for path in (folder / "composed").iterdir()} == {
-        "config.json", "generation_config.json", "model.safetensors",
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "modeling_calm.py",
     }  # fmt: skip
 
 

@@ -49,7 +49,8 @@ def test_presets_ship_inside_the_package() -> None:
 
 
 def test_pins_cover_every_dependency_and_satisfy_its_bound() -> None:
-    requirements = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]
+    extras = PROJECT["project"]["optional-dependencies"]
+    requirements = PROJECT["project"]["dependencies"] + [each for extra in extras.values() for each in extra]
     pinned = pins()
     for requirement in requirements:
         name, _, bound = requirement.partition(">=")

@@ -20,6 +20,7 @@ def evaluate(
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="The task's data folder.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many records; 0 = all.")] = None,
+    allow_different_base: options.AllowDifferentBase = False,
     preset: options.Preset = "default",
     seed: options.Seed = None,
     config_dir: options.ConfigDir = None,
@@ -32,7 +33,14 @@ def evaluate(
     from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig, run_evaluation
     from calmctl.files import read_json
 
-    settings = options.with_options(overrides, task=task, model=model, dataset=data, limit=limit)
+    settings = options.with_options(
+        overrides,
+        task=task,
+        model=model,
+        dataset=data,
+        limit=limit,
+        allow_different_base=allow_different_base or None,
+    )
     if seed is not None:
         settings.insert(0, f"decoding.seed={seed}")
     config = load_config(EvalConfig, f"eval/{preset}", settings, config_dir)

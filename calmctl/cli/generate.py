@@ -20,16 +20,18 @@ def generate(
     top_p: Annotated[float, typer.Option("--top-p", help="Nucleus of sampling.", min=0.0, max=1.0)] = 1.0,
     num_beams: Annotated[int, typer.Option("--num-beams", help="Beams of beam search.", min=1)] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.")] = 0,
+    allow_different_base: options.AllowDifferentBase = False,
     json: options.Json = False,
 ) -> None:
     """Complete prompts with a model and print what it writes, as it writes it."""
     import torch
 
     from calmctl.inference.generation import Decoding, Prompt, complete
-    from calmctl.modeling.sources import load_base, load_tokenizer, quiet_libraries
+    from calmctl.modeling.sources import load_model, load_tokenizer, quiet_libraries
 
     quiet_libraries()
-    tokenizer, loaded = load_tokenizer(model), load_base(model).eval()
+    tokenizer = load_tokenizer(model)
+    loaded = load_model(model, allow_different_base=allow_different_base).eval()
     if torch.cuda.is_available():
         loaded.to("cuda")
     decoding = Decoding(num_beams=num_beams, temperature=temperature, top_p=top_p, seed=seed)
@@ -42,8 +44,13 @@ def generate(
         for prompt, text in zip(prompts, texts, strict=True):
             print(f"{prompt}{text}")
         return
-    show = partial(print, end="", flush=True)
     for question in asked:
-        show(question.text)
-        complete(loaded, tokenizer, [question], decoding, on_text=show)
-        print()
+        unsaid = [question.text]
+        complete(loaded, tokenizer, [question], decoding, on_text=partial(_say, unsaid))
+        print(*unsaid, sep="")
+
+
+def _say(unsaid: list[str], piece: str) -> None:
+    """Print a piece of a completion, the first time after the prompt: a prompt that is refused is not printed."""
+    print(*unsaid, piece, sep="", end="", flush=True)
+    unsaid.clear()

@@ -20,6 +20,10 @@ ConfigDir = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Random seed; the preset's by default.")]
+AllowDifferentBase = Annotated[
+    bool,
+    typer.Option("--allow-different-base", help="Load a composed model although its bases are not the recorded ones."),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Changes to the preset, in Hydra's syntax.", show_default=False),

@@ -13,8 +13,8 @@ from calmctl.environment import package_versions
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
 from calmctl.inference.generation import Decoding, Prompt, Throughput, complete
-from calmctl.modeling.checkpoint import fingerprint
-from calmctl.modeling.sources import load_base, load_tokenizer, quiet_libraries, source_sha256
+from calmctl.modeling.fingerprint import fingerprint
+from calmctl.modeling.sources import load_model, load_tokenizer, quiet_libraries, source_sha256
 from calmctl.runs import Run
 from evals import TASKS, Completion
 from evals.task import by_id
@@ -32,6 +32,7 @@ class EvalConfig:
         model: a run, folder or hub id.
         dataset: the task's data folder.
         limit: only the first so many records, which are balanced over strata; 0 = all.
+        allow_different_base: evaluate a composed model although its bases are not the recorded ones.
         threads: CPU threads; 0 = torch's default.
     """
 
@@ -39,6 +40,7 @@ class EvalConfig:
     model: str = ""
     dataset: str = ""
     limit: int = 0
+    allow_different_base: bool = False
     decoding: Decoding = field(default_factory=Decoding)
     threads: int = 0
 
@@ -73,7 +75,7 @@ def _evaluate(config: EvalConfig, run: Run) -> None:
     records = task.load(Path(config.dataset), config.limit or None)
     requests = task.requests(records)
     tokenizer = load_tokenizer(config.model)
-    model = load_base(config.model).eval()
+    model = load_model(config.model, allow_different_base=config.allow_different_base).eval()
     if torch.cuda.is_available():
         model.to("cuda")
     began = time.monotonic()

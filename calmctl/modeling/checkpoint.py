@@ -4,8 +4,6 @@ The weights of the bases are not written unless asked for (`merge_bases`). A che
 and refuses one whose configuration or weights differ.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,49 +15,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
+from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import cached_file
 
 from calmctl.errors import UserError
+from calmctl.files import write_text
+from calmctl.modeling.card import write_card
 from calmctl.modeling.configuration import ComposedConfig
-from calmctl.modeling.sources import load_base, untrained
+from calmctl.modeling.fingerprint import check_base, fingerprint, weights_sha256
+from calmctl.modeling.sources import HUB_ARGUMENTS, base_config, load_base, untrained
 
 if TYPE_CHECKING:
     from calmctl.modeling.composed import ComposedModelForCausalLM
 
 WEIGHTS_FILE = "model.safetensors"
-# What a configuration says about how a model was loaded, saved or is to be run, rather than about what it computes.
-NOT_IDENTITY = {
-    "_name_or_path",
-    "architectures",
-    "dtype",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-    "output_attentions",
-    "output_hidden_states",
-    "return_dict",
+# Our classes for transformers' Auto classes in a process that has not imported calmctl (`trust_remote_code=True`).
+CODE_FILE = "modeling_calm.py"
+AUTO_MAP = {
+    "AutoConfig": "modeling_calm.ComposedConfig",
+    "AutoModelForCausalLM": "modeling_calm.ComposedModelForCausalLM",
 }
-HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
-
-
-def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Return a SHA-256 over names, dtypes, shapes and bytes of tensors, independent of their order and device."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def fingerprint(model: PreTrainedModel) -> dict[str, Any]:
-    """Return what identifies a base beside its configuration: class, weights and buffers, dtype, size."""
-    return {
-        "architecture": type(model).__name__,
-        "weights_sha256": weights_sha256(model.state_dict()),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-    }
 
 
 def save_composed(
@@ -71,6 +46,8 @@ def save_composed(
     fingerprints: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
     """Write config.json and model.safetensors (composition parameters only), then read them back and compare.
+
+    Beside them stand the module that `trust_remote_code` runs and a model card.
 
     Args:
         state_dict: take the parameters from here (a gathered state of a sharded model).
@@ -89,15 +66,19 @@ def save_composed(
     if merge_bases:
         for base, name in zip(bases, names, strict=True):
             base.save_pretrained(directory / name)
-        sources = [{"subfolder": name} for name in names]
+        # Where a base came from on the hub stays known; a folder of this machine means nothing elsewhere.
+        sources = [
+            {"subfolder": name} if "relative_source" in source else {"subfolder": name, **source}
+            for name, source in zip(names, sources, strict=True)
+        ]
     if fingerprints is None:
         fingerprints = [fingerprint(base) for base in bases]
     model.config.bases = [
         {**source, "fingerprint": dict(known)} for source, known in zip(sources, fingerprints, strict=True)
     ]
-    model.config.anchor = model.anchor.config.to_dict()
-    model.config.augs = [base.config.to_dict() for base in bases[1:]]
+    model.config.anchor, *model.config.augs = (_portable(base) for base in bases)
     model.config.architectures = [type(model).__name__]
+    model.config.auto_map = dict(AUTO_MAP)
     current: Mapping[str, Tensor] = state_dict if state_dict is not None else model.composition_parameters()
     tensors = {name: current[name].detach().cpu().contiguous() for name in model.composition_parameters()}
     written = directory / f"{WEIGHTS_FILE}.tmp"
@@ -107,6 +88,13 @@ def save_composed(
     os.replace(written, directory / WEIGHTS_FILE)
     model.config.save_pretrained(directory)
     model.generation_config.save_pretrained(directory)
+    write_text(directory / CODE_FILE, Path(__file__).with_name(CODE_FILE).read_text(encoding="utf-8"))
+    write_card(model, directory)
+
+
+def _portable(base: PreTrainedModel) -> dict[str, Any]:
+    """Return the configuration of a base without the place it was loaded from, which `bases` records."""
+    return {key: value for key, value in base.config.to_dict().items() if key != "_name_or_path"}
 
 
 def _source(base: PreTrainedModel, directory: Path) -> dict[str, Any]:
@@ -143,6 +131,9 @@ def load_composed(
     revision = arguments.pop("revision", None) or "main"
     arguments.pop("adapter_kwargs", None)
     dtype = arguments.pop("torch_dtype", dtype)
+    # Callers that pass every argument on say "no subfolder" by an empty one.
+    if not arguments.get("subfolder"):
+        arguments.pop("subfolder", None)
     if unwanted := sorted(arguments.keys() & {"subfolder", "output_loading_info", "state_dict"}):
         raise TypeError(f"from_pretrained of a composed model does not take {', '.join(unwanted)}")
     hub = {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
@@ -154,18 +145,17 @@ def load_composed(
     recorded = [config.anchor, *config.augs]
     bases: list[PreTrainedModel] = []
     for role, known, settings, override in zip(roles, config.bases, recorded, given, strict=True):
-        how = {"dtype": known["fingerprint"]["dtype"], **arguments}
-        if override is not None:
-            base = load_base(override, **({} if isinstance(override, PreTrainedModel) else how))
-        elif "untrained_seed" in known:
-            dtype_known = getattr(torch, known["fingerprint"]["dtype"])
-            base = untrained(config.aug_configs()[len(bases) - 1], known["untrained_seed"], dtype_known)
-        elif "subfolder" in known and not Path(location).is_dir():
-            base = load_base(f"{location}@{revision}", subfolder=known["subfolder"], **how)
+        if isinstance(override, PreTrainedModel):
+            base = override
+        elif override is None and "untrained_seed" in known:
+            recorded_dtype = getattr(torch, known["fingerprint"]["dtype"])
+            base = untrained(config.aug_configs()[len(bases) - 1], known["untrained_seed"], recorded_dtype)
+        elif override is None and "subfolder" in known and not Path(location).is_dir():
+            base = _load_merged(f"{location}@{revision}", known, arguments)
         else:
-            base = load_base(_locate(known, location, role), **how)
+            base = _load_unmerged(override or _locate(known, location, role), known, settings, arguments)
         if not allow_different_base:
-            _check_base(role, known["fingerprint"], settings, base)
+            check_base(role, known["fingerprint"], settings, base)
         bases.append(base)
     model = ComposedModelForCausalLM(config, bases[0], bases[1:])
     path = Path(location) / WEIGHTS_FILE
@@ -179,6 +169,28 @@ def load_composed(
     return model
 
 
+def _load_merged(location: str, known: Mapping[str, Any], arguments: Mapping[str, Any]) -> PreTrainedModel:
+    """Load a base that is a subfolder of a composed model on the hub."""
+    how = {"dtype": known["fingerprint"]["dtype"], **arguments}
+    base = load_base(location, subfolder=known["subfolder"], **how)
+    # Saved again, it does not come from the composed model's repository, which as a whole is another model.
+    base.config._name_or_path, base.config._commit_hash = known.get("source") or "", known.get("revision")
+    return base
+
+
+def _load_unmerged(
+    source: str, known: Mapping[str, Any], settings: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> PreTrainedModel:
+    """Load a base from its own place, quantised as it was unless told otherwise or stored so."""
+    how = {"dtype": known["fingerprint"]["dtype"], **arguments}
+    quantization = settings.get("quantization_config")
+    if quantization and "quantization_config" not in how:
+        hub = {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
+        if not getattr(base_config(source, **hub), "quantization_config", None):
+            how["quantization_config"] = AutoQuantizationConfig.from_dict(dict(quantization))
+    return load_base(source, **how)
+
+
 def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
     """Return where to load a base from: inside or beside the checkpoint, else where it was, else a hub id."""
     keys = ("subfolder", "relative_source", "source")
@@ -190,23 +202,6 @@ def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
         raise UserError(f"{location}: the {role} is not at {source or 'any recorded place'}; give it explicitly")
     revision = known.get("revision")
     return f"{source}@{revision}" if revision else source
-
-
-def _check_base(role: str, known: Mapping[str, Any], settings: Mapping[str, Any], base: PreTrainedModel) -> None:
-    """Refuse a base of another class, weights or configuration.
-
-    Of the configuration only keys that both know are compared: other versions of transformers know other ones.
-    """
-    found, actual = fingerprint(base), json.loads(base.config.to_json_string(use_diff=False))
-    differences = [key for key in ("architecture", "weights_sha256") if found[key] != known[key]]
-    differences += [
-        key for key in sorted(settings.keys() & actual.keys() - NOT_IDENTITY) if settings[key] != actual[key]
-    ]
-    if differences:
-        raise UserError(
-            f"the {role} at {base.config._name_or_path!r} is not the one this model was composed with "
-            f"(differs in {', '.join(differences[:3])}); allow_different_base overrides"
-        )
 
 
 def load_parameters(model: "ComposedModelForCausalLM", path: Path) -> None:

@@ -73,6 +73,8 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
         self.identity = object()
         install_hooks(self, augs)
         self.post_init()
+        # transformers' Trainer does not report as missing from a checkpoint what is never in one.
+        self._keys_to_ignore_on_save = self.state_dict().keys() - self.composition_parameters().keys()
         self.eval()
 
     def init_weights(self) -> None:
@@ -272,6 +274,45 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             raise TypeError(f"save_pretrained of a composed model does not take {', '.join(unwanted)}")
         if is_main_process:
             save_composed(self, Path(save_directory), state_dict, merge_bases=merge_bases)
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        merge_bases: bool = False,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str | None = None,
+        tags: list[str] | None = None,
+    ) -> str:
+        """Upload the checkpoint and its card to the hub; see `hub.push_composed`. `max_shard_size` has no effect.
+
+        Raises:
+            UserError: a base is not on the hub, and `merge_bases` does not upload it too.
+        """
+        from calmctl.modeling.hub import push_composed
+
+        if tags:
+            self.add_model_tags(tags)
+        return push_composed(
+            self,
+            repo_id,
+            merge_bases=merge_bases,
+            commit_message=commit_message,
+            commit_description=commit_description,
+            private=private,
+            token=token,
+            revision=revision,
+            create_pr=create_pr,
+        )
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
+        """Do nothing: checkpoints name our classes anyway, and transformers would copy our source beside them."""
 
     @classmethod
     def from_pretrained(  # type: ignore[override]

@@ -13,9 +13,11 @@ from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.sources import base_config, load_base, untrained, without_weights
+from calmctl.modeling.sources import HUB_ARGUMENTS, base_config, load_base, untrained, without_weights
+from calmctl.modeling.tokenizers import check_sources
 
 AUG_READS = ("all", "prompt")
+SOURCE_ARGUMENTS = (*HUB_ARGUMENTS, "trust_remote_code")
 
 
 def compose(
@@ -44,12 +46,14 @@ def compose(
         num_heads, norm, rotary, gate, dropout, zero_init: see `BridgeConfig`.
         aug_reads: "all" tokens, or the "prompt" only (the paper's ablation "m_A as an encoder").
         aug_seed: take augs of the given shape with untrained weights, drawn with this seed (its ablation "random m_A").
-        load_arguments: passed to `from_pretrained` of bases given as paths or ids (dtype, device_map, ...).
+        load_arguments: passed to `from_pretrained` of bases given as paths or ids (dtype, device_map,
+            quantization_config, ...). Bridges stay in a float type whatever the bases are quantised to.
 
     Raises:
-        UserError: connections out of range (told before any weights are loaded), heads that do not divide the anchor's
-            width, a base that is itself composed or no decoder-only causal LM, or an aug that does not know all of
-            the anchor's token ids.
+        UserError: connections out of range, heads that do not divide the anchor's width, a base that is itself
+            composed or no decoder-only causal LM, an aug with another tokenizer (where both are given as paths or ids
+            and have one), or one that does not know all of the anchor's token ids. All but what only a model can show
+            is told before any weights are loaded.
         TypeError: load arguments, but nothing to load.
     """
     augs = [aug] if isinstance(aug, PreTrainedModel | str | Path) else list(aug)
@@ -58,9 +62,13 @@ def compose(
     if aug_reads not in AUG_READS:
         raise UserError(f"aug_reads={aug_reads!r} is not one of {', '.join(AUG_READS)}")
     bridge = BridgeConfig(num_heads, norm, rotary, gate, dropout, zero_init)
-    # Everything that shapes alone can tell is told before any weights are loaded.
-    shapes = [model if isinstance(model, PreTrainedModel) else _shape_of(model) for model in (anchor, *augs)]
-    _check_bases(shapes[0], shapes[1:])
+    reach = {name: load_arguments[name] for name in SOURCE_ARGUMENTS if name in load_arguments}
+    # Everything that shapes and tokenizers can tell is told before any weights are loaded.
+    shapes = [
+        model if isinstance(model, PreTrainedModel) else without_weights(base_config(str(model), **reach))
+        for model in (anchor, *augs)
+    ]
+    _check_bases(shapes[0], shapes[1:], check_sources(anchor, augs, **reach))
     num_anchor_layers, *nums_aug_layers = (layers.num_layers(model.config) for model in shapes)
     resolved = resolve_connections(connections, nums_aug_layers, num_anchor_layers, every, num)
     anchor_model = load_base(anchor, **load_arguments)
@@ -79,20 +87,18 @@ def compose(
     return ComposedModelForCausalLM(config, anchor_model, aug_models)
 
 
-def _shape_of(source: str | Path) -> PreTrainedModel:
-    return without_weights(base_config(str(source)))
-
-
-def _check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel]) -> None:
+def _check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel], num_token_ids: int | None) -> None:
     for role, model in (("anchor", anchor), *(("aug", aug) for aug in augs)):
         if isinstance(model, ComposedModelForCausalLM):
             raise UserError(f"the {role} is itself a composed model; compose plain models, several augs at once")
         layers.check_base(model, role)
-    needed = layers.text_config(anchor.config).vocab_size
+    # A vocabulary may be padded: what counts is what the tokenizer can produce, where it is known.
+    needed = num_token_ids or layers.text_config(anchor.config).vocab_size
+    owner = "the anchor's tokenizer" if num_token_ids else "the anchor"
     for aug in augs:
         known = layers.text_config(aug.config).vocab_size
         if known < needed:
             raise UserError(
-                f"the aug has {known} token ids, the anchor {needed}; the aug reads the anchor's tokens, so it needs "
+                f"the aug has {known} token ids, {owner} {needed}; the aug reads the anchor's tokens, so it needs "
                 "the same tokenizer"
             )

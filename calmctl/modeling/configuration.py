@@ -19,9 +19,11 @@ class ComposedConfig(PreTrainedConfig):
             generated, or learned, is not fed to the augs.
         aug_seed: seed that untrained augs were drawn with (the ablation "random m_A"); None = augs with weights.
         bases: where the weights of the anchor and the augs come from and their fingerprints (see checkpoint.py).
+        training: how the bridges were trained, as label and value, for the model card; empty = not known.
     """
 
     model_type = "calm"
+    keys_to_ignore_at_inference = ["past_key_values"]
 
     def __init__(
         self,
@@ -32,6 +34,7 @@ class ComposedConfig(PreTrainedConfig):
         aug_reads: str = "all",
         aug_seed: int | None = None,
         bases: Sequence[dict[str, Any]] = (),
+        training: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.anchor = anchor or {}
@@ -41,6 +44,7 @@ class ComposedConfig(PreTrainedConfig):
         self.aug_reads = aug_reads
         self.aug_seed = aug_seed
         self.bases = list(bases)
+        self.training = training or {}
         # What generate and other tools read from a causal LM's configuration is the anchor's.
         for name in (
             "vocab_size",
@@ -55,6 +59,10 @@ class ComposedConfig(PreTrainedConfig):
             kwargs.setdefault(name, self.anchor.get(name))
         kwargs["tie_word_embeddings"] = False
         super().__init__(**kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Do nothing: checkpoints name our classes anyway, and transformers would copy our source beside them."""
 
     def anchor_config(self) -> PreTrainedConfig:
         """Return the anchor's configuration as an object."""

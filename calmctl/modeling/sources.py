@@ -14,16 +14,24 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import extract_commit_hash
 
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
+from calmctl.modeling.configuration import ComposedConfig
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+# Arguments of `from_pretrained` that say how to reach the hub.
+HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
 
 
 def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrainedModel:
     """Return a causal LM from a path or hub id (`id@revision`), or the model itself.
+
+    A model from the hub has the commit it was loaded from in its configuration (`_commit_hash`).
 
     Raises:
         UserError: nothing that can be loaded is there.
@@ -36,7 +44,10 @@ def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrain
         name = str(Path(name).resolve())
     arguments.setdefault("dtype", "auto")
     try:
-        return AutoModelForCausalLM.from_pretrained(name, revision=revision, **arguments)
+        commit = _commit(name, revision, arguments)
+        loaded = AutoModelForCausalLM.from_pretrained(name, revision=commit or revision, **arguments)
+        loaded.config._commit_hash = commit
+        return loaded
     except (OSError, SafetensorError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot load a causal language model from {str(model)!r}: {reason}") from error
@@ -65,6 +76,30 @@ def untrained(config: PreTrainedConfig, seed: int, dtype: torch.dtype = torch.fl
     return model
 
 
+def load_model(source: str, *, allow_different_base: bool = False) -> PreTrainedModel:
+    """Load a plain or composed model of a path, run or hub id.
+
+    Raises:
+        UserError: there is none, a base is not the recorded one, or a plain model was told to allow different bases.
+    """
+    if not allow_different_base:
+        return load_base(source)
+    if base_config(source).model_type != ComposedConfig.model_type:
+        raise UserError(
+            f"{source!r} is not a composed model: there are no bases that --allow-different-base could mean"
+        )
+    return load_base(source, allow_different_base=True)
+
+
+def _commit(name: str, revision: str, arguments: dict[str, Any]) -> str | None:
+    """Return the commit that a revision on the hub means now, so that all files come from it and it can be recorded."""
+    if Path(name).is_dir():
+        return None
+    hub = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
+    file = cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False, **hub)
+    return extract_commit_hash(file, None)
+
+
 def quiet_libraries() -> None:
     """Silence the libraries' own progress bars: runs report their progress themselves."""
     transformers_logging.disable_progress_bar()
@@ -89,13 +124,13 @@ def locate(source: str) -> tuple[str, str]:
     return source, "main"
 
 
-def base_config(source: str) -> PreTrainedConfig:
+def base_config(source: str, **arguments: Any) -> PreTrainedConfig:
     """Load the configuration of a path, run or hub id.
 
     Raises:
         UserError: there is none.
     """
-    return _load(AutoConfig, "a model configuration", source)
+    return _load(AutoConfig, "a model configuration", source, **arguments)
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -107,10 +142,29 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     return _load(AutoTokenizer, "a tokenizer", source)
 
 
-def _load(auto_class: Any, what: str, source: str) -> Any:
+def find_tokenizer(source: str, **arguments: Any) -> PreTrainedTokenizerBase | None:
+    """Load the tokenizer of a path, run or hub id; None where a folder or repository has no file of one.
+
+    Raises:
+        UserError: there is one, but it cannot be loaded.
+    """
+    name, revision = locate(source)
+    if Path(name).is_dir():
+        found = any((Path(name) / file).is_file() for file in TOKENIZER_FILES)
+    else:
+        hub = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
+        missing_is_fine = {
+            "_raise_exceptions_for_missing_entries": False,
+            "_raise_exceptions_for_connection_errors": False,
+        }
+        found = any(cached_file(name, file, revision=revision, **missing_is_fine, **hub) for file in TOKENIZER_FILES)
+    return _load(AutoTokenizer, "a tokenizer", source, **arguments) if found else None
+
+
+def _load(auto_class: Any, what: str, source: str, **arguments: Any) -> Any:
     name, revision = locate(source)
     try:
-        return auto_class.from_pretrained(name, revision=revision)
+        return auto_class.from_pretrained(name, revision=revision, **arguments)
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"cannot load {what} from {source!r}: {reason}") from error

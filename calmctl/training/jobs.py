@@ -136,8 +136,6 @@ def run_composition(config: ComposeConfig, out: Path, command: Sequence[str] = (
         if not run.is_complete:
             _set_up(config.train, config.seed)
             tokenizer = load_tokenizer(config.anchor)
-            for aug in config.augs:
-                _check_same_tokenizer(tokenizer, load_tokenizer(aug))
             options: dict[str, Any] = asdict(config.bridge)
             if config.attention:
                 options["attn_implementation"] = config.attention
@@ -196,6 +194,7 @@ def _train(
         _check_lengths(examples, model, data)
         _fit(model, settings, batches, seed, run)
     if isinstance(model, ComposedModelForCausalLM):
+        model.config.training = _described(data, settings, seed)
         model.save_pretrained(run.path / "model", merge_bases=merge_bases)
     else:
         model.save_pretrained(run.path / "model")
@@ -203,6 +202,13 @@ def _train(
     run.finish(
         trainable_parameters=trainable, total_parameters=sum(parameter.numel() for parameter in model.parameters())
     )
+
+
+def _described(data: str, settings: TrainSettings, seed: int) -> dict[str, Any]:
+    """Return what a model card says of a training."""
+    shown = ("steps", "batch_size", "batch_tokens", "optimizer", "lr", "schedule", "precision")
+    set_ones = {name: value for name in shown if (value := getattr(settings, name))}
+    return {"data": Path(data).name, **set_ones, "seed": seed}
 
 
 def _fit(model: PreTrainedModel, settings: TrainSettings, batches: Batches, seed: int, run: Run) -> None:
@@ -250,14 +256,6 @@ def _set_up(settings: TrainSettings, seed: int) -> None:
     # Numbers too small to matter otherwise slow optimizers on CPU down.
     torch.set_flush_denormal(True)
     set_seed(seed)
-
-
-def _check_same_tokenizer(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase) -> None:
-    if anchor.get_vocab() != aug.get_vocab():
-        raise UserError(
-            f"the aug {aug.name_or_path!r} and the anchor {anchor.name_or_path!r} have different tokenizers; "
-            "compose models that share one (the aug reads the anchor's token ids)"
-        )
 
 
 def _sha256(file: str) -> str:

@@ -15,8 +15,9 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from calmctl.errors import UserError
 from calmctl.files import read_json, write_json, write_text
-from calmctl.modeling.checkpoint import WEIGHTS_FILE, fingerprint, load_parameters, save_composed
+from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters, save_composed
 from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.fingerprint import fingerprint
 from calmctl.modeling.loss import completion_loss, labelled_rows_only
 from calmctl.training.batches import Batches
 from calmctl.training.optimizer import build_optimizer

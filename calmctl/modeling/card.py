@@ -1,0 +1,170 @@
+"""The model card of a composed model: the README.md beside its checkpoint, readable by people and by the hub."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+import calmctl
+from calmctl.files import write_text
+
+if TYPE_CHECKING:
+    from calmctl.modeling.composed import ComposedModelForCausalLM
+
+CARD_FILE = "README.md"
+PAPER = "2401.02412"
+# A card whose text no longer has this checksum was edited, and is left alone.
+MARK = "<!-- Written by calmctl {checksum}. Once edited, this file is never overwritten. -->"
+USE = """\
+```python
+import calmctl  # or, without this line: trust_remote_code=True below
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("{name}")
+```
+"""
+CITATION = f"""\
+CALM: *LLM Augmented LLMs: Expanding Capabilities through Composition*, arXiv:{PAPER}.
+
+```bibtex
+@article{{bansal2024calm,
+  title = {{{{LLM}} Augmented {{LLMs}}: Expanding Capabilities through Composition}},
+  author = {{Bansal, Rachit and others}},
+  journal = {{arXiv preprint arXiv:{PAPER}}},
+  year = {{2024}}
+}}
+```
+"""
+
+
+def write_card(model: "ComposedModelForCausalLM", directory: Path, name: str = "") -> None:
+    """Write README.md into a checkpoint, unless one is there that was written or edited by somebody else.
+
+    Args:
+        name: what to call the model; empty = like the folder.
+    """
+    path = directory / CARD_FILE
+    if not path.exists() or _is_untouched(path.read_text(encoding="utf-8")):
+        write_text(path, model_card(model, name or directory.resolve().name))
+
+
+def model_card(model: "ComposedModelForCausalLM", name: str) -> str:
+    """Return the card of a model whose configuration names its bases, as that of a saved one does."""
+    bases = model.config.bases
+    parts = [
+        f"# {name}\n",
+        f"A frozen anchor that reads {_count(len(bases) - 1, 'frozen aug')} through trained cross-attention bridges "
+        f"([CALM](https://arxiv.org/abs/{PAPER})), composed with calmctl {calmctl.__version__}.\n",
+        "## Bases\n",
+        _table(["", "model", "revision", "class", "dtype", "parameters", "weights (SHA-256)"], _base_rows(model)),
+        _where_bases_are(bases),
+        "## Bridges\n",
+        _table(["aug", "connections (aug layer → anchor layer)"], _connection_rows(model)),
+        _bridge_form(model),
+        "## Use\n",
+        USE.format(name=name),
+    ]
+    if training := model.config.training:
+        parts += ["## Training\n", _table(["", ""], [[label, str(value)] for label, value in training.items()])]
+    parts += ["## Citation\n", CITATION]
+    text = f"---\n{yaml.safe_dump(_metadata(model), sort_keys=False)}---\n{MARK}\n\n" + "\n".join(parts)
+    return text.replace("{checksum}", _checksum(text), 1)
+
+
+def hub_id(base: Mapping[str, Any]) -> str | None:
+    """Return the hub id that a checkpoint records for a base, or None for a local or unnamed one."""
+    source = base.get("source") or ""
+    return source if source and "relative_source" not in base and not Path(source).is_absolute() else None
+
+
+def _metadata(model: "ComposedModelForCausalLM") -> dict[str, Any]:
+    tags = ["calm", "composition", *(getattr(model, "model_tags", None) or [])]
+    metadata: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": list(dict.fromkeys(tags)),
+    }
+    if ids := [name for base in model.config.bases if (name := hub_id(base))]:
+        metadata |= {"base_model": list(dict.fromkeys(ids)), "base_model_relation": "adapter"}
+    return metadata
+
+
+def _base_rows(model: "ComposedModelForCausalLM") -> list[list[str]]:
+    rows = []
+    for index, (base, settings) in enumerate(
+        zip(model.config.bases, [model.config.anchor, *model.config.augs], strict=True)
+    ):
+        print_of = base["fingerprint"]
+        quantized = (settings.get("quantization_config") or {}).get("quant_method")
+        rows.append(
+            [
+                _role(index, len(model.config.bases)),
+                _base_name(base),
+                str(base.get("revision") or "")[:12],
+                print_of["architecture"],
+                f"{print_of['dtype']}, {getattr(quantized, 'value', quantized)}" if quantized else print_of["dtype"],
+                f"{print_of['num_parameters']:,}",
+                f"`{print_of['weights_sha256'][:12]}`",
+            ]
+        )
+    return rows
+
+
+def _role(index: int, count: int) -> str:
+    return "anchor" if index == 0 else "aug" if count == 2 else f"aug {index - 1}"
+
+
+def _base_name(base: Mapping[str, Any]) -> str:
+    """Return a link to a base on the hub, or the name of its folder: its path is nobody else's business."""
+    if "untrained_seed" in base:
+        return f"untrained weights, seed {base['untrained_seed']}"
+    if name := hub_id(base):
+        return f"[{name}](https://huggingface.co/{name})"
+    return f"`{base['subfolder']}`" if "subfolder" in base else f"`{Path(base.get('source') or '(unnamed)').name}`"
+
+
+def _where_bases_are(bases: list[dict[str, Any]]) -> str:
+    if all("subfolder" in base for base in bases):
+        return "The weights of the bases are in this folder.\n"
+    text = "The weights of the bases are not in this folder; loading checks that they are the ones above.\n"
+    if not all(hub_id(base) for base in bases):
+        text += "Bases that are not on the hub are given as `from_pretrained(..., anchor=..., augs=[...])`.\n"
+    return text
+
+
+def _connection_rows(model: "ComposedModelForCausalLM") -> list[list[str]]:
+    count = len(model.config.bases)
+    return [
+        [_role(index, count), ", ".join(f"{aug_layer} → {anchor_layer}" for aug_layer, anchor_layer in pairs)]
+        for index, pairs in enumerate(model.config.connections, start=1)
+    ]
+
+
+def _bridge_form(model: "ComposedModelForCausalLM") -> str:
+    trainable = sum(parameter.numel() for parameter in model.composition_parameters().values())
+    share = trainable / model.config.bases[0]["fingerprint"]["num_parameters"]
+    settings = {**model.config.bridge, "num_heads": model.bridge_of(0, 0).num_heads}
+    form = ", ".join(f"{key} = {value}" for key, value in settings.items())
+    return f"Each bridge: {form}.\nTrainable parameters: {trainable:,}, {share:.1%} of the anchor's.\n"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"a {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _is_untouched(text: str) -> bool:
+    start, end = MARK.split("{checksum}")
+    head, found, rest = text.partition(start)
+    checksum, _, tail = rest.partition(end)
+    return bool(found) and checksum == _checksum(f"{head}{start}{{checksum}}{end}{tail}")
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

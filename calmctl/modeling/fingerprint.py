@@ -1,0 +1,96 @@
+"""Fingerprints: what a base is recognised by when a checkpoint is loaded again."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from calmctl.errors import UserError
+
+# What a configuration says about how a model was loaded, saved or is to be run, rather than about what it computes.
+NOT_IDENTITY = {
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "quantization_config",  # compared by itself
+}
+
+
+def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Return a SHA-256 over names, dtypes, shapes and bytes of tensors, independent of their order and device."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def fingerprint(model: PreTrainedModel) -> dict[str, Any]:
+    """Return what identifies a base beside its configuration: class, weights and buffers, dtype, size.
+
+    Quantised weights are left out of the hash: libraries round and pack them differently from device to device (and
+    repack them when they are first used). The embeddings, norms and heads that stay in a float type still tell models
+    apart; the quantisation itself is compared as a part of the configuration.
+    """
+    return {
+        "architecture": type(model).__name__,
+        "weights_sha256": weights_sha256(_comparable_state(model)),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "num_parameters": model.num_parameters(),
+    }
+
+
+def _comparable_state(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return the weights and buffers of a model, without those of modules that hold packed weights."""
+    state = model.state_dict()
+    if not getattr(model.config, "quantization_config", None):
+        return state
+    packed = tuple(f"{name}." for name, module in model.named_modules() if _is_packed(module))
+    return {name: tensor for name, tensor in state.items() if not name.startswith(packed)}
+
+
+def _is_packed(module: nn.Module) -> bool:
+    """Tell whether a leaf module holds integers, or parameters of a quantisation library's own class."""
+    if any(True for _ in module.children()):
+        return False
+    tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    return any(type(t) not in (nn.Parameter, Tensor) or not t.dtype.is_floating_point for t in tensors)
+
+
+def check_base(role: str, known: Mapping[str, Any], settings: Mapping[str, Any], base: PreTrainedModel) -> None:
+    """Refuse a base of another class, weights or configuration.
+
+    Of the configuration only keys that both know are compared: other versions of transformers know other ones, which
+    is also why a hash of it would prove nothing.
+
+    Raises:
+        UserError: it is another base, or the same one quantised differently.
+    """
+    found, actual = fingerprint(base), json.loads(base.config.to_json_string(use_diff=False))
+    differences = [key for key in ("architecture", "weights_sha256") if found[key] != known[key]]
+    if not _same_keys_agree(*(each.get("quantization_config") or {} for each in (settings, actual))):
+        differences.insert(0, "quantization_config")
+    shared = settings.keys() & actual.keys() - NOT_IDENTITY
+    differences += [key for key in sorted(shared) if settings[key] != actual[key]]
+    if differences:
+        raise UserError(
+            f"the {role} at {base.config._name_or_path!r} is not the one this model was composed with "
+            f"(differs in {', '.join(differences[:3])}); allow_different_base overrides"
+        )
+
+
+def _same_keys_agree(recorded: Mapping[str, Any], actual: Mapping[str, Any]) -> bool:
+    """Compare what two settings both know; nothing agrees with something only if both are nothing."""
+    shared = recorded.keys() & actual.keys()
+    return bool(recorded) == bool(actual) and all(recorded[key] == actual[key] for key in shared)

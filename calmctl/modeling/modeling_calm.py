@@ -1,0 +1,8 @@
+"""Loads a model composed with calmctl (pip install calmctl); written beside its config.json, which names it.
+
+It is what `trust_remote_code=True` runs: transformers finds the classes here without the user importing calmctl.
+"""
+
+from calmctl import ComposedConfig, ComposedModelForCausalLM
+
+__all__ = ["ComposedConfig", "ComposedModelForCausalLM"]

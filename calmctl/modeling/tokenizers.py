@@ -1,0 +1,116 @@
+"""Tokenizers of composed models: an aug reads the anchor's token ids, so both have to mean the same by them."""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from calmctl.errors import UserError
+from calmctl.modeling.sources import find_tokenizer
+
+# Parts of the `tokenizers` library's JSON that decide what a text is cut into; the decoder never reaches the aug.
+PARTS = ("added_tokens", "model", "normalizer", "pre_tokenizer")
+PROBE = "a"
+LONGEST_SHOWN = 200
+
+
+def check_sources(
+    anchor: PreTrainedModel | str | Path, augs: Sequence[PreTrainedModel | str | Path], **arguments: Any
+) -> int | None:
+    """Check that augs have the anchor's tokenizer, where both are given by name and have one; no weights are read.
+
+    Args:
+        arguments: of `AutoTokenizer.from_pretrained`.
+
+    Returns:
+        How many token ids the anchor's tokenizer can produce; None if it is not known.
+
+    Raises:
+        UserError: two tokenizers differ.
+    """
+    if isinstance(anchor, PreTrainedModel) or (tokenizer := find_tokenizer(str(anchor), **arguments)) is None:
+        return None
+    for aug in augs:
+        other = None if isinstance(aug, PreTrainedModel) else find_tokenizer(str(aug), **arguments)
+        if other is not None:
+            check_same_tokenizer(tokenizer, other)
+    return num_token_ids(tokenizer)
+
+
+def check_same_tokenizer(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase) -> None:
+    """Refuse an aug whose tokenizer differs from the anchor's, naming the first difference.
+
+    Compared is what decides which ids a text becomes and what an id stands for: vocabulary, added tokens, merges and
+    the other settings of the model, normaliser and pre-tokeniser, the beginning-of-text token, and what is added
+    around a text. Which token ends or pads a text is not: only the anchor's is ever used, and instruction-tuned
+    models differ from their bases in it.
+
+    Raises:
+        UserError: they differ.
+    """
+    difference = next(differences(anchor, aug), None)
+    if difference is not None:
+        raise UserError(
+            f"the aug {aug.name_or_path!r} and the anchor {anchor.name_or_path!r} have different tokenizers: "
+            f"{difference}; compose models that share one (the aug reads the anchor's token ids)"
+        )
+
+
+def num_token_ids(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return one more than the largest id a tokenizer can produce. A model's vocabulary may be padded beyond it."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def differences(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Yield what differs between two tokenizers, in words."""
+    our_tokens, their_tokens = (_tokens_by_id(tokenizer) for tokenizer in (anchor, aug))
+    for token_id in sorted(our_tokens.keys() | their_tokens.keys()):
+        yield from _differing(f"token {token_id}", our_tokens.get(token_id), their_tokens.get(token_id))
+    ours, theirs = _backend(anchor), _backend(aug)
+    if ours and theirs:
+        merges = (each["model"].pop("merges", []) for each in (ours, theirs))
+        for place, (our, their) in enumerate(zip_longest(*merges)):
+            yield from _differing(f"merge {place}", our, their)
+        for part in PARTS:
+            yield from _differing(part, ours[part], theirs[part])
+    yield from _differing("bos_token_id", anchor.bos_token_id, aug.bos_token_id)
+    yield from _differing(f"{PROBE!r} in ids", anchor(PROBE)["input_ids"], aug(PROBE)["input_ids"])
+
+
+def _differing(what: str, our: Any, their: Any) -> Iterator[str]:
+    """Yield what differs between two values of JSON, down to the innermost settings."""
+    if our == their:
+        return
+    if isinstance(our, dict) and isinstance(their, dict):
+        for key in dict.fromkeys([*our, *their]):
+            # That a token is special matters to decoding only, which is the anchor's alone.
+            if key != "special":
+                yield from _differing(f"{what}.{key}", our.get(key), their.get(key))
+    elif isinstance(our, list) and isinstance(their, list) and any(isinstance(item, dict | list) for item in our):
+        for place, (one, other) in enumerate(zip_longest(our, their)):
+            yield from _differing(f"{what}.{place}", one, other)
+    else:
+        yield f"{what} is {_shown(our)} in the anchor's tokenizer and {_shown(their)} in the aug's"
+
+
+def _tokens_by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    return {token_id: token for token, token_id in tokenizer.get_vocab().items()}
+
+
+def _backend(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return the JSON of a fast tokenizer; nothing for one in Python, of which only what it does can be compared."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return json.loads(backend.to_str()) if backend is not None else {}
+
+
+def _shown(value: Any) -> str:
+    """Return a value as users write it: text quoted, a merge as its two parts, anything else as JSON; not too long."""
+    if value is None:
+        return "missing"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = " ".join(value)
+    shown = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
