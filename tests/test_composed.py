@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from calmctl.errors import UserError
+from calmctl.modeling.alignment import bridge_mask, same_tokenizer_visible
 from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.checkpoint import weights_sha256
 from calmctl.modeling.hooks import _current
@@ -197,6 +198,28 @@ def test_training_loss_is_the_loss_of_the_full_logits(ids):
     torch.testing.assert_close(trained.loss, full.loss, atol=1e-6, rtol=1e-5)
     expected = torch.nn.functional.cross_entropy(full.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     torch.testing.assert_close(full.loss, expected)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_no_mask_is_the_mask_of_a_batch_without_padding(implementation):
+    bridge, eager = composed().bridges[0][0], implementation == "eager"
+    states, read, positions = torch.randn(2, 6, 32), torch.randn(2, 6, 16), torch.arange(6).expand(2, 6)
+    keys, values = bridge.keys_values(read, positions)
+    mask = bridge_mask(same_tokenizer_visible(2, 0, 6, states.device), None, 6)
+    for rows in (slice(None), slice(5, None)):
+        arguments = states[:, rows], positions[:, rows], keys, values
+        masked, unmasked = bridge(*arguments, mask[:, :, rows], eager), bridge(*arguments, None, eager)
+        torch.testing.assert_close(unmasked, masked, atol=1e-5, rtol=1e-4)
+
+
+def test_a_mask_that_hides_nothing_costs_nothing(ids, monkeypatch):
+    model, seen = composed(), []
+    expected = logits(model, ids)
+    original = Bridge.forward
+    monkeypatch.setattr(Bridge, "forward", lambda *args: seen.append(args[5]) or original(*args))
+    assert torch.equal(logits(model, ids, attention_mask=torch.ones_like(ids)), expected)
+    model.generate(ids, max_new_tokens=3, eos_token_id=None)
+    assert len(seen) == 12 and not any(mask is not None for mask in seen)
 
 
 def test_only_labelled_rows_reach_the_head(ids):

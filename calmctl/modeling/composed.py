@@ -128,14 +128,18 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
                 f"attention_mask has shape {tuple(attention_mask.shape)}; {past} cached and {length} new tokens "
                 f"need {(batch_size, past + length)}"
             )
+        padding = attention_mask
+        if padding is not None and not torch.compiler.is_compiling() and padding.all():
+            padding = None  # Every token is real: the bridges need no mask.
         if position_ids is None:
-            position_ids = layers.position_ids_from(attention_mask, batch_size, past, length, input_ids.device)
+            position_ids = layers.position_ids_from(padding, batch_size, past, length, input_ids.device)
         with new_pass(self) as current:
             current.positions = position_ids.expand(batch_size, length)
             visible = same_tokenizer_visible(batch_size, past, length, input_ids.device)
             for aug_index in range(len(self.augs)):
                 self._read_aug(current, aug_index, input_ids, attention_mask, past_key_values)
-                current.masks.append(bridge_mask(visible, attention_mask, past + length))
+                causal = padding is None and (length == 1 or past == 0)
+                current.masks.append(None if causal else bridge_mask(visible, padding, past + length))
             current.bridging = True
             arguments = self._base_arguments(self.anchor, input_ids, attention_mask, position_ids)
             if past_key_values is not None:

@@ -30,7 +30,7 @@ class ForwardPass:
         tapping: index of that aug, or None.
         bridging: whether the anchor is running.
         keys_values: (aug, bridge) -> keys and values (batch, heads, aug_seq, head_dim).
-        masks: per aug (batch, 1, seq, aug_seq), True = may be attended.
+        masks: per aug (batch, 1, seq, aug_seq), True = may be attended; None = see `Bridge.forward`.
         positions: (batch, seq) positions of the new tokens.
     """
 
@@ -39,7 +39,7 @@ class ForwardPass:
     tapping: int | None = None
     bridging: bool = False
     keys_values: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
-    masks: list[Tensor] = field(default_factory=list)
+    masks: list[Tensor | None] = field(default_factory=list)
     positions: Tensor | None = None
 
 
