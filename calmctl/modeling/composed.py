@@ -22,7 +22,7 @@ from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import Connection
 from calmctl.modeling.hooks import ForwardPass, install_hooks, new_pass
-from calmctl.modeling.loss import completion_loss, labelled_rows_only
+from calmctl.modeling.loss import completion_loss, frozen_head_loss
 
 # Arguments of `save_pretrained` that say how to write what a checkpoint of bridges always is: one safetensors file.
 WITHOUT_EFFECT = {"safe_serialization", "max_shard_size", "save_peft_format", "save_original_format", "token"}
@@ -147,9 +147,7 @@ class ComposedModelForCausalLM(PreTrainedModel, GenerationMixin):
             else:
                 arguments["use_cache"] = False
             if labels is not None and self.training:
-                with labelled_rows_only(self.anchor, labels) as targets:
-                    logits = self.anchor(**arguments).logits
-                return CausalLMOutputWithPast(loss=completion_loss(logits, targets, num_items_in_batch))
+                return CausalLMOutputWithPast(loss=frozen_head_loss(self.anchor, arguments, labels, num_items_in_batch))
             logits = self.anchor(**arguments, logits_to_keep=logits_to_keep).logits
         loss = None
         if labels is not None:
