@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 import transformers
-from measure import interleaved, live_objects, peak_bytes, ratio, resident_bytes, seconds
+from measure import cpu_name, interleaved, live_objects, peak_bytes, ratio, resident_bytes, seconds
 from shapes import PRESETS, Preset, base, composed
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
@@ -94,9 +94,9 @@ def inference(setting: Setting) -> Rows:
     models = {"composed": composed(setting.preset, anchor, *augs), "anchor": anchor, "aug": augs[0]}
     for batch in (1, 2) if setting.quick else (1, 8):
         steps = {name: _decoding(setting, model, batch) for name, model in models.items()}
-        times = interleaved(steps, 2 if setting.quick else 20, setting.device)
+        times = interleaved(steps, 2 if setting.quick else 12, setting.device)
         yield setting.row("decode", ratio(times, "composed", "anchor", "aug"), times, batch=batch)
-    times = interleaved(_prefills(setting, models), 2 if setting.quick else 7, setting.device)
+    times = interleaved(_prefills(setting, models), 2 if setting.quick else 5, setting.device)
     yield setting.row("prefill", ratio(times, "composed", "anchor", "aug"), times, batch=1)
 
 
@@ -134,7 +134,7 @@ def training(setting: Setting) -> Rows:
     tuned, _ = setting.bases(0)
     model = composed(setting.preset, anchor, *augs)
     tune, train = _trainer(tuned), _trainer(model)
-    rounds = 2 if setting.quick else 3 if setting.vocabulary > 100_000 else 5
+    rounds = 2 if setting.quick else 3 if setting.vocabulary > 100_000 else 4
     for share in SHARES:
         batch = setting.training_batch(share)
         variants = {"bridges": lambda batch=batch: train(batch), "anchor": lambda batch=batch: tune(batch)}
@@ -195,7 +195,7 @@ def _floor(model: ComposedModelForCausalLM, batch: dict[str, Tensor]) -> dict[st
 
 def memory(setting: Setting) -> Rows:
     """Measure the peak memory of the two training steps, each in a fresh process."""
-    for share in SHARES:
+    for share in ("all",) if setting.quick else SHARES:
         peaks = {side: _in_fresh_process(setting, side, share) for side in ("bridges", "anchor")}
         value = peaks["bridges"] / peaks["anchor"]
         yield setting.row("memory", value, labels=share) | {"megabytes": {k: v >> 20 for k, v in peaks.items()}}
@@ -245,7 +245,7 @@ def several_augs(setting: Setting) -> Rows:
     counts = (1, 2, 3)
     models = {"anchor": anchor} | {f"{n} augs": composed(setting.preset, anchor, *augs[:n]) for n in counts}
     decoding = {name: _decoding(setting, model, 1) for name, model in models.items()}
-    rounds = {"decode": (decoding, 2 if setting.quick else 20), "prefill": (_prefills(setting, models), 5)}
+    rounds = {"decode": (decoding, 12), "prefill": (_prefills(setting, models), 4)}
     for what, (variants, count) in rounds.items():
         times = interleaved(variants, 2 if setting.quick else count, setting.device)
         added = {n: ratio(times, f"{n} augs", "anchor") - 1 for n in counts}
@@ -260,13 +260,12 @@ CASES = {
     "growth": growth,
     "augs": several_augs,
 }
-ONCE = {"growth", "augs"}
 
 
 def environment(device: str) -> dict[str, Any]:
     """Return what the figures were taken on."""
     return {
-        "device": torch.cuda.get_device_name() if device != "cpu" else platform.machine(),
+        "device": torch.cuda.get_device_name() if device != "cpu" else cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -276,15 +275,15 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def run(preset_name: str, device: str, only: list[str]) -> Rows:
-    """Run the cases, each for every vocabulary and type (those of `ONCE` for the first only)."""
+    """Run the cases, each for every vocabulary and type but where one tells all."""
     dtypes = ("float32",) if preset_name == "quick" else ("float32", "bfloat16")
-    settings = [
-        Setting(preset_name, device, vocabulary, dtype)
-        for vocabulary in PRESETS[preset_name].vocabularies
-        for dtype in dtypes
-    ]
+    vocabularies = PRESETS[preset_name].vocabularies
+    every = [Setting(preset_name, device, vocabulary, dtype) for vocabulary in vocabularies for dtype in dtypes]
+    selected = {"growth": every[:1], "augs": every[:1]}
+    if device == "cpu":  # A process for each figure takes long.
+        selected["memory"] = [setting for setting in every if setting.dtype == "float32"]
     for name in only:
-        for setting in settings[:1] if name in ONCE else settings:
+        for setting in selected.get(name, every):
             yield from CASES[name](setting)
 
 
@@ -312,6 +311,8 @@ def main() -> None:
             f"{row['target']:>8.2f}  {'met' if row['met'] else 'MISSED'}",
             flush=True,
         )
+    if arguments.quick:
+        print("These shapes are tiny: the figures show that everything runs, and nothing else.")
     if arguments.json:
         result = {"environment": environment(arguments.device), "results": rows}
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")

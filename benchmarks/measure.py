@@ -6,6 +6,7 @@ process, which leaves out what other programs take; on several threads or CUDA i
 """
 
 import gc
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,13 @@ def live_objects() -> dict[str, int]:
     gc.collect()
     things = gc.get_objects()
     return {"objects": len(things), "tensors": sum(issubclass(type(thing), torch.Tensor) for thing in things)}
+
+
+def cpu_name() -> str:
+    """Return the processor's name, where Linux tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _status(field: str) -> int:
