@@ -7,8 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from calmctl.errors import UserError
+from calmctl.modeling import loss
+from calmctl.modeling.alignment import bridge_mask, same_tokenizer_visible
 from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.checkpoint import weights_sha256
 from calmctl.modeling.hooks import _current
@@ -208,6 +211,63 @@ def test_training_loss_is_the_loss_of_the_full_logits(ids):
     torch.testing.assert_close(trained.loss, full.loss, atol=1e-6, rtol=1e-5)
     expected = torch.nn.functional.cross_entropy(full.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     torch.testing.assert_close(full.loss, expected)
+
+
+@pytest.mark.parametrize("family, settings", [
+    ("llama", {}),
+    ("gemma2", {"final_logit_softcapping": 2.0, "head_dim": 8}),
+    ("cohere", {"logit_scale": 0.5}),
+    ("granite", {"logits_scaling": 4.0}),
+    ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32}),
+])  # fmt: skip
+def test_the_loss_in_chunks_is_the_loss_of_all_logits(ids, family, settings, monkeypatch):
+    torch.manual_seed(1)
+    anchor = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(
+            family, vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=2, intermediate_size=64, pad_token_id=0, bos_token_id=1, eos_token_id=1, **settings,
+        )
+    )  # fmt: skip
+    model, labels = composed(anchor), ids.clone()
+    labels[:, :2], labels[0] = -100, -100
+    chunks = []
+    model.get_output_embeddings().register_forward_hook(lambda _m, args, _o: chunks.append(args[0].shape[1]))
+    parameters = list(model.composition_parameters().values())
+    full = model.eval()(ids, labels=labels, num_items_in_batch=7).loss
+    expected = torch.autograd.grad(full, parameters)
+    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 5 * VOCABULARY)
+    chunked = model.train()(ids, labels=labels, num_items_in_batch=7).loss
+    assert chunks == [9, 5, 5, 4]
+    torch.testing.assert_close(chunked, full)
+    torch.testing.assert_close(torch.autograd.grad(chunked, parameters), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_batch_without_labels_has_no_loss(ids):
+    loss = composed().train()(ids, labels=torch.full_like(ids, -100)).loss
+    loss.backward()
+    assert loss == 0
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_no_mask_is_the_mask_of_a_batch_without_padding(implementation):
+    bridge, eager = composed().bridges[0][0], implementation == "eager"
+    states, read, positions = torch.randn(2, 6, 32), torch.randn(2, 6, 16), torch.arange(6).expand(2, 6)
+    keys, values = bridge.keys_values(read, positions)
+    mask = bridge_mask(same_tokenizer_visible(2, 0, 6, states.device), None, 6)
+    for rows in (slice(None), slice(5, None)):
+        arguments = states[:, rows], positions[:, rows], keys, values
+        masked, unmasked = bridge(*arguments, mask[:, :, rows], eager), bridge(*arguments, None, eager)
+        torch.testing.assert_close(unmasked, masked, atol=1e-5, rtol=1e-4)
+
+
+def test_a_mask_that_hides_nothing_costs_nothing(ids, monkeypatch):
+    model, seen = composed(), []
+    expected = logits(model, ids)
+    original = Bridge.forward
+    monkeypatch.setattr(Bridge, "forward", lambda *args: seen.append(args[5]) or original(*args))
+    assert torch.equal(logits(model, ids, attention_mask=torch.ones_like(ids)), expected)
+    model.generate(ids, max_new_tokens=3, eos_token_id=None)
+    assert len(seen) == 12 and not any(mask is not None for mask in seen)
 
 
 def test_only_labelled_rows_reach_the_head(ids):

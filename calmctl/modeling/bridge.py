@@ -104,7 +104,7 @@ class Bridge(nn.Module):
         return self._rotate(self._split(keys), positions), self._split(values)
 
     def forward(
-        self, states: Tensor, positions: Tensor, keys: Tensor, values: Tensor, mask: Tensor, eager: bool = False
+        self, states: Tensor, positions: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, eager: bool = False
     ) -> Tensor:
         """Return the update (b, t, d_anchor) for anchor states of that shape.
 
@@ -112,17 +112,17 @@ class Bridge(nn.Module):
             positions: (b, t) position of each anchor token, for rotary bridges.
             keys, values: (b, h, s, d) from `keys_values`.
             mask: (b, 1, t, s), True = may be attended. A position that sees nothing (padding) is left unchanged.
+                None = position i of t = s sees the first i + 1, or a single position sees all: what the fused kernel
+                does without a mask.
             eager: attend with plain matrix products instead of the fused kernel.
         """
         queries = self._rotate(self._split(self.query(self._as_weights(states))), positions)
-        sees = mask.any(-1, keepdim=True)
-        # A row that may see nothing would be a softmax over an empty set; let it see everything, drop the result.
-        mask = mask | ~sees
-        if eager:
-            mixed = _eager_attention(queries, keys, values, mask)
+        if mask is None:
+            mixed = _attention(queries, keys, values, None, eager)
         else:
-            mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        mixed = torch.where(sees, mixed, 0.0)
+            sees = mask.any(-1, keepdim=True)
+            # A row that may see nothing would be a softmax over an empty set; let it see everything, drop the result.
+            mixed = torch.where(sees, _attention(queries, keys, values, mask | ~sees, eager), 0.0)
         update = self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
         if self.gate is not None:
             update = update * self.gate
@@ -150,8 +150,14 @@ class Bridge(nn.Module):
         return rotated.to(states.dtype)
 
 
-def _eager_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Attend with plain matrix products: on CPU faster than the fused kernel's backward for short sequences."""
+def _attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, eager: bool) -> Tensor:
+    """Attend; eager means with plain matrix products: on CPU faster than the fused backward for short sequences."""
+    causal = mask is None and queries.shape[-2] > 1
+    if not eager:
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal)
     scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ values

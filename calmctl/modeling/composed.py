@@ -24,7 +24,7 @@ from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import Connection
 from calmctl.modeling.generating import ComposedGenerationMixin
 from calmctl.modeling.hooks import ForwardPass, install_hooks, new_pass
-from calmctl.modeling.loss import completion_loss, labelled_rows_only
+from calmctl.modeling.loss import completion_loss, frozen_head_loss
 from calmctl.modeling.recomputation import RecomputingMixin
 
 # Arguments of `save_pretrained` that say how to write what a checkpoint of bridges always is: one safetensors file.
@@ -141,9 +141,12 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
                 f"attention_mask has shape {tuple(attention_mask.shape)}; {past} cached and {length} new tokens "
                 f"need {(batch_size, past + length)}"
             )
+        padding = attention_mask
+        if padding is not None and not torch.compiler.is_compiling() and padding.all():
+            padding = None  # Every token is real: the bridges need no mask.
         documents = None
         if position_ids is None:
-            position_ids = layers.position_ids_from(attention_mask, batch_size, past, length, input_ids.device)
+            position_ids = layers.position_ids_from(padding, batch_size, past, length, input_ids.device)
         elif attention_mask is None and past_key_values is None:
             documents = packed_documents(position_ids.expand(batch_size, length))
         num_read = length
@@ -153,6 +156,8 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             prompt_lengths = prompt_lengths.to(input_ids.device)
         else:
             prompt_lengths = None
+        # The fused kernel knows this case by itself: a square of new tokens, or one token that sees all.
+        is_causal = padding is None and documents is None and prompt_lengths is None and (length == 1 or past == 0)
         first = min(pair.anchor_layer for pairs in self.connections for pair in pairs)
         above = layers.decoder_layers(self.anchor)[first + 1 :]
         with new_pass(self) as current, self.recomputing(above if recompute else ()):
@@ -161,7 +166,8 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             for aug_index in range(len(self.augs)):
                 self._read_aug(current, aug_index, input_ids[:, :num_read], attention_mask, past_key_values)
                 aug_length = current.keys_values[aug_index, 0][0].shape[-2]
-                current.masks.append(bridge_mask(visible, attention_mask, aug_length, documents))
+                needs_mask = not is_causal or aug_length != past + length
+                current.masks.append(bridge_mask(visible, padding, aug_length, documents) if needs_mask else None)
             current.bridging = True
             arguments = self._base_arguments(self.anchor, input_ids, attention_mask, position_ids)
             if past_key_values is not None:
@@ -169,9 +175,7 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             else:
                 arguments["use_cache"] = False
             if labels is not None and self.training:
-                with labelled_rows_only(self.anchor, labels) as targets:
-                    logits = self.anchor(**arguments).logits
-                return CausalLMOutputWithPast(loss=completion_loss(logits, targets, num_items_in_batch))
+                return CausalLMOutputWithPast(loss=frozen_head_loss(self.anchor, arguments, labels, num_items_in_batch))
             logits = self.anchor(**arguments, logits_to_keep=logits_to_keep).logits
         loss = None
         if labels is not None:

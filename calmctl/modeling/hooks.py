@@ -31,7 +31,7 @@ class ForwardPass:
         tapping: index of that aug, or None.
         bridging: whether the anchor is running.
         keys_values: (aug, bridge) -> keys and values (batch, heads, aug_seq, head_dim).
-        masks: per aug (batch, 1, seq, aug_seq), True = may be attended.
+        masks: per aug (batch, 1, seq, aug_seq), True = may be attended; None = see `Bridge.forward`.
         positions: (batch, seq) positions of the new tokens.
     """
 
@@ -40,7 +40,7 @@ class ForwardPass:
     tapping: int | None = None
     bridging: bool = False
     keys_values: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
-    masks: list[Tensor] = field(default_factory=list)
+    masks: list[Tensor | None] = field(default_factory=list)
     positions: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
@@ -76,7 +76,8 @@ def _bridge(
     for aug_index, bridge_index in bridges:
         keys, values = current.keys_values[aug_index, bridge_index]
         bridge = current.model.bridge_of(aug_index, bridge_index)
-        mask = current.masks[aug_index].to(states.device)
+        mask = current.masks[aug_index]
+        mask = mask.to(states.device) if mask is not None else None
         updated = updated + bridge(states, positions, keys, values, mask, eager)
     return layers.with_layer_output(output, updated)
 

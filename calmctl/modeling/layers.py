@@ -7,14 +7,16 @@ state that is not keys and values) shows in its structure too; see `check_base`.
 """
 
 import copy
+import dataclasses
 import inspect
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from calmctl.errors import UserError
 
@@ -138,9 +140,47 @@ def first_layers(model: PreTrainedModel, count: int) -> nn.Module:
     moves and weight changes are seen by both. It has no LM head.
     """
     whole, name = _find_layers(model)
-    view = copy.copy(whole)
-    view._modules = dict(whole._modules)
-    view._modules[name] = getattr(whole, name)[:count]
+    return _view(whole, [name], getattr(whole, name)[:count])
+
+
+def head_of(model: PreTrainedModel, decoded: ModelOutput) -> Callable[[Tensor], Tensor]:
+    """Return the function from output states (rows, dim) of a model's decoder to logits (rows, vocabulary).
+
+    It is the model's own forward pass on a view whose decoder has answered already, so that whatever an architecture
+    does to its logits after the LM head (scaling, soft-capping) is done here too.
+
+    Args:
+        decoded: what the decoder returned; its states are replaced.
+    """
+    whole = decoder(model)
+    path = next(name for name, module in model.named_modules() if module is whole).split(".")
+
+    def head(states: Tensor) -> Tensor:
+        view = _view(model, path, _Answer(dataclasses.replace(cast(Any, decoded), last_hidden_state=states[None])))
+        # Not view(...): what others have put around the forward of this very model must not run twice.
+        return type(model).forward(view, use_cache=False).logits[0]
+
+    return head
+
+
+class _Answer(nn.Module):
+    """A module that has its answer already."""
+
+    def __init__(self, answer: ModelOutput) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, *_args: Any, **_kwargs: Any) -> ModelOutput:
+        return self.answer
+
+
+def _view(module: nn.Module, path: list[str], replacement: nn.Module) -> nn.Module:
+    """Return a shallow copy of a module in which the module at `path` is another."""
+    if not path:
+        return replacement
+    view = copy.copy(module)
+    view._modules = dict(module._modules)
+    view._modules[path[0]] = _view(cast(nn.Module, module._modules[path[0]]), path[1:], replacement)
     return view
 
 

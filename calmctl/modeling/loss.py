@@ -4,15 +4,20 @@ Only rows with a label reach the LM head, so that the full (batch, seq, vocabula
 masked out and a large vocabulary this is most of the head's time and memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from calmctl.modeling import layers
+
 IGNORED = -100
+# Logits that exist at a time below a frozen head: 128 MiB in float32.
+CHUNK_ELEMENTS = 2**25
 
 
 @contextmanager
@@ -52,3 +57,50 @@ def completion_loss(logits: Tensor, targets: Tensor, num_items: Tensor | int | N
     if num_items is None:
         num_items = (targets != IGNORED).sum().clamp(min=1)
     return total / num_items
+
+
+def frozen_head_loss(
+    model: PreTrainedModel, arguments: dict[str, Any], labels: Tensor, num_items: Tensor | int | None = None
+) -> Tensor:
+    """Return the loss of a model whose LM head is frozen, a few labelled rows at a time.
+
+    A frozen head needs no gradient but that of its input, which is known as soon as a chunk's loss is. So logits never
+    exist beyond a chunk, and nothing is computed twice.
+
+    Args:
+        arguments: what the model's decoder is called with.
+        labels: (batch, seq), -100 = none; the label at position t is predicted at t - 1.
+        num_items: see `completion_loss`.
+    """
+    decoded = layers.decoder(model)(**arguments)
+    states, targets = decoded.last_hidden_state[:, :-1], labels[:, 1:]
+    rows = targets != IGNORED
+    total = _FrozenHeadLoss.apply(states[rows], targets[rows], layers.head_of(model, decoded), _chunk_rows(model))
+    return total / (rows.sum().clamp(min=1) if num_items is None else num_items)
+
+
+def _chunk_rows(model: PreTrainedModel) -> int:
+    return max(1, CHUNK_ELEMENTS // layers.text_config(model.config).vocab_size)
+
+
+class _FrozenHeadLoss(torch.autograd.Function):
+    """Summed cross-entropy of rows (rows, dim), whose gradient is computed in the forward pass, chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
+        total = torch.zeros((), device=rows.device)
+        gradient = torch.empty_like(rows)
+        pieces = zip(rows.split(chunk), targets.to(rows.device).split(chunk), gradient.split(chunk), strict=True)
+        for states, labels, slot in pieces:
+            with torch.enable_grad():
+                states = states.detach().requires_grad_()
+                loss = F.cross_entropy(head(states).float(), labels, reduction="sum")
+            slot.copy_(torch.autograd.grad(loss, states)[0])
+            total += loss.detach()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.saved_tensors[0] * upstream.to(ctx.saved_tensors[0].dtype), None, None, None

@@ -1,0 +1,92 @@
+"""Measuring on machines that are shared: interleaved times, peak memory in a process of its own.
+
+A time is never compared with one taken minutes earlier. The variants of a case take turns (A B C, A B C, ...), every
+round gives one ratio, and the median of the rounds counts. On one CPU thread a time is the processor time of the
+process, which leaves out what other programs take; on several threads or CUDA it is wall-clock time, synchronised.
+"""
+
+import gc
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+
+Times = dict[str, list[float]]
+
+
+def interleaved(variants: dict[str, Callable[[], object]], rounds: int, device: str) -> Times:
+    """Return the seconds of every variant, one for each round; an unmeasured round comes first."""
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    times: Times = {name: [] for name in variants}
+    for measured in range(-1, rounds):
+        for name, run in variants.items():
+            _synchronize(device)
+            began = clock()
+            run()
+            _synchronize(device)
+            if measured >= 0:
+                times[name].append(clock() - began)
+    return times
+
+
+def ratio(times: Times, numerator: str, *denominator: str) -> float:
+    """Return the median over the rounds of one variant's time over the sum of others'."""
+    rounds = zip(times[numerator], *(times[name] for name in denominator), strict=True)
+    return median(first / sum(rest) for first, *rest in rounds)
+
+
+def seconds(times: Times) -> dict[str, float]:
+    """Return the median seconds of every variant, for the record."""
+    return {name: round(median(values), 6) for name, values in times.items()}
+
+
+def peak_bytes(run: Callable[[], object], device: str, held_before: int) -> int:
+    """Return the peak memory while something runs, above what the process held before its models were built.
+
+    It counts weights, gradients, optimizer state and activations, as what decides whether a step fits. On CUDA it is
+    the allocator's peak. On CPU it is the peak of the resident set, reset beforehand where Linux lets us; that needs a
+    fresh process, because memory that was freed earlier would be used again and not counted.
+    """
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        _synchronize(device)
+        return torch.cuda.max_memory_allocated()
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    run()
+    return _status("VmHWM") - held_before
+
+
+def resident_bytes() -> int:
+    """Return the memory this process holds."""
+    return _status("VmRSS")
+
+
+def live_objects() -> dict[str, int]:
+    """Return the number of objects the garbage collector knows, and of tensors among them."""
+    gc.collect()
+    things = gc.get_objects()
+    return {"objects": len(things), "tensors": sum(issubclass(type(thing), torch.Tensor) for thing in things)}
+
+
+def cpu_name() -> str:
+    """Return the processor's name, where Linux tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(field)
+
+
+def _synchronize(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()

@@ -1,0 +1,28 @@
+"""The benchmark of composed models runs through and reports every case."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "composition.py"
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_reports_every_case(tmp_path):
+    file = tmp_path / "figures.json"
+    printed = subprocess.run(
+        [sys.executable, SCRIPT, "--quick", "--json", file], capture_output=True, text=True, check=True
+    ).stdout
+    figures = json.loads(file.read_text())
+    cases = {(row["case"], row.get("batch") or row.get("labels") or row.get("step")) for row in figures["results"]}
+    assert cases == {
+        ("decode", 1), ("decode", 2), ("prefill", 1), ("train", "all"), ("train", "quarter"), ("floor", "all"),
+        ("memory", "all"), ("growth", None), ("augs", "decode"), ("augs", "prefill"),
+    }  # fmt: skip
+    assert all(row["value"] > 0 for row in figures["results"] if row["case"] != "growth")
+    assert len(printed.splitlines()) == len(figures["results"]) + 2
+    growth = next(row for row in figures["results"] if row["case"] == "growth")
+    assert growth["left"]["tensors"] <= 0 and figures["environment"]["torch"]
