@@ -5,6 +5,7 @@ Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +30,17 @@ from calmctl.modeling.recomputation import RecomputingMixin
 
 # Arguments of `save_pretrained` that say how to write what a checkpoint of bridges always is: one safetensors file.
 WITHOUT_EFFECT = {"safe_serialization", "max_shard_size", "save_peft_format", "save_original_format", "token"}
+
+
+@dataclass
+class ComposedOutput(CausalLMOutputWithPast):
+    """What the forward pass returns.
+
+    Attributes:
+        correct: (labels,) while training: whether each label, in row-major order, was the most likely token.
+    """
+
+    correct: Tensor | None = None
 
 
 class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTrainedModel):
@@ -105,7 +117,7 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
         logits_to_keep: int | Tensor = 0,
         prompt_lengths: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-    ) -> CausalLMOutputWithPast:
+    ) -> ComposedOutput:
         """Run every aug on the tokens, then the anchor with the bridges.
 
         Args:
@@ -113,8 +125,8 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             attention_mask: (batch, past + seq), 1 = a real token.
             position_ids: (batch, seq); counted from the attention mask when not given. Without a mask and a cache,
                 positions that start again begin another document of a packed row, which sees nothing of the others.
-            labels: (batch, seq), -100 = no loss. While training only the labelled rows reach the LM head, and
-                `logits` is None; in eval mode the logits are complete.
+            labels: (batch, seq), -100 = no loss. While training only the labelled rows reach the LM head, a chunk at
+                a time, and `logits` is None; in eval mode the logits are complete.
             prompt_lengths: (batch,) tokens, padding on the left included, that augs which read prompts only
                 (`aug_reads`) may read; found from the labels, or taken to be the whole first input, when not given.
             num_items_in_batch: the number of labels to divide the summed loss by (gradient accumulation).
@@ -175,12 +187,13 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             else:
                 arguments["use_cache"] = False
             if labels is not None and self.training:
-                return CausalLMOutputWithPast(loss=frozen_head_loss(self.anchor, arguments, labels, num_items_in_batch))
+                loss, correct = frozen_head_loss(self.anchor, arguments, labels, num_items_in_batch)
+                return ComposedOutput(loss=loss, correct=correct)
             logits = self.anchor(**arguments, logits_to_keep=logits_to_keep).logits
-        loss = None
+        output = ComposedOutput(logits=logits, past_key_values=past_key_values)
         if labels is not None:
-            loss = completion_loss(logits[:, :-1], labels[:, 1:], num_items_in_batch)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
+            output.loss = completion_loss(logits[:, :-1], labels[:, 1:], num_items_in_batch)
+        return output
 
     @staticmethod
     def _base_arguments(

@@ -61,22 +61,28 @@ def completion_loss(logits: Tensor, targets: Tensor, num_items: Tensor | int | N
 
 def frozen_head_loss(
     model: PreTrainedModel, arguments: dict[str, Any], labels: Tensor, num_items: Tensor | int | None = None
-) -> Tensor:
-    """Return the loss of a model whose LM head is frozen, a few labelled rows at a time.
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of a model whose LM head is frozen, and which labels (rows,) were the most likely tokens.
 
     A frozen head needs no gradient but that of its input, which is known as soon as a chunk's loss is. So logits never
-    exist beyond a chunk, and nothing is computed twice.
+    exist beyond a chunk of the labelled rows, and nothing is computed twice.
 
     Args:
         arguments: what the model's decoder is called with.
         labels: (batch, seq), -100 = none; the label at position t is predicted at t - 1.
         num_items: see `completion_loss`.
+
+    Raises:
+        ValueError: the head is not frozen: it would get no gradient.
     """
+    if any(parameter.requires_grad for parameter in model.get_output_embeddings().parameters()):
+        raise ValueError("the LM head must be frozen (requires_grad_(False))")
     decoded = layers.decoder(model)(**arguments)
     states, targets = decoded.last_hidden_state[:, :-1], labels[:, 1:]
     rows = targets != IGNORED
-    total = _FrozenHeadLoss.apply(states[rows], targets[rows], layers.head_of(model, decoded), _chunk_rows(model))
-    return total / (rows.sum().clamp(min=1) if num_items is None else num_items)
+    head = layers.head_of(model, decoded)
+    total, correct = _FrozenHeadLoss.apply(states[rows], targets[rows], head, _chunk_rows(model))
+    return total / (rows.sum().clamp(min=1) if num_items is None else num_items), correct
 
 
 def _chunk_rows(model: PreTrainedModel) -> int:
@@ -87,20 +93,27 @@ class _FrozenHeadLoss(torch.autograd.Function):
     """Summed cross-entropy of rows (rows, dim), whose gradient is computed in the forward pass, chunk by chunk."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
+    def forward(
+        ctx: Any, rows: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], chunk: int
+    ) -> tuple[Tensor, Tensor]:
+        correct = []
         total = torch.zeros((), device=rows.device)
         gradient = torch.empty_like(rows)
         pieces = zip(rows.split(chunk), targets.to(rows.device).split(chunk), gradient.split(chunk), strict=True)
         for states, labels, slot in pieces:
             with torch.enable_grad():
                 states = states.detach().requires_grad_()
-                loss = F.cross_entropy(head(states).float(), labels, reduction="sum")
+                logits = head(states).float()
+                loss = F.cross_entropy(logits, labels, reduction="sum")
             slot.copy_(torch.autograd.grad(loss, states)[0])
             total += loss.detach()
+            correct.append(logits.argmax(-1) == labels)
         ctx.save_for_backward(gradient)
-        return total
+        is_correct = torch.cat(correct)
+        ctx.mark_non_differentiable(is_correct)
+        return total, is_correct
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor, _: Tensor | None) -> tuple[Tensor, None, None, None]:
         return ctx.saved_tensors[0] * upstream.to(ctx.saved_tensors[0].dtype), None, None, None

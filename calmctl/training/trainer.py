@@ -18,7 +18,7 @@ from calmctl.files import read_json, write_json, write_text
 from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters, save_composed
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.fingerprint import fingerprint
-from calmctl.modeling.loss import completion_loss, labelled_rows_only
+from calmctl.modeling.loss import IGNORED, completion_loss, labelled_rows_only
 from calmctl.training.batches import Batches
 from calmctl.training.optimizer import build_optimizer
 from calmctl.training.settings import TrainSettings
@@ -103,17 +103,22 @@ class RunTrainer(Trainer):
     ) -> Any:
         """Return the loss on completions; only their positions reach the LM head."""
         labels = inputs.pop("labels")
-        with labelled_rows_only(self.accelerator.unwrap_model(model), labels) as targets:
-            outputs = model(**inputs, use_cache=False)
-        loss = completion_loss(outputs.logits, targets, num_items_in_batch)
-        self._observe(labels, outputs.logits.detach(), targets)
+        unwrapped = self.accelerator.unwrap_model(model)
+        if isinstance(unwrapped, ComposedModelForCausalLM):
+            outputs = model(**inputs, labels=labels, use_cache=False, num_items_in_batch=num_items_in_batch)
+            loss, correct = outputs.loss, outputs.correct
+        else:
+            with labelled_rows_only(unwrapped, labels) as targets:
+                outputs = model(**inputs, use_cache=False)
+            loss = completion_loss(outputs.logits, targets, num_items_in_batch)
+            correct = (outputs.logits.detach().argmax(-1) == targets)[0]
+        self._observe(labels, correct)
         return (loss, outputs) if return_outputs else loss
 
-    def _observe(self, labels: Tensor, logits: Tensor, targets: Tensor) -> None:
+    def _observe(self, labels: Tensor, correct: Tensor) -> None:
         """Count tokens and whole completions that would have been answered exactly (teacher-forced)."""
-        wrong = (logits.argmax(-1) != targets)[0]
-        example = (labels[:, 1:] != -100).nonzero()[:, 0]
-        errors = torch.zeros(len(labels), device=wrong.device).index_add_(0, example, wrong.float())
+        example = (labels[:, 1:] != IGNORED).nonzero()[:, 0].to(correct.device)
+        errors = torch.zeros(len(labels), device=correct.device).index_add_(0, example, (~correct).float())
         self._meter.add(labels.numel(), (errors == 0).float().mean().item())
         self.batches.observe(self._meter.last_exact_match)
 
