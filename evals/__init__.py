@@ -3,8 +3,9 @@
 from typing import Any
 
 from evals.kv import KVTask
-from evals.task import Completion, Request, Scores, Task
+from evals.task import Completion, Completions, Request, Scores, Task
 
-__all__ = ["TASKS", "Completion", "Request", "Scores", "Task"]
+__all__ = ["TASKS", "Completion", "Completions", "Request", "Scores", "Task"]
 
-TASKS: dict[str, Task[Any]] = {"kv": KVTask()}
+# Tasks are dataclasses: their fields are the options that a user may set.
+TASKS: dict[str, type[Task[Any]]] = {"kv": KVTask}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from data_builders.errors import DataError
 from data_builders.kv_config import STRATA
@@ -23,7 +23,7 @@ from data_builders.kv_text import (
     parse_value,
 )
 from data_builders.manifest import read_manifest, verify_files
-from evals.task import Completion, Request, Scores, require_completions, require_limit
+from evals.task import Completions, Request, Scores, require_completions, require_limit
 
 METRICS = ("kv_subs", "num_math", "kv_math", "kv_math_direct")
 HEADLINE_STRATUM = "held_out"
@@ -63,10 +63,12 @@ class KVRecord:
         return len(reference.replace(" ", "") if self.word_level else reference) + _TOKEN_MARGIN
 
 
+@dataclass(frozen=True)
 class KVTask:
     """The key-value evaluation over the test set of a `calmctl data kv` folder."""
 
-    name = "kv"
+    name: ClassVar[str] = "kv"
+    version: ClassVar[int] = 1
 
     def load(self, data: Path, limit: int | None = None) -> list[KVRecord]:
         """Read the test set; any prefix of it is balanced over strata and operand counts."""
@@ -94,7 +96,7 @@ class KVTask:
             for request in _KINDS
         ]
 
-    def score(self, records: Sequence[KVRecord], completions: Mapping[str, Completion]) -> Scores:
+    def score(self, records: Sequence[KVRecord], completions: Completions) -> Scores:
         """Score by exact match on parsed numbers and signs; the headline is over held-out keys only."""
         require_completions(self.requests(records), completions)
         headline = [record for record in records if record.stratum == HEADLINE_STRATUM]
@@ -105,7 +107,7 @@ class KVTask:
         for record in records:
             correct[record.id] = {}
             for request in _KINDS:
-                text = completions[f"{record.id}/{request}"].text
+                text = completions[f"{record.id}/{request}"][0]
                 outcome = _judge(record, request, text)
                 correct[record.id] |= outcome
                 samples.append(_sample(record, request, text, outcome))

@@ -5,21 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from data_builders.errors import DataError
 
 Record = TypeVar("Record")
+# What a model wrote, by request id: one text per sample, in the order of the samples.
+Completions = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Request:
-    """One text to continue. `max_new_tokens` is in tokens; generation ends at any of the `stop` strings."""
+    """One text to continue.
+
+    Attributes:
+        prompt: the question, which is always asked whole.
+        shots: worked examples that stand before it, each with the separator that follows it. Requests of one group
+            share them, so that a model need read them only once; where a context is too small, the first are dropped.
+        max_new_tokens: in tokens.
+        stop: generation ends before any of these strings.
+        num_samples: how many completions are wanted.
+    """
 
     id: str
     prompt: str
     max_new_tokens: int
     stop: tuple[str, ...] = ()
+    shots: tuple[str, ...] = ()
+    num_samples: int = 1
+
+    @property
+    def text(self) -> str:
+        """Return what the model reads."""
+        return "".join(self.shots) + self.prompt
 
 
 @dataclass(frozen=True)
@@ -35,7 +53,7 @@ class Scores:
     """The outcome of a task; accuracies in percent.
 
     `metrics` are the headline figures over `n` records, `breakdown` the same figures over groups of
-    records, `protocol` what a reader needs to compare them, `samples` one row per request.
+    records, `protocol` what a reader needs to compare them, `samples` one row per request and sample.
     """
 
     metrics: dict[str, float]
@@ -46,41 +64,58 @@ class Scores:
 
 
 class Task(Protocol[Record]):
-    """An evaluation. Records are the task's own type; nobody else looks into them."""
+    """An evaluation: a frozen dataclass whose fields are its options.
 
-    name: str
+    Records are the task's own type; nobody else looks into them. `version` changes whenever the same completions may
+    score differently or other prompts are asked; results of different versions are not compared.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
 
     def load(self, data: Path, limit: int | None = None) -> list[Record]:
-        """Read the records of a data folder, the first `limit` of them where given."""
+        """Read the records from a user's path; `limit` = the first so many (of each language, where there are several).
+
+        Raises DataError where the data or an option cannot be used, before any model is loaded.
+        """
         ...
 
     def requests(self, records: Sequence[Record]) -> list[Request]:
         """Return every request that scoring these records needs."""
         ...
 
-    def score(self, records: Sequence[Record], completions: Mapping[str, Completion]) -> Scores:
-        """Score completions, given by request id; raises DataError where one is missing."""
+    def score(self, records: Sequence[Record], completions: Completions) -> Scores:
+        """Score completions, given by request id; raises DataError where some are missing."""
         ...
 
 
-def by_id(completions: Iterable[Completion]) -> dict[str, Completion]:
-    """Index completions by request id; raises DataError where an id occurs twice."""
-    indexed: dict[str, Completion] = {}
+def by_id(completions: Iterable[Completion]) -> dict[str, list[str]]:
+    """Gather completions by request id; several of one id are its samples, in their order."""
+    gathered: dict[str, list[str]] = {}
     for completion in completions:
-        if completion.id in indexed:
-            raise DataError(f"completions: id {completion.id!r} occurs twice; give one completion per request")
-        indexed[completion.id] = completion
-    return indexed
+        gathered.setdefault(completion.id, []).append(completion.text)
+    return gathered
 
 
-def require_completions(requests: Sequence[Request], completions: Mapping[str, Completion]) -> None:
-    """Raise DataError naming the first request without a completion and how many there are."""
-    missing = [request.id for request in requests if request.id not in completions]
+def require_completions(requests: Sequence[Request], completions: Completions) -> None:
+    """Raise DataError unless there are completions for these requests and no others, as many as each asks for."""
+    known = {request.id for request in requests}
+    if unknown := [name for name in completions if name not in known]:
+        raise DataError(
+            f"completions: {unknown[0]!r} is no request of this task and data ({len(unknown)} such ids); "
+            "score them with the data and options they were made for"
+        )
+    missing = [request.id for request in requests if not completions.get(request.id)]
     if missing:
         raise DataError(
             f"completions: {missing[0]!r} is missing ({len(missing)} of {len(requests)} requests have none);"
             " give a completion for every request, or limit the records to those that have one"
         )
+    for request in requests:
+        if (given := len(completions[request.id])) != request.num_samples:
+            raise DataError(
+                f"completions: {request.id!r} has {given}, and {request.num_samples} are wanted; give as many for each"
+            )
 
 
 def require_limit(limit: int | None) -> None:

@@ -25,7 +25,7 @@ CONFIG = KVDataConfig(
     num_composition_rows=50,
     num_test_rows=5,
 )
-TASK = TASKS["kv"]
+TASK = TASKS["kv"]()
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +133,12 @@ def test_missing_and_doubled_completions_are_errors(records: list[KVRecord]) -> 
     del given[first], given[f"{records[2].id}/substitute"]
     with pytest.raises(DataError, match=f"'{first}' is missing \\(2 of 90 requests have none\\)"):
         TASK.score(records, given)
-    with pytest.raises(DataError, match="'a' occurs twice"):
-        by_id([Completion("a", ""), Completion("a", "")])
+    given = completions(records, KVRecord.reference)
+    with pytest.raises(DataError, match=f"'{first}' has 2, and 1 are wanted"):
+        TASK.score(records, given | {first: ["a", "b"]})
+    with pytest.raises(DataError, match="'x' is no request of this task"):
+        TASK.score(records, given | {"x": ["a"]})
+    assert by_id([Completion("a", "1"), Completion("b", "2"), Completion("a", "3")]) == {"a": ["1", "3"], "b": ["2"]}
 
 
 def test_limit_keeps_a_balanced_prefix(folder: Path, records: list[KVRecord]) -> None:

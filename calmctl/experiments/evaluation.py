@@ -16,7 +16,8 @@ from calmctl.inference.generation import Decoding, Prompt, Throughput, complete
 from calmctl.modeling.fingerprint import fingerprint
 from calmctl.modeling.sources import load_model, load_tokenizer, quiet_libraries, source_sha256
 from calmctl.runs import Run
-from evals import TASKS, Completion
+from calmctl.schema import from_dict
+from evals import TASKS, Completion, Task
 from evals.task import by_id
 
 METRICS_FILE = "metrics.json"
@@ -29,6 +30,7 @@ class EvalConfig:
 
     Attributes:
         task: a name of `evals.TASKS`.
+        options: the task's own settings (the fields of its class), such as `shots`.
         model: a run, folder or hub id.
         dataset: the task's data folder.
         limit: only the first so many records, which are balanced over strata; 0 = all.
@@ -37,6 +39,7 @@ class EvalConfig:
     """
 
     task: str = "kv"
+    options: dict[str, Any] = field(default_factory=dict)
     model: str = ""
     dataset: str = ""
     limit: int = 0
@@ -49,6 +52,11 @@ class EvalConfig:
             raise ValueError(f"task={self.task!r} is not one of {', '.join(TASKS)}")
         if self.limit < 0:
             raise ValueError(f"limit={self.limit} must not be negative (0 = all records)")
+        self.build_task()
+
+    def build_task(self) -> Task[Any]:
+        """Return the task with its options; raises UserError for one that it does not have."""
+        return from_dict(TASKS[self.task], self.options, "options")
 
 
 def run_evaluation(config: EvalConfig, out: Path, command: Sequence[str] = ()) -> Run:
@@ -71,7 +79,7 @@ def _evaluate(config: EvalConfig, run: Run) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     quiet_libraries()
-    task = TASKS[config.task]
+    task = config.build_task()
     records = task.load(Path(config.dataset), config.limit or None)
     requests = task.requests(records)
     tokenizer = load_tokenizer(config.model)
@@ -91,7 +99,7 @@ def _evaluate(config: EvalConfig, run: Run) -> None:
             seconds / so_far.done * (len(requests) - so_far.done),
         )
 
-    prompts = [Prompt(request.prompt, request.max_new_tokens, request.stop) for request in requests]
+    prompts = [Prompt(request.text, request.max_new_tokens, request.stop) for request in requests]
     texts = complete(model, tokenizer, prompts, config.decoding, Throughput(on_batch=on_batch))
     seconds = time.monotonic() - began
     completions = [Completion(request.id, text) for request, text in zip(requests, texts, strict=True)]
@@ -101,6 +109,7 @@ def _evaluate(config: EvalConfig, run: Run) -> None:
         METRICS_FILE,
         {
             "task": config.task,
+            "task_version": task.version,
             "model": {"source": config.model, **_identity(model)},
             "metrics": scores.metrics,
             "n": scores.n,
