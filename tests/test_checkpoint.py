@@ -169,3 +169,24 @@ def test_the_configuration_is_readable_json(saved):
     assert config["model_type"] == "calm"
     assert config["connections"] == [[[0, 0], [1, 1], [2, 2]]]
     assert [base["relative_source"] for base in config["bases"]] == ["../anchor", "../aug"]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"dtype": "float99"}, "dtype='float99': no such floating-point type"),
+    ({"dtype": "int8"}, "dtype='int8': no such floating-point type"),
+    ({"device_map": "cuda:97"}, "device_map='cuda:97': that device is not there"),
+    ({"device_map": {"": "nowhere"}}, "device_map='nowhere': that device is not there"),
+], ids=str)  # fmt: skip
+def test_types_and_devices_that_are_not_there_are_one_clear_error(saved, arguments, message):
+    _, folder = saved
+    with pytest.raises(UserError, match=message):
+        compose(str(folder / "anchor"), str(folder / "aug"), **arguments)
+    with pytest.raises(UserError, match=message):
+        ComposedModelForCausalLM.from_pretrained(folder / "composed", **arguments)
+
+
+@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}], ids=str)
+def test_bases_are_placed_by_accelerate_where_told(saved, device_map):
+    model, folder = saved
+    placed = ComposedModelForCausalLM.from_pretrained(folder / "composed", device_map=device_map)
+    assert torch.equal(logits(placed), logits(model))

@@ -23,6 +23,7 @@ from calmctl.files import write_text
 from calmctl.modeling.card import write_card
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.fingerprint import check_base, fingerprint, weights_sha256
+from calmctl.modeling.placement import as_dtype, check_placement
 from calmctl.modeling.sources import HUB_ARGUMENTS, base_config, load_base, untrained
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def load_composed(
     revision = arguments.pop("revision", None) or "main"
     arguments.pop("adapter_kwargs", None)
     dtype = arguments.pop("torch_dtype", dtype)
+    check_placement(dtype, arguments.get("device_map"))
     # Callers that pass every argument on say "no subfolder" by an empty one.
     if not arguments.get("subfolder"):
         arguments.pop("subfolder", None)
@@ -148,7 +150,7 @@ def load_composed(
         if isinstance(override, PreTrainedModel):
             base = override
         elif override is None and "untrained_seed" in known:
-            recorded_dtype = getattr(torch, known["fingerprint"]["dtype"])
+            recorded_dtype = as_dtype(known["fingerprint"]["dtype"])
             base = untrained(config.aug_configs()[len(bases) - 1], known["untrained_seed"], recorded_dtype)
         elif override is None and "subfolder" in known and not Path(location).is_dir():
             base = _load_merged(f"{location}@{revision}", known, arguments)
@@ -165,7 +167,7 @@ def load_composed(
     with suppress(OSError):
         model.generation_config = GenerationConfig.from_pretrained(location, revision=revision, **hub)
     if dtype not in (None, "auto"):
-        torch.nn.Module.to(model, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        torch.nn.Module.to(model, dtype=as_dtype(dtype))
     return model
 
 
