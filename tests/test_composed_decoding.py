@@ -136,3 +136,11 @@ def test_compiled_equals_eager(model, ids):
     torch.testing.assert_close(loss, model(ids, labels=ids).loss)
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.composition_parameters().values())
+
+
+def test_checkpointing_does_not_forget_what_a_cache_holds(ids):
+    model = composed().train()
+    cache = model(ids[:, :4], use_cache=True).past_key_values
+    model.gradient_checkpointing_enable()
+    with pytest.raises(UserError, match="cannot go on from a cache"):
+        model(ids[:, 4:], labels=ids[:, 4:], past_key_values=cache)

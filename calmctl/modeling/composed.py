@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 
 from calmctl.errors import UserError
@@ -132,17 +133,20 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             num_items_in_batch: the number of labels to divide the summed loss by (gradient accumulation).
 
         Raises:
-            UserError: no `input_ids`, a cache that is not a `ComposedCache`, or a mask of another shape.
+            UserError: no `input_ids`, a cache that is not a `ComposedCache`, a mask of another shape, tokens in a cache
+            under gradient checkpointing, or packed rows and augs that read prompts only.
         """
         if input_ids is None:
             raise UserError("a composed model needs input_ids: anchor and augs each embed the tokens themselves")
         if past_key_values is not None and not isinstance(past_key_values, ComposedCache):
             raise UserError(f"past_key_values must be a ComposedCache, got {type(past_key_values).__name__}")
         if use_cache is None:
-            use_cache = not self.training and getattr(self.anchor.config, "use_cache", True)
+            use_cache = not self.training and self.config.use_cache
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         if recompute:
             # What is computed again must not write into a cache a second time.
+            if past_key_values is not None and past_key_values.get_seq_length():
+                raise UserError("gradient checkpointing cannot go on from a cache; disable one of them")
             use_cache, past_key_values = False, None
         if use_cache and past_key_values is None:
             past_key_values = self.new_cache()
@@ -163,6 +167,8 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             documents = packed_documents(position_ids.expand(batch_size, length))
         num_read = length
         if self.config.aug_reads == "prompt":
+            if documents is not None:
+                raise UserError("augs that read prompts only cannot read packed rows; give one document a row")
             read = past_key_values.num_read if past_key_values is not None else 0
             prompt_lengths, num_read = prompt_to_read(prompt_lengths, labels, batch_size, past, length, read)
             prompt_lengths = prompt_lengths.to(input_ids.device)
@@ -224,6 +230,10 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             unread = current.positions.shape[1] - length
             attention_mask = attention_mask[:, : attention_mask.shape[1] - unread]
         decoder = layers.first_layers(aug, max(pair.aug_layer for pair in pairs) + 1)
+        known = layers.text_config(aug.config).vocab_size
+        if known < layers.text_config(self.anchor.config).vocab_size:
+            # Ids that only pad the anchor's vocabulary: no text becomes them, but a model may happen to choose one.
+            input_ids = input_ids.clamp(max=known - 1)
         arguments = self._base_arguments(decoder, input_ids, attention_mask, positions)
         arguments["use_cache"] = cache is not None
         if cache is not None:
@@ -267,6 +277,10 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
     def get_input_embeddings(self) -> nn.Module:
         """Return the anchor's token embedding."""
         return self.anchor.get_input_embeddings()
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Refuse: every base reads the same ids, so all of them have to be resized, before they are composed."""
+        raise UserError("a composed model cannot be resized; resize the anchor and the augs, then compose them")
 
     def get_output_embeddings(self) -> nn.Module:
         """Return the anchor's LM head."""
@@ -337,7 +351,7 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
         pretrained_model_name_or_path: str | Path,
         *,
         anchor: PreTrainedModel | str | None = None,
-        augs: Sequence[PreTrainedModel | str] | None = None,
+        augs: PreTrainedModel | str | Sequence[PreTrainedModel | str] | None = None,
         allow_different_base: bool = False,
         **kwargs: Any,
     ) -> "ComposedModelForCausalLM":
@@ -350,3 +364,5 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
 
 
 AutoModelForCausalLM.register(ComposedConfig, ComposedModelForCausalLM)
+# `register` leaves out the table in which transformers' Trainer looks up whose labels it has to shift.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[ComposedConfig.model_type] = ComposedModelForCausalLM.__name__

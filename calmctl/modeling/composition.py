@@ -59,6 +59,8 @@ def compose(
     augs = [aug] if isinstance(aug, PreTrainedModel | str | Path) else list(aug)
     if load_arguments and all(isinstance(model, PreTrainedModel) for model in (anchor, *augs)):
         raise TypeError(f"compose does not take {', '.join(load_arguments)}: the models are loaded already")
+    if not augs:
+        raise UserError("aug: no model is given; compose needs at least one")
     if aug_reads not in AUG_READS:
         raise UserError(f"aug_reads={aug_reads!r} is not one of {', '.join(AUG_READS)}")
     bridge = BridgeConfig(num_heads, norm, rotary, gate, dropout, zero_init)
