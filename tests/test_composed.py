@@ -374,3 +374,16 @@ def test_resizing_is_refused_before_anything_has_changed():
     with pytest.raises(UserError, match="resize the anchor and the augs, then compose"):
         model.resize_token_embeddings(60)
     assert model.get_input_embeddings().num_embeddings == VOCABULARY
+
+
+def test_hidden_states_and_attentions_are_the_anchors_with_what_bridges_added(ids):
+    model, read = composed(llama(seed=1, attn_implementation="eager")), []
+    for layer in [*decoder_layers(model.anchor), model.anchor.model.norm]:
+        layer.register_forward_pre_hook(lambda _m, args: read.append(args[0]))
+    found = model(ids, output_hidden_states=True, output_attentions=True)
+    assert all(torch.equal(*pair) for pair in zip(found.hidden_states[:3], read, strict=False))
+    assert torch.equal(found.hidden_states[3], model.anchor.model.norm(read[3]))
+    assert [attention.shape for attention in found.attentions] == [(3, 4, 9, 9)] * 3
+    generated = model.generate(ids, max_new_tokens=2, output_hidden_states=True, return_dict_in_generate=True)
+    assert len(generated.hidden_states) == 2
+    assert model(ids).hidden_states is None

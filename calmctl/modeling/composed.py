@@ -115,6 +115,8 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
         logits_to_keep: int | Tensor = 0,
         prompt_lengths: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
     ) -> ComposedOutput:
         """Run every aug on the tokens, then the anchor with the bridges.
 
@@ -122,12 +124,15 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
             input_ids: (batch, seq) new tokens; both models read the same ones.
             attention_mask: (batch, past + seq), 1 = a real token.
             position_ids: (batch, seq); counted from the attention mask when not given. Without a mask and a cache,
-                positions that start again begin another document of a packed row, which sees nothing of the others.
+                positions that start again begin another document of a packed row, which sees nothing of the others
+                (where the bases read packed rows so: OPT, BLOOM and Falcon do not).
             labels: (batch, seq), -100 = no loss. While training only the labelled rows reach the LM head, a chunk at
                 a time, and `logits` is None; in eval mode the logits are complete.
             prompt_lengths: (batch,) tokens, padding on the left included, that augs which read prompts only
                 (`aug_reads`) may read; found from the labels, or taken to be the whole first input, when not given.
             num_items_in_batch: the number of labels to divide the summed loss by (gradient accumulation).
+            output_hidden_states, output_attentions: return the anchor's, with what the bridges added (not with the
+                loss while training).
 
         Raises:
             UserError: no `input_ids`, a cache that is not a `ComposedCache`, a mask of another shape, tokens in a cache
@@ -192,10 +197,15 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
             if labels is not None and self.training:
                 loss, correct = frozen_head_loss(self.anchor, arguments, labels, num_items_in_batch)
                 return ComposedOutput(loss=loss, correct=correct)
-            logits = self.anchor(**arguments, logits_to_keep=logits_to_keep).logits
-        output = ComposedOutput(logits=logits, past_key_values=past_key_values)
+            if output_hidden_states:
+                arguments["output_hidden_states"] = True
+            if output_attentions:
+                arguments["output_attentions"] = True
+            answer = self.anchor(**arguments, logits_to_keep=logits_to_keep)
+        output = ComposedOutput(logits=answer.logits, past_key_values=past_key_values)
+        output.hidden_states, output.attentions = answer.hidden_states, answer.attentions
         if labels is not None:
-            output.loss = completion_loss(logits[:, :-1], labels[:, 1:], num_items_in_batch)
+            output.loss = completion_loss(answer.logits[:, :-1], labels[:, 1:], num_items_in_batch)
         return output
 
     @staticmethod
