@@ -193,6 +193,16 @@ def test_training_touches_the_bridges_only(pair, ids):
     assert [weights_sha256(base.state_dict()) for base in bases] == before
 
 
+def test_gradient_checkpointing_changes_no_gradient(pair, ids):
+    model, gradients = compose_pair(base(pair[0], "anchor"), base(pair[1], "aug")).train(), []
+    for enable in (model.gradient_checkpointing_disable, model.gradient_checkpointing_enable):
+        enable()
+        model.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        gradients.append([parameter.grad for parameter in model.composition_parameters().values()])
+    torch.testing.assert_close(*gradients)
+
+
 def test_bases_in_bfloat16_give_finite_logits_and_generate(pair, ids):
     anchor, aug = (FAMILIES[name](seed).bfloat16() for seed, name in enumerate(pair))
     model = compose_pair(anchor, aug)
