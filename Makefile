@@ -33,8 +33,8 @@ types: $(INSTALLED) ## check types
 format: $(INSTALLED) ## format the code
 	$(BIN)/ruff format .
 
-test: $(INSTALLED) ## run the tests; ARGS="-k name" goes to pytest
-	$(BIN)/python -m pytest -q $(ARGS)
+test: $(INSTALLED) ## run the tests, on all cores; ARGS="-k name" goes to pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope $(ARGS)
 
 extras: $(INSTALLED) ## also install lm-eval and bitsandbytes (27 packages, 451 MB), so that their tests run
 	$(BIN)/python -m pip install -c constraints.txt -e '.[lm-eval,quantized]'

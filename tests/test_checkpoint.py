@@ -1,6 +1,8 @@
 """Checkpoints of composed models: small, strict, and bound to their bases."""
 
 import json
+import resource
+import signal
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from calmctl.errors import UserError
+from calmctl.modeling import checkpoint
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
 from tests.models import composed, llama
@@ -158,6 +161,65 @@ def test_loading_in_another_type_checks_the_bases_first(saved):
     assert torch.isfinite(logits(loaded)).all()
 
 
+def test_bridges_keep_the_type_they_were_saved_in(saved):
+    model, folder = saved
+    model.bridges.bfloat16()
+    model.save_pretrained(folder / "composed")
+    loaded = ComposedModelForCausalLM.from_pretrained(folder / "composed")
+    assert {parameter.dtype for parameter in loaded.bridges.parameters()} == {torch.bfloat16}
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_an_attention_implementation_reaches_the_bases_through_the_auto_classes(saved):
+    _, folder = saved
+    loaded = AutoModelForCausalLM.from_pretrained(folder / "composed", attn_implementation="eager")
+    assert {base.config._attn_implementation for base in (loaded.anchor, *loaded.augs)} == {"eager"}
+
+
+def test_offloaded_bases_are_recognised_and_saved(saved):
+    model, folder = saved
+    places = {"model.embed_tokens": "cpu", "model.layers": "disk", "model.norm": "cpu", "lm_head": "disk"}
+    how = {"device_map": places, "offload_folder": str(folder / "offloaded")}
+    loaded = ComposedModelForCausalLM.from_pretrained(folder / "composed", **how)
+    assert next(loaded.anchor.model.layers.parameters()).is_meta
+    assert torch.equal(logits(loaded), logits(model))
+    loaded.save_pretrained(folder / "again", merge_bases=True)
+    assert torch.equal(logits(ComposedModelForCausalLM.from_pretrained(folder / "again")), logits(model))
+
+
+def test_merged_untrained_augs_are_read_rather_than_drawn(saved, monkeypatch):
+    """Another version of torch or transformers may draw other weights."""
+    _, folder = saved
+    model = composed(str(folder / "anchor"), str(folder / "aug"), aug_seed=4)
+    model.save_pretrained(folder / "merged", merge_bases=True)
+    monkeypatch.setattr(checkpoint, "untrained", None)
+    assert torch.equal(logits(ComposedModelForCausalLM.from_pretrained(folder / "merged")), logits(model))
+
+
+def test_bases_given_have_to_be_as_many_as_were_composed(saved):
+    model, folder = saved
+    with pytest.raises(UserError, match="composed with 1 augs, but 0 are given"):
+        ComposedModelForCausalLM.from_pretrained(folder / "composed", augs=[])
+    loaded = ComposedModelForCausalLM.from_pretrained(folder / "composed", augs=str(folder / "aug"))
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_a_full_disk_is_one_clear_error_and_spares_what_was_there(saved):
+    model, folder = saved
+    before = logits(model)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for parameter in model.composition_parameters().values():
+        parameter.data.zero_()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="model.safetensors.tmp: cannot be written"):
+            model.save_pretrained(folder / "composed")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert torch.equal(logits(ComposedModelForCausalLM.from_pretrained(folder / "composed")), before)
+
+
 def test_nothing_to_load_is_one_clear_error(tmp_path):
     with pytest.raises(UserError, match="cannot load a model configuration"):
         compose(str(tmp_path), str(tmp_path))
@@ -169,3 +231,24 @@ def test_the_configuration_is_readable_json(saved):
     assert config["model_type"] == "calm"
     assert config["connections"] == [[[0, 0], [1, 1], [2, 2]]]
     assert [base["relative_source"] for base in config["bases"]] == ["../anchor", "../aug"]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"dtype": "float99"}, "dtype='float99': no such floating-point type"),
+    ({"dtype": "int8"}, "dtype='int8': no such floating-point type"),
+    ({"device_map": "cuda:97"}, "device_map='cuda:97': that device is not there"),
+    ({"device_map": {"": "nowhere"}}, "device_map='nowhere': that device is not there"),
+], ids=str)  # fmt: skip
+def test_types_and_devices_that_are_not_there_are_one_clear_error(saved, arguments, message):
+    _, folder = saved
+    with pytest.raises(UserError, match=message):
+        compose(str(folder / "anchor"), str(folder / "aug"), **arguments)
+    with pytest.raises(UserError, match=message):
+        ComposedModelForCausalLM.from_pretrained(folder / "composed", **arguments)
+
+
+@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}], ids=str)
+def test_bases_are_placed_by_accelerate_where_told(saved, device_map):
+    model, folder = saved
+    placed = ComposedModelForCausalLM.from_pretrained(folder / "composed", device_map=device_map)
+    assert torch.equal(logits(placed), logits(model))

@@ -14,6 +14,7 @@ from calmctl.modeling import loss
 from calmctl.modeling.alignment import bridge_mask, same_tokenizer_visible
 from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.checkpoint import weights_sha256
+from calmctl.modeling.composition import compose
 from calmctl.modeling.hooks import _current
 from calmctl.modeling.layers import decoder_layers
 from tests.models import FORMS, VOCABULARY, composed, example_ids, gpt2, llama, logits, padded
@@ -328,3 +329,61 @@ def test_bases_that_do_not_fit_are_one_clear_error():
 def test_heads_must_divide_the_anchor():
     with pytest.raises(UserError, match="num_heads=5 does not divide"):
         composed(num_heads=5)
+
+
+def test_augs_have_to_be_given():
+    with pytest.raises(UserError, match="aug: no model is given"):
+        compose(llama(), [])
+
+
+def test_the_loss_while_training_needs_no_gradients(ids):
+    model = composed().train()
+    expected = model(ids, labels=ids).loss
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids, labels=ids).loss, expected)
+
+
+def test_the_configuration_tells_what_tools_ask_whatever_the_family_calls_it():
+    aug = llama(seed=2, width=16, heads=2)
+    aug.config.max_position_embeddings = 48
+    config = composed(gpt2(1), aug).config
+    facts = (config.vocab_size, config.hidden_size, config.num_hidden_layers, config.num_attention_heads)
+    assert facts == (VOCABULARY, 32, 3, 4)
+    assert config.max_position_embeddings == 48
+
+
+def test_no_cache_is_made_where_the_configuration_says_so(ids):
+    """Which is how transformers' Trainer asks for none."""
+    model = composed()
+    model.config.use_cache = False
+    assert model(ids).past_key_values is None
+
+
+def test_ids_that_only_pad_the_vocabulary_of_the_anchor_can_be_generated(ids):
+    aug = llama(seed=2, width=16, heads=2, kv_heads=1)
+    model = composed(aug=aug)
+    expected = logits(model, ids.clamp(max=39))
+    aug.resize_token_embeddings(40)
+    assert torch.equal(logits(model, ids.clamp(max=39)), expected)
+    ids[:, 0] = VOCABULARY - 1
+    assert torch.isfinite(logits(model, ids)).all()
+
+
+def test_resizing_is_refused_before_anything_has_changed():
+    model = composed()
+    with pytest.raises(UserError, match="resize the anchor and the augs, then compose"):
+        model.resize_token_embeddings(60)
+    assert model.get_input_embeddings().num_embeddings == VOCABULARY
+
+
+def test_hidden_states_and_attentions_are_the_anchors_with_what_bridges_added(ids):
+    model, read = composed(llama(seed=1, attn_implementation="eager")), []
+    for layer in [*decoder_layers(model.anchor), model.anchor.model.norm]:
+        layer.register_forward_pre_hook(lambda _m, args: read.append(args[0]))
+    found = model(ids, output_hidden_states=True, output_attentions=True)
+    assert all(torch.equal(*pair) for pair in zip(found.hidden_states[:3], read, strict=False))
+    assert torch.equal(found.hidden_states[3], model.anchor.model.norm(read[3]))
+    assert [attention.shape for attention in found.attentions] == [(3, 4, 9, 9)] * 3
+    generated = model.generate(ids, max_new_tokens=2, output_hidden_states=True, return_dict_in_generate=True)
+    assert len(generated.hidden_states) == 2
+    assert model(ids).hidden_states is None

@@ -1,6 +1,7 @@
 """Decoding and training as transformers offers it: static caches, assistants, streams, checkpointing, compilation."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -136,3 +137,24 @@ def test_compiled_equals_eager(model, ids):
     torch.testing.assert_close(loss, model(ids, labels=ids).loss)
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.composition_parameters().values())
+
+
+def test_checkpointing_does_not_forget_what_a_cache_holds(ids):
+    model = composed().train()
+    cache = model(ids[:, :4], use_cache=True).past_key_values
+    model.gradient_checkpointing_enable()
+    with pytest.raises(UserError, match="cannot go on from a cache"):
+        model(ids[:, 4:], labels=ids[:, 4:], past_key_values=cache)
+
+
+def test_a_thousand_decoding_steps_leave_nothing_behind(ids):
+    model, cache = composed(), None
+    counts = []
+    for step in range(1001):
+        if step % 40 == 0:
+            cache = model.new_cache()
+        logits(model, ids[:, :1], past_key_values=cache)
+        if step in (40, 1000):
+            gc.collect()
+            counts.append(sum(isinstance(thing, Tensor) for thing in gc.get_objects()))
+    assert counts[0] == counts[1]

@@ -114,6 +114,20 @@ def test_generation_reads_the_prompt_once(ids, settings):
     assert lengths == [wide.shape[1]] * 7
 
 
+def test_an_assistant_does_not_change_where_the_prompt_ends(ids):
+    model = composed(aug_reads="prompt")
+    settings = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+    expected = model.generate(ids[:1], **settings)
+    for assistant in (llama(seed=7), model.anchor, composed(model.anchor, aug_reads="prompt")):
+        assert torch.equal(model.generate(ids[:1], assistant_model=assistant, **settings), expected)
+
+
+def test_prompts_in_packed_rows_are_refused(ids):
+    positions = torch.cat([torch.arange(4), torch.arange(5)]).expand(3, -1)
+    with pytest.raises(UserError, match="cannot read packed rows"):
+        composed(aug_reads="prompt")(ids, labels=ids, position_ids=positions, use_cache=False)
+
+
 def test_a_cropped_cache_keeps_the_prompt(ids):
     model = composed(aug_reads="prompt")
     lengths = torch.full((3,), PROMPT)

@@ -72,3 +72,5 @@ def test_bad_rules_are_one_clear_error():
         default_connections(4, 4, 0)
     with pytest.raises(UserError, match="8 connections, but the anchor has 4 layers"):
         default_connections(8, 4, 1)
+    with pytest.raises(UserError, match="connections: 5 is not a list"):
+        resolve_connections(5, [2], 3)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3Config
 
 from calmctl.errors import UserError
 from calmctl.modeling.checkpoint import weights_sha256
@@ -193,11 +193,39 @@ def test_training_touches_the_bridges_only(pair, ids):
     assert [weights_sha256(base.state_dict()) for base in bases] == before
 
 
+def test_gradient_checkpointing_changes_no_gradient(pair, ids):
+    model, gradients = compose_pair(base(pair[0], "anchor"), base(pair[1], "aug")).train(), []
+    for enable in (model.gradient_checkpointing_disable, model.gradient_checkpointing_enable):
+        enable()
+        model.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        gradients.append([parameter.grad for parameter in model.composition_parameters().values()])
+    torch.testing.assert_close(*gradients)
+
+
 def test_bases_in_bfloat16_give_finite_logits_and_generate(pair, ids):
     anchor, aug = (FAMILIES[name](seed).bfloat16() for seed, name in enumerate(pair))
     model = compose_pair(anchor, aug)
     assert torch.isfinite(logits(model, ids)).all()
     assert model.generate(ids, max_new_tokens=2, do_sample=False, eos_token_id=None).shape == (2, LENGTH + 2)
+
+
+def test_a_multimodal_model_is_a_base_for_text(ids):
+    torch.manual_seed(1)
+    text = FAMILIES["Gemma 3"]().config.to_dict()
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 16, "patch_size": 8}
+    config = Gemma3Config(text_config=text, vision_config=vision, image_token_index=VOCABULARY - 1)
+    model, labels = composed(AutoModelForCausalLM.from_config(config)), ids.clone()
+    labels[:, :3] = -100
+    expected = model(ids, labels=labels).loss
+    loss = model.train()(ids, labels=labels).loss
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in model.composition_parameters().values())
+    settings = {"max_new_tokens": WINDOW + 2, "do_sample": False, "eos_token_id": None}
+    model.eval()
+    assert torch.equal(model.generate(ids, **settings), model.generate(ids, use_cache=False, **settings))
 
 
 def test_the_documentation_lists_the_families_that_are_tested():

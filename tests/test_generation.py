@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from calmctl.errors import UserError
-from calmctl.inference.generation import Decoding, Prompt, Throughput, complete
+from calmctl.inference.generation import Decoding, Prompt, Throughput, _StopStrings, complete
 from data_builders.word_tokenizer import build_word_tokenizer
 from tests.models import composed, llama
 
@@ -104,5 +106,15 @@ def test_a_prompt_beyond_the_context_is_one_clear_error(tokenizer):
     {"batch_size": 0}, {"num_beams": 0}, {"temperature": -1.0}, {"num_beams": 2, "temperature": 1.0},
 ])  # fmt: skip
 def test_decoding_out_of_range_is_refused(settings):
-    with pytest.raises(ValueError, match=next(iter(settings))):
+    with pytest.raises(UserError, match=next(iter(settings))):
         Decoding(**settings)
+
+
+def test_a_stop_string_of_several_bytes_a_character_is_found():
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend = Tokenizer(models.BPE(vocab={piece: index for index, piece in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(False), decoders.ByteLevel()
+    tokenizer, stop = PreTrainedTokenizerFast(tokenizer_object=backend), "\N{SKULL}\N{SKULL}\N{FIRE}\N{FIRE}\N{FIRE}"
+    ids = tokenizer(f"ab{stop}", return_tensors="pt")["input_ids"]
+    assert ids.shape[1] == 2 + len(stop.encode())
+    assert _StopStrings(tokenizer, (stop,), 0)(ids, None).item()

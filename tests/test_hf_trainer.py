@@ -76,3 +76,10 @@ def test_what_it_saved_is_a_model_like_any_other(bases, tmp_path):
     with torch.no_grad():
         assert torch.equal(loaded(ids).logits, model(ids).logits)
     assert torch.equal(loaded.generate(ids, max_new_tokens=3), model.generate(ids, max_new_tokens=3))
+
+
+def test_label_smoothing_shifts_the_labels(tmp_path):
+    """The Trainer computes this loss itself, from logits."""
+    model, ids = composed(), example_ids()
+    run = trainer(model, tmp_path, label_smoothing_factor=1e-9)
+    torch.testing.assert_close(run.compute_loss(model, {"input_ids": ids, "labels": ids}), model(ids, labels=ids).loss)

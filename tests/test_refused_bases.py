@@ -105,3 +105,20 @@ def test_the_command_ends_with_one_line_and_exit_code_2(name, message, dry_run, 
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.strip().splitlines()[-1].startswith("calmctl: error: ") and message in captured.err
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("words, override, message", [
+    (["ab", "dc"], "every=1", "have different tokenizers"),
+    (["ab", "cd"], "aug_reads=nothing", "aug_reads='nothing' is not one of"),
+], ids=["tokenizer", "aug_reads"])  # fmt: skip
+def test_a_plan_refuses_what_a_run_would(words, override, message, dry_run, tmp_path, capsys):
+    for folder, known in (("anchor", ["ab", "cd"]), ("aug", words)):
+        llama().save_pretrained(tmp_path / folder)
+        build_word_tokenizer(known, ["solve:"]).save_pretrained(tmp_path / folder)
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"prompt": "solve: 1 =", "completion": " 1"}) + "\n")
+    command = ["compose", "--anchor", tmp_path / "anchor", "--aug", tmp_path / "aug", "--data", data, override]
+    command += ["--out", tmp_path / "out", "train.steps=1", *(["--dry-run"] if dry_run else [])]
+    assert main([str(word) for word in command]) == 2
+    assert message in capsys.readouterr().err

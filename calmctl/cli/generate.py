@@ -19,7 +19,7 @@ def generate(
     temperature: Annotated[float, typer.Option("--temperature", help="0 = greedy; above, sampling.", min=0.0)] = 0.0,
     top_p: Annotated[float, typer.Option("--top-p", help="Nucleus of sampling.", min=0.0, max=1.0)] = 1.0,
     num_beams: Annotated[int, typer.Option("--num-beams", help="Beams of beam search.", min=1)] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.", min=0, max=2**32 - 1)] = 0,
     allow_different_base: options.AllowDifferentBase = False,
     json: options.Json = False,
 ) -> None:

@@ -50,8 +50,17 @@ def print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
 
     if as_json:
         print_json(plan)
-    else:
-        print(yaml.safe_dump(dict(plan), sort_keys=False, allow_unicode=True), end="")
+        return
+
+    class Plan(yaml.SafeDumper):
+        """Writes lists of numbers and of pairs (connections) on one line."""
+
+        def represent_list(self, values: list[Any]) -> yaml.Node:
+            on_one_line = not any(isinstance(value, Mapping) for value in values)
+            return self.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=on_one_line)
+
+    Plan.add_representer(list, Plan.represent_list)
+    print(yaml.dump(dict(plan), Dumper=Plan, sort_keys=False, allow_unicode=True, width=120), end="")
 
 
 def print_run(run: Run, as_json: bool) -> None:

@@ -55,13 +55,14 @@ class Decoding:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """Raise UserError for settings out of range."""
         for name in ("batch_size", "num_beams"):
             if getattr(self, name) < 1:
-                raise ValueError(f"decoding.{name}={getattr(self, name)} must be at least 1")
+                raise UserError(f"decoding.{name}={getattr(self, name)} must be at least 1")
         if self.temperature > 0 and self.num_beams > 1:
-            raise ValueError(f"decoding.num_beams={self.num_beams} needs decoding.temperature=0 (beams do not sample)")
+            raise UserError(f"decoding.num_beams={self.num_beams} needs decoding.temperature=0 (beams do not sample)")
         if self.temperature < 0:
-            raise ValueError(f"decoding.temperature={self.temperature} must not be negative (0 = greedy)")
+            raise UserError(f"decoding.temperature={self.temperature} must not be negative (0 = greedy)")
 
     @property
     def name(self) -> str:
@@ -189,8 +190,8 @@ class _StopStrings(StoppingCriteria):
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...], prompt_width: int) -> None:
         self.tokenizer, self.stops, self.prompt_width = tokenizer, stops, prompt_width
-        # A token adds a character or more, but for pieces of one: enough of the end to hold any stop string.
-        self.tail = max(map(len, stops)) + 8
+        # A token adds a byte or more: enough of the end to hold any stop string, and the token that goes on after it.
+        self.tail = max(len(stop.encode()) for stop in stops) + 8
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
         tails = input_ids[:, max(self.prompt_width, input_ids.shape[1] - self.tail) :]

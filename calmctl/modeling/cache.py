@@ -32,7 +32,7 @@ class ComposedCache(Cache):
         max_cache_len: int | None = None,
     ) -> None:
         self._configs = [text_config(config) for config in (anchor_config, *aug_configs)]
-        self.max_cache_len = max_cache_len
+        self.allocated = max_cache_len
         self.reset()
         super().__init__(layers=[])
 
@@ -76,7 +76,7 @@ class ComposedCache(Cache):
             UserError: a sliding window has dropped tokens that would be seen again, or the cache is static; no part
                 has been changed.
         """
-        if self.max_cache_len is not None:
+        if self.allocated is not None:
             raise UserError("a static cache cannot be cropped; use one that grows")
         held = [layer for layer in self.layers if layer.is_initialized]
         for layer in held:
@@ -94,10 +94,10 @@ class ComposedCache(Cache):
         self.folded: dict[tuple[int, int], Tensor | None] = {}
         self.anchor: Cache
         self.augs: Sequence[Cache]
-        if self.max_cache_len is None:
+        if self.allocated is None:
             self.anchor, *self.augs = (DynamicCache(config=config) for config in self._configs)
             self.bridges: list[Cache] = [DynamicCache() for _ in self.augs]
             return
-        self.anchor, *self.augs = (StaticCache(config, self.max_cache_len) for config in self._configs)
-        new_layer = partial(StaticLayer, max_cache_len=self.max_cache_len)
+        self.anchor, *self.augs = (StaticCache(config, self.allocated) for config in self._configs)
+        new_layer = partial(StaticLayer, max_cache_len=self.allocated)
         self.bridges = [Cache(layer_class_to_replicate=new_layer) for _ in self.augs]  # type: ignore[arg-type]

@@ -46,7 +46,7 @@ def write_card(model: "ComposedModelForCausalLM", directory: Path, name: str = "
         name: what to call the model; empty = like the folder.
     """
     path = directory / CARD_FILE
-    if not path.exists() or _is_untouched(path.read_text(encoding="utf-8")):
+    if not path.exists() or _is_untouched(path.read_text(encoding="utf-8", errors="replace")):
         write_text(path, model_card(model, name or directory.resolve().name))
 
 

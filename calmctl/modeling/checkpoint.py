@@ -23,6 +23,7 @@ from calmctl.files import write_text
 from calmctl.modeling.card import write_card
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.fingerprint import check_base, fingerprint, weights_sha256
+from calmctl.modeling.placement import as_dtype, check_placement
 from calmctl.modeling.sources import HUB_ARGUMENTS, base_config, load_base, untrained
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def save_composed(
         fingerprints: of anchor and augs, when they are known; hashing large models takes a while.
 
     Raises:
-        UserError: what was read back is not what was written (a full or failing disk).
+        UserError: the parameters cannot be written, or not be read back as they were (a full or failing disk).
     """
     directory.mkdir(parents=True, exist_ok=True)
     bases = cast(list[PreTrainedModel], [model.anchor, *model.augs])
@@ -82,7 +83,10 @@ def save_composed(
     current: Mapping[str, Tensor] = state_dict if state_dict is not None else model.composition_parameters()
     tensors = {name: current[name].detach().cpu().contiguous() for name in model.composition_parameters()}
     written = directory / f"{WEIGHTS_FILE}.tmp"
-    save_file(tensors, written, metadata={"format": "pt"})
+    try:
+        save_file(tensors, written, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise UserError(f"{written}: cannot be written ({error})") from error
     if weights_sha256(_read_weights(written)) != weights_sha256(tensors):
         raise UserError(f"{written}: the file read back differs from what was written; check the disk")
     os.replace(written, directory / WEIGHTS_FILE)
@@ -108,7 +112,7 @@ def _source(base: PreTrainedModel, directory: Path) -> dict[str, Any]:
 def load_composed(
     location: str | Path,
     anchor: PreTrainedModel | str | None = None,
-    augs: Sequence[PreTrainedModel | str] | None = None,
+    augs: PreTrainedModel | str | Sequence[PreTrainedModel | str] | None = None,
     *,
     allow_different_base: bool = False,
     dtype: torch.dtype | str | None = None,
@@ -131,6 +135,7 @@ def load_composed(
     revision = arguments.pop("revision", None) or "main"
     arguments.pop("adapter_kwargs", None)
     dtype = arguments.pop("torch_dtype", dtype)
+    check_placement(dtype, arguments.get("device_map"))
     # Callers that pass every argument on say "no subfolder" by an empty one.
     if not arguments.get("subfolder"):
         arguments.pop("subfolder", None)
@@ -138,7 +143,13 @@ def load_composed(
         raise TypeError(f"from_pretrained of a composed model does not take {', '.join(unwanted)}")
     hub = {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
     config = arguments.pop("config", None) or ComposedConfig.from_pretrained(location, revision=revision, **hub)
+    if config._attn_implementation is not None:
+        # Where the Auto classes put this argument. Files never say it.
+        arguments.setdefault("attn_implementation", config._attn_implementation)
     if augs is not None:
+        augs = [augs] if isinstance(augs, PreTrainedModel | str | Path) else augs
+        if len(augs) != len(config.augs):
+            raise UserError(f"{location} was composed with {len(config.augs)} augs, but {len(augs)} are given")
         config.aug_seed = None
     given = [anchor, *(augs if augs is not None else [None] * len(config.augs))]
     roles = ["anchor", *(f"aug {index}" for index in range(len(config.augs)))]
@@ -147,8 +158,8 @@ def load_composed(
     for role, known, settings, override in zip(roles, config.bases, recorded, given, strict=True):
         if isinstance(override, PreTrainedModel):
             base = override
-        elif override is None and "untrained_seed" in known:
-            recorded_dtype = getattr(torch, known["fingerprint"]["dtype"])
+        elif override is None and "untrained_seed" in known and "subfolder" not in known:
+            recorded_dtype = as_dtype(known["fingerprint"]["dtype"])
             base = untrained(config.aug_configs()[len(bases) - 1], known["untrained_seed"], recorded_dtype)
         elif override is None and "subfolder" in known and not Path(location).is_dir():
             base = _load_merged(f"{location}@{revision}", known, arguments)
@@ -161,11 +172,11 @@ def load_composed(
     path = Path(location) / WEIGHTS_FILE
     if not Path(location).is_dir():
         path = Path(cached_file(str(location), WEIGHTS_FILE, revision=revision, **hub))  # type: ignore[arg-type]
-    load_parameters(model, path)
+    model.bridges.to(dtype=load_parameters(model, path))
     with suppress(OSError):
         model.generation_config = GenerationConfig.from_pretrained(location, revision=revision, **hub)
     if dtype not in (None, "auto"):
-        torch.nn.Module.to(model, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        torch.nn.Module.to(model, dtype=as_dtype(dtype))
     return model
 
 
@@ -204,8 +215,11 @@ def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
     return f"{source}@{revision}" if revision else source
 
 
-def load_parameters(model: "ComposedModelForCausalLM", path: Path) -> None:
+def load_parameters(model: "ComposedModelForCausalLM", path: Path) -> torch.dtype:
     """Load composition parameters from a safetensors file; every key and shape has to match.
+
+    Returns:
+        The type they are stored in; the model's own stay in theirs.
 
     Raises:
         UserError: the file is missing or damaged, or its keys or shapes are not the model's.
@@ -219,6 +233,7 @@ def load_parameters(model: "ComposedModelForCausalLM", path: Path) -> None:
             raise UserError(f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {tuple(parameter.shape)}")
         with torch.no_grad():
             parameter.copy_(tensors[name])
+    return next(iter(tensors.values())).dtype
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 
 from calmctl.errors import UserError
@@ -27,9 +27,7 @@ from calmctl.modeling.generating import ComposedGenerationMixin
 from calmctl.modeling.hooks import ForwardPass, install_hooks, new_pass
 from calmctl.modeling.loss import completion_loss, frozen_head_loss
 from calmctl.modeling.recomputation import RecomputingMixin
-
-# Arguments of `save_pretrained` that say how to write what a checkpoint of bridges always is: one safetensors file.
-WITHOUT_EFFECT = {"safe_serialization", "max_shard_size", "save_peft_format", "save_original_format", "token"}
+from calmctl.modeling.storing import StoredInParts
 
 
 @dataclass
@@ -43,7 +41,7 @@ class ComposedOutput(CausalLMOutputWithPast):
     correct: Tensor | None = None
 
 
-class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTrainedModel):
+class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, StoredInParts):
     """Anchor + augs + bridges; logits are the anchor's (paper section 3.1).
 
     The bases are frozen and stay in eval mode. The only trainable parameters are those of the bridges
@@ -117,6 +115,8 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
         logits_to_keep: int | Tensor = 0,
         prompt_lengths: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
     ) -> ComposedOutput:
         """Run every aug on the tokens, then the anchor with the bridges.
 
@@ -124,25 +124,31 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             input_ids: (batch, seq) new tokens; both models read the same ones.
             attention_mask: (batch, past + seq), 1 = a real token.
             position_ids: (batch, seq); counted from the attention mask when not given. Without a mask and a cache,
-                positions that start again begin another document of a packed row, which sees nothing of the others.
+                positions that start again begin another document of a packed row, which sees nothing of the others
+                (where the bases read packed rows so: OPT, BLOOM and Falcon do not).
             labels: (batch, seq), -100 = no loss. While training only the labelled rows reach the LM head, a chunk at
                 a time, and `logits` is None; in eval mode the logits are complete.
             prompt_lengths: (batch,) tokens, padding on the left included, that augs which read prompts only
                 (`aug_reads`) may read; found from the labels, or taken to be the whole first input, when not given.
             num_items_in_batch: the number of labels to divide the summed loss by (gradient accumulation).
+            output_hidden_states, output_attentions: return the anchor's, with what the bridges added (not with the
+                loss while training).
 
         Raises:
-            UserError: no `input_ids`, a cache that is not a `ComposedCache`, or a mask of another shape.
+            UserError: no `input_ids`, a cache that is not a `ComposedCache`, a mask of another shape, tokens in a cache
+            under gradient checkpointing, or packed rows and augs that read prompts only.
         """
         if input_ids is None:
             raise UserError("a composed model needs input_ids: anchor and augs each embed the tokens themselves")
         if past_key_values is not None and not isinstance(past_key_values, ComposedCache):
             raise UserError(f"past_key_values must be a ComposedCache, got {type(past_key_values).__name__}")
         if use_cache is None:
-            use_cache = not self.training and getattr(self.anchor.config, "use_cache", True)
+            use_cache = not self.training and self.config.use_cache
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         if recompute:
             # What is computed again must not write into a cache a second time.
+            if past_key_values is not None and past_key_values.get_seq_length():
+                raise UserError("gradient checkpointing cannot go on from a cache; disable one of them")
             use_cache, past_key_values = False, None
         if use_cache and past_key_values is None:
             past_key_values = self.new_cache()
@@ -163,6 +169,8 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             documents = packed_documents(position_ids.expand(batch_size, length))
         num_read = length
         if self.config.aug_reads == "prompt":
+            if documents is not None:
+                raise UserError("augs that read prompts only cannot read packed rows; give one document a row")
             read = past_key_values.num_read if past_key_values is not None else 0
             prompt_lengths, num_read = prompt_to_read(prompt_lengths, labels, batch_size, past, length, read)
             prompt_lengths = prompt_lengths.to(input_ids.device)
@@ -189,10 +197,15 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             if labels is not None and self.training:
                 loss, correct = frozen_head_loss(self.anchor, arguments, labels, num_items_in_batch)
                 return ComposedOutput(loss=loss, correct=correct)
-            logits = self.anchor(**arguments, logits_to_keep=logits_to_keep).logits
-        output = ComposedOutput(logits=logits, past_key_values=past_key_values)
+            if output_hidden_states:
+                arguments["output_hidden_states"] = True
+            if output_attentions:
+                arguments["output_attentions"] = True
+            answer = self.anchor(**arguments, logits_to_keep=logits_to_keep)
+        output = ComposedOutput(logits=answer.logits, past_key_values=past_key_values)
+        output.hidden_states, output.attentions = answer.hidden_states, answer.attentions
         if labels is not None:
-            output.loss = completion_loss(logits[:, :-1], labels[:, 1:], num_items_in_batch)
+            output.loss = completion_loss(answer.logits[:, :-1], labels[:, 1:], num_items_in_batch)
         return output
 
     @staticmethod
@@ -224,6 +237,10 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
             unread = current.positions.shape[1] - length
             attention_mask = attention_mask[:, : attention_mask.shape[1] - unread]
         decoder = layers.first_layers(aug, max(pair.aug_layer for pair in pairs) + 1)
+        known = layers.text_config(aug.config).vocab_size
+        if known < layers.text_config(self.anchor.config).vocab_size:
+            # Ids that only pad the anchor's vocabulary: no text becomes them, but a model may happen to choose one.
+            input_ids = input_ids.clamp(max=known - 1)
         arguments = self._base_arguments(decoder, input_ids, attention_mask, positions)
         arguments["use_cache"] = cache is not None
         if cache is not None:
@@ -268,85 +285,15 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, PreTra
         """Return the anchor's token embedding."""
         return self.anchor.get_input_embeddings()
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Refuse: every base reads the same ids, so all of them have to be resized, before they are composed."""
+        raise UserError("a composed model cannot be resized; resize the anchor and the augs, then compose them")
+
     def get_output_embeddings(self) -> nn.Module:
         """Return the anchor's LM head."""
         return self.anchor.get_output_embeddings()
 
-    def save_pretrained(  # type: ignore[override]
-        self,
-        save_directory: str | Path,
-        is_main_process: bool = True,
-        state_dict: dict[str, Tensor] | None = None,
-        merge_bases: bool = False,
-        **unused: Any,
-    ) -> None:
-        """Save the composition parameters and a fingerprint of each base; see `checkpoint.save_composed`.
-
-        Raises:
-            TypeError: an argument of `PreTrainedModel.save_pretrained` that would change what is written.
-        """
-        from calmctl.modeling.checkpoint import save_composed
-
-        if unwanted := sorted(unused.keys() - WITHOUT_EFFECT):
-            raise TypeError(f"save_pretrained of a composed model does not take {', '.join(unwanted)}")
-        if is_main_process:
-            save_composed(self, Path(save_directory), state_dict, merge_bases=merge_bases)
-
-    def push_to_hub(  # type: ignore[override]
-        self,
-        repo_id: str,
-        *,
-        merge_bases: bool = False,
-        commit_message: str | None = None,
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: bool | str | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        max_shard_size: int | str | None = None,
-        tags: list[str] | None = None,
-    ) -> str:
-        """Upload the checkpoint and its card to the hub; see `hub.push_composed`. `max_shard_size` has no effect.
-
-        Raises:
-            UserError: a base is not on the hub, and `merge_bases` does not upload it too.
-        """
-        from calmctl.modeling.hub import push_composed
-
-        if tags:
-            self.add_model_tags(tags)
-        return push_composed(
-            self,
-            repo_id,
-            merge_bases=merge_bases,
-            commit_message=commit_message,
-            commit_description=commit_description,
-            private=private,
-            token=token,
-            revision=revision,
-            create_pr=create_pr,
-        )
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
-        """Do nothing: checkpoints name our classes anyway, and transformers would copy our source beside them."""
-
-    @classmethod
-    def from_pretrained(  # type: ignore[override]
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        anchor: PreTrainedModel | str | None = None,
-        augs: Sequence[PreTrainedModel | str] | None = None,
-        allow_different_base: bool = False,
-        **kwargs: Any,
-    ) -> "ComposedModelForCausalLM":
-        """Load a composed model; see `checkpoint.load_composed`."""
-        from calmctl.modeling.checkpoint import load_composed
-
-        return load_composed(
-            pretrained_model_name_or_path, anchor, augs, allow_different_base=allow_different_base, **kwargs
-        )
-
 
 AutoModelForCausalLM.register(ComposedConfig, ComposedModelForCausalLM)
+# `register` leaves out the table in which transformers' Trainer looks up whose labels it has to shift.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[ComposedConfig.model_type] = ComposedModelForCausalLM.__name__

@@ -59,16 +59,9 @@ def compose(
     augs = [aug] if isinstance(aug, PreTrainedModel | str | Path) else list(aug)
     if load_arguments and all(isinstance(model, PreTrainedModel) for model in (anchor, *augs)):
         raise TypeError(f"compose does not take {', '.join(load_arguments)}: the models are loaded already")
-    if aug_reads not in AUG_READS:
-        raise UserError(f"aug_reads={aug_reads!r} is not one of {', '.join(AUG_READS)}")
     bridge = BridgeConfig(num_heads, norm, rotary, gate, dropout, zero_init)
     reach = {name: load_arguments[name] for name in SOURCE_ARGUMENTS if name in load_arguments}
-    # Everything that shapes and tokenizers can tell is told before any weights are loaded.
-    shapes = [
-        model if isinstance(model, PreTrainedModel) else without_weights(base_config(str(model), **reach))
-        for model in (anchor, *augs)
-    ]
-    _check_bases(shapes[0], shapes[1:], check_sources(anchor, augs, **reach))
+    shapes = check_parts(anchor, augs, aug_reads, **reach)
     num_anchor_layers, *nums_aug_layers = (layers.num_layers(model.config) for model in shapes)
     resolved = resolve_connections(connections, nums_aug_layers, num_anchor_layers, every, num)
     anchor_model = load_base(anchor, **load_arguments)
@@ -85,6 +78,29 @@ def compose(
         aug_seed=aug_seed,
     )
     return ComposedModelForCausalLM(config, anchor_model, aug_models)
+
+
+def check_parts(
+    anchor: PreTrainedModel | str | Path, augs: Sequence[PreTrainedModel | str | Path], aug_reads: str, **reach: Any
+) -> list[PreTrainedModel]:
+    """Check everything that can be told before any weights are loaded, and return the bases, without weights if so.
+
+    Args:
+        reach: arguments of `from_pretrained` that say how to reach the hub.
+
+    Raises:
+        UserError: see `compose`.
+    """
+    if not augs:
+        raise UserError("aug: no model is given; compose needs at least one")
+    if aug_reads not in AUG_READS:
+        raise UserError(f"aug_reads={aug_reads!r} is not one of {', '.join(AUG_READS)}")
+    shapes = [
+        model if isinstance(model, PreTrainedModel) else without_weights(base_config(str(model), **reach))
+        for model in (anchor, *augs)
+    ]
+    _check_bases(shapes[0], shapes[1:], check_sources(anchor, augs, **reach))
+    return shapes
 
 
 def _check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel], num_token_ids: int | None) -> None:

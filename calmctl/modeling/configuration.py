@@ -6,6 +6,9 @@ from typing import Any
 from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import AutoConfig
 
+ANCHOR_FACTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+CONTEXT = "max_position_embeddings"
+
 
 class ComposedConfig(PreTrainedConfig):
     """Describes a composed model: the configurations of its bases, the connections and the form of the bridges.
@@ -19,6 +22,7 @@ class ComposedConfig(PreTrainedConfig):
             generated, or learned, is not fed to the augs.
         aug_seed: seed that untrained augs were drawn with (the ablation "random m_A"); None = augs with weights.
         bases: where the weights of the anchor and the augs come from and their fingerprints (see checkpoint.py).
+        use_cache: whether the model returns a cache when not told, outside training.
         training: how the bridges were trained, as label and value, for the model card; empty = not known.
     """
 
@@ -35,6 +39,7 @@ class ComposedConfig(PreTrainedConfig):
         aug_seed: int | None = None,
         bases: Sequence[dict[str, Any]] = (),
         training: dict[str, Any] | None = None,
+        use_cache: bool = True,
         **kwargs: Any,
     ) -> None:
         self.anchor = anchor or {}
@@ -45,16 +50,9 @@ class ComposedConfig(PreTrainedConfig):
         self.aug_seed = aug_seed
         self.bases = list(bases)
         self.training = training or {}
-        # What generate and other tools read from a causal LM's configuration is the anchor's.
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "max_position_embeddings",
-        ):
-            if name in self.anchor:
-                kwargs.setdefault(name, self.anchor[name])
+        self.use_cache = use_cache
+        for name, value in self._facts().items():
+            kwargs.setdefault(name, value)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             kwargs.setdefault(name, self.anchor.get(name))
         kwargs["tie_word_embeddings"] = False
@@ -63,6 +61,16 @@ class ComposedConfig(PreTrainedConfig):
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
         """Do nothing: checkpoints name our classes anyway, and transformers would copy our source beside them."""
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what generate and other tools read: the anchor's facts, and the shortest context of all bases."""
+        if not self.anchor:
+            return {}
+        text, *others = (base.get_text_config(decoder=True) for base in (self.anchor_config(), *self.aug_configs()))
+        facts = {name: getattr(text, name) for name in ANCHOR_FACTS if hasattr(text, name)}
+        if contexts := [limit for each in (text, *others) if (limit := getattr(each, CONTEXT, None))]:
+            facts[CONTEXT] = min(contexts)
+        return facts
 
     def anchor_config(self) -> PreTrainedConfig:
         """Return the anchor's configuration as an object."""

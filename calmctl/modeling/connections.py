@@ -75,6 +75,8 @@ def resolve_connections(
         return [default_connections(count, num_anchor_layers, every, num) for count in nums_aug_layers]
     if num is not None:
         raise UserError(f"num={num} and explicit connections contradict each other; give one of them")
+    if not isinstance(connections, Sequence) or isinstance(connections, str):
+        raise UserError(f"connections: {connections!r} is not a list of [aug_layer, anchor_layer] pairs")
     if len(nums_aug_layers) == 1 and not (connections and _is_list_of_pairs(connections[0])):
         connections = [connections]
     if len(connections) != len(nums_aug_layers):

@@ -52,8 +52,12 @@ def fingerprint(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def _comparable_state(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return the weights and buffers of a model, without those of modules that hold packed weights."""
+    """Return the weights and buffers of a model, offloaded ones too, but not those of modules with packed weights."""
     state = model.state_dict()
+    if any(tensor.is_meta for tensor in state.values()):
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        state |= get_state_dict_offloaded_model(model)
     if not getattr(model.config, "quantization_config", None):
         return state
     packed = tuple(f"{name}." for name, module in model.named_modules() if _is_packed(module))

@@ -28,6 +28,11 @@ class ComposedGenerationMixin(GenerationMixin):
             kwargs.setdefault("prompt_lengths", torch.full(ids.shape[:1], ids.shape[1], device=ids.device))
         return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
 
+    def _get_candidate_generator(self, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Keep from an assistant what only a composed model knows; one that is composed finds its own."""
+        model_kwargs = {name: value for name, value in kwargs.pop("model_kwargs").items() if name != "prompt_lengths"}
+        return super()._get_candidate_generator(model_kwargs=model_kwargs, **kwargs)  # type: ignore[misc]
+
     def _prepare_cache_for_generation(  # type: ignore[override]
         self,
         generation_config: Any,

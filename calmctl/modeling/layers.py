@@ -158,7 +158,8 @@ def head_of(model: PreTrainedModel, decoded: ModelOutput) -> Callable[[Tensor], 
     def head(states: Tensor) -> Tensor:
         view = _view(model, path, _Answer(dataclasses.replace(cast(Any, decoded), last_hidden_state=states[None])))
         # Not view(...): what others have put around the forward of this very model must not run twice.
-        return type(model).forward(view, use_cache=False).logits[0]
+        # The states stand in for an input, which what is around a nested decoder (of a multimodal model) asks for.
+        return type(model).forward(view, inputs_embeds=states[None], use_cache=False).logits[0]
 
     return head
 

@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from calmctl.modeling import layers
 
 IGNORED = -100
-# Logits that exist at a time below a frozen head: 128 MiB in float32.
-CHUNK_ELEMENTS = 2**25
+# Logits that exist at a time above a frozen head: 256 MiB in float32. Smaller chunks read the head more often.
+CHUNK_ELEMENTS = 2**26
 
 
 @contextmanager
@@ -96,16 +96,17 @@ class _FrozenHeadLoss(torch.autograd.Function):
     def forward(
         ctx: Any, rows: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], chunk: int
     ) -> tuple[Tensor, Tensor]:
-        correct = []
+        correct, is_needed = [], ctx.needs_input_grad[0]
         total = torch.zeros((), device=rows.device)
         gradient = torch.empty_like(rows)
         pieces = zip(rows.split(chunk), targets.to(rows.device).split(chunk), gradient.split(chunk), strict=True)
         for states, labels, slot in pieces:
-            with torch.enable_grad():
-                states = states.detach().requires_grad_()
+            with torch.set_grad_enabled(is_needed):
+                states = states.detach().requires_grad_(is_needed)
                 logits = head(states).float()
                 loss = F.cross_entropy(logits, labels, reduction="sum")
-            slot.copy_(torch.autograd.grad(loss, states)[0])
+            if is_needed:
+                slot.copy_(torch.autograd.grad(loss, states)[0])
             total += loss.detach()
             correct.append(logits.argmax(-1) == labels)
         ctx.save_for_backward(gradient)

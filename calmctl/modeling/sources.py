@@ -21,6 +21,7 @@ from transformers.utils.hub import extract_commit_hash
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
 from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.placement import check_placement
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -43,6 +44,7 @@ def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrain
         # The name is recorded in checkpoints; it has to mean the same from another working directory.
         name = str(Path(name).resolve())
     arguments.setdefault("dtype", "auto")
+    check_placement(arguments["dtype"], arguments.get("device_map"))
     try:
         commit = _commit(name, revision, arguments)
         loaded = AutoModelForCausalLM.from_pretrained(name, revision=commit or revision, **arguments)

@@ -10,6 +10,7 @@ from calmctl.config import to_dict
 from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.bridge import Bridge
+from calmctl.modeling.composition import check_parts
 from calmctl.modeling.connections import resolve_connections
 from calmctl.modeling.sources import base_config, load_tokenizer, without_weights
 from calmctl.training.jobs import ComposeConfig, TrainConfig, model_config
@@ -38,14 +39,15 @@ def plan_training(config: TrainConfig, tokenizer: PreTrainedTokenizerBase | None
 
 
 def plan_composition(config: ComposeConfig) -> dict[str, Any]:
-    """Return the plan of `calmctl compose`."""
+    """Return the plan of `calmctl compose`.
+
+    Raises:
+        UserError: what `compose` would refuse before it loads any weights.
+    """
     for name in ("anchor", "augs"):
         if not getattr(config, name):
             raise UserError(f"{name} is not set; give --{name.removesuffix('s')} MODEL")
-    anchor = base_config(config.anchor)
-    augs = [base_config(aug) for aug in config.augs]
-    for role, base in (("anchor", anchor), *(("aug", aug) for aug in augs)):
-        layers.check_base(without_weights(base), role)
+    anchor, *augs = (shape.config for shape in check_parts(config.anchor, config.augs, config.aug_reads))
     return {
         "anchor": {"source": config.anchor, **describe(anchor)},
         "augs": [{"source": source, **describe(aug)} for source, aug in zip(config.augs, augs, strict=True)],

@@ -1,0 +1,40 @@
+"""Placement: the dtype and the devices that a user asks for, checked before anything is loaded."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from calmctl.errors import UserError
+
+# What accelerate works out for itself.
+STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """Return a dtype given by itself or by name.
+
+    Raises:
+        UserError: there is no such floating-point type.
+    """
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise UserError(f"dtype={str(dtype)!r}: no such floating-point type; use float32, bfloat16 or float16")
+    return found
+
+
+def check_placement(dtype: torch.dtype | str | None, device_map: Any) -> None:
+    """Raise UserError for a dtype that is none, or a device that is not there.
+
+    Args:
+        device_map: as `from_pretrained` takes it: a strategy, a device, or a mapping of module names to devices.
+    """
+    if dtype not in (None, "auto"):
+        as_dtype(dtype)
+    devices = device_map.values() if isinstance(device_map, Mapping) else [device_map]
+    for device in set(devices) - {None, "disk", *STRATEGIES}:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"device_map={str(device)!r}: that device is not there ({reason})") from error
