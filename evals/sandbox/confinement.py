@@ -5,10 +5,10 @@ None of it needs privileges. Linux on x86-64 and AArch64 has all of it; elsewher
 
 import ctypes
 import os
-import platform
 import resource
 import signal
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
@@ -85,7 +85,7 @@ def limit_resources(memory: int, cpu_seconds: int, file_size: int, processes: in
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent ends, and let nobody read its memory (Linux)."""
-    if platform.system() == "Linux":
+    if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -93,7 +93,7 @@ def die_with_parent() -> None:
 
 def drop_privileges() -> None:
     """Give up all capabilities, and the means to gain any (Linux)."""
-    if platform.system() == "Linux":
+    if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         _check(libc.capset(struct.pack("<Ii", _CAPABILITY_VERSION_3, 0), bytes(24)))
@@ -129,9 +129,9 @@ def restrict_system_calls(writable: bool) -> None:
     Raises:
         OSError: this kernel or machine cannot do it.
     """
-    if platform.machine() not in _MACHINES:
-        raise OSError(_ENOSYS, f"no filter for {platform.machine()}")
-    code = b"".join(_filter(*_MACHINES[platform.machine()], writable))
+    if os.uname().machine not in _MACHINES:
+        raise OSError(_ENOSYS, f"no filter for {os.uname().machine}")
+    code = b"".join(_filter(*_MACHINES[os.uname().machine], writable))
     buffer = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
     _check(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0))
@@ -151,6 +151,7 @@ def _filter(architecture: int, column: int, writable: bool) -> Iterator[bytes]:
     yield _instruction(load, 0)  # the number of the call
     yield _instruction(above, 0x40000000, 0, 1)  # x32: the same calls under other numbers
     yield refuse(_ENOSYS)
+    tables: list[tuple[dict[str, tuple[int, int | None]], int]]
     tables = [(_PROCESSES, _EPERM), (_OTHER_PROCESSES, _EPERM), (_NETWORK_AND_IPC, _EACCES), (_KERNEL, _EPERM)]
     tables.append((_UNKNOWN, _ENOSYS))
     if not writable:

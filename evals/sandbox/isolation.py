@@ -122,10 +122,10 @@ def _trouble(isolation: Isolation) -> str:
         if isolation.bubblewrap or isolation.seccomp:
             attempts.append(f"open({outside.name + '.new'!r}, 'w')" if not isolation.bubblewrap else "open('/x', 'w')")
             attempts.append("__import__('socket').create_connection(('127.0.0.1', 9), 1)")
-        tries = "".join(
-            f"try:\n    {attempt}\nexcept OSError:\n    failed += 1\n" for attempt in attempts
+        tries = "".join(f"try:\n    {attempt}\nexcept OSError:\n    failed += 1\n" for attempt in attempts)
+        program = Program(
+            f"failed = 0\n{tries}", f"assert failed == {len(attempts)}, 'it does not isolate'", names=("failed",)
         )
-        program = Program(f"failed = 0\n{tries}", f"assert failed == {len(attempts)}, 'it does not isolate'", names=("failed",))
         verdict = run_alone(program, Limits(timeout=10.0), isolation)
     return "" if verdict.passed else verdict.detail or verdict.status
 

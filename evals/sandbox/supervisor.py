@@ -66,7 +66,7 @@ def run_alone(program: Program, limits: Limits, isolation: Isolation) -> Verdict
             start_new_session=True,
         )
         try:
-            output, errors = process.communicate(job, STARTING_SECONDS + limits.timeout)
+            output, errors = process.communicate(job, STARTING_SECONDS + 4 * limits.timeout)
         except subprocess.TimeoutExpired:
             return Verdict("timeout", "killed by the supervisor", time.monotonic() - began)
         finally:

@@ -4,14 +4,13 @@ The judge never unpickles, evaluates or compares anything but the plain values i
 candidate sends can run in the judge's process.
 """
 
-import datetime
+import builtins
+import importlib
 import json
 import os
 import struct
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 MAX_MESSAGE = 256 * 2**20
@@ -33,15 +32,20 @@ _TYPES: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "defaultdict": (defaultdict, lambda value: [list(item) for item in value.items()], lambda x: defaultdict(None, x)),
     "dict": (dict, lambda value: [list(item) for item in value.items()], dict),
     "deque": (deque, lambda value: [list(value), value.maxlen], lambda parts: deque(*parts)),
-    "Decimal": (Decimal, str, Decimal),
-    "Fraction": (Fraction, lambda value: [value.numerator, value.denominator], lambda parts: Fraction(*parts)),
-    "date": (datetime.date, datetime.date.isoformat, datetime.date.fromisoformat),
-    "datetime": (datetime.datetime, datetime.datetime.isoformat, datetime.datetime.fromisoformat),
-    "time": (datetime.time, datetime.time.isoformat, datetime.time.fromisoformat),
-    "timedelta": (
-        datetime.timedelta,
+}
+# The same for types of modules that are loaded only when they are needed: most programs do without.
+_LATE: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
+    "decimal.Decimal": (str, lambda kind, text: kind(text)),
+    "fractions.Fraction": (
+        lambda value: [value.numerator, value.denominator],
+        lambda kind, parts: kind(*parts),
+    ),
+    "datetime.date": (lambda value: value.isoformat(), lambda kind, text: kind.fromisoformat(text)),
+    "datetime.datetime": (lambda value: value.isoformat(), lambda kind, text: kind.fromisoformat(text)),
+    "datetime.time": (lambda value: value.isoformat(), lambda kind, text: kind.fromisoformat(text)),
+    "datetime.timedelta": (
         lambda value: [value.days, value.seconds, value.microseconds],
-        lambda parts: datetime.timedelta(*parts),
+        lambda kind, parts: kind(*parts),
     ),
 }
 _TAGS = {entry[0]: tag for tag, entry in _TYPES.items()}
@@ -72,6 +76,11 @@ def encode(value: Any, refer: Callable[[Any], dict[str, Any]]) -> Any:
             return [encode(item, refer) for item in value]
         if kind.__module__ == "numpy" and getattr(value, "shape", None) == ():
             return encode(value.item(), refer)
+        late = f"{kind.__module__}.{kind.__qualname__}"
+        if late in _LATE:
+            return {late: encode(_LATE[late][0](value), refer)}
+        if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
+            return {"type": value.__name__}
         base = next((base for base in _BASES if isinstance(value, base)), None)
         if base is None:
             return refer(value)
@@ -96,6 +105,12 @@ def decode(message: Any, resolve: Callable[[int], Any]) -> Any:
         return int(content, 16)
     if tag == "ref":
         return resolve(int(content))
+    if tag == "type":
+        found = getattr(builtins, content)
+        return found if isinstance(found, type) else None
+    if tag in _LATE:
+        module, _, name = tag.partition(".")
+        return _LATE[tag][1](getattr(importlib.import_module(module), name), decode(content, resolve))
     if tag not in _TYPES:
         raise ValueError(f"unknown tag {tag[:20]!r}")
     return _TYPES[tag][2](decode(content, resolve))
