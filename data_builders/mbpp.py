@@ -1,0 +1,125 @@
+"""MBPP: full (974 problems) and sanitized (427) as Google published them, and MBPP+ (378) as EvalPlus publishes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_builders.errors import DataError
+from data_builders.json_rows import Fields, Row, Source, find_file, read_rows
+
+FILES = {"full": ("mbpp.jsonl",), "sanitized": ("sanitized-mbpp.json",), "plus": ("MbppPlus.jsonl",)}
+_FIELDS: dict[str, Fields] = {
+    "full": {"task_id": int, "text": str, "code": str, "test_list": list, "test_setup_code": str},
+    "sanitized": {"task_id": int, "prompt": str, "code": str, "test_list": list, "test_imports": list},
+    "plus": {
+        "task_id": str,
+        "prompt": str,
+        "entry_point": str,
+        "canonical_solution": str,
+        "assertion": str,
+        "base_input": list,
+        "plus_input": (list, dict),  # {} where there is none
+        "atol": (int, float),
+    },
+}
+MIN_TESTS = 3
+
+
+@dataclass(frozen=True)
+class MbppProblem:
+    """One problem; the words and line ends of the file are kept.
+
+    Attributes:
+        setup: code that the tests need and that has to run after the solution.
+        inputs: argument lists, of MBPP+ only.
+    """
+
+    task_id: int
+    text: str
+    code: str
+    tests: tuple[str, ...]
+    setup: str
+    source: Source
+    entry_point: str = ""
+    inputs: tuple[Any, ...] = ()
+    atol: float = 0.0
+
+
+def read_mbpp(data: Path, subset: str = "full") -> list[MbppProblem]:
+    """Read the problems of a file, or of the file of a subset (`full`, `sanitized`, `plus`) in a folder, by id.
+
+    Raises DataError where the file is missing, malformed or of another subset.
+    """
+    path = find_file(data, FILES[subset])
+    rows, source = read_rows(path, _FIELDS[subset])
+    make = {"full": _full, "sanitized": _sanitized, "plus": _plus}[subset]
+    problems = sorted((make(row, source) for row in rows), key=lambda problem: problem.task_id)
+    if len({problem.task_id for problem in problems}) != len(problems):
+        raise DataError(f"{path}: a task_id appears twice; download the file again")
+    for problem in problems:
+        if len(problem.tests) < MIN_TESTS:
+            raise DataError(f"{path}, task {problem.task_id}: fewer than {MIN_TESTS} tests; is it the right file?")
+    return problems
+
+
+def _full(row: Row, source: Source) -> MbppProblem:
+    tests = tuple(row["test_list"])
+    return MbppProblem(row["task_id"], row["text"], row["code"], tests, row["test_setup_code"], source)
+
+
+def _sanitized(row: Row, source: Source) -> MbppProblem:
+    setup = "\n".join(row["test_imports"])
+    return MbppProblem(row["task_id"], row["prompt"], row["code"], tuple(row["test_list"]), setup, source)
+
+
+def _plus(row: Row, source: Source) -> MbppProblem:
+    task_id = int(row["task_id"].rpartition("/")[2])
+    text = row["prompt"].strip().strip('"').strip().partition("\nassert ")[0]
+    tests = tuple(line for line in row["assertion"].splitlines() if line.startswith("assert "))
+    restore = _RESTORE.get(task_id, lambda arguments: arguments)
+    return MbppProblem(
+        task_id,
+        text,
+        row["canonical_solution"].strip("\n"),
+        tests,
+        "",
+        source,
+        row["entry_point"],
+        tuple(restore(arguments) for arguments in (*row["base_input"], *row["plus_input"])),
+        float(row["atol"]),
+    )
+
+
+def _tuples(value: Any, depth: int) -> Any:
+    """Make tuples of the lists that are `depth` levels down."""
+    if depth == 0:
+        return tuple(value)
+    return [_tuples(item, depth - 1) for item in value]
+
+
+def _all_tuples(value: Any) -> Any:
+    return tuple(_all_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+# JSON has lists only. What the arguments of these tasks were, as EvalPlus restores them (evalplus/data/mbpp.py).
+_RESTORE: dict[int, Callable[[list[Any]], Any]] = {
+    115: lambda x: [[set(item) if isinstance(item, list) and item else {} for item in x[0]]],
+    124: lambda x: (float(x[0]), complex(x[1])),
+    252: lambda x: [complex(x[0])],
+    278: lambda x: [tuple(tuple(item) if isinstance(item, list) else item for item in x[0])],
+    307: lambda x: [tuple(x[0]), x[1], x[2]],
+    722: lambda x: [{key: tuple(value) for key, value in x[0].items()}, *x[1:]],
+    **dict.fromkeys((106, 750), lambda x: [x[0], tuple(x[1])]),
+    **dict.fromkeys((75, 413, 444, 753), lambda x: [_tuples(x[0], 1), x[1]]),
+    **dict.fromkeys((250, 405, 446, 617, 720, 763, 808), lambda x: [tuple(x[0]), x[1]]),
+    **dict.fromkeys((259, 401, 445), lambda x: [tuple(tuple(item) for item in part) for part in x]),
+    **dict.fromkeys((580, 615, 791), _all_tuples),
+    **dict.fromkeys(
+        (2, 116, 132, 143, 222, 261, 273, 394, 399, 421, 424) + (429, 470, 560, 579, 596, 616, 630, 726, 740, 744, 809),
+        lambda x: _tuples(x, 1),
+    ),
+    **dict.fromkeys((63, 64, 70, 94, 120, 237, 272, 299, 400, 409, 417, 438, 473, 614, 780), lambda x: _tuples(x, 2)),
+}

@@ -1,0 +1,193 @@
+"""MBPP: write a function from one sentence and three tests, 3-shot; pass@k.
+
+The prompt is that of the publication and of lm-evaluation-harness, byte for byte: exemplars are tasks 2, 3 and 4 with
+the file's own line ends (CRLF), test records are the ids 11-510. The program is the completion, a new line, the tests.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from data_builders.errors import DataError
+from data_builders.mbpp import MbppProblem, read_mbpp
+from evals.code_scores import require_samples, score_programs
+from evals.sandbox import Limits, Program, require_permission
+from evals.task import Completions, Request, Scores, require_completions, require_limit
+
+EXEMPLARS = (2, 3, 4)
+TEST_IDS = range(11, 511)
+STOPS = ("[DONE]",)
+NUM_SHOWN_TESTS = 3
+_LIMITS = Limits()
+_PLUS_LIMITS = Limits(timeout=60.0, memory=4 * 2**30)  # those of EvalPlus for a problem
+
+
+@dataclass(frozen=True)
+class MbppRecord:
+    """A problem and the solved ones shown before it."""
+
+    problem: MbppProblem
+    shots: tuple[MbppProblem, ...]
+
+    @property
+    def id(self) -> str:
+        """Return the id of the request."""
+        return f"mbpp/{self.problem.task_id}"
+
+
+@dataclass(frozen=True)
+class MbppTask:
+    """MBPP, full, sanitized or MBPP+: Python functions from a sentence and three tests, 3-shot, pass@k.
+
+    Attributes:
+        subset: `full`, `sanitized` or `plus` (the file of EvalPlus); their scores are not comparable.
+        shots: worked examples, at most 3.
+        split: `test`: the ids 11-510 (of `plus`: every one); `all`: every problem. Never one that is shown as example.
+        test_setup_code: whether to run the set-up code (full, after the solution) or imports (sanitized) of a problem
+            before its tests. The reference harness does not.
+        k: the values of k in pass@k.
+        num_samples: completions of each problem.
+        max_new_tokens: the reference harness has 256.
+        timeout: seconds for one program; null: 3 (as the reference harness), 60 for `plus`.
+        allow_code_execution: whether programs that a model wrote may run.
+    """
+
+    name: ClassVar[str] = "mbpp"
+    version: ClassVar[int] = 1
+    subset: Literal["full", "sanitized", "plus"] = "full"
+    shots: int = 3
+    split: Literal["test", "all"] = "test"
+    test_setup_code: bool = False
+    k: tuple[int, ...] = (1,)
+    num_samples: int = 1
+    max_new_tokens: int = 256
+    timeout: float | None = None
+    allow_code_execution: bool = False
+
+    def load(self, data: Path, limit: int | None = None) -> list[MbppRecord]:
+        """Read the problems of a file, or of a folder that holds it; each record has the exemplars with it."""
+        require_permission(self.allow_code_execution, self.name)
+        require_samples(self.k, self.num_samples, self.timeout)
+        require_limit(limit)
+        if not 0 <= self.shots <= len(EXEMPLARS):
+            raise DataError(f"shots={self.shots} must be in 0..{len(EXEMPLARS)}, the examples that the format has")
+        if self.max_new_tokens < 1:
+            raise DataError(f"max_new_tokens={self.max_new_tokens} is too small; use at least 1")
+        problems = read_mbpp(data, self.subset)
+        by_id = {problem.task_id: problem for problem in problems}
+        if missing := [each for each in EXEMPLARS[: self.shots] if each not in by_id]:
+            raise DataError(f"{data}: task {missing[0]}, which is shown as an example, is missing; use shots=0")
+        shots = tuple(by_id[each] for each in EXEMPLARS[: self.shots])
+        ids = TEST_IDS if self.split == "test" and self.subset != "plus" else by_id.keys()
+        return [MbppRecord(each, shots) for each in problems if each.task_id in ids and each not in shots][:limit]
+
+    def requests(self, records: Sequence[MbppRecord]) -> list[Request]:
+        """Return one request per problem."""
+        return [
+            Request(
+                record.id,
+                render_question(record.problem),
+                self.max_new_tokens,
+                STOPS,
+                tuple(render_shot(shot) for shot in record.shots),
+                self.num_samples,
+            )
+            for record in records
+        ]
+
+    def score(self, records: Sequence[MbppRecord], completions: Completions) -> Scores:
+        """Run every completion with the tests of its problem."""
+        require_permission(self.allow_code_execution, self.name)
+        requests = self.requests(records)
+        require_completions(requests, completions)
+        return score_programs(
+            programs={
+                record.id: [_program(record.problem, text, self.test_setup_code) for text in completions[record.id]]
+                for record in records
+            },
+            samples=[
+                {
+                    "id": record.id,
+                    "sample": number,
+                    "prompt": request.text,
+                    "completion": text,
+                    "reference": record.problem.code,
+                }
+                for record, request in zip(records, requests, strict=True)
+                for number, text in enumerate(completions[record.id])
+            ],
+            k=self.k,
+            limits=self._limits(),
+            source=records[0].problem.source,
+            protocol={
+                "format": "official",
+                "subset": self.subset,
+                "split": self.split,
+                "shots": self.shots,
+                "exemplars": [shot.task_id for shot in records[0].shots],
+                "stops": list(STOPS),
+                "max_new_tokens": self.max_new_tokens,
+                "num_samples": self.num_samples,
+                "post_processing": "none",
+                "test_setup_code": "run before the tests" if self.test_setup_code else "not run",
+            },
+        )
+
+    def _limits(self) -> Limits:
+        limits = _PLUS_LIMITS if self.subset == "plus" else _LIMITS
+        return replace(limits, timeout=self.timeout or limits.timeout)
+
+
+def render_question(problem: MbppProblem) -> str:
+    """Return a problem as the format asks it."""
+    tests = "\n".join(problem.tests[:NUM_SHOWN_TESTS])
+    return (
+        f"You are an expert Python programmer, and here is your task: {problem.text}"
+        f" Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
+    )
+
+
+def render_shot(problem: MbppProblem) -> str:
+    """Return a solved problem, with what separates it from the next one."""
+    return f"{render_question(problem)}{problem.code}\n[DONE]\n\n"
+
+
+def _program(problem: MbppProblem, completion: str, with_setup: bool) -> Program:
+    """Return the program of a completion.
+
+    The tests may use what the reference solution defines, by name, as the program defines it; modules that the
+    reference solution imports are the real ones, if the program binds their names too.
+    """
+    if problem.inputs:
+        name = problem.entry_point
+        tests = (
+            "from evals.sandbox.differential import require_same\n"
+            "inf, nan = float('inf'), float('nan')\n"
+            f"require_same('mbpp', {name!r}, {name}, {problem.code!r}, {problem.inputs!r}, {problem.atol!r})"
+        )
+        return Program(completion, tests, names=(name,))
+    tests = "\n".join([problem.setup, *problem.tests] if with_setup else problem.tests)
+    used = {node.id for node in ast.walk(ast.parse(tests)) if isinstance(node, ast.Name)}
+    defined, imported = _bound_names(problem.code)
+    modules = tuple((name, statement) for name, statement in imported.items() if name in used)
+    return Program(completion, tests, names=tuple(sorted(used & defined)), modules=modules)
+
+
+def _bound_names(code: str) -> tuple[set[str], dict[str, str]]:
+    """Return the names that a solution defines, and the import statements of those that it imports."""
+    defined, imported = set(), {}
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                imported[alias.asname or alias.name.partition(".")[0]] = ast.unparse(node)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        else:
+            defined |= {
+                each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+            }
+    return defined, imported

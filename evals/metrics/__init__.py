@@ -1,0 +1,1 @@
+"""Metrics: pure functions, each wrapped as an `evaluate.Metric` that loads from the package without a network."""

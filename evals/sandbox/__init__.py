@@ -1,0 +1,36 @@
+"""Runs programs that a model wrote and says whether they pass their tests.
+
+Each program gets two fresh processes. The *candidate* runs the program's text and holds its objects. The *judge* holds
+the tests and a nonce; it calls the program's functions through pipes and computes the outcome from plain values that it
+builds itself. It writes its verdict with the nonce to a pipe that the candidate never had, after the tests returned. So
+a program cannot pass by ending its process, walking frames, searching memory, patching builtins or redefining `__eq__`:
+it would have to answer every call rightly. Both run under resource limits, in a session of their own, with no
+environment, and under the strongest isolation that works here (`isolation.detect`).
+
+What remains possible, and is why permission has to be given: a bug in the kernel or in Python lets a program break out;
+without Landlock or bubblewrap a program can read the user's files, the data set among them, though it can send them
+nowhere; without seccomp and bubblewrap (no Linux) it can also use the network and write files. Use a container or a
+virtual machine where that matters.
+
+What differs from running both in one process: the tests get copies of what the program returns, and the program copies
+of what the tests give; a test cannot pass a function; an object that is no plain value equals only itself, so a
+class of the program's own with an `__eq__` fails where a test compares it with a plain value. Data of the
+benchmarks scored here needs none of this.
+"""
+
+from evals.sandbox.isolation import Isolation, detect, find_isolation
+from evals.sandbox.program import Limits, Program, Status, Verdict, require_permission
+from evals.sandbox.supervisor import run_alone, run_programs
+
+__all__ = [
+    "Isolation",
+    "Limits",
+    "Program",
+    "Status",
+    "Verdict",
+    "detect",
+    "find_isolation",
+    "require_permission",
+    "run_alone",
+    "run_programs",
+]

@@ -1,0 +1,70 @@
+"""The process of the program under test: it runs the program's text, and then what the judge asks of its objects.
+
+Nothing here is protected from the program, and nothing here needs to be: tests, nonce and verdict are elsewhere.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from evals.sandbox.wire import decode, encode, receive, send
+
+
+def serve(reading: int, writing: int) -> None:
+    """Answer the judge's requests until it is gone."""
+    objects: list[Any] = []
+    numbers: dict[int, int] = {}
+    # As in the reference harness, the program has no `__name__`: what follows `if __name__ == "__main__":` is not run.
+    namespace: dict[str, Any] = {}
+
+    def refer(value: Any) -> dict[str, Any]:
+        if id(value) not in numbers:
+            numbers[id(value)] = len(objects)
+            objects.append(value)  # which keeps it, so that its id stays its own
+        return {"ref": numbers[id(value)]}
+
+    def run(code: str) -> None:
+        exec(code, namespace)
+
+    def bound(name: str) -> bool:
+        return name in namespace
+
+    def take(name: str) -> Any:
+        return namespace[name]
+
+    def call(function: Callable[..., Any], arguments: Any, keywords: dict[str, Any]) -> Any:
+        return function(*arguments, **keywords)
+
+    requests: dict[str, Callable[..., Any]] = {
+        "run": run,
+        "bound": bound,
+        "take": take,
+        "call": call,
+        "getattr": getattr,
+        "setattr": setattr,
+        "getitem": operator.getitem,
+        "iter": iter,
+        "next": next,
+        "len": len,
+        "bool": bool,
+        "str": str,
+        "repr": repr,
+    }
+    while True:
+        try:
+            name, *arguments = receive(reading)
+        except EOFError:
+            return
+        try:
+            result = requests[name](*(decode(argument, objects.__getitem__) for argument in arguments))
+            answer = {"value": encode(result, refer)}
+        except BaseException as error:
+            answer = {"error": [type(error).__name__, _message(error)]}
+        send(writing, answer)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)[:200]
+    except BaseException:
+        return ""
