@@ -1,0 +1,1 @@
+"""Metrics: pure functions, and beside them modules for `evaluate.load` that need no network."""
