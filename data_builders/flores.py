@@ -176,7 +176,7 @@ def _chosen(path: Path, available: Iterable[str], languages: Sequence[str], alwa
     codes = languages or list(LANGUAGES)
     if missing := [code for code in (*codes, *always) if code not in there]:
         raise DataError(
-            f"{path}: {len(missing)} languages are missing, such as {missing[0]}; get the whole dataset, or name languages"
+            f"{path}: {len(missing)} languages are missing, such as {missing[0]}; get all of it, or name languages"
         )
     return list(dict.fromkeys([*codes, *always]))
 

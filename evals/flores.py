@@ -136,13 +136,13 @@ class FloresTask:
         by_language: dict[str, dict[str, Any]] = {}
         resampled: list[dict[str, Any]] = []
         samples: list[dict[str, Any]] = []
-        for pair, group in groupby(records, key=lambda record: record.pair):
+        for language, group in groupby(records, key=lambda record: record.pair.language):
             rows = list(group)
             translations = [before_stops(completions[row.id][0], STOP).strip() for row in rows]
             statistics = sentence_statistics(translations, [row.reference for row in rows])
             resampled.append(bootstrap_scores(statistics, NUM_RESAMPLES))
-            by_language[pair.language] = {
-                "name": language_name(pair.language),
+            by_language[language] = {
+                "name": language_name(language),
                 "n": len(rows),
                 **corpus_scores(statistics),
                 "standard_error": {name: float(scores.std(ddof=1)) for name, scores in resampled[-1].items()},

@@ -2,7 +2,7 @@
 
 After the official evaluator's two rounds of tokenisation all that is left is: lower-cased runs of letters and digits,
 and every other visible character on its own. Only orders above one are smoothed, by one, and the brevity penalty counts
-one token too many on both sides, so an empty prediction scores up to a quarter of a point, not zero.
+one token too many on both sides, so an empty prediction scores exp(-length of the reference), not zero.
 """
 
 from __future__ import annotations

@@ -9,13 +9,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from decimal import Decimal
+from functools import cache
 
 # Languages that write 2,5 for two and a half, and part thousands with a point or a space.
 DECIMAL_COMMA = frozenset({"de", "es", "fr", "ru"})
 _SPACES = "\u00a0\u2009\u202f"
-_SIGN = r"(?<![\w)])-"
-_PLAIN = rf"(?:{_SIGN})?\d[\d.,]*"
-_SPACED = rf"(?:{_SIGN})?\d{{1,3}}(?:[{{spaces}}]\d{{{{3}}}})+(?!\d)(?:[.,]\d+)?"
 _THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 # What may stand between "The answer is" and the number: a colon, a currency, emphasis.
@@ -24,11 +22,16 @@ _UNIFORM = str.maketrans({"\uff0c": ",", "\uff0e": ".", "\u066c": ",", "\u066b":
 
 
 def answer(text: str, phrase: str, language: str = "en") -> Decimal | None:
-    """Return the number that follows the answer's phrase (a regular expression), or else the last one there is."""
+    """Return the last number of the line that the answer's phrase (a regular expression) begins, or else of the text.
+
+    Of several such lines the last counts, so that "The answer is 5 + 6 = 11." gives 11 whatever stands before it.
+    """
     number = _number_pattern(language)
     uniform = _uniform(text)
-    found = re.search(f"(?i:{phrase}){_BETWEEN}({number})", uniform)
-    numbers = [found[1]] if found else re.findall(number, uniform)
+    for line in reversed(re.findall(f"(?i:{phrase})(.*)", uniform)):
+        if numbers := number.findall(line):
+            return parse_number(numbers[-1], language)
+    numbers = number.findall(uniform)
     return parse_number(numbers[-1], language) if numbers else None
 
 
@@ -70,8 +73,11 @@ def _uniform(text: str) -> str:
     return "".join(str(unicodedata.digit(c)) if not c.isascii() and c.isdecimal() else c for c in text)
 
 
-def _number_pattern(language: str) -> str:
-    return _SPACED.format(spaces=_SPACES + (" " if language in DECIMAL_COMMA else "")) + "|" + _PLAIN
+@cache
+def _number_pattern(language: str) -> re.Pattern[str]:
+    spaces = _SPACES + (" " if language in DECIMAL_COMMA else "")
+    sign = r"(?:(?<![\w)])-)?"
+    return re.compile(rf"{sign}\d{{1,3}}(?:[{spaces}]\d{{3}})+(?!\d)(?:[.,]\d+)?|{sign}\d[\d.,]*")
 
 
 def _bare(text: str) -> str:
