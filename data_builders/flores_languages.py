@@ -257,6 +257,4 @@ def require_language(code: str, available: Collection[str]) -> None:
     close = [by_name[name] for name in get_close_matches(code.lower(), by_name, n=3, cutoff=0.75)]
     close = close or get_close_matches(code, known, n=3, cutoff=0.6)
     hint = "; nearest: " + ", ".join(f"{full} ({known[full]})" for full in close) if close else ""
-    raise DataError(
-        f"languages: {code!r} is no code of FLORES-200{hint}; codes are <language>_<Script>, as in fra_Latn"
-    )
+    raise DataError(f"languages: {code!r} is no code of FLORES-200{hint} (codes are <language>_<Script>: fra_Latn)")

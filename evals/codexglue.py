@@ -1,7 +1,7 @@
 """CodeXGLUE code-to-text in six languages: a function is shown, one line says what it does.
 
-The paper gives chrF1 and 3 shots, and no prompt; here a comment line asks for the summary. chrF1 is over the corpus of a
-language, smoothed BLEU-4 is the benchmark's own; headlines are averages over languages.
+The paper gives chrF1 and 3 shots, and no prompt; here a comment line asks for the summary. chrF1 is over the corpus of
+a language, smoothed BLEU-4 is the benchmark's own; headlines are averages over languages.
 """
 
 from __future__ import annotations
@@ -123,13 +123,11 @@ class CodeXGLUETask:
         if skipped and self.leaks == "error":
             name, problem = next(iter(skipped.items()))
             raise DataError(
-                f"{folder}: {name} cannot be used: {problem} ({len(skipped)} such rows); set leaks=skip to leave them out"
+                f"{folder}: {name} cannot be used: {problem} ({len(skipped)} such rows); leaks=skip leaves them out"
             )
         usable = [function for function in functions if not function.problem]
         if not usable:
-            raise DataError(
-                f"{folder}: no row of {language} can be used ({len(skipped)} skipped); get the official data"
-            )
+            raise DataError(f"{folder}: no row of {language} can be used ({len(skipped)} skipped); get it again")
         worked, files = self._exemplars(folder, language)
         shots = tuple(f"{question(language, each)} {each.summary}\n\n" for each in worked)
         files = split_sha256(folder, language, "test") | files
@@ -186,7 +184,7 @@ class CodeXGLUETask:
                 {row: problem for each in sets.values() for row, problem in each.skipped.items()},
                 reference="docstring_tokens joined by spaces",
                 average="mean of the languages' scores",
-                standard_error=f"chrf1: bootstrap over functions, {NUM_RESAMPLES} resamples; smoothed_bleu4: of the mean",
+                standard_error=f"chrf1: bootstrap, {NUM_RESAMPLES} resamples; smoothed_bleu4: of the mean",
             ),
             samples=samples,
         )

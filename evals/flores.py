@@ -1,7 +1,7 @@
 """FLORES-200 translation between English and the other languages: few-shot from dev, scored on devtest.
 
-The prompt is that of the harnesses' translation tasks, `{Source} sentence: ...` and `{Target} sentence:`, with the first
-rows of dev before it. Metrics are over the corpus of one language; the headline is their average over languages.
+The prompt is that of the harnesses' translation tasks, `{Source} sentence: ...` and `{Target} sentence:`, with the
+first rows of dev before it. Metrics are over the corpus of a language; headlines are their averages over languages.
 """
 
 from __future__ import annotations

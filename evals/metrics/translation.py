@@ -6,7 +6,7 @@ counts are sacrebleu's to the last one, computed for all sentences at once; scor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -37,14 +37,11 @@ def sentence_statistics(hypotheses: Sequence[str], references: Sequence[str]) ->
     if len(hypotheses) != len(references) or not references:
         raise DataError(f"metric: {len(hypotheses)} hypotheses for {len(references)} references; give one for each")
     characters = _ngram_counts(_characters(hypotheses), _characters(references), CHAR_ORDER)
-    words = _ngram_counts(*_tokens(map(_chrf_words, hypotheses), map(_chrf_words, references)), WORD_ORDER)
+    words = _ngram_counts(*_tokens(hypotheses, references, _chrf_words), WORD_ORDER)
     chrf = np.concatenate([characters, words], axis=1)
     chrf[..., 0] *= chrf[..., 1] > 0  # an order that the reference has no n-grams of does not count
-    split = _metric("bleu").tokenizer
-    bleu = _ngram_counts(
-        *_tokens((split(text.rstrip()).split() for text in hypotheses), (split(text.rstrip()).split() for text in references)),
-        BLEU_ORDER,
-    )  # fmt: skip
+    tokenize = _metric("bleu").tokenizer
+    bleu = _ngram_counts(*_tokens(hypotheses, references, lambda text: tokenize(text.rstrip()).split()), BLEU_ORDER)
     # The unigrams' totals are the lengths.
     return np.concatenate([chrf.reshape(len(chrf), -1), bleu[:, 0, :2], bleu[..., 2], bleu[..., 0]], axis=1)
 
@@ -117,16 +114,19 @@ def _characters(texts: Sequence[str]) -> _Sequences:
     return _Sequences(points.astype(np.int64), np.array([len(text) for text in squeezed], dtype=np.int64))
 
 
-def _tokens(*sides: Iterable[Sequence[str]]) -> list[_Sequences]:
-    """Return tokens as indices into a vocabulary that the sides share."""
+def _tokens(
+    hypotheses: Sequence[str], references: Sequence[str], split: Callable[[str], list[str]]
+) -> tuple[_Sequences, _Sequences]:
+    """Return tokens as indices into a vocabulary that both sides share."""
     vocabulary: dict[str, int] = {}
-    result = []
-    for side in sides:
-        sentences = [[vocabulary.setdefault(token, len(vocabulary)) for token in sentence] for sentence in side]
+
+    def number(texts: Sequence[str]) -> _Sequences:
+        sentences = [[vocabulary.setdefault(token, len(vocabulary)) for token in split(text)] for text in texts]
         symbols = [symbol for sentence in sentences for symbol in sentence]
         lengths = [len(sentence) for sentence in sentences]
-        result.append(_Sequences(np.array(symbols, dtype=np.int64), np.array(lengths, dtype=np.int64)))
-    return result
+        return _Sequences(np.array(symbols, dtype=np.int64), np.array(lengths, dtype=np.int64))
+
+    return number(hypotheses), number(references)
 
 
 def _chrf_words(text: str) -> list[str]:
