@@ -49,17 +49,29 @@ def folder(tmp_path: Path) -> Path:
     ("code", "without"),
     [
         ('def f(a):\n    """Doc."""\n    return a\n', "def f(a):\n    return a\n"),
-        ("def f(a={':': 1}):\n    r'''Doc\n    more'''\n\n    # why\n    return a", "def f(a={':': 1}):\n\n    # why\n    return a"),
-        ('def f(a: int) -> "X":  # why\n    # first\n    "Doc" " twice"\n    return "no doc"\n', 'def f(a: int) -> "X":  # why\n    # first\n    return "no doc"\n'),
-        ('@wrap("no doc")\n@more\nasync def f():\n\n    u"""Doc."""; return 1\n', '@wrap("no doc")\n@more\nasync def f():\n\n    return 1\n'),
+        (
+            "def f(a={':': 1}):\n    r'''Doc\n    more'''\n\n    # why\n    return a",
+            "def f(a={':': 1}):\n\n    # why\n    return a",
+        ),
+        (
+            'def f(a: int) -> "X":  # why\n    # first\n    "Doc" " twice"\n    return "no doc"\n',
+            'def f(a: int) -> "X":  # why\n    # first\n    return "no doc"\n',
+        ),
+        (
+            '@wrap("no doc")\n@more\nasync def f():\n\n    u"""Doc."""; return 1\n',
+            '@wrap("no doc")\n@more\nasync def f():\n\n    return 1\n',
+        ),
         ('def f(): "Doc."', "def f():"),
         ('def f():\n    """Doc."""', "def f():\n"),
         ('def f():\n    """Doc."""  # why\n    pass', "def f():\n    # why\n    pass"),
         ('def f():\n    print "old"\n    return `a`, 0777', 'def f():\n    print "old"\n    return `a`, 0777'),
-        ('def f():\n    """Doc."""\n    print "old"\n    exec "a" in b', 'def f():\n    print "old"\n    exec "a" in b'),
+        ('def f():\n    """Doc."""\n    print "old"\n    exec "a"', 'def f():\n    print "old"\n    exec "a"'),
         ('def f():\n    "no {}".format(1)\n', 'def f():\n    "no {}".format(1)\n'),
         ('def f():\n    return """no"""\n', 'def f():\n    return """no"""\n'),
-        ('class C:\n    """Doc."""\n    def f(self):\n        """Kept."""\n', 'class C:\n    def f(self):\n        """Kept."""\n'),
+        (
+            'class C:\n    """Doc."""\n    def f(self):\n        """Kept."""\n',
+            'class C:\n    def f(self):\n        """Kept."""\n',
+        ),
         ('def f(é="日本"):\n    """Doc. 日本"""; x = "日本"\n', 'def f(é="日本"):\n    x = "日本"\n'),
     ],
 )  # fmt: skip

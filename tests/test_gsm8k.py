@@ -25,7 +25,8 @@ MGSM_EXEMPLARS = {
         "2": {"q": "Frage: Und 2 + 2?", "a": "Schritt-f\\u00fcr-Schritt-Antwort: 4. Die Antwort lautet 4."},
     },
     "zh": {
-        "1": {"q": "\\u95ee\\u9898\\uff1a1 + 1?", "a": "\\u9010\\u6b65\\u89e3\\u7b54\\uff1a\\u7b54\\u6848\\u662f 2\\u3002"},
+        "1": {"q": "\\u95ee\\u9898\\uff1a1 + 1?",
+              "a": "\\u9010\\u6b65\\u89e3\\u7b54\\uff1a\\u7b54\\u6848\\u662f 2\\u3002"},
     },
 }
 '''

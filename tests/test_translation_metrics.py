@@ -31,7 +31,10 @@ OPTIONS = {
     "chrf++": ["-m", "chrf", "--chrf-word-order", "2"],
     "bleu": ["-m", "bleu"],
 }
-PIECES = ["the", "cat's", "(mat)", "sat.", "1,000.5", "x-y", "日本語", "été", "🙂", "&amp;", "a\u0301", '"so"', "..", "-", "\u00a0", "no"]  # fmt: skip
+PIECES = [
+    "the", "cat's", "(mat)", "sat.", "1,000.5", "x-y", "日本語", "été", "🙂", "&amp;", "a\u0301", '"so"', "..", "-",
+    "\u00a0", "no",
+]  # fmt: skip
 
 
 def texts(seed: int, rows: int = 200) -> list[str]:
@@ -56,10 +59,11 @@ def command_line(folder: Path, hypotheses: list[str], references: list[str]) -> 
     for name, lines in (("hypotheses", hypotheses), ("references", references)):
         (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     command = [sys.executable, "-m", "sacrebleu", str(folder / "references"), "-i", str(folder / "hypotheses")]
+    command += ["-b", "-w", "12"]
     return {
-        name: subprocess.run([*command, "-b", "-w", "12", *options], capture_output=True, text=True, check=True).stdout.strip()
+        name: subprocess.run([*command, *options], capture_output=True, text=True, check=True).stdout.strip()
         for name, options in OPTIONS.items()
-    }  # fmt: skip
+    }
 
 
 def printed(scores: dict[str, float]) -> dict[str, str]:
