@@ -47,7 +47,7 @@ def main() -> None:
     rows = [
         timed("metrics", len(codes), lambda: score(ours, codes)),
         timed("task", len(codes), lambda: task.score(records, completions)),
-        timed("sacrebleu", COMPARED, lambda: score(theirs, codes[:COMPARED])),
+        timed("sacrebleu", len(codes[:COMPARED]), lambda: score(theirs, codes[:COMPARED])),
     ]
     for row in rows:
         print("  ".join(f"{name}={value}" for name, value in row.items()))

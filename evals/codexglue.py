@@ -32,7 +32,7 @@ from evals.metrics.translation import (
     sentence_statistics,
     signatures,
 )
-from evals.protocol import describe
+from evals.protocol import describe, require_records
 from evals.stops import before_stops
 from evals.task import Completions, Request, Scores, require_completions, require_limit
 
@@ -154,6 +154,7 @@ class CodeXGLUETask:
 
     def score(self, records: Sequence[CodeRecord], completions: Completions) -> Scores:
         """Score the first line of each completion against the reference."""
+        require_records(records)
         requests = self.requests(records)
         require_completions(requests, completions)
         by_language: dict[str, dict[str, Any]] = {}

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from data_builders.errors import DataError
 from data_builders.gsm8k import Problem, mgsm_languages, read_gsm8k, read_mgsm, read_mgsm_exemplars
 from evals.metrics.answers import answer, flexible_answer, parse_number, strict_answer
-from evals.protocol import describe
+from evals.protocol import describe, require_records
 from evals.stops import before_stops
 from evals.task import Completions, Request, Scores, require_completions, require_limit
 
@@ -122,6 +122,7 @@ class _MathTask:
 
     def score(self, records: Sequence[MathRecord], completions: Completions) -> Scores:
         """Score each completion, up to the next question, by the number it gives; average over languages."""
+        require_records(records)
         requests = self.requests(records)
         require_completions(requests, completions)
         samples = [_sample(record, completions[record.id][0]) for record in records]

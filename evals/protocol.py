@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_builders.errors import DataError
 from evals.task import Request
+
+
+def require_records(records: Sequence[object]) -> None:
+    """Raise DataError where there is nothing to score."""
+    if not records:
+        raise DataError("records: there are none; score at least one")
 
 
 def describe(
@@ -34,7 +41,7 @@ def describe(
         "split": split,
         "shots": shots,
         "exemplars": {group: list(ids) for group, ids in exemplars.items()},
-        "stop": list(requests[0].stop),
+        "stop": list(dict.fromkeys(stop for request in requests for stop in request.stop)),
         "max_new_tokens": max(request.max_new_tokens for request in requests),
         "metrics": dict(metrics),
         "data_sha256": dict(files),

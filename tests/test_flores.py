@@ -284,5 +284,21 @@ def test_runs_that_cannot_be_compared_are_refused_before_anything_is_generated(f
             load(folder, languages=("fra_Latn",), against=str(against))
 
 
+@pytest.mark.parametrize("name", ["flores", "gsm8k", "mgsm", "codexglue"])
+def test_nothing_to_score_is_an_error(name: str) -> None:
+    with pytest.raises(DataError, match="records: there are none"):
+        TASKS[name]().score([], {})
+
+
+def test_a_model_that_writes_odd_text_is_scored_all_the_same(folder: Path) -> None:
+    task = FloresTask(languages=("fra_Latn",))
+    records = task.load(folder, 3)
+    scores = task.score(
+        records, dict(zip([r.id for r in records], [["\ud800 a\x00"], [" \u2028 "], [""]], strict=True))
+    )
+    assert scores.samples[1]["answer"] == scores.samples[2]["answer"] == ""
+    assert 0 < scores.metrics["chrf1"] < 10
+
+
 def test_the_task_is_listed() -> None:
     assert TASKS["flores"] is FloresTask

@@ -164,3 +164,12 @@ print(json.dumps(scores))
     assert scores["number_match"] == {"exact_match": 50.0}
     with pytest.raises(DataError, match="'bleurt' is not one of number_match, smoothed_bleu, translation"):
         load_metric("bleurt")
+
+
+def test_the_scoring_benchmark_reports_every_case(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "scoring.py"
+    data = real_data("flores200")
+    command = [sys.executable, script, "--data", data, "--languages", "1", "--json", tmp_path / "scoring.json"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = json.loads((tmp_path / "scoring.json").read_text())["rows"]
+    assert [row["case"] for row in rows] == ["metrics", "task", "sacrebleu"] and len(printed.splitlines()) == 3
