@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from evals.codexglue import CodeXGLUETask
+from evals.flores import FloresTask
+from evals.gsm8k import GSM8KTask, MGSMTask
 from evals.humaneval import HumanEvalTask
 from evals.kv import KVTask
 from evals.mbpp import MbppTask
@@ -10,4 +13,12 @@ from evals.task import Completion, Completions, Request, Scores, Task
 __all__ = ["TASKS", "Completion", "Completions", "Request", "Scores", "Task"]
 
 # Tasks are dataclasses: their fields are the options that a user may set.
-TASKS: dict[str, type[Task[Any]]] = {"kv": KVTask, "humaneval": HumanEvalTask, "mbpp": MbppTask}
+TASKS: dict[str, type[Task[Any]]] = {
+    "kv": KVTask,
+    "flores": FloresTask,
+    "gsm8k": GSM8KTask,
+    "mgsm": MGSMTask,
+    "humaneval": HumanEvalTask,
+    "mbpp": MbppTask,
+    "codexglue": CodeXGLUETask,
+}

@@ -113,7 +113,8 @@ def test_importing_the_package_and_its_command_line_stays_light() -> None:
 
 
 def test_data_builders_and_evals_load_without_calmctl_and_torch() -> None:
-    names = sorted(name for name in MODULES if room(name) in ("data_builders", "evals"))
+    # Modules for `evaluate.load` come after `evaluate`, which imports whatever is installed; ours are those beneath.
+    names = sorted(name for name in MODULES if room(name) in ("data_builders", "evals") and ".evaluate_" not in name)
     # transformers imports torch where it is installed; it is ours that must not need it.
     code = "\n".join(
         [

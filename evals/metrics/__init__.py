@@ -1,1 +1,1 @@
-"""Metrics: pure functions, each wrapped as an `evaluate.Metric` that loads from the package without a network."""
+"""Metrics: pure functions, and beside them modules for `evaluate.load` that need no network."""

@@ -1,0 +1,148 @@
+"""CodeXGLUE code-to-text: functions of six languages and the first paragraph of their documentation.
+
+The layout is the official release after its preprocessing: a folder a language with train, valid and test as .jsonl or
+.jsonl.gz. What a model is shown must not hold what it is asked for: Python's `code` still has its docstring, which
+Python's own tokenizer finds and which is cut out; then the code of every language is searched for the text.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from data_builders.errors import DataError
+from data_builders.jsonl import read_jsonl
+from data_builders.manifest import sha256_file
+
+LANGUAGES = ("python", "php", "go", "java", "javascript", "ruby")
+_FIELDS = ("code", "docstring", "docstring_tokens", "language")
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Function:
+    """One function.
+
+    Attributes:
+        id: `<language>/<split>/<row>`, rows counted from 0 as in the file.
+        code: as published, without its documentation.
+        summary: the tokens of the documentation's first paragraph, joined by spaces: the official reference.
+        problem: why the row cannot be used; empty where it can.
+    """
+
+    id: str
+    code: str
+    summary: str
+    problem: str = ""
+
+
+def find_languages(path: Path) -> dict[str, Path]:
+    """Return the folder of each language, in the order of LANGUAGES: `path` itself, or those directly in it.
+
+    Raises:
+        DataError: none holds a test split of a language of CodeXGLUE, or two hold the same.
+    """
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder; name CodeXGLUE's code-to-text data, a folder a language")
+    found: dict[str, Path] = {}
+    for folder in [path, *sorted(each for each in path.iterdir() if each.is_dir())]:
+        if (file := split_file(folder, "test")) is None:
+            continue
+        first = next(read_jsonl(file, required=_FIELDS), None)
+        language = str(first["language"]).lower() if first else "nothing"
+        if language not in LANGUAGES:
+            raise DataError(f"{file} is of {language!r}, which is not one of {', '.join(LANGUAGES)}")
+        if language in found:
+            raise DataError(f"{path}: both {found[language].name} and {folder.name} hold {language}; keep one")
+        found[language] = folder
+    if not found:
+        raise DataError(f"{path}: holds no test.jsonl or test.jsonl.gz; name CodeXGLUE's code-to-text data")
+    return {language: found[language] for language in LANGUAGES if language in found}
+
+
+def split_file(folder: Path, split: str) -> Path | None:
+    """Return the file of a split, plain before gzipped, None where there is none."""
+    return next((file for end in ("jsonl", "jsonl.gz") if (file := folder / f"{split}.{end}").is_file()), None)
+
+
+def read_functions(folder: Path, language: str, split: str, limit: int | None = None) -> Iterator[Function]:
+    """Yield the functions of a split, unusable ones too; raises DataError for a file that is not the release's."""
+    file = split_file(folder, split)
+    if file is None:
+        raise DataError(f"{folder}: has no {split}.jsonl or {split}.jsonl.gz; get all of {language}'s data")
+    for row, fields in enumerate(islice(read_jsonl(file, required=_FIELDS), limit)):
+        tokens, code, docstring = fields["docstring_tokens"], fields["code"], fields["docstring"]
+        if not (isinstance(tokens, list) and isinstance(code, str) and isinstance(docstring, str)):
+            raise DataError(f"{file}: row {row} lacks code, docstring or docstring_tokens; get it again")
+        yield _function(f"{language}/{split}/{row}", language, code, docstring, " ".join(" ".join(tokens).split()))
+
+
+def split_sha256(folder: Path, language: str, split: str) -> dict[str, str]:
+    """Return the sha256 of a split's file, under `<language>/<file>`."""
+    file = split_file(folder, split)
+    return {f"{language}/{file.name}": sha256_file(file)} if file else {}
+
+
+def remove_docstring(code: str) -> str:
+    """Return Python code without the docstring of its function, lines that it had for itself included.
+
+    The tokenizer is used rather than the parser: the data has much Python 2 in it, which only it reads.
+
+    Raises:
+        ValueError: the code cannot be tokenized.
+    """
+    lines = list(io.StringIO(code))  # as the tokenizer counts them
+    try:
+        span = _docstring_span(tokenize.generate_tokens(io.StringIO(code).readline))
+    except (tokenize.TokenError, SyntaxError) as error:
+        raise ValueError(f"its Python cannot be tokenized: {error.args[0]}") from None
+    if span is None:
+        return code
+    (first, start), (last, end) = span
+    before, after = lines[first - 1][:start], lines[last - 1][end:]
+    joined = before.rstrip(" \t") + after if before.strip() else before + after.lstrip(" \t;")
+    return "".join([*lines[: first - 1], joined if joined.strip() else "", *lines[last:]])
+
+
+def leaks(code: str, text: str) -> bool:
+    """Return whether the words of `text` stand in the code in their order, whatever is between them but words."""
+    wanted = _WORD.findall(text.lower())
+    return bool(wanted) and f" {' '.join(wanted)} " in f" {' '.join(_WORD.findall(code.lower()))} "
+
+
+def _function(name: str, language: str, code: str, docstring: str, summary: str) -> Function:
+    try:
+        code = remove_docstring(code) if language == "python" else code
+    except ValueError as error:
+        return Function(name, code, summary, str(error))
+    if not summary:
+        return Function(name, code, summary, "it has no documentation")
+    if leaks(code, summary) or leaks(code, docstring):
+        return Function(name, code, summary, "its code still holds its documentation")
+    return Function(name, code, summary)
+
+
+def _docstring_span(tokens: Iterator[tokenize.TokenInfo]) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Return (line, column) of start and end of the string that a function's body begins with."""
+    depth = 0
+    for token in tokens:  # up to the function, past its decorators
+        if token.type == tokenize.NAME and token.string in ("def", "class"):
+            break
+    for token in tokens:  # up to the colon that ends its head
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(token.string, 0)
+        if token.string == ":" and depth == 0:
+            break
+    skipped = (tokenize.NEWLINE, tokenize.NL, tokenize.COMMENT, tokenize.INDENT)
+    strings = []
+    for token in tokens:
+        if token.type == tokenize.STRING:
+            strings.append(token)
+        elif strings or token.type not in skipped:
+            ends = token.type in (tokenize.NEWLINE, tokenize.COMMENT, tokenize.ENDMARKER) or token.string == ";"
+            return (strings[0].start, strings[-1].end) if strings and ends else None
+    return (strings[0].start, strings[-1].end) if strings else None

@@ -1,0 +1,195 @@
+"""FLORES-200: aligned sentences of 204 languages, from the official release or from FLORES+.
+
+Three layouts are read: the official archive `flores200_dataset.tar.gz`, the folder it unpacks to
+(`dev/<code>.dev`, `devtest/<code>.devtest`), and FLORES+ as Parquet (one file a split or one a language, columns
+`id`, `iso_639_3`, `iso_15924`, `text` and perhaps `glottocode`). FLORES+ relabelled some languages; the codes here are
+those of FLORES-200 throughout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from data_builders.errors import DataError
+from data_builders.flores_languages import (
+    FLORES_PLUS_LABELS,
+    FLORES_PLUS_VARIETIES,
+    LANGUAGES,
+    LATER_LANGUAGES,
+    require_language,
+)
+from data_builders.manifest import sha256_file
+
+ARCHIVE = "flores200_dataset.tar.gz"
+ROWS = {"dev": 997, "devtest": 1012}
+_FILE = re.compile(r"(?:.*/)?(dev|devtest)/(\w{3}_\w{4})\.\1")
+_PARQUET_SPLIT = re.compile(r"(devtest|dev)(?![a-z])")
+_COLUMNS = ("id", "iso_639_3", "iso_15924", "text")
+_ADVICE = f"name {ARCHIVE}, the folder it unpacks to, or a folder of FLORES+ Parquet files"
+
+
+@dataclass(frozen=True)
+class Flores:
+    """What was asked of the data.
+
+    Attributes:
+        release: `flores200` or `flores_plus`, whose texts differ in places.
+        sentences: by language code and split, in the order that is the same for all languages.
+        files: sha256 of the archive, or of the list of every file that was read with its sha256.
+    """
+
+    release: Literal["flores200", "flores_plus"]
+    sentences: dict[str, dict[str, tuple[str, ...]]]
+    files: dict[str, str]
+
+
+def read_flores(path: Path, languages: Sequence[str] = (), always: Sequence[str] = ()) -> Flores:
+    """Read `languages` (codes such as `fra_Latn`; none: the 204 of the official table) and those of `always`.
+
+    Raises:
+        DataError: there is no such data, a language is unknown or ambiguous, or its rows are not 997 and 1012.
+    """
+    if path.is_dir() and (path / ARCHIVE).is_file():
+        path = path / ARCHIVE
+    if path.is_file():
+        return _official(path, lambda: _archive(path), languages, always, {path.name: sha256_file(path)})
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file or folder; {_ADVICE}")
+    folder = next((each for each in (path, path / "flores200_dataset") if any(each.glob("dev/*_*.dev"))), None)
+    if folder is not None:
+        return _official(folder, lambda: _folder(folder), languages, always, None)
+    if parquet := {file: split for file in sorted(path.rglob("*.parquet")) if (split := _split_of(file))}:
+        return _plus(path, parquet, languages, always)
+    raise DataError(f"{path}: holds no FLORES data (no dev/<code>.dev, no Parquet file of dev and devtest); {_ADVICE}")
+
+
+def _official(
+    path: Path,
+    read: Callable[[], Iterable[tuple[str, str, bytes]]],
+    languages: Sequence[str],
+    always: Sequence[str],
+    files: dict[str, str] | None,
+) -> Flores:
+    contents: dict[str, dict[str, bytes]] = {}
+    for split, code, content in read():
+        contents.setdefault(code, {})[split] = content
+    codes = _chosen(path, contents, languages, always)
+    sentences = {
+        code: {split: _lines(path, code, split, contents[code].get(split)) for split in ROWS} for code in codes
+    }
+    if files is None:
+        hashes = {
+            f"{split}/{code}.{split}": hashlib.sha256(contents[code][split]).hexdigest()
+            for split in ROWS
+            for code in codes
+        }
+        files = {f"{path.name} ({len(hashes)} files)": _combined(hashes)}
+    return Flores("flores200", sentences, files)
+
+
+def _archive(path: Path) -> Iterable[tuple[str, str, bytes]]:
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if (found := _FILE.fullmatch(member.name)) and (stream := archive.extractfile(member)):
+                    yield found[1], found[2], stream.read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{path}: cannot be read as a tar archive ({error}); {_ADVICE}") from None
+
+
+def _folder(folder: Path) -> Iterable[tuple[str, str, bytes]]:
+    for split in ROWS:
+        for file in sorted((folder / split).glob(f"*.{split}")):
+            if found := _FILE.fullmatch(f"{split}/{file.name}"):
+                yield split, found[2], file.read_bytes()
+
+
+def _lines(path: Path, code: str, split: str, content: bytes | None) -> tuple[str, ...]:
+    where = f"{path}: {split}/{code}.{split}"
+    if content is None:
+        raise DataError(f"{where} is missing; {_ADVICE}")
+    try:
+        # Other line separators than \n are part of a sentence.
+        lines = content.decode("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} is no UTF-8 ({error.reason} at byte {error.start}); get the file again") from None
+    return _checked(where, split, lines)
+
+
+def _plus(path: Path, parquet: dict[Path, str], languages: Sequence[str], always: Sequence[str]) -> Flores:
+    rows: dict[str, dict[str, list[tuple[int, str]]]] = {}
+    for file, split in parquet.items():
+        for code, row, text in _parquet_rows(file):
+            rows.setdefault(code, {}).setdefault(split, []).append((row, text))
+    codes = _chosen(path, rows, languages, always)
+    sentences = {}
+    for code in codes:
+        for split in ROWS:
+            if len({row for row, _ in rows[code].get(split, [])}) != len(rows[code].get(split, [])):
+                raise DataError(f"{path}: {split} of {code} has several rows of one id; get the files again")
+        sentences[code] = {
+            split: _checked(
+                f"{path}: {split} of {code}", split, [text for _, text in sorted(rows[code].get(split, []))]
+            )
+            for split in ROWS
+        }
+    hashes = {str(PurePosixPath(file.relative_to(path))): sha256_file(file) for file in parquet}
+    return Flores("flores_plus", sentences, {f"{path.name} ({len(hashes)} files)": _combined(hashes)})
+
+
+def _parquet_rows(file: Path) -> Iterable[tuple[str, int, str]]:
+    """Yield (code, id, text) of the languages of FLORES-200."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{file}: cannot be read as Parquet ({str(error).splitlines()[0]}); get it again") from None
+    if missing := [name for name in _COLUMNS if name not in table.column_names]:
+        raise DataError(f"{file}: has no column {missing[0]!r}; FLORES+ files have {', '.join(_COLUMNS)}")
+    optional = [name for name in ("glottocode", "variant") if name in table.column_names]
+    for row in table.select([*_COLUMNS, *optional]).to_pylist():
+        label, variety = f"{row['iso_639_3']}_{row['iso_15924']}", row.get("glottocode") or ""
+        if not {variety, row.get("variant"), file.stem.rpartition("_")[2]} & FLORES_PLUS_VARIETIES:
+            code = FLORES_PLUS_LABELS.get(f"{label}_{variety}") or FLORES_PLUS_LABELS.get(label, label)
+            if code in LANGUAGES or code in LATER_LANGUAGES:
+                yield code, int(row["id"]), row["text"]
+
+
+def _split_of(file: Path) -> str | None:
+    found = (_PARQUET_SPLIT.match(name) for name in (file.name, file.parent.name))
+    return next((match[1] for match in found if match), None)
+
+
+def _chosen(path: Path, available: Iterable[str], languages: Sequence[str], always: Sequence[str]) -> list[str]:
+    """Return the codes to read, in the given order or the table's, each once."""
+    there = set(available)
+    for code in languages:
+        require_language(code, there)
+    codes = languages or list(LANGUAGES)
+    if missing := [code for code in (*codes, *always) if code not in there]:
+        raise DataError(
+            f"{path}: {len(missing)} languages are missing, such as {missing[0]}; get all of it, or name languages"
+        )
+    return list(dict.fromkeys([*codes, *always]))
+
+
+def _checked(where: str, split: str, lines: Sequence[str]) -> tuple[str, ...]:
+    if len(lines) != ROWS[split]:
+        raise DataError(f"{where} has {len(lines)} rows, and FLORES-200 has {ROWS[split]} in {split}; get it again")
+    if empty := [index for index, line in enumerate(lines) if not (line and line.strip())]:
+        raise DataError(f"{where}: row {empty[0]} is empty; get it again")
+    return tuple(lines)
+
+
+def _combined(hashes: dict[str, str]) -> str:
+    """Return the sha256 of a list of files as sha256sum prints it, in the order of their names."""
+    listing = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(hashes.items()))
+    return hashlib.sha256(listing.encode()).hexdigest()

@@ -1,0 +1,125 @@
+"""Grade-school mathematics: GSM8K (train.jsonl, test.jsonl) and MGSM (mgsm_<language>.tsv, exemplars.py)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_builders.errors import DataError
+from data_builders.jsonl import read_jsonl
+from data_builders.manifest import sha256_file
+
+EXEMPLARS_FILE = "exemplars.py"
+MGSM_ROWS = 250
+_EXEMPLARS = "MGSM_EXEMPLARS"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem.
+
+    Attributes:
+        id: `<split>/<row>` of GSM8K, `<language>/<row>` of MGSM.
+        answer: the final number, as written.
+        solution: the reasoning that ends in the answer; MGSM's test problems have none.
+    """
+
+    id: str
+    question: str
+    answer: str
+    solution: str = ""
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """A worked example of MGSM as its authors wrote it: labels included, reasoning in its own language."""
+
+    id: str
+    question: str
+    answer: str
+
+
+def read_gsm8k(folder: Path, split: str) -> tuple[list[Problem], dict[str, str]]:
+    """Return the problems of train or test, and the file's sha256; raises DataError for a file that is not GSM8K's."""
+    path = folder / f"{split}.jsonl"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; name a folder with GSM8K's train.jsonl and test.jsonl")
+    problems = []
+    for row, fields in enumerate(read_jsonl(path, required=("question", "answer"))):
+        solution, marker, answer = fields["answer"].rpartition("####")
+        if not marker or not answer.strip():
+            raise DataError(f"{path}: row {row} has no '#### <number>' at its end; get the official file")
+        problems.append(Problem(f"{split}/{row}", fields["question"], answer.strip(), fields["answer"]))
+    if not problems:
+        raise DataError(f"{path}: holds no problem; get the official file")
+    return problems, {path.name: sha256_file(path)}
+
+
+def mgsm_languages(folder: Path) -> list[str]:
+    """Return the languages that the folder has problems in; raises DataError where there are none."""
+    languages = sorted(path.stem.removeprefix("mgsm_") for path in folder.glob("mgsm_*.tsv"))
+    if not languages:
+        raise DataError(f"{folder}: holds no mgsm_<language>.tsv; name a folder with MGSM's files")
+    return languages
+
+
+def read_mgsm(folder: Path, language: str) -> tuple[list[Problem], dict[str, str]]:
+    """Return the 250 problems of a language, and the file's sha256; raises DataError for a file that is not MGSM's."""
+    path = folder / f"mgsm_{language}.tsv"
+    try:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except FileNotFoundError:
+        there = ", ".join(mgsm_languages(folder))
+        raise DataError(f"languages: {language!r} is none of those in {folder} ({there})") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 ({error}); get the official file") from None
+    problems = []
+    for row, line in enumerate(lines):
+        question, tab, answer = line.removesuffix("\r").partition("\t")
+        if not tab or not question.strip() or not answer.strip() or "\t" in answer:
+            raise DataError(f"{path}: line {row + 1} is not <question><tab><answer>; get the official file")
+        problems.append(Problem(f"{language}/{row}", question, answer.strip()))
+    if len(problems) != MGSM_ROWS:
+        raise DataError(f"{path} has {len(problems)} rows, and MGSM has {MGSM_ROWS}; get the official file")
+    return problems, {path.name: sha256_file(path)}
+
+
+def read_mgsm_exemplars(folder: Path, languages: Sequence[str]) -> tuple[dict[str, list[Exemplar]], dict[str, str]]:
+    """Return the worked examples by language from the authors' `exemplars.py`, whose code is parsed and never run.
+
+    Raises:
+        DataError: the file is not there, or is not what its authors published.
+    """
+    path = folder / EXEMPLARS_FILE
+    if not path.is_file():
+        raise DataError(
+            f"{path} is missing, which has MGSM's worked examples; put mgsm/{EXEMPLARS_FILE} of google-research/url-nlp"
+            " there, or set shots=0"
+        )
+    table = _literal(path)
+    exemplars: dict[str, list[Exemplar]] = {}
+    for language in languages:
+        rows = table.get(language)
+        if not isinstance(rows, dict) or not rows:
+            raise DataError(f"{path}: {_EXEMPLARS} has no examples in {language!r}; get the official file")
+        for key, row in rows.items():
+            if not isinstance(row, dict) or not all(isinstance(row.get(part), str) for part in ("q", "a")):
+                raise DataError(f"{path}: {_EXEMPLARS}[{language!r}][{key!r}] has no texts 'q' and 'a'; get it again")
+            exemplars.setdefault(language, []).append(Exemplar(f"{language}/exemplar/{key}", row["q"], row["a"]))
+    return exemplars, {path.name: sha256_file(path)}
+
+
+def _literal(path: Path) -> dict[str, Any]:
+    """Return the value of MGSM_EXEMPLARS, which has to be a literal."""
+    try:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and any(getattr(name, "id", None) == _EXEMPLARS for name in node.targets):
+                value = ast.literal_eval(node.value)
+                if isinstance(value, dict):
+                    return value
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        raise DataError(f"{path}: cannot be read as Python data ({error}); get the official file") from None
+    raise DataError(f"{path}: assigns no dictionary to {_EXEMPLARS}; get the official file")

@@ -1,0 +1,229 @@
+"""CodeXGLUE code-to-text in six languages: a function is shown, one line says what it does.
+
+The paper gives chrF1 and 3 shots, and no prompt; here a comment line asks for the summary. chrF1 is over the corpus of
+a language, smoothed BLEU-4 is the benchmark's own; headlines are averages over languages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from data_builders.code_to_text import (
+    LANGUAGES,
+    Function,
+    find_languages,
+    read_functions,
+    split_file,
+    split_sha256,
+)
+from data_builders.errors import DataError
+from evals.metrics.smoothed_bleu import example_bleu
+from evals.metrics.translation import (
+    bootstrap_scores,
+    corpus_scores,
+    sentence_chrf1,
+    sentence_statistics,
+    signatures,
+)
+from evals.protocol import describe, require_records
+from evals.stops import before_stops
+from evals.task import Completions, Request, Scores, require_completions, require_limit
+
+FORMAT = "code-then-summary-comment"
+METRICS = ("chrf1", "smoothed_bleu4")
+STOP = ("\n",)
+NUM_RESAMPLES = 200
+# The line that asks for the summary, a comment in the function's own language.
+CUES = {language: "# Summary:" if language in ("python", "ruby") else "// Summary:" for language in LANGUAGES}
+SMOOTHED_BLEU4 = {
+    "name": "smoothed BLEU-4",
+    "signature": "CodeXGLUE code-to-text evaluator: lower-cased, add one above unigrams",
+    "level": "mean of examples",
+}
+
+
+@dataclass(frozen=True)
+class FunctionSet:
+    """What the records of one language share; `skipped` says why rows were left out, by id."""
+
+    language: str
+    shots: tuple[str, ...]
+    exemplars: tuple[str, ...]
+    files: Mapping[str, str] = field(repr=False)
+    skipped: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CodeRecord:
+    """One function to summarise."""
+
+    function: Function
+    set: FunctionSet
+
+    @property
+    def id(self) -> str:
+        """Return the function's id."""
+        return self.function.id
+
+    @property
+    def prompt(self) -> str:
+        """Return the question, without the worked examples."""
+        return question(self.set.language, self.function)
+
+
+@dataclass(frozen=True)
+class CodeXGLUETask:
+    """CodeXGLUE code-to-text in six languages: corpus chrF1 and the official smoothed BLEU-4.
+
+    Attributes:
+        shots: worked examples, the first usable rows of valid (of train where there is no valid).
+        languages: of python, php, go, java, javascript, ruby; none = all that the folder has.
+        leaks: `error` or `skip` a row whose code still holds its documentation, or that cannot be used otherwise.
+        max_new_tokens: of a summary.
+    """
+
+    name: ClassVar[str] = "codexglue"
+    version: ClassVar[int] = 1
+
+    shots: int = 3
+    languages: tuple[str, ...] = ()
+    leaks: Literal["error", "skip"] = "error"
+    max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        """Raise DataError where an option is out of its range."""
+        if self.shots < 0:
+            raise DataError(f"shots: {self.shots} is negative; use 0 for none")
+        if self.max_new_tokens < 1:
+            raise DataError(f"max_new_tokens: {self.max_new_tokens} is too small; use at least 1")
+        if self.leaks not in ("error", "skip"):
+            raise DataError(f"leaks: {self.leaks!r} is not one of error, skip")
+        if unknown := [language for language in self.languages if language not in LANGUAGES]:
+            raise DataError(f"languages: {unknown[0]!r} is not one of {', '.join(LANGUAGES)}")
+
+    def load(self, data: Path, limit: int | None = None) -> list[CodeRecord]:
+        """Read the functions of each language; `limit` = the first so many rows of each."""
+        require_limit(limit)
+        folders = find_languages(data)
+        languages = dict.fromkeys(self.languages or folders)
+        if missing := [language for language in languages if language not in folders]:
+            raise DataError(f"languages: {data} holds no {missing[0]}, only {', '.join(folders)}")
+        return [record for each in languages for record in self._records(folders[each], each, limit)]
+
+    def _records(self, folder: Path, language: str, limit: int | None) -> list[CodeRecord]:
+        functions = list(read_functions(folder, language, "test", limit))
+        skipped = {function.id: function.problem for function in functions if function.problem}
+        if skipped and self.leaks == "error":
+            name, problem = next(iter(skipped.items()))
+            raise DataError(
+                f"{folder}: {name} cannot be used: {problem} ({len(skipped)} such rows); leaks=skip leaves them out"
+            )
+        usable = [function for function in functions if not function.problem]
+        if not usable:
+            raise DataError(f"{folder}: no row of {language} can be used ({len(skipped)} skipped); get it again")
+        worked, files = self._exemplars(folder, language)
+        shots = tuple(f"{question(language, each)} {each.summary}\n\n" for each in worked)
+        files = split_sha256(folder, language, "test") | files
+        shared = FunctionSet(language, shots, tuple(each.id for each in worked), files, skipped)
+        return [CodeRecord(function, shared) for function in usable]
+
+    def _exemplars(self, folder: Path, language: str) -> tuple[list[Function], dict[str, str]]:
+        """Return the first usable functions of valid that the whole of the test split has no copy of."""
+        if not self.shots:
+            return [], {}
+        split = "valid" if split_file(folder, "valid") else "train"
+        tested = {" ".join(function.code.split()) for function in read_functions(folder, language, "test")}
+        worked: list[Function] = []
+        for function in read_functions(folder, language, split):
+            if not function.problem and " ".join(function.code.split()) not in tested:
+                worked.append(function)
+                if len(worked) == self.shots:
+                    return worked, split_sha256(folder, language, split)
+        raise DataError(f"shots: {self.shots} is more than the {len(worked)} usable rows of {split} in {folder}")
+
+    def requests(self, records: Sequence[CodeRecord]) -> list[Request]:
+        """Return one request a record; those of one language share their worked examples."""
+        return [Request(r.id, r.prompt, self.max_new_tokens, stop=STOP, shots=r.set.shots) for r in records]
+
+    def score(self, records: Sequence[CodeRecord], completions: Completions) -> Scores:
+        """Score the first line of each completion against the reference."""
+        require_records(records)
+        requests = self.requests(records)
+        require_completions(requests, completions)
+        by_language: dict[str, dict[str, Any]] = {}
+        sets: dict[str, FunctionSet] = {}
+        samples: list[dict[str, Any]] = []
+        for language, group in groupby(records, key=lambda record: record.set.language):
+            rows = list(group)
+            texts = [completions[row.id][0] for row in rows]
+            sets[language] = rows[0].set
+            by_language[language], added = _score_language(rows, texts)
+            samples += added
+        errors = [each["standard_error"] for each in by_language.values()]
+        return Scores(
+            metrics={name: float(np.mean([each[name] for each in by_language.values()])) for name in METRICS},
+            n=len(records),
+            breakdown={
+                "by_language": by_language,
+                "standard_error": {name: math.hypot(*(e[name] for e in errors)) / len(errors) for name in METRICS},
+            },
+            protocol=describe(
+                FORMAT,
+                requests,
+                {"chrf1": signatures()["chrf1"], "smoothed_bleu4": SMOOTHED_BLEU4},
+                {file: sha256 for each in sets.values() for file, sha256 in each.files.items()},
+                "test",
+                len(records[0].set.shots),
+                {language: each.exemplars for language, each in sets.items()},
+                {row: problem for each in sets.values() for row, problem in each.skipped.items()},
+                reference="docstring_tokens joined by spaces",
+                average="mean of the languages' scores",
+                standard_error=f"chrf1: bootstrap, {NUM_RESAMPLES} resamples; smoothed_bleu4: of the mean",
+            ),
+            samples=samples,
+        )
+
+
+def question(language: str, function: Function) -> str:
+    """Return the code and the line that asks for its summary."""
+    return f"{function.code.rstrip()}\n{CUES[language]}"
+
+
+def _score_language(rows: Sequence[CodeRecord], texts: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the scores of one language, and a row for each of its functions."""
+    summaries = [before_stops(text, STOP).strip() for text in texts]
+    references = [row.function.summary for row in rows]
+    statistics = sentence_statistics(summaries, references)
+    bleu = np.array([100 * example_bleu(*pair) for pair in zip(summaries, references, strict=True)])
+    scores = {
+        "n": len(rows),
+        "num_skipped": len(rows[0].set.skipped),
+        "chrf1": corpus_scores(statistics)["chrf1"],
+        "smoothed_bleu4": float(bleu.mean()),
+        "standard_error": {
+            "chrf1": float(bootstrap_scores(statistics, NUM_RESAMPLES)["chrf1"].std(ddof=1)),
+            "smoothed_bleu4": float(bleu.std(ddof=1) / math.sqrt(len(bleu))) if len(bleu) > 1 else 0.0,
+        },
+    }
+    samples = [
+        {
+            "id": row.id,
+            "prompt": row.prompt,
+            "completion": text,
+            "answer": summary,
+            "reference": row.function.summary,
+            "sentence_chrf1": chrf1,
+            "smoothed_bleu4": float(example),
+        }
+        for row, text, summary, chrf1, example in zip(
+            rows, texts, summaries, sentence_chrf1(statistics), bleu, strict=True
+        )
+    ]
+    return scores, samples

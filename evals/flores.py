@@ -1,0 +1,238 @@
+"""FLORES-200 translation between English and the other languages: few-shot from dev, scored on devtest.
+
+The prompt is that of the harnesses' translation tasks, `{Source} sentence: ...` and `{Target} sentence:`, with the
+first rows of dev before it. Metrics are over the corpus of a language; headlines are their averages over languages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from data_builders.errors import DataError
+from data_builders.flores import ROWS, Flores, read_flores
+from data_builders.flores_languages import ENGLISH, language_name
+from evals.metrics.translation import (
+    METRICS,
+    bootstrap_scores,
+    corpus_scores,
+    sentence_chrf1,
+    sentence_statistics,
+    signatures,
+)
+from evals.protocol import describe, require_records
+from evals.stops import before_stops
+from evals.task import Completions, Request, Scores, require_completions, require_limit
+
+FORMAT = "sentence-pairs"
+HEADLINE = "chrf1"
+STOP = ("\n",)
+NUM_RESAMPLES = 200
+METRICS_FILE = "metrics.json"
+
+
+@dataclass(frozen=True)
+class LanguagePair:
+    """What the records of one language share."""
+
+    language: str
+    source: str
+    target: str
+    shots: tuple[str, ...]
+    exemplars: tuple[str, ...]
+    release: str
+    files: Mapping[str, str] = field(repr=False)
+
+    def prompt(self, sentence: str) -> str:
+        """Return the question: the sentence, and the label that its translation follows."""
+        return question(self.source, self.target, sentence)
+
+
+@dataclass(frozen=True)
+class FloresRecord:
+    """One sentence to translate; `id` is `<language>/<row of devtest>`."""
+
+    id: str
+    pair: LanguagePair
+    sentence: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class FloresTask:
+    """Translation of FLORES-200 between English and 203 languages: corpus chrF1, chrF2, chrF++ and BLEU.
+
+    Attributes:
+        shots: worked examples, the first rows of dev.
+        languages: codes such as fra_Latn of the languages beside English; none = all.
+        direction: `xx-en` or `en-xx`.
+        against: metrics.json, or the folder with it, of another run: in how many languages this one is better.
+        max_new_tokens: of a translation.
+    """
+
+    name: ClassVar[str] = "flores"
+    version: ClassVar[int] = 1
+
+    shots: int = 5
+    languages: tuple[str, ...] = ()
+    direction: Literal["xx-en", "en-xx"] = "xx-en"
+    against: str | None = None
+    max_new_tokens: int = 128
+
+    def __post_init__(self) -> None:
+        """Raise DataError where an option is out of its range."""
+        if not 0 <= self.shots <= ROWS["dev"]:
+            raise DataError(f"shots: {self.shots} is not within 0 and {ROWS['dev']}, the rows of dev")
+        if self.direction not in ("xx-en", "en-xx"):
+            raise DataError(f"direction: {self.direction!r} is not one of xx-en, en-xx")
+        if self.max_new_tokens < 1:
+            raise DataError(f"max_new_tokens: {self.max_new_tokens} is too small; use at least 1")
+
+    def load(self, data: Path, limit: int | None = None) -> list[FloresRecord]:
+        """Read the sentences of each language; `limit` = the first so many of each."""
+        require_limit(limit)
+        if self.against is not None:
+            read_other(Path(self.against), self.direction)
+        flores = read_flores(data, self.languages, always=(ENGLISH,))
+        # English is its own other side only where it is asked for by name.
+        languages = dict.fromkeys(self.languages or [code for code in flores.sentences if code != ENGLISH])
+        return [record for code in languages for record in self._records(flores, code, limit)]
+
+    def _records(self, flores: Flores, language: str, limit: int | None) -> list[FloresRecord]:
+        source, target = (language, ENGLISH) if self.direction == "xx-en" else (ENGLISH, language)
+        sources, targets = flores.sentences[source], flores.sentences[target]
+        worked = list(zip(sources["dev"], targets["dev"], strict=True))[: self.shots]
+        if overlap := {sentence for sentence, _ in worked} & set(sources["devtest"]):
+            raise DataError(f"{source}: the worked example {min(overlap)!r} is in devtest as well; get the data again")
+        pair = LanguagePair(
+            language,
+            source,
+            target,
+            tuple(f"{question(source, target, sentence)} {translation}\n\n" for sentence, translation in worked),
+            tuple(f"{language}/dev/{row}" for row in range(self.shots)),
+            flores.release,
+            flores.files,
+        )
+        rows = zip(sources["devtest"][:limit], targets["devtest"][:limit], strict=True)
+        return [FloresRecord(f"{language}/{row}", pair, *sides) for row, sides in enumerate(rows)]
+
+    def requests(self, records: Sequence[FloresRecord]) -> list[Request]:
+        """Return one request a record; those of one language share their worked examples."""
+        return [
+            Request(r.id, r.pair.prompt(r.sentence), self.max_new_tokens, stop=STOP, shots=r.pair.shots)
+            for r in records
+        ]
+
+    def score(self, records: Sequence[FloresRecord], completions: Completions) -> Scores:
+        """Score the first line of each completion against the reference, over each language's corpus."""
+        require_records(records)
+        requests = self.requests(records)
+        require_completions(requests, completions)
+        by_language: dict[str, dict[str, Any]] = {}
+        resampled: list[dict[str, Any]] = []
+        samples: list[dict[str, Any]] = []
+        for language, group in groupby(records, key=lambda record: record.pair.language):
+            rows = list(group)
+            translations = [before_stops(completions[row.id][0], STOP).strip() for row in rows]
+            statistics = sentence_statistics(translations, [row.reference for row in rows])
+            resampled.append(bootstrap_scores(statistics, NUM_RESAMPLES))
+            by_language[language] = {
+                "name": language_name(language),
+                "n": len(rows),
+                **corpus_scores(statistics),
+                "standard_error": {name: float(scores.std(ddof=1)) for name, scores in resampled[-1].items()},
+            }
+            samples += [
+                _sample(row, completions[row.id][0], translation, score)
+                for row, translation, score in zip(rows, translations, sentence_chrf1(statistics), strict=True)
+            ]
+        metrics = {name: float(np.mean([scores[name] for scores in by_language.values()])) for name in METRICS}
+        breakdown: dict[str, Any] = {"by_language": by_language, "standard_error": _average_errors(resampled)}
+        if self.against is not None:
+            breakdown["against"] = compare(by_language, read_other(Path(self.against), self.direction), self.against)
+            metrics["languages_above"] = float(len(breakdown["against"]["above"]))
+        pairs = {record.pair.language: record.pair for record in records}
+        first = records[0].pair
+        return Scores(
+            metrics=metrics,
+            n=len(records),
+            breakdown=breakdown,
+            protocol=describe(
+                FORMAT,
+                requests,
+                signatures(),
+                first.files,
+                "devtest",
+                len(first.shots),
+                {language: pair.exemplars for language, pair in pairs.items()},
+                release=first.release,
+                direction=self.direction,
+                languages=list(pairs),
+                average="mean of the languages' corpus scores",
+                standard_error=f"bootstrap over sentences, {NUM_RESAMPLES} resamples, the same for every language",
+            ),
+            samples=samples,
+        )
+
+
+def question(source: str, target: str, sentence: str) -> str:
+    """Return the sentence under its language's name, and the label that the translation follows."""
+    return f"{language_name(source)} sentence: {sentence}\n{language_name(target)} sentence:"
+
+
+def read_other(path: Path, direction: str) -> dict[str, dict[str, Any]]:
+    """Return another run's scores by language; raises DataError where that is no run to compare this one with."""
+    file = path / METRICS_FILE if path.is_dir() else path
+    try:
+        other = json.loads(file.read_text(encoding="utf-8"))
+        task, protocol, languages = other["task"], other["protocol"], other["breakdown"]["by_language"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else f"no metrics of a flores run ({error})"
+        raise DataError(f"against: {file}: {problem}; name a finished run of flores, or its {METRICS_FILE}") from None
+    if task != FloresTask.name or protocol.get("direction") != direction:
+        what = f"{task} {protocol.get('direction', '')}".strip()
+        raise DataError(f"against: {file} is a run of {what}, not of flores {direction}; name one that is")
+    return dict(languages)
+
+
+def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], against: str) -> dict[str, Any]:
+    """Return where this run is above another, by chrF1 over the same rows of the languages that both have."""
+    shared = [language for language in ours if language in theirs]
+    if not shared:
+        raise DataError(f"against: {against} has none of these languages; name a run over some of the same")
+    for language in shared:
+        if ours[language]["n"] != theirs[language]["n"]:
+            raise DataError(
+                f"against: {against} scored {theirs[language]['n']} rows of {language}, and this run"
+                f" {ours[language]['n']}; compare runs with the same limit"
+            )
+    difference = {language: ours[language][HEADLINE] - theirs[language][HEADLINE] for language in shared}
+    return {
+        "run": against,
+        "metric": HEADLINE,
+        "num_languages": len(shared),
+        "above": [language for language in shared if difference[language] > 0],
+        "difference": difference,
+    }
+
+
+def _average_errors(resampled: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return standard errors of the averages: one resample takes the same rows of every language."""
+    return {name: float(np.mean([scores[name] for scores in resampled], axis=0).std(ddof=1)) for name in METRICS}
+
+
+def _sample(record: FloresRecord, text: str, translation: str, score: float) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "prompt": record.pair.prompt(record.sentence),
+        "completion": text,
+        "answer": translation,
+        "reference": record.reference,
+        "sentence_chrf1": score,
+    }

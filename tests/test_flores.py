@@ -1,0 +1,304 @@
+"""FLORES: its three layouts, prompts to the byte, refusals, and scores by language and against another run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_builders.errors import DataError
+from data_builders.flores import ROWS, read_flores
+from data_builders.flores_languages import LANGUAGES
+from evals import TASKS
+from evals.flores import FloresRecord, FloresTask
+from evals.metrics.translation import METRICS, corpus_scores, sentence_statistics
+from tests.real_data import real_data
+
+CODES = ("eng_Latn", "fra_Latn", "min_Arab", "min_Latn", "nqo_Nkoo", "zho_Hans")
+ODD = "one\u2028line, two \x85 marks"
+
+
+def sentence(code: str, split: str, row: int) -> str:
+    return ODD if (split, row) == ("devtest", 3) else f"{code} says {split} {row}."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("flores") / "flores200_dataset"
+    for split, rows in ROWS.items():
+        (root / split).mkdir(parents=True)
+        for code in CODES:
+            lines = "".join(f"{sentence(code, split, row)}\n" for row in range(rows))
+            (root / split / f"{code}.{split}").write_bytes(lines.encode())
+    return root
+
+
+def write_plus(folder: Path, per_language: bool) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    labels = [("eng", "Latn", "stan1293", "eng_Latn"), ("fra", "Latn", "stan1290", "fra_Latn")]
+    labels += [("cmn", "Hans", "beij1234", "zho_Hans"), ("cat", "Latn", "stan1289", "cat_Latn")]
+    labels += [("cat", "Latn", "vale1252", "valencian"), ("apc", "Arab", "sout3123", "ajp_Arab")]
+    for split, count in ROWS.items():
+        rows = [
+            {
+                "id": row,
+                "iso_639_3": iso,
+                "iso_15924": script,
+                "glottocode": variety,
+                "text": sentence(code, split, row),
+            }
+            for iso, script, variety, code in labels
+            for row in reversed(range(count))
+        ]
+        if not per_language:
+            pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}.parquet")
+            continue
+        (folder / split).mkdir()
+        for iso, script, variety, _ in labels:
+            own = [row for row in rows if (row["iso_639_3"], row["glottocode"]) == (iso, variety)]
+            pq.write_table(pa.Table.from_pylist(own), folder / split / f"{iso}_{script}_{variety}.parquet")
+    return folder
+
+
+def load(folder: Path, limit: int | None = 3, **options: Any) -> list[FloresRecord]:
+    return FloresTask(**options).load(folder, limit)
+
+
+def echo(records: list[FloresRecord]) -> dict[str, list[str]]:
+    return {record.id: [f" {record.reference}\nFrench sentence: more"] for record in records}
+
+
+def test_the_prompt_is_this_to_the_byte(folder: Path) -> None:
+    (record, *_) = records = load(folder, languages=("fra_Latn",), shots=2)
+    request = FloresTask(shots=2).requests(records)[0]
+    assert request.text == (
+        "French sentence: fra_Latn says dev 0.\nEnglish sentence: eng_Latn says dev 0.\n\n"
+        "French sentence: fra_Latn says dev 1.\nEnglish sentence: eng_Latn says dev 1.\n\n"
+        "French sentence: fra_Latn says devtest 0.\nEnglish sentence:"
+    )
+    assert request.id == record.id == "fra_Latn/0"
+    assert (request.stop, request.max_new_tokens) == (("\n",), 128)
+    assert record.reference == "eng_Latn says devtest 0."
+
+
+def test_the_other_direction_and_no_shots(folder: Path) -> None:
+    task = FloresTask(languages=("min_Arab",), direction="en-xx", shots=0)
+    (request, *_) = task.requests(task.load(folder, 1))
+    assert request.text == "English sentence: eng_Latn says devtest 0.\nMinangkabau (Arabic script) sentence:"
+
+
+def test_five_real_shots_and_the_first_question() -> None:
+    task = FloresTask(languages=("fra_Latn",))
+    request = task.requests(task.load(real_data("flores200"), 1))[0]
+    lines = request.text.split("\n")
+    assert len(request.shots) == 5 and len(lines) == 5 * 3 + 2
+    assert [line.partition(" sentence:")[0] for line in lines] == ["French", "English", ""] * 5 + ["French", "English"]
+    assert (
+        hashlib.sha256(request.text.encode()).hexdigest()
+        == "93975379750c99f07aea25fef59567e5a4599eaadf0da285a2ada83e1be66d6c"
+    )
+
+
+def test_every_language_loads_from_the_real_archive() -> None:
+    data = read_flores(real_data("flores200"))
+    assert list(data.sentences) == list(LANGUAGES) and len(LANGUAGES) == 204
+    assert {tuple(map(len, splits.values())) for splits in data.sentences.values()} == {(997, 1012)}
+    assert data.release == "flores200" and list(data.files) == ["flores200_dataset.tar.gz"]
+    assert not set(data.sentences["eng_Latn"]["dev"]) & set(data.sentences["eng_Latn"]["devtest"])
+
+
+def test_requests_of_a_language_share_their_shots_and_limit_is_per_language(folder: Path) -> None:
+    records = load(folder, languages=("fra_Latn", "zho_Hans"))
+    requests = FloresTask().requests(records)
+    assert [request.id for request in requests] == [f"{c}/{row}" for c in ("fra_Latn", "zho_Hans") for row in range(3)]
+    assert len({id(request.shots) for request in requests}) == 2
+    assert records[1].sentence == "fra_Latn says devtest 1."
+    assert load(folder, None, languages=("fra_Latn",))[3].sentence == ODD
+
+
+def test_the_three_layouts_hold_the_same(folder: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "flores200_dataset.tar.gz", "w:gz") as archive:
+        archive.add(folder, arcname="flores200_dataset")
+    codes = ("fra_Latn", "zho_Hans")
+    official = read_flores(folder, codes)
+    for path in (tmp_path, tmp_path / "flores200_dataset.tar.gz", folder.parent):
+        assert read_flores(path, codes).sentences == official.sentences
+    for per_language in (False, True):
+        (plus := tmp_path / f"plus{per_language}").mkdir()
+        data = read_flores(write_plus(plus, per_language), (*codes, "ajp_Arab", "cat_Latn"))
+        assert data.release == "flores_plus"
+        assert {code: data.sentences[code] for code in codes} == official.sentences
+        assert data.sentences["ajp_Arab"]["dev"][0] == "ajp_Arab says dev 0."
+        assert data.sentences["cat_Latn"]["devtest"][-1] == "cat_Latn says devtest 1011."
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("min", "'min' is ambiguous; use min_Arab or min_Latn"),
+        ("taq", "'taq' is ambiguous; use taq_Latn or taq_Tfng"),
+        ("zho", "'zho' is ambiguous; use zho_Hans or zho_Hant"),
+        ("fra", "'fra' is no code of FLORES-200; use fra_Latn"),
+        ("fra_Arab", "'fra_Arab' is no code of FLORES-200; use fra_Latn"),
+        ("French", "nearest: fra_Latn \\(French\\)"),
+        ("xxx", "'xxx' is no code of FLORES-200 \\(codes are"),
+        ("deu_Latn", "the data holds no deu_Latn \\(German\\)"),
+    ],
+)
+def test_codes_that_are_refused(folder: Path, code: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(folder, languages=(code,))
+
+
+def test_all_languages_means_all_of_the_table(folder: Path) -> None:
+    with pytest.raises(DataError, match="199 languages are missing, such as ace_Arab"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shots": -1}, "shots: -1 is not within 0 and 997"),
+        ({"shots": 998}, "shots: 998"),
+        ({"direction": "fr-en"}, "direction: 'fr-en' is not one of"),
+        ({"max_new_tokens": 0}, "max_new_tokens: 0"),
+    ],
+)
+def test_options_that_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        FloresTask(**options)
+
+
+def test_files_that_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        load(tmp_path / "nowhere", languages=("fra_Latn",))
+    with pytest.raises(DataError, match="holds no FLORES data"):
+        load(tmp_path, languages=("fra_Latn",))
+    (tmp_path / "broken.tar.gz").write_bytes(b"\x1f\x8bno archive")
+    with pytest.raises(DataError, match=r"broken.tar.gz: cannot be read as a tar archive"):
+        load(tmp_path / "broken.tar.gz", languages=("fra_Latn",))
+    for split, code, change, message in (
+        ("dev", "fra_Latn", lambda text: text + "one more\n", r"dev/fra_Latn.dev has 998 rows, and FLORES-200 has 997"),
+        ("devtest", "eng_Latn", lambda text: text.replace("says devtest 7.", "\n", 1), "has 1013 rows"),
+        ("dev", "eng_Latn", lambda text: text.replace("eng_Latn says dev 9.", " ", 1), "row 9 is empty"),
+        ("devtest", "fra_Latn", lambda text: text.replace("devtest 5.", "dev 0.", 1), "dev 0.' is in devtest"),
+    ):  # fmt: skip
+        file = folder / split / f"{code}.{split}"
+        before = file.read_bytes()
+        file.write_bytes(change(before.decode()).encode())
+        try:
+            with pytest.raises(DataError, match=message):
+                load(folder, languages=("fra_Latn",))
+        finally:
+            file.write_bytes(before)
+
+
+def test_references_score_100_and_the_protocol_says_how(folder: Path) -> None:
+    task = FloresTask(languages=("fra_Latn", "zho_Hans"))
+    records = task.load(folder, 20)
+    scores = task.score(records, echo(records))
+    assert {name: round(value, 9) for name, value in scores.metrics.items()} == dict.fromkeys(METRICS, 100.0)
+    assert scores.n == 40 and [each["n"] for each in scores.breakdown["by_language"].values()] == [20, 20]
+    protocol = scores.protocol
+    assert protocol["format"] == "sentence-pairs" and protocol["shots"] == 5 and protocol["stop"] == ["\n"]
+    assert protocol["exemplars"]["zho_Hans"] == [f"zho_Hans/dev/{row}" for row in range(5)]
+    assert protocol["metrics"]["chrf1"]["beta"] == 1 and protocol["first_prompt"] == task.requests(records)[0].text
+    assert (protocol["num_scored"], protocol["num_skipped"], protocol["direction"]) == (40, 0, "xx-en")
+    assert len(next(iter(protocol["data_sha256"].values()))) == 64
+    assert scores.samples[0] == {
+        "id": "fra_Latn/0",
+        "prompt": "French sentence: fra_Latn says devtest 0.\nEnglish sentence:",
+        "completion": " eng_Latn says devtest 0.\nFrench sentence: more",
+        "answer": "eng_Latn says devtest 0.",
+        "reference": "eng_Latn says devtest 0.",
+        "sentence_chrf1": 100.0,
+    }
+    json.dumps([scores.protocol, scores.breakdown, scores.samples])
+
+
+def test_english_against_itself_scores_100() -> None:
+    task = FloresTask(languages=("eng_Latn",))
+    records = task.load(real_data("flores200"))
+    scores = task.score(records, {record.id: [f" {record.sentence}\n"] for record in records})
+    assert {name: round(value, 9) for name, value in scores.metrics.items()} == dict.fromkeys(METRICS, 100.0)
+    assert scores.n == 1012
+
+
+def test_scores_are_the_mean_of_corpora_and_empty_is_zero(folder: Path) -> None:
+    task = FloresTask(languages=("fra_Latn", "zho_Hans"))
+    records = task.load(folder, 30)
+    given = {record.id: [" eng_Latn told devtest"] for record in records if record.pair.language == "fra_Latn"}
+    given |= {record.id: ["\n too late"] for record in records if record.pair.language == "zho_Hans"}
+    scores = task.score(records, given)
+    references = [record.reference for record in records[:30]]
+    french = corpus_scores(sentence_statistics(["eng_Latn told devtest"] * 30, references))
+    by_language = scores.breakdown["by_language"]
+    assert {name: by_language["fra_Latn"][name] for name in METRICS} == french
+    assert {name: by_language["zho_Hans"][name] for name in METRICS} == dict.fromkeys(METRICS, 0.0)
+    assert scores.metrics == {name: french[name] / 2 for name in METRICS}
+    assert 0 < scores.breakdown["standard_error"]["chrf1"] < by_language["fra_Latn"]["standard_error"]["chrf1"]
+
+
+def write_run(path: Path, task: str, direction: str, by_language: dict[str, Any]) -> Path:
+    path.mkdir()
+    run = {"task": task, "protocol": {"direction": direction}, "breakdown": {"by_language": by_language}}
+    (path / "metrics.json").write_text(json.dumps(run))
+    return path
+
+
+def test_languages_above_another_run(folder: Path, tmp_path: Path) -> None:
+    theirs = {
+        "fra_Latn": {"n": 9, "chrf1": 99.0},
+        "zho_Hans": {"n": 9, "chrf1": 100.0},
+        "min_Latn": {"n": 1, "chrf1": 0},
+    }
+    run = write_run(tmp_path / "run", "flores", "xx-en", theirs)
+    languages = ("fra_Latn", "zho_Hans", "min_Arab")
+    for against in (run, run / "metrics.json"):
+        task = FloresTask(languages=languages, against=str(against))
+        records = task.load(folder, 9)
+        scores = task.score(records, echo(records))
+        assert scores.metrics["languages_above"] == 1.0
+        compared = scores.breakdown["against"]
+        assert (compared["above"], compared["num_languages"]) == (["fra_Latn"], 2)
+        assert compared["difference"] == {"fra_Latn": pytest.approx(1.0), "zho_Hans": pytest.approx(0.0)}
+    with pytest.raises(DataError, match="scored 9 rows of fra_Latn, and this run 5"):
+        task.score(task.load(folder, 5), echo(task.load(folder, 5)))
+
+
+def test_runs_that_cannot_be_compared_are_refused_before_anything_is_generated(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text("{}")
+    for against, message in (
+        (tmp_path / "none", "none: No such file"),
+        (tmp_path, "no metrics of a flores run"),
+        (write_run(tmp_path / "gsm8k", "gsm8k", "", {}), "is a run of gsm8k"),
+        (write_run(tmp_path / "reverse", "flores", "en-xx", {}), "is a run of flores en-xx, not of flores xx-en"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load(folder, languages=("fra_Latn",), against=str(against))
+
+
+@pytest.mark.parametrize("name", ["flores", "gsm8k", "mgsm", "codexglue"])
+def test_nothing_to_score_is_an_error(name: str) -> None:
+    with pytest.raises(DataError, match="records: there are none"):
+        TASKS[name]().score([], {})
+
+
+def test_a_model_that_writes_odd_text_is_scored_all_the_same(folder: Path) -> None:
+    task = FloresTask(languages=("fra_Latn",))
+    records = task.load(folder, 3)
+    scores = task.score(
+        records, dict(zip([r.id for r in records], [["\ud800 a\x00"], [" \u2028 "], [""]], strict=True))
+    )
+    assert scores.samples[1]["answer"] == scores.samples[2]["answer"] == ""
+    assert 0 < scores.metrics["chrf1"] < 10
+
+
+def test_the_task_is_listed() -> None:
+    assert TASKS["flores"] is FloresTask
