@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from calmctl.errors import UserError
-from calmctl.inference.generation import Decoding, Prompt, Throughput, complete
+from calmctl.inference.decoding import Decoding
+from calmctl.inference.generation import complete
+from calmctl.inference.prompt import Prompt
+from calmctl.inference.throughput import Throughput
 from data_builders.word_tokenizer import build_word_tokenizer
 from tests.models import composed, llama
 

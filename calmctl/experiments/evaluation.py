@@ -12,7 +12,10 @@ import torch
 from calmctl.environment import package_versions
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
-from calmctl.inference.generation import Decoding, Prompt, Throughput, complete
+from calmctl.inference.decoding import Decoding
+from calmctl.inference.generation import complete
+from calmctl.inference.prompt import Prompt
+from calmctl.inference.throughput import Throughput
 from calmctl.modeling.fingerprint import fingerprint
 from calmctl.modeling.sources import load_model, load_tokenizer, quiet_libraries, source_sha256
 from calmctl.runs import Run
