@@ -98,27 +98,36 @@ class Engine:
         self.share_prefixes = share_prefixes is not False and can_share(model)
         self._prefix: tuple[_Group, SharedPrefix] | None = None
 
-    def generate(self, fitted: FittedPrompts, done: Collection[Row] = ()) -> Iterator[list[Sample]]:
+    def generate(
+        self, fitted: FittedPrompts, done: Collection[Row] = (), places: Sequence[int] | None = None
+    ) -> Iterator[list[Sample]]:
         """Yield batches of samples as they are finished.
 
         Args:
             done: (prompt, sample) of what there is already. Batches are those of an uninterrupted run, less these.
+            places: which of the prompts; None = all.
 
         Raises:
             UserError: several samples are asked for, but there is no chance in the decoding.
             CalmctlError: memory does not suffice for a single prompt.
         """
         self._check_samples(fitted.prompts)
-        rows = [(place, index) for place, prompt in enumerate(fitted.prompts) for index in range(prompt.num_samples)]
-        self.throughput.total, self.throughput.done = len(rows), len(done)
+        places = range(len(fitted.prompts)) if places is None else places
+        rows = [(place, index) for place in places for index in range(fitted.prompts[place].num_samples)]
+        self.throughput.total, self.throughput.done = len(rows), sum(row in done for row in rows)
         groups = [_Group(prompt.max_new_tokens, prompt.stop, prompt.shots) for prompt in fitted.prompts]
         shared = self._shared_tokens(fitted, groups)
         with _decoding_alone(self.model, self.tokenizer):
             for batch in _batches(rows, fitted, groups, self.decoding.batch_size):
-                for part in self._parts([row for row in batch if row not in done]):
+                remaining = [row for row in batch if row not in done]
+                while remaining:
+                    part = remaining[: self.batch_size]
                     group = groups[part[0][0]]
-                    has_prefix = shared.get(group) and all(groups[place] == group for place, _ in part)
+                    has_prefix = group in shared and all(groups[place] == group for place, _ in part)
                     samples = self._attempt(fitted, part, group, shared[group] if has_prefix else 0)
+                    if samples is None:
+                        continue
+                    remaining = remaining[len(part) :]
                     yield samples
                     self.throughput.add(len(samples), sum(sample.num_tokens for sample in samples))
         self._prefix = None
@@ -145,19 +154,13 @@ class Engine:
         }
         return {group: length for group, length in lengths.items() if length >= self.min_shared}
 
-    def _parts(self, batch: list[Row]) -> Iterator[list[Row]]:
-        """Yield a batch in parts that memory has sufficed for so far; that may change between two of them."""
-        while batch:
-            part, batch = batch[: self.batch_size], batch[self.batch_size :]
-            yield part
-
-    def _attempt(self, fitted: FittedPrompts, rows: list[Row], group: _Group, shared: int) -> list[Sample]:
-        """Return the samples of a batch; where memory does not suffice, of its halves, and so on."""
+    def _attempt(self, fitted: FittedPrompts, rows: list[Row], group: _Group, shared: int) -> list[Sample] | None:
+        """Return the samples of a batch, or None where memory does not suffice: batches are half as large from now."""
         try:
             samples = self._samples(fitted, rows, group, shared)
             self.throughput.batch_size = max(self.throughput.batch_size, len(rows))
             return samples
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
             if not _is_out_of_memory(error):
                 raise
             if len(rows) == 1:
@@ -168,13 +171,10 @@ class Engine:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        half = (len(rows) + 1) // 2
-        if half < self.batch_size:
-            if self.batch_size == self.decoding.batch_size:
-                _LOGGER.warning("out of memory with batches of %d; going on with smaller ones", len(rows))
-            self.batch_size = half
-        parts = (rows[:half], rows[half:])
-        return [sample for part in parts for sample in self._attempt(fitted, part, group, shared)]
+        if self.batch_size == self.decoding.batch_size:
+            _LOGGER.warning("out of memory with a batch of %d; going on with smaller ones", len(rows))
+        self.batch_size = (len(rows) + 1) // 2
+        return None
 
     def _samples(self, fitted: FittedPrompts, rows: list[Row], group: _Group, shared: int) -> list[Sample]:
         prompts = [list(fitted.ids[place]) for place, _ in rows]
@@ -211,7 +211,10 @@ class Engine:
             input_ids[row, :start], input_ids[row, rest:] = ids[:start], ids[start:]
             attention_mask[row, :start], attention_mask[row, rest:] = 1, 1
         # A row that has ended is filled up with padding while the others go on.
-        ends = {*(settings.eos_token_id or []), *([tokenizer.pad_token_id] if tokenizer.pad_token_id is not None else [])}
+        ends = {
+            *(settings.eos_token_id or []),
+            *([tokenizer.pad_token_id] if tokenizer.pad_token_id is not None else []),
+        }
         output = model.generate(  # type: ignore[operator]
             input_ids=input_ids.to(model.device),
             attention_mask=attention_mask.to(model.device),
