@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -81,7 +81,7 @@ def tasks(json: options.Json = False) -> None:
     from calmctl.schema import describe_options
     from evals import TASKS
 
-    described = [
+    described: list[dict[str, Any]] = [
         {
             "name": name,
             "options": describe_options(task),

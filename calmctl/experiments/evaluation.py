@@ -61,7 +61,7 @@ class Subject:
         """Return the model, in eval mode."""
         model = load_model(self.source, allow_different_base=self.allow_different_base).eval()
         if self.device.type == "cuda":
-            model.to(self.device)  # type: ignore[arg-type]
+            model.to(self.device)
         return model
 
     @cached_property

@@ -211,10 +211,7 @@ class Engine:
             input_ids[row, :start], input_ids[row, rest:] = ids[:start], ids[start:]
             attention_mask[row, :start], attention_mask[row, rest:] = 1, 1
         # A row that has ended is filled up with padding while the others go on.
-        ends = {
-            *(settings.eos_token_id or []),
-            *([tokenizer.pad_token_id] if tokenizer.pad_token_id is not None else []),
-        }
+        ends = {*(settings.eos_token_id or []), tokenizer.pad_token_id} - {None}
         output = model.generate(  # type: ignore[operator]
             input_ids=input_ids.to(model.device),
             attention_mask=attention_mask.to(model.device),

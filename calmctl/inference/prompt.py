@@ -109,6 +109,7 @@ def _refuse(fitted: FittedPrompts, too_long: list[int], limit: int | None, advic
     if too_long:
         longest = max(too_long, key=lambda place: len(fitted.ids[place]) + fitted.prompts[place].max_new_tokens)
         raise UserError(
-            f"{len(too_long)} of {len(fitted.prompts)} prompts exceed the model's context of {limit} tokens (the longest "
-            f"has {len(fitted.ids[longest])} and asks for {fitted.prompts[longest].max_new_tokens} new ones); {advice}"
+            f"{len(too_long)} of {len(fitted.prompts)} prompts exceed the model's context of {limit} tokens (the "
+            f"longest has {len(fitted.ids[longest])} and asks for {fitted.prompts[longest].max_new_tokens} new ones); "
+            f"{advice}"
         )

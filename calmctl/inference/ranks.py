@@ -16,7 +16,7 @@ _PATIENCE = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that share the work; alone unless torchrun says otherwise."""
+    """The place of a process among those that share the work; alone unless torchrun says otherwise."""
 
     index: int = 0
     count: int = 1
