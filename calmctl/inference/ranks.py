@@ -21,6 +21,7 @@ class Ranks:
     index: int = 0
     count: int = 1
     local_index: int = 0
+    group: Any = None
 
     @property
     def is_first(self) -> bool:
@@ -39,7 +40,7 @@ class Ranks:
         if self.count == 1:
             return value
         values = [value]
-        distributed.broadcast_object_list(values, src=0)
+        distributed.broadcast_object_list(values, src=0, group=self.group)
         return values[0]
 
     def gather(self, value: Any) -> list[Any]:
@@ -47,7 +48,7 @@ class Ranks:
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
-        distributed.all_gather_object(values, value)
+        distributed.all_gather_object(values, value, group=self.group)
         return values
 
 
@@ -58,12 +59,10 @@ def joined_ranks() -> Iterator[Ranks]:
     if count == 1:
         yield Ranks()
         return
-    is_outermost = not distributed.is_initialized()
-    if is_outermost:
-        # Only a few words are exchanged, so gloo does for GPUs too.
-        distributed.init_process_group("gloo", timeout=_PATIENCE)
+    # Only a few words are exchanged, so gloo does for GPUs too.
+    distributed.init_process_group("gloo")
     try:
-        yield Ranks(distributed.get_rank(), count, int(os.environ.get("LOCAL_RANK", "0")))
+        group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+        yield Ranks(distributed.get_rank(), count, int(os.environ.get("LOCAL_RANK", "0")), group)
     finally:
-        if is_outermost:
-            distributed.destroy_process_group()
+        distributed.destroy_process_group()
