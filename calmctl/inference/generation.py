@@ -97,6 +97,7 @@ class Engine:
         self.min_shared = 1 if share_prefixes else MIN_TOKENS
         self.share_prefixes = share_prefixes is not False and can_share(model)
         self._prefix: tuple[_Group, SharedPrefix] | None = None
+        self._may_end: dict[tuple[str, ...], dict[int, bool]] = {}
 
     def generate(
         self, fitted: FittedPrompts, done: Collection[Row] = (), places: Sequence[int] | None = None
@@ -212,12 +213,14 @@ class Engine:
             attention_mask[row, :start], attention_mask[row, rest:] = 1, 1
         # A row that has ended is filled up with padding while the others go on.
         ends = {*(settings.eos_token_id or []), tokenizer.pad_token_id} - {None}
+        known = self._may_end.setdefault(group.stop, {})
+        stops = [StopStrings(tokenizer, group.stop, width, known)] if group.stop else []
         output = model.generate(  # type: ignore[operator]
             input_ids=input_ids.to(model.device),
             attention_mask=attention_mask.to(model.device),
             past_key_values=prefix.for_rows(len(prompts) * self.decoding.num_beams) if prefix else None,
             max_new_tokens=group.max_new_tokens,
-            stopping_criteria=StoppingCriteriaList([StopStrings(tokenizer, group.stop, width)] if group.stop else []),
+            stopping_criteria=StoppingCriteriaList(stops),
             streamer=TextStream(tokenizer, self.on_text, ends) if self.on_text is not None else None,
             **self.decoding.arguments(seeds, model.device),
         )

@@ -18,16 +18,21 @@ class StopStrings(StoppingCriteria):
 
     transformers' own criterion takes the vocabulary apart, which word-level tokenizers do not survive. Here the end of
     a row is decoded, but only after a token that may have been the last of a stop string: few are.
+
+    Args:
+        may_end: what is known about tokens in this respect, kept for the next batch with the same stop strings.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...], prompt_width: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...], prompt_width: int, may_end: dict[int, bool]
+    ) -> None:
         self.tokenizer, self.stops, self.prompt_width = tokenizer, stops, prompt_width
         # A token adds a character or more, but for pieces of one: enough of the end to hold any stop string.
         self.tail = max(map(len, stops)) + 8
         self.last_characters = {stop[-1] for stop in stops} | {UNFINISHED}
         # Decoders drop or add spaces between tokens: what ends in one cannot be told from a single token.
         self.any_token_may_end = any(stop[-1].isspace() and stop[-1] != "\n" for stop in stops)
-        self.may_end: dict[int, bool] = {}
+        self.may_end = may_end
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
         """Return which rows (batch,) have ended."""
@@ -45,6 +50,6 @@ class StopStrings(StoppingCriteria):
         if self.any_token_may_end:
             return True
         if token not in self.may_end:
-            text = str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+            text = str(self.tokenizer.decode([token], skip_special_tokens=True, clean_up_tokenization_spaces=False))
             self.may_end[token] = not self.last_characters.isdisjoint(text)
         return self.may_end[token]
