@@ -146,6 +146,18 @@ def test_several_samples_without_chance_are_refused(tokenizer):
         complete(llama(), tokenizer, prompts(num_samples=3), Decoding())
 
 
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(batch_size=2), HOT], ids=["greedy", "two", "sampling"])
+def test_rows_that_end_are_left_out_and_change_nothing_for_the_others(model, tokenizer, decoding, monkeypatch):
+    asked = [Prompt(text, 30, ("1", "k"), SHOTS, 2 if decoding.samples else 1) for text in TEXTS]
+    expected = generate(model, tokenizer, asked, decoding)
+    monkeypatch.setattr(generation, "STRETCH", 2)
+    sizes = []
+    model.register_forward_pre_hook(lambda _, __, given: sizes.append(len(given["input_ids"])), with_kwargs=True)
+    assert generate(model, tokenizer, asked, decoding) == expected
+    if decoding.samples and getattr(model.config, "aug_reads", "all") == "all":
+        assert len(set(sizes)) > 1 and any(expected.values())
+
+
 # Memory.
 
 

@@ -54,13 +54,15 @@ class Decoding:
             return f"sampling(temperature={self.temperature}, top_p={self.top_p}, seed={self.seed})"
         return "greedy" if self.num_beams == 1 else f"beam({self.num_beams})"
 
-    def arguments(self, seeds: Sequence[int], device: torch.device) -> dict[str, object]:
-        """Return the arguments of `generate`; `seeds` are those of the rows."""
+    def arguments(
+        self, seeds: Sequence[int], device: torch.device
+    ) -> tuple[dict[str, object], "SeededSampling | None"]:
+        """Return the arguments of `generate`, and where the chance in it comes from; `seeds` are those of the rows."""
         if not self.samples:
-            return {"do_sample": False, "num_beams": self.num_beams}
+            return {"do_sample": False, "num_beams": self.num_beams}, None
         # Sampling is the processor's business: `generate` would draw for all rows from one generator.
         processor = SeededSampling(self.temperature, self.top_p, seeds, device)
-        return {"do_sample": False, "logits_processor": LogitsProcessorList([processor])}
+        return {"do_sample": False, "logits_processor": LogitsProcessorList([processor])}, processor
 
 
 class SeededSampling(LogitsProcessor):

@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
+from transformers.cache_utils import Cache
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.inference.decoding import Decoding, seed_of
@@ -23,6 +26,9 @@ from calmctl.inference.throughput import Throughput
 
 _LOGGER = logging.getLogger(__name__)
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+# Tokens generated before rows that have ended make room: a few thousandths of a second, against a row's share of each.
+STRETCH = 32
 
 # A completion to make: which prompt, and which of its samples.
 Row = tuple[int, int]
@@ -97,6 +103,9 @@ class Engine:
         self.min_shared = 1 if share_prefixes else MIN_TOKENS
         self.share_prefixes = share_prefixes is not False and can_share(model)
         self._prefix: tuple[_Group, SharedPrefix] | None = None
+        # Augs that read prompts only take what a call of `generate` begins with for the prompt.
+        is_encoder = getattr(model.config, "aug_reads", None) == "prompt"
+        self.in_stretches = can_share(model) and decoding.num_beams == 1 and on_text is None and not is_encoder
         self._may_end: dict[tuple[str, ...], dict[int, bool]] = {}
 
     def generate(
@@ -201,33 +210,60 @@ class Engine:
         self, prompts: list[list[int]], seeds: list[int], group: _Group, prefix: SharedPrefix | None
     ) -> list[list[int]]:
         """Return the new token ids of each prompt, up to and without the end-of-text token."""
-        model, tokenizer = self.model, self.tokenizer
-        width, settings = max(map(len, prompts)), model.generation_config
+        model, width = self.model, max(map(len, prompts))
         # The cached prefix comes first in every row, padding on the left of what follows it.
         start = prefix.length if prefix else 0
-        input_ids = torch.full((len(prompts), width), settings.pad_token_id)
+        input_ids = torch.full((len(prompts), width), model.generation_config.pad_token_id)
         attention_mask = torch.zeros_like(input_ids)
         for row, prompt in enumerate(prompts):
             ids, rest = torch.tensor(prompt), width - len(prompt) + start
             input_ids[row, :start], input_ids[row, rest:] = ids[:start], ids[start:]
             attention_mask[row, :start], attention_mask[row, rest:] = 1, 1
+        cache = prefix.for_rows(len(prompts) * self.decoding.num_beams) if prefix else None
+        return self._continue(input_ids.to(model.device), attention_mask.to(model.device), cache, seeds, group)
+
+    def _continue(
+        self, input_ids: Tensor, attention_mask: Tensor, cache: Cache | None, seeds: list[int], group: _Group
+    ) -> list[list[int]]:
+        """Generate from padded prompts (batch, width), some tokens at a time, after which rows that ended are left out.
+
+        Args:
+            cache: of the first tokens of every row.
+        """
+        tokenizer, settings, width = self.tokenizer, self.model.generation_config, input_ids.shape[1]
         # A row that has ended is filled up with padding while the others go on.
         ends = {*(settings.eos_token_id or []), tokenizer.pad_token_id} - {None}
         known = self._may_end.setdefault(group.stop, {})
         stops = [StopStrings(tokenizer, group.stop, width, known)] if group.stop else []
-        output = model.generate(  # type: ignore[operator]
-            input_ids=input_ids.to(model.device),
-            attention_mask=attention_mask.to(model.device),
-            past_key_values=prefix.for_rows(len(prompts) * self.decoding.num_beams) if prefix else None,
-            max_new_tokens=group.max_new_tokens,
-            stopping_criteria=StoppingCriteriaList(stops),
-            streamer=TextStream(tokenizer, self.on_text, ends) if self.on_text is not None else None,
-            **self.decoding.arguments(seeds, model.device),
-        )
-        rows = []
-        for new_ids in output[:, width:].tolist():
-            end = next((place for place, token in enumerate(new_ids) if token in ends), len(new_ids))
-            rows.append(new_ids[:end])
+        rows: list[list[int]] = [[] for _ in seeds]
+        going = list(range(len(seeds)))
+        arguments, sampling = self.decoding.arguments(seeds, self.model.device)
+        while going and (room := width + group.max_new_tokens - input_ids.shape[1]):
+            output = self.model.generate(  # type: ignore[operator]
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                past_key_values=cache,
+                max_new_tokens=min(STRETCH, room) if self.in_stretches else room,
+                stopping_criteria=StoppingCriteriaList(stops),
+                streamer=TextStream(tokenizer, self.on_text, ends) if self.on_text is not None else None,
+                return_dict_in_generate=True,
+                **arguments,
+            )
+            new_ids, goes_on = output.sequences[:, width:].tolist(), []
+            for place, row in enumerate(going):
+                end = next((place for place, token in enumerate(new_ids[place]) if token in ends), None)
+                rows[row] = new_ids[place][:end]
+                if end is None and not (stops and stops[0].is_in(rows[row])):
+                    goes_on.append(place)
+            attention_mask = F.pad(attention_mask, (0, output.sequences.shape[1] - input_ids.shape[1]), value=1)
+            input_ids, cache = output.sequences, output.past_key_values
+            if 0 < len(goes_on) < len(going) and self.in_stretches:
+                kept = torch.tensor(goes_on, device=input_ids.device)
+                input_ids, attention_mask = input_ids[kept], attention_mask[kept]
+                cache.batch_select_indices(kept)
+                if sampling is not None:
+                    sampling.generators = [sampling.generators[place] for place in goes_on]
+            going = [going[place] for place in goes_on]
         return rows
 
 

@@ -46,6 +46,11 @@ class StopStrings(StoppingCriteria):
             )
         return ended
 
+    def is_in(self, new_ids: list[int]) -> bool:
+        """Tell whether a completion holds a stop string."""
+        text = self.tokenizer.decode(new_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return any(stop in text for stop in self.stops)
+
     def _may_end(self, token: int) -> bool:
         if self.any_token_may_end:
             return True
