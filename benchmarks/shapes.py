@@ -43,6 +43,8 @@ def _shape(layers: int, width: int, heads: int, kv_heads: int, inner: int) -> di
 PRESETS = {
     # The paper's rule (every 4th aug layer) would give this aug one connection; every 2nd gives three.
     "llama": Preset("llama", _shape(12, 768, 12, 12, 2048), _shape(6, 384, 6, 6, 1024), 2, (32_000, 256_000)),
+    # Small enough that the program around the model counts, as it does on a GPU.
+    "small": Preset("llama", _shape(6, 384, 6, 6, 1024), _shape(4, 256, 4, 4, 512), 2, (8_000,)),
     # Qwen2-1.5B and Qwen2-0.5B.
     "qwen2": Preset(
         "qwen2",

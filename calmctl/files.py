@@ -60,15 +60,18 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: damaged or unreadable ({error}); delete or restore it") from error
 
 
-def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], durable: bool = False) -> None:
     """Append rows, each on a line of its own, after dropping a last line that a crash tore.
 
-    A float that JSON cannot hold (a loss that is NaN) becomes null.
+    A float that JSON cannot hold (a loss that is NaN) becomes null. `durable=True` waits until they are on the disk.
     """
     text = "".join(_json_line(row) for row in rows)
     with path.open("ab+") as stream:
         _drop_torn_line(stream)
         stream.write(text.encode())
+        if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -55,6 +55,20 @@ def field_types(schema: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(schema) if field.init}
 
 
+def describe_options(schema: type) -> dict[str, Any]:
+    """Return the default of every field that the constructor of `schema` takes, or the type of one that has none."""
+    described = {}
+    for field in dataclasses.fields(schema):
+        if not field.init:
+            continue
+        if _is_required(field):
+            described[field.name] = describe_type(field_types(schema)[field.name])
+        else:
+            factory = field.default_factory
+            described[field.name] = _plain(field.default if factory is dataclasses.MISSING else factory())
+    return described
+
+
 def nested_schema(annotation: Any) -> type | None:
     """Return the dataclass that `annotation` is or optionally is, if any."""
     candidates = get_args(annotation) if _is_union(annotation) else (annotation,)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "composition.py"
+GENERATION = SCRIPT.with_name("generation.py")
 
 
 @pytest.mark.slow
@@ -26,3 +27,16 @@ def test_the_quick_benchmark_reports_every_case(tmp_path):
     assert len(printed.splitlines()) == len(figures["results"]) + 2
     growth = next(row for row in figures["results"] if row["case"] == "growth")
     assert growth["left"]["tensors"] <= 0 and figures["environment"]["torch"]
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_of_generation_reports_every_case_and_the_same_texts(tmp_path):
+    pytest.importorskip("lm_eval", reason="the extra `lm-eval` is not installed: pip install 'calmctl[lm-eval]'")
+    file = tmp_path / "figures.json"
+    subprocess.run([sys.executable, GENERATION, "--quick", "--json", file], capture_output=True, text=True, check=True)
+    rows = json.loads(file.read_text())["results"]
+    beside = [row for row in rows if row["case"] != "shared"]
+    assert [(row["model"], row["case"]) for row in beside] == [
+        (model, case) for model in ("plain", "composed") for case in ("zero-shot", "few-shot", "stops")
+    ]
+    assert all(row["same_texts"] == 1 for row in beside) and len(rows) > len(beside)

@@ -19,6 +19,7 @@ SCHEMAS = {
     "compose": "calmctl.training.jobs:ComposeConfig",
     "compose/kv": "calmctl.training.jobs:ComposeConfig",
     "eval": "calmctl.experiments.evaluation:EvalConfig",
+    "score": "calmctl.experiments.scoring:ScoreConfig",
     "reproduce/kv": "calmctl.experiments.kv:ReproduceKVConfig",
 }
 

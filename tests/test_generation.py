@@ -6,7 +6,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from calmctl.errors import UserError
-from calmctl.inference.generation import Decoding, Prompt, Throughput, _StopStrings, complete
+from calmctl.inference.decoding import Decoding
+from calmctl.inference.generation import complete
+from calmctl.inference.prompt import Prompt
+from calmctl.inference.stopping import StopStrings
+from calmctl.inference.throughput import Throughput
 from data_builders.word_tokenizer import build_word_tokenizer
 from tests.models import composed, llama
 
@@ -117,4 +121,4 @@ def test_a_stop_string_of_several_bytes_a_character_is_found():
     tokenizer, stop = PreTrainedTokenizerFast(tokenizer_object=backend), "\N{SKULL}\N{SKULL}\N{FIRE}\N{FIRE}\N{FIRE}"
     ids = tokenizer(f"ab{stop}", return_tensors="pt")["input_ids"]
     assert ids.shape[1] == 2 + len(stop.encode())
-    assert _StopStrings(tokenizer, (stop,), 0)(ids, None).item()
+    assert StopStrings(tokenizer, (stop,), 0, {})(ids, None).item()

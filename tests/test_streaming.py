@@ -5,7 +5,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from calmctl.inference.generation import Decoding, Prompt, complete
+from calmctl.inference.decoding import Decoding
+from calmctl.inference.generation import complete
+from calmctl.inference.prompt import Prompt
 from calmctl.inference.streaming import TextStream
 from data_builders.word_tokenizer import build_word_tokenizer
 from tests.models import composed, llama

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from calmctl.cli import options, output
 
+if TYPE_CHECKING:
+    from calmctl.experiments.evaluation import EvalConfig
+
 
 def evaluate(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="What to evaluate; `calmctl ls tasks` lists them.")],
+    tasks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TASK... [KEY=VALUE]...",
+            help="What to evaluate; `calmctl ls tasks` lists them, `all` means every one whose data is there. "
+            "Then changes to the preset, in Hydra's syntax; options.NAME=VALUE is an option of the task.",
+            show_default=False,
+        ),
+    ],
     out: options.Out,
-    overrides: options.Overrides = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="A run, folder or hub id, plain or composed.")
     ] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="The task's data folder.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many records; 0 = all.")] = None,
+    data: options.Data = None,
+    limit: options.Limit = None,
+    shots: options.Shots = None,
+    languages: options.Languages = None,
+    against: options.Against = None,
+    allow_code_execution: options.AllowCodeExecution = False,
     allow_different_base: options.AllowDifferentBase = False,
     preset: options.Preset = "default",
     seed: options.Seed = None,
@@ -27,31 +45,75 @@ def evaluate(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Evaluate a model on a task: really generated, then scored."""
+    """Evaluate a model on tasks: really generated, then scored. Several tasks write OUT/TASK each."""
     from calmctl.cli.progress import watching
     from calmctl.config import load_config, to_dict
-    from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig, run_evaluation
+    from calmctl.experiments.evaluation import EvalConfig, run_evaluations
+
+    named, overrides = options.split_overrides(tasks)
+    given = options.task_options(shots, languages, against, allow_code_execution)
+    settings = {"model": model, "limit": limit, "allow_different_base": allow_different_base or None}
+    settings["decoding.seed"] = seed
+
+    def configure(task: str, dataset: Path | None, task_options: Mapping[str, object]) -> EvalConfig:
+        own = {f"options.{name}": value for name, value in task_options.items()}
+        all_settings = options.with_options(overrides, task=task, dataset=dataset, **settings, **own)
+        return load_config(EvalConfig, f"eval/{preset}", all_settings, config_dir)
+
+    plan = _plan(named, data, given, out, configure)
+    if dry_run:
+        shown = [{"task": config.task, "out": str(folder), **to_dict(config)} for folder, config in plan.items()]
+        one = {"command": "eval", "preset": preset}
+        output.print_plan({**one, **shown[0]} if len(shown) == 1 else {**one, "tasks": shown}, json)
+        return
+    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one does the talking
+    with watching({folder.name: folder for folder in plan}) if is_first else nullcontext():
+        run_evaluations(plan, sys.argv)
+    if is_first:
+        _print_results(plan, json)
+
+
+def _plan(
+    named: Sequence[str],
+    data: Path | None,
+    given: Mapping[str, object],
+    out: Path,
+    configure: Any,
+) -> dict[Path, EvalConfig]:
+    """Return what is to be evaluated into which folder; says of each task that `all` leaves out why it does."""
+    from calmctl.errors import UserError
+    from calmctl.experiments.tasks import ALL, check_options, find_data, has_option, names_of, try_data
+
+    tasks = names_of(named)
+    if named and len(named) == 1 and named[0] != ALL:
+        check_options(tasks[0], given)
+        return {out: configure(tasks[0], data, given)}
+    if data is None:
+        raise UserError("dataset is not set; give --data FOLDER, which holds a folder for each task")
+    plan = {}
+    for task in tasks:
+        if ALL not in named:
+            check_options(task, given)
+            plan[out / task] = configure(task, find_data(task, data), given)
+            continue
+        own = {name: value for name, value in given.items() if has_option(task, name)}
+        found = try_data(task, data, partial(configure, task, task_options=own))
+        if isinstance(found, str):
+            output.note(f"skipped {task}: {found}")
+        else:
+            plan[out / task] = found
+    if not plan:
+        raise UserError(f"--data {data}: nothing there can be evaluated (each task's reason is above)")
+    return plan
+
+
+def _print_results(plan: Mapping[Path, EvalConfig], json: bool) -> None:
+    from calmctl.experiments.scoring import METRICS_FILE
     from calmctl.files import read_json
 
-    settings = options.with_options(
-        overrides,
-        task=task,
-        model=model,
-        dataset=data,
-        limit=limit,
-        allow_different_base=allow_different_base or None,
-    )
-    if seed is not None:
-        settings.insert(0, f"decoding.seed={seed}")
-    config = load_config(EvalConfig, f"eval/{preset}", settings, config_dir)
-    if dry_run:
-        output.print_plan({"command": "eval", "preset": preset, "out": str(out), **to_dict(config)}, json)
-        return
-    with watching({out.name: out}):
-        run_evaluation(config, out, sys.argv)
-    result = read_json(out / METRICS_FILE)
+    results = [read_json(folder / METRICS_FILE) for folder in plan]
     if json:
-        output.print_json(result)
+        output.print_json(results[0] if len(results) == 1 else results)
         return
-    rows = [(name, f"{value:.1f}") for name, value in result["metrics"].items()]
-    output.print_table(["metric", "value"], rows, title=f"{task}: {config.model} (n = {result['n']})")
+    for result, config in zip(results, plan.values(), strict=True):
+        output.print_metrics(result, config.model)

@@ -26,7 +26,9 @@ def generate(
     """Complete prompts with a model and print what it writes, as it writes it."""
     import torch
 
-    from calmctl.inference.generation import Decoding, Prompt, complete
+    from calmctl.inference.decoding import Decoding
+    from calmctl.inference.generation import complete
+    from calmctl.inference.prompt import Prompt
     from calmctl.modeling.sources import load_model, load_tokenizer, quiet_libraries
 
     quiet_libraries()
@@ -35,7 +37,7 @@ def generate(
     if torch.cuda.is_available():
         loaded.to("cuda")
     decoding = Decoding(num_beams=num_beams, temperature=temperature, top_p=top_p, seed=seed)
-    asked = [Prompt(prompt, max_new_tokens) for prompt in prompts]
+    asked = [Prompt(prompt, max_new_tokens, id=str(number)) for number, prompt in enumerate(prompts)]
     if json or num_beams > 1:
         texts = complete(loaded, tokenizer, asked, decoding)
         if json:

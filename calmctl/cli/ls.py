@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -77,14 +77,26 @@ def runs(root: Root = Path("runs"), json: options.Json = False) -> None:
 
 @app.command("tasks")
 def tasks(json: options.Json = False) -> None:
-    """List the evaluation tasks."""
+    """List the evaluation tasks and their options (`--shots 3`, or `options.NAME=VALUE` for any of them)."""
+    from calmctl.schema import describe_options
     from evals import TASKS
 
-    described = {name: (task.__doc__ or "").strip().partition("\n")[0] for name, task in sorted(TASKS.items())}
+    described: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "options": describe_options(task),
+            "description": (task.__doc__ or "").strip().partition("\n")[0],
+        }
+        for name, task in sorted(TASKS.items())
+    ]
     if json:
-        output.print_json([{"name": name, "description": text} for name, text in described.items()])
+        output.print_json(described)
         return
-    output.print_table(["task", "what it measures"], list(described.items()))
+    rows = [
+        (row["name"], ", ".join(f"{name}={value}" for name, value in row["options"].items()), row["description"])
+        for row in described
+    ]
+    output.print_table(["task", "options", "what it measures"], rows)
 
 
 @app.command("models")

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from calmctl import __version__
-from calmctl.cli import compose, data, doctor, evaluate, generate, ls, report, reproduce, show, train
+from calmctl.cli import compose, data, doctor, evaluate, generate, ls, report, reproduce, score, show, train
 from calmctl.errors import CalmctlError, UserError
 from calmctl.parent import end_like_ctrl_c
 
@@ -29,6 +29,7 @@ COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
     "train": train.app,
     "compose": compose.compose,
     "eval": evaluate.evaluate,
+    "score": score.score,
     "generate": generate.generate,
     "reproduce": reproduce.app,
     "report": report.report,

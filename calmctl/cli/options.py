@@ -24,6 +24,20 @@ AllowDifferentBase = Annotated[
     bool,
     typer.Option("--allow-different-base", help="Load a composed model although its bases are not the recorded ones."),
 ]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="The task's data; with several tasks, a folder that holds a folder of each."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", help="Only the first so many records (of each language, if there are several); 0 = all."),
+]
+Shots = Annotated[int | None, typer.Option("--shots", help="Worked examples before each question.")]
+Languages = Annotated[str | None, typer.Option("--languages", help="Only these, separated by commas.")]
+Against = Annotated[Path | None, typer.Option("--against", help="Run of the same task to compare with.")]
+AllowCodeExecution = Annotated[
+    bool, typer.Option("--allow-code-execution", help="Run the programs that the model writes, in a sandbox.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Changes to the preset, in Hydra's syntax.", show_default=False),
@@ -39,8 +53,26 @@ def with_options(overrides: list[str] | None, **options: object) -> list[str]:
     return [*given, *(overrides or [])]
 
 
+def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return what is named and what changes a setting (`key=value`, `~key`), of a list that holds both."""
+    overrides = [text for text in arguments if "=" in text or text.startswith("~")]
+    return [text for text in arguments if text not in overrides], overrides
+
+
+def task_options(
+    shots: int | None, languages: str | None, against: Path | None, allow_code_execution: bool
+) -> dict[str, object]:
+    """Return the options of tasks that were given, by the names of the tasks' fields."""
+    chosen = None if languages is None else tuple(filter(None, (code.strip() for code in languages.split(","))))
+    options = {"shots": shots, "languages": chosen, "against": against}
+    options["allow_code_execution"] = allow_code_execution or None
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def quoted(value: object) -> str:
-    """Quote text so that Hydra takes it literally, whatever characters it holds."""
+    """Quote text so that Hydra takes it literally, whatever characters it holds; a tuple becomes a list."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(quoted, value))}]"
     if isinstance(value, bool | int | float):
         return str(value).lower() if isinstance(value, bool) else str(value)
     # Inside quotes Hydra reads a backslash as one unless a quote follows, and `${` as an interpolation.

@@ -80,6 +80,12 @@ def print_run(run: Run, as_json: bool) -> None:
     print_facts(facts)
 
 
+def print_metrics(result: Mapping[str, Any], source: str) -> None:
+    """Print the headline figures of a task."""
+    rows = [(name, f"{value:.1f}") for name, value in result["metrics"].items()]
+    print_table(["metric", "value"], rows, title=f"{result['task']}: {source} (n = {result['n']})")
+
+
 def human_bytes(size: float | None) -> str | None:
     """Return a size the way people read it, or None."""
     if size is None:

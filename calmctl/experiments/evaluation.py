@@ -1,136 +1,202 @@
 """Evaluation: a model generates, the task scores; the task sees records and completions, never the model."""
 
-import json
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from calmctl.environment import package_versions
 from calmctl.errors import UserError
-from calmctl.files import sha256_of
-from calmctl.inference.generation import Decoding, Prompt, Throughput, complete
+from calmctl.experiments.scoring import METRICS_FILE, write_scores
+from calmctl.experiments.tasks import TaskConfig
+from calmctl.experiments.work_files import WorkFiles
+from calmctl.inference.decoding import Decoding
+from calmctl.inference.generation import Engine
+from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
+from calmctl.inference.ranks import Ranks, joined_ranks
+from calmctl.inference.throughput import Throughput
 from calmctl.modeling.fingerprint import fingerprint
 from calmctl.modeling.sources import load_model, load_tokenizer, quiet_libraries, source_sha256
 from calmctl.runs import Run
-from calmctl.schema import from_dict
-from evals import TASKS, Completion, Task
-from evals.task import by_id
+from evals import Request
 
-METRICS_FILE = "metrics.json"
-PREDICTIONS_FILE = "predictions.jsonl"
+__all__ = ["METRICS_FILE", "EvalConfig", "run_evaluation", "run_evaluations"]
 
 
 @dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(TaskConfig):
     """Generate and score a task.
 
     Attributes:
-        task: a name of `evals.TASKS`.
-        options: the task's own settings (the fields of its class), such as `shots`.
         model: a run, folder or hub id.
-        dataset: the task's data folder.
-        limit: only the first so many records, which are balanced over strata; 0 = all.
+        on_overflow: what happens to a prompt that exceeds the model's context: `drop_shots` (the first ones; the
+            question is kept) or `fail`.
         allow_different_base: evaluate a composed model although its bases are not the recorded ones.
         threads: CPU threads; 0 = torch's default.
     """
 
-    task: str = "kv"
-    options: dict[str, Any] = field(default_factory=dict)
     model: str = ""
-    dataset: str = ""
-    limit: int = 0
+    on_overflow: OnOverflow = "drop_shots"
     allow_different_base: bool = False
     decoding: Decoding = field(default_factory=Decoding)
     threads: int = 0
 
-    def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"task={self.task!r} is not one of {', '.join(TASKS)}")
-        if self.limit < 0:
-            raise ValueError(f"limit={self.limit} must not be negative (0 = all records)")
-        self.build_task()
 
-    def build_task(self) -> Task[Any]:
-        """Return the task with its options; raises UserError for one that it does not have."""
-        return from_dict(TASKS[self.task], self.options, "options")
+class Subject:
+    """The model that is evaluated, loaded when it is first needed and kept for the next task."""
+
+    def __init__(self, source: str, allow_different_base: bool, device: torch.device) -> None:
+        self.source, self.allow_different_base, self.device = source, allow_different_base, device
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer; raises UserError where the model has none."""
+        return load_tokenizer(self.source)
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """Return the model, in eval mode."""
+        model = load_model(self.source, allow_different_base=self.allow_different_base).eval()
+        if self.device.type == "cuda":
+            model.to(self.device)
+        return model
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Return the fingerprints of the model, and of the bases it was composed from."""
+        identity = {"source": self.source, **fingerprint(self.model)}
+        if bases := getattr(self.model.config, "bases", None):
+            identity["bases"] = [base["fingerprint"] for base in bases]
+        return identity
 
 
-def run_evaluation(config: EvalConfig, out: Path, command: Sequence[str] = ()) -> Run:
+def run_evaluations(plan: Mapping[Path, EvalConfig], command: Sequence[str] = ()) -> None:
+    """Evaluate one model on several tasks, each into a run directory of its own.
+
+    Raises:
+        UserError: see `run_evaluation`.
+    """
+    with joined_ranks() as ranks:
+        subjects: dict[tuple[str, bool], Subject] = {}
+        for out, config in plan.items():
+            key = config.model, config.allow_different_base
+            subject = subjects.setdefault(key, Subject(*key, ranks.device))
+            run_evaluation(config, out, command, ranks, subject)
+
+
+def run_evaluation(
+    config: EvalConfig,
+    out: Path,
+    command: Sequence[str] = (),
+    ranks: Ranks | None = None,
+    subject: Subject | None = None,
+) -> None:
     """Evaluate as configured into a run directory; return at once when it is complete.
+
+    The processes of torchrun share the requests; the first of them owns the run, and scores.
 
     Raises:
         UserError: no model or data was given, or one cannot be loaded.
     """
-    for name, option in (("model", "--model MODEL"), ("dataset", "--data FOLDER")):
-        if not getattr(config, name):
-            raise UserError(f"{name} is not set; give {option}")
-    inputs = {"model": source_sha256(config.model), "data": _data_sha256(Path(config.dataset))}
-    with Run.start(out, kind="eval", config=config, command=command, seed=config.decoding.seed, inputs=inputs) as run:
-        if not run.is_complete:
-            _evaluate(config, run)
-        return run
+    ranks = ranks or Ranks()
+    subject = subject or Subject(config.model, config.allow_different_base, ranks.device)
+    if not ranks.is_first:
+        if ranks.from_first():
+            _generate(config, out, ranks, subject)
+        return
+    try:
+        if not config.model:
+            raise UserError("model is not set; give --model MODEL")
+        inputs = {"model": source_sha256(config.model), "data": config.data_sha256()}
+        run = Run.start(out, kind="eval", config=config, command=command, seed=config.decoding.seed, inputs=inputs)
+    except BaseException:
+        ranks.from_first(False)  # nobody waits for what will not come
+        raise
+    with run:
+        if ranks.from_first(not run.is_complete):
+            _evaluate(config, run, ranks, subject)
 
 
-def _evaluate(config: EvalConfig, run: Run) -> None:
+def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> None:
+    records, work, about = _generate(config, run.path, ranks, subject, run)
+    protocol = {"decoding": config.decoding.name}
+    write_scores(run, config, config.build_task(), records, work.gather(), about, protocol)
+    run.finish(total_parameters=sum(parameter.numel() for parameter in subject.model.parameters()))
+
+
+def _generate(
+    config: EvalConfig, out: Path, ranks: Ranks, subject: Subject, run: Run | None = None
+) -> tuple[list[Any], WorkFiles, dict[str, Any]]:
+    """Generate this process's share of what is missing; return when every process has done so.
+
+    Returns:
+        The task's records, everybody's work files, and what a result says about the generation.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
     quiet_libraries()
     task = config.build_task()
     records = task.load(Path(config.dataset), config.limit or None)
     requests = task.requests(records)
-    tokenizer = load_tokenizer(config.model)
-    model = load_model(config.model, allow_different_base=config.allow_different_base).eval()
-    if torch.cuda.is_available():
-        model.to("cuda")
-    began = time.monotonic()
+    work = WorkFiles(out, requests, ranks.index)
+    finished = work.read()
+    prompts = [_prompt(request, config.decoding) for request in requests]
+    tokenizer = subject.tokenizer  # before the model: a missing one is told sooner
+    fitted = fit(subject.model, tokenizer, prompts, config.on_overflow)
+    throughput = Throughput()
+    if run is not None:
+        throughput.on_batch = lambda so_far: _report(run, so_far, ranks)
+    engine = Engine(subject.model, tokenizer, config.decoding, throughput)
+    mine = [place for place in range(len(requests)) if place % ranks.count == ranks.index]
+    for batch in engine.generate(fitted, finished.keys(), mine):
+        work.append((sample.prompt_index, sample.index, sample.text) for sample in batch)
+    seconds = throughput.seconds
+    shares = ranks.gather((throughput.generated, throughput.tokens, throughput.batch_size, seconds))
+    return records, work, _about(config, subject, fitted, shares)
 
-    def on_batch(so_far: Throughput) -> None:
-        seconds = time.monotonic() - began
-        run.report_progress(
-            "generating",
-            so_far.done,
-            len(requests),
-            None,
-            so_far.tokens / seconds,
-            seconds / so_far.done * (len(requests) - so_far.done),
-        )
 
-    prompts = [Prompt(request.text, request.max_new_tokens, request.stop) for request in requests]
-    texts = complete(model, tokenizer, prompts, config.decoding, Throughput(on_batch=on_batch))
-    seconds = time.monotonic() - began
-    completions = [Completion(request.id, text) for request, text in zip(requests, texts, strict=True)]
-    scores = task.score(records, by_id(completions))
-    run.write_text(PREDICTIONS_FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.samples))
-    run.write_json(
-        METRICS_FILE,
-        {
-            "task": config.task,
-            "task_version": task.version,
-            "model": {"source": config.model, **_identity(model)},
-            "metrics": scores.metrics,
-            "n": scores.n,
-            "breakdown": scores.breakdown,
-            "protocol": {**scores.protocol, "decoding": config.decoding.name},
-            "samples_per_second": round(len(requests) / seconds, 1),
-            "seconds": round(seconds, 2),
-            "versions": package_versions(),
+def _prompt(request: Request, decoding: Decoding) -> Prompt:
+    count = min(request.max_new_tokens, decoding.max_new_tokens or request.max_new_tokens)
+    return Prompt(request.prompt, count, request.stop, request.shots, request.num_samples, request.id)
+
+
+def _report(run: Run, so_far: Throughput, ranks: Ranks) -> None:
+    """Report the progress of the first process, in whose pace the others go."""
+    speed = so_far.tokens_per_second * ranks.count
+    total, done = so_far.total * ranks.count, so_far.done * ranks.count
+    run.report_progress("generating", done, total, None, speed, so_far.eta_seconds)
+
+
+def _about(
+    config: EvalConfig, subject: Subject, fitted: FittedPrompts, shares: Sequence[tuple[int, int, int, float]]
+) -> dict[str, Any]:
+    """Return what a result says about the model and how it generated; speeds are those of the last attempt."""
+    generated, tokens = sum(share[0] for share in shares), sum(share[1] for share in shares)
+    seconds = max(share[3] for share in shares)
+    model = subject.model
+    asked = [prompt.max_new_tokens for prompt in fitted.prompts]
+    return {
+        "model": subject.identity,
+        "generation": {
+            "decoding": config.decoding.name,
+            "seed": config.decoding.seed,
+            "max_new_tokens": max(asked, default=0),
+            "num_prompts": len(fitted.prompts),
+            "num_samples": sum(prompt.num_samples for prompt in fitted.prompts),
+            "num_shortened_prompts": fitted.num_shortened,
+            "on_overflow": config.on_overflow,
+            "batch_size": config.decoding.batch_size,
+            "largest_batch": max(share[2] for share in shares),
+            "processes": len(shares),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": str(model.device),
+            "attention": getattr(getattr(model, "anchor", model).config, "_attn_implementation", None),
+            "first_prompt": fitted.prompts[0].whole if fitted.prompts else None,
         },
-    )
-    run.finish(total_parameters=sum(parameter.numel() for parameter in model.parameters()))
-
-
-def _identity(model: Any) -> dict[str, Any]:
-    """Return the fingerprints of a model, and of the bases it was composed from."""
-    identity = fingerprint(model)
-    if bases := getattr(model.config, "bases", None):
-        identity["bases"] = [base["fingerprint"] for base in bases]
-    return identity
-
-
-def _data_sha256(folder: Path) -> str:
-    manifest = folder / "manifest.json"
-    return sha256_of(manifest) if manifest.is_file() else str(folder)
+        "samples_per_second": round(generated / seconds, 1) if generated else None,
+        "tokens_per_second": round(tokens / seconds, 1) if generated else None,
+        "seconds": round(seconds, 2),
+    }

@@ -1,0 +1,197 @@
+"""How fast our generation is beside lm-evaluation-harness' `hf` model: the same model, prompts and batches.
+
+    python benchmarks/generation.py [--quick] [--preset llama] [--device cuda] [--json FILE] [--only zero-shot,...]
+
+Both sides complete the same prompts greedily, with the same batch size, limit of new tokens and stop strings, in turns
+(see measure.py); ours tokenizes, generates, decodes and cuts, as `HFLM.generate_until` does. A value is our samples per
+second over theirs: at least 1 is wanted. Models are random, so nearly every completion runs to its limit, except where
+a stop string is a piece of text that they do write. `shared` compares our own engine with and without shared prefixes
+(seconds without over seconds with), from which `MIN_TOKENS` in calmctl/inference/prefix.py follows.
+
+    zero-shot  questions of 20 to 60 tokens
+    few-shot   the same behind five worked examples, 400 tokens that all of them share
+    stops      four stop strings, of which a completion holds one sooner or later
+    shared     a prefix of so many tokens before each question
+"""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from measure import cpu_name, interleaved, ratio, seconds
+from shapes import PRESETS, base, composed
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from calmctl.inference.decoding import Decoding
+from calmctl.inference.generation import Engine
+from calmctl.inference.prompt import Prompt, fit
+
+Row = dict[str, Any]
+PREFIXES = (8, 16, 32, 64, 128, 256, 512)
+
+
+def tokenizer_of(size: int) -> PreTrainedTokenizerBase:
+    """Return a byte-level tokenizer of invented words, as fast and with as many tokens as a real one."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    letters = random.Random(0)
+    words = {"".join(letters.choices("abcdefghijklmnopqrstuvwxyz", k=letters.randint(2, 7))) for _ in range(3 * size)}
+    spaced = [f"\u0120{word}" for word in sorted(words)][: size - len(alphabet) - 1]
+    vocabulary = {token: place for place, token in enumerate(["</s>", *alphabet, *spaced])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="</s>", continuing_subword_prefix=""))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>")
+
+
+class Texts:
+    """Writes text of a given number of tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.words = sorted(word.replace("\u0120", " ") for word in tokenizer.get_vocab() if word.startswith("\u0120"))
+        self.choice = random.Random(1)
+
+    def __call__(self, length: int) -> str:
+        """Return a text of this many tokens."""
+        return "".join(self.choice.choices(self.words, k=length))
+
+
+def prompts(case: str, texts: Texts, count: int, new: int) -> list[Prompt]:
+    """Return the prompts of a case."""
+    shots = tuple(texts(79) + "\n" for _ in range(5)) if case == "few-shot" else ()
+    # Random models write any word as often as any other: one that ends in a common letter comes up soon.
+    stop = ("\nclass", "\ndef", "se", "ti") if case == "stops" else ("\n\n\n",)
+    return [Prompt(texts(texts.choice.randint(20, 60)), new, stop, shots) for _ in range(count)]
+
+
+def ours(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: list[Prompt],
+    batch: int,
+    share: bool | None = None,
+) -> list[str]:
+    """Return our completions."""
+    engine = Engine(model, tokenizer, Decoding(batch_size=batch), share_prefixes=share)
+    samples = [sample for part in engine.generate(fit(model, tokenizer, asked)) for sample in part]
+    return [sample.text for sample in sorted(samples, key=lambda sample: sample.prompt_index)]
+
+
+def beside_lm_eval(preset_name: str, device: str, cases: list[str]) -> Iterator[Row]:
+    """Measure both sides on every case and model."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    preset, quick = PRESETS[preset_name], preset_name == "quick"
+    batch = 4 if quick else 16
+    count, new = (8, 8) if quick else (48, 32)
+    # The quick shapes have too few tokens for a byte-level tokenizer.
+    vocabulary = 2000 if quick else preset.vocabularies[0]
+    tokenizer = tokenizer_of(vocabulary)
+    anchor, aug = (base(preset, role, vocabulary, "float32", device) for role in ("anchor", "aug"))
+    for name, model in {"plain": anchor, "composed": composed(preset, anchor, aug)}.items():
+        theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=2048, device=device)
+        for case in cases:
+            asked = prompts(case, Texts(tokenizer), count, new)
+            settings = {"until": list(asked[0].stop), "max_gen_toks": new, "do_sample": False}
+            instances = [
+                Instance("generate_until", {}, (prompt.whole, settings), place) for place, prompt in enumerate(asked)
+            ]
+            found, expected = ours(model, tokenizer, asked, batch), theirs.generate_until(instances, disable_tqdm=True)
+            times = interleaved(
+                {
+                    "lm-eval": lambda theirs=theirs, ask=instances: theirs.generate_until(ask, disable_tqdm=True),
+                    "ours": lambda model=model, ask=asked: ours(model, tokenizer, ask, batch),
+                },
+                1 if quick else 3,
+                device,
+            )
+            value = ratio(times, "lm-eval", "ours")
+            taken = seconds(times)
+            yield {
+                "case": case,
+                "model": name,
+                "value": round(value, 3),
+                "target": 1.0,
+                "met": value >= 1.0,
+                "samples_per_second": {side: round(count / taken[side], 2) for side in taken},
+                "same_texts": sum(one == other for one, other in zip(found, expected, strict=True)) / count,
+                "prompts": count,
+                "batch_size": batch,
+                "max_new_tokens": new,
+                "seconds": taken,
+            }
+
+
+def sharing(preset_name: str, device: str) -> Iterator[Row]:
+    """Measure what sharing prefixes of different lengths gains."""
+    preset, quick, vocabulary = PRESETS[preset_name], preset_name == "quick", 2000
+    tokenizer = tokenizer_of(vocabulary)
+    anchor, aug = (base(preset, role, vocabulary, "float32", device) for role in ("anchor", "aug"))
+    count, batch = (4, 2) if quick else (16, 8)
+    for name, model in {"plain": anchor, "composed": composed(preset, anchor, aug)}.items():
+        for length in PREFIXES[:2] if quick else PREFIXES:
+            texts = Texts(tokenizer)
+            shots = (texts(length),)
+            asked = [replace(prompt, shots=shots) for prompt in prompts("zero-shot", texts, count, 4)]
+            variants = {
+                side: lambda model=model, ask=asked, share=share: ours(model, tokenizer, ask, batch, share)
+                for side, share in (("each", False), ("shared", True))
+            }
+            times = interleaved(variants, 1 if quick else 3, device)
+            value = ratio(times, "each", "shared")
+            details = {"prefix": length, "prompts": count, "batch_size": batch, "max_new_tokens": 4}
+            yield {"case": "shared", "model": name, "value": round(value, 3), **details, "seconds": seconds(times)}
+
+
+def main() -> None:
+    """Print a table; write it as JSON when asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cases = ["zero-shot", "few-shot", "stops", "shared"]
+    parser.add_argument("--quick", action="store_true", help="seconds: tiny shapes, only to see that it runs")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="small")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=cases, help=f"of {', '.join(cases)}")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    preset = "quick" if arguments.quick else arguments.preset
+    chosen = [case for case in arguments.only if case != "shared"]
+    rows: list[Row] = []
+    print(f"{'case':<11}{'model':<10}{'lm-eval/s':>10}{'ours/s':>10}{'value':>8}{'same':>7}")
+    for measured in (
+        beside_lm_eval(preset, arguments.device, chosen) if chosen else [],
+        sharing(preset, arguments.device) if "shared" in arguments.only else [],
+    ):
+        for row in measured:
+            rows.append(row)
+            rates = row.get("samples_per_second", {})
+            case = row["case"] + (f" {row['prefix']}" if "prefix" in row else "")
+            sides = "".join(f"{rates[side]:>10.2f}" if rates else f"{'':>10}" for side in ("lm-eval", "ours"))
+            same = f"{row['same_texts']:>7.0%}" if "same_texts" in row else f"{'':>7}"
+            verdict = "" if "met" not in row else "  met" if row["met"] else "  MISSED"
+            print(f"{case:<11}{row['model']:<10}{sides}{row['value']:>8.3f}{same}{verdict}", flush=True)
+    if arguments.json:
+        environment = {
+            "device": torch.cuda.get_device_name() if arguments.device != "cpu" else cpu_name(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+        arguments.json.write_text(json.dumps({"environment": environment, "results": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""`calmctl score`: score completions that were made elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calmctl.cli import options, output
+
+
+def score(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="What to score; `calmctl ls tasks` lists them.")],
+    out: options.Out,
+    overrides: options.Overrides = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option("--predictions", help="JSON lines with id and completion; several of one id are its samples."),
+    ] = None,
+    data: options.Data = None,
+    limit: options.Limit = None,
+    shots: options.Shots = None,
+    languages: options.Languages = None,
+    against: options.Against = None,
+    allow_code_execution: options.AllowCodeExecution = False,
+    preset: options.Preset = "default",
+    config_dir: options.ConfigDir = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Score completions that were made elsewhere, as `calmctl eval` scores its own."""
+    from calmctl.config import load_config, to_dict
+    from calmctl.experiments.scoring import METRICS_FILE, ScoreConfig, run_scoring
+    from calmctl.experiments.tasks import check_options
+    from calmctl.files import read_json
+
+    given = options.task_options(shots, languages, against, allow_code_execution)
+    check_options(task, given)
+    own = {f"options.{name}": value for name, value in given.items()}
+    settings = options.with_options(overrides, task=task, dataset=data, limit=limit, predictions=predictions, **own)
+    config = load_config(ScoreConfig, f"score/{preset}", settings, config_dir)
+    if dry_run:
+        output.print_plan({"command": "score", "preset": preset, "out": str(out), **to_dict(config)}, json)
+        return
+    run_scoring(config, out, sys.argv)
+    result = read_json(out / METRICS_FILE)
+    if json:
+        output.print_json(result)
+    else:
+        output.print_metrics(result, config.predictions)

@@ -1,0 +1,124 @@
+"""Scoring: completions in, `metrics.json` and `predictions.jsonl` out, whoever made the completions."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calmctl.environment import git_commit, package_versions
+from calmctl.errors import UserError
+from calmctl.experiments.tasks import TaskConfig
+from calmctl.files import sha256_of
+from calmctl.runs import Run
+from data_builders.errors import DataError
+from evals import Completion, Completions, Task
+from evals.task import by_id, require_completions
+
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.jsonl"
+
+
+@dataclass(frozen=True)
+class ScoreConfig(TaskConfig):
+    """Score completions that were made elsewhere.
+
+    Attributes:
+        predictions: JSON lines with `id` and `completion`; several lines of one id are its samples.
+    """
+
+    predictions: str = ""
+
+
+def run_scoring(config: ScoreConfig, out: Path, command: Sequence[str] = ()) -> Run:
+    """Score as configured into a run directory; return at once when it is complete.
+
+    Raises:
+        UserError: no data or predictions were given, or they do not fit the task.
+    """
+    if not config.predictions:
+        raise UserError("predictions is not set; give --predictions FILE")
+    file = Path(config.predictions)
+    checksum = sha256_of(file)
+    inputs = {"data": config.data_sha256(), "predictions": checksum}
+    with Run.start(out, kind="score", config=config, command=command, inputs=inputs) as run:
+        if not run.is_complete:
+            task = config.build_task()
+            records = task.load(Path(config.dataset), config.limit or None)
+            completions = read_completions(file)
+            try:
+                require_completions(task.requests(records), completions)
+            except DataError as error:
+                raise UserError(f"{file}: {error}") from error
+            about = {"model": {"predictions": config.predictions, "sha256": checksum}}
+            write_scores(run, config, task, records, completions, about)
+            run.finish()
+        return run
+
+
+def write_scores(
+    run: Run,
+    config: TaskConfig,
+    task: Task[Any],
+    records: Sequence[Any],
+    completions: Completions,
+    about: Mapping[str, Any],
+    protocol: Mapping[str, Any] | None = None,
+) -> None:
+    """Score completions and write what a task's result consists of.
+
+    Args:
+        about: what else the result says (the model, how it generated).
+        protocol: added to the task's own.
+    """
+    scores = task.score(records, completions)
+    run.write_text(PREDICTIONS_FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.samples))
+    run.write_json(
+        METRICS_FILE,
+        {
+            "task": config.task,
+            "task_version": task.version,
+            "metrics": scores.metrics,
+            "n": scores.n,
+            "breakdown": scores.breakdown,
+            "protocol": {**scores.protocol, **(protocol or {})},
+            "options": config.options,
+            "data": {"source": config.dataset, "sha256": config.data_sha256(), "limit": config.limit or None},
+            **about,
+            "versions": package_versions(),
+            "git_commit": git_commit(),
+        },
+    )
+
+
+def read_completions(path: Path) -> dict[str, list[str]]:
+    """Read JSON lines with `id` and `completion`; several of one id are its samples, in their order.
+
+    Raises:
+        UserError: a line is no such object, or there is none at all.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    completions = []
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                completions.append(_completion(line, f"{path}, line {number}"))
+    if not completions:
+        raise UserError(f"{path} is empty; it needs a line with id and completion for every request of the task")
+    return by_id(completions)
+
+
+def _completion(line: bytes, where: str) -> Completion:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON ({error})") from error
+    for key in ("id", "completion"):
+        if not isinstance(row, dict) or not isinstance(row.get(key), str):
+            raise UserError(f'{where}: {key!r} with a text is wanted, as in {{"id": ..., "completion": ...}}')
+        try:
+            row[key].encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{where}: {key!r} is no valid text ({error.reason})") from error
+    return Completion(row["id"], row["completion"])

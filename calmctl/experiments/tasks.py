@@ -1,0 +1,117 @@
+"""Tasks as users name them: their options, and where their data is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from calmctl.errors import UserError
+from calmctl.files import sha256_of
+from calmctl.schema import field_types, from_dict
+from data_builders.errors import DataError
+from evals import TASKS, Task
+
+ALL = "all"
+Config = TypeVar("Config", bound="TaskConfig")
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A task over its data.
+
+    Attributes:
+        task: a name of `evals.TASKS`.
+        options: the task's own settings (the fields of its class), such as `shots`.
+        dataset: the task's data: a folder or file.
+        limit: only the first so many records (of each language, where there are several); 0 = all.
+    """
+
+    task: str = "kv"
+    options: dict[str, Any] = field(default_factory=dict)
+    dataset: str = ""
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        check_task(self.task)
+        if self.limit < 0:
+            raise ValueError(f"limit={self.limit} must not be negative (0 = all records)")
+        self.build_task()
+
+    def build_task(self) -> Task[Any]:
+        """Return the task with its options; raises UserError for one that it does not have."""
+        return from_dict(TASKS[self.task], self.options, "options")
+
+    def data_sha256(self) -> str:
+        """Return what identifies the data: a checksum of its manifest or of its files, or its name where it is none.
+
+        Raises:
+            UserError: no data was given.
+        """
+        if not self.dataset:
+            raise UserError("dataset is not set; give --data PATH")
+        path = Path(self.dataset)
+        manifest = path / "manifest.json"
+        return sha256_of(manifest if manifest.is_file() else path) if path.exists() else self.dataset
+
+
+def check_task(name: str) -> None:
+    """Raise UserError unless there is such a task."""
+    if name not in TASKS:
+        raise UserError(f"task={name!r} is not one of {', '.join(TASKS)}")
+
+
+def has_option(task: str, name: str) -> bool:
+    """Tell whether a task has an option of this name."""
+    return name in field_types(TASKS[task])
+
+
+def check_options(task: str, options: Mapping[str, object]) -> None:
+    """Raise UserError where an option of the command line is none of the task's."""
+    check_task(task)
+    known = field_types(TASKS[task])
+    for name in options:
+        if name not in known:
+            has = ", ".join(known) or "none"
+            raise UserError(f"--{name.replace('_', '-')}: the task {task!r} has no such option (its options: {has})")
+
+
+def find_data(task: str, folder: Path) -> Path:
+    """Return the data of a task in a folder that holds that of several: what is named after the task.
+
+    Raises:
+        UserError: there is none, or more than one that could be meant.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--data {folder}: no such folder; several tasks need one that holds a folder of each")
+    if (folder / task).exists():
+        return folder / task
+    similar = sorted(entry for entry in folder.iterdir() if entry.name.startswith(task))
+    if len(similar) == 1:
+        return similar[0]
+    found = f"several could be meant: {', '.join(entry.name for entry in similar)}" if similar else "there is none"
+    raise UserError(f"no data of the task {task!r}: {folder / task} is wanted, {found}")
+
+
+def try_data(task: str, folder: Path, configure: Callable[[Path], Config]) -> Config | str:
+    """Return the configuration of a task over its data in a folder, or why it cannot be evaluated."""
+    try:
+        config = configure(find_data(task, folder))
+        config.build_task().load(Path(config.dataset), config.limit or None)
+    except (DataError, UserError) as error:
+        return str(error)
+    return config
+
+
+def names_of(tasks: Sequence[str]) -> list[str]:
+    """Return the tasks that are named, each once; `all` means every one there is.
+
+    Raises:
+        UserError: none is named, or one that does not exist.
+    """
+    if not tasks:
+        raise UserError(f"no task is named; choose from {', '.join([*TASKS, ALL])}")
+    if ALL in tasks:
+        return list(TASKS)
+    for name in tasks:
+        check_task(name)
+    return list(dict.fromkeys(tasks))

@@ -1,0 +1,90 @@
+"""Work files: every finished sample of an evaluation on a line of its own, from which an interrupted one goes on.
+
+The first process writes `samples.jsonl`, the others that share the work `samples.rank1.jsonl` and so on, until the
+first gathers them all. The lines have `id` and `completion`, so the file can be scored again (`calmctl score`).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from calmctl import files
+from calmctl.errors import UserError
+from evals import Request
+
+SAMPLES_FILE = "samples.jsonl"
+
+
+class WorkFiles:
+    """The finished samples of a run.
+
+    Args:
+        folder: the run's.
+        requests: all requests of the evaluation, whoever takes them.
+        rank: of this process, which appends to a file of its own.
+    """
+
+    def __init__(self, folder: Path, requests: Sequence[Request], rank: int = 0) -> None:
+        self.folder, self.requests = folder, requests
+        self.path = folder / (f"samples.rank{rank}.jsonl" if rank else SAMPLES_FILE)
+        self._places = {request.id: place for place, request in enumerate(requests)}
+        self._hashes = [_hash(request) for request in requests]
+
+    def append(self, samples: Iterable[tuple[int, int, str]]) -> None:
+        """Append finished samples: place of the request, which of its samples, and the text. They survive a crash."""
+        files.append_jsonl(self.path, [self._row(*sample) for sample in samples], durable=True)
+
+    def read(self) -> dict[tuple[int, int], str]:
+        """Return the texts of finished samples, of all processes, by place of the request and number of the sample.
+
+        A line that a crash tore is left out, and so is all that is there twice.
+
+        Raises:
+            UserError: the samples are of other requests.
+        """
+        texts: dict[tuple[int, int], str] = {}
+        for path in self._paths():
+            for row in files.read_jsonl(path):
+                place = self._places.get(row["id"])
+                if place is None or self._hashes[place] != row["request"]:
+                    raise UserError(
+                        f"{path} holds a completion of {row['id']!r} that the task does not ask for in this way now: "
+                        "its data or the program has changed; choose another --out"
+                    )
+                if row["sample"] < self.requests[place].num_samples:
+                    texts.setdefault((place, row["sample"]), row["completion"])
+        return texts
+
+    def gather(self) -> dict[str, list[str]]:
+        """Put the samples of all processes into one file, in the order of the requests, and return them by request."""
+        texts = self.read()
+        rows = [self._row(place, index, text) for (place, index), text in sorted(texts.items())]
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        files.write_text(self.folder / SAMPLES_FILE, "".join(lines))
+        for path in self._paths():
+            if path.name != SAMPLES_FILE:
+                path.unlink()
+        completions: dict[str, list[str]] = {}
+        for row in rows:
+            completions.setdefault(row["id"], []).append(row["completion"])
+        return completions
+
+    def _row(self, place: int, index: int, text: str) -> dict[str, Any]:
+        return {
+            "id": self.requests[place].id,
+            "sample": index,
+            "completion": text,
+            "request": self._hashes[place],
+        }
+
+    def _paths(self) -> list[Path]:
+        others = self.folder.glob("samples.rank*.jsonl")
+        return [path for path in (self.folder / SAMPLES_FILE, *sorted(others)) if path.exists()]
+
+
+def _hash(request: Request) -> str:
+    """Return what tells a request from another of the same id."""
+    what = json.dumps([request.text, request.max_new_tokens, request.stop])
+    return hashlib.sha256(what.encode()).hexdigest()[:16]

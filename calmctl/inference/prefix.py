@@ -1,0 +1,64 @@
+"""Shared prefixes: what many prompts begin with (few-shot examples) is read once, and their caches go on from there."""
+
+import copy
+from array import array
+from collections.abc import Sequence
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.layers import accepts
+
+# Below, reading the prefix in a pass of its own costs more than it saves (benchmarks/generation.py).
+MIN_TOKENS = 32
+
+
+class SharedPrefix:
+    """The cache of tokens that a group of prompts begins with.
+
+    Args:
+        ids: the tokens; every prompt that goes on from them has more.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: PreTrainedModel, ids: Sequence[int]) -> None:
+        self.length = len(ids)
+        self._cache = _new_cache(model)
+        last_only = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
+        input_ids = torch.tensor([list(ids)], device=model.device)
+        model(input_ids=input_ids, past_key_values=self._cache, use_cache=True, **last_only)
+
+    @torch.inference_mode()
+    def for_rows(self, rows: int) -> Cache:
+        """Return a cache of the prefix for this many rows, to be gone on from."""
+        cache = copy.deepcopy(self._cache)
+        cache.batch_repeat_interleave(rows)
+        return cache
+
+
+def can_share(model: PreTrainedModel) -> bool:
+    """Tell whether prompts of different lengths may go on from one cache, padded between prefix and rest.
+
+    Positions have to follow from the mask, not from the place in the cache; so a sliding window, which counts places,
+    must not be there either, nor states that run through padding.
+    """
+    if not accepts(model, "position_ids"):
+        return False
+    cache = _new_cache(model)
+    return len(cache.layers) > 0 and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def common_prefix(prompts: Sequence[array]) -> int:
+    """Return how many tokens all prompts begin with, leaving each of them one to go on with."""
+    # What the first and the last in order have in common, all have.
+    pairs = enumerate(zip(min(prompts), max(prompts), strict=False))
+    shortest = min(map(len, prompts))
+    return min(next((place for place, (one, other) in pairs if one != other), shortest), shortest - 1)
+
+
+def _new_cache(model: PreTrainedModel) -> Cache:
+    if isinstance(model, ComposedModelForCausalLM):
+        return model.new_cache()
+    return DynamicCache(config=model.config.get_text_config(decoder=True))

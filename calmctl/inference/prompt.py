@@ -1,0 +1,115 @@
+"""Prompts: what is to be completed, and how it is made to fit into a model's context."""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from calmctl.errors import UserError
+
+OnOverflow = Literal["drop_shots", "fail"]
+_CHUNK = 1024  # prompts tokenized at once: ids as Python numbers take nine times the memory they are kept in
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be completed.
+
+    Attributes:
+        text: the question, which is never shortened.
+        max_new_tokens: tokens to generate at most.
+        stop: the completion ends before the first of these strings.
+        shots: worked examples that stand before the text, each with the separator that follows it.
+        num_samples: completions wanted; more than one needs sampling.
+        id: names the prompt where its samples are drawn; its whole text when empty.
+    """
+
+    text: str
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    shots: tuple[str, ...] = ()
+    num_samples: int = 1
+    id: str = ""
+
+    @property
+    def whole(self) -> str:
+        """Return what the model reads."""
+        return "".join(self.shots) + self.text
+
+
+@dataclass(frozen=True)
+class FittedPrompts:
+    """Prompts as the model reads them.
+
+    Attributes:
+        prompts: with the shots that are left.
+        ids: token ids of each.
+        num_shortened: prompts that have lost shots.
+    """
+
+    prompts: list[Prompt]
+    ids: list[array]
+    num_shortened: int = 0
+
+
+def fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    on_overflow: OnOverflow = "drop_shots",
+) -> FittedPrompts:
+    """Tokenize prompts; those that exceed the model's context with their completion lose shots, the first ones first.
+
+    Raises:
+        UserError: a prompt is empty, or exceeds the context without shots, or with them under `on_overflow="fail"`.
+    """
+    ids = list(_tokenized(tokenizer, prompts))
+    if empty := [place for place, prompt_ids in enumerate(ids) if not prompt_ids]:
+        raise UserError(f"prompt {empty[0] + 1} is empty, and the tokenizer adds no beginning-of-text token")
+    fitted, limit = FittedPrompts(list(prompts), ids), context_length(model)
+    too_long = _too_long(fitted, limit)
+    if on_overflow == "fail":
+        _refuse(fitted, too_long, limit, "use fewer shots, a smaller max_new_tokens, or on_overflow=drop_shots")
+    num_shortened = len(too_long)
+    while shorter := [place for place in too_long if fitted.prompts[place].shots]:
+        for place in shorter:
+            fitted.prompts[place] = replace(fitted.prompts[place], shots=fitted.prompts[place].shots[1:])
+        for place, prompt_ids in zip(
+            shorter, _tokenized(tokenizer, [fitted.prompts[place] for place in shorter]), strict=True
+        ):
+            ids[place] = prompt_ids
+        too_long = _too_long(fitted, limit)
+    _refuse(fitted, too_long, limit, "no shots are left to drop; use a smaller max_new_tokens, or another model")
+    return replace(fitted, num_shortened=num_shortened)
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a model has positions for; None = it does not say."""
+    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+
+def _tokenized(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> Iterator[array]:
+    for start in range(0, len(prompts), _CHUNK):
+        texts = [prompt.whole for prompt in prompts[start : start + _CHUNK]]
+        # `verbose` would warn of prompts beyond the tokenizer's own limit; the model's is what counts.
+        for prompt_ids in tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]:
+            yield array("i", prompt_ids)
+
+
+def _too_long(fitted: FittedPrompts, limit: int | None) -> list[int]:
+    if not limit:
+        return []
+    both = enumerate(zip(fitted.prompts, fitted.ids, strict=True))
+    return [place for place, (prompt, ids) in both if len(ids) + prompt.max_new_tokens > limit]
+
+
+def _refuse(fitted: FittedPrompts, too_long: list[int], limit: int | None, advice: str) -> None:
+    if too_long:
+        longest = max(too_long, key=lambda place: len(fitted.ids[place]) + fitted.prompts[place].max_new_tokens)
+        raise UserError(
+            f"{len(too_long)} of {len(fitted.prompts)} prompts exceed the model's context of {limit} tokens (the "
+            f"longest has {len(fitted.ids[longest])} and asks for {fitted.prompts[longest].max_new_tokens} new ones); "
+            f"{advice}"
+        )
