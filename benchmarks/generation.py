@@ -70,6 +70,7 @@ def prompts(case: str, texts: Texts, count: int, new: int) -> list[Prompt]:
     shots = tuple(texts(79) + "\n" for _ in range(5)) if case == "few-shot" else ()
     # Random models write any word as often as any other: one that ends in a common letter comes up soon.
     stop = ("\nclass", "\ndef", "se", "ti") if case == "stops" else ("\n\n\n",)
+    new = 4 * new if case == "stops" else new  # long enough for rows to end at different times
     return [Prompt(texts(texts.choice.randint(20, 60)), new, stop, shots) for _ in range(count)]
 
 
@@ -103,7 +104,7 @@ def beside_lm_eval(preset_name: str, device: str, cases: list[str]) -> Iterator[
         theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=2048, device=device)
         for case in cases:
             asked = prompts(case, Texts(tokenizer), count, new)
-            settings = {"until": list(asked[0].stop), "max_gen_toks": new, "do_sample": False}
+            settings = {"until": list(asked[0].stop), "max_gen_toks": asked[0].max_new_tokens, "do_sample": False}
             instances = [
                 Instance("generate_until", {}, (prompt.whole, settings), place) for place, prompt in enumerate(asked)
             ]
@@ -128,7 +129,7 @@ def beside_lm_eval(preset_name: str, device: str, cases: list[str]) -> Iterator[
                 "same_texts": sum(one == other for one, other in zip(found, expected, strict=True)) / count,
                 "prompts": count,
                 "batch_size": batch,
-                "max_new_tokens": new,
+                "max_new_tokens": asked[0].max_new_tokens,
                 "seconds": taken,
             }
 

@@ -17,8 +17,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.cache_utils import Cache
 
 from calmctl.errors import CalmctlError, UserError
+from calmctl.inference.batching import Group, Row, batches, groups_of, shared_tokens
 from calmctl.inference.decoding import Decoding, seed_of
-from calmctl.inference.prefix import MIN_TOKENS, SharedPrefix, can_share, common_prefix
+from calmctl.inference.prefix import MIN_TOKENS, SharedPrefix, can_share
 from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
 from calmctl.inference.stopping import StopStrings, cut
 from calmctl.inference.streaming import TextStream
@@ -29,9 +30,6 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CU
 
 # Tokens generated before rows that have ended make room: a few thousandths of a second, against a row's share of each.
 STRETCH = 32
-
-# A completion to make: which prompt, and which of its samples.
-Row = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -71,15 +69,6 @@ def complete(
     return [sample.text for sample in sorted(samples, key=lambda sample: (sample.prompt_index, sample.index))]
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Prompts that end alike and have their shots in common: rows of one batch as far as possible."""
-
-    max_new_tokens: int
-    stop: tuple[str, ...]
-    shots: tuple[str, ...]
-
-
 class Engine:
     """Generates with a model; what it learns about the memory there is holds for all that it generates.
 
@@ -102,7 +91,7 @@ class Engine:
         self.batch_size = decoding.batch_size
         self.min_shared = 1 if share_prefixes else MIN_TOKENS
         self.share_prefixes = share_prefixes is not False and can_share(model)
-        self._prefix: tuple[_Group, SharedPrefix] | None = None
+        self._prefix: tuple[Group, SharedPrefix] | None = None
         # Augs that read prompts only take what a call of `generate` begins with for the prompt.
         is_encoder = getattr(model.config, "aug_reads", None) == "prompt"
         self.in_stretches = can_share(model) and decoding.num_beams == 1 and on_text is None and not is_encoder
@@ -125,10 +114,10 @@ class Engine:
         places = range(len(fitted.prompts)) if places is None else places
         rows = [(place, index) for place in places for index in range(fitted.prompts[place].num_samples)]
         self.throughput.total, self.throughput.done = len(rows), sum(row in done for row in rows)
-        groups = [_Group(prompt.max_new_tokens, prompt.stop, prompt.shots) for prompt in fitted.prompts]
-        shared = self._shared_tokens(fitted, groups)
+        groups = groups_of(fitted)
+        shared = shared_tokens(fitted, groups, self.min_shared) if self.share_prefixes else {}
         with _decoding_alone(self.model, self.tokenizer):
-            for batch in _batches(rows, fitted, groups, self.decoding.batch_size):
+            for batch in batches(rows, fitted, groups, self.decoding.batch_size):
                 remaining = [row for row in batch if row not in done]
                 while remaining:
                     part = remaining[: self.batch_size]
@@ -150,21 +139,7 @@ class Engine:
                 "set decoding.temperature above 0"
             )
 
-    def _shared_tokens(self, fitted: FittedPrompts, groups: Sequence[_Group]) -> dict[_Group, int]:
-        """Return how many tokens the prompts of each group begin with, where it is worth reading them once."""
-        if not self.share_prefixes:
-            return {}
-        members: dict[_Group, list[int]] = {}
-        for place, group in enumerate(groups):
-            members.setdefault(group, []).append(place)
-        lengths = {
-            group: common_prefix([fitted.ids[place] for place in places])
-            for group, places in members.items()
-            if len(places) > 1
-        }
-        return {group: length for group, length in lengths.items() if length >= self.min_shared}
-
-    def _attempt(self, fitted: FittedPrompts, rows: list[Row], group: _Group, shared: int) -> list[Sample] | None:
+    def _attempt(self, fitted: FittedPrompts, rows: list[Row], group: Group, shared: int) -> list[Sample] | None:
         """Return the samples of a batch, or None where memory does not suffice: batches are half as large from now."""
         try:
             samples = self._samples(fitted, rows, group, shared)
@@ -186,7 +161,7 @@ class Engine:
         self.batch_size = (len(rows) + 1) // 2
         return None
 
-    def _samples(self, fitted: FittedPrompts, rows: list[Row], group: _Group, shared: int) -> list[Sample]:
+    def _samples(self, fitted: FittedPrompts, rows: list[Row], group: Group, shared: int) -> list[Sample]:
         prompts = [list(fitted.ids[place]) for place, _ in rows]
         prefix = self._shared_prefix(group, prompts[0][:shared]) if shared else None
         seeds = [
@@ -199,7 +174,7 @@ class Engine:
             for (place, index), prompt, new_ids in zip(rows, prompts, generated, strict=True)
         ]
 
-    def _shared_prefix(self, group: _Group, ids: list[int]) -> SharedPrefix:
+    def _shared_prefix(self, group: Group, ids: list[int]) -> SharedPrefix:
         if self._prefix is None or self._prefix[0] != group:
             self._prefix = None  # not two at a time
             self._prefix = group, SharedPrefix(self.model, ids)
@@ -207,7 +182,7 @@ class Engine:
 
     @torch.inference_mode()
     def _new_ids(
-        self, prompts: list[list[int]], seeds: list[int], group: _Group, prefix: SharedPrefix | None
+        self, prompts: list[list[int]], seeds: list[int], group: Group, prefix: SharedPrefix | None
     ) -> list[list[int]]:
         """Return the new token ids of each prompt, up to and without the end-of-text token."""
         model, width = self.model, max(map(len, prompts))
@@ -223,7 +198,7 @@ class Engine:
         return self._continue(input_ids.to(model.device), attention_mask.to(model.device), cache, seeds, group)
 
     def _continue(
-        self, input_ids: Tensor, attention_mask: Tensor, cache: Cache | None, seeds: list[int], group: _Group
+        self, input_ids: Tensor, attention_mask: Tensor, cache: Cache | None, seeds: list[int], group: Group
     ) -> list[list[int]]:
         """Generate from padded prompts (batch, width), some tokens at a time, after which rows that ended are left out.
 
@@ -265,30 +240,6 @@ class Engine:
                     sampling.generators = [sampling.generators[place] for place in goes_on]
             going = [going[place] for place in goes_on]
         return rows
-
-
-def _batches(
-    rows: Sequence[Row], fitted: FittedPrompts, groups: Sequence[_Group], batch_size: int
-) -> Iterator[list[Row]]:
-    """Yield batches, the longest prompts of each group first; a batch shares how its completions end."""
-    order = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-
-    def key(row: Row) -> tuple[int, tuple[str, ...], int, int, Row]:
-        group = groups[row[0]]
-        return -group.max_new_tokens, group.stop, order[group], -len(fitted.ids[row[0]]), row
-
-    batch: list[Row] = []
-    for row in sorted(rows, key=key):
-        if batch and (len(batch) == batch_size or _ending(groups[row[0]]) != _ending(groups[batch[0][0]])):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-def _ending(group: _Group) -> tuple[int, tuple[str, ...]]:
-    return group.max_new_tokens, group.stop
 
 
 @contextmanager
