@@ -1,7 +1,7 @@
 """MBPP: write a function from one sentence and three tests, 3-shot; pass@k.
 
-The prompt is that of the publication and of lm-evaluation-harness, byte for byte: exemplars are tasks 2, 3 and 4 with the
-file's own line ends (CRLF), test records are the ids 11-510. The program is the completion, a new line and the tests.
+The prompt is that of the publication and of lm-evaluation-harness, byte for byte: exemplars are tasks 2, 3 and 4 with
+the file's own line ends (CRLF), test records are the ids 11-510. The program is the completion, a new line, the tests.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
@@ -151,7 +151,7 @@ def _filter(architecture: int, column: int, writable: bool) -> Iterator[bytes]:
     yield _instruction(load, 0)  # the number of the call
     yield _instruction(above, 0x40000000, 0, 1)  # x32: the same calls under other numbers
     yield refuse(_ENOSYS)
-    tables: list[tuple[dict[str, tuple[int, int | None]], int]]
+    tables: list[tuple[Mapping[str, tuple[int, int | None]], int]]
     tables = [(_PROCESSES, _EPERM), (_OTHER_PROCESSES, _EPERM), (_NETWORK_AND_IPC, _EACCES), (_KERNEL, _EPERM)]
     tables.append((_UNKNOWN, _ENOSYS))
     if not writable:

@@ -70,6 +70,7 @@ class Remote:
         object.__setattr__(self, "_number", number)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Call it in the program's process."""
         return self._ask("call", self, arguments, keywords)
 
     def __getattr__(self, name: str) -> Any:

@@ -1,7 +1,7 @@
 """What judge and candidate say to each other: plain values, and references to whatever else the candidate holds.
 
-The judge never unpickles, evaluates or compares anything but the plain values it builds here itself, so that nothing the
-candidate sends can run in the judge's process.
+The judge never unpickles, evaluates or compares anything but the plain values it builds here itself, so that nothing
+the candidate sends can run in the judge's process.
 """
 
 import builtins
@@ -57,7 +57,7 @@ def encode(value: Any, refer: Callable[[Any], dict[str, Any]]) -> Any:
 
     A value of a subclass of a plain type becomes one of the plain type: what it overrides stays behind.
     """
-    kind = type(value)
+    kind: type = type(value)
     if kind in _AS_IS:
         return value
     if kind is int:
@@ -79,7 +79,7 @@ def encode(value: Any, refer: Callable[[Any], dict[str, Any]]) -> Any:
         late = f"{kind.__module__}.{kind.__qualname__}"
         if late in _LATE:
             return {late: encode(_LATE[late][0](value), refer)}
-        if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
+        if kind is type and getattr(builtins, value.__name__, None) is value:
             return {"type": value.__name__}
         base = next((base for base in _BASES if isinstance(value, base)), None)
         if base is None:

@@ -1,0 +1,208 @@
+"""The sandbox: right programs pass, and no hostile one does, under the strongest isolation and under the weaker one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data_builders.errors import DataError
+from evals.sandbox import (
+    Isolation,
+    Limits,
+    Program,
+    Verdict,
+    find_isolation,
+    require_permission,
+    run_alone,
+    run_programs,
+)
+from tests.hostile_programs import OWN_TESTS, PROGRAMS, TESTS
+
+ROOT = Path(__file__).resolve().parents[1]
+STRONGEST, WHY_NOT = find_isolation()
+WEAKER = Isolation(seccomp=STRONGEST.seccomp, landlock=STRONGEST.landlock or bool(STRONGEST.bubblewrap))
+ISOLATIONS = ["bubblewrap", "weaker"]
+LIMITS = Limits(timeout=1.0)
+RIGHT = "def f(x): return x + 1"
+
+
+@pytest.fixture(params=ISOLATIONS)
+def isolation(request: pytest.FixtureRequest) -> Isolation:
+    if request.param == "weaker":
+        if not WEAKER.seccomp or not WEAKER.landlock:
+            pytest.skip("this kernel has no seccomp or no Landlock: only resource limits are left")
+        return WEAKER
+    if not STRONGEST.bubblewrap:
+        pytest.skip(f"no strong isolation here: {WHY_NOT}")
+    return STRONGEST
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    files = set(os.listdir(tempfile.gettempdir())) - {"x"}
+    yield
+    new = set(os.listdir(tempfile.gettempdir())) - files
+    assert not [name for name in new if name.startswith(("calmctl-", "bomb", "large"))]
+    assert not judges()
+
+
+def judges() -> list[int]:
+    """Return the processes of the sandbox of this checkout."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:
+            continue
+        if b"evals.sandbox.judge" in command and str(ROOT).encode() in command and b"-I\0-S" in command:
+            found.append(int(path.parent.name))
+    return found
+
+
+def judge(code: str, tests: str, isolation: Isolation, names: tuple[str, ...] = ("f",)) -> Verdict:
+    return run_alone(Program(code, tests, names=names), LIMITS, isolation)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_no_hostile_program_passes_or_outlives_its_limit(name: str, isolation: Isolation, tmp_path: Path) -> None:
+    data = tmp_path / "problems.jsonl"
+    data.write_text("def")
+    places = {"OUTSIDE": tmp_path / "outside", "DATA_SET": data, "CHECKOUT": ROOT, "HOME": Path.home()}
+    code = PROGRAMS[name]
+    for word, place in places.items():
+        code = code.replace(word, str(place))
+    began = time.monotonic()
+    verdict = judge(code, OWN_TESTS.get(name, TESTS), isolation)
+    assert verdict.status in ("failed", "timeout", "crashed"), verdict
+    assert "SyntaxError" not in verdict.detail and "IndentationError" not in verdict.detail, "the attack never ran"
+    assert time.monotonic() - began < 20
+    assert (data.read_text(), data.stat().st_mode & 0o777) == ("def", 0o644)
+    assert not (tmp_path / "outside").exists()
+    assert judge(RIGHT, TESTS, isolation).passed, "the next program was disturbed"
+
+
+def test_the_suite_is_as_large_as_it_says() -> None:
+    assert len(PROGRAMS) == 99
+
+
+def test_a_module_left_behind_is_not_imported_by_the_next_program(isolation: Isolation) -> None:
+    leave = (
+        "import os\nfor folder in ('.', '/tmp', os.getcwd()):\n  for name in ('json', 'heapq', 'typing'):\n"
+        "    try: open(f'{folder}/{name}.py', 'w').write('raise SystemExit')\n    except OSError: pass\n"
+    )
+    judge(leave, "", isolation)
+    verdict = judge(
+        "import heapq, json, os\ndef f(x): return heapq.__file__ and os.listdir('/tmp')", "assert f(1) == []", isolation
+    )
+    assert verdict.passed or "PermissionError" in verdict.detail, verdict
+
+
+@pytest.mark.parametrize(
+    ("code", "tests"),
+    [
+        ("def f(x): return [(x, {x: {x}}), None, 1.5, 'ä\\udc80', 2 ** 70, b'\\xff', 1j, float('inf')]",
+         "assert f(1) == [(1, {1: {1}}), None, 1.5, 'ä\\udc80', 2 ** 70, b'\\xff', 1j, float('inf')]"),
+        ("def f(n):\n  for i in range(n): yield (i, i)", "assert list(f(3)) == [(0, 0), (1, 1), (2, 2)] and f(1)"),
+        ("import re\ndef f(s): return re.match('a', s)", "assert f('ab') and not f('b') and f('a').group() == 'a'"),
+        ("from collections import Counter, namedtuple\nP = namedtuple('P', 'x y')\ndef f(s): return P(Counter(s), 1)",
+         "assert f('aab') == ({'a': 2, 'b': 1}, 1)"),
+        ("from decimal import Decimal\nimport datetime\ndef f(x): return Decimal(x), datetime.date(2024, 2, x)",
+         "import datetime, decimal\nassert f(3) == (decimal.Decimal(3), datetime.date(2024, 2, 3))"),
+        ("def f(x): raise IndexError('no')", "try:\n  f(1)\n  assert False\nexcept IndexError as error:\n  assert str(error) == 'no'"),
+        ("import numpy as np\ndef f(x): return np.int64(x) + 1, np.float32(0.5), np.bool_(True)",
+         "assert f(1) == (2, 0.5, True)"),
+        ("def f(x, kind): return isinstance(x, kind)", "assert f(1, int) and not f(1, str)"),
+        ("import threading\ndef f(x):\n  out = []\n  t = threading.Thread(target=out.append, args=(x,))\n  t.start(); t.join()\n  return out",
+         "assert f(1) == [1]"),
+        ("import asyncio\nasync def g(x): return x\ndef f(x): return asyncio.run(g(x))", "assert f(1) == 1"),
+        ("if __name__ == '__main__':\n  raise SystemExit\ndef f(x): return x", "assert f(1) == 1"),
+        ("import tempfile\nprint('hello')\ndef f(x): return x", "assert f(1) == 1"),
+        ("x = 5\ndef f(): return x", "assert f() == 5"),
+    ],
+)  # fmt: skip
+def test_right_programs_pass_whatever_they_return(code: str, tests: str, isolation: Isolation) -> None:
+    assert judge(code, tests, isolation) == Verdict("passed", "", pytest.approx(5, abs=5))
+
+
+def test_objects_of_the_program_can_be_built_and_changed_by_the_tests(isolation: Isolation) -> None:
+    code = (
+        "class Node:\n  def __init__(self, value): self.value, self.left = value, None\n"
+        "def depth(node): return 0 if node is None else 1 + depth(node.left)"
+    )
+    tests = "root = Node(1)\nroot.left = Node(2)\nassert depth(root) == 2 and root.left.value == 2 and root == root"
+    assert judge(code, tests, isolation, ("Node", "depth")).passed
+
+
+def test_the_tests_see_real_modules_only_if_the_program_has_them(isolation: Isolation) -> None:
+    program = Program(
+        "import sys\ndef f(x): return x", "assert f(1) < sys.maxsize", names=("f",), modules=(("sys", "import sys"),)
+    )
+    assert run_alone(program, LIMITS, isolation).passed
+    fake = Program("class sys: maxsize = 0\ndef f(x): return x", program.tests, names=("f",), modules=program.modules)
+    assert run_alone(fake, LIMITS, isolation).passed, "maxsize is the real one"
+    without = Program("def f(x): return x", program.tests, names=("f",), modules=program.modules)
+    assert "NameError" in run_alone(without, LIMITS, isolation).detail
+
+
+def test_a_private_folder_for_temporary_files_under_bubblewrap() -> None:
+    if not STRONGEST.bubblewrap:
+        pytest.skip(f"no strong isolation here: {WHY_NOT}")
+    code = "import os, tempfile\ndef f(x):\n  with tempfile.TemporaryFile() as s: s.write(b'x')\n  return os.listdir('/tmp')"
+    assert judge(code, "assert f(1) == []", STRONGEST).passed
+
+
+def test_a_slow_program_gets_a_second_chance_alone_and_order_is_kept(isolation: Isolation) -> None:
+    slow = Program("import time\ndef f(x): time.sleep(60)", TESTS, names=("f",))
+    programs = [Program(RIGHT, TESTS, names=("f",)), slow, Program("", TESTS), Program(RIGHT, TESTS, names=("f",))]
+    seen: list[int] = []
+    verdicts = run_programs(programs, Limits(timeout=0.5), isolation, on_verdict=seen.append)
+    assert [verdict.status for verdict in verdicts] == ["passed", "timeout", "failed", "passed"]
+    assert seen == [1, 2, 3, 4]
+
+
+def test_a_sandbox_that_cannot_start_refuses() -> None:
+    verdict = judge(RIGHT, TESTS, Isolation(bubblewrap="/bin/false"))
+    assert verdict.status == "refused"
+    small = run_alone(Program(RIGHT, TESTS, names=("f",)), Limits(memory=2**20), WEAKER)
+    assert small.status == "refused"
+
+
+def test_killing_the_one_who_asked_ends_everything(isolation: Isolation) -> None:
+    script = (
+        "from evals.sandbox import *\n"
+        f"print('start', flush=True); run_alone(Program('while True: pass', ''), Limits(timeout=60), {isolation!r})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout and process.stdout.readline() == b"start\n"
+    wait_until(lambda: len(judges()) >= 2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    wait_until(lambda: not judges())
+
+
+def wait_until(condition) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_nothing_runs_without_permission() -> None:
+    with pytest.raises(DataError, match="--allow-code-execution"):
+        require_permission(False, "humaneval")
+    require_permission(True, "humaneval")
+
+
+def test_the_isolation_says_what_it_is() -> None:
+    assert Isolation().name == "resource limits"
+    assert Isolation("/usr/bin/bwrap", seccomp=True).name == "bubblewrap + seccomp + resource limits"
+    assert (WHY_NOT == "") == bool(STRONGEST.bubblewrap and STRONGEST.seccomp)
