@@ -33,7 +33,7 @@ class Check:
 
 def diagnose() -> list[Check]:
     """Return every finding; importing torch is part of it, so it takes a few seconds."""
-    return [_python(), *_packages(), *_torch(), *_machine(), _own_evals(), _presets()]
+    return [_python(), *_packages(), *_torch(), *_machine(), _own_evals(), _sandbox(), _presets()]
 
 
 def lower_bounds() -> dict[str, str]:
@@ -131,6 +131,17 @@ def _own_evals() -> Check:
     if found == ours:
         return Check("evals", "ok", "calmctl's own")
     return Check("evals", "missing", f"{found} hides calmctl's own at {ours}; uninstall the other one")
+
+
+def _sandbox() -> Check:
+    """How programs that a model wrote would be isolated; tried out, which takes a few tenths of a second."""
+    try:
+        isolation, why_not_stronger = importlib.import_module("evals.sandbox").find_isolation()
+    except ImportError as error:  # another distribution's `evals`
+        return Check("code sandbox", "warning", f"cannot be tried: {error}")
+    if not why_not_stronger:
+        return Check("code sandbox", "ok", isolation.name)
+    return Check("code sandbox", "warning", f"{isolation.name} only; {why_not_stronger}")
 
 
 def _presets() -> Check:

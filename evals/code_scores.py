@@ -28,7 +28,7 @@ def score_programs(
     programs: dict[str, list[Program]],
     samples: list[dict[str, Any]],
     k: Sequence[int],
-    timeout: float,
+    limits: Limits,
     source: Source,
     protocol: dict[str, Any],
 ) -> Scores:
@@ -38,7 +38,7 @@ def score_programs(
         programs: those of a problem, by request id.
         samples: a row for each program, in the same order; the verdict is added.
     """
-    verdicts = run_programs([program for each in programs.values() for program in each], Limits(timeout=timeout))
+    verdicts = run_programs([program for each in programs.values() for program in each], limits)
     remaining = iter(verdicts)
     outcomes = [[next(remaining).passed for _ in each] for each in programs.values()]
     metrics = {f"pass@{each}": 100.0 * _mean(outcomes, each) for each in k}
@@ -53,7 +53,7 @@ def score_programs(
             **protocol,
             "metric": PASS_AT_K,
             "k": list(k),
-            "timeout_seconds": timeout,
+            "timeout_seconds": limits.timeout,
             "isolation": detect().name,
             "data": {"file": source.file, "sha256": source.sha256},
             "scored": len(programs),

@@ -7,18 +7,19 @@ Prompt, stops and post-processing (none) are those of lm-evaluation-harness, whi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from data_builders.humaneval import HumanEvalProblem, read_humaneval
 from evals.code_scores import require_samples, score_programs
-from evals.sandbox import Program, require_permission
+from evals.sandbox import Limits, Program, require_permission
 from evals.task import Completions, Request, Scores, require_completions, require_limit
 
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 MAX_NEW_TOKENS = 1024
-_TIMEOUTS = {"base": 3.0, "plus": 60.0}
+_LIMITS = Limits()
+_PLUS_LIMITS = Limits(timeout=60.0, memory=4 * 2**30)  # those of EvalPlus for a problem
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class HumanEvalTask:
         require_completions(self.requests(records), completions)
         return score_programs(
             programs={
-                record.task_id: [_program(record, text) for text in completions[record.task_id]] for record in records
+                record.task_id: [program(record, text) for text in completions[record.task_id]] for record in records
             },
             samples=[
                 {
@@ -75,7 +76,7 @@ class HumanEvalTask:
                 for number, text in enumerate(completions[record.task_id])
             ],
             k=self.k,
-            timeout=self.timeout or _TIMEOUTS[self.subset],
+            limits=self._limits(),
             source=records[0].source,
             protocol={
                 "format": "lme",
@@ -89,8 +90,12 @@ class HumanEvalTask:
             },
         )
 
+    def _limits(self) -> Limits:
+        limits = _PLUS_LIMITS if self.subset == "plus" else _LIMITS
+        return replace(limits, timeout=self.timeout or limits.timeout)
 
-def _program(problem: HumanEvalProblem, completion: str) -> Program:
+
+def program(problem: HumanEvalProblem, completion: str) -> Program:
     """Return the program of a completion; helpers that the prompt defines are the tests' own, not the program's."""
     name = problem.entry_point
     if problem.inputs:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from data_builders.errors import DataError
 from data_builders.mbpp import MbppProblem, read_mbpp
 from evals.code_scores import require_samples, score_programs
-from evals.sandbox import Program, require_permission
+from evals.sandbox import Limits, Program, require_permission
 from evals.task import Completions, Request, Scores, require_completions, require_limit
 
 EXEMPLARS = (2, 3, 4)
 TEST_IDS = range(11, 511)
 STOPS = ("[DONE]",)
 NUM_SHOWN_TESTS = 3
-_TIMEOUTS = {"full": 3.0, "sanitized": 3.0, "plus": 60.0}
+_LIMITS = Limits()
+_PLUS_LIMITS = Limits(timeout=60.0, memory=4 * 2**30)  # those of EvalPlus for a problem
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class MbppTask:
                 for number, text in enumerate(completions[record.id])
             ],
             k=self.k,
-            timeout=self.timeout or _TIMEOUTS[self.subset],
+            limits=self._limits(),
             source=records[0].problem.source,
             protocol={
                 "format": "official",
@@ -135,6 +136,10 @@ class MbppTask:
                 "test_setup_code": "run before the tests" if self.test_setup_code else "not run",
             },
         )
+
+    def _limits(self) -> Limits:
+        limits = _PLUS_LIMITS if self.subset == "plus" else _LIMITS
+        return replace(limits, timeout=self.timeout or limits.timeout)
 
 
 def render_question(problem: MbppProblem) -> str:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Programs that try to pass without solving their task, to outlive their limit, or to do harm.
 
 All but the last few define `f` wrongly, so that a pass means that the attack worked; what checks whether something is
@@ -51,7 +52,7 @@ PROGRAMS = {
     # reaching for the checker
     "frame_walk": attempt("""
         import sys
-        frame, found = sys._getframe(), []
+        frame, found = sys._getframe().f_back, []
         while frame:
             for names in (frame.f_locals, frame.f_globals):
                 found += [n for n in names if n in ('job', 'nonce', 'verdicts', 'tests', 'check', 'finish')]
@@ -94,7 +95,7 @@ for pid in [p for p in os.listdir('/proc') if p.isdigit() and int(p) != os.getpi
     found += 1
 assert found
 """),
-    "parent_descriptors": attempt("import os\nassert os.listdir(f'/proc/{os.getppid()}/fd')"),
+    "parent_descriptors": attempt("import os\nassert open(f'/proc/{os.getppid()}/fd/0')"),
     "parent_environment": attempt("import os\nassert open(f'/proc/{os.getppid()}/environ').read() is not None"),
     "process_vm_readv": attempt("""
         import ctypes, os
@@ -105,7 +106,7 @@ assert found
         assert libc.process_vm_readv(os.getppid(), local, 1, remote, 1, 0) == 8
     """),
     "ptrace": attempt("import ctypes, os\nassert ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0"),
-    "environment": attempt("import os\nassert [name for name in os.environ if name != 'LC_CTYPE']"),
+    "environment": attempt("import os\nassert [name for name in os.environ if name not in ('LC_CTYPE', 'PWD')]"),
     "arguments": attempt(NEEDLE + "import sys\nassert needle in repr(sys.argv) + repr(sys.orig_argv) or 'nonce' in sys.argv"),
     "command_line": attempt("assert 'sesame' in open('/proc/self/cmdline').read()"),
     "standard_input": attempt("import sys\nassert sys.stdin.read()"),
@@ -202,7 +203,7 @@ assert found
     "memory_file": attempt("import os\nos.memfd_create('x')"),
     # outside
     "password_file": attempt("open('/etc/passwd').read()"),
-    "home": attempt("import os\nassert os.listdir('HOME')"),
+    "home": attempt("import os\nassert len(os.listdir('HOME')) > 1"),
     "data_set": attempt("assert 'def' in open('DATA_SET').read()"),
     "own_package": attempt("import os\nassert any(os.path.exists(p + '/calmctl/__init__.py') for p in ('CHECKOUT',) )\nopen('CHECKOUT/pyproject.toml')"),
     "write_outside": attempt("open('OUTSIDE', 'w').write('x')"),

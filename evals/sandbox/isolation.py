@@ -79,7 +79,15 @@ class Isolation:
         if not self.bubblewrap:
             return []
         command = [self.bubblewrap, "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc"]
-        command += ["--unshare-uts", "--unshare-cgroup-try", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"]
+        command += [
+            "--unshare-uts",
+            "--unshare-cgroup-try",
+            "--die-with-parent",
+            "--as-pid-1",
+            "--cap-drop",
+            "ALL",
+            "--clearenv",
+        ]
         command += ["--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
         command += ["--proc", "/proc", "--dev", "/dev", "--size", str(limits.file_size), "--tmpfs", "/tmp"]
         for path in readable:

@@ -36,7 +36,7 @@ def run_programs(
         on_verdict: called with the number of programs judged so far.
     """
     limits, isolation = limits or Limits(), isolation or detect()
-    cores = _usable_cores()
+    cores = usable_cores()
     verdicts: list[Verdict] = []
     with ThreadPoolExecutor(max(1, min(workers or cores, cores))) as pool:
         for verdict in pool.map(lambda program: run_alone(program, limits, isolation), programs):
@@ -54,8 +54,8 @@ def run_alone(program: Program, limits: Limits, isolation: Isolation) -> Verdict
     began = time.monotonic()
     nonce = secrets.token_hex(16)
     job = json.dumps({**asdict(program), "nonce": nonce}).encode()
-    # Under bubblewrap the program has a private folder; otherwise an empty one, which it may not even be able to use.
-    with nullcontext("/") if isolation.bubblewrap else tempfile.TemporaryDirectory(prefix="calmctl-") as folder:
+    # A folder of its own where the program could write otherwise; bubblewrap has a private one inside.
+    with nullcontext("/") if isolation.seccomp else tempfile.TemporaryDirectory(prefix="calmctl-") as folder:
         process = subprocess.Popen(
             isolation.command(limits),
             stdin=subprocess.PIPE,
@@ -97,5 +97,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
