@@ -1,7 +1,7 @@
 """How long it takes to judge all programs of HumanEval, with every isolation that works here.
 
-Run `python benchmarks/sandbox.py HUMANEVAL [--json FILE]`, where HUMANEVAL is the file or the folder of the data set. The
-programs are the canonical solutions; each runs in a fresh interpreter. The target is 12 seconds on 2 cores.
+Run `python benchmarks/sandbox.py HUMANEVAL [--json FILE]`, where HUMANEVAL is the file or the folder of the data set.
+The programs are the canonical solutions; each runs in a fresh interpreter. The target is 12 seconds on 2 cores.
 """
 
 import argparse
@@ -45,11 +45,8 @@ def main() -> None:
         rows.append({"isolation": isolation.name, "programs": len(programs), "passed": passed, "seconds": seconds})
         rows[-1] |= {"target": TARGET_SECONDS, "met": seconds <= TARGET_SECONDS}
         each = 1000 * seconds / len(programs)
-        met = "met" if rows[-1]["met"] else "MISSED"
-        print(
-            f"{isolation.name:<44}{len(programs):>9}{passed:>8}{seconds:>9.2f}{each:>9.1f}{TARGET_SECONDS:>8.0f}  {met}",
-            flush=True,
-        )
+        figures = f"{len(programs):>9}{passed:>8}{seconds:>9.2f}{each:>9.1f}{TARGET_SECONDS:>8.0f}"
+        print(f"{isolation.name:<44}{figures}  {'met' if rows[-1]['met'] else 'MISSED'}", flush=True)
     if arguments.json:
         environment = {"cores": usable_cores(), "machine": platform.machine(), "python": platform.python_version()}
         arguments.json.write_text(json.dumps({"environment": environment, "results": rows}, indent=2) + "\n")

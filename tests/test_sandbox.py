@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The sandbox: right programs pass, and no hostile one does, under the strongest isolation and under the weaker one."""
 
 from __future__ import annotations

@@ -79,8 +79,8 @@ def encode(value: Any, refer: Callable[[Any], dict[str, Any]]) -> Any:
         late = f"{kind.__module__}.{kind.__qualname__}"
         if late in _LATE:
             return {late: encode(_LATE[late][0](value), refer)}
-        if kind is type and getattr(builtins, value.__name__, None) is value:
-            return {"type": value.__name__}
+        if kind is type and value in vars(builtins).values():
+            return {"type": str(value.__name__)}
         base = next((base for base in _BASES if isinstance(value, base)), None)
         if base is None:
             return refer(value)
