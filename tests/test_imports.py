@@ -118,7 +118,7 @@ def test_data_builders_and_evals_load_without_calmctl_and_torch() -> None:
     code = "\n".join(
         [
             "import sys",
-            "sys.modules['torch'] = None",
+            "sys.modules['torch'] = sys.modules['scipy'] = None",  # scipy, where installed, asks for torch by itself
             *(f"import {name}" for name in names),
             "assert not [name for name in sys.modules if name.partition('.')[0] == 'calmctl']",
         ]
