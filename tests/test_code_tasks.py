@@ -301,3 +301,14 @@ def test_the_real_mbpp_prompt_of_task_11() -> None:
         'and last occurrence of a given character from the string. Your code should pass these tests:\n\nassert remove_Occ("hello","l") '
         '== "heo"\nassert remove_Occ("abcda","a") == "bcd"\nassert remove_Occ("PHP","P") == "H"\n[BEGIN]\n'
     )  # fmt: skip
+
+
+def test_the_benchmark_of_the_sandbox_reports_every_isolation(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    data, figures = write(tmp_path / "HumanEval.jsonl", [HUMANEVAL_ROW]), tmp_path / "figures.json"
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "sandbox.py"
+    subprocess.run([sys.executable, script, data, "--runs", "1", "--json", figures], check=True, capture_output=True)
+    results = json.loads(figures.read_text())["results"]
+    assert results and all(row["passed"] == row["programs"] == 1 for row in results)
