@@ -40,6 +40,9 @@ class Channel:
         try:
             send(self.writing, [encode(part, _refer) for part in request])
             answer = receive(self.reading)
+            if "many" in answer:
+                number, length, kind = answer["many"]
+                return Many(self, int(number), int(length), tuple if kind == "tuple" else list)
             if "error" not in answer:
                 return decode(answer["value"], self._remote)
             kind, message = (str(part)[:200] for part in answer["error"])
@@ -103,6 +106,42 @@ class Remote:
 
     def __repr__(self) -> str:
         return str(self._ask("repr", self))
+
+
+class Many(Remote):
+    """A list or tuple of the program with so many items that they are fetched in pieces, and not all kept."""
+
+    _PIECE = 4096
+
+    def __init__(self, channel: Channel, number: int, length: int, kind: type) -> None:
+        super().__init__(channel, number)
+        object.__setattr__(self, "_length", length)
+        object.__setattr__(self, "_kind", kind)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __bool__(self) -> bool:
+        return self._length > 0
+
+    def __iter__(self) -> Any:
+        for start in range(0, self._length, self._PIECE):
+            yield from self._ask("piece", self, start, start + self._PIECE)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, self._kind) or len(other) != self._length:
+            return False
+        pieces = range(0, self._length, self._PIECE)
+        return all(
+            self._ask("piece", self, start, start + self._PIECE) == list(other[start : start + self._PIECE])
+            for start in pieces
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def fetch(self) -> Any:
+        """Return all of it, as the plain list or tuple that it is."""
+        return self._kind(self)
 
 
 class _Clock:
