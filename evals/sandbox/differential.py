@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from evals.sandbox.judge import Many
+from evals.sandbox.remote import Many
 
 _SAME_SET = {
     "similar_elements",
