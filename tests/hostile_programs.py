@@ -187,6 +187,7 @@ assert found
     "deep_value": "def f(x):\n  y = []\n  for _ in range(10**5): y = [y]\n  return y",
     "cyclic_value": "def f(x):\n  y = []\n  y.append(y)\n  return y",
     "large_range": "def f(x): return range(10**18)",
+    "many_items_that_equal": "class A:\n  def __eq__(self, other): return True\ndef f(x): return [A()] * 2**17",
     "recursion": "def f(x): return f(x)",
     "disk_bomb": attempt("""
         for number in range(64):
@@ -227,6 +228,7 @@ assert found
 
 # Tests other than `TESTS`, which ask for what an attacker could learn from how a value is used.
 OWN_TESTS = {
+    "many_items_that_equal": "assert f(1) == [2] * 2**17",
     "reflected_operators": "assert abs(f(1) - 2) < 1e-6 and f(1) <= 2 and 2 == f(1)",
     "endless_iterator": f"assert list(f(1)) == [2]  # {SECRET}",
     "large_range": "assert list(f(1)) == [2]",

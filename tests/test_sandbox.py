@@ -91,7 +91,7 @@ def test_no_hostile_program_passes_or_outlives_its_limit(name: str, isolation: I
 
 
 def test_the_suite_is_as_large_as_it_says() -> None:
-    assert len(PROGRAMS) == 92
+    assert len(PROGRAMS) == 93
 
 
 def test_a_module_left_behind_is_not_imported_by_the_next_program(isolation: Isolation) -> None:
@@ -128,6 +128,8 @@ def test_a_module_left_behind_is_not_imported_by_the_next_program(isolation: Iso
         ("import asyncio\nasync def g(x): return x\ndef f(x): return asyncio.run(g(x))", "assert f(1) == 1"),
         ("if __name__ == '__main__':\n  raise SystemExit\ndef f(x): return x", "assert f(1) == 1"),
         ("import tempfile\nprint('hello')\ndef f(x): return x", "assert f(1) == 1"),
+        ("def f(n): return [(i, str(i)) for i in range(n)]", "x = [(i, str(i)) for i in range(10**5)]\nassert f(10**5) == x and x == f(10**5)\n"
+         "assert f(10**5) != x[:-1] + [0] and f(10**5) != tuple(x) and len(f(10**5)) == 10**5 and f(10**5)[-1] == x[-1] and list(f(10**5)) == x"),
         ("x = 5\ndef f(): return x", "assert f() == 5"),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from evals.sandbox.wire import decode, encode, receive, send
+from evals.sandbox.wire import MANY_ITEMS, decode, encode, receive, send
 
 
 def serve(reading: int, writing: int) -> None:
@@ -35,6 +35,9 @@ def serve(reading: int, writing: int) -> None:
     def call(function: Callable[..., Any], arguments: Any, keywords: dict[str, Any]) -> Any:
         return function(*arguments, **keywords)
 
+    def piece(items: Any, start: int, stop: int) -> list[Any]:
+        return list(items[start:stop])
+
     requests: dict[str, Callable[..., Any]] = {
         "run": run,
         "bound": bound,
@@ -43,6 +46,7 @@ def serve(reading: int, writing: int) -> None:
         "getattr": getattr,
         "setattr": setattr,
         "getitem": operator.getitem,
+        "piece": piece,
         "iter": iter,
         "next": next,
         "len": len,
@@ -50,6 +54,7 @@ def serve(reading: int, writing: int) -> None:
         "str": str,
         "repr": repr,
     }
+    answer: dict[str, Any]
     while True:
         try:
             name, *arguments = receive(reading)
@@ -57,7 +62,10 @@ def serve(reading: int, writing: int) -> None:
             return
         try:
             result = requests[name](*(decode(argument, objects.__getitem__) for argument in arguments))
-            answer = {"value": encode(result, refer)}
+            if type(result) in (list, tuple) and len(result) >= MANY_ITEMS:
+                answer = {"many": [refer(result)["ref"], len(result), type(result).__name__]}
+            else:
+                answer = {"value": encode(result, refer)}
         except BaseException as error:
             answer = {"error": [type(error).__name__, _message(error)]}
         send(writing, answer)

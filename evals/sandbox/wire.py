@@ -14,9 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_MESSAGE = 256 * 2**20
+MANY_ITEMS = 2**16
+"""A list or tuple this long, returned by a program, is fetched in pieces where it is needed."""
 _HEADER = struct.Struct("<Q")
 _SMALL = 2**63
 _AS_IS = (type(None), bool, float, str)
+_ALL_AS_IS = frozenset(_AS_IS)
 
 # Tag -> the type, what it is written as (in values that can be written themselves), and how it is made again.
 _TYPES: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -63,7 +66,7 @@ def encode(value: Any, refer: Callable[[Any], dict[str, Any]]) -> Any:
     if kind is int:
         return value if -_SMALL < value < _SMALL else {"int": hex(value)}
     if kind is list:
-        return [encode(item, refer) for item in value]
+        return value if _ALL_AS_IS.issuperset(map(type, value)) else [encode(item, refer) for item in value]
     tag = _TAGS.get(kind)
     if tag is None:
         if isinstance(value, int):
@@ -95,6 +98,8 @@ def decode(message: Any, resolve: Callable[[int], Any]) -> Any:
         ValueError: it is no message of `encode`.
     """
     if type(message) is list:
+        if _ALL_AS_IS.issuperset(map(type, message)):
+            return message
         return [decode(item, resolve) for item in message]
     if type(message) is not dict:
         return message
