@@ -14,10 +14,10 @@ from calmctl.errors import UserError
 # Group of presets -> the dataclass it fills. A new group needs a line here.
 SCHEMAS = {
     "data/kv": "data_builders.kv_config:KVDataConfig",
-    "train": "calmctl.training.jobs:TrainConfig",
-    "train/kv": "calmctl.training.jobs:TrainConfig",
-    "compose": "calmctl.training.jobs:ComposeConfig",
-    "compose/kv": "calmctl.training.jobs:ComposeConfig",
+    "train": "calmctl.training.configs:TrainConfig",
+    "train/kv": "calmctl.training.configs:TrainConfig",
+    "compose": "calmctl.training.configs:ComposeConfig",
+    "compose/kv": "calmctl.training.configs:ComposeConfig",
     "eval": "calmctl.experiments.evaluation:EvalConfig",
     "score": "calmctl.experiments.scoring:ScoreConfig",
     "reproduce/kv": "calmctl.experiments.kv:ReproduceKVConfig",

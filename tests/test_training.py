@@ -13,9 +13,10 @@ from calmctl.errors import UserError
 from calmctl.modeling.loss import IGNORED
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
+from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import load_examples
-from calmctl.training.jobs import ComposeConfig, TrainConfig, run_composition, run_training
+from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.optimizer import MuonWithAdamW, build_optimizer
 from calmctl.training.settings import CurriculumSettings, TrainSettings
 from data_builders.word_tokenizer import build_word_tokenizer

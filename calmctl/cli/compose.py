@@ -33,7 +33,8 @@ def compose(
     """Compose models: train the bridges from the augs to the anchor; both stay frozen."""
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
-    from calmctl.training.jobs import ComposeConfig, run_composition
+    from calmctl.training.configs import ComposeConfig
+    from calmctl.training.jobs import run_composition
     from calmctl.training.plan import plan_composition
 
     settings = options.with_options(overrides, anchor=anchor, dataset=data, seed=seed, merge_bases=merge_bases or None)

@@ -43,7 +43,8 @@ def train(
     """Train a model; anchor and aug differ in their presets only."""
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
-    from calmctl.training.jobs import TrainConfig, run_training
+    from calmctl.training.configs import TrainConfig
+    from calmctl.training.jobs import run_training
     from calmctl.training.plan import plan_training
 
     settings = options.with_options(overrides, dataset=data, tokenizer=tokenizer, base=base, seed=seed)

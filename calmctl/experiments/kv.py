@@ -20,7 +20,8 @@ from calmctl.modeling.sources import base_config, load_tokenizer
 from calmctl.reporting.kv_report import write_kv_report
 from calmctl.reporting.paper import TABLE_1
 from calmctl.runs import Run
-from calmctl.training.jobs import ComposeConfig, TrainConfig, check_seed, model_config
+from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
+from calmctl.training.jobs import model_config
 from calmctl.training.plan import plan_bridges, plan_training
 from data_builders.kv import KVDataConfig
 from data_builders.kv_text import WORDS

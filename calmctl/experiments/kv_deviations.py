@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from transformers import AutoConfig
 
 from calmctl.modeling import layers
-from calmctl.training.jobs import TrainConfig
+from calmctl.training.configs import TrainConfig
 
 if TYPE_CHECKING:
     from calmctl.experiments.kv import ReproduceKVConfig

@@ -13,7 +13,8 @@ from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.composition import check_parts
 from calmctl.modeling.connections import resolve_connections
 from calmctl.modeling.sources import base_config, load_tokenizer, without_weights
-from calmctl.training.jobs import ComposeConfig, TrainConfig, model_config
+from calmctl.training.configs import ComposeConfig, TrainConfig
+from calmctl.training.jobs import model_config
 from calmctl.training.settings import TrainSettings
 
 BYTES_PER_FLOAT = 4

@@ -1,37 +1,31 @@
 """The training run: transformers' Trainer with our batches, loss on labelled rows, and checkpoints that resume."""
 
-import math
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, get_scheduler
+from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 
-from calmctl.errors import UserError
 from calmctl.files import read_json, write_json, write_text
 from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters, save_composed
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.fingerprint import fingerprint
 from calmctl.modeling.loss import IGNORED, completion_loss, labelled_rows_only
 from calmctl.training.batches import Batches
+from calmctl.training.checkpoints import COMPLETE_MARK, CURRICULUM_FILE
 from calmctl.training.optimizer import build_optimizer
 from calmctl.training.settings import TrainSettings
+from calmctl.training.step_log import Meter, Row, StepLog
 
-COMPLETE_MARK = "complete"
-CURRICULUM_FILE = "curriculum.json"
 SCHEDULER_NAMES = {
     "warmup_hold_decay": "warmup_stable_decay",
     "linear": "linear",
     "cosine": "cosine",
     "constant": "constant_with_warmup",
 }
-Row = dict[str, Any]
 
 
 class RunTrainer(Trainer):
@@ -57,8 +51,8 @@ class RunTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.seconds_before = 0.0
         self._fingerprints: list[dict[str, Any]] | None = None
-        self._meter = _Meter()
-        self.add_callback(_StepLog(self))
+        self.meter = Meter()
+        self.add_callback(StepLog(self))
 
     def get_train_dataloader(self) -> Batches:  # type: ignore[override]
         """Return our own batches: they place, shard and resume themselves."""
@@ -119,8 +113,8 @@ class RunTrainer(Trainer):
         """Count tokens and whole completions that would have been answered exactly (teacher-forced)."""
         example = (labels[:, 1:] != IGNORED).nonzero()[:, 0].to(correct.device)
         errors = torch.zeros(len(labels), device=correct.device).index_add_(0, example, (~correct).float())
-        self._meter.add(labels.numel(), (errors == 0).float().mean().item())
-        self.batches.observe(self._meter.last_exact_match)
+        self.meter.add(labels.numel(), (errors == 0).float().mean().item())
+        self.batches.observe(self.meter.last_exact_match)
 
     # Checkpoints: marked when whole; only marked ones are resumed from.
 
@@ -146,61 +140,6 @@ class RunTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.batches.curriculum is not None:
             self.batches.curriculum.restore(read_json(Path(resume_from_checkpoint) / CURRICULUM_FILE))
-
-
-class _Meter:
-    """Tokens and exact match since the last row of the log."""
-
-    def __init__(self) -> None:
-        self.last_exact_match = 0.0
-        self.reset()
-
-    def reset(self) -> None:
-        self.tokens, self.exact, self.batches, self.began = 0, 0.0, 0, time.monotonic()
-
-    def add(self, tokens: int, exact_match: float) -> None:
-        self.last_exact_match = exact_match
-        self.tokens, self.exact, self.batches = self.tokens + tokens, self.exact + exact_match, self.batches + 1
-
-
-class _StepLog(TrainerCallback):
-    """Turns the Trainer's logs into rows of the run's own log."""
-
-    def __init__(self, trainer: RunTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer.batches.start_step = state.global_step
-        self.trainer._meter.reset()
-        self.began = time.monotonic()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Row | None = None, **_: Any) -> None:
-        if not logs or "loss" not in logs:
-            return
-        if not math.isfinite(logs["loss"]):
-            raise UserError(f"the loss is {logs['loss']} at step {state.global_step}; lower train.lr")
-        meter, curriculum = self.trainer._meter, self.trainer.batches.curriculum
-        row = {
-            "step": state.global_step,
-            "loss": logs["loss"],
-            "learning_rate": logs["learning_rate"],
-            "tokens_per_second": round(meter.tokens / max(time.monotonic() - meter.began, 1e-9), 1),
-            "seconds": round(self.trainer.seconds_before + time.monotonic() - self.began, 2),
-            "exact_match": round(meter.exact / max(meter.batches, 1), 4),
-        }
-        if curriculum is not None:
-            row[curriculum.settings.field] = curriculum.level
-        meter.reset()
-        self.trainer.on_log(row)
-
-
-def last_complete_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint below a folder; half-written ones are removed."""
-    while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
-        if (Path(found) / COMPLETE_MARK).is_file():
-            return Path(found)
-        shutil.rmtree(found)
-    return None
 
 
 def _arguments(settings: TrainSettings, folder: Path, seed: int) -> TrainingArguments:
