@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 
 import typer
 
@@ -30,21 +31,21 @@ def kv(
     """Reproduce table 1: key-value arithmetic with m_A, m_B, their composition and the controls."""
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
-    from calmctl.experiments.kv import KVExperiment, ReproduceKVConfig, plan, reproduce_kv
+    from calmctl.experiments.kv import ReproduceKVConfig, kv_stages, plan, reproduce_kv
     from calmctl.files import read_json
 
     settings = options.with_options(overrides, preset=preset, seed=seed)
     config = load_config(ReproduceKVConfig, f"reproduce/kv/{preset}", settings, config_dir)
-    experiment = KVExperiment(config, out)
     if dry_run:
         stages = [
             {"stage": stage.name, "needs": list(stage.needs), "command": f"calmctl {shlex.join(stage.command)}"}
-            for stage in experiment.stages
+            for stage in kv_stages(config, out)
         ]
         output.print_plan({"command": "reproduce kv", "out": str(out), "stages": stages, **plan(config)}, json)
         return
-    with watching(experiment.running):
-        reproduce_kv(config, out, experiment, sys.argv)
+    running: dict[str, Path] = {}
+    with watching(running):
+        reproduce_kv(config, out, sys.argv, running)
     if json:
         output.print_json(read_json(out / "table1.json"))
         return

@@ -4,20 +4,20 @@ Data -> m_A beside m_B -> four compositions (the headline, a random m_A, two oth
 six models -> `table1.json` and report. Each step is a `calmctl` command in a process of its own (see stages.py).
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from calmctl.config import to_dict, to_yaml
+from calmctl.config import to_dict
 from calmctl.environment import git_commit, hardware, usable_cores
 from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig
 from calmctl.experiments.kv_deviations import deviations
-from calmctl.experiments.stages import Stage, StageRunner
-from calmctl.files import read_json, write_text
+from calmctl.experiments.stages import Stage, StageRunner, stage_in
+from calmctl.files import read_json
 from calmctl.modeling.sources import base_config, load_tokenizer
 from calmctl.reporting.kv_report import write_kv_report
+from calmctl.reporting.kv_results import TABLE_FILE
 from calmctl.reporting.paper import TABLE_1
 from calmctl.runs import Run
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
@@ -67,6 +67,11 @@ class ReproduceKVConfig:
     compose: ComposeConfig = field(default_factory=ComposeConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
+    @property
+    def stages_at_once(self) -> int:
+        """Return `jobs`, or how many stages the cores of this machine have room for."""
+        return self.jobs or max(1, usable_cores() // self.threads)
+
     def __post_init__(self) -> None:
         """Give every stage the one seed; raise ValueError for settings that the experiment itself decides."""
         check_seed(self.seed)
@@ -86,95 +91,63 @@ class ReproduceKVConfig:
                 raise ValueError(f"{path}={value}: the experiment decides that; leave it out")
 
 
-def reproduce_kv(config: ReproduceKVConfig, out: Path, runner: "KVExperiment", command: Sequence[str] = ()) -> Run:
+def reproduce_kv(
+    config: ReproduceKVConfig, out: Path, command: Sequence[str] = (), running: dict[str, Path] | None = None
+) -> Run:
     """Run whatever is not done yet, then write table, plots and report.
+
+    Args:
+        running: is kept filled with the folders of the stages under way, for a progress display.
 
     Raises:
         UserError: `out` holds another run or another configuration, or a stage refused its input.
     """
     departures = deviations(config)
     with Run.start(out, kind="reproduce", config=config, command=command, seed=config.seed) as run:
+        runner = StageRunner(out.resolve(), kv_stages(config, out), config.stages_at_once, config.threads, running)
         ran = runner.run()
         if ran or not run.is_complete:
             seconds = {**runner.seconds(), "total": round(run.seconds, 1)}
-            run.write_json("table1.json", table(config, out, departures, seconds))
+            run.write_json(TABLE_FILE, table(config, out, departures, seconds))
         write_kv_report(out)
         if not run.is_complete:
             run.finish()
         return run
 
 
-class KVExperiment:
-    """The stages of the experiment in a folder; `running` names those under way."""
-
-    def __init__(self, config: ReproduceKVConfig, out: Path) -> None:
-        # Stages and their settings name folders: these have to mean the same from another working directory.
-        self.config, self.out = config, out.resolve()
-        jobs = config.jobs or max(1, usable_cores() // max(config.threads, 1))
-        self.stages = self._stages()
-        self.runner = StageRunner(self.out, self.stages, jobs, config.threads)
-        self.running = self.runner.running
-
-    def run(self) -> list[str]:
-        """Run what is not done and return the names of the stages that ran."""
-        for stage in self.stages:
-            path, settings = self._preset_file(stage)
-            write_text(path, f"# calmctl {shlex.join(stage.command)}\n{to_yaml(settings)}")
-        return self.runner.run()
-
-    def seconds(self) -> dict[str, float]:
-        """Return the wall-clock seconds that each stage took."""
-        return self.runner.seconds()
-
-    def _preset_file(self, stage: Stage) -> tuple[Path, dict[str, Any]]:
-        group = {"data": "data/kv"}.get(stage.command[0], stage.command[0])
-        return self.out / "conf" / group / f"{stage.name.replace('/', '_')}.yaml", stage.settings
-
-    def _stages(self) -> list[Stage]:
-        config, data = self.config, self.out / "data"
-        stages = [self._stage("data", ("data", "kv"), config.data, (), "manifest.json")]
-        tokenizer = str(data / "tokenizer") if config.data.tokenizer is None else config.data.tokenizer
-        anchor = replace(config.anchor, dataset=str(data / "anchor_train.parquet"), tokenizer=tokenizer)
-        aug = replace(config.aug, dataset=str(data / "aug_train.parquet"), tokenizer=tokenizer)
-        stages.append(self._stage("anchor", ("train", "anchor"), anchor, ("data",)))
-        stages.append(self._stage("aug", ("train", "aug"), aug, ("data",)))
-        if config.controls:
-            untrained = replace(aug, train=replace(aug.train, steps=0))
-            stages.append(self._stage("aug_random", ("train", "aug"), untrained, ("data",)))
-        for name, (source, file, _) in COMPOSITIONS.items():
-            if name == "calm" or config.controls:
-                stages.append(self._composition(name, source, data / file))
-        # Evaluations last: what others wait for goes first.
-        for name in [*BASES, *(stage.name for stage in stages if stage.name in COMPOSITIONS)]:
-            settings = replace(config.eval, model=str(self.out / name), dataset=str(data), threads=config.threads)
-            stages.append(self._stage(f"eval/{name}", ("eval", "kv"), settings, (name,), METRICS_FILE))
-        return stages
-
-    def _composition(self, name: str, aug: str, data: Path) -> Stage:
-        config = self.config
-        train = config.compose.train
-        if name != "calm" and config.control_steps:
-            train = replace(train, steps=config.control_steps)
+def kv_stages(config: ReproduceKVConfig, out: Path) -> list[Stage]:
+    """Return the stages of the experiment in a folder."""
+    # Stages and their settings name folders: these have to mean the same from another working directory.
+    out = out.resolve()
+    data = out / "data"
+    tokenizer = str(data / "tokenizer") if config.data.tokenizer is None else config.data.tokenizer
+    anchor = replace(config.anchor, dataset=str(data / "anchor_train.parquet"), tokenizer=tokenizer)
+    aug = replace(config.aug, dataset=str(data / "aug_train.parquet"), tokenizer=tokenizer)
+    stages = [
+        stage_in(out, "data", ("data", "kv"), config.data, result="manifest.json"),
+        stage_in(out, "anchor", ("train", "anchor"), anchor, ("data",)),
+        stage_in(out, "aug", ("train", "aug"), aug, ("data",)),
+    ]
+    if config.controls:
+        untrained = replace(aug, train=replace(aug.train, steps=0))
+        stages.append(stage_in(out, "aug_random", ("train", "aug"), untrained, ("data",)))
+    compositions = [name for name in COMPOSITIONS if name == "calm" or config.controls]
+    for name in compositions:
+        source, file, _ = COMPOSITIONS[name]
+        steps = config.control_steps if name != "calm" and config.control_steps else config.compose.train.steps
         settings = replace(
             config.compose,
-            anchor=str(self.out / "anchor"),
-            augs=(str(self.out / aug),),
-            dataset=str(data),
-            train=train,
+            anchor=str(out / "anchor"),
+            augs=(str(out / source),),
+            dataset=str(data / file),
+            train=replace(config.compose.train, steps=steps),
         )
-        return self._stage(name, ("compose",), settings, ("anchor", aug))
-
-    def _stage(
-        self,
-        name: str,
-        command: tuple[str, ...],
-        settings: object,
-        needs: tuple[str, ...],
-        result: str = "model/config.json",
-    ) -> Stage:
-        folder = self.out / name
-        options = ("--preset", name.replace("/", "_"), "--config-dir", str(self.out / "conf"), "--out", str(folder))
-        return Stage(name, (*command, *options), folder, folder / result, to_dict(settings), needs)
+        stages.append(stage_in(out, name, ("compose",), settings, ("anchor", source)))
+    # Evaluations last: what others wait for goes first.
+    for name in [*BASES, *compositions]:
+        scored = replace(config.eval, model=str(out / name), dataset=str(data), threads=config.threads)
+        stages.append(stage_in(out, f"eval/{name}", ("eval", "kv"), scored, (name,), METRICS_FILE))
+    return stages
 
 
 def plan(config: ReproduceKVConfig) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Whether a stage is done, with which settings and inputs, is what its run directo
 """
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import calmctl
+from calmctl.config import to_dict, to_yaml
 from calmctl.errors import CalmctlError, UserError
+from calmctl.files import write_text
 from calmctl.parent import PARENT_VARIABLE
 from calmctl.runs import read_run
 
@@ -47,6 +50,25 @@ class Stage:
         """Return whether its run directory says that it is done."""
         return self.result.exists() and read_run(self.folder).is_complete
 
+    @property
+    def preset(self) -> str:
+        """Return the name of the preset that holds its settings."""
+        return self.name.replace("/", "_")
+
+
+def stage_in(
+    root: Path,
+    name: str,
+    command: Sequence[str],
+    settings: object,
+    needs: Sequence[str] = (),
+    result: str = "model/config.json",
+) -> Stage:
+    """Return the stage of an experiment in `root` that runs a command with these settings as its preset."""
+    folder = root / name
+    options = ("--preset", name.replace("/", "_"), "--config-dir", str(root / "conf"), "--out", str(folder))
+    return Stage(name, (*command, *options), folder, folder / result, to_dict(settings), tuple(needs))
+
 
 class StageRunner:
     """Runs stages.
@@ -61,11 +83,19 @@ class StageRunner:
         root: folder of the experiment; keeps a log per stage.
         jobs: stages that run at once.
         threads: CPU threads of each.
+        running: becomes the attribute; several runners may share one.
     """
 
-    def __init__(self, root: Path, stages: Sequence[Stage], jobs: int, threads: int = 1) -> None:
+    def __init__(
+        self,
+        root: Path,
+        stages: Sequence[Stage],
+        jobs: int,
+        threads: int = 1,
+        running: dict[str, Path] | None = None,
+    ) -> None:
         self.root, self.stages, self.jobs, self.threads = root, {stage.name: stage for stage in stages}, jobs, threads
-        self.running: dict[str, Path] = {}
+        self.running = {} if running is None else running
         self._processes: dict[str, tuple[subprocess.Popen[bytes], TextIO]] = {}
 
     def run(self) -> list[str]:
@@ -77,6 +107,8 @@ class StageRunner:
         """
         done: set[str] = set()
         ran: list[str] = []
+        for stage in self.stages.values():
+            write_text(self._preset_file(stage), f"# calmctl {shlex.join(stage.command)}\n{to_yaml(stage.settings)}")
         try:
             while len(done) < len(self.stages):
                 for stage in self.stages.values():
@@ -153,15 +185,19 @@ class StageRunner:
         """Interrupt what still runs, as Ctrl-C would, so that it can be resumed."""
         for process, _ in self._processes.values():
             process.send_signal(signal.SIGINT)
-        for process, stream in self._processes.values():
+        for name, (process, stream) in self._processes.items():
             try:
                 process.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
             stream.close()
+            self.running.pop(name, None)
         self._processes.clear()
-        self.running.clear()
+
+    def _preset_file(self, stage: Stage) -> Path:
+        group = {"data": "/".join(stage.command[:2])}.get(stage.command[0], stage.command[0])
+        return self.root / "conf" / group / f"{stage.preset}.yaml"
 
     def _log(self, name: str) -> Path:
         return self.root / "logs" / f"{name}.log"
