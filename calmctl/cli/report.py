@@ -51,7 +51,7 @@ def _seeds(runs: list[Path], out: Path | None, json: bool) -> None:
     if json:
         output.print_json(summary.to_dict())
     else:
-        print_tables(summary.table())
+        print_tables(*summary.tables())
     if out is not None:
         for path in write_seed_summary(summary, out):
             output.note(f"wrote {path}")

@@ -34,61 +34,7 @@ COMPOSITIONS = {
     "calm_dc_subs": ("aug", "dc_subs.parquet", "dc_subs"),
     "calm_dc_math": ("aug", "dc_math.parquet", "dc_math"),
 }
-# Settings of the stages' configurations that follow from where the experiment puts things.
-DECIDED_HERE = (
-    "anchor.dataset", "anchor.tokenizer", "aug.dataset", "aug.tokenizer", "compose.dataset", "compose.anchor",
-    "compose.augs", "eval.model", "eval.dataset",
-)  # fmt: skip
 BASES = {"anchor": "m_B", "aug": "m_A"}
-
-
-@dataclass(frozen=True)
-class ReproduceKVConfig:
-    """The whole experiment.
-
-    Attributes:
-        preset: name of the preset, for the report.
-        seed: of every stage.
-        jobs: stages at once; 0 = as many as there are cores for their threads.
-        threads: CPU threads of each stage.
-        controls: also train and score the random m_A and the other kinds of D_C.
-        control_steps: optimizer steps of the controls; 0 = as many as the headline composition.
-    """
-
-    preset: str = ""
-    seed: int = 0
-    jobs: int = 0
-    threads: int = 1
-    controls: bool = True
-    control_steps: int = 0
-    data: KVDataConfig = field(default_factory=KVDataConfig)
-    anchor: TrainConfig = field(default_factory=TrainConfig)
-    aug: TrainConfig = field(default_factory=TrainConfig)
-    compose: ComposeConfig = field(default_factory=ComposeConfig)
-    eval: EvalConfig = field(default_factory=EvalConfig)
-
-    @property
-    def stages_at_once(self) -> int:
-        """Return `jobs`, or how many stages the cores of this machine have room for."""
-        return self.jobs or max(1, usable_cores() // self.threads)
-
-    def __post_init__(self) -> None:
-        """Give every stage the one seed; raise ValueError for settings that the experiment itself decides."""
-        check_seed(self.seed)
-        for name in ("jobs", "control_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
-        if self.threads < 1:
-            raise ValueError(f"threads={self.threads} must be at least 1")
-        for name in ("data", "anchor", "aug", "compose"):
-            stage = getattr(self, name)
-            if stage.seed not in (0, self.seed):
-                raise ValueError(f"{name}.seed={stage.seed}: every stage takes the experiment's; set seed=... instead")
-            object.__setattr__(self, name, replace(stage, seed=self.seed))
-        for path in DECIDED_HERE:
-            name, setting = path.split(".")
-            if value := getattr(getattr(self, name), setting):
-                raise ValueError(f"{path}={value}: the experiment decides that; leave it out")
 
 
 def reproduce_kv(
@@ -102,6 +48,8 @@ def reproduce_kv(
     Raises:
         UserError: `out` holds another run or another configuration, or a stage refused its input.
     """
+    # Ablations are a run of their own: an experiment can be given them later, and others.
+    config = replace(config, baseline=BaselineConfig(), ablations=KVAblationsConfig())
     departures = deviations(config)
     with Run.start(out, kind="reproduce", config=config, command=command, seed=config.seed) as run:
         runner = StageRunner(out.resolve(), kv_stages(config, out), config.stages_at_once, config.threads, running)

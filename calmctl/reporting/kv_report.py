@@ -11,6 +11,7 @@ from typing import Any
 
 from calmctl import files
 from calmctl.reporting import kv_tables, plots
+from calmctl.reporting.kv_ablations import ablations_plot, load_kv_ablations, scaling_plot, table5
 from calmctl.reporting.document import (
     Block,
     Bullets,
@@ -68,6 +69,8 @@ def terminal_table(folder: Path) -> None:
     results = load_kv_results(Path(folder))
     print("\n".join(headline(results)), end="\n\n")
     print_tables(kv_tables.table1(results), kv_tables.controls_table(results))
+    if ablations := load_kv_ablations(Path(folder)):
+        print_tables(table5(ablations))
 
 
 def headline(results: KVResults) -> tuple[str, ...]:
@@ -110,6 +113,7 @@ def kv_document(results: KVResults) -> Document:
     sections = (
         Section("Table 1: measured beside the paper", _table1_blocks(results)),
         Section("Controls", _controls_blocks(results)),
+        *_ablations_sections(results.folder),
         Section("Accuracy by operand count", _operand_blocks(results)),
         Section("Held-in and held-out keys", _strata_blocks(results)),
         Section("Training runs", _training_blocks(results)),
@@ -143,6 +147,18 @@ def _controls_blocks(results: KVResults) -> tuple[Block, ...]:
         kv_tables.controls_table(results),
         Picture("plots/controls.png", "Composed model, m_B and controls", plots.controls_plot(results)),
     )
+
+
+def _ablations_sections(folder: Path) -> tuple[Section, ...]:
+    ablations = load_kv_ablations(folder)
+    if ablations is None:
+        return ()
+    blocks = (
+        table5(ablations),
+        Picture("plots/ablations.png", "Held-out KV-MATH of every variant", ablations_plot(ablations)),
+        Picture("plots/scaling.png", "Held-out KV-MATH by share of keys and by size", scaling_plot(ablations)),
+    )
+    return (Section("Ablations and other methods", blocks),)
 
 
 def _operand_blocks(results: KVResults) -> tuple[Block, ...]:

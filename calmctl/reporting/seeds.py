@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,34 +9,20 @@ from typing import Any
 
 from calmctl import files
 from calmctl.errors import UserError
+from calmctl.reporting.kv_ablations import KVAblations, ablation_figures, load_kv_ablations, table5
 from calmctl.reporting.kv_results import METRICS, SYSTEMS, KVResults, Metric, System, load_kv_results
 from calmctl.reporting.kv_tables import metric_columns
 from calmctl.reporting.paper import paper_table
+from calmctl.reporting.spread import Spread
 from calmctl.reporting.tables import Number, Table, Text, table_row, to_markdown
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Accuracies in percent of one system by one metric, a value a seed that measured it."""
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float | None:
-        """Return the mean, or None without values."""
-        return statistics.fmean(self.values) if self.values else None
-
-    @property
-    def std(self) -> float | None:
-        """Return the sample standard deviation (n - 1), or None for fewer than two values."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
-
-
-@dataclass(frozen=True)
 class SeedSummary:
-    """Several reproduce folders of one preset, one seed each."""
+    """Several reproduce folders of one preset, one seed each, and the ablations of those that have some."""
 
     results: tuple[KVResults, ...]
+    ablations: tuple[KVAblations, ...] = ()
 
     @property
     def seeds(self) -> tuple[int | None, ...]:
@@ -48,6 +33,10 @@ class SeedSummary:
         """Return what the folders measured for one system by one metric."""
         values = (result.figure(system, metric) for result in self.results)
         return Spread(tuple(value for value in values if value is not None))
+
+    def tables(self) -> list[Table]:
+        """Return Table 1, and Table 5 where the folders have ablations."""
+        return [self.table(), *([table5(*self.ablations)] if self.ablations else [])]
 
     def table(self) -> Table:
         """Return mean ± standard deviation beside the paper's figures."""
@@ -81,6 +70,7 @@ class SeedSummary:
             "seeds": list(self.seeds),
             "git_commits": [result.git_commit for result in self.results],
             "systems": systems,
+            "ablations": ablation_figures(self.ablations),
         }
 
     def _number(self, system: System, metric: Metric) -> Number:
@@ -112,12 +102,13 @@ def aggregate_seeds(folders: Sequence[Path]) -> SeedSummary:
                 f"{first[result.seed]} and {result.folder} are both of seed {result.seed}; name one folder a seed"
             )
         first[result.seed] = result.folder
-    return SeedSummary(results)
+    ablations = (load_kv_ablations(result.folder) for result in results)
+    return SeedSummary(results, tuple(found for found in ablations if found is not None))
 
 
 def write_seed_summary(summary: SeedSummary, folder: Path) -> list[Path]:
     """Write `seeds.md` and `seeds.json` into a folder and return their paths."""
     paths = [folder / "seeds.md", folder / "seeds.json"]
-    files.write_text(paths[0], to_markdown(summary.table()))
+    files.write_text(paths[0], "\n".join(map(to_markdown, summary.tables())))
     files.write_json(paths[1], summary.to_dict())
     return paths

@@ -1,0 +1,97 @@
+"""The settings of the key-value experiment and of its ablations."""
+
+from dataclasses import dataclass, field, replace
+
+from calmctl.baselines.configs import BaselineConfig
+from calmctl.environment import usable_cores
+from calmctl.experiments.evaluation import EvalConfig
+from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
+from data_builders.kv import KVDataConfig
+
+# Settings of the stages' configurations that follow from where the experiment puts things.
+DECIDED_HERE = (
+    "anchor.dataset", "anchor.tokenizer", "aug.dataset", "aug.tokenizer", "compose.dataset", "compose.anchor",
+    "compose.augs", "eval.model", "eval.dataset", "baseline.anchor", "baseline.dataset",
+    "baseline.match",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KVAblationsConfig:
+    """What is varied around the headline composition, one thing at a time.
+
+    Attributes:
+        vanilla_aug: an m_A that was trained on the anchor's data and never saw a key.
+        encoder_aug: m_A reads the prompt only.
+        every: connections at every so many layers.
+        heads: numbers of cross-attention heads.
+        shares: shares of the keys (0 to 1) that D_C is made over.
+        methods: baselines, trained on the same D_C with as many parameters as CALM where the method has a size.
+        further_training: the anchor trained further on all of m_A's data.
+    """
+
+    vanilla_aug: bool = True
+    encoder_aug: bool = True
+    every: tuple[int, ...] = ()
+    heads: tuple[int, ...] = ()
+    shares: tuple[float, ...] = ()
+    methods: tuple[str, ...] = ()
+    further_training: bool = True
+
+    def __post_init__(self) -> None:
+        for share in self.shares:
+            if not 0 < share < 1:
+                raise ValueError(f"ablations.shares={share} must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class ReproduceKVConfig:
+    """The whole experiment.
+
+    Attributes:
+        preset: name of the preset, for the report.
+        seed: of every stage.
+        jobs: stages at once; 0 = as many as there are cores for their threads.
+        threads: CPU threads of each stage.
+        controls: also train and score the random m_A and the other kinds of D_C.
+        control_steps: optimizer steps of the controls; 0 = as many as the headline composition.
+        baseline: how the methods that CALM is compared with are trained.
+        ablations: what `--ablations` varies.
+    """
+
+    preset: str = ""
+    seed: int = 0
+    jobs: int = 0
+    threads: int = 1
+    controls: bool = True
+    control_steps: int = 0
+    data: KVDataConfig = field(default_factory=KVDataConfig)
+    anchor: TrainConfig = field(default_factory=TrainConfig)
+    aug: TrainConfig = field(default_factory=TrainConfig)
+    compose: ComposeConfig = field(default_factory=ComposeConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    ablations: KVAblationsConfig = field(default_factory=KVAblationsConfig)
+
+    @property
+    def stages_at_once(self) -> int:
+        """Return `jobs`, or how many stages the cores of this machine have room for."""
+        return self.jobs or max(1, usable_cores() // self.threads)
+
+    def __post_init__(self) -> None:
+        """Give every stage the one seed; raise ValueError for settings that the experiment itself decides."""
+        check_seed(self.seed)
+        for name in ("jobs", "control_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if self.threads < 1:
+            raise ValueError(f"threads={self.threads} must be at least 1")
+        for name in ("data", "anchor", "aug", "compose", "baseline"):
+            stage = getattr(self, name)
+            if stage.seed not in (0, self.seed):
+                raise ValueError(f"{name}.seed={stage.seed}: every stage takes the experiment's; set seed=... instead")
+            object.__setattr__(self, name, replace(stage, seed=self.seed))
+        for path in DECIDED_HERE:
+            name, setting = path.split(".")
+            if value := getattr(getattr(self, name), setting):
+                raise ValueError(f"{path}={value}: the experiment decides that; leave it out")
