@@ -11,17 +11,30 @@ from typing import TYPE_CHECKING, Any
 from calmctl.auto_classes import register_when_used
 
 if TYPE_CHECKING:
+    from calmctl.baselines.adapted import AdaptedModelForCausalLM, adapt
+    from calmctl.baselines.configuration import AdaptedConfig
     from calmctl.modeling.composed import ComposedModelForCausalLM
     from calmctl.modeling.composition import compose
     from calmctl.modeling.configuration import ComposedConfig
 
 __version__ = "0.1.0"
 
-__all__ = ["ComposedConfig", "ComposedModelForCausalLM", "__version__", "compose"]
+__all__ = [
+    "AdaptedConfig",
+    "AdaptedModelForCausalLM",
+    "ComposedConfig",
+    "ComposedModelForCausalLM",
+    "__version__",
+    "adapt",
+    "compose",
+]
 
 _LAZY = {
+    "AdaptedConfig": "calmctl.baselines.configuration",
+    "AdaptedModelForCausalLM": "calmctl.baselines.adapted",
     "ComposedConfig": "calmctl.modeling.configuration",
     "ComposedModelForCausalLM": "calmctl.modeling.composed",
+    "adapt": "calmctl.baselines.adapted",
     "compose": "calmctl.modeling.composition",
 }
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from calmctl import files
 from calmctl.errors import UserError
 
-Kind = Literal["train", "compose", "eval", "score", "reproduce", "data"]
+Kind = Literal["train", "compose", "baseline", "eval", "score", "reproduce", "data"]
 Status = Literal["running", "complete", "failed", "interrupted"]
 
 RUN_FILE = "run.json"

@@ -42,11 +42,11 @@ def commands(folder, out):
 def test_a_different_base_is_refused_unless_allowed(folder, tmp_path, capsys, index):
     command = commands(folder, tmp_path / "out")[index]
     assert main(command) == 2
-    assert "is not the one this model was composed with" in capsys.readouterr().err
+    assert "is not the one this model was trained with" in capsys.readouterr().err
     assert main([*command, "--allow-different-base"]) == 0
     assert json.loads(capsys.readouterr().out)
 
 
 def test_a_plain_model_has_no_bases_to_differ(folder, capsys):
     assert main(["generate", "solve: 1 =", "--model", str(folder / "aug"), "--allow-different-base"]) == 2
-    assert "is not a composed model" in capsys.readouterr().err
+    assert "is a plain model" in capsys.readouterr().err

@@ -87,7 +87,7 @@ def test_merged_bases_make_a_checkpoint_self_contained(saved, tmp_path):
 def test_another_base_is_refused_unless_allowed(saved, role, other):
     _, folder = saved
     other().save_pretrained(folder / role)
-    with pytest.raises(UserError, match=f"the {role}.* is not the one this model was composed with"):
+    with pytest.raises(UserError, match=f"the {role}.* is not the one this model was trained with"):
         ComposedModelForCausalLM.from_pretrained(folder / "composed")
     ComposedModelForCausalLM.from_pretrained(folder / "composed", allow_different_base=True)
 

@@ -18,6 +18,8 @@ SCHEMAS = {
     "train/kv": "calmctl.training.configs:TrainConfig",
     "compose": "calmctl.training.configs:ComposeConfig",
     "compose/kv": "calmctl.training.configs:ComposeConfig",
+    "baseline": "calmctl.baselines.configs:BaselineConfig",
+    "baseline/kv": "calmctl.baselines.configs:BaselineConfig",
     "eval": "calmctl.experiments.evaluation:EvalConfig",
     "score": "calmctl.experiments.scoring:ScoreConfig",
     "reproduce/kv": "calmctl.experiments.kv:ReproduceKVConfig",

@@ -17,6 +17,7 @@ ARROWS = {
     "base": set(),
     "calmctl.modeling": {"base"},
     "calmctl.training": {"base", "calmctl.modeling"},
+    "calmctl.baselines": {"base", "calmctl.modeling", "calmctl.training"},
     "calmctl.inference": {"base", "calmctl.modeling"},
     "calmctl.reporting": {"base", "calmctl.modeling"},
     "data_builders": set(),

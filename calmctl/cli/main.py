@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from calmctl import __version__
-from calmctl.cli import compose, data, doctor, evaluate, generate, ls, report, reproduce, score, show, train
+from calmctl.cli import baseline, compose, data, doctor, evaluate, generate, ls, report, reproduce, score, show, train
 from calmctl.errors import CalmctlError, UserError
 from calmctl.parent import end_like_ctrl_c
 
@@ -28,6 +28,7 @@ COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
     "data": data.app,
     "train": train.app,
     "compose": compose.compose,
+    "baseline": baseline.baseline,
     "eval": evaluate.evaluate,
     "score": score.score,
     "generate": generate.generate,

@@ -75,6 +75,8 @@ def print_run(run: Run, as_json: bool) -> None:
         "took": human_seconds(run.facts.get("seconds")),
         "trainable parameters": run.facts.get("trainable_parameters"),
     }
+    if (difference := run.facts.get("difference_percent")) is not None:
+        facts["parameters to match"] = f"{run.facts['matched_parameters']} ({difference:+.2f} percent)"
     if log:
         facts |= {"steps": log[-1]["step"], "last loss": log[-1]["loss"], "last exact match": log[-1]["exact_match"]}
     print_facts(facts)

@@ -1,4 +1,4 @@
-"""The model card of a composed model: the README.md beside its checkpoint, readable by people and by the hub."""
+"""The model card of a model that is stored in parts: the README.md beside its checkpoint, for people and for the hub."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from calmctl.files import write_text
 
 if TYPE_CHECKING:
     from calmctl.modeling.composed import ComposedModelForCausalLM
+    from calmctl.modeling.storing import StoredInParts
 
 CARD_FILE = "README.md"
 PAPER = "2401.02412"
@@ -39,7 +40,7 @@ CALM: *LLM Augmented LLMs: Expanding Capabilities through Composition*, arXiv:{P
 """
 
 
-def write_card(model: "ComposedModelForCausalLM", directory: Path, name: str = "") -> None:
+def write_card(model: "StoredInParts", directory: Path, name: str = "") -> None:
     """Write README.md into a checkpoint, unless one is there that was written or edited by somebody else.
 
     Args:
@@ -50,19 +51,17 @@ def write_card(model: "ComposedModelForCausalLM", directory: Path, name: str = "
         write_text(path, model_card(model, name or directory.resolve().name))
 
 
-def model_card(model: "ComposedModelForCausalLM", name: str) -> str:
+def model_card(model: "StoredInParts", name: str) -> str:
     """Return the card of a model whose configuration names its bases, as that of a saved one does."""
     bases = model.config.bases
+    introduction, *trained = model.card_sections()
     parts = [
         f"# {name}\n",
-        f"A frozen anchor that reads {_count(len(bases) - 1, 'frozen aug')} through trained cross-attention bridges "
-        f"([CALM](https://arxiv.org/abs/{PAPER})), composed with calmctl {calmctl.__version__}.\n",
+        introduction,
         "## Bases\n",
         _table(["", "model", "revision", "class", "dtype", "parameters", "weights (SHA-256)"], _base_rows(model)),
         _where_bases_are(bases),
-        "## Bridges\n",
-        _table(["aug", "connections (aug layer → anchor layer)"], _connection_rows(model)),
-        _bridge_form(model),
+        *trained,
         "## Use\n",
         USE.format(name=name),
     ]
@@ -73,13 +72,24 @@ def model_card(model: "ComposedModelForCausalLM", name: str) -> str:
     return text.replace("{checksum}", _checksum(text), 1)
 
 
+def composition_sections(model: "ComposedModelForCausalLM") -> list[str]:
+    """Return what the card of a composed model says of it, and of its bridges."""
+    return [
+        f"A frozen anchor that reads {_count(len(model.augs), 'frozen aug')} through trained cross-attention bridges "
+        f"([CALM](https://arxiv.org/abs/{PAPER})), composed with calmctl {calmctl.__version__}.\n",
+        "## Bridges\n",
+        _table(["aug", "connections (aug layer → anchor layer)"], _connection_rows(model)),
+        _bridge_form(model),
+    ]
+
+
 def hub_id(base: Mapping[str, Any]) -> str | None:
     """Return the hub id that a checkpoint records for a base, or None for a local or unnamed one."""
     source = base.get("source") or ""
     return source if source and "relative_source" not in base and not Path(source).is_absolute() else None
 
 
-def _metadata(model: "ComposedModelForCausalLM") -> dict[str, Any]:
+def _metadata(model: "StoredInParts") -> dict[str, Any]:
     tags = ["calm", "composition", *(getattr(model, "model_tags", None) or [])]
     metadata: dict[str, Any] = {
         "library_name": "transformers",
@@ -91,7 +101,7 @@ def _metadata(model: "ComposedModelForCausalLM") -> dict[str, Any]:
     return metadata
 
 
-def _base_rows(model: "ComposedModelForCausalLM") -> list[list[str]]:
+def _base_rows(model: "StoredInParts") -> list[list[str]]:
     rows = []
     for index, (base, settings) in enumerate(
         zip(model.config.bases, [model.config.anchor, *model.config.augs], strict=True)

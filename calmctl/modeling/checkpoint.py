@@ -1,4 +1,4 @@
-"""Checkpoints of composed models: composition parameters, configuration and a fingerprint of each base.
+"""Checkpoints of models that are stored in parts: trained parameters, configuration and a fingerprint of each base.
 
 The weights of the bases are not written unless asked for (`merge_bases`). A checkpoint names where each base came from
 and refuses one whose configuration or weights differ.
@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -21,32 +21,28 @@ from transformers.utils import cached_file
 from calmctl.errors import UserError
 from calmctl.files import write_text
 from calmctl.modeling.card import write_card
-from calmctl.modeling.configuration import ComposedConfig
-from calmctl.modeling.fingerprint import check_base, fingerprint, weights_sha256
+from calmctl.modeling.fingerprint import check_base, weights_sha256
 from calmctl.modeling.placement import as_dtype, check_placement
 from calmctl.modeling.sources import HUB_ARGUMENTS, base_config, load_base, untrained
+from calmctl.modeling.storing import StoredInParts
 
-if TYPE_CHECKING:
-    from calmctl.modeling.composed import ComposedModelForCausalLM
+Model = TypeVar("Model", bound=StoredInParts)
 
 WEIGHTS_FILE = "model.safetensors"
 # Our classes for transformers' Auto classes in a process that has not imported calmctl (`trust_remote_code=True`).
 CODE_FILE = "modeling_calm.py"
-AUTO_MAP = {
-    "AutoConfig": "modeling_calm.ComposedConfig",
-    "AutoModelForCausalLM": "modeling_calm.ComposedModelForCausalLM",
-}
+CODE_MODULE = CODE_FILE.removesuffix(".py")
 
 
-def save_composed(
-    model: "ComposedModelForCausalLM",
+def save_parts(
+    model: StoredInParts,
     directory: Path,
     state_dict: Mapping[str, Tensor] | None = None,
     *,
     merge_bases: bool = False,
     fingerprints: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write config.json and model.safetensors (composition parameters only), then read them back and compare.
+    """Write config.json and model.safetensors (trained parameters only), then read them back and compare.
 
     Beside them stand the module that `trust_remote_code` runs and a model card.
 
@@ -59,7 +55,7 @@ def save_composed(
         UserError: the parameters cannot be written, or not be read back as they were (a full or failing disk).
     """
     directory.mkdir(parents=True, exist_ok=True)
-    bases = cast(list[PreTrainedModel], [model.anchor, *model.augs])
+    bases = model.bases()
     names = ["anchor", *(f"aug_{index}" for index in range(len(model.augs)))]
     sources: list[dict[str, Any]] = [_source(base, directory) for base in bases]
     if model.config.aug_seed is not None:
@@ -73,15 +69,16 @@ def save_composed(
             for name, source in zip(names, sources, strict=True)
         ]
     if fingerprints is None:
-        fingerprints = [fingerprint(base) for base in bases]
+        fingerprints = model.fingerprints()
     model.config.bases = [
         {**source, "fingerprint": dict(known)} for source, known in zip(sources, fingerprints, strict=True)
     ]
     model.config.anchor, *model.config.augs = (_portable(base) for base in bases)
     model.config.architectures = [type(model).__name__]
-    model.config.auto_map = dict(AUTO_MAP)
-    current: Mapping[str, Tensor] = state_dict if state_dict is not None else model.composition_parameters()
-    tensors = {name: current[name].detach().cpu().contiguous() for name in model.composition_parameters()}
+    classes = {"AutoConfig": type(model.config), "AutoModelForCausalLM": type(model)}
+    model.config.auto_map = {auto: f"{CODE_MODULE}.{ours.__name__}" for auto, ours in classes.items()}
+    current: Mapping[str, Tensor] = state_dict if state_dict is not None else model.trained_parameters()
+    tensors = {name: current[name].detach().cpu().contiguous() for name in model.trained_parameters()}
     written = directory / f"{WEIGHTS_FILE}.tmp"
     try:
         save_file(tensors, written, metadata={"format": "pt"})
@@ -109,7 +106,8 @@ def _source(base: PreTrainedModel, directory: Path) -> dict[str, Any]:
     return {"source": name, "revision": getattr(base.config, "_commit_hash", None)}
 
 
-def load_composed(
+def load_parts(
+    model_class: type[Model],
     location: str | Path,
     anchor: PreTrainedModel | str | None = None,
     augs: PreTrainedModel | str | Sequence[PreTrainedModel | str] | None = None,
@@ -117,8 +115,8 @@ def load_composed(
     allow_different_base: bool = False,
     dtype: torch.dtype | str | None = None,
     **arguments: Any,
-) -> "ComposedModelForCausalLM":
-    """Load a composed model from a directory or hub id.
+) -> Model:
+    """Load a model that is stored in parts from a directory or hub id.
 
     Args:
         anchor, augs: bases to use instead of those the checkpoint names.
@@ -129,8 +127,6 @@ def load_composed(
     Raises:
         UserError: a file is missing or damaged, keys or shapes do not match, or a base is not the recorded one.
     """
-    from calmctl.modeling.composed import ComposedModelForCausalLM
-
     # What the Auto classes pass on about this checkpoint says nothing about its bases.
     revision = arguments.pop("revision", None) or "main"
     arguments.pop("adapter_kwargs", None)
@@ -140,9 +136,10 @@ def load_composed(
     if not arguments.get("subfolder"):
         arguments.pop("subfolder", None)
     if unwanted := sorted(arguments.keys() & {"subfolder", "output_loading_info", "state_dict"}):
-        raise TypeError(f"from_pretrained of a composed model does not take {', '.join(unwanted)}")
+        raise TypeError(f"from_pretrained of {model_class.__name__} does not take {', '.join(unwanted)}")
     hub = {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
-    config = arguments.pop("config", None) or ComposedConfig.from_pretrained(location, revision=revision, **hub)
+    config_class: Any = model_class.config_class
+    config = arguments.pop("config", None) or config_class.from_pretrained(location, revision=revision, **hub)
     if config._attn_implementation is not None:
         # Where the Auto classes put this argument. Files never say it.
         arguments.setdefault("attn_implementation", config._attn_implementation)
@@ -168,11 +165,13 @@ def load_composed(
         if not allow_different_base:
             check_base(role, known["fingerprint"], settings, base)
         bases.append(base)
-    model = ComposedModelForCausalLM(config, bases[0], bases[1:])
+    model = model_class.from_bases(config, bases)
     path = Path(location) / WEIGHTS_FILE
     if not Path(location).is_dir():
         path = Path(cached_file(str(location), WEIGHTS_FILE, revision=revision, **hub))  # type: ignore[arg-type]
-    model.bridges.to(dtype=load_parameters(model, path))
+    stored = load_parameters(model, path)
+    for parameter in model.trained_parameters().values():
+        parameter.data = parameter.data.to(stored)
     with suppress(OSError):
         model.generation_config = GenerationConfig.from_pretrained(location, revision=revision, **hub)
     if dtype not in (None, "auto"):
@@ -215,8 +214,8 @@ def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
     return f"{source}@{revision}" if revision else source
 
 
-def load_parameters(model: "ComposedModelForCausalLM", path: Path) -> torch.dtype:
-    """Load composition parameters from a safetensors file; every key and shape has to match.
+def load_parameters(model: StoredInParts, path: Path) -> torch.dtype:
+    """Load trained parameters from a safetensors file; every key and shape has to match.
 
     Returns:
         The type they are stored in; the model's own stay in theirs.
@@ -224,7 +223,7 @@ def load_parameters(model: "ComposedModelForCausalLM", path: Path) -> torch.dtyp
     Raises:
         UserError: the file is missing or damaged, or its keys or shapes are not the model's.
     """
-    tensors, parameters = _read_weights(path), model.composition_parameters()
+    tensors, parameters = _read_weights(path), model.trained_parameters()
     missing, unexpected = sorted(parameters.keys() - tensors), sorted(tensors.keys() - parameters)
     if missing or unexpected:
         raise UserError(f"{path}: missing keys {missing[:5]}, unexpected keys {unexpected[:5]}")

@@ -6,7 +6,7 @@ Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from calmctl.modeling import layers
 from calmctl.modeling.alignment import bridge_mask, packed_documents, prompt_to_read, same_tokenizer_visible
 from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.cache import ComposedCache
+from calmctl.modeling.card import composition_sections
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import Connection
 from calmctl.modeling.generating import ComposedGenerationMixin
@@ -189,7 +190,7 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
                 needs_mask = not is_causal or aug_length != past + length
                 current.masks.append(bridge_mask(visible, padding, aug_length, documents) if needs_mask else None)
             current.bridging = True
-            arguments = self._base_arguments(self.anchor, input_ids, attention_mask, position_ids)
+            arguments = layers.arguments_of(self.anchor, input_ids, attention_mask, position_ids)
             if past_key_values is not None:
                 arguments |= {"past_key_values": past_key_values.anchor, "use_cache": True}
             else:
@@ -207,15 +208,6 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
         if labels is not None:
             output.loss = completion_loss(answer.logits[:, :-1], labels[:, 1:], num_items_in_batch)
         return output
-
-    @staticmethod
-    def _base_arguments(
-        model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor
-    ) -> dict[str, Any]:
-        arguments: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if layers.accepts(model, "position_ids"):
-            arguments["position_ids"] = position_ids
-        return arguments
 
     def _read_aug(
         self,
@@ -241,7 +233,7 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
         if known < layers.text_config(self.anchor.config).vocab_size:
             # Ids that only pad the anchor's vocabulary: no text becomes them, but a model may happen to choose one.
             input_ids = input_ids.clamp(max=known - 1)
-        arguments = self._base_arguments(decoder, input_ids, attention_mask, positions)
+        arguments = layers.arguments_of(decoder, input_ids, attention_mask, positions)
         arguments["use_cache"] = cache is not None
         if cache is not None:
             arguments["past_key_values"] = cache.augs[aug_index]
@@ -276,6 +268,17 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
     def composition_parameters(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters (Theta_C of the paper) by name."""
         return {f"bridges.{name}": parameter for name, parameter in self.bridges.named_parameters()}
+
+    trained_parameters = composition_parameters
+
+    def card_sections(self) -> list[str]:
+        """Return what the model card says of the composition."""
+        return composition_sections(self)
+
+    @classmethod
+    def from_bases(cls, config: ComposedConfig, bases: Sequence[PreTrainedModel]) -> Self:
+        """Return a composed model of these bases, the anchor first, with untrained bridges."""
+        return cls(config, bases[0], bases[1:])
 
     def get_decoder(self) -> nn.Module:
         """Return the anchor's decoder."""

@@ -14,6 +14,7 @@ from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import resolve_connections
 from calmctl.modeling.sources import HUB_ARGUMENTS, base_config, load_base, untrained, without_weights
+from calmctl.modeling.storing import StoredInParts
 from calmctl.modeling.tokenizers import check_sources
 
 AUG_READS = ("all", "prompt")
@@ -107,6 +108,8 @@ def _check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel], num_t
     for role, model in (("anchor", anchor), *(("aug", aug) for aug in augs)):
         if isinstance(model, ComposedModelForCausalLM):
             raise UserError(f"the {role} is itself a composed model; compose plain models, several augs at once")
+        if isinstance(model, StoredInParts):
+            raise UserError(f"the {role} is a frozen model with adapters; compose plain models (LoRA can be merged)")
         layers.check_base(model, role)
     # A vocabulary may be padded: what counts is what the tokenizer can produce, where it is known.
     needed = num_token_ids or layers.text_config(anchor.config).vocab_size

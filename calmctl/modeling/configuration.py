@@ -1,4 +1,4 @@
-"""The configuration of a composed model."""
+"""The configuration of a composed model, and what it shares with those of other models that are stored in parts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,33 +10,24 @@ ANCHOR_FACTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention
 CONTEXT = "max_position_embeddings"
 
 
-class ComposedConfig(PreTrainedConfig):
-    """Describes a composed model: the configurations of its bases, the connections and the form of the bridges.
+class PartsConfig(PreTrainedConfig):
+    """Describes a model of frozen bases and trained parts; bases are an anchor and any number of augs, none included.
 
     Attributes:
         anchor: the anchor's configuration as a dict.
         augs: one configuration dict per aug.
-        connections: per aug a list of [aug_layer, anchor_layer] pairs, 0-based, outputs of decoder layers.
-        bridge: fields of `BridgeConfig`.
-        aug_reads: "all" tokens (the paper's method), or the "prompt" only (its ablation "m_A as an encoder"): what is
-            generated, or learned, is not fed to the augs.
-        aug_seed: seed that untrained augs were drawn with (the ablation "random m_A"); None = augs with weights.
         bases: where the weights of the anchor and the augs come from and their fingerprints (see checkpoint.py).
+        training: how the parts were trained, as label and value, for the model card; empty = not known.
         use_cache: whether the model returns a cache when not told, outside training.
-        training: how the bridges were trained, as label and value, for the model card; empty = not known.
     """
 
-    model_type = "calm"
     keys_to_ignore_at_inference = ["past_key_values"]
+    aug_seed: int | None = None
 
     def __init__(
         self,
         anchor: dict[str, Any] | None = None,
         augs: Sequence[dict[str, Any]] = (),
-        connections: Sequence[Sequence[Sequence[int]]] = (),
-        bridge: dict[str, Any] | None = None,
-        aug_reads: str = "all",
-        aug_seed: int | None = None,
         bases: Sequence[dict[str, Any]] = (),
         training: dict[str, Any] | None = None,
         use_cache: bool = True,
@@ -44,10 +35,6 @@ class ComposedConfig(PreTrainedConfig):
     ) -> None:
         self.anchor = anchor or {}
         self.augs = list(augs)
-        self.connections = [[list(pair) for pair in pairs] for pairs in connections]
-        self.bridge = bridge or {}
-        self.aug_reads = aug_reads
-        self.aug_seed = aug_seed
         self.bases = list(bases)
         self.training = training or {}
         self.use_cache = use_cache
@@ -79,6 +66,44 @@ class ComposedConfig(PreTrainedConfig):
     def aug_configs(self) -> list[PreTrainedConfig]:
         """Return the configuration of each aug as an object."""
         return [_config_from_dict(aug) for aug in self.augs]
+
+
+class ComposedConfig(PartsConfig):
+    """Describes a composed model: the configurations of its bases, the connections and the form of the bridges.
+
+    Attributes:
+        anchor: the anchor's configuration as a dict.
+        augs: one configuration dict per aug.
+        connections: per aug a list of [aug_layer, anchor_layer] pairs, 0-based, outputs of decoder layers.
+        bridge: fields of `BridgeConfig`.
+        aug_reads: "all" tokens (the paper's method), or the "prompt" only (its ablation "m_A as an encoder"): what is
+            generated, or learned, is not fed to the augs.
+        aug_seed: seed that untrained augs were drawn with (the ablation "random m_A"); None = augs with weights.
+        bases: where the weights of the anchor and the augs come from and their fingerprints (see checkpoint.py).
+        use_cache: whether the model returns a cache when not told, outside training.
+        training: how the bridges were trained, as label and value, for the model card; empty = not known.
+    """
+
+    model_type = "calm"
+
+    def __init__(
+        self,
+        anchor: dict[str, Any] | None = None,
+        augs: Sequence[dict[str, Any]] = (),
+        connections: Sequence[Sequence[Sequence[int]]] = (),
+        bridge: dict[str, Any] | None = None,
+        aug_reads: str = "all",
+        aug_seed: int | None = None,
+        bases: Sequence[dict[str, Any]] = (),
+        training: dict[str, Any] | None = None,
+        use_cache: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.connections = [[list(pair) for pair in pairs] for pairs in connections]
+        self.bridge = bridge or {}
+        self.aug_reads = aug_reads
+        self.aug_seed = aug_seed
+        super().__init__(anchor, augs, bases, training, use_cache, **kwargs)
 
 
 def _config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:

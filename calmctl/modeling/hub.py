@@ -1,22 +1,18 @@
-"""Publishing: what a composed model puts on the hub."""
+"""Publishing: what a model that is stored in parts puts on the hub."""
 
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, cast
 
 from huggingface_hub import HfApi
-from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.modeling.card import CARD_FILE, write_card
-
-if TYPE_CHECKING:
-    from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.storing import StoredInParts
 
 
-def push_composed(
-    model: "ComposedModelForCausalLM",
+def push_parts(
+    model: StoredInParts,
     repo_id: str,
     *,
     merge_bases: bool = False,
@@ -27,7 +23,7 @@ def push_composed(
     revision: str | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Upload a composed model and return the commit's address. A card that was edited on the hub stays.
+    """Upload a model and return the commit's address. A card that was edited on the hub stays.
 
     Raises:
         UserError: a base is not on the hub and is not merged, so nobody else could load the model.
@@ -53,9 +49,9 @@ def push_composed(
         )
 
 
-def _require_bases_on_the_hub(model: "ComposedModelForCausalLM") -> None:
+def _require_bases_on_the_hub(model: StoredInParts) -> None:
     roles = ["anchor", *(f"aug {index}" for index in range(len(model.augs)))]
-    for role, base in zip(roles, cast(list[PreTrainedModel], [model.anchor, *model.augs]), strict=True):
+    for role, base in zip(roles, model.bases(), strict=True):
         name = base.config._name_or_path
         if role != "anchor" and model.config.aug_seed is not None:
             continue

@@ -222,6 +222,16 @@ def _arguments(function: Callable[..., Any]) -> frozenset[str]:
     return frozenset(inspect.signature(function).parameters)
 
 
+def arguments_of(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor
+) -> dict[str, Any]:
+    """Return what to call a model with: positions only where it takes them, elsewhere it finds them by the mask."""
+    arguments: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if accepts(model, "position_ids"):
+        arguments["position_ids"] = position_ids
+    return arguments
+
+
 def position_ids_from(
     attention_mask: Tensor | None, batch_size: int, past: int, length: int, device: torch.device
 ) -> Tensor:

@@ -1,8 +1,8 @@
-"""Loads a model composed with calmctl (pip install calmctl); written beside its config.json, which names it.
+"""Loads a model composed or adapted with calmctl (pip install calmctl); written beside its config.json, which names it.
 
 It is what `trust_remote_code=True` runs: transformers finds the classes here without the user importing calmctl.
 """
 
-from calmctl import ComposedConfig, ComposedModelForCausalLM
+from calmctl import AdaptedConfig, AdaptedModelForCausalLM, ComposedConfig, ComposedModelForCausalLM
 
-__all__ = ["ComposedConfig", "ComposedModelForCausalLM"]
+__all__ = ["AdaptedConfig", "AdaptedModelForCausalLM", "ComposedConfig", "ComposedModelForCausalLM"]

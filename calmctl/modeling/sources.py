@@ -20,7 +20,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
-from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.placement import check_placement
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
@@ -79,17 +79,15 @@ def untrained(config: PreTrainedConfig, seed: int, dtype: torch.dtype = torch.fl
 
 
 def load_model(source: str, *, allow_different_base: bool = False) -> PreTrainedModel:
-    """Load a plain or composed model of a path, run or hub id.
+    """Load a plain, composed or adapted model of a path, run or hub id.
 
     Raises:
         UserError: there is none, a base is not the recorded one, or a plain model was told to allow different bases.
     """
     if not allow_different_base:
         return load_base(source)
-    if base_config(source).model_type != ComposedConfig.model_type:
-        raise UserError(
-            f"{source!r} is not a composed model: there are no bases that --allow-different-base could mean"
-        )
+    if not isinstance(base_config(source), PartsConfig):
+        raise UserError(f"{source!r} is a plain model: it has no frozen bases that --allow-different-base could mean")
     return load_base(source, allow_different_base=True)
 
 

@@ -1,21 +1,48 @@
-"""Saving, loading and publishing as methods of the composed model; the work is done in checkpoint.py and hub.py."""
+"""Models of frozen bases and trained parts: saving, loading, publishing; checkpoint.py and hub.py do the work."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Self, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-if TYPE_CHECKING:
-    from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.fingerprint import fingerprint
 
-# Arguments of `save_pretrained` that say how to write what a checkpoint of bridges always is: one safetensors file.
+# Arguments of `save_pretrained` that say how to write what a checkpoint of parts always is: one safetensors file.
 WITHOUT_EFFECT = {"safe_serialization", "max_shard_size", "save_peft_format", "save_original_format", "token"}
 
 
 class StoredInParts(PreTrainedModel):
-    """`save_pretrained`, `from_pretrained` and `push_to_hub` of models whose bases are stored elsewhere."""
+    """Models whose bases (an anchor, any number of augs) are frozen and stored elsewhere; their loss is their own.
+
+    In train mode `forward` returns with `labels` the loss, and in `correct` which labels were the most likely tokens.
+    """
+
+    config: Any
+    anchor: PreTrainedModel
+    augs: nn.ModuleList
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that are trained and stored, by name."""
+        raise NotImplementedError
+
+    def bases(self) -> list[PreTrainedModel]:
+        """Return the frozen bases, the anchor first."""
+        return cast(list[PreTrainedModel], [self.anchor, *self.augs])
+
+    def fingerprints(self) -> list[dict[str, Any]]:
+        """Return what identifies each base; hashing large models takes a while."""
+        return [fingerprint(base) for base in self.bases()]
+
+    def card_sections(self) -> list[str]:
+        """Return Markdown for the model card: what the model is, then what the trained parts are."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_bases(cls, config: Any, bases: Sequence[PreTrainedModel]) -> Self:
+        """Return a model of these bases with untrained parts."""
+        raise NotImplementedError
 
     def save_pretrained(  # type: ignore[override]
         self,
@@ -25,19 +52,17 @@ class StoredInParts(PreTrainedModel):
         merge_bases: bool = False,
         **unused: Any,
     ) -> None:
-        """Save the composition parameters and a fingerprint of each base; see `checkpoint.save_composed`.
+        """Save the trained parameters and a fingerprint of each base; see `checkpoint.save_parts`.
 
         Raises:
             TypeError: an argument of `PreTrainedModel.save_pretrained` that would change what is written.
         """
-        from calmctl.modeling.checkpoint import save_composed
+        from calmctl.modeling.checkpoint import save_parts
 
         if unwanted := sorted(unused.keys() - WITHOUT_EFFECT):
-            raise TypeError(f"save_pretrained of a composed model does not take {', '.join(unwanted)}")
+            raise TypeError(f"save_pretrained of {type(self).__name__} does not take {', '.join(unwanted)}")
         if is_main_process:
-            save_composed(
-                cast("ComposedModelForCausalLM", self), Path(save_directory), state_dict, merge_bases=merge_bases
-            )
+            save_parts(self, Path(save_directory), state_dict, merge_bases=merge_bases)
 
     def push_to_hub(  # type: ignore[override]
         self,
@@ -53,17 +78,17 @@ class StoredInParts(PreTrainedModel):
         max_shard_size: int | str | None = None,
         tags: list[str] | None = None,
     ) -> str:
-        """Upload the checkpoint and its card to the hub; see `hub.push_composed`. `max_shard_size` has no effect.
+        """Upload the checkpoint and its card to the hub; see `hub.push_parts`. `max_shard_size` has no effect.
 
         Raises:
             UserError: a base is not on the hub, and `merge_bases` does not upload it too.
         """
-        from calmctl.modeling.hub import push_composed
+        from calmctl.modeling.hub import push_parts
 
         if tags:
             self.add_model_tags(tags)
-        return push_composed(
-            cast("ComposedModelForCausalLM", self),
+        return push_parts(
+            self,
             repo_id,
             merge_bases=merge_bases,
             commit_message=commit_message,
@@ -87,10 +112,10 @@ class StoredInParts(PreTrainedModel):
         augs: PreTrainedModel | str | Sequence[PreTrainedModel | str] | None = None,
         allow_different_base: bool = False,
         **kwargs: Any,
-    ) -> "ComposedModelForCausalLM":
-        """Load a composed model; see `checkpoint.load_composed`."""
-        from calmctl.modeling.checkpoint import load_composed
+    ) -> Self:
+        """Load a model and its bases; see `checkpoint.load_parts`."""
+        from calmctl.modeling.checkpoint import load_parts
 
-        return load_composed(
-            pretrained_model_name_or_path, anchor, augs, allow_different_base=allow_different_base, **kwargs
+        return load_parts(
+            cls, pretrained_model_name_or_path, anchor, augs, allow_different_base=allow_different_base, **kwargs
         )

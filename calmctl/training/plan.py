@@ -34,7 +34,7 @@ def plan_training(config: TrainConfig, tokenizer: PreTrainedTokenizerBase | None
         "model": {"source": config.base or "from scratch", **describe(base)},
         "data": config.dataset,
         "trainable_parameters": parameters,
-        "memory_bytes": _training_memory(parameters, parameters, config.train),
+        "memory_bytes": training_memory(parameters, parameters, config.train),
         "train": to_dict(config.train),
     }
 
@@ -87,7 +87,7 @@ def plan_bridges(config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence
         "share_of_anchor": round(trainable / count_parameters(anchor), 4),
         "paper_formula_without_output": formula,
         "data": config.dataset,
-        "memory_bytes": _training_memory(frozen + trainable, trainable, config.train),
+        "memory_bytes": training_memory(frozen + trainable, trainable, config.train),
         "train": to_dict(config.train),
     }
 
@@ -108,6 +108,6 @@ def count_parameters(config: PreTrainedConfig) -> int:
     return sum(parameter.numel() for parameter in without_weights(config).parameters())
 
 
-def _training_memory(total: int, trainable: int, settings: TrainSettings) -> int:
+def training_memory(total: int, trainable: int, settings: TrainSettings) -> int:
     """Estimate weights, gradients and optimizer states in bytes; activations come on top."""
     return BYTES_PER_FLOAT * (total + trainable * (1 + OPTIMIZER_STATES[settings.optimizer]))

@@ -1,6 +1,7 @@
 """One training session, whatever is trained: examples to batches, the Trainer, and the model in the run directory."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from calmctl.errors import UserError
-from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.layers import text_config
 from calmctl.modeling.sources import quiet_libraries
+from calmctl.modeling.storing import StoredInParts
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import last_complete_checkpoint
@@ -41,8 +42,13 @@ def train_into(
     seed: int,
     *,
     merge_bases: bool = False,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Train the parameters of a model that require gradients, save model and tokenizer, and finish the run.
+
+    Args:
+        merge_bases: let a model that is stored in parts write all that it needs.
+        facts: what else `run.json` is to say.
 
     Raises:
         UserError: the data cannot be used, its examples do not fit the model, or the loss is not finite.
@@ -56,15 +62,14 @@ def train_into(
         batches = Batches(examples, settings, seed, pad_id, curriculum)
         _check_lengths(examples, model, data)
         _fit(model, settings, batches, seed, run)
-    if isinstance(model, ComposedModelForCausalLM):
+    if isinstance(model, StoredInParts):
         model.config.training = _described(data, settings, seed)
         model.save_pretrained(run.path / "model", merge_bases=merge_bases)
     else:
         model.save_pretrained(run.path / "model")
     tokenizer.save_pretrained(run.path / "model")
-    run.finish(
-        trainable_parameters=trainable, total_parameters=sum(parameter.numel() for parameter in model.parameters())
-    )
+    total = sum(parameter.numel() for parameter in model.parameters())
+    run.finish(trainable_parameters=trainable, total_parameters=total, **(facts or {}))
 
 
 def _described(data: str, settings: TrainSettings, seed: int) -> dict[str, Any]:

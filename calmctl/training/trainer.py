@@ -10,10 +10,9 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments, get_schedu
 from transformers.trainer_callback import PrinterCallback
 
 from calmctl.files import read_json, write_json, write_text
-from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters, save_composed
-from calmctl.modeling.composed import ComposedModelForCausalLM
-from calmctl.modeling.fingerprint import fingerprint
+from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters, save_parts
 from calmctl.modeling.loss import IGNORED, completion_loss, labelled_rows_only
+from calmctl.modeling.storing import StoredInParts
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import COMPLETE_MARK, CURRICULUM_FILE
 from calmctl.training.optimizer import build_optimizer
@@ -98,7 +97,7 @@ class RunTrainer(Trainer):
         """Return the loss on completions; only their positions reach the LM head."""
         labels = inputs.pop("labels")
         unwrapped = self.accelerator.unwrap_model(model)
-        if isinstance(unwrapped, ComposedModelForCausalLM):
+        if isinstance(unwrapped, StoredInParts):
             outputs = model(**inputs, labels=labels, use_cache=False, num_items_in_batch=num_items_in_batch)
             loss, correct = outputs.loss, outputs.correct
         else:
@@ -126,15 +125,15 @@ class RunTrainer(Trainer):
         write_text(folder / COMPLETE_MARK, "")
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        if not isinstance(self.model, ComposedModelForCausalLM):
+        if not isinstance(self.model, StoredInParts):
             super()._save(output_dir, state_dict)
             return
         if self._fingerprints is None:
-            self._fingerprints = [fingerprint(cast(PreTrainedModel, m)) for m in (self.model.anchor, *self.model.augs)]
-        save_composed(self.model, Path(str(output_dir)), fingerprints=self._fingerprints)
+            self._fingerprints = self.model.fingerprints()
+        save_parts(self.model, Path(str(output_dir)), fingerprints=self._fingerprints)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if isinstance(self.model, ComposedModelForCausalLM):
+        if isinstance(self.model, StoredInParts):
             load_parameters(self.model, Path(resume_from_checkpoint) / WEIGHTS_FILE)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -1,0 +1,1 @@
+"""Baselines: what composition is compared with, trained on the same data with as many parameters."""

@@ -1,0 +1,256 @@
+"""The adapted model: a frozen anchor with trained adapters in it, as one Hugging Face model."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils.generic import can_return_tuple
+
+import calmctl
+from calmctl.baselines.configuration import AdaptedConfig
+from calmctl.baselines.methods import ADAPTERS
+from calmctl.baselines.sizes import matched_sizes
+from calmctl.errors import UserError
+from calmctl.modeling import layers
+from calmctl.modeling.composed import ComposedOutput
+from calmctl.modeling.fingerprint import fingerprint
+from calmctl.modeling.loss import completion_loss, frozen_head_loss
+from calmctl.modeling.recomputation import RecomputingMixin
+from calmctl.modeling.sources import load_base
+from calmctl.modeling.storing import StoredInParts
+
+
+class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
+    """A frozen anchor with LoRA, prefixes, or series or parallel adapters.
+
+    The anchor stays in eval mode; the only trainable parameters are the adapters' (`trained_parameters`). It is
+    changed: adapters act inside of it from now on, so it serves no other model beside this one.
+    """
+
+    config_class = AdaptedConfig
+    base_model_prefix = "anchor"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: AdaptedConfig, anchor: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        self.anchor = anchor if anchor is not None else AutoModelForCausalLM.from_config(config.anchor_config())
+        self.augs = nn.ModuleList()
+        self.method = ADAPTERS[config.method]
+        self.anchor.requires_grad_(False)
+        self.adapters = self.method.attach(self.anchor, config.sizes)
+        self._trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+        self.generation_config = copy.deepcopy(self.anchor.generation_config)
+        self.post_init()
+        # transformers' Trainer does not report as missing from a checkpoint what is never in one.
+        self._keys_to_ignore_on_save = self.state_dict().keys() - set(self._trained)
+        self.eval()
+
+    def init_weights(self) -> None:
+        """Do nothing: the anchor brings its weights and adapters initialise themselves."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> ComposedOutput:
+        """Run the anchor with its adapters.
+
+        Args:
+            input_ids: (batch, seq) new tokens.
+            attention_mask: (batch, past + seq), 1 = a real token.
+            position_ids: (batch, seq); counted from the attention mask when not given.
+            labels: (batch, seq), -100 = no loss. While training only the labelled rows reach the LM head, a chunk at
+                a time, and `logits` is None; in eval mode the logits are complete.
+            num_items_in_batch: the number of labels to divide the summed loss by (gradient accumulation).
+
+        Raises:
+            UserError: no `input_ids`, or tokens in a cache under gradient checkpointing.
+        """
+        if input_ids is None:
+            raise UserError("an adapted model needs input_ids")
+        if use_cache is None:
+            use_cache = not self.training and self.config.use_cache
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        if recompute:
+            # What is computed again must not write into a cache a second time.
+            if past_key_values is not None and past_key_values.get_seq_length():
+                raise UserError("gradient checkpointing cannot go on from a cache; disable one of them")
+            use_cache, past_key_values = False, None
+        batch_size, length = input_ids.shape
+        if position_ids is None:
+            past = int(past_key_values.get_seq_length()) if past_key_values is not None else 0
+            position_ids = layers.position_ids_from(attention_mask, batch_size, past, length, input_ids.device)
+        arguments = layers.arguments_of(self.anchor, input_ids, attention_mask, position_ids)
+        arguments |= {"past_key_values": past_key_values, "use_cache": use_cache}
+        with self.recomputing(layers.decoder_layers(self.anchor) if recompute else ()):
+            if labels is not None and self.training:
+                loss, correct = frozen_head_loss(self.anchor, arguments, labels, num_items_in_batch)
+                return ComposedOutput(loss=loss, correct=correct)
+            wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+            arguments |= {name: True for name, is_wanted in wanted.items() if is_wanted}
+            answer = self.anchor(**arguments, logits_to_keep=logits_to_keep)
+        output = ComposedOutput(logits=answer.logits, past_key_values=answer.past_key_values)
+        output.hidden_states, output.attentions = answer.hidden_states, answer.attentions
+        if labels is not None:
+            output.loss = completion_loss(answer.logits[:, :-1], labels[:, 1:], num_items_in_batch)
+        return output
+
+    # What is stored.
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters of the adapters by name."""
+        return {name: self.get_parameter(name) for name in self._trained}
+
+    def fingerprints(self) -> list[dict[str, Any]]:
+        """Return what identifies the anchor, as it was before adapters were put into it."""
+        frozen = sum(parameter.numel() for parameter in self.anchor.parameters() if not parameter.requires_grad)
+        return [fingerprint(self.anchor, self.method.own_name) | {"num_parameters": frozen}]
+
+    def merged(self) -> PreTrainedModel:
+        """Return a plain model that computes the same; this one stays as it is.
+
+        Raises:
+            UserError: the method cannot be merged.
+        """
+        if self.method.merged is None:
+            raise unmergeable(self.config.method)
+        return self.method.merged(self.anchor)
+
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        state_dict: dict[str, Tensor] | None = None,
+        merge_bases: bool = False,
+        **unused: Any,
+    ) -> None:
+        """Save the adapters and a fingerprint of the anchor, or with `merge_bases` the merged, plain model.
+
+        Raises:
+            UserError: the method cannot be merged.
+        """
+        if merge_bases and is_main_process:
+            self.merged().save_pretrained(save_directory)
+        elif not merge_bases:
+            super().save_pretrained(save_directory, is_main_process, state_dict, **unused)
+
+    @classmethod
+    def from_bases(cls, config: AdaptedConfig, bases: Sequence[PreTrainedModel]) -> Self:
+        """Return an adapted model of an anchor, with untrained adapters."""
+        return cls(config, bases[0])
+
+    def card_sections(self) -> list[str]:
+        """Return what the model card says of the adapters."""
+        trainable = sum(parameter.numel() for parameter in self.trained_parameters().values())
+        rows = "".join(f"| `{name}` | {size} |\n" for name, size in self.config.sizes.items())
+        return [
+            f"A frozen language model with trained adapters ({self.method.title}), made with calmctl "
+            f"{calmctl.__version__}.\n",
+            "## Adapters\n",
+            f"Trainable parameters: {trainable:,}.\n\n| module | {self.method.size} |\n| --- | --- |\n{rows}",
+        ]
+
+    # What makes it behave like any other Hugging Face model.
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; the anchor always stays in eval mode (no dropout in frozen models)."""
+        super().train(mode)
+        self.anchor.eval()
+        return self
+
+    def get_decoder(self) -> nn.Module:
+        """Return the anchor's decoder."""
+        return layers.decoder(self.anchor)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the anchor's token embedding."""
+        return self.anchor.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the anchor's LM head."""
+        return self.anchor.get_output_embeddings()
+
+
+def adapt(
+    anchor: PreTrainedModel | str | Path,
+    method: str,
+    *,
+    parameters: int | None = None,
+    size: int | None = None,
+    where: str = "",
+    **load_arguments: Any,
+) -> AdaptedModelForCausalLM:
+    """Put adapters into an anchor, which it freezes; nothing is trained yet.
+
+    Args:
+        anchor: a model (which is changed), path or hub id.
+        method: "lora", "prefix", "series" or "parallel".
+        parameters: trainable parameters to come as near to as possible.
+        size: rank, virtual tokens or width of every adapter instead.
+        where: blocks to adapt, "attention", "feed_forward" or "both"; empty = the method's own choice.
+        load_arguments: passed to `from_pretrained` of an anchor given as path or id.
+
+    Raises:
+        UserError: no such method, not exactly one of `parameters` and `size`, or an anchor that cannot be adapted.
+    """
+    check_method(method)
+    model = load_base(anchor, **load_arguments)
+    sizes = sizes_for(model, method, parameters, size, where)
+    config = AdaptedConfig(anchor=model.config.to_dict(), method=method, sizes=sizes)
+    adapted = AdaptedModelForCausalLM(config, model)
+    if (initialise := adapted.method.initialise) is not None:
+        initialise(adapted.anchor, adapted.adapters)
+    return adapted
+
+
+def sizes_for(
+    anchor: PreTrainedModel, method: str, parameters: int | None, size: int | None, where: str = ""
+) -> dict[str, int]:
+    """Return the size of every adapter of a method, by the name of the module that is adapted.
+
+    Raises:
+        UserError: not exactly one of `parameters` and `size` is given, or the anchor cannot be adapted.
+    """
+    if bool(parameters) == bool(size):
+        raise UserError("give either a number of trainable parameters or a size")
+    if isinstance(anchor, StoredInParts):
+        raise UserError("the anchor is itself composed or adapted; give a plain model (LoRA can be merged into one)")
+    layers.check_base(anchor, "anchor")
+    adapter = ADAPTERS[method]
+    units = adapter.units(anchor, where or adapter.where)
+    return dict.fromkeys(units, size) if size else matched_sizes(units, parameters or 0)
+
+
+def check_method(method: str) -> None:
+    """Raise UserError unless there is an adapter of this name."""
+    if method not in ADAPTERS:
+        raise UserError(f"method={method!r} is not one of {', '.join(ADAPTERS)}")
+
+
+def unmergeable(method: str) -> UserError:
+    """Return the error that says that a method has no merged form."""
+    can = ", ".join(name for name, adapter in ADAPTERS.items() if adapter.merged is not None)
+    return UserError(f"{method} adapters cannot be merged into a plain model; {can} can")
+
+
+AutoModelForCausalLM.register(AdaptedConfig, AdaptedModelForCausalLM)
+# `register` leaves out the table in which transformers' Trainer looks up whose labels it has to shift.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[AdaptedConfig.model_type] = AdaptedModelForCausalLM.__name__

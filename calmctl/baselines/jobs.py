@@ -1,0 +1,106 @@
+"""Training a baseline: the anchor with a method's adapters, on the path that every training takes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from calmctl.baselines.adapted import adapt, unmergeable
+from calmctl.baselines.configs import BaselineConfig
+from calmctl.baselines.methods import ADAPTERS, FULL, METHODS
+from calmctl.baselines.sizes import difference_percent
+from calmctl.errors import UserError
+from calmctl.files import sha256_of
+from calmctl.modeling.sources import load_base, load_tokenizer, source_sha256
+from calmctl.modeling.storing import StoredInParts
+from calmctl.runs import Run, read_run
+from calmctl.training.session import set_up, train_into
+
+
+def run_baseline(config: BaselineConfig, out: Path, command: Sequence[str] = ()) -> Run:
+    """Train a baseline as configured; resume, or return at once when complete.
+
+    `run.json` says beside what every training does: `method`, `matched_parameters` (the number wanted), and
+    `difference_percent` of `trainable_parameters` from it.
+
+    Raises:
+        UserError: anchor or data are missing, or the method does not fit the anchor or the number of parameters.
+    """
+    check(config)
+    target = target_parameters(config)
+    data = Path(config.dataset)
+    inputs = {"data": sha256_of(data) if data.is_file() else config.dataset, "anchor": source_sha256(config.anchor)}
+    if target is not None:
+        inputs["parameters"] = str(target)
+    with Run.start(out, kind="baseline", config=config, command=command, seed=config.seed, inputs=inputs) as run:
+        if not run.is_complete:
+            settings = config.settings()
+            set_up(settings, config.seed)
+            tokenizer = load_tokenizer(config.anchor)
+            model = build(config, target)
+            trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+            facts = {"method": config.method, **matching(trainable, target)}
+            train_into(
+                run, model, tokenizer, config.dataset, settings, config.seed, merge_bases=config.merge, facts=facts
+            )
+        return run
+
+
+def check(config: BaselineConfig) -> None:
+    """Raise UserError unless the configuration says what is trained, on what, and how large it is to be."""
+    if config.method not in METHODS:
+        raise UserError(f"method={config.method!r} is not one of {', '.join(METHODS)}")
+    for name, option in (("anchor", "--anchor MODEL"), ("dataset", "--data FILE")):
+        if not getattr(config, name):
+            raise UserError(f"{name} is not set; give {option} or {name}=...")
+    given = [name for name in ("match", "parameters", "size") if getattr(config, name)]
+    if config.method == FULL:
+        if unwanted := [name for name in ("size", "where", "merge") if getattr(config, name)]:
+            raise UserError(f"{unwanted[0]}: method full trains the whole anchor; leave it out")
+        return
+    if len(given) != 1:
+        what = " and ".join(given) or "nothing"
+        raise UserError(f"{what} is given; give one of --match RUN, --parameters N and size=N to say how large it is")
+    if config.merge and ADAPTERS[config.method].merged is None:
+        raise unmergeable(config.method)
+
+
+def target_parameters(config: BaselineConfig) -> int | None:
+    """Return the number of trainable parameters that is wanted; None = none in particular.
+
+    Raises:
+        UserError: the run to match does not know its own.
+    """
+    if not config.match:
+        return config.parameters or None
+    found = read_run(Path(config.match)).facts.get("trainable_parameters")
+    if not found:
+        raise UserError(f"match={config.match}: this run has not finished; its number of parameters is not known yet")
+    return int(found)
+
+
+def build(config: BaselineConfig, target: int | None) -> PreTrainedModel:
+    """Return the model to train: the anchor with new adapters in it, or the anchor itself.
+
+    Raises:
+        UserError: the method does not fit the anchor or the number of parameters.
+    """
+    arguments: dict[str, Any] = {"attn_implementation": config.attention} if config.attention else {}
+    if config.method == FULL:
+        # Whole models are trained in float32, whatever they are stored in.
+        model = load_base(config.anchor, dtype=torch.float32, **arguments)
+        if isinstance(model, StoredInParts):
+            raise UserError(f"anchor={config.anchor}: full trains plain models")
+        return model
+    return adapt(
+        config.anchor, config.method, parameters=target, size=config.size or None, where=config.where, **arguments
+    )
+
+
+def matching(trainable: int, target: int | None) -> Mapping[str, Any]:
+    """Return what a run says of how near its number of parameters came to the one wanted."""
+    if target is None:
+        return {}
+    return {"matched_parameters": target, "difference_percent": round(difference_percent(trainable, target), 3)}

@@ -1,0 +1,33 @@
+"""Where adapters go: the attention and feed-forward blocks of every decoder layer, by the name of a module."""
+
+from transformers import PreTrainedModel
+
+from calmctl.errors import UserError
+from calmctl.modeling.blocks import Block, attention_of, feed_forward_of
+from calmctl.modeling.layers import decoder_layers
+
+WHERE = ("attention", "feed_forward", "both")
+
+
+def blocks_of(anchor: PreTrainedModel, where: str = "both") -> dict[str, Block]:
+    """Return the blocks of a model, by the name of the module that their output comes from, in order.
+
+    Raises:
+        UserError: no such choice of blocks, or they are not found.
+    """
+    if where not in WHERE:
+        raise UserError(f"where={where!r} is not one of {', '.join(WHERE)}")
+    names, found = names_of_modules(anchor), {}
+    for layer in decoder_layers(anchor):
+        if where != "feed_forward":
+            attention = attention_of(layer)
+            found[names[attention]] = Block(attention, attention)
+        if where != "attention":
+            block = feed_forward_of(layer)
+            found[names[block.exit]] = block
+    return found
+
+
+def names_of_modules(model: PreTrainedModel) -> dict[object, str]:
+    """Return the name of every module."""
+    return {module: name for name, module in model.named_modules()}
