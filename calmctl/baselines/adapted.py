@@ -18,9 +18,9 @@ from calmctl.baselines.methods import ADAPTERS
 from calmctl.baselines.sizes import matched_sizes
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.composed import ComposedOutput
 from calmctl.modeling.fingerprint import fingerprint
 from calmctl.modeling.loss import completion_loss, frozen_head_loss
+from calmctl.modeling.outputs import ComposedOutput
 from calmctl.modeling.recomputation import RecomputingMixin
 from calmctl.modeling.sources import load_base
 from calmctl.modeling.storing import StoredInParts

@@ -38,7 +38,7 @@ def kv(
     """Reproduce table 1: key-value arithmetic with m_A, m_B, their composition and the controls."""
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
-    from calmctl.experiments.kv import plan
+    from calmctl.experiments.kv import plan, reproduce_kv
     from calmctl.experiments.kv_ablations import ablate_kv, reproduction_stages
     from calmctl.experiments.kv_config import ReproduceKVConfig
 

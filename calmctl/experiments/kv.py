@@ -5,13 +5,15 @@ six models -> `table1.json` and report. Each step is a `calmctl` command in a pr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from calmctl.baselines.configs import BaselineConfig
 from calmctl.config import to_dict
-from calmctl.environment import git_commit, hardware, usable_cores
-from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig
+from calmctl.environment import git_commit, hardware
+from calmctl.experiments.evaluation import METRICS_FILE
+from calmctl.experiments.kv_config import KVAblationsConfig, ReproduceKVConfig
 from calmctl.experiments.kv_deviations import deviations
 from calmctl.experiments.stages import Stage, StageRunner, stage_in
 from calmctl.files import read_json
@@ -20,10 +22,8 @@ from calmctl.reporting.kv_report import write_kv_report
 from calmctl.reporting.kv_results import TABLE_FILE
 from calmctl.reporting.paper import TABLE_1
 from calmctl.runs import Run
-from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
 from calmctl.training.jobs import model_config
 from calmctl.training.plan import plan_bridges, plan_training
-from data_builders.kv import KVDataConfig
 from data_builders.kv_text import WORDS
 from data_builders.word_tokenizer import build_word_tokenizer
 

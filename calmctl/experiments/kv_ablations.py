@@ -4,14 +4,14 @@ Everything stands on a finished `calmctl reproduce kv` folder: its data, m_A, m_
 they are. What is trained and scored for the ablations lies in `ablations/` below that folder.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from calmctl.environment import git_commit, hardware
 from calmctl.experiments.evaluation import METRICS_FILE
-from calmctl.experiments.kv import BASES, COMPOSITIONS
+from calmctl.experiments.kv import BASES, COMPOSITIONS, kv_stages
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.stages import Stage, StageRunner, stage_in
 from calmctl.files import read_json
@@ -20,7 +20,7 @@ from calmctl.reporting.kv_report import write_kv_report
 from calmctl.runs import Run, read_run
 
 DC_MIX = "dc_mix.parquet"
-METHODS = {
+METHOD_LABELS = {
     "lora": "LoRA",
     "prefix": "prefix tuning",
     "series": "series adapters",
@@ -72,7 +72,7 @@ def kv_variants(config: ReproduceKVConfig, out: Path) -> Iterator[Variant]:
     for share in chosen.shares:
         yield build.with_share_of_keys(share)
     for method in chosen.methods:
-        yield build.baseline(method, method, DC_MIX)
+        yield build.baseline(method, METHOD_LABELS[method], method, DC_MIX)
     if chosen.further_training:
         yield build.baseline("further", "further training on m_A's data", "full", "aug_train.parquet")
 
@@ -83,9 +83,7 @@ class _Builder:
     out: Path
     root: Path
 
-    def composition(
-        self, name: str, label: str, group: str, value: float | None = None, **changes: Any
-    ) -> Variant:
+    def composition(self, name: str, label: str, group: str, value: float | None = None, **changes: Any) -> Variant:
         return Variant(name, label, group, (self._compose(name, **changes), self._score(name)), value)
 
     def with_vanilla_aug(self) -> Variant:
@@ -95,7 +93,9 @@ class _Builder:
         settings = replace(self.config.aug, dataset=str(data / "anchor_train.parquet"), tokenizer=tokenizer)
         aug = stage_in(self.root, "vanilla", ("train", "aug"), settings)
         composed = self._compose("vanilla_aug", ("vanilla",), augs=(str(self.root / "vanilla"),))
-        return Variant("vanilla_aug", "vanilla m_A (never saw a key)", "m_A", (aug, composed, self._score("vanilla_aug")))
+        return Variant(
+            "vanilla_aug", "vanilla m_A (never saw a key)", "m_A", (aug, composed, self._score("vanilla_aug"))
+        )
 
     def with_share_of_keys(self, share: float) -> Variant:
         """Return the composition on a D_C over another share of the keys; the keys and their values stay."""
@@ -138,6 +138,17 @@ class _Builder:
         return stage_in(self.root, f"eval/{name}", ("eval", "kv"), settings, (name,), METRICS_FILE)
 
 
+def reproduction_stages(config: ReproduceKVConfig, out: Path, ablations: bool = False) -> list[Stage]:
+    """Return all stages of a reproduction in `out`, those of its ablations last."""
+    return kv_stages(config, out) + (_ablation_stages(kv_variants(config, out)) if ablations else [])
+
+
+def _ablation_stages(variants: Iterable[Variant]) -> list[Stage]:
+    """Return the stages of variants, evaluations last: what others wait for goes first."""
+    stages = [stage for variant in variants for stage in variant.stages]
+    return sorted(stages, key=lambda stage: stage.command[0] == "eval")
+
+
 def ablate_kv(
     config: ReproduceKVConfig, out: Path, command: Sequence[str] = (), running: dict[str, Path] | None = None
 ) -> Run:
@@ -149,9 +160,7 @@ def ablate_kv(
     folder = out / ABLATIONS_FOLDER
     with Run.start(folder, kind="reproduce", config=config, command=command, seed=config.seed) as run:
         variants = list(kv_variants(config, out))
-        stages = [stage for variant in variants for stage in variant.stages]
-        # Trainings first, evaluations last: what others wait for goes first.
-        stages.sort(key=lambda stage: stage.command[0] == "eval")
+        stages = _ablation_stages(variants)
         runner = StageRunner(folder.resolve(), stages, config.stages_at_once, config.threads, running)
         if runner.run() or not run.is_complete:
             seconds = {**runner.seconds(), "total": round(run.seconds, 1)}

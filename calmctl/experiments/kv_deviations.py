@@ -8,7 +8,7 @@ from calmctl.modeling import layers
 from calmctl.training.configs import TrainConfig
 
 if TYPE_CHECKING:
-    from calmctl.experiments.kv import ReproduceKVConfig
+    from calmctl.experiments.kv_config import ReproduceKVConfig
 
 PAPER_KEYS = 25_000
 PAPER_HELD_IN = 0.2

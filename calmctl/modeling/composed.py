@@ -5,14 +5,12 @@ Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
-from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 
@@ -27,19 +25,9 @@ from calmctl.modeling.connections import Connection
 from calmctl.modeling.generating import ComposedGenerationMixin
 from calmctl.modeling.hooks import ForwardPass, install_hooks, new_pass
 from calmctl.modeling.loss import completion_loss, frozen_head_loss
+from calmctl.modeling.outputs import ComposedOutput
 from calmctl.modeling.recomputation import RecomputingMixin
 from calmctl.modeling.storing import StoredInParts
-
-
-@dataclass
-class ComposedOutput(CausalLMOutputWithPast):
-    """What the forward pass returns.
-
-    Attributes:
-        correct: (labels,) while training: whether each label, in row-major order, was the most likely token.
-    """
-
-    correct: Tensor | None = None
 
 
 class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, StoredInParts):

@@ -11,7 +11,6 @@ from typing import Any
 
 from calmctl import files
 from calmctl.reporting import kv_tables, plots
-from calmctl.reporting.kv_ablations import ablations_plot, load_kv_ablations, scaling_plot, table5
 from calmctl.reporting.document import (
     Block,
     Bullets,
@@ -24,6 +23,7 @@ from calmctl.reporting.document import (
     document_html,
     document_markdown,
 )
+from calmctl.reporting.kv_ablations import ablations_plot, load_kv_ablations, scaling_plot, table5
 from calmctl.reporting.kv_results import (
     ANCHOR,
     AUG,
