@@ -215,10 +215,7 @@ def adapt(
     model = load_base(anchor, **load_arguments)
     sizes = sizes_for(model, method, parameters, size, where)
     config = AdaptedConfig(anchor=model.config.to_dict(), method=method, sizes=sizes)
-    adapted = AdaptedModelForCausalLM(config, model)
-    if (initialise := adapted.method.initialise) is not None:
-        initialise(adapted.anchor, adapted.adapters)
-    return adapted
+    return AdaptedModelForCausalLM(config, model)
 
 
 def sizes_for(

@@ -36,9 +36,7 @@ def attention_of(layer: nn.Module) -> nn.Module:
     """
     found = [child for child in layer.children() if any(accepts(child, name) for name in CACHE_ARGUMENTS)]
     if len(found) != 1:
-        raise UserError(
-            f"{type(layer).__name__}: {len(found)} of its parts take a cache; which is its attention?"
-        )
+        raise UserError(f"{type(layer).__name__}: {len(found)} of its parts take a cache; which is its attention?")
     return found[0]
 
 
