@@ -28,8 +28,8 @@ IMPLEMENTATIONS = {"calmctl_prefix_eager": "eager", "calmctl_prefix_sdpa": "sdpa
 # Where an attention module keeps its prefix; not as a submodule, for the adapted model owns it.
 SLOT = "calmctl_prefix"
 # Attention scores of n virtual tokens begin lower by log(n) and this much, so that all together weigh as much as a
-# third of a token with score 0. Their number follows from the parameters to match: without the offset hundreds of them drown
-# the few tokens of a short prompt, and training does not find back to what the anchor could do (docs/baselines.md).
+# third of a token with score 0. Their number follows from the parameters to match: without the offset hundreds of them
+# drown the few tokens of a short prompt, and training does not find back to the anchor's ability (docs/baselines.md).
 RESERVE = 1.0
 # Keys and values begin small, for the same reason; peft's begin at 1.
 INITIAL_STD = 0.02
