@@ -193,7 +193,6 @@ def test_an_interrupted_run_ends_bit_identical_to_a_straight_one(folder, tmp_pat
 
 
 def test_the_command_matches_a_run_and_the_run_is_a_model(folder, tmp_path, capsys):
-    composed(str(folder / "anchor"), str(folder / "anchor")).save_pretrained(tmp_path / "calm" / "model")
     with Run.start(tmp_path / "calm", kind="compose", config={}) as run:
         run.finish(trainable_parameters=4000)
     command = ["baseline", "parallel", "--anchor", str(folder / "anchor"), "--data", str(folder / "dc.jsonl")]
