@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from calmctl.auto_classes import register_when_used
 
 if TYPE_CHECKING:
-    from calmctl.baselines.adapted import AdaptedModelForCausalLM, adapt
+    from calmctl.baselines.adapted import AdaptedModelForCausalLM
+    from calmctl.baselines.building import adapt
     from calmctl.baselines.configuration import AdaptedConfig
     from calmctl.modeling.composed import ComposedModelForCausalLM
     from calmctl.modeling.composition import compose
@@ -34,7 +35,7 @@ _LAZY = {
     "AdaptedModelForCausalLM": "calmctl.baselines.adapted",
     "ComposedConfig": "calmctl.modeling.configuration",
     "ComposedModelForCausalLM": "calmctl.modeling.composed",
-    "adapt": "calmctl.baselines.adapted",
+    "adapt": "calmctl.baselines.building",
     "compose": "calmctl.modeling.composition",
 }
 

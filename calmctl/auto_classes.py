@@ -12,28 +12,27 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 
-# Module of transformers -> ours that register with it when imported.
+# Module -> ours that registers with transformers when imported, as soon as that module is there. Adapted models follow
+# composed ones, for they need what these are made of.
 REGISTRATIONS = {
-    "transformers.models.auto.configuration_auto": (
-        "calmctl.modeling.configuration",
-        "calmctl.baselines.configuration",
-    ),
-    "transformers.models.auto.modeling_auto": ("calmctl.modeling.composed", "calmctl.baselines.adapted"),
+    "transformers.models.auto.configuration_auto": "calmctl.modeling.configuration",
+    "transformers.models.auto.modeling_auto": "calmctl.modeling.composed",
+    "calmctl.modeling.configuration": "calmctl.baselines.configuration",
+    "calmctl.modeling.composed": "calmctl.baselines.adapted",
 }
 
 
 class _RegisteringLoader(Loader):
-    def __init__(self, loader: Loader, registering_modules: Sequence[str]) -> None:
+    def __init__(self, loader: Loader, registering_module: str) -> None:
         self.loader = loader
-        self.registering_modules = registering_modules
+        self.registering_module = registering_module
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
-        for name in self.registering_modules:
-            importlib.import_module(name)
+        importlib.import_module(self.registering_module)
 
 
 class _AutoClassesFinder(MetaPathFinder):
@@ -41,18 +40,18 @@ class _AutoClassesFinder(MetaPathFinder):
         self.pending = dict(REGISTRATIONS)
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        registering_modules = self.pending.pop(name, None)
-        if registering_modules is None:
+        registering_module = self.pending.pop(name, None)
+        if registering_module is None:
             return None
         spec = find_spec(name)
         if spec is not None and spec.loader is not None:
-            spec.loader = _RegisteringLoader(spec.loader, registering_modules)
+            spec.loader = _RegisteringLoader(spec.loader, registering_module)
         return spec
 
 
 def register_when_used() -> None:
     """Register our models with the Auto classes as soon as these are imported (now, if they already are)."""
-    for auto_module, registering_modules in REGISTRATIONS.items():
-        for name in registering_modules if auto_module in sys.modules else ():
-            importlib.import_module(name)
+    for auto_module, registering_module in REGISTRATIONS.items():
+        if auto_module in sys.modules:
+            importlib.import_module(registering_module)
     sys.meta_path.insert(0, _AutoClassesFinder())

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from calmctl.baselines.adapted import adapt, unmergeable
+from calmctl.baselines.adapted import unmergeable
+from calmctl.baselines.building import adapt
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import ADAPTERS, FULL, METHODS
 from calmctl.baselines.sizes import difference_percent

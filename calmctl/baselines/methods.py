@@ -19,7 +19,6 @@ class Adapter:
         where: the blocks that it acts on when not told.
         units: (anchor, where) -> name of a module -> parameters that one more of its size adds there.
         attach: (anchor, sizes) -> the new modules, but for what the anchor itself holds now.
-        initialise: (anchor, new modules): how training begins, where that takes the anchor.
         merged: anchor -> a plain model that computes the same; None = the method has none.
         own_name: the anchor's own name of a weight, None = not the anchor's; where the method renames.
     """
@@ -29,7 +28,6 @@ class Adapter:
     where: str
     units: Callable[[PreTrainedModel, str], dict[str, int]]
     attach: Callable[[PreTrainedModel, Mapping[str, int]], nn.ModuleDict]
-    initialise: Callable[[PreTrainedModel, nn.ModuleDict], None] | None = None
     merged: Callable[[PreTrainedModel], PreTrainedModel] | None = None
     own_name: Callable[[str], str | None] | None = None
 
@@ -37,7 +35,7 @@ class Adapter:
 # Where each acts by default is where LLM-Adapters found it to work best.
 ADAPTERS: dict[str, Adapter] = {
     "lora": Adapter("LoRA", "rank", "both", lora.units, lora.attach, merged=lora.merged, own_name=lora.own_name),
-    "prefix": Adapter("Prefix tuning", "virtual tokens", "attention", prefix.units, prefix.attach, prefix.initialise),
+    "prefix": Adapter("Prefix tuning", "virtual tokens", "attention", prefix.units, prefix.attach),
     "series": Adapter("Series adapters", "bottleneck width", "feed_forward", bottleneck.units, series.attach),
     "parallel": Adapter("Parallel adapters", "bottleneck width", "feed_forward", bottleneck.units, parallel.attach),
 }

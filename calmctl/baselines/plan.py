@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from calmctl.baselines.adapted import sizes_for
+from calmctl.baselines.building import sizes_for
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.jobs import check, matching, target_parameters
 from calmctl.baselines.methods import ADAPTERS, FULL

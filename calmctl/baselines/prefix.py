@@ -6,6 +6,7 @@ one) are lost, sliding windows forget the prefix, and every token moves up by it
 itself puts them before keys and values: caches, masks and positions stay what they are without a prefix.
 """
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,8 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AttentionInterface, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from calmctl.baselines.bottleneck import as_modules
@@ -27,6 +27,12 @@ from calmctl.modeling.layers import device_of, hidden_size, num_heads, text_conf
 IMPLEMENTATIONS = {"calmctl_prefix_eager": "eager", "calmctl_prefix_sdpa": "sdpa"}
 # Where an attention module keeps its prefix; not as a submodule, for the adapted model owns it.
 SLOT = "calmctl_prefix"
+# Attention scores of n virtual tokens begin lower by log(n) and this much, so that all together weigh as much as a
+# third of a token with score 0. Their number follows from the parameters to match: without the offset hundreds of them
+# drown the few tokens of a short prompt, and training does not find back to the anchor's ability (docs/baselines.md).
+RESERVE = 1.0
+# Keys and values begin small, for the same reason; peft's begin at 1.
+INITIAL_STD = 0.02
 
 
 class Prefix(nn.Module):
@@ -45,6 +51,7 @@ class Prefix(nn.Module):
             encoder_hidden_size=num_kv_heads * head_dim,
         )
         self.encoder = PrefixEncoder(config)
+        nn.init.normal_(self.encoder.embedding.weight, std=INITIAL_STD)
         self.length, self.num_kv_heads, self.head_dim = length, num_kv_heads, head_dim
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -52,12 +59,6 @@ class Prefix(nn.Module):
         whole = self.encoder(torch.arange(self.length, device=self.encoder.embedding.weight.device))
         keys, values = whole.view(self.length, 2, self.num_kv_heads, self.head_dim).permute(1, 2, 0, 3)
         return keys, values
-
-    @torch.no_grad()
-    def set(self, keys: Tensor, values: Tensor) -> None:
-        """Take over keys and values (kv_heads, length, head_dim)."""
-        both = torch.stack([keys, values], 1).permute(2, 1, 0, 3)
-        self.encoder.embedding.weight.copy_(both.reshape(self.length, -1))
 
 
 def units(anchor: PreTrainedModel, where: str) -> dict[str, int]:
@@ -85,32 +86,6 @@ def attach(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
         prefixes[name] = vars(attention)[SLOT] = prefix
     anchor.set_attn_implementation(wanted)
     return as_modules(prefixes)
-
-
-@torch.no_grad()
-def initialise(anchor: PreTrainedModel, prefixes: nn.ModuleDict) -> None:
-    """Start from what the anchor itself computes of randomly chosen tokens, which Li and Liang found to be better.
-
-    Args:
-        anchor: with the prefixes, which are put aside meanwhile.
-    """
-    config, longest = text_config(anchor.config), max(cast(Prefix, prefix).length for prefix in prefixes.values())
-    width = min(longest, getattr(config, "max_position_embeddings", None) or longest)
-    ids = torch.randint(config.vocab_size, (-(-longest // width), width)).to(anchor.device)
-    cache, wanted = DynamicCache(), _implementation(anchor)
-    anchor.set_attn_implementation(IMPLEMENTATIONS[wanted])
-    anchor(input_ids=ids, past_key_values=cache, use_cache=True)
-    anchor.set_attn_implementation(wanted)
-    for layer, name in zip(cache.layers, blocks_of(anchor, "attention"), strict=True):
-        if (key := name.replace(".", "_")) in prefixes:
-            prefix = cast(Prefix, prefixes[key])
-            held = cast(DynamicLayer, layer)
-            prefix.set(*(_in_a_row(cast(Tensor, each))[:, : prefix.length] for each in (held.keys, held.values)))
-
-
-def _in_a_row(states: Tensor) -> Tensor:
-    """Return states (rows, kv_heads, width, head_dim) as (kv_heads, rows * width, head_dim)."""
-    return states.transpose(0, 1).flatten(1, 2)
 
 
 def _implementation(anchor: PreTrainedModel) -> str:
@@ -160,17 +135,15 @@ def _with_prefix(
         return attend(module, query, key, value, attention_mask, **settings)
     batch_size, length, known = query.shape[0], query.shape[-2], key.shape[-2]
     keys, values = (held.to(key.dtype).expand(batch_size, -1, -1, -1) for held in prefix())
-    if attention_mask is None and length > 1:
+    if attention_mask is None:
         # Left out where the function would find it by itself, which a prefix makes impossible.
-        attention_mask = torch.ones(length, known, dtype=torch.bool, device=query.device).tril(known - length)
-        attention_mask = attention_mask[None, None]
-        if own == "eager":
-            attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(
-                ~attention_mask, torch.finfo(query.dtype).min
-            )
-    if attention_mask is not None:
-        visible: Any = True if attention_mask.dtype == torch.bool else 0.0
-        attention_mask = F.pad(attention_mask[..., :known], (prefix.length, 0), value=visible)
+        visible = torch.ones(length, known, dtype=torch.bool, device=query.device)
+        attention_mask = visible.tril(known - length)[None, None]
+    if attention_mask.dtype == torch.bool:
+        lowest = torch.finfo(query.dtype).min
+        attention_mask = query.new_zeros(attention_mask.shape).masked_fill(~attention_mask, lowest)
+    offset = -math.log(prefix.length) - RESERVE
+    attention_mask = F.pad(attention_mask[..., :known], (prefix.length, 0), value=offset)
     return attend(module, query, torch.cat([keys, key], -2), torch.cat([values, value], -2), attention_mask, **settings)
 
 

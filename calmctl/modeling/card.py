@@ -1,4 +1,4 @@
-"""The model card of a model stored in parts: the README.md beside its checkpoint, for people and for the hub."""
+"""The model card of a model that is stored in parts: the README.md beside its checkpoint, for people and the hub."""
 
 import hashlib
 from collections.abc import Mapping
