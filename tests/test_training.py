@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from calmctl.errors import UserError
+from calmctl.errors import CalmctlError, UserError
 from calmctl.modeling.loss import IGNORED
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
@@ -61,7 +61,7 @@ def folder(tmp_path_factory, tokenizer) -> Path:
 
 @pytest.fixture
 def examples(folder, tokenizer):
-    return load_examples(folder / "train.jsonl", tokenizer)
+    return load_examples(folder / "train.jsonl", tokenizer, SETTINGS)
 
 
 def write(path: Path, *rows: dict) -> Path:
@@ -71,7 +71,7 @@ def write(path: Path, *rows: dict) -> Path:
 
 def test_only_completions_are_learned(tmp_path, tokenizer):
     path = write(tmp_path / "a.jsonl", {"prompt": "solve: 1 + 2 =", "completion": " 3"})
-    examples = load_examples(path, tokenizer)
+    examples = load_examples(path, tokenizer, SETTINGS)
     batch = Batches(examples, SETTINGS, 0, 0).collate(np.array([0]))
     learned = batch["labels"][0] != IGNORED
     assert tokenizer.decode(batch["input_ids"][0][learned]).split() == ["3", tokenizer.eos_token]
@@ -80,7 +80,7 @@ def test_only_completions_are_learned(tmp_path, tokenizer):
 
 def test_text_is_learned_whole_and_eos_is_optional(tmp_path, tokenizer):
     path = write(tmp_path / "a.jsonl", {"text": "1 + 2 = 3"})
-    with_eos, without = load_examples(path, tokenizer), load_examples(path, tokenizer, append_eos=False)
+    with_eos, without = (load_examples(path, tokenizer, replace(SETTINGS, append_eos=eos)) for eos in (True, False))
     assert with_eos.completion_starts[0] == 0
     assert list(with_eos.example(0)) == [*without.example(0), tokenizer.eos_token_id]
 
@@ -89,15 +89,20 @@ def test_text_is_learned_whole_and_eos_is_optional(tmp_path, tokenizer):
     ("a.txt", "x", "must be .jsonl or .parquet"),
     ("missing.jsonl", None, "no such training file"),
     ("a.jsonl", '{"question": "x"}\n', "needs columns"),
-    ("a.jsonl", "not json\n", "cannot be read"),
+    ("a.jsonl", '{"text": "a"}\n\nnot json\n', "line 3 is not JSON"),
+    ("a.jsonl", '{"text": "a"}\n{"text": 1}\n', "line 2: `text` is not text"),
+    ("a.jsonl", '{"text": "a"}\n[]\n', "line 2 is not an object"),
+    ("a.jsonl", '{"text": 1}\n', "column `text` must hold text, not int64"),
+    ("a.jsonl", '{"text": "a"}\n{"text": null}\n', "row 2 has no `text`"),
     ("a.jsonl", "", "cannot be read|no rows"),
-    ("a.jsonl", '{"prompt": "", "completion": ""}\n', "row 1 is empty"),
+    ("a.jsonl", '{"text": "1"}\n{"text": ""}\n', "row 2 has nothing to learn.*1 such rows of 2.*on_empty_completion"),
+    ("a.jsonl", '{"prompt": "1", "completion": ""}\n', "row 1 has nothing to learn"),
 ])  # fmt: skip
 def test_bad_training_files_are_one_clear_error(tmp_path, tokenizer, name, content, message):
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
-        load_examples(tmp_path / name, tokenizer, append_eos=False)
+        load_examples(tmp_path / name, tokenizer, SETTINGS)
 
 
 def test_a_batch_is_a_function_of_seed_and_step_alone(examples):
@@ -233,8 +238,8 @@ def test_an_interrupted_run_ends_bit_identical_to_a_straight_one(
     straight = run_job(kind, folder, bases, tmp_path / "straight")
     append = Run.append_jsonl
 
-    def interrupt(run: Run, row: dict, *rest: str) -> None:
-        append(run, row, *rest)
+    def interrupt(run: Run, row: dict, **options: bool) -> None:
+        append(run, row, **options)
         if row["step"] == stop_after:
             raise KeyboardInterrupt
 
@@ -251,8 +256,8 @@ def test_an_interrupted_run_ends_bit_identical_to_a_straight_one(
 def test_a_half_written_checkpoint_is_not_resumed_from(folder, bases, tmp_path, monkeypatch):
     append = Run.append_jsonl
 
-    def interrupt(run: Run, row: dict, *rest: str) -> None:
-        append(run, row, *rest)
+    def interrupt(run: Run, row: dict, **options: bool) -> None:
+        append(run, row, **options)
         if row["step"] == 7:
             raise KeyboardInterrupt
 
@@ -260,7 +265,7 @@ def test_a_half_written_checkpoint_is_not_resumed_from(folder, bases, tmp_path, 
         patch.setattr(Run, "append_jsonl", interrupt)
         run_job("train", folder, bases, tmp_path / "out")
     newest = tmp_path / "out" / "checkpoints" / "checkpoint-6"
-    (newest / "complete").unlink()
+    (newest / "complete.json").unlink()
     (newest / "model.safetensors").write_bytes(b"torn")
     straight = run_job("train", folder, bases, tmp_path / "straight")
     resumed = run_job("train", folder, bases, tmp_path / "out")
@@ -315,14 +320,14 @@ def test_bad_training_settings_are_one_clear_error(tmp_path, config, message):
 
 def test_a_diverged_run_fails_instead_of_saving_garbage(folder, tmp_path):
     config = replace(train_config(folder, lr=1e30, adamw_lr=1e30, grad_clip=0.0), seed=1)
-    with pytest.raises(UserError, match=r"the loss is .* at step \d+; lower train.lr"):
+    with pytest.raises(CalmctlError, match=r"step \d+: the loss is .* after rows \d.*lower train.lr"):
         run_training(config, tmp_path / "out")
     assert not (tmp_path / "out" / "model").exists()
 
 
 def test_examples_longer_than_the_context_are_one_clear_error(folder, tmp_path):
     config = replace(train_config(folder), model=MODEL | {"max_position_embeddings": 8})
-    with pytest.raises(UserError, match="longest example has .* tokens, the model's context 8"):
+    with pytest.raises(UserError, match="longer than the model's context of 8 tokens .*the longest, row"):
         run_training(config, tmp_path / "out")
 
 
