@@ -37,7 +37,7 @@ from calmctl.run_info import (
 __all__ = ["Run", "RunInfo", "config_sha256", "list_runs", "read_run"]
 
 _PROGRESS_INTERVAL_SECONDS = 0.25
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Run:
