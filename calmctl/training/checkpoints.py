@@ -34,7 +34,8 @@ def seal(folder: Path) -> None:
         if file.is_file() and file.name != SEAL_FILE
     }
     write_json(folder / SEAL_FILE, files)
-    sync_folder(folder.parent)
+    for parent in (folder.parent, folder.parent.parent):
+        sync_folder(parent)
 
 
 def damage(folder: Path) -> str | None:
