@@ -40,7 +40,7 @@ MODEL = {
 # Rows of the log and checkpoints fall on different steps.
 SETTINGS = TrainSettings(
     steps=40, batch_size=4, accumulation=2, optimizer="muon", lr=0.01, schedule="cosine", warmup_steps=10,
-    save_every=5, log_every=3, curriculum=CurriculumSettings("num_operands", 2, 3, threshold=0.02),
+    save_every=5, log_every=3, curriculum=CurriculumSettings("num_operands", 2, 3, threshold=0.3),
 )  # fmt: skip
 FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
@@ -98,7 +98,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     with (folder / "train.jsonl").open("w") as stream:
         for _ in range(40):
             numbers = [generator.randrange(1, 30) for _ in range(generator.choice([2, 3]))]
-            row = {"prompt": f"solve: {' + '.join(map(str, numbers))} =", "completion": f" {sum(numbers)}"}
+            row = {"prompt": f"solve: {' + '.join(map(str, numbers))} =", "completion": f" {sum(numbers) % 2}"}
             stream.write(json.dumps(row | {"meta": {"num_operands": len(numbers)}}) + "\n")
     return TrainConfig(str(folder / "train.jsonl"), str(folder / "tokenizer"), model=MODEL, seed=3, train=SETTINGS)
 
@@ -144,6 +144,7 @@ def test_a_training_killed_at_the_worst_moments_ends_as_an_undisturbed_one(proce
         assert read_run(out).status == "interrupted" and not (out / "model").exists(), what
     run_training(config, out)
     assert_same(out, straight.path)
+    assert {row["num_operands"] for row in read_run(out).log()} == {2, 3}, "the curriculum matters in this run"
     assert sorted(path.name for path in out.rglob("checkpoint-*")) == ["checkpoint-35", "checkpoint-40"]
 
 
