@@ -7,6 +7,7 @@ seal, which is removed.
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,10 +125,9 @@ def _disk_trouble(error: BaseException) -> str | None:
     """Return the reason if this is how one of the libraries says that the disk does not take what it writes."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    # torch reports failing writes without the system's reason.
-    is_torch_writer = isinstance(error, RuntimeError) and any(
-        sign in str(error) for sign in ("PytorchStreamWriter", "iostream error", "inline_container")
-    )
-    if is_torch_writer or isinstance(error, SafetensorError | UserError):
+    if isinstance(error, SafetensorError | UserError):
         return " ".join(str(error).split())[:200]
+    # torch does not pass on the system's reason.
+    if isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|inline_container|iostream", str(error)):
+        return "torch could not write all of it"
     return None
