@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
@@ -31,25 +30,28 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Return a SHA-256 over names, dtypes, shapes and bytes of tensors, independent of their order and device."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach()
-        if isinstance(tensor, DTensor):  # sharded: all processes get here, in the same order
-            tensor = tensor.full_tensor()
-        tensor = tensor.cpu().contiguous()
+        tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def fingerprint(model: PreTrainedModel) -> dict[str, Any]:
+def fingerprint(model: PreTrainedModel, own_name: Callable[[str], str | None] | None = None) -> dict[str, Any]:
     """Return what identifies a base beside its configuration: class, weights and buffers, dtype, size.
+
+    Args:
+        own_name: where something was put into the base, the base's own name of a weight; None = it is not the base's.
 
     Quantised weights are left out of the hash: libraries round and pack them differently from device to device (and
     repack them when they are first used). The embeddings, norms and heads that stay in a float type still tell models
     apart; the quantisation itself is compared as a part of the configuration.
     """
+    state = _comparable_state(model)
+    if own_name is not None:
+        state = {own: tensor for name, tensor in state.items() if (own := own_name(name)) is not None}
     return {
         "architecture": type(model).__name__,
-        "weights_sha256": weights_sha256(_comparable_state(model)),
+        "weights_sha256": weights_sha256(state),
         "dtype": str(model.dtype).removeprefix("torch."),
         "num_parameters": model.num_parameters(),
     }
@@ -93,7 +95,7 @@ def check_base(role: str, known: Mapping[str, Any], settings: Mapping[str, Any],
     differences += [key for key in sorted(shared) if settings[key] != actual[key]]
     if differences:
         raise UserError(
-            f"the {role} at {base.config._name_or_path!r} is not the one this model was composed with "
+            f"the {role} at {base.config._name_or_path!r} is not the one this model was trained with "
             f"(differs in {', '.join(differences[:3])}); allow_different_base overrides"
         )
 

@@ -33,16 +33,16 @@ class Examples:
         ids: all token ids, one example after the other.
         starts: (n + 1,) where each example begins in `ids`, and the end.
         completion_starts: (n,) tokens of each example that come before the first one to be learned.
-        rows: (n,) row of the file that each example comes from, counted from 1.
         meta: fields of the rows' `meta`, each (n,).
+        rows: (n,) row of the file that each example comes from, counted from 1.
         counts: how many there are, and how many rows were left out or cut.
     """
 
     ids: NDArray[np.int32]
     starts: NDArray[np.int64]
     completion_starts: NDArray[np.int32]
-    rows: NDArray[np.int64]
     meta: dict[str, NDArray[Any]]
+    rows: NDArray[np.int64]
     counts: dict[str, int]
 
     def __len__(self) -> int:
@@ -102,8 +102,8 @@ def load_examples(
         np.fromiter(chain.from_iterable(sequences), np.int32, lengths.sum()),
         np.concatenate([[0], np.cumsum(lengths)]),
         np.asarray(prompt_lengths, np.int32)[kept],
-        kept + 1,
         {name: values[kept] for name, values in meta.items()},
+        kept + 1,
         counts,
     )
 

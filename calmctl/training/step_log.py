@@ -46,8 +46,11 @@ class StepLog(TrainerCallback):
         self.trainer.divergence.begin(state.global_step + 1, batches.examples.rows[batches.drawn])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write a row with every checkpoint, so that what is counted begins anew there in a resumed run too."""
-        if control.should_save:
+        """Write a row with every checkpoint, so that what is counted begins anew there in a resumed run too.
+
+        A validation may end in one.
+        """
+        if control.should_save or control.should_evaluate:
             control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Row | None = None, **_: Any) -> None:
