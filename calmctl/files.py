@@ -38,7 +38,7 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     if durable:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
@@ -112,6 +112,18 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sync_tree(folder: Path) -> None:
+    """Wait until all files below a folder, and their names, are on the disk."""
+    for path in sorted(folder.rglob("*")):
+        _sync(path)
+    _sync(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk: of files that were made, renamed or removed in it."""
+    _sync(folder)
+
+
 class FileLock:
     """An exclusive lock on a file that the system releases when its process ends, however it ends."""
 
@@ -183,8 +195,8 @@ def _drop_torn_line(stream: Any) -> None:
     stream.truncate(stream.read().rfind(b"\n") + 1)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

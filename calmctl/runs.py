@@ -8,6 +8,7 @@ run.finish(trainable_parameters=1024)
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any, Self
 
 from calmctl import environment, files
 from calmctl.config import to_yaml
-from calmctl.errors import UserError
+from calmctl.errors import CalmctlError, UserError
 from calmctl.run_identity import config_sha256, existing_run
 from calmctl.run_info import (
     CONFIG_FILE,
@@ -36,6 +37,7 @@ from calmctl.run_info import (
 __all__ = ["Run", "RunInfo", "config_sha256", "list_runs", "read_run"]
 
 _PROGRESS_INTERVAL_SECONDS = 0.25
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Run:
@@ -119,9 +121,9 @@ class Run:
         """Write a JSON file of the run, atomically."""
         files.write_json(self.path / name, value)
 
-    def append_jsonl(self, row: Mapping[str, Any], name: str = LOG_FILE) -> None:
-        """Append one row to a log of the run."""
-        files.append_jsonl(self.path / name, [row])
+    def append_jsonl(self, row: Mapping[str, Any], name: str = LOG_FILE, durable: bool = False) -> None:
+        """Append one row to a log of the run; `durable=True` waits until the log is on the disk."""
+        files.append_jsonl(self.path / name, [row], durable)
 
     def read_jsonl(self, name: str = LOG_FILE) -> list[dict[str, Any]]:
         """Read a log of the run; a line torn by a crash is left out."""
@@ -178,12 +180,23 @@ class Run:
     ) -> None:
         if self.is_complete:
             self._lock.release()
-        elif error is None:
-            self.fail("the run ended without saying that it is finished")
-        elif isinstance(error, Exception):
-            self.fail(f"{type(error).__name__}: {error}")
-        else:
-            self.interrupt()
+            return
+        try:
+            if error is None:
+                self.fail("the run ended without saying that it is finished")
+            elif isinstance(error, Exception):
+                self.fail(f"{type(error).__name__}: {error}")
+            else:
+                self.interrupt()
+        except OSError:
+            # A run that cannot even say that it failed counts as interrupted once its lock is gone.
+            self._lock.release()
+            if error is None:
+                raise
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            raise CalmctlError(
+                f"{self.path}: {error.strerror}; make room, then run the same command again to resume"
+            ) from error
 
     def _end(self, status: Status, facts: Mapping[str, Any]) -> None:
         self._facts |= facts

@@ -31,6 +31,7 @@ class Batches:
 
     Attributes:
         start_step: where iteration begins; a resumed run sets it.
+        drawn: indices of the examples of the step that was drawn last.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Batches:
         self.examples, self.settings, self.seed, self.pad_id = examples, settings, seed, pad_id
         self.curriculum = curriculum
         self.start_step = 0
+        self.drawn: NDArray[np.int64] = np.empty(0, np.int64)
         self._drawn: _Bucket | None = None
         self.buckets = _buckets(examples, settings.bucket_width, curriculum)
 
@@ -54,7 +56,8 @@ class Batches:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield the micro-batches from `start_step` on; each step's level is asked for when the step begins."""
         for step in range(self.start_step, self.settings.steps):
-            for part in np.array_split(self.rows(step), self.settings.accumulation):
+            self.drawn = self.rows(step)
+            for part in np.array_split(self.drawn, self.settings.accumulation):
                 yield self.collate(part)
 
     def rows(self, step: int) -> NDArray[np.int64]:

@@ -1,18 +1,133 @@
-"""Checkpoints of a training: one that is not marked as whole is never resumed from."""
+"""Checkpoints of a training: sealed when whole, verified before one is resumed from, rotated only then.
 
+A checkpoint counts from the moment its seal is on the disk: a file with size and SHA-256 of every other one, written
+after all of them are. Whatever ends the process, or the power, leaves sealed checkpoints and perhaps one without a
+seal, which is removed.
+"""
+
+import logging
+import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from transformers.trainer_utils import get_last_checkpoint
+from safetensors import SafetensorError
+from transformers.trainer_utils import get_last_checkpoint, sort_checkpoints
 
-COMPLETE_MARK = "complete"
+from calmctl.errors import CalmctlError, UserError
+from calmctl.files import read_json, sha256_of, sync_folder, sync_tree, write_json
+
+SEAL_FILE = "complete.json"
 CURRICULUM_FILE = "curriculum.json"
+KEPT = 2
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def seal(folder: Path) -> None:
+    """Wait until a checkpoint is on the disk, then say so in it."""
+    sync_tree(folder)
+    files = {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != SEAL_FILE
+    }
+    write_json(folder / SEAL_FILE, files)
+    for parent in (folder.parent, folder.parent.parent):
+        sync_folder(parent)
+
+
+def damage(folder: Path) -> str | None:
+    """Return what is wrong with a sealed checkpoint, or None."""
+    try:
+        files = read_json(folder / SEAL_FILE)
+        for name, known in files.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if (size := (folder / name).stat().st_size) != known["bytes"]:
+                return f"{name} has {size:,} bytes instead of {known['bytes']:,}"
+            if sha256_of(folder / name) != known["sha256"]:
+                return f"{name} is not what was written"
+    except (UserError, AttributeError, TypeError, KeyError):
+        return f"{SEAL_FILE} cannot be read"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    return None
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint below a folder; half-written ones are removed."""
+    """Return the newest whole checkpoint below a folder.
+
+    Newer ones that were never sealed are removed. Damaged ones are put aside with a warning, so that what is left of
+    them can be looked at.
+    """
     while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
-        if (Path(found) / COMPLETE_MARK).is_file():
-            return Path(found)
-        shutil.rmtree(found)
+        checkpoint = Path(found)
+        if not (checkpoint / SEAL_FILE).is_file():
+            shutil.rmtree(checkpoint)
+        elif reason := damage(checkpoint):
+            aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.rename(aside)
+            _LOGGER.warning("%s is damaged (%s): put aside as %s, an earlier one is used", found, reason, aside.name)
+        else:
+            return checkpoint
+    return None
+
+
+def rotate(folder: Path, best: str | None = None) -> None:
+    """Remove all but the newest checkpoints, of which the last has to be sealed, and the best one."""
+    for checkpoint in map(Path, sort_checkpoints(str(folder))[:-KEPT]):
+        if best is None or checkpoint.resolve() != Path(best).resolve():
+            # The seal goes first: what is being removed is no checkpoint any more.
+            (checkpoint / SEAL_FILE).unlink(missing_ok=True)
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+@contextmanager
+def written_or_removed(folder: Path) -> Iterator[None]:
+    """Remove a folder again if writing it is interrupted or fails.
+
+    Raises:
+        CalmctlError: it cannot be written (a full disk, say).
+    """
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if reason := _disk_trouble(error):
+            raise CalmctlError(
+                f"{folder}: cannot be written ({reason}); make room, then run the same command again to resume"
+            ) from error
+        raise
+
+
+@contextmanager
+def replaced_whole(folder: Path) -> Iterator[Path]:
+    """Yield a folder to write into; it takes the place of `folder` once it is whole and on the disk.
+
+    Raises:
+        CalmctlError: it cannot be written.
+    """
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with written_or_removed(unfinished):
+        yield unfinished
+        sync_tree(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(unfinished, folder)
+    sync_folder(folder.parent)
+
+
+def _disk_trouble(error: BaseException) -> str | None:
+    """Return the reason if this is how one of the libraries says that the disk does not take what it writes."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, SafetensorError | UserError):
+        return " ".join(str(error).split())[:200]
+    # torch does not pass on the system's reason.
+    if isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|inline_container|iostream", str(error)):
+        return "torch could not write all of it"
     return None

@@ -1,5 +1,7 @@
 """Training examples: a JSONL or Parquet file of prompt/completion or text rows, as token ids."""
 
+import json
+import logging
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -7,15 +9,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json
 import pyarrow.parquet
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
+from calmctl.training.settings import TrainSettings
 
 READERS = {".jsonl": pyarrow.json.read_json, ".parquet": pyarrow.parquet.read_table}
+TEXT_COLUMNS = {"prompt", "completion", "text"}
 TOKENIZER_BATCH = 10_000
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,12 +34,16 @@ class Examples:
         starts: (n + 1,) where each example begins in `ids`, and the end.
         completion_starts: (n,) tokens of each example that come before the first one to be learned.
         meta: fields of the rows' `meta`, each (n,).
+        rows: (n,) row of the file that each example comes from, counted from 1.
+        counts: how many there are, and how many rows were left out or cut.
     """
 
     ids: NDArray[np.int32]
     starts: NDArray[np.int64]
     completion_starts: NDArray[np.int32]
     meta: dict[str, NDArray[Any]]
+    rows: NDArray[np.int64]
+    counts: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.completion_starts)
@@ -47,21 +58,24 @@ class Examples:
         return self.ids[self.starts[index] : self.starts[index + 1]]
 
 
-def load_examples(path: Path, tokenizer: PreTrainedTokenizerBase, append_eos: bool = True) -> Examples:
+def load_examples(
+    path: Path, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings, context: int | None = None
+) -> Examples:
     """Read and tokenise a training file.
 
     Prompt and completion are tokenised apart, so that the boundary between them is a boundary between tokens and what
-    is learned is exactly what is generated later.
+    is learned is exactly what is generated later. With `append_eos`, every completion or text ends with the
+    tokenizer's end-of-text token, except in rows whose `meta.open_ended` says that the text goes on.
 
     Args:
-        append_eos: end every completion or text with the tokenizer's end-of-text token, except rows whose
-            `meta.open_ended` says that the text goes on.
+        context: tokens that the model can read; None = any number.
 
     Raises:
-        UserError: the file is missing, of another format, empty, lacks the columns or has empty rows; or there is no
-            eos token.
+        UserError: the file is missing, damaged, of another format, empty or lacks the columns; there is no eos token;
+            or examples are empty or too long and the settings do not say what to do with them.
     """
     table = _read(path)
+    append_eos = settings.append_eos
     if append_eos and tokenizer.eos_token_id is None:
         raise UserError(f"train.append_eos: the tokenizer {tokenizer.name_or_path!r} has no end-of-text token")
     meta = _meta(table)
@@ -70,23 +84,75 @@ def load_examples(path: Path, tokenizer: PreTrainedTokenizerBase, append_eos: bo
     ends = [[tokenizer.eos_token_id] if append_eos and is_closed else [] for is_closed in closed]
     has_prompt = "prompt" in table.column_names
     sequences: list[list[int]] = []
-    completion_starts: list[int] = []
+    prompt_lengths: list[int] = []
+    learned: list[int] = []
     for batch in table.to_batches(max_chunksize=TOKENIZER_BATCH):
         completions = _tokenise(tokenizer, batch["completion" if has_prompt else "text"], not has_prompt)
         prompts = _tokenise(tokenizer, batch["prompt"], True) if has_prompt else [[]] * len(completions)
-        completion_starts += map(len, prompts)
+        prompt_lengths += map(len, prompts)
+        learned += map(len, completions)
         here = ends[len(sequences) : len(sequences) + len(completions)]
         sequences += [
             prompt + completion + end for prompt, completion, end in zip(prompts, completions, here, strict=True)
         ]
-    if empty := [row for row, sequence in enumerate(sequences) if not sequence]:
-        raise UserError(f"{path}: row {empty[0] + 1} is empty ({len(empty)} such rows); remove them")
+    kept, counts = _choose(path, sequences, np.asarray(prompt_lengths), np.asarray(learned), settings, context)
+    sequences = [sequences[index] if context is None else sequences[index][:context] for index in kept]
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
     return Examples(
         np.fromiter(chain.from_iterable(sequences), np.int32, lengths.sum()),
         np.concatenate([[0], np.cumsum(lengths)]),
-        np.asarray(completion_starts, np.int32),
-        meta,
+        np.asarray(prompt_lengths, np.int32)[kept],
+        {name: values[kept] for name, values in meta.items()},
+        kept + 1,
+        counts,
+    )
+
+
+def _choose(
+    path: Path,
+    sequences: list[list[int]],
+    prompt_lengths: NDArray[np.int64],
+    learned: NDArray[np.int64],
+    settings: TrainSettings,
+    context: int | None,
+) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Return the indices of the examples that are trained on, and what became of the others."""
+    total = len(sequences)
+    lengths = np.fromiter(map(len, sequences), np.int64, total)
+    is_empty = learned == 0
+    if settings.on_empty_completion == "fail" and is_empty.any():
+        raise UserError(
+            f"{path}: row {np.argmax(is_empty) + 1} has nothing to learn: its completion or text is empty "
+            f"({is_empty.sum()} such rows of {total}); remove them, or set train.on_empty_completion=drop"
+        )
+    is_long = ~is_empty & (lengths > (context or lengths.max()))
+    if settings.on_long_example == "fail" and is_long.any():
+        raise UserError(
+            f"{path}: {is_long.sum()} of {total} examples are longer than the model's context of {context} tokens "
+            f"(the longest, row {np.argmax(lengths * is_long) + 1}, has {(lengths * is_long).max()}); shorten them, "
+            "set train.on_long_example=drop or truncate, or raise model.max_position_embeddings of a model from scratch"
+        )
+    can_be_cut = prompt_lengths < (context or lengths.max())
+    is_cut = is_long & can_be_cut if settings.on_long_example == "truncate" else np.zeros(total, dtype=bool)
+    kept = np.flatnonzero(~is_empty & (~is_long | is_cut))
+    counts = {
+        "rows": total,
+        "examples": len(kept),
+        "dropped_empty": int(is_empty.sum()),
+        "dropped_long": int((is_long & ~is_cut).sum()),
+        "truncated": int(is_cut.sum()),
+    }
+    if not len(kept):
+        raise UserError(f"{path}: no examples are left ({_described(counts)})")
+    if len(kept) < total or is_cut.any():
+        _LOGGER.warning("%s: %s", path, _described(counts))
+    return kept, counts
+
+
+def _described(counts: dict[str, int]) -> str:
+    return (
+        f"of {counts['rows']:,} rows, {counts['dropped_empty']:,} are left out as empty, {counts['dropped_long']:,} as "
+        f"longer than the context, and {counts['truncated']:,} are cut to it"
     )
 
 
@@ -110,13 +176,35 @@ def _read(path: Path) -> pa.Table:
     try:
         table = READERS[path.suffix](path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: cannot be read as {path.suffix[1:]} ({str(error).splitlines()[0]})") from error
+        reason = _bad_line(path) if path.suffix == ".jsonl" else None
+        raise UserError(
+            f"{path}: cannot be read as {path.suffix[1:]} ({reason or str(error).splitlines()[0]})"
+        ) from error
     if not table.num_rows:
         raise UserError(f"{path}: there are no rows in it")
     columns = set(table.column_names)
     if not ({"prompt", "completion"} <= columns or "text" in columns):
         raise UserError(f"{path}: needs columns `prompt` and `completion`, or `text`; found {table.column_names}")
-    for name in columns & {"prompt", "completion", "text"}:
-        if not pa.types.is_string(table.schema.field(name).type) or table[name].null_count:
-            raise UserError(f"{path}: column `{name}` must hold text in every row")
+    for name in columns & TEXT_COLUMNS:
+        if not pa.types.is_string(table.schema.field(name).type):
+            raise UserError(f"{path}: column `{name}` must hold text, not {table.schema.field(name).type}")
+        if table[name].null_count:
+            row = pc.index(table[name].is_null(), True).as_py() + 1
+            raise UserError(f"{path}: row {row} has no `{name}` ({table[name].null_count} such rows); remove them")
     return table
+
+
+def _bad_line(path: Path) -> str | None:
+    """Say which line of a JSONL file is not as the others: Arrow counts within blocks only."""
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                row = json.loads(line) if line.strip() else {}
+            except ValueError as error:
+                return f"line {number} is not JSON: {error}"
+            if not isinstance(row, dict):
+                return f"line {number} is not an object with columns"
+            for name in TEXT_COLUMNS & row.keys():
+                if not isinstance(row[name], str | None):
+                    return f"line {number}: `{name}` is not text"
+    return None

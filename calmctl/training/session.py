@@ -1,7 +1,6 @@
 """One training session, whatever is trained: examples to batches, the Trainer, and the model in the run directory."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,17 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from calmctl.errors import UserError
+from calmctl.modeling.card import write_card
+from calmctl.modeling.checkpoint import save_composed
+from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.layers import text_config
 from calmctl.modeling.sources import quiet_libraries
-from calmctl.modeling.storing import StoredInParts
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
-from calmctl.training.checkpoints import last_complete_checkpoint
+from calmctl.training.checkpoints import last_complete_checkpoint, replaced_whole
 from calmctl.training.curriculum import Curriculum
-from calmctl.training.examples import Examples, load_examples
+from calmctl.training.examples import load_examples
+from calmctl.training.frozen import FrozenBases
 from calmctl.training.settings import TrainSettings
 from calmctl.training.trainer import RunTrainer
 
@@ -42,34 +44,40 @@ def train_into(
     seed: int,
     *,
     merge_bases: bool = False,
-    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Train the parameters of a model that require gradients, save model and tokenizer, and finish the run.
 
-    Args:
-        merge_bases: let a model that is stored in parts write all that it needs.
-        facts: what else `run.json` is to say.
-
     Raises:
-        UserError: the data cannot be used, its examples do not fit the model, or the loss is not finite.
+        UserError: the data cannot be used, or its examples do not fit the model.
+        CalmctlError: the training diverged, a frozen base changed, or the disk does not take a checkpoint.
     """
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    frozen = FrozenBases(model) if isinstance(model, ComposedModelForCausalLM) else None
+    facts: dict[str, Any] = {}
     if settings.steps:
         run.report_progress("tokenising", 0, settings.steps)
-        examples = load_examples(Path(data), tokenizer, settings.append_eos)
+        limit = getattr(text_config(model.config), "max_position_embeddings", None)
+        examples = load_examples(Path(data), tokenizer, settings, limit)
+        facts["examples"] = examples.counts
         curriculum = Curriculum(settings.curriculum, examples) if settings.curriculum.field else None
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         batches = Batches(examples, settings, seed, pad_id, curriculum)
-        _check_lengths(examples, model, data)
-        _fit(model, settings, batches, seed, run)
-    if isinstance(model, StoredInParts):
-        model.config.training = _described(data, settings, seed)
-        model.save_pretrained(run.path / "model", merge_bases=merge_bases)
-    else:
-        model.save_pretrained(run.path / "model")
-    tokenizer.save_pretrained(run.path / "model")
-    total = sum(parameter.numel() for parameter in model.parameters())
-    run.finish(trainable_parameters=trainable, total_parameters=total, **(facts or {}))
+        _fit(model, settings, batches, seed, run, frozen)
+    if frozen is not None:
+        frozen.check()
+    with replaced_whole(run.path / "model") as folder:
+        if isinstance(model, ComposedModelForCausalLM) and frozen is not None:
+            model.config.training = _described(data, settings, seed)
+            save_composed(model, folder, merge_bases=merge_bases, fingerprints=frozen.fingerprints)
+            write_card(model, folder, "model")
+        else:
+            model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    run.finish(
+        trainable_parameters=trainable,
+        total_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        **facts,
+    )
 
 
 def _described(data: str, settings: TrainSettings, seed: int) -> dict[str, Any]:
@@ -79,9 +87,17 @@ def _described(data: str, settings: TrainSettings, seed: int) -> dict[str, Any]:
     return {"data": Path(data).name, **set_ones, "seed": seed}
 
 
-def _fit(model: PreTrainedModel, settings: TrainSettings, batches: Batches, seed: int, run: Run) -> None:
+def _fit(
+    model: PreTrainedModel,
+    settings: TrainSettings,
+    batches: Batches,
+    seed: int,
+    run: Run,
+    frozen: FrozenBases | None,
+) -> None:
     def on_log(row: dict[str, Any]) -> None:
-        run.append_jsonl(row)
+        # A checkpoint that outlives a power failure needs the rows before it.
+        run.append_jsonl(row, durable=row["step"] % settings.save_every == 0)
         remaining = settings.steps - row["step"]
         pace = (row["seconds"] - trainer.seconds_before) / max(row["step"] - batches.start_step, 1)
         run.report_progress(
@@ -90,7 +106,7 @@ def _fit(model: PreTrainedModel, settings: TrainSettings, batches: Batches, seed
 
     folder = run.path / "checkpoints"
     use_cache = getattr(model.config, "use_cache", None)
-    trainer = RunTrainer(model, settings, batches, folder, seed, on_log)
+    trainer = RunTrainer(model, settings, batches, folder, seed, on_log, frozen)
     checkpoint = last_complete_checkpoint(folder)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     run.rewind_log(step)
@@ -103,12 +119,3 @@ def _fit(model: PreTrainedModel, settings: TrainSettings, batches: Batches, seed
     # Take off the autocast that the Trainer put around `forward`.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.eval()
-
-
-def _check_lengths(examples: Examples, model: PreTrainedModel, data: str) -> None:
-    longest, limit = int(examples.lengths.max()), getattr(text_config(model.config), "max_position_embeddings", None)
-    if limit and longest > limit:
-        raise UserError(
-            f"{data}: the longest example has {longest} tokens, the model's context {limit}; shorten it, or raise "
-            "model.max_position_embeddings of a model from scratch"
-        )

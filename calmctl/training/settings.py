@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 OPTIMIZERS = ("muon", "adamw")
+ON_LONG_EXAMPLE = ("fail", "drop", "truncate")
+ON_EMPTY_COMPLETION = ("fail", "drop")
 SCHEDULES = ("warmup_hold_decay", "linear", "cosine", "constant")
 
 
@@ -62,6 +64,9 @@ class TrainSettings:
         grad_clip: largest gradient norm; 0 = no clipping.
         precision: fp32, or autocast to bf16 or fp16.
         append_eos: end every completion with the end-of-text token and learn it.
+        on_long_example: what happens to examples longer than the model's context: `fail`, `drop` them, or `truncate`
+            their ends (those whose prompt alone is too long are dropped).
+        on_empty_completion: what happens to examples with nothing to learn: `fail`, or `drop` them.
         bucket_width: examples whose lengths fall into the same bucket (tokens) share batches.
         save_every, log_every: steps.
         threads: CPU threads of this process; 0 = torch's default.
@@ -84,6 +89,8 @@ class TrainSettings:
     grad_clip: float = 1.0
     precision: str = "fp32"
     append_eos: bool = True
+    on_long_example: str = "fail"
+    on_empty_completion: str = "fail"
     bucket_width: int = 8
     save_every: int = 500
     log_every: int = 25
@@ -91,7 +98,13 @@ class TrainSettings:
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
 
     def __post_init__(self) -> None:
-        for name, choices in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        for name, choices in (
+            ("precision", PRECISIONS),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("on_long_example", ON_LONG_EXAMPLE),
+            ("on_empty_completion", ON_EMPTY_COMPLETION),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"train.{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
         for name in ("batch_size", "accumulation", "bucket_width", "save_every", "log_every"):

@@ -1,12 +1,9 @@
 """The log of a training: what was counted since the last row, and the Trainer's logs as rows."""
 
-import math
 import time
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
-
-from calmctl.errors import UserError
 
 if TYPE_CHECKING:
     from calmctl.training.trainer import RunTrainer
@@ -43,12 +40,24 @@ class StepLog(TrainerCallback):
         self.trainer.meter.reset()
         self.began = time.monotonic()
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note what the step is about to be taken on."""
+        batches = self.trainer.batches
+        self.trainer.divergence.begin(state.global_step + 1, batches.examples.rows[batches.drawn])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write a row with every checkpoint, so that what is counted begins anew there in a resumed run too.
+
+        A validation may end in one.
+        """
+        if control.should_save or control.should_evaluate:
+            control.should_log = True
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Row | None = None, **_: Any) -> None:
-        """Turn a log into a row; raise UserError for a loss that is not finite."""
+        """Turn a log into a row; raise CalmctlError for a loss that is not finite."""
         if not logs or "loss" not in logs:
             return
-        if not math.isfinite(logs["loss"]):
-            raise UserError(f"the loss is {logs['loss']} at step {state.global_step}; lower train.lr")
+        self.trainer.divergence.check_losses()
         meter, curriculum = self.trainer.meter, self.trainer.batches.curriculum
         row = {
             "step": state.global_step,

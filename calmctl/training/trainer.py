@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 from transformers.trainer_callback import PrinterCallback
 
-from calmctl.files import read_json, write_json, write_text
-from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters, save_parts
+from calmctl.files import read_json, write_json
+from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters, save_composed
+from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.loss import IGNORED, completion_loss, labelled_rows_only
-from calmctl.modeling.storing import StoredInParts
 from calmctl.training.batches import Batches
-from calmctl.training.checkpoints import COMPLETE_MARK, CURRICULUM_FILE
+from calmctl.training.checkpoints import CURRICULUM_FILE, rotate, seal, written_or_removed
+from calmctl.training.divergence import DivergenceWatch
+from calmctl.training.frozen import FrozenBases, check_optimizer
 from calmctl.training.optimizer import build_optimizer
 from calmctl.training.settings import TrainSettings
 from calmctl.training.step_log import Meter, Row, StepLog
@@ -32,7 +34,8 @@ class RunTrainer(Trainer):
 
     Args:
         on_log: receives a row (step, loss, learning_rate, tokens_per_second, seconds, exact_match, ...) every
-            `settings.log_every` steps.
+            `settings.log_every` steps and with every checkpoint.
+        frozen: the bases of a composed model.
     """
 
     def __init__(
@@ -43,14 +46,14 @@ class RunTrainer(Trainer):
         folder: Path,
         seed: int,
         on_log: Callable[[Row], None],
+        frozen: FrozenBases | None = None,
     ) -> None:
-        self.settings, self.batches, self.on_log = settings, batches, on_log
+        self.settings, self.batches, self.on_log, self.frozen = settings, batches, on_log, frozen
         super().__init__(model=model, args=_arguments(settings, folder, seed), train_dataset=batches.examples)
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True
         self.seconds_before = 0.0
-        self._fingerprints: list[dict[str, Any]] | None = None
-        self.meter = Meter()
+        self.meter, self.divergence = Meter(), DivergenceWatch()
         self.add_callback(StepLog(self))
 
     def get_train_dataloader(self) -> Batches:  # type: ignore[override]
@@ -60,7 +63,9 @@ class RunTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build the optimizer over trainable parameters only."""
         if self.optimizer is None:
-            self.optimizer = build_optimizer(cast(nn.Module, model if model is not None else self.model), self.settings)
+            trained = cast(nn.Module, model if model is not None else self.model)
+            self.optimizer = build_optimizer(trained, self.settings)
+            check_optimizer(self.optimizer, trained)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -97,7 +102,7 @@ class RunTrainer(Trainer):
         """Return the loss on completions; only their positions reach the LM head."""
         labels = inputs.pop("labels")
         unwrapped = self.accelerator.unwrap_model(model)
-        if isinstance(unwrapped, StoredInParts):
+        if isinstance(unwrapped, ComposedModelForCausalLM):
             outputs = model(**inputs, labels=labels, use_cache=False, num_items_in_batch=num_items_in_batch)
             loss, correct = outputs.loss, outputs.correct
         else:
@@ -105,7 +110,9 @@ class RunTrainer(Trainer):
                 outputs = model(**inputs, use_cache=False)
             loss = completion_loss(outputs.logits, targets, num_items_in_batch)
             correct = (outputs.logits.detach().argmax(-1) == targets)[0]
-        self._observe(labels, correct)
+        if model.training:
+            self.divergence.add_loss(loss)
+            self._observe(labels, correct)
         return (loss, outputs) if return_outputs else loss
 
     def _observe(self, labels: Tensor, correct: Tensor) -> None:
@@ -115,25 +122,36 @@ class RunTrainer(Trainer):
         self.meter.add(labels.numel(), (errors == 0).float().mean().item())
         self.batches.observe(self.meter.last_exact_match)
 
-    # Checkpoints: marked when whole; only marked ones are resumed from.
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.divergence.add_gradient_norm(norm)
+        return norm
+
+    # Checkpoints: sealed when whole; older ones go only then, and only sealed ones are resumed from.
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        self.divergence.check_parameters(parameter for parameter in model.parameters() if parameter.requires_grad)
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        if self.batches.curriculum is not None:
-            write_json(folder / CURRICULUM_FILE, self.batches.curriculum.state())
-        write_text(folder / COMPLETE_MARK, "")
+        with written_or_removed(folder):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                if self.batches.curriculum is not None:
+                    write_json(folder / CURRICULUM_FILE, self.batches.curriculum.state())
+                seal(folder)
+        if self.args.should_save:
+            rotate(folder.parent, self.state.best_model_checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        if not isinstance(self.model, StoredInParts):
+        if isinstance(self.model, ComposedModelForCausalLM) and self.frozen is not None:
+            save_composed(self.model, Path(str(output_dir)), fingerprints=self.frozen.fingerprints)
+        else:
             super()._save(output_dir, state_dict)
-            return
-        if self._fingerprints is None:
-            self._fingerprints = self.model.fingerprints()
-        save_parts(self.model, Path(str(output_dir)), fingerprints=self._fingerprints)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if isinstance(self.model, StoredInParts):
+        if isinstance(self.model, ComposedModelForCausalLM) and self.frozen is not None:
+            bases = read_json(Path(resume_from_checkpoint) / "config.json")["bases"]
+            self.frozen.check_same_as([base["fingerprint"] for base in bases])
             load_parameters(self.model, Path(resume_from_checkpoint) / WEIGHTS_FILE)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -155,7 +173,8 @@ def _arguments(settings: TrainSettings, folder: Path, seed: int) -> TrainingArgu
         seed=seed,
         logging_steps=settings.log_every,
         save_steps=settings.save_every,
-        save_total_limit=2,
+        # None are removed by the Trainer, which would do so before the new one is on the disk.
+        save_total_limit=None,
         ignore_data_skip=True,
         remove_unused_columns=False,
         disable_tqdm=True,

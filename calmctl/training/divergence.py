@@ -1,0 +1,89 @@
+"""Divergence: whether losses and parameters are still finite, and which step and examples made them otherwise."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from calmctl.errors import CalmctlError
+
+SHOWN_ROWS = 8
+
+
+@dataclass
+class _Step:
+    number: int
+    rows: NDArray[np.int64]
+    losses: list[Tensor] = field(default_factory=list)
+    gradient_norm: float | Tensor = 0.0
+
+
+class DivergenceWatch:
+    """The losses since the last look at them, by step.
+
+    They stay on their device until they are looked at, which is one synchronisation for all of them.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[_Step] = []
+
+    def begin(self, step: int, rows: NDArray[np.int64]) -> None:
+        """Begin a step on some rows of the data; both are counted from 1."""
+        self._steps.append(_Step(step, rows))
+
+    def add_loss(self, loss: Tensor) -> None:
+        """Take in the loss of a micro-batch of the step that was begun last."""
+        self._steps[-1].losses.append(loss.detach())
+
+    def add_gradient_norm(self, norm: float | Tensor) -> None:
+        """Take in the gradient norm of the step that was begun last."""
+        self._steps[-1].gradient_norm = norm
+
+    def check_losses(self) -> None:
+        """Look at the losses, and forget all but the last step.
+
+        Raises:
+            CalmctlError: one of them is not finite; says at which step and on which rows of the data.
+        """
+        losses = [(index, loss) for index, step in enumerate(self._steps) for loss in step.losses]
+        values = torch.stack([loss.float() for _, loss in losses]).tolist() if losses else []
+        for (index, _), value in zip(losses, values, strict=True):
+            if not math.isfinite(value):
+                # A loss is often the first to show what the gradient of the step before has done.
+                before = self._steps[max(index - 1, 0)]
+                if index and not math.isfinite(before.gradient_norm):
+                    raise _diverged("the gradient is not finite", before)
+                raise _diverged(f"the loss is {value}", self._steps[index])
+        del self._steps[:-1]
+        for step in self._steps:
+            step.losses.clear()
+
+    @torch.no_grad()
+    def check_parameters(self, parameters: Iterable[Tensor]) -> None:
+        """Look at the parameters that a checkpoint is about to hold.
+
+        Raises:
+            CalmctlError: one of them is not finite.
+        """
+        finite = [_local(parameter).isfinite().all() for parameter in parameters]
+        if finite and not torch.stack(finite).all():
+            raise _diverged("the trained parameters are not finite", self._steps[-1])
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a tensor that may be sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _diverged(what: str, step: _Step) -> CalmctlError:
+    rows = np.unique(step.rows).tolist()
+    shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (f" and {len(rows) - SHOWN_ROWS} more" * (len(rows) > SHOWN_ROWS))
+    return CalmctlError(
+        f"step {step.number}: {what} after rows {shown} of the data (counted from 1); no later checkpoint is kept. "
+        "Look at these rows or lower train.lr, and start with another --out"
+    )

@@ -1,0 +1,61 @@
+"""Frozen means frozen: what is trained is in the optimizer, what is not stays as it was, bit for bit."""
+
+from typing import Any, cast
+
+from torch import nn
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from calmctl.errors import CalmctlError
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.fingerprint import fingerprint
+
+
+class FrozenBases:
+    """The bases of a composed model as they were before training.
+
+    Attributes:
+        fingerprints: of the anchor and the augs.
+    """
+
+    def __init__(self, model: ComposedModelForCausalLM) -> None:
+        self.model = model
+        self.fingerprints = self._take()
+
+    def _take(self) -> list[dict[str, Any]]:
+        return [fingerprint(cast(PreTrainedModel, base)) for base in (self.model.anchor, *self.model.augs)]
+
+    def check(self) -> None:
+        """Raise CalmctlError if a base is no longer what it was."""
+        self._compare(self._take(), "changed during the training, although it is frozen; nothing was saved of it")
+
+    def check_same_as(self, recorded: list[dict[str, Any]]) -> None:
+        """Raise CalmctlError if these are not the bases that a checkpoint of the same run was trained with."""
+        self._compare(recorded, "is not the one this run was started with; restore it, or choose another --out")
+
+    def _compare(self, others: list[dict[str, Any]], complaint: str) -> None:
+        for index, (known, other) in enumerate(zip(self.fingerprints, others, strict=True)):
+            if known["weights_sha256"] != other["weights_sha256"]:
+                role = f"aug {index - 1}" if index else "anchor"
+                raise CalmctlError(f"the {role} {complaint}")
+
+
+def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
+    """Check that an optimizer holds the parameters that are to be trained: all of them, once, and no others.
+
+    Raises:
+        CalmctlError: a frozen parameter is in it, a trainable one is not, or one of a base is trainable.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    if isinstance(model, ComposedModelForCausalLM):
+        own = {id(parameter) for parameter in model.composition_parameters().values()}
+        if wrong := trainable - own:
+            raise CalmctlError(f"{names[wrong.pop()]} is a base's parameter and not frozen; the bases must not train")
+    if wrong := set(held) - trainable:
+        raise CalmctlError(f"{names.get(wrong.pop(), 'a parameter of no model')} is in the optimizer, but frozen")
+    if wrong := trainable - set(held):
+        raise CalmctlError(f"{names[wrong.pop()]} is to be trained, but not in the optimizer")
+    if len(held) != len(set(held)):
+        raise CalmctlError("a parameter is in the optimizer twice")
