@@ -27,12 +27,14 @@ class Examples:
         starts: (n + 1,) where each example begins in `ids`, and the end.
         completion_starts: (n,) tokens of each example that come before the first one to be learned.
         meta: fields of the rows' `meta`, each (n,).
+        positions: place of each of the ids in its document, where an example is a row of several (see `packing`).
     """
 
     ids: NDArray[np.int32]
     starts: NDArray[np.int64]
     completion_starts: NDArray[np.int32]
     meta: dict[str, NDArray[Any]]
+    positions: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.completion_starts)
@@ -45,6 +47,14 @@ class Examples:
     def example(self, index: int) -> NDArray[np.int32]:
         """Return the token ids of one example."""
         return self.ids[self.starts[index] : self.starts[index + 1]]
+
+    def subset(self, indices: NDArray[np.int64]) -> "Examples":
+        """Return some of the examples, which are not packed."""
+        lengths = self.lengths[indices]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        places = np.arange(starts[-1]) + np.repeat(self.starts[indices] - starts[:-1], lengths)
+        meta = {name: values[indices] for name, values in self.meta.items()}
+        return Examples(self.ids[places], starts, self.completion_starts[indices], meta)
 
 
 def load_examples(path: Path, tokenizer: PreTrainedTokenizerBase, append_eos: bool = True) -> Examples:

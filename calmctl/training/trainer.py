@@ -13,12 +13,13 @@ from calmctl.files import read_json, write_json, write_text
 from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters, save_composed
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.fingerprint import fingerprint
-from calmctl.modeling.loss import IGNORED, completion_loss, labelled_rows_only
+from calmctl.modeling.loss import completion_loss, labelled_rows_only
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import COMPLETE_MARK, CURRICULUM_FILE
 from calmctl.training.optimizer import build_optimizer
 from calmctl.training.settings import TrainSettings
 from calmctl.training.step_log import Meter, Row, StepLog
+from calmctl.training.validation import ActOnValidation, Validation, exact_rows
 
 SCHEDULER_NAMES = {
     "warmup_hold_decay": "warmup_stable_decay",
@@ -33,7 +34,8 @@ class RunTrainer(Trainer):
 
     Args:
         on_log: receives a row (step, loss, learning_rate, tokens_per_second, seconds, exact_match, ...) every
-            `settings.log_every` steps.
+            `settings.log_every` steps, and one (step, validation_loss, validation_exact_match, seconds) a validation.
+        validation: what to validate on, every `settings.validation_steps` steps and at the end.
     """
 
     def __init__(
@@ -44,15 +46,22 @@ class RunTrainer(Trainer):
         folder: Path,
         seed: int,
         on_log: Callable[[Row], None],
+        validation: Validation | None = None,
     ) -> None:
-        self.settings, self.batches, self.on_log = settings, batches, on_log
-        super().__init__(model=model, args=_arguments(settings, folder, seed), train_dataset=batches.examples)
+        self.settings, self.batches, self.on_log, self.validation = settings, batches, on_log, validation
+        super().__init__(
+            model=model,
+            args=_arguments(settings, folder, seed, is_validated=validation is not None),
+            train_dataset=batches.examples,
+            eval_dataset=validation.batches.examples if validation is not None else None,
+        )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True
-        self.seconds_before = 0.0
         self._fingerprints: list[dict[str, Any]] | None = None
         self.meter = Meter()
         self.add_callback(StepLog(self))
+        if validation is not None:
+            self.add_callback(ActOnValidation(settings))
 
     def get_train_dataloader(self) -> Batches:  # type: ignore[override]
         """Return our own batches: they place, shard and resume themselves."""
@@ -97,24 +106,51 @@ class RunTrainer(Trainer):
     ) -> Any:
         """Return the loss on completions; only their positions reach the LM head."""
         labels = inputs.pop("labels")
-        unwrapped = self.accelerator.unwrap_model(model)
-        if isinstance(unwrapped, ComposedModelForCausalLM):
-            outputs = model(**inputs, labels=labels, use_cache=False, num_items_in_batch=num_items_in_batch)
-            loss, correct = outputs.loss, outputs.correct
-        else:
-            with labelled_rows_only(unwrapped, labels) as targets:
-                outputs = model(**inputs, use_cache=False)
-            loss = completion_loss(outputs.logits, targets, num_items_in_batch)
-            correct = (outputs.logits.detach().argmax(-1) == targets)[0]
+        loss, correct, outputs = self._answer(model, inputs, labels, num_items_in_batch)
         self._observe(labels, correct)
         return (loss, outputs) if return_outputs else loss
 
+    def _answer(
+        self, model: nn.Module, inputs: dict[str, Any], labels: Tensor, num_items: Tensor | int | None
+    ) -> tuple[Tensor, Tensor, Any]:
+        """Return the loss, which labels (rows,) were the most likely tokens, and the model's output."""
+        unwrapped = self.accelerator.unwrap_model(model)
+        if isinstance(unwrapped, ComposedModelForCausalLM):
+            outputs = model(**inputs, labels=labels, use_cache=False, num_items_in_batch=num_items)
+            return outputs.loss, outputs.correct, outputs
+        with labelled_rows_only(unwrapped, labels) as targets:
+            outputs = model(**inputs, use_cache=False)
+        correct = (outputs.logits.detach().argmax(-1) == targets)[0]
+        return completion_loss(outputs.logits, targets, num_items), correct, outputs
+
     def _observe(self, labels: Tensor, correct: Tensor) -> None:
         """Count tokens and whole completions that would have been answered exactly (teacher-forced)."""
-        example = (labels[:, 1:] != IGNORED).nonzero()[:, 0].to(correct.device)
-        errors = torch.zeros(len(labels), device=correct.device).index_add_(0, example, (~correct).float())
-        self.meter.add(labels.numel(), (errors == 0).float().mean().item())
-        self.batches.observe(self.meter.last_exact_match)
+        exact_match = exact_rows(labels, correct).float().mean()
+        self.meter.add(labels.numel(), exact_match)
+        if self.batches.curriculum is not None:
+            self.batches.observe(exact_match.item())
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: `cost` measures them, and the Trainer's estimate walks over all modules in every step."""
+        return 0
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Validate: score the validation examples, log them as a row, and tell the callbacks."""
+        if self.validation is None:
+            raise ValueError("there is nothing to validate on")
+
+        def answer(inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
+            with self.compute_loss_context_manager():
+                return self._answer(cast(nn.Module, self.model), inputs, labels, 1)[:2]
+
+        with self.meter.paused():
+            score = self.validation.score(cast(PreTrainedModel, self.model), answer, self.args.device)
+        row = {"step": self.state.global_step, "validation_loss": score.loss, "seconds": self.meter.seconds_of_run()}
+        self.on_log(row | {"validation_exact_match": round(score.exact_match, 4)})
+        metrics = {f"{metric_key_prefix}_loss": score.loss, f"{metric_key_prefix}_exact_match": score.exact_match}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     # Checkpoints: marked when whole; only marked ones are resumed from.
 
@@ -142,7 +178,7 @@ class RunTrainer(Trainer):
             self.batches.curriculum.restore(read_json(Path(resume_from_checkpoint) / CURRICULUM_FILE))
 
 
-def _arguments(settings: TrainSettings, folder: Path, seed: int) -> TrainingArguments:
+def _arguments(settings: TrainSettings, folder: Path, seed: int, is_validated: bool) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(folder),
@@ -157,6 +193,10 @@ def _arguments(settings: TrainSettings, folder: Path, seed: int) -> TrainingArgu
         logging_steps=settings.log_every,
         save_steps=settings.save_every,
         save_total_limit=2,
+        eval_strategy="steps" if is_validated else "no",
+        eval_steps=settings.validation_steps,
+        metric_for_best_model="eval_loss" if is_validated else None,
+        greater_is_better=False,
         ignore_data_skip=True,
         remove_unused_columns=False,
         disable_tqdm=True,
