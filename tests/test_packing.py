@@ -13,10 +13,10 @@ from calmctl.training.batches import Batches
 from calmctl.training.examples import Examples
 from calmctl.training.jobs import run_training
 from calmctl.training.packing import check_packing, pack
-from calmctl.training.settings import TrainSettings
+from calmctl.training.settings import CurriculumSettings, TrainSettings
 from tests.families import FAMILIES
 from tests.models import VOCABULARY, composed
-from tests.training import train_config
+from tests.sums import sums_config, write_sums
 
 CONTEXT = 12
 LENGTHS = [3, 12, 5, 30, 2, 7, 1, 25, 9, 4]
@@ -58,7 +58,7 @@ def packed_batch(corpus: Examples) -> dict[str, torch.Tensor]:
 
 def model_of(name: str):
     if name == "composed":
-        return composed(FAMILIES["GPT-NeoX"](), FAMILIES["Qwen2"](), num_heads=2)
+        return composed(FAMILIES["GPT-NeoX"](), FAMILIES["Qwen2"](), num_heads=2, every=2)
     return FAMILIES[name]()
 
 
@@ -81,7 +81,7 @@ def test_the_loss_of_packed_documents_is_that_of_each_alone(corpus, name, attent
 
 @pytest.mark.parametrize("name", ["OPT", "BLOOM", "Falcon, rotary", "Falcon, alibi"])
 def test_models_whose_documents_see_each_other_are_refused(name):
-    with pytest.raises(UserError, match="lets the documents of a packed row see each other"):
+    with pytest.raises(UserError, match="lets documents of a packed row see each other"):
         check_packing(FAMILIES[name]())
     with pytest.raises(UserError, match="train.packing: (OPT|Bloom|Falcon)"):
         check_packing(composed(FAMILIES["Llama"](), FAMILIES[name](), num_heads=2))
@@ -93,12 +93,15 @@ def test_other_rows_than_text_are_refused(corpus):
     with pytest.raises(UserError, match="cannot read packed rows|read prompts only"):
         check_packing(composed(aug_reads="prompt"))
     with pytest.raises(ValueError, match="curriculum"):
-        replace(train_config().train, packing=True)
+        TrainSettings(packing=True, curriculum=CurriculumSettings("num_operands"))
 
 
-def test_a_model_is_trained_on_a_corpus_of_long_documents(training_folder, tmp_path):
-    text = " + ".join(str(number) for number in range(60))
-    (tmp_path / "corpus.jsonl").write_text(json.dumps({"text": text}) + "\n" + json.dumps({"text": "1 + 2"}) + "\n")
-    config = train_config(training_folder, curriculum=None, steps=2, packing=True)
-    run = run_training(replace(config, dataset=str(tmp_path / "corpus.jsonl")), tmp_path / "out")
+def test_a_model_is_trained_on_a_corpus_of_documents_longer_than_its_context(tmp_path):
+    write_sums(tmp_path)
+    texts = [" + ".join(map(str, range(60))), "1 + 2 = 3"]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    config = replace(sums_config(tmp_path, steps=2, packing=True), dataset=str(tmp_path / "corpus.jsonl"))
+    run = run_training(config, tmp_path / "out")
     assert run.is_complete and len(run.read_jsonl()) == 2
+    with pytest.raises(UserError, match="the longest example has .* train.packing=true"):
+        run_training(replace(config, train=replace(config.train, packing=False)), tmp_path / "unpacked")

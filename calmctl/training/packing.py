@@ -92,7 +92,7 @@ def check_packing(model: PreTrainedModel) -> None:
     for base in bases:
         if not _keeps_documents_apart(base):
             raise UserError(
-                f"train.packing: {type(base).__name__} lets the documents of a packed row see each other; set it to false"
+                f"train.packing: {type(base).__name__} lets documents of a packed row see each other; set it to false"
             )
 
 
