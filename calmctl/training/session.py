@@ -19,13 +19,21 @@ from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import Examples, load_examples
 from calmctl.training.packing import check_packing, pack
 from calmctl.training.settings import TrainSettings
+from calmctl.training.tracking import check_trackers, trackers
 from calmctl.training.trainer import RunTrainer
 from calmctl.training.validation import Validation, hold_out, out_of_patience, state_of
 
 
 def set_up(settings: TrainSettings, seed: int) -> None:
-    """Seed everything and set what training needs."""
+    """Seed everything and set what training needs.
+
+    Raises:
+        UserError: something it needs is not there.
+    """
     quiet_libraries()
+    check_trackers(settings.report_to)
+    if settings.precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("train.precision=fp16 needs a GPU, and there is none; use bf16 or fp32")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("WORLD_SIZE: training runs in one process for now; start it without torchrun")
     if settings.threads:
@@ -62,7 +70,7 @@ def train_into(
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         batches = Batches(examples, settings, seed, pad_id, curriculum)
         validator = Validation(Batches(held_out, settings, seed, pad_id)) if held_out is not None else None
-        _fit(model, settings, batches, validator, seed, run)
+        fit(model, settings, batches, validator, seed, run)
     if isinstance(model, ComposedModelForCausalLM):
         model.config.training = _described(data, settings, seed)
         model.save_pretrained(run.path / "model", merge_bases=merge_bases)
@@ -119,7 +127,7 @@ def _context(model: PreTrainedModel) -> int:
     return getattr(text_config(model.config), "max_position_embeddings", None) or sys.maxsize
 
 
-def _fit(
+def fit(
     model: PreTrainedModel,
     settings: TrainSettings,
     batches: Batches,
@@ -127,6 +135,8 @@ def _fit(
     seed: int,
     run: Run,
 ) -> None:
+    """Train a model in place, from the last checkpoint of the run if there is one."""
+
     def on_log(row: dict[str, Any]) -> None:
         run.append_jsonl(row)
         if "loss" not in row:
@@ -150,7 +160,10 @@ def _fit(
         trainer.state = state_of(checkpoint)
         trainer._load_from_checkpoint(str(checkpoint))
     else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with trackers(settings.report_to, run.path, step) as callbacks:
+            for callback in callbacks:
+                trainer.add_callback(callback)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best = trainer.state.best_global_step
     if settings.keep_best and best and best != trainer.state.global_step:
         trainer._load_from_checkpoint(str(folder / f"checkpoint-{best}"))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 OPTIMIZERS = ("muon", "adamw")
+TRACKERS = ("tensorboard", "wandb")
 SCHEDULES = ("warmup_hold_decay", "linear", "cosine", "constant")
 
 
@@ -71,6 +72,7 @@ class TrainSettings:
         patience: end after so many validations that were not better than the best; 0 = never.
         keep_best: end with the weights of the best validation instead of the last ones.
         save_every, log_every: steps.
+        report_to: `tensorboard` and `wandb`: where the log goes beside `train_log.jsonl`.
         threads: CPU threads of this process; 0 = torch's default.
     """
 
@@ -100,6 +102,7 @@ class TrainSettings:
     keep_best: bool = False
     save_every: int = 500
     log_every: int = 25
+    report_to: tuple[str, ...] = ()
     threads: int = 0
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
 
@@ -110,6 +113,8 @@ class TrainSettings:
         for name in ("batch_size", "accumulation", "bucket_width", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be at least 1")
+        if unknown := [name for name in self.report_to if name not in TRACKERS]:
+            raise ValueError(f"train.report_to={unknown[0]!r} is not one of {', '.join(TRACKERS)}")
         for name in ("eval_every", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")

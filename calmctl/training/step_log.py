@@ -95,4 +95,6 @@ class StepLog(TrainerCallback):
         if curriculum is not None:
             row[curriculum.settings.field] = curriculum.level
         meter.reset()
+        # Trackers are called after this and report whatever they find.
+        logs.update({name: row[name] for name in ("tokens_per_second", "exact_match")})
         self.trainer.on_log(row)
