@@ -15,6 +15,7 @@ from calmctl.modeling.sources import quiet_libraries
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import last_complete_checkpoint
+from calmctl.training.cost import training_cost
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import Examples, load_examples
 from calmctl.training.packing import check_packing, pack
@@ -63,6 +64,7 @@ def train_into(
         UserError: the data cannot be used, its examples do not fit the model, or the loss is not finite.
     """
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    flops = None
     if settings.steps:
         run.report_progress("tokenising", 0, settings.steps)
         examples, held_out = _examples(model, tokenizer, data, validation, settings, seed)
@@ -70,7 +72,7 @@ def train_into(
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         batches = Batches(examples, settings, seed, pad_id, curriculum)
         validator = Validation(Batches(held_out, settings, seed, pad_id)) if held_out is not None else None
-        fit(model, settings, batches, validator, seed, run)
+        flops = fit(model, settings, batches, validator, seed, run)
     if isinstance(model, ComposedModelForCausalLM):
         model.config.training = _described(data, settings, seed)
         model.save_pretrained(run.path / "model", merge_bases=merge_bases)
@@ -78,7 +80,9 @@ def train_into(
         model.save_pretrained(run.path / "model")
     tokenizer.save_pretrained(run.path / "model")
     run.finish(
-        trainable_parameters=trainable, total_parameters=sum(parameter.numel() for parameter in model.parameters())
+        trainable_parameters=trainable,
+        total_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        cost=training_cost(trainable, run.read_jsonl(), flops, run.path / "model"),
     )
 
 
@@ -134,8 +138,12 @@ def fit(
     validation: Validation | None,
     seed: int,
     run: Run,
-) -> None:
-    """Train a model in place, from the last checkpoint of the run if there is one."""
+) -> dict[str, int] | None:
+    """Train a model in place, from the last checkpoint of the run if there is one.
+
+    Returns:
+        The FLOPs and the tokens of one micro-batch; None where an earlier attempt left no step to measure.
+    """
 
     def on_log(row: dict[str, Any]) -> None:
         run.append_jsonl(row)
@@ -175,6 +183,7 @@ def fit(
     # Take off the autocast that the Trainer put around `forward`.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.eval()
+    return trainer.flops
 
 
 def _write_validation(run: Run, step: int, best: int | None, count: int, is_best: bool) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
@@ -37,7 +38,8 @@ def trackers(report_to: Sequence[str], folder: Path, step: int) -> Iterator[list
         return
     import wandb
 
-    mode = None if "WANDB_MODE" in os.environ else "offline"
     project = os.environ.get("WANDB_PROJECT", "calmctl")
+    # Without a mode wandb follows WANDB_MODE.
+    mode: Literal["offline"] | None = None if "WANDB_MODE" in os.environ else "offline"
     with wandb.init(project=project, name=folder.name, dir=folder, mode=mode):
         yield [*callbacks, WandbCallback()]

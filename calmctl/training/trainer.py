@@ -16,6 +16,7 @@ from calmctl.modeling.fingerprint import fingerprint
 from calmctl.modeling.loss import completion_loss, labelled_rows_only
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import COMPLETE_MARK, CURRICULUM_FILE
+from calmctl.training.cost import flop_counter
 from calmctl.training.optimizer import build_optimizer
 from calmctl.training.settings import TrainSettings
 from calmctl.training.step_log import Meter, Row, StepLog
@@ -59,6 +60,7 @@ class RunTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self._fingerprints: list[dict[str, Any]] | None = None
         self.meter = Meter()
+        self.flops: dict[str, int] | None = None
         self.add_callback(StepLog(self))
         if validation is not None:
             self.add_callback(ActOnValidation(settings))
@@ -96,6 +98,24 @@ class RunTrainer(Trainer):
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Take a micro-batch forward and backward, the first one once more beforehand to count its FLOPs."""
+        if self.flops is None:
+            self.flops = self._count_flops(model, dict(inputs))
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def _count_flops(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, int]:
+        # Counting may replace operations by their parts, which round otherwise: nothing of this pass is kept.
+        model.train()
+        inputs = cast(dict[str, Any], self._prepare_inputs(inputs))
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), flop_counter() as counter:
+            with self.compute_loss_context_manager():
+                loss = self._answer(model, inputs, inputs.pop("labels"), None)[0]
+            loss.backward()
+        model.zero_grad()
+        return {"flops": counter.get_total_flops(), "tokens": inputs["input_ids"].numel()}
 
     def compute_loss(
         self,
