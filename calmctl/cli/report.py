@@ -22,7 +22,7 @@ _Out = Annotated[
 
 
 def report(runs: _Runs, out: _Out = None, json: options.Json = False) -> None:
-    """Write a run's report and print its table; of several, print mean and standard deviation; of trainings, the cost."""
+    """Write a run's report and print its table; several: mean and standard deviation; trainings: what they cost."""
     from calmctl.errors import UserError
     from calmctl.reporting.cost_table import is_training
 

@@ -71,8 +71,8 @@ def cost_table(rows: Sequence[dict[str, Any]]) -> Table:
         for row in rows
     )
     caption = (
-        "FLOPs: matrix products and attention of one micro-batch, forward and backward, without the optimizer. Steps and"
-        " tokens/s: medians over the log. Peak memory: of the GPU where there is one, else of the whole process."
+        "FLOPs: matrix products and attention of one micro-batch, forward and backward, without the optimizer. Steps"
+        " and tokens/s: medians over the log. Peak memory: of the GPU where there is one, else of the whole process."
     )
     return Table("Cost of training", _COLUMNS, cells, caption)
 
