@@ -1,5 +1,6 @@
 """The training run: transformers' Trainer with our batches, loss on labelled rows, and checkpoints that resume."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 from transformers.trainer_callback import PrinterCallback
 
+from calmctl.errors import UserError
 from calmctl.files import read_json, write_json, write_text
 from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters, save_composed
 from calmctl.modeling.composed import ComposedModelForCausalLM
@@ -170,6 +172,8 @@ class RunTrainer(Trainer):
 
         with self.meter.paused():
             score = self.validation.score(cast(PreTrainedModel, self.model), answer, self.args.device)
+        if not math.isfinite(score.loss):
+            raise UserError(f"the validation loss is {score.loss} at step {self.state.global_step}; lower train.lr")
         row = {"step": self.state.global_step, "validation_loss": score.loss, "seconds": self.meter.seconds_of_run()}
         self.on_log(row | {"validation_exact_match": round(score.exact_match, 4)})
         metrics = {f"{metric_key_prefix}_loss": score.loss, f"{metric_key_prefix}_exact_match": score.exact_match}
