@@ -39,8 +39,8 @@ test: $(INSTALLED) ## run the tests, on all cores; ARGS="-k name" goes to pytest
 test-slow: $(INSTALLED) ## run the tests that take longer, which `make test` leaves out
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m slow $(ARGS)
 
-extras: $(INSTALLED) ## also install lm-eval and bitsandbytes (27 packages, 451 MB), so that their tests run
-	$(BIN)/python -m pip install -c constraints.txt -e '.[lm-eval,quantized]'
+extras: $(INSTALLED) ## also install lm-eval, bitsandbytes, TensorBoard and wandb, so that their tests run
+	$(BIN)/python -m pip install -c constraints.txt -e '.[lm-eval,quantized,tracking]'
 
 kv: $(INSTALLED) ## reproduce the key-value section of the paper (PRESET=tiny SEED=0 OUT=runs/kv-tiny)
 	$(BIN)/calmctl reproduce kv --preset $(PRESET) --seed $(SEED) --out $(OUT)

@@ -157,6 +157,7 @@ class Run:
             "loss": files.finite(loss),
             "tokens_per_second": files.finite(tokens_per_second),
             "eta_seconds": files.finite(eta_seconds),
+            "peak_memory_bytes": environment.peak_gpu_memory() or environment.peak_memory(),
         }
         files.write_json(self.path / PROGRESS_FILE, row, durable=False)
 

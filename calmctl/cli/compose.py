@@ -21,6 +21,7 @@ def compose(
         list[str] | None, typer.Option("--aug", help="The small, specialised model; may be given several times.")
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="D_C, the composition data: JSONL or Parquet.")] = None,
+    validation: options.Validation = None,
     preset: options.Preset = "default",
     merge_bases: Annotated[
         bool, typer.Option("--merge-bases", help="Write the bases too: a self-contained model.")
@@ -37,7 +38,9 @@ def compose(
     from calmctl.training.jobs import run_composition
     from calmctl.training.plan import plan_composition
 
-    settings = options.with_options(overrides, anchor=anchor, dataset=data, seed=seed, merge_bases=merge_bases or None)
+    settings = options.with_options(
+        overrides, anchor=anchor, dataset=data, validation=validation, seed=seed, merge_bases=merge_bases or None
+    )
     if aug:
         settings.insert(0, f"augs=[{','.join(options.quoted(model) for model in aug)}]")
     config = load_config(ComposeConfig, f"compose/{preset}", settings, config_dir)

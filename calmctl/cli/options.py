@@ -38,6 +38,10 @@ Against = Annotated[Path | None, typer.Option("--against", help="Run of the same
 AllowCodeExecution = Annotated[
     bool, typer.Option("--allow-code-execution", help="Run the programs that the model writes, in a sandbox.")
 ]
+Validation = Annotated[
+    Path | None,
+    typer.Option("--validation", help="File like --data to validate on; train.validation_share holds out a part."),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Changes to the preset, in Hydra's syntax.", show_default=False),

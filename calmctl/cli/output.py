@@ -65,6 +65,8 @@ def print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
 
 def print_run(run: Run, as_json: bool) -> None:
     """Print what a finished run has to say."""
+    from calmctl.run_info import read_run
+
     if as_json:
         print_json({"path": str(run.path), **run.facts})
         return
@@ -77,8 +79,11 @@ def print_run(run: Run, as_json: bool) -> None:
     }
     if (difference := run.facts.get("difference_percent")) is not None:
         facts["parameters to match"] = f"{run.facts['matched_parameters']} ({difference:+.2f} percent)"
-    if log:
-        facts |= {"steps": log[-1]["step"], "last loss": log[-1]["loss"], "last exact match": log[-1]["exact_match"]}
+    if steps := [row for row in log if "loss" in row]:
+        last = steps[-1]
+        facts |= {"steps": last["step"], "last loss": last["loss"], "last exact match": last["exact_match"]}
+    if metrics := read_run(run.path).metrics():
+        facts["validation loss"] = f"{metrics['metrics']['validation_loss']:.4g} (step {metrics['step']})"
     print_facts(facts)
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from calmctl.cli.output import human_seconds
+from calmctl.cli.output import human_bytes, human_seconds
 from calmctl.errors import UserError
 from calmctl.files import read_json
 
@@ -56,21 +56,20 @@ def _show_plain(runs: Mapping[str, Path], stop: threading.Event) -> None:
 
 def _table(runs: Mapping[str, Path]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "stage", "step", "loss", "tokens/s", "left"):
+    for column in ("run", "stage", "step", "loss", "tokens/s", "memory", "left"):
         table.add_column(column, justify="left" if column in ("run", "stage") else "right")
-    for name, (stage, step, loss, speed, left) in _facts(runs):
-        table.add_row(
-            name, stage, step, loss.removeprefix("loss "), speed.removesuffix(" tokens/s"), left.removesuffix(" left")
-        )
+    for name, (stage, step, loss, speed, memory, left) in _facts(runs):
+        plain = loss.removeprefix("loss "), speed.removesuffix(" tokens/s"), memory, left.removesuffix(" left")
+        table.add_row(name, stage, step, *plain)
     return table
 
 
-def _facts(runs: Mapping[str, Path]) -> list[tuple[str, tuple[str, str, str, str, str]]]:
+def _facts(runs: Mapping[str, Path]) -> list[tuple[str, tuple[str, str, str, str, str, str]]]:
     rows = []
     for name, folder in list(runs.items()):
         progress = _read(folder / "progress.json")
         if progress is None:
-            rows.append((name, ("starting", "", "", "", "")))
+            rows.append((name, ("starting", "", "", "", "", "")))
             continue
         loss, speed, left = (progress.get(key) for key in ("loss", "tokens_per_second", "eta_seconds"))
         rows.append(
@@ -81,6 +80,7 @@ def _facts(runs: Mapping[str, Path]) -> list[tuple[str, tuple[str, str, str, str
                     f"{progress['step']}/{progress['total']}",
                     f"loss {loss:.4f}" if loss is not None else "",
                     f"{speed:,.0f} tokens/s" if speed is not None else "",
+                    human_bytes(progress.get("peak_memory_bytes")) or "",
                     f"{human_seconds(left)} left" if left is not None else "",
                 ),
             )

@@ -1,4 +1,4 @@
-"""`calmctl report`: the report of a run, or the mean over the seeds of several."""
+"""`calmctl report`: the report of a run, the mean over the seeds of several, or what trainings cost."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from calmctl.cli import options, output
 
 _Runs = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", help="A `calmctl reproduce kv` folder, or several that differ in their seed."),
+    typer.Argument(
+        metavar="RUN...", help="A `calmctl reproduce kv` folder, several that differ in their seed, or trainings."
+    ),
 ]
 _Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Several folders only: also write seeds.md and seeds.json here."),
+    typer.Option("--out", "-o", help="Also write the table of several folders, or of trainings, here."),
 ]
 
 
 def report(runs: _Runs, out: _Out = None, json: options.Json = False) -> None:
-    """Write a run's report and print its table; of several runs, print mean and standard deviation."""
+    """Write a run's report and print its table; several: mean and standard deviation; trainings: what they cost."""
     from calmctl.errors import UserError
+    from calmctl.reporting.cost_table import is_training
 
-    if len(runs) > 1:
+    if is_training(runs[0]):
+        _costs(runs, out, json)
+    elif len(runs) > 1:
         _seeds(runs, out, json)
     elif out is not None:
         raise UserError(f"--out {out} is for several folders; the report of one is written into {runs[0]}")
@@ -41,6 +46,23 @@ def _single(run: Path, json: bool) -> None:
         return
     terminal_table(run)
     output.note(f"wrote {run / 'report.html'}, {run / 'report.md'} and {len(written) - 2} plots")
+
+
+def _costs(runs: list[Path], out: Path | None, json: bool) -> None:
+    from calmctl.files import write_json, write_text
+    from calmctl.reporting.cost_table import cost_rows, cost_table
+    from calmctl.reporting.tables import to_markdown
+    from calmctl.reporting.terminal import print_tables
+
+    rows = cost_rows(runs)
+    if json:
+        output.print_json(rows)
+    else:
+        print_tables(cost_table(rows))
+    if out is not None:
+        write_text(out / "cost.md", to_markdown(cost_table(rows)))
+        write_json(out / "cost.json", rows)
+        output.note(f"wrote {out / 'cost.md'} and {out / 'cost.json'}")
 
 
 def _seeds(runs: list[Path], out: Path | None, json: bool) -> None:

@@ -105,8 +105,8 @@ def _print_metrics(metrics: dict[str, Any] | None) -> None:
 def _print_log(rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
-    columns = list(rows[-1])
     last = rows[-_SHOWN_LOG_ROWS:]
+    columns = list(dict.fromkeys(column for row in last for column in row))
     output.print_table(columns, [[_number(row.get(column)) for column in columns] for row in last], title="last steps")
 
 

@@ -33,6 +33,7 @@ def train(
     overrides: options.Overrides = None,
     preset: options.Preset = "default",
     data: Data = None,
+    validation: options.Validation = None,
     tokenizer: Tokenizer = None,
     base: Base = None,
     seed: options.Seed = None,
@@ -47,7 +48,9 @@ def train(
     from calmctl.training.jobs import run_training
     from calmctl.training.plan import plan_training
 
-    settings = options.with_options(overrides, dataset=data, tokenizer=tokenizer, base=base, seed=seed)
+    settings = options.with_options(
+        overrides, dataset=data, validation=validation, tokenizer=tokenizer, base=base, seed=seed
+    )
     config = load_config(TrainConfig, f"train/{preset}", settings, config_dir)
     if dry_run:
         output.print_plan({"command": "train", "preset": preset, "out": str(out), **plan_training(config)}, json)

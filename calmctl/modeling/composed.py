@@ -248,9 +248,12 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
 
     def train(self, mode: bool = True) -> "ComposedModelForCausalLM":
         """Set the bridges' mode; the bases always stay in eval mode (no dropout in frozen models)."""
-        super().train(mode)
-        self.anchor.eval()
-        self.augs.eval()
+        self.training = mode
+        self.bridges.train(mode)
+        for base in (self.anchor, *self.augs):
+            # A training loop asks before every step, and walking over all modules of the bases takes long.
+            if base.training:
+                base.eval()
         return self
 
     def composition_parameters(self) -> dict[str, nn.Parameter]:

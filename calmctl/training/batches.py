@@ -82,7 +82,11 @@ class Batches:
             self.curriculum.update(self._drawn.level, self._drawn.held_back, exact_match)
 
     def collate(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Return right-padded `input_ids`, `attention_mask` and `labels` (-100 = not learned) of some examples."""
+        """Return right-padded `input_ids`, `attention_mask` and `labels` (-100 = not learned) of some examples.
+
+        Packed ones have `position_ids` instead of a mask: each document counts from 0, padding is 0, and the first
+        token of a document is not learned, because only another document stands before it.
+        """
         sequences = [self.examples.example(row) for row in rows]
         width = max(map(len, sequences))
         ids = np.full((len(rows), width), self.pad_id, np.int64)
@@ -94,6 +98,13 @@ class Batches:
             mask[line, : len(sequence)] = 1
             labels[line, begin : len(sequence)] = sequence[begin:]
         batch = {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+        if self.examples.positions is not None:
+            positions = np.zeros((len(rows), width), np.int64)
+            for line, row in enumerate(rows):
+                begin, end = self.examples.starts[row], self.examples.starts[row + 1]
+                positions[line, : end - begin] = self.examples.positions[begin:end]
+            labels[positions == 0] = IGNORED
+            return batch | {"position_ids": torch.from_numpy(positions)}
         # Without padding the mask says nothing, and models are faster without one.
         if not mask.all():
             batch["attention_mask"] = torch.from_numpy(mask)

@@ -18,12 +18,15 @@ class TrainConfig:
         base: model to train further, a path, run or hub id; empty = from scratch, from `model`.
         model: configuration of a model from scratch: `model_type` and that configuration's own settings; the
             vocabulary and special tokens are the tokenizer's.
+        validation: file like `dataset` that is not trained on (see `train.eval_every`); empty = none, or a share of the
+            dataset (`train.validation_share`).
     """
 
     dataset: str = ""
     tokenizer: str = ""
     base: str = ""
     model: dict[str, Any] = field(default_factory=dict)
+    validation: str = ""
     seed: int = 0
     train: TrainSettings = field(default_factory=TrainSettings)
 
@@ -53,6 +56,8 @@ class ComposeConfig:
         random_aug: give the augs untrained weights instead of their own (its ablation "random m_A").
         attention: attention implementation of the bases; empty = transformers' choice.
         merge_bases: write the bases too, which makes the model self-contained.
+        validation: file like `dataset` that is not trained on (see `train.eval_every`); empty = none, or a share of the
+            dataset (`train.validation_share`).
     """
 
     anchor: str = ""
@@ -66,6 +71,7 @@ class ComposeConfig:
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     attention: str = ""
     merge_bases: bool = False
+    validation: str = ""
     seed: int = 0
     train: TrainSettings = field(default_factory=TrainSettings)
 

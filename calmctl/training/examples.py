@@ -34,8 +34,9 @@ class Examples:
         starts: (n + 1,) where each example begins in `ids`, and the end.
         completion_starts: (n,) tokens of each example that come before the first one to be learned.
         meta: fields of the rows' `meta`, each (n,).
-        rows: (n,) row of the file that each example comes from, counted from 1.
+        rows: (n,) row of the file that each example comes from (a packed one: its first document), counted from 1.
         counts: how many there are, and how many rows were left out or cut.
+        positions: place of each of the ids in its document, where an example is a row of several (see `packing`).
     """
 
     ids: NDArray[np.int32]
@@ -44,6 +45,7 @@ class Examples:
     meta: dict[str, NDArray[Any]]
     rows: NDArray[np.int64]
     counts: dict[str, int]
+    positions: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.completion_starts)
@@ -56,6 +58,15 @@ class Examples:
     def example(self, index: int) -> NDArray[np.int32]:
         """Return the token ids of one example."""
         return self.ids[self.starts[index] : self.starts[index + 1]]
+
+    def subset(self, indices: NDArray[np.int64]) -> "Examples":
+        """Return some of the examples, which are not packed."""
+        lengths = self.lengths[indices]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        places = np.arange(starts[-1]) + np.repeat(self.starts[indices] - starts[:-1], lengths)
+        meta = {name: values[indices] for name, values in self.meta.items()}
+        rows, counts = self.rows[indices], {**self.counts, "examples": len(indices)}
+        return Examples(self.ids[places], starts, self.completion_starts[indices], meta, rows, counts)
 
 
 def load_examples(

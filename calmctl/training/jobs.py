@@ -25,13 +25,13 @@ def run_training(config: TrainConfig, out: Path, command: Sequence[str] = ()) ->
     """
     config.check()
     _require(config.dataset, "dataset", "--data FILE")
-    inputs = {"data": _sha256(config.dataset), "base": source_sha256(config.base)}
+    inputs = {**data_sha256(config.dataset, config.validation), "base": source_sha256(config.base)}
     with Run.start(out, kind="train", config=config, command=command, seed=config.seed, inputs=inputs) as run:
         if not run.is_complete:
             set_up(config.train, config.seed)
             tokenizer = load_tokenizer(config.tokenizer or config.base)
             model = load_base(config.base, dtype=torch.float32) if config.base else new_model(config.model, tokenizer)
-            train_into(run, model, tokenizer, config.dataset, config.train, config.seed)
+            train_into(run, model, tokenizer, config.dataset, config.train, config.seed, validation=config.validation)
         return run
 
 
@@ -44,7 +44,7 @@ def run_composition(config: ComposeConfig, out: Path, command: Sequence[str] = (
     _require(config.anchor, "anchor", "--anchor MODEL")
     _require(config.augs, "augs", "--aug MODEL")
     _require(config.dataset, "dataset", "--data FILE")
-    inputs = {"data": _sha256(config.dataset), "anchor": source_sha256(config.anchor)}
+    inputs = {**data_sha256(config.dataset, config.validation), "anchor": source_sha256(config.anchor)}
     inputs |= {f"aug_{index}": source_sha256(aug) for index, aug in enumerate(config.augs)}
     with Run.start(out, kind="compose", config=config, command=command, seed=config.seed, inputs=inputs) as run:
         if not run.is_complete:
@@ -63,7 +63,16 @@ def run_composition(config: ComposeConfig, out: Path, command: Sequence[str] = (
                 aug_seed=config.seed if config.random_aug else None,
                 **options,
             )
-            train_into(run, model, tokenizer, config.dataset, config.train, config.seed, merge_bases=config.merge_bases)
+            train_into(
+                run,
+                model,
+                tokenizer,
+                config.dataset,
+                config.train,
+                config.seed,
+                validation=config.validation,
+                merge_bases=config.merge_bases,
+            )
         return run
 
 
@@ -89,9 +98,10 @@ def new_model(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> P
     return AutoModelForCausalLM.from_config(model_config(settings, tokenizer), **attention)
 
 
-def _sha256(file: str) -> str:
-    path = Path(file)
-    return sha256_of(path) if path.is_file() else file
+def data_sha256(dataset: str, validation: str = "") -> dict[str, str]:
+    """Return the checksums of what a run trains and validates on, by name, as `Run.start` takes them."""
+    files = {"data": dataset, "validation": validation}
+    return {name: sha256_of(Path(file)) if Path(file).is_file() else file for name, file in files.items() if file}
 
 
 def _require(value: object, name: str, option: str) -> None:

@@ -33,6 +33,7 @@ def plan_training(config: TrainConfig, tokenizer: PreTrainedTokenizerBase | None
     return {
         "model": {"source": config.base or "from scratch", **describe(base)},
         "data": config.dataset,
+        "validation": config.validation or config.train.validation_share or None,
         "trainable_parameters": parameters,
         "memory_bytes": training_memory(parameters, parameters, config.train),
         "train": to_dict(config.train),
@@ -87,6 +88,7 @@ def plan_bridges(config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence
         "share_of_anchor": round(trainable / count_parameters(anchor), 4),
         "paper_formula_without_output": formula,
         "data": config.dataset,
+        "validation": config.validation or config.train.validation_share or None,
         "memory_bytes": training_memory(frozen + trainable, trainable, config.train),
         "train": to_dict(config.train),
     }

@@ -1,6 +1,7 @@
 """One training session, whatever is trained: examples to batches, the Trainer, and the model in the run directory."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +9,32 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from calmctl.errors import UserError
-from calmctl.modeling.card import write_card
-from calmctl.modeling.checkpoint import save_composed
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.layers import text_config
 from calmctl.modeling.sources import quiet_libraries
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
-from calmctl.training.checkpoints import last_complete_checkpoint, replaced_whole
+from calmctl.training.checkpoints import last_complete_checkpoint
+from calmctl.training.cost import training_cost
 from calmctl.training.curriculum import Curriculum
-from calmctl.training.examples import load_examples
-from calmctl.training.frozen import FrozenBases
+from calmctl.training.examples import Examples, load_examples
+from calmctl.training.packing import check_packing, pack
 from calmctl.training.settings import TrainSettings
+from calmctl.training.tracking import check_trackers, trackers
 from calmctl.training.trainer import RunTrainer
+from calmctl.training.validation import Validation, hold_out, out_of_patience, state_of
 
 
 def set_up(settings: TrainSettings, seed: int) -> None:
-    """Seed everything and set what training needs."""
+    """Seed everything and set what training needs.
+
+    Raises:
+        UserError: something it needs is not there.
+    """
     quiet_libraries()
+    check_trackers(settings.report_to)
+    if settings.precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("train.precision=fp16 needs a GPU, and there is none; use bf16 or fp32")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("WORLD_SIZE: training runs in one process for now; start it without torchrun")
     if settings.threads:
@@ -43,40 +52,37 @@ def train_into(
     settings: TrainSettings,
     seed: int,
     *,
+    validation: str = "",
     merge_bases: bool = False,
 ) -> None:
     """Train the parameters of a model that require gradients, save model and tokenizer, and finish the run.
 
+    Args:
+        data: training file; `validation` a file like it, or empty (see `TrainSettings.validation_share`).
+
     Raises:
-        UserError: the data cannot be used, or its examples do not fit the model.
-        CalmctlError: the training diverged, a frozen base changed, or the disk does not take a checkpoint.
+        UserError: the data cannot be used, its examples do not fit the model, or the loss is not finite.
     """
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    frozen = FrozenBases(model) if isinstance(model, ComposedModelForCausalLM) else None
-    facts: dict[str, Any] = {}
+    flops = None
     if settings.steps:
         run.report_progress("tokenising", 0, settings.steps)
-        limit = getattr(text_config(model.config), "max_position_embeddings", None)
-        examples = load_examples(Path(data), tokenizer, settings, limit)
-        facts["examples"] = examples.counts
+        examples, held_out = _examples(model, tokenizer, data, validation, settings, seed)
         curriculum = Curriculum(settings.curriculum, examples) if settings.curriculum.field else None
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         batches = Batches(examples, settings, seed, pad_id, curriculum)
-        _fit(model, settings, batches, seed, run, frozen)
-    if frozen is not None:
-        frozen.check()
-    with replaced_whole(run.path / "model") as folder:
-        if isinstance(model, ComposedModelForCausalLM) and frozen is not None:
-            model.config.training = _described(data, settings, seed)
-            save_composed(model, folder, merge_bases=merge_bases, fingerprints=frozen.fingerprints)
-            write_card(model, folder, "model")
-        else:
-            model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        validator = Validation(Batches(held_out, settings, seed, pad_id)) if held_out is not None else None
+        flops = fit(model, settings, batches, validator, seed, run)
+    if isinstance(model, ComposedModelForCausalLM):
+        model.config.training = _described(data, settings, seed)
+        model.save_pretrained(run.path / "model", merge_bases=merge_bases)
+    else:
+        model.save_pretrained(run.path / "model")
+    tokenizer.save_pretrained(run.path / "model")
     run.finish(
         trainable_parameters=trainable,
         total_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        **facts,
+        cost=training_cost(trainable, run.read_jsonl(), flops, run.path / "model"),
     )
 
 
@@ -87,35 +93,104 @@ def _described(data: str, settings: TrainSettings, seed: int) -> dict[str, Any]:
     return {"data": Path(data).name, **set_ones, "seed": seed}
 
 
-def _fit(
+def _examples(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: str,
+    validation: str,
+    settings: TrainSettings,
+    seed: int,
+) -> tuple[Examples, Examples | None]:
+    """Return what to train on, and what to validate on, if anything."""
+    examples, held_out = load_examples(Path(data), tokenizer, settings.append_eos), None
+    if validation:
+        held_out = load_examples(Path(validation), tokenizer, settings.append_eos)
+    elif settings.validation_share:
+        if len(examples) < 2:
+            raise UserError(f"{data}: train.validation_share needs two examples at least")
+        examples, held_out = hold_out(examples, settings.validation_share, seed)
+    elif settings.patience or settings.keep_best:
+        name = "patience" if settings.patience else "keep_best"
+        raise UserError(f"train.{name} needs a validation: give --validation FILE or train.validation_share=...")
+    limit = _context(model)
+    if settings.packing:
+        check_packing(model)
+        width = min(settings.context, limit)
+        return pack(examples, width), pack(held_out, width) if held_out is not None else None
+    for part, file in ((examples, data), (held_out, validation or data)):
+        if part is not None and (longest := int(part.lengths.max())) > limit:
+            raise UserError(
+                f"{file}: the longest example has {longest} tokens, the model's context {limit}; shorten it, raise "
+                "model.max_position_embeddings of a model from scratch, or let train.packing=true cut `text`"
+            )
+    return examples, held_out
+
+
+def _context(model: PreTrainedModel) -> int:
+    """Return the most tokens that a model reads, where it has a limit."""
+    return getattr(text_config(model.config), "max_position_embeddings", None) or sys.maxsize
+
+
+def fit(
     model: PreTrainedModel,
     settings: TrainSettings,
     batches: Batches,
+    validation: Validation | None,
     seed: int,
     run: Run,
-    frozen: FrozenBases | None,
-) -> None:
+) -> dict[str, int] | None:
+    """Train a model in place, from the last checkpoint of the run if there is one.
+
+    Returns:
+        The FLOPs and the tokens of one micro-batch; None where an earlier attempt left no step to measure.
+    """
+
     def on_log(row: dict[str, Any]) -> None:
-        # A checkpoint that outlives a power failure needs the rows before it.
-        run.append_jsonl(row, durable=row["step"] % settings.save_every == 0)
+        run.append_jsonl(row)
+        if "loss" not in row:
+            return
         remaining = settings.steps - row["step"]
-        pace = (row["seconds"] - trainer.seconds_before) / max(row["step"] - batches.start_step, 1)
+        pace = (row["seconds"] - trainer.meter.seconds_before) / max(row["step"] - batches.start_step, 1)
         run.report_progress(
             "training", row["step"], settings.steps, row["loss"], row["tokens_per_second"], pace * remaining
         )
 
     folder = run.path / "checkpoints"
     use_cache = getattr(model.config, "use_cache", None)
-    trainer = RunTrainer(model, settings, batches, folder, seed, on_log, frozen)
+    trainer = RunTrainer(model, settings, batches, folder, seed, on_log, validation)
     checkpoint = last_complete_checkpoint(folder)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     run.rewind_log(step)
     rows = run.read_jsonl()
-    trainer.seconds_before = rows[-1]["seconds"] if rows else 0.0
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.meter.seconds_before = rows[-1]["seconds"] if rows else 0.0
+    if checkpoint and out_of_patience(state_of(checkpoint), settings):
+        # It had ended when it was interrupted; the Trainer would go on.
+        trainer.state = state_of(checkpoint)
+        trainer._load_from_checkpoint(str(checkpoint))
+    else:
+        with trackers(settings.report_to, run.path, step) as callbacks:
+            for callback in callbacks:
+                trainer.add_callback(callback)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    best = trainer.state.best_global_step
+    if settings.keep_best and best and best != trainer.state.global_step:
+        trainer._load_from_checkpoint(str(folder / f"checkpoint-{best}"))
+    if validation is not None:
+        _write_validation(run, trainer.state.global_step, best, len(validation), is_best=settings.keep_best)
     if use_cache is not None:
         # The Trainer turns it off in the configuration, and it would be saved so.
         model.config.use_cache = use_cache
     # Take off the autocast that the Trainer put around `forward`.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.eval()
+    return trainer.flops
+
+
+def _write_validation(run: Run, step: int, best: int | None, count: int, is_best: bool) -> None:
+    """Write `metrics.json`: how the saved model, which is the best or the last one, did in its validation."""
+    rows = {row["step"]: row for row in run.read_jsonl() if "validation_loss" in row}
+    saved = rows[best if is_best and best else step]
+    metrics = {name: saved[name] for name in ("validation_loss", "validation_exact_match")}
+    if best:
+        metrics["best_validation_loss"] = rows[best]["validation_loss"]
+    run.write_json("metrics.json", {"metrics": metrics, "n": count, "step": saved["step"], "best_step": best})

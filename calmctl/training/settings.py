@@ -6,6 +6,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 OPTIMIZERS = ("muon", "adamw")
 ON_LONG_EXAMPLE = ("fail", "drop", "truncate")
 ON_EMPTY_COMPLETION = ("fail", "drop")
+TRACKERS = ("tensorboard", "wandb")
 SCHEDULES = ("warmup_hold_decay", "linear", "cosine", "constant")
 
 
@@ -67,8 +68,16 @@ class TrainSettings:
         on_long_example: what happens to examples longer than the model's context: `fail`, `drop` them, or `truncate`
             their ends (those whose prompt alone is too long are dropped).
         on_empty_completion: what happens to examples with nothing to learn: `fail`, or `drop` them.
+        packing: rows of `text` are packed into rows of `context` tokens, in which no document sees another; longer
+            documents are cut. `batch_size` counts packed rows.
+        context: tokens of a packed row; a model with a shorter context gets its own.
         bucket_width: examples whose lengths fall into the same bucket (tokens) share batches.
+        validation_share: share of the data (0 to 1) that is held out for validation, where no file is given for it.
+        eval_every: steps between validations; 0 = `save_every`.
+        patience: end after so many validations that were not better than the best; 0 = never.
+        keep_best: end with the weights of the best validation instead of the last ones.
         save_every, log_every: steps.
+        report_to: `tensorboard` and `wandb`: where the log goes beside `train_log.jsonl`.
         threads: CPU threads of this process; 0 = torch's default.
     """
 
@@ -91,9 +100,16 @@ class TrainSettings:
     append_eos: bool = True
     on_long_example: str = "fail"
     on_empty_completion: str = "fail"
+    packing: bool = False
+    context: int = 1024
     bucket_width: int = 8
+    validation_share: float = 0.0
+    eval_every: int = 0
+    patience: int = 0
+    keep_best: bool = False
     save_every: int = 500
     log_every: int = 25
+    report_to: tuple[str, ...] = ()
     threads: int = 0
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
 
@@ -110,6 +126,17 @@ class TrainSettings:
         for name in ("batch_size", "accumulation", "bucket_width", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be at least 1")
+        if unknown := [name for name in self.report_to if name not in TRACKERS]:
+            raise ValueError(f"train.report_to={unknown[0]!r} is not one of {', '.join(TRACKERS)}")
+        for name in ("eval_every", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.validation_share < 1:
+            raise ValueError(f"train.validation_share={self.validation_share} must lie in [0, 1)")
+        if self.context < 2:
+            raise ValueError(f"train.context={self.context} must be at least 2")
+        if self.packing and self.curriculum.field:
+            raise ValueError("train.packing=true mixes the levels of a curriculum; unset one of the two")
         for name in ("lr", "adamw_lr"):
             if not (0 < getattr(self, name) < float("inf")):
                 raise ValueError(f"train.{name}={getattr(self, name)} must be a positive number")
@@ -119,3 +146,8 @@ class TrainSettings:
             raise ValueError(
                 f"train.batch_size={self.batch_size} must be a multiple of train.accumulation={self.accumulation}"
             )
+
+    @property
+    def validation_steps(self) -> int:
+        """Return the steps between two validations."""
+        return self.eval_every or self.save_every

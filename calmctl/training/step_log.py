@@ -1,8 +1,12 @@
 """The log of a training: what was counted since the last row, and the Trainer's logs as rows."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
 from transformers import TrainerCallback
 
 if TYPE_CHECKING:
@@ -12,20 +16,51 @@ Row = dict[str, Any]
 
 
 class Meter:
-    """Tokens and exact match since the last row of the log."""
+    """Tokens and exact match since the last row of the log, and the seconds of the run.
+
+    Attributes:
+        seconds_before: what earlier attempts at the run took.
+    """
 
     def __init__(self) -> None:
-        self.last_exact_match = 0.0
+        self.seconds_before, self._run_began = 0.0, time.monotonic()
+        self.reset()
+
+    def begin(self) -> None:
+        """Begin the run, or this attempt at it."""
+        self._run_began = time.monotonic()
         self.reset()
 
     def reset(self) -> None:
         """Begin to count anew."""
-        self.tokens, self.exact, self.batches, self.began = 0, 0.0, 0, time.monotonic()
+        self.tokens, self._exact, self._batches, self._began = 0, torch.zeros(()), 0, time.monotonic()
 
-    def add(self, tokens: int, exact_match: float) -> None:
+    def add(self, tokens: int, exact_match: Tensor) -> None:
         """Count a batch: its tokens, and the share of its completions that were answered exactly."""
-        self.last_exact_match = exact_match
-        self.tokens, self.exact, self.batches = self.tokens + tokens, self.exact + exact_match, self.batches + 1
+        # Stays a tensor until it is asked for: a device that computes ahead is not waited for.
+        self._exact = self._exact.to(exact_match.device) + exact_match
+        self.tokens, self._batches = self.tokens + tokens, self._batches + 1
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of a block out of the speed."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._began += time.monotonic() - began
+
+    def exact_match(self) -> float:
+        """Return the mean exact match (0 to 1) of the batches."""
+        return round(self._exact.item() / max(self._batches, 1), 4)
+
+    def tokens_per_second(self) -> float:
+        """Return the speed of the training itself, padding included."""
+        return round(self.tokens / max(time.monotonic() - self._began, 1e-9), 1)
+
+    def seconds_of_run(self) -> float:
+        """Return the seconds spent on training, earlier attempts included."""
+        return round(self.seconds_before + time.monotonic() - self._run_began, 2)
 
 
 class StepLog(TrainerCallback):
@@ -37,8 +72,7 @@ class StepLog(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin where the Trainer begins."""
         self.trainer.batches.start_step = state.global_step
-        self.trainer.meter.reset()
-        self.began = time.monotonic()
+        self.trainer.meter.begin()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note what the step is about to be taken on."""
@@ -63,11 +97,13 @@ class StepLog(TrainerCallback):
             "step": state.global_step,
             "loss": logs["loss"],
             "learning_rate": logs["learning_rate"],
-            "tokens_per_second": round(meter.tokens / max(time.monotonic() - meter.began, 1e-9), 1),
-            "seconds": round(self.trainer.seconds_before + time.monotonic() - self.began, 2),
-            "exact_match": round(meter.exact / max(meter.batches, 1), 4),
+            "tokens_per_second": meter.tokens_per_second(),
+            "seconds": meter.seconds_of_run(),
+            "exact_match": meter.exact_match(),
         }
         if curriculum is not None:
             row[curriculum.settings.field] = curriculum.level
         meter.reset()
+        # Trackers are called after this and report whatever they find.
+        logs.update({name: row[name] for name in ("tokens_per_second", "exact_match")})
         self.trainer.on_log(row)

@@ -1,5 +1,6 @@
 """The training run: transformers' Trainer with our batches, loss on labelled rows, and checkpoints that resume."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -9,17 +10,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 from transformers.trainer_callback import PrinterCallback
 
-from calmctl.files import read_json, write_json
+from calmctl.errors import UserError
+from calmctl.files import read_json, write_json, write_text
 from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters, save_composed
 from calmctl.modeling.composed import ComposedModelForCausalLM
-from calmctl.modeling.loss import IGNORED, completion_loss, labelled_rows_only
+from calmctl.modeling.fingerprint import fingerprint
+from calmctl.modeling.loss import completion_loss, labelled_rows_only
 from calmctl.training.batches import Batches
-from calmctl.training.checkpoints import CURRICULUM_FILE, rotate, seal, written_or_removed
-from calmctl.training.divergence import DivergenceWatch
-from calmctl.training.frozen import FrozenBases, check_optimizer
+from calmctl.training.checkpoints import COMPLETE_MARK, CURRICULUM_FILE
+from calmctl.training.cost import flop_counter
 from calmctl.training.optimizer import build_optimizer
 from calmctl.training.settings import TrainSettings
 from calmctl.training.step_log import Meter, Row, StepLog
+from calmctl.training.validation import ActOnValidation, Validation, exact_rows
 
 SCHEDULER_NAMES = {
     "warmup_hold_decay": "warmup_stable_decay",
@@ -34,8 +37,8 @@ class RunTrainer(Trainer):
 
     Args:
         on_log: receives a row (step, loss, learning_rate, tokens_per_second, seconds, exact_match, ...) every
-            `settings.log_every` steps and with every checkpoint.
-        frozen: the bases of a composed model.
+            `settings.log_every` steps, and one (step, validation_loss, validation_exact_match, seconds) a validation.
+        validation: what to validate on, every `settings.validation_steps` steps and at the end.
     """
 
     def __init__(
@@ -46,15 +49,23 @@ class RunTrainer(Trainer):
         folder: Path,
         seed: int,
         on_log: Callable[[Row], None],
-        frozen: FrozenBases | None = None,
+        validation: Validation | None = None,
     ) -> None:
-        self.settings, self.batches, self.on_log, self.frozen = settings, batches, on_log, frozen
-        super().__init__(model=model, args=_arguments(settings, folder, seed), train_dataset=batches.examples)
+        self.settings, self.batches, self.on_log, self.validation = settings, batches, on_log, validation
+        super().__init__(
+            model=model,
+            args=_arguments(settings, folder, seed, is_validated=validation is not None),
+            train_dataset=batches.examples,
+            eval_dataset=validation.batches.examples if validation is not None else None,
+        )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True
-        self.seconds_before = 0.0
-        self.meter, self.divergence = Meter(), DivergenceWatch()
+        self._fingerprints: list[dict[str, Any]] | None = None
+        self.meter = Meter()
+        self.flops: dict[str, int] | None = None
         self.add_callback(StepLog(self))
+        if validation is not None:
+            self.add_callback(ActOnValidation(settings))
 
     def get_train_dataloader(self) -> Batches:  # type: ignore[override]
         """Return our own batches: they place, shard and resume themselves."""
@@ -63,9 +74,7 @@ class RunTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build the optimizer over trainable parameters only."""
         if self.optimizer is None:
-            trained = cast(nn.Module, model if model is not None else self.model)
-            self.optimizer = build_optimizer(trained, self.settings)
-            check_optimizer(self.optimizer, trained)
+            self.optimizer = build_optimizer(cast(nn.Module, model if model is not None else self.model), self.settings)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -92,6 +101,24 @@ class RunTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Take a micro-batch forward and backward, the first one once more beforehand to count its FLOPs."""
+        if self.flops is None:
+            self.flops = self._count_flops(model, dict(inputs))
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def _count_flops(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, int]:
+        # Counting may replace operations by their parts, which round otherwise: nothing of this pass is kept.
+        model.train()
+        inputs = cast(dict[str, Any], self._prepare_inputs(inputs))
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), flop_counter() as counter:
+            with self.compute_loss_context_manager():
+                loss = self._answer(model, inputs, inputs.pop("labels"), None)[0]
+            loss.backward()
+        model.zero_grad()
+        return {"flops": counter.get_total_flops(), "tokens": inputs["input_ids"].numel()}
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -101,57 +128,78 @@ class RunTrainer(Trainer):
     ) -> Any:
         """Return the loss on completions; only their positions reach the LM head."""
         labels = inputs.pop("labels")
-        unwrapped = self.accelerator.unwrap_model(model)
-        if isinstance(unwrapped, ComposedModelForCausalLM):
-            outputs = model(**inputs, labels=labels, use_cache=False, num_items_in_batch=num_items_in_batch)
-            loss, correct = outputs.loss, outputs.correct
-        else:
-            with labelled_rows_only(unwrapped, labels) as targets:
-                outputs = model(**inputs, use_cache=False)
-            loss = completion_loss(outputs.logits, targets, num_items_in_batch)
-            correct = (outputs.logits.detach().argmax(-1) == targets)[0]
-        if model.training:
-            self.divergence.add_loss(loss)
-            self._observe(labels, correct)
+        loss, correct, outputs = self._answer(model, inputs, labels, num_items_in_batch)
+        self._observe(labels, correct)
         return (loss, outputs) if return_outputs else loss
+
+    def _answer(
+        self, model: nn.Module, inputs: dict[str, Any], labels: Tensor, num_items: Tensor | int | None
+    ) -> tuple[Tensor, Tensor, Any]:
+        """Return the loss, which labels (rows,) were the most likely tokens, and the model's output."""
+        # `self.model` is what `model` may wrap; asking accelerate to unwrap it takes a millisecond a step.
+        if isinstance(self.model, ComposedModelForCausalLM):
+            outputs = model(**inputs, labels=labels, use_cache=False, num_items_in_batch=num_items)
+            return outputs.loss, outputs.correct, outputs
+        with labelled_rows_only(cast(PreTrainedModel, self.model), labels) as targets:
+            outputs = model(**inputs, use_cache=False)
+        correct = (outputs.logits.detach().argmax(-1) == targets)[0]
+        return completion_loss(outputs.logits, targets, num_items), correct, outputs
 
     def _observe(self, labels: Tensor, correct: Tensor) -> None:
         """Count tokens and whole completions that would have been answered exactly (teacher-forced)."""
-        example = (labels[:, 1:] != IGNORED).nonzero()[:, 0].to(correct.device)
-        errors = torch.zeros(len(labels), device=correct.device).index_add_(0, example, (~correct).float())
-        self.meter.add(labels.numel(), (errors == 0).float().mean().item())
-        self.batches.observe(self.meter.last_exact_match)
+        exact_match = exact_rows(labels, correct).float().mean()
+        self.meter.add(labels.numel(), exact_match)
+        if self.batches.curriculum is not None:
+            self.batches.observe(exact_match.item())
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self.divergence.add_gradient_norm(norm)
-        return norm
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip the gradients of what is trained; frozen parameters, most of them all, are not walked over."""
+        trained = [parameter for group in cast(Any, self.optimizer).param_groups for parameter in group["params"]]
+        return self.accelerator.clip_grad_norm_(trained, self.args.max_grad_norm)
 
-    # Checkpoints: sealed when whole; older ones go only then, and only sealed ones are resumed from.
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: `cost` measures them, and the Trainer's estimate walks over all modules in every step."""
+        return 0
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Validate: score the validation examples, log them as a row, and tell the callbacks."""
+        if self.validation is None:
+            raise ValueError("there is nothing to validate on")
+
+        def answer(inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
+            with self.compute_loss_context_manager():
+                return self._answer(cast(nn.Module, self.model), inputs, labels, 1)[:2]
+
+        with self.meter.paused():
+            score = self.validation.score(cast(PreTrainedModel, self.model), answer, self.args.device)
+        if not math.isfinite(score.loss):
+            raise UserError(f"the validation loss is {score.loss} at step {self.state.global_step}; lower train.lr")
+        row = {"step": self.state.global_step, "validation_loss": score.loss, "seconds": self.meter.seconds_of_run()}
+        self.on_log(row | {"validation_exact_match": round(score.exact_match, 4)})
+        metrics = {f"{metric_key_prefix}_loss": score.loss, f"{metric_key_prefix}_exact_match": score.exact_match}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # Checkpoints: marked when whole; only marked ones are resumed from.
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.divergence.check_parameters(parameter for parameter in model.parameters() if parameter.requires_grad)
+        super()._save_checkpoint(model, trial)
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        with written_or_removed(folder):
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                if self.batches.curriculum is not None:
-                    write_json(folder / CURRICULUM_FILE, self.batches.curriculum.state())
-                seal(folder)
-        if self.args.should_save:
-            rotate(folder.parent, self.state.best_model_checkpoint)
+        if self.batches.curriculum is not None:
+            write_json(folder / CURRICULUM_FILE, self.batches.curriculum.state())
+        write_text(folder / COMPLETE_MARK, "")
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        if isinstance(self.model, ComposedModelForCausalLM) and self.frozen is not None:
-            save_composed(self.model, Path(str(output_dir)), fingerprints=self.frozen.fingerprints)
-        else:
+        if not isinstance(self.model, ComposedModelForCausalLM):
             super()._save(output_dir, state_dict)
+            return
+        if self._fingerprints is None:
+            self._fingerprints = [fingerprint(cast(PreTrainedModel, m)) for m in (self.model.anchor, *self.model.augs)]
+        save_composed(self.model, Path(str(output_dir)), fingerprints=self._fingerprints)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if isinstance(self.model, ComposedModelForCausalLM) and self.frozen is not None:
-            bases = read_json(Path(resume_from_checkpoint) / "config.json")["bases"]
-            self.frozen.check_same_as([base["fingerprint"] for base in bases])
+        if isinstance(self.model, ComposedModelForCausalLM):
             load_parameters(self.model, Path(resume_from_checkpoint) / WEIGHTS_FILE)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -159,7 +207,7 @@ class RunTrainer(Trainer):
             self.batches.curriculum.restore(read_json(Path(resume_from_checkpoint) / CURRICULUM_FILE))
 
 
-def _arguments(settings: TrainSettings, folder: Path, seed: int) -> TrainingArguments:
+def _arguments(settings: TrainSettings, folder: Path, seed: int, is_validated: bool) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(folder),
@@ -173,8 +221,11 @@ def _arguments(settings: TrainSettings, folder: Path, seed: int) -> TrainingArgu
         seed=seed,
         logging_steps=settings.log_every,
         save_steps=settings.save_every,
-        # None are removed by the Trainer, which would do so before the new one is on the disk.
-        save_total_limit=None,
+        save_total_limit=2,
+        eval_strategy="steps" if is_validated else "no",
+        eval_steps=settings.validation_steps,
+        metric_for_best_model="eval_loss" if is_validated else None,
+        greater_is_better=False,
         ignore_data_skip=True,
         remove_unused_columns=False,
         disable_tqdm=True,

@@ -1,0 +1,234 @@
+"""What the program adds to the training of bridges: its sessions against a bare PyTorch loop.
+
+    python benchmarks/training.py [--quick] [--device cuda] [--preset llama] [--precisions fp32,bf16] [--json FILE]
+
+Both train the same composed model (random weights, see shapes.py) on the same batches with the same optimizer, clipping
+and precision, in turns (see measure.py), and end with the same loss. The bare loop gets its batches ready-made; the
+program draws and collates them, counts, logs every fifth step, and decides in every step whether to save.
+
+    speed      tokens/s of the program over those of the bare loop, between the fifth step and the last
+    memory     peak memory of the program over that of the bare loop, each in a fresh process, checkpoint included
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from composition import environment
+from measure import peak_bytes, resident_bytes
+from shapes import PRESETS, base, composed
+from torch import Tensor
+
+from calmctl import ComposedModelForCausalLM
+from calmctl.modeling.sources import quiet_libraries
+from calmctl.runs import Run
+from calmctl.training.batches import Batches
+from calmctl.training.examples import Examples
+from calmctl.training.session import fit
+from calmctl.training.settings import TrainSettings
+
+TARGETS = {"speed": 0.95, "memory": 1.05}
+LOGGED = 5
+EXAMPLES = 64
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A preset of shapes in one precision on one device, trained for some steps."""
+
+    preset_name: str
+    precision: str
+    device: str
+    steps: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (batch, seq) of a step."""
+        return PRESETS[self.preset_name].train_shape
+
+    def model(self) -> ComposedModelForCausalLM:
+        """Return the model as it is at the start of a training."""
+        preset = PRESETS[self.preset_name]
+        anchor, aug = (
+            base(preset, role, preset.vocabularies[0], "float32", self.device, seed)
+            for seed, role in enumerate(("anchor", "aug"))
+        )
+        return composed(preset, anchor, aug)
+
+    def settings(self) -> TrainSettings:
+        """Return what both are told; only the last step is saved."""
+        return TrainSettings(
+            steps=self.steps,
+            batch_size=self.shape[0],
+            schedule="constant",
+            warmup_steps=0,
+            precision=self.precision,
+            save_every=self.steps,
+            log_every=LOGGED,
+        )
+
+    def batches(self) -> Batches:
+        """Return the same batches whenever they are asked for; every token is learned."""
+        width, vocabulary = self.shape[1], PRESETS[self.preset_name].vocabularies[0]
+        ids = np.random.default_rng(0).integers(0, vocabulary, EXAMPLES * width).astype(np.int32)
+        starts = np.arange(EXAMPLES + 1) * width
+        examples = Examples(ids, starts, np.zeros(EXAMPLES, np.int32), {})
+        return Batches(examples, self.settings(), seed=0, pad_id=0)
+
+
+@dataclass
+class Timed:
+    """What one training took between the fifth step and the last, and its last loss."""
+
+    seconds: float
+    loss: float
+
+
+def with_program(case: Case, model: ComposedModelForCausalLM) -> Timed:
+    """Train as `calmctl compose` does."""
+    marks, losses = [], []
+
+    class TimedRun(Run):
+        def append_jsonl(self, row: Any, *name: str) -> None:
+            super().append_jsonl(row, *name)
+            marks.append(now(case.device))
+            losses.append(row["loss"])
+
+    with tempfile.TemporaryDirectory() as folder, TimedRun.start(Path(folder) / "run", kind="train", config={}) as run:
+        fit(model, case.settings(), case.batches(), None, 0, run)
+        run.finish()
+    return Timed(marks[-1] - marks[0], losses[-1])
+
+
+def with_bare_loop(case: Case, model: ComposedModelForCausalLM, batches: list[dict[str, Tensor]]) -> Timed:
+    """Train with nothing but PyTorch."""
+    settings, dtype = case.settings(), PRECISIONS[case.precision]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+    model.train()
+    began, losses = 0.0, []
+    for step, batch in enumerate(batches, start=1):
+        batch = {name: tensor.to(case.device) for name, tensor in batch.items()}
+        with torch.autocast(case.device.partition(":")[0], dtype, enabled=dtype is not None):
+            loss = model(**batch, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, settings.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+        if step == LOGGED:
+            began = now(case.device)
+    seconds = now(case.device) - began
+    return Timed(seconds, torch.stack(losses[-LOGGED:]).mean().item())
+
+
+def now(device: str) -> float:
+    """Return the time: of this process on one CPU thread, else of the clock, when all work is done."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.process_time() if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def speed(case: Case, rounds: int) -> Row:
+    """Train in turns, every time from the start; a round that is not measured comes first."""
+    found: dict[str, list[Timed]] = {"program": [], "bare": []}
+    batches = list(case.batches())
+    for _ in range(rounds + 1):
+        found["program"].append(with_program(case, case.model()))
+        found["bare"].append(with_bare_loop(case, case.model(), batches))
+    tokens = case.shape[0] * case.shape[1] * (case.steps - LOGGED)
+    measured = {name: [timed.seconds for timed in values[1:]] for name, values in found.items()}
+    pairs = zip(measured["bare"], measured["program"], strict=True)
+    value = median(bare / program for bare, program in pairs)
+    losses = [found[name][-1].loss for name in found]
+    return {
+        "case": "speed",
+        "value": round(value, 3),
+        "met": value >= TARGETS["speed"],
+        "tokens_per_second": {name: round(tokens / median(values), 1) for name, values in measured.items()},
+        "seconds": {name: [round(second, 4) for second in values] for name, values in measured.items()},
+        "loss_difference": abs(losses[0] - losses[1]),
+    }
+
+
+def memory(case: Case) -> Row:
+    """Measure the peaks, each in a fresh process."""
+    peaks = {}
+    for side in ("program", "bare"):
+        arguments = [case.preset_name, case.precision, case.device, side]
+        command = [sys.executable, __file__, "--peak", *arguments]
+        peaks[side] = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    value = peaks["program"] / peaks["bare"]
+    megabytes = {name: size >> 20 for name, size in peaks.items()}
+    return {"case": "memory", "value": round(value, 3), "met": value <= TARGETS["memory"], "megabytes": megabytes}
+
+
+def peak_of(case: Case, side: str) -> int:
+    """Return the peak bytes of a training, weights included."""
+    batches = list(case.batches())
+    held_before = resident_bytes()
+    model = case.model()
+    train: Callable[[], Timed] = (
+        (lambda: with_program(case, model)) if side == "program" else (lambda: with_bare_loop(case, model, batches))
+    )
+    return peak_bytes(train, case.device, held_before)
+
+
+def run(preset_name: str, precisions: list[str], device: str, steps: int, rounds: int) -> Iterator[Row]:
+    """Run the cases."""
+    for precision in precisions:
+        case = Case(preset_name, precision, device, steps)
+        for row in (speed(case, rounds), memory(case)):
+            yield {"preset": preset_name, "precision": precision, "target": TARGETS[row["case"]], **row}
+
+
+def main() -> None:
+    """Print a table; write it as JSON when asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="seconds: tiny shapes, only to see that it runs")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="llama")
+    parser.add_argument("--precisions", type=lambda text: text.split(","), default=list(PRECISIONS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    quiet_libraries()
+    if arguments.peak:
+        preset, precision, device, side = arguments.peak
+        print(peak_of(Case(preset, precision, device, 2 * LOGGED), side))
+        return
+    preset = "quick" if arguments.quick else arguments.preset
+    rounds = 1 if arguments.quick else arguments.rounds
+    rows = []
+    print(f"{'preset':<8}{'precision':<11}{'case':<8}{'value':>8}{'target':>8}          program / bare")
+    for row in run(preset, arguments.precisions, arguments.device, arguments.steps, rounds):
+        rows.append(row)
+        unit = "tokens_per_second" if row["case"] == "speed" else "megabytes"
+        sides = " / ".join(str(value) for value in row[unit].values())
+        print(
+            f"{row['preset']:<8}{row['precision']:<11}{row['case']:<8}{row['value']:>8.3f}{row['target']:>8.2f}"
+            f"  {'met' if row['met'] else 'MISSED':<7} {sides} {unit.replace('_', ' ')}",
+            flush=True,
+        )
+    if arguments.quick:
+        print("These shapes are tiny: the figures show that everything runs, and nothing else.")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"environment": environment(arguments.device), "results": rows}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The cost table: what trainings took, side by side (appendix C of the paper, measured)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from calmctl.errors import UserError
+from calmctl.reporting.tables import Column, Number, Table, Text, table_row
+from calmctl.run_info import RunInfo, read_run
+
+_MEBI = 2**20
+_COLUMNS = (
+    Column("run", is_text=True),
+    Column("method", is_text=True),
+    Column("trainable parameters"),
+    Column("MFLOPs per token"),
+    Column("ms per step"),
+    Column("tokens/s"),
+    Column("peak memory, MiB"),
+    Column("on disk, MiB"),
+    Column("took, s"),
+)
+
+
+def is_training(folder: Path) -> bool:
+    """Tell whether a folder is a run that trained something."""
+    try:
+        return "cost" in read_run(folder).facts
+    except UserError:
+        return False
+
+
+def cost_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return what each training cost: its `cost` in `run.json`, with what a run says of itself.
+
+    Raises:
+        UserError: a folder is no run, or not a complete training.
+    """
+    rows = []
+    for folder in folders:
+        run = read_run(folder)
+        if "cost" not in run.facts:
+            raise UserError(f"{folder} is no complete training (kind {run.kind}, {run.status}); name trainings only")
+        facts = run.facts
+        memory = facts.get("peak_gpu_memory_bytes") or facts.get("peak_memory_bytes")
+        seen = {"run": str(folder), "method": _method(run), "peak_memory_bytes": memory, "seconds": facts["seconds"]}
+        rows.append({**seen, **facts["cost"]})
+    return rows
+
+
+def cost_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Return the table of what `cost_rows` returned."""
+
+    def scaled(value: float | None, by: float, digits: int) -> Number:
+        return Number(None if value is None else value / by, digits=digits)
+
+    cells = tuple(
+        table_row(
+            Text(Path(row["run"]).name),
+            Text(row["method"]),
+            Text(f"{row['trainable_parameters']:,}"),
+            scaled(row["flops_per_token"], 1e6, 2),
+            scaled(row["seconds_per_step"], 1e-3, 1),
+            scaled(row["tokens_per_second"], 1, 0),
+            scaled(row["peak_memory_bytes"], _MEBI, 0),
+            scaled(row["model_bytes"], _MEBI, 2),
+            scaled(row["seconds"], 1, 1),
+        )
+        for row in rows
+    )
+    caption = (
+        "FLOPs: matrix products and attention of one micro-batch, forward and backward, without the optimizer. Steps"
+        " and tokens/s: medians over the log. Peak memory: of the GPU where there is one, else of the whole process."
+    )
+    return Table("Cost of training", _COLUMNS, cells, caption)
+
+
+def _method(run: RunInfo) -> str:
+    """Name what was trained: the baseline's method where the run has one, else the kind of run."""
+    return str(run.facts.get("method") or run.kind)

@@ -1,0 +1,115 @@
+"""Packing: documents of a corpus side by side in rows of one length, none of which sees another."""
+
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from calmctl.errors import UserError
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.training.examples import Examples
+
+# How far the logits of a document may move, in standard deviations, when the one before it in the row is another.
+_TOLERANCE = 1e-3
+
+
+def pack(examples: Examples, context: int) -> Examples:
+    """Return rows of at most `context` tokens with as many documents each as fit (best fit, longest first).
+
+    Longer documents are cut into pieces of `context` tokens, which count as documents of their own. A piece of one
+    token is left out: there is nothing before it to predict it from.
+
+    Raises:
+        UserError: the examples have prompts, or none has two tokens.
+    """
+    if examples.completion_starts.any():
+        raise UserError("train.packing is for rows of `text`; set train.packing=false for prompts and completions")
+    begins, lengths, documents = _pieces(examples, context)
+    if not len(lengths):
+        raise UserError("train.packing: no text has two tokens, so there is nothing to predict")
+    rows = _best_fit(lengths, context)
+    order = np.concatenate(rows)
+    begins, lengths, documents = begins[order], lengths[order], documents[order]
+    # Where each piece begins in the packed ids, and from that every token's place in its piece.
+    packed_begins = np.cumsum(lengths) - lengths
+    positions = np.arange(lengths.sum()) - np.repeat(packed_begins, lengths)
+    last = np.cumsum([len(row) for row in rows]) - 1
+    first = np.concatenate([[0], last[:-1] + 1])
+    return Examples(
+        ids=examples.ids[np.repeat(begins, lengths) + positions],
+        starts=np.concatenate([[0], np.cumsum(lengths)[last]]),
+        completion_starts=np.zeros(len(rows), np.int32),
+        meta={},
+        rows=examples.rows[documents[first]],
+        counts={**examples.counts, "packed_rows": len(rows)},
+        positions=positions.astype(np.int32),
+    )
+
+
+def _pieces(examples: Examples, context: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return where each piece begins in the ids, its length, and the index of its document."""
+    counts = -(-examples.lengths // context)
+    first = np.cumsum(counts) - counts
+    offsets = context * (np.arange(counts.sum()) - np.repeat(first, counts))
+    lengths = np.minimum(np.repeat(examples.lengths, counts) - offsets, context)
+    begins = np.repeat(examples.starts[:-1], counts) + offsets
+    documents = np.repeat(np.arange(len(counts)), counts)
+    return begins[lengths > 1], lengths[lengths > 1], documents[lengths > 1]
+
+
+def _best_fit(lengths: NDArray[np.int64], context: int) -> list[list[int]]:
+    """Return the pieces of each row: the longest first, each where the least room is left that is enough."""
+    rows: list[list[int]] = []
+    by_room: list[list[int]] = [[] for _ in range(context + 1)]
+    # Bit r is set where some row has room for r more tokens, so that the best fit is found without a search.
+    rooms = 0
+    for piece in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[piece])
+        enough = rooms >> length
+        if enough:
+            room = length + (enough & -enough).bit_length() - 1
+            row = by_room[room].pop()
+            if not by_room[room]:
+                rooms ^= 1 << room
+        else:
+            room, row = context, len(rows)
+            rows.append([])
+        rows[row].append(piece)
+        by_room[room - length].append(row)
+        rooms |= 1 << (room - length)
+    return rows
+
+
+def check_packing(model: PreTrainedModel) -> None:
+    """Try on four tokens whether documents of a packed row see each other.
+
+    Raises:
+        UserError: they do, in the model or in one of its bases.
+    """
+    bases = [model]
+    if isinstance(model, ComposedModelForCausalLM):
+        if model.config.aug_reads == "prompt":
+            raise UserError("train.packing: augs that read prompts only cannot read packed rows; set it to false")
+        bases = [cast(PreTrainedModel, base) for base in (model.anchor, *model.augs)]
+    for base in bases:
+        if not _keeps_documents_apart(base):
+            raise UserError(
+                f"train.packing: {type(base).__name__} lets documents of a packed row see each other; set it to false"
+            )
+
+
+@torch.no_grad()
+def _keeps_documents_apart(model: PreTrainedModel) -> bool:
+    """Tell whether the logits of a second document stay the same when the first one is another."""
+    was_training = model.training
+    ids = torch.tensor([[4, 5, 2, 3], [6, 7, 2, 3]], device=model.device)
+    positions = torch.tensor([[0, 1, 0, 1]], device=model.device).expand(2, -1)
+    try:
+        logits = model.eval()(input_ids=ids, position_ids=positions, use_cache=False).logits[:, 2:].float()
+    except TypeError:  # it takes no positions
+        return False
+    finally:
+        model.train(was_training)
+    return bool((logits[0] - logits[1]).abs().max() <= _TOLERANCE * logits.std())

@@ -1,0 +1,158 @@
+"""Validation: what is measured, when training ends, which weights are kept, and that all of it can be resumed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from calmctl.errors import UserError
+from calmctl.runs import Run
+from calmctl.training.configs import ComposeConfig
+from calmctl.training.examples import load_examples
+from calmctl.training.jobs import run_composition, run_training
+from calmctl.training.validation import hold_out
+from tests.sums import sums_config, write_sums
+
+# A rate at which the loss on other sums soon gets worse.
+OVERFITTING = {"lr": 0.3, "eval_every": 2, "steps": 24, "save_every": 5}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sums")
+    write_sums(folder)
+    return folder
+
+
+def validations(run: Run) -> dict[int, float]:
+    return {row["step"]: row["validation_loss"] for row in run.read_jsonl() if "validation_loss" in row}
+
+
+def loss_of(model_folder: Path, file: Path) -> tuple[float, float]:
+    """Return the loss and the exact match of a saved model on a file, computed one example at a time."""
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    examples = load_examples(file, AutoTokenizer.from_pretrained(model_folder))
+    total, labels, exact = 0.0, 0, 0
+    for index in range(len(examples)):
+        ids = torch.from_numpy(examples.example(index)).long()[None]
+        begin = examples.completion_starts[index]
+        with torch.no_grad():
+            logits = model(ids).logits[0, begin - 1 : -1]
+        targets = ids[0, begin:]
+        total += torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+        labels += len(targets)
+        exact += bool((logits.argmax(-1) == targets).all())
+    return total / labels, exact / len(examples)
+
+
+def test_the_loss_is_that_of_the_saved_model(folder, tmp_path):
+    run = run_training(sums_config(folder, validate=True), tmp_path / "out")
+    assert list(validations(run)) == [3, 6, 8]
+    result = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    loss, exact = loss_of(tmp_path / "out" / "model", folder / "validation.jsonl")
+    assert result["metrics"]["validation_loss"] == pytest.approx(loss, rel=1e-5)
+    assert result["metrics"]["validation_exact_match"] == pytest.approx(exact, abs=1e-4)
+    assert result["n"] == 10 and result["step"] == 8
+
+
+def test_validating_changes_nothing_about_the_training(folder, tmp_path):
+    with_it = run_training(sums_config(folder, validate=True, eval_every=1), tmp_path / "with")
+    without = run_training(sums_config(folder), tmp_path / "without")
+    losses = [[row["loss"] for row in run.read_jsonl() if "loss" in row] for run in (with_it, without)]
+    assert losses[0] == losses[1]
+    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("with", "without")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_best_weights_are_kept_and_patience_ends_the_training(folder, tmp_path):
+    run = run_training(sums_config(folder, True, patience=3, keep_best=True, **OVERFITTING), tmp_path / "out")
+    losses = validations(run)
+    best = min(losses, key=losses.__getitem__)
+    assert list(losses)[-1] == best + 3 * 2 < 24
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["step"] == metrics["best_step"] == best
+    assert losses[best] == pytest.approx(loss_of(tmp_path / "out" / "model", folder / "validation.jsonl")[0], rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def straight(folder, tmp_path_factory) -> Run:
+    """A run that ended early, at a checkpoint, with the weights of an earlier one."""
+    config = sums_config(folder, True, patience=2, keep_best=True, **(OVERFITTING | {"save_every": 2}))
+    return run_training(config, tmp_path_factory.mktemp("straight") / "out")
+
+
+@pytest.mark.parametrize("stop_at", ["in the middle", "at the last validation", "at the end"])
+def test_an_interrupted_training_stops_and_keeps_as_a_straight_one(folder, straight, tmp_path, monkeypatch, stop_at):
+    config = sums_config(folder, True, patience=2, keep_best=True, **(OVERFITTING | {"save_every": 2}))
+    append, write, end = Run.append_jsonl, Run.write_json, max(validations(straight))
+
+    def interrupt_training(run: Run, row: dict, *rest: str) -> None:
+        append(run, row, *rest)
+        last = stop_at == "at the last validation" and row["step"] == end and "validation_loss" in row
+        if last or (stop_at == "in the middle" and row["step"] == 3):
+            raise KeyboardInterrupt
+
+    def interrupt_at_the_end(run: Run, name: str, value: object) -> None:
+        if stop_at == "at the end" and name == "metrics.json":
+            raise KeyboardInterrupt
+        write(run, name, value)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "append_jsonl", interrupt_training)
+        patch.setattr(Run, "write_json", interrupt_at_the_end)
+        run_training(config, tmp_path / "out")
+    resumed = run_training(config, tmp_path / "out")
+    assert validations(resumed) == validations(straight)
+    results, weights = zip(
+        *(
+            ((path / "metrics.json").read_text(), load_file(path / "model" / "model.safetensors"))
+            for path in (straight.path, resumed.path)
+        ),
+        strict=True,
+    )
+    assert results[0] == results[1]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("aug_reads", ["all", "prompt"])
+def test_a_composition_is_validated_as_it_decodes(folder, tmp_path, aug_reads):
+    for name in ("anchor", "aug"):
+        run_training(sums_config(folder, steps=0), tmp_path / name)
+    config = sums_config(folder, steps=4, eval_every=2)
+    composed = ComposeConfig(
+        str(tmp_path / "anchor"), (str(tmp_path / "aug"),), config.dataset, every=1, aug_reads=aug_reads,
+        validation=str(folder / "validation.jsonl"), train=config.train,
+    )  # fmt: skip
+    run = run_composition(composed, tmp_path / "out")
+    assert list(validations(run)) == [2, 4]
+    from calmctl import ComposedModelForCausalLM
+
+    model = ComposedModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
+    examples = load_examples(folder / "validation.jsonl", AutoTokenizer.from_pretrained(tmp_path / "anchor" / "model"))
+    total, count = 0.0, 0
+    for index in range(len(examples)):
+        ids = torch.from_numpy(examples.example(index)).long()[None]
+        labels = ids.clone()
+        labels[:, : examples.completion_starts[index]] = -100
+        with torch.no_grad():
+            total += model(ids, labels=labels, num_items_in_batch=1).loss.item()
+        count += int((labels != -100).sum())
+    assert validations(run)[4] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_a_share_is_held_out(folder, tmp_path):
+    run_training(sums_config(folder, validation_share=0.25, steps=1), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["n"] == 10
+    examples = load_examples(folder / "train.jsonl", AutoTokenizer.from_pretrained(folder / "tokenizer"))
+    trained, held_out = hold_out(examples, 0.25, seed=3)
+    parts = [tuple(part.example(index)) for part in (trained, held_out) for index in range(len(part))]
+    assert len(held_out) == 10 and sorted(parts) == sorted(tuple(examples.example(index)) for index in range(40))
+
+
+@pytest.mark.parametrize("settings", [{"patience": 2}, {"keep_best": True}])
+def test_what_needs_a_validation_says_so(folder, tmp_path, settings):
+    with pytest.raises(UserError, match=f"train.{next(iter(settings))} needs a validation"):
+        run_training(sums_config(folder, **settings), tmp_path / "out")
