@@ -1,6 +1,5 @@
 """One training session, whatever is trained: examples to batches, the Trainer, and the model in the run directory."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +10,41 @@ from calmctl.errors import UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.layers import text_config
 from calmctl.modeling.sources import quiet_libraries
+from calmctl.ranks import current_ranks
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import last_complete_checkpoint
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import Examples, load_examples
+from calmctl.training.layout import reassemble
 from calmctl.training.settings import TrainSettings
 from calmctl.training.trainer import RunTrainer
 
 
 def set_up(settings: TrainSettings, seed: int) -> None:
-    """Seed everything and set what training needs."""
+    """Seed everything and set what training needs.
+
+    Raises:
+        UserError: the settings do not go with each other or with the number of processes.
+    """
     quiet_libraries()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("WORLD_SIZE: training runs in one process for now; start it without torchrun")
+    _check_processes(settings, current_ranks().count)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     # Numbers too small to matter otherwise slow optimizers on CPU down.
     torch.set_flush_denormal(True)
     set_seed(seed)
+
+
+def _check_processes(settings: TrainSettings, count: int) -> None:
+    """Refuse what several processes cannot share."""
+    if not settings.batch_tokens and settings.batch_size % (settings.accumulation * count):
+        raise UserError(
+            f"train.batch_size={settings.batch_size} must be a multiple of train.accumulation={settings.accumulation} "
+            f"times {count} processes; change one of them"
+        )
+    if settings.sharding != "none" and settings.precision == "fp16":
+        raise UserError(f"train.precision=fp16 does not go with train.sharding={settings.sharding}; use bf16")
 
 
 def train_into(
@@ -56,15 +71,30 @@ def train_into(
         batches = Batches(examples, settings, seed, pad_id, curriculum)
         _check_lengths(examples, model, data)
         _fit(model, settings, batches, seed, run)
+    if current_ranks().is_first:
+        _save(run, model, tokenizer, data, settings, seed, merge_bases)
+    run.finish(
+        trainable_parameters=trainable,
+        total_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        processes=current_ranks().count,
+    )
+
+
+def _save(
+    run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: str,
+    settings: TrainSettings,
+    seed: int,
+    merge_bases: bool,
+) -> None:
     if isinstance(model, ComposedModelForCausalLM):
         model.config.training = _described(data, settings, seed)
         model.save_pretrained(run.path / "model", merge_bases=merge_bases)
     else:
         model.save_pretrained(run.path / "model")
     tokenizer.save_pretrained(run.path / "model")
-    run.finish(
-        trainable_parameters=trainable, total_parameters=sum(parameter.numel() for parameter in model.parameters())
-    )
 
 
 def _described(data: str, settings: TrainSettings, seed: int) -> dict[str, Any]:
@@ -97,6 +127,8 @@ def _fit(model: PreTrainedModel, settings: TrainSettings, batches: Batches, seed
         model.config.use_cache = use_cache
     # Take off the autocast that the Trainer put around `forward`.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    if trainer.is_sharded:
+        reassemble(model, trainer.ranks)
     model.eval()
 
 

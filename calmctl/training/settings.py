@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 OPTIMIZERS = ("muon", "adamw")
+SHARDINGS = ("none", "fsdp")
 SCHEDULES = ("warmup_hold_decay", "linear", "cosine", "constant")
 
 
@@ -65,6 +66,9 @@ class TrainSettings:
         bucket_width: examples whose lengths fall into the same bucket (tokens) share batches.
         save_every, log_every: steps.
         threads: CPU threads of this process; 0 = torch's default.
+        sharding: with several processes, `none` (each holds the whole model, DDP) or `fsdp` (the layers of a model that
+            is trained, and those of frozen bases, are spread over all; bridges are not). It changes how a run is
+            computed, not what: a run may go on with another.
     """
 
     steps: int = 1000
@@ -88,10 +92,16 @@ class TrainSettings:
     save_every: int = 500
     log_every: int = 25
     threads: int = 0
+    sharding: str = "none"
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
 
     def __post_init__(self) -> None:
-        for name, choices in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        for name, choices in (
+            ("precision", PRECISIONS),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("sharding", SHARDINGS),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"train.{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
         for name in ("batch_size", "accumulation", "bucket_width", "save_every", "log_every"):

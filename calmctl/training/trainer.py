@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 from transformers.trainer_callback import PrinterCallback
 
@@ -14,8 +16,10 @@ from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters, save_comp
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.fingerprint import fingerprint
 from calmctl.modeling.loss import IGNORED, completion_loss, labelled_rows_only
+from calmctl.ranks import current_ranks
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import COMPLETE_MARK, CURRICULUM_FILE
+from calmctl.training.layout import keep_whole, replicate, shard, whole_state
 from calmctl.training.optimizer import build_optimizer
 from calmctl.training.settings import TrainSettings
 from calmctl.training.step_log import Meter, Row, StepLog
@@ -46,11 +50,13 @@ class RunTrainer(Trainer):
         on_log: Callable[[Row], None],
     ) -> None:
         self.settings, self.batches, self.on_log = settings, batches, on_log
+        self.ranks = current_ranks()
+        self.is_sharded = settings.sharding == "fsdp" and self.ranks.count > 1
+        self._fingerprints = self._known_fingerprints(model)
         super().__init__(model=model, args=_arguments(settings, folder, seed), train_dataset=batches.examples)
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True
         self.seconds_before = 0.0
-        self._fingerprints: list[dict[str, Any]] | None = None
         self.meter = Meter()
         self.add_callback(StepLog(self))
 
@@ -59,9 +65,12 @@ class RunTrainer(Trainer):
         return self.batches
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Build the optimizer over trainable parameters only."""
+        """Build the optimizer over trainable parameters only, which from now on lie where they are trained."""
         if self.optimizer is None:
+            if self.is_sharded:
+                shard(cast(PreTrainedModel, self.model), self.ranks, self.settings.precision)
             self.optimizer = build_optimizer(cast(nn.Module, model if model is not None else self.model), self.settings)
+            keep_whole(self.optimizer)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -88,6 +97,20 @@ class RunTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """Leave a model that is to be sharded where it is: as a whole it may not fit the device."""
+        if not self.is_sharded:
+            super()._move_model_to_device(model, device)
+
+    def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: Any = None) -> nn.Module:
+        """Let gradients be averaged over the processes."""
+        if self.ranks.count == 1 or isinstance(model, DistributedDataParallel):
+            return model
+        if not isinstance(model, FSDPModule):
+            return replicate(model, self.ranks)
+        cast(Any, model)._is_accelerate_prepared = True  # FSDP does it; accelerate need not wrap the model
+        return model
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -98,40 +121,69 @@ class RunTrainer(Trainer):
         """Return the loss on completions; only their positions reach the LM head."""
         labels = inputs.pop("labels")
         unwrapped = self.accelerator.unwrap_model(model)
-        if isinstance(unwrapped, ComposedModelForCausalLM):
-            outputs = model(**inputs, labels=labels, use_cache=False, num_items_in_batch=num_items_in_batch)
-            loss, correct = outputs.loss, outputs.correct
-        else:
-            with labelled_rows_only(unwrapped, labels) as targets:
-                outputs = model(**inputs, use_cache=False)
-            loss = completion_loss(outputs.logits, targets, num_items_in_batch)
-            correct = (outputs.logits.detach().argmax(-1) == targets)[0]
+        with self.accelerator.autocast():
+            if isinstance(unwrapped, ComposedModelForCausalLM):
+                outputs = model(**inputs, labels=labels, use_cache=False, num_items_in_batch=num_items_in_batch)
+                loss, correct = outputs.loss, outputs.correct
+            else:
+                with labelled_rows_only(unwrapped, labels) as targets:
+                    outputs = model(**inputs, use_cache=False)
+                loss = completion_loss(outputs.logits, targets, num_items_in_batch)
+                correct = (outputs.logits.detach().argmax(-1) == targets)[0]
+        if num_items_in_batch is not None:
+            loss = loss * self.ranks.count  # the labels are those of all processes, whose gradients are averaged
         self._observe(labels, correct)
         return (loss, outputs) if return_outputs else loss
 
     def _observe(self, labels: Tensor, correct: Tensor) -> None:
-        """Count tokens and whole completions that would have been answered exactly (teacher-forced)."""
-        example = (labels[:, 1:] != IGNORED).nonzero()[:, 0].to(correct.device)
-        errors = torch.zeros(len(labels), device=correct.device).index_add_(0, example, (~correct).float())
-        self.meter.add(labels.numel(), (errors == 0).float().mean().item())
+        """Count tokens and whole completions that would have been answered exactly (teacher-forced), everywhere."""
+        learned = (labels[:, 1:] != IGNORED).to(correct.device)
+        errors = torch.zeros(len(labels), device=correct.device)
+        errors.index_add_(0, learned.nonzero()[:, 0], (~correct).float())
+        asked = learned.any(1)
+        counts = torch.stack([((errors == 0) & asked).sum(), asked.sum()]).tolist()
+        tokens, exact, rows = self.ranks.sum([labels.numel(), *counts])
+        self.meter.add(int(tokens), exact / max(rows, 1))
         self.batches.observe(self.meter.last_exact_match)
 
-    # Checkpoints: marked when whole; only marked ones are resumed from.
+    # Checkpoints: marked when whole; only marked ones are resumed from. The first process writes them, the same
+    # whatever the layout; all take part in putting them together.
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.ranks.wait()
+        if not self.ranks.is_first:
+            return
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.batches.curriculum is not None:
             write_json(folder / CURRICULUM_FILE, self.batches.curriculum.state())
         write_text(folder / COMPLETE_MARK, "")
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the model, whole, from the first process."""
+        state = None
+        if self.is_sharded and not isinstance(self.model, ComposedModelForCausalLM):
+            state = whole_state(cast(nn.Module, self.model), self.ranks)
+        if self.ranks.is_first:
+            self._save(output_dir, state_dict=state)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        if not isinstance(self.model, ComposedModelForCausalLM):
+        if isinstance(self.model, ComposedModelForCausalLM):
+            save_composed(self.model, Path(str(output_dir)), fingerprints=self._fingerprints)
+        else:
             super()._save(output_dir, state_dict)
-            return
-        if self._fingerprints is None:
-            self._fingerprints = [fingerprint(cast(PreTrainedModel, m)) for m in (self.model.anchor, *self.model.augs)]
-        save_composed(self.model, Path(str(output_dir)), fingerprints=self._fingerprints)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_sharded and not self.ranks.is_first:
+            cast(torch.optim.Optimizer, self.optimizer).state_dict()  # the first process gathers it
+        super()._save_optimizer_and_scheduler(output_dir)
+
+    @staticmethod
+    def _known_fingerprints(model: PreTrainedModel) -> list[dict[str, Any]] | None:
+        """Return what every checkpoint says of frozen bases, which sharded ones could not be asked for."""
+        if not isinstance(model, ComposedModelForCausalLM):
+            return None
+        return [fingerprint(cast(PreTrainedModel, base)) for base in (model.anchor, *model.augs)]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if isinstance(self.model, ComposedModelForCausalLM):
