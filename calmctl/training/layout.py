@@ -40,7 +40,8 @@ def shard(model: PreTrainedModel, ranks: Ranks, precision: str) -> None:
                 raise UserError("train.sharding=fsdp: quantised bases cannot be spread over processes; use none")
             for layer in layers.decoder_layers(base):
                 if not isinstance(layer, FSDPModule):  # the same model may be anchor and aug
-                    fully_shard(layer, mesh=mesh)
+                    # Of a unit that is no part of another one FSDP would keep what it has gathered.
+                    fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     else:
         # The weights stay in their own type; what is gathered for the moment is what autocast would make of them.
         policy = MixedPrecisionPolicy(COMPUTE_DTYPES.get(precision), torch.float32)
@@ -72,6 +73,9 @@ def reassemble(model: nn.Module, ranks: Ranks) -> None:
 
     Afterwards the model can be saved and looked at there, and is of no use to the others.
     """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
     replaced: dict[int, nn.Parameter] = {}  # tied parameters stay one
     for module in model.modules():
         for name, parameter in cast(dict[str, nn.Parameter], module._parameters).items():
