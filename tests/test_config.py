@@ -20,6 +20,7 @@ SCHEMAS = {
     "compose/kv": "calmctl.training.configs:ComposeConfig",
     "eval": "calmctl.experiments.evaluation:EvalConfig",
     "score": "calmctl.experiments.scoring:ScoreConfig",
+    "slurm": "calmctl.training.slurm:SlurmConfig",
     "reproduce/kv": "calmctl.experiments.kv:ReproduceKVConfig",
 }
 

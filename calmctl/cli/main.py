@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from calmctl import __version__
-from calmctl.cli import compose, data, doctor, evaluate, generate, ls, report, reproduce, score, show, train
+from calmctl.cli import compose, data, doctor, evaluate, generate, ls, report, reproduce, score, show, slurm, train
 from calmctl.errors import CalmctlError, UserError
 from calmctl.parent import end_like_ctrl_c, report_to_launcher
 
@@ -33,6 +33,7 @@ COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
     "generate": generate.generate,
     "reproduce": reproduce.app,
     "report": report.report,
+    "slurm": slurm.slurm,
     "show": show.show,
     "ls": ls.app,
     "doctor": doctor.doctor,

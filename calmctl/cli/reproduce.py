@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from calmctl.cli import options, output
+from calmctl.cli import launching, options, output
 
 app = typer.Typer(help="Reproduce a section of the paper: data, training, composition, evaluation, report.")
 
@@ -26,6 +26,7 @@ def kv(
     config_dir: options.ConfigDir = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
+    nproc_per_node: launching.NprocPerNode = None,
 ) -> None:
     """Reproduce table 1: key-value arithmetic with m_A, m_B, their composition and the controls."""
     from calmctl.cli.progress import watching
@@ -35,7 +36,7 @@ def kv(
 
     settings = options.with_options(overrides, preset=preset, seed=seed)
     config = load_config(ReproduceKVConfig, f"reproduce/kv/{preset}", settings, config_dir)
-    experiment = KVExperiment(config, out)
+    experiment = KVExperiment(config, out, nproc_per_node)
     if dry_run:
         stages = [
             {"stage": stage.name, "needs": list(stage.needs), "command": f"calmctl {shlex.join(stage.command)}"}

@@ -105,12 +105,17 @@ def reproduce_kv(config: ReproduceKVConfig, out: Path, runner: "KVExperiment", c
 
 
 class KVExperiment:
-    """The stages of the experiment in a folder; `running` names those under way."""
+    """The stages of the experiment in a folder; `running` names those under way.
 
-    def __init__(self, config: ReproduceKVConfig, out: Path) -> None:
+    Args:
+        nproc_per_node: processes of every training and evaluation; they then run one after the other.
+    """
+
+    def __init__(self, config: ReproduceKVConfig, out: Path, nproc_per_node: str | None = None) -> None:
         # Stages and their settings name folders: these have to mean the same from another working directory.
         self.config, self.out = config, out.resolve()
-        jobs = config.jobs or max(1, usable_cores() // max(config.threads, 1))
+        self.launch = () if nproc_per_node is None else ("--nproc-per-node", nproc_per_node)
+        jobs = config.jobs or (1 if self.launch else max(1, usable_cores() // max(config.threads, 1)))
         self.stages = self._stages()
         self.runner = StageRunner(self.out, self.stages, jobs, config.threads)
         self.running = self.runner.running
@@ -174,7 +179,8 @@ class KVExperiment:
     ) -> Stage:
         folder = self.out / name
         options = ("--preset", name.replace("/", "_"), "--config-dir", str(self.out / "conf"), "--out", str(folder))
-        return Stage(name, (*command, *options), folder, folder / result, to_dict(settings), needs)
+        launch = () if command[0] == "data" else self.launch
+        return Stage(name, (*command, *options, *launch), folder, folder / result, to_dict(settings), needs)
 
 
 def plan(config: ReproduceKVConfig) -> dict[str, Any]:

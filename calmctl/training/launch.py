@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -30,17 +31,24 @@ def launch(arguments: Sequence[str], nproc_per_node: str, nnodes: int = 1, rdzv_
         CalmctlError: one of them failed.
         KeyboardInterrupt: the user interrupted; all processes have ended.
     """
+    if nnodes > 1 and not rdzv_endpoint:
+        raise UserError("--rdzv-endpoint is not set; give host:port of one of the machines, the same on all of them")
+    if rdzv_endpoint:
+        _check_endpoint(rdzv_endpoint, nnodes)
+    level = os.environ.get("TORCH_CPP_LOG_LEVEL")
+    os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"  # of this process only
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args
 
-    if nnodes > 1 and not rdzv_endpoint:
-        raise UserError("--rdzv-endpoint is not set; give host:port of one of the machines, the same on all of them")
+    os.environ.pop("TORCH_CPP_LOG_LEVEL")
+    if level is not None:
+        os.environ["TORCH_CPP_LOG_LEVEL"] = level
     count = _num_processes(nproc_per_node)
     # What Elastic has to say about failures is said by us, in one line.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    logging.getLogger("torch.distributed.run").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
     os.environ |= {LAUNCHER_VARIABLE: str(os.getpid()), PARENT_VARIABLE: str(os.getpid())}
     # Without an endpoint, a free port of this machine.
@@ -56,10 +64,27 @@ def launch(arguments: Sequence[str], nproc_per_node: str, nnodes: int = 1, rdzv_
             raise KeyboardInterrupt from None
         except ChildFailedError as error:
             raise _first_cause(error.failures) from None
-        except (RuntimeError, OSError, TimeoutError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            where = f"--rdzv-endpoint {rdzv_endpoint}" if rdzv_endpoint else "--nproc-per-node"
-            raise UserError(f"{where}: the processes cannot meet there ({reason}); check host and port") from error
+        except RendezvousError as error:
+            reason = str(error).strip().splitlines()[0]
+            where = rdzv_endpoint or "on this machine"
+            raise UserError(f"--rdzv-endpoint: the processes cannot meet {where} ({reason})") from error
+
+
+def _check_endpoint(endpoint: str, nnodes: int) -> None:
+    """Refuse what is no endpoint, and for one machine a port that something else has (of several, another may)."""
+    host, _, port = endpoint.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(f"--rdzv-endpoint {endpoint}: give it as host:port")
+    if nnodes > 1:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except (OSError, OverflowError) as error:
+            raise UserError(
+                f"--rdzv-endpoint {endpoint}: that port cannot be used here ({error}); choose another, or leave it out"
+            ) from error
 
 
 def _num_processes(wanted: str) -> int:

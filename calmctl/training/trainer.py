@@ -180,8 +180,8 @@ class RunTrainer(Trainer):
 
     @staticmethod
     def _known_fingerprints(model: PreTrainedModel) -> list[dict[str, Any]] | None:
-        """Return what every checkpoint says of frozen bases, which sharded ones could not be asked for."""
-        if not isinstance(model, ComposedModelForCausalLM):
+        """Return what every checkpoint says of frozen bases; once they are sharded it could not be computed."""
+        if not isinstance(model, ComposedModelForCausalLM) or not current_ranks().is_first:
             return None
         return [fingerprint(cast(PreTrainedModel, base)) for base in (model.anchor, *model.augs)]
 
@@ -205,7 +205,8 @@ def _arguments(settings: TrainSettings, folder: Path, seed: int) -> TrainingArgu
         bf16=settings.precision == "bf16",
         fp16=settings.precision == "fp16",
         use_cpu=not cuda,
-        seed=seed,
+        # The model is there already: what is drawn from now on, dropout, differs between processes.
+        seed=(seed + current_ranks().index) % 2**32,
         logging_steps=settings.log_every,
         save_steps=settings.save_every,
         save_total_limit=2,
