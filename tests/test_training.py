@@ -333,7 +333,8 @@ def test_unknown_architectures_are_one_clear_error(folder, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [
-    {"precision": "int8"}, {"sharding": "zero"}, {"optimizer": "sgd"}, {"steps": -1}, {"batch_size": 6, "accumulation": 4}, {"save_every": 0},
+    {"precision": "int8"}, {"sharding": "zero"},
+    {"optimizer": "sgd"}, {"steps": -1}, {"batch_size": 6, "accumulation": 4}, {"save_every": 0},
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -54,9 +54,13 @@ def launchable(command: Callable[..., None]) -> Callable[..., None]:
         if is_part or is_alone or arguments.get("dry_run"):
             command(**arguments)
             return
-        from calmctl.training.launch import launch
+        from calmctl.training.launch import launch, num_processes
 
-        launch(context.obj, nproc_per_node or "auto", nnodes, rdzv_endpoint)
+        count = num_processes(nproc_per_node or "auto")
+        if count == nnodes == 1:
+            command(**arguments)
+        else:
+            launch(context.obj, count, nnodes, rdzv_endpoint)
 
     own = inspect.signature(command, eval_str=True)
     added = {

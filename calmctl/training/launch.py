@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 USER_ERROR = 2
 
 
-def launch(arguments: Sequence[str], nproc_per_node: str, nnodes: int = 1, rdzv_endpoint: str | None = None) -> None:
+def launch(arguments: Sequence[str], count: int, nnodes: int = 1, rdzv_endpoint: str | None = None) -> None:
     """Run `calmctl` with some arguments in several processes and return when all have ended well.
 
     Args:
-        nproc_per_node: processes on this machine: a number, `gpu` (one for each) or `auto` (GPUs, else cores).
+        count: processes on this machine.
         nnodes: machines; the same command runs on each.
         rdzv_endpoint: host:port where the machines meet, the same on all; not needed for one.
 
@@ -46,7 +46,6 @@ def launch(arguments: Sequence[str], nproc_per_node: str, nnodes: int = 1, rdzv_
     os.environ.pop("TORCH_CPP_LOG_LEVEL")
     if level is not None:
         os.environ["TORCH_CPP_LOG_LEVEL"] = level
-    count = _num_processes(nproc_per_node)
     # What Elastic has to say about failures is said by us, in one line.
     logging.disable(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
@@ -87,18 +86,22 @@ def _check_endpoint(endpoint: str, nnodes: int) -> None:
             ) from error
 
 
-def _num_processes(wanted: str) -> int:
-    """Return how many processes `--nproc-per-node` means here."""
+def num_processes(wanted: str) -> int:
+    """Return how many processes `--nproc-per-node` means here: a number, `gpu` (one each) or `auto` (GPUs, else cores).
+
+    Raises:
+        UserError: it means none.
+    """
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
+    if wanted not in ("gpu", "auto"):
+        raise UserError(f"--nproc-per-node {wanted}: give a number from 1, `gpu` or `auto`")
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "gpu" and not gpus:
         raise UserError("--nproc-per-node gpu: there is no GPU here that PyTorch can use; see `calmctl doctor`")
-    if wanted in ("gpu", "auto"):
-        return gpus or usable_cores()
-    if not wanted.isdecimal() or int(wanted) < 1:
-        raise UserError(f"--nproc-per-node {wanted}: give a number from 1, `gpu` or `auto`")
-    return int(wanted)
+    return gpus or usable_cores()
 
 
 def _first_cause(failures: "dict[int, ProcessFailure]") -> CalmctlError:
