@@ -13,6 +13,8 @@ from calmctl.run_info import CONFIG_FILE, LOCK_FILE, PROGRESS_FILE, RUN_FILE, Ki
 from calmctl.schema import to_dict
 
 _SHOWN_DIFFERENCES = 3
+# Settings that say how a run is computed, not what: a run may go on with another value.
+NOT_IDENTITY = frozenset({"sharding"})
 
 
 def existing_run(path: Path, kind: Kind, config: object, inputs: Mapping[str, str]) -> RunInfo | None:
@@ -35,7 +37,13 @@ def existing_run(path: Path, kind: Kind, config: object, inputs: Mapping[str, st
 
 def config_sha256(config: object) -> str:
     """Return the checksum that identifies a configuration, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_identifying(to_dict(config)), sort_keys=True).encode()).hexdigest()
+
+
+def _identifying(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without those that do not identify a run."""
+    kept = {key: value for key, value in settings.items() if key not in NOT_IDENTITY}
+    return {key: _identifying(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
 
 
 def _made_nothing(run: RunInfo) -> bool:
@@ -75,10 +83,10 @@ def _differences(old_file: Path, new: Mapping[str, Any]) -> str:
     import yaml
 
     try:
-        old = _flatten(yaml.safe_load(old_file.read_text(encoding="utf-8")) or {})
+        old = _flatten(_identifying(yaml.safe_load(old_file.read_text(encoding="utf-8")) or {}))
     except (OSError, ValueError, AttributeError, yaml.YAMLError):
         return f"{old_file.name} is missing or damaged, so it cannot be said which settings"
-    flat = _flatten(json.loads(json.dumps(new)))
+    flat = _flatten(_identifying(json.loads(json.dumps(new))))
     missing = "(not set)"
     pairs = {key: (old.get(key, missing), flat.get(key, missing)) for key in [*old, *flat]}
     changed = [f"{key}: {before} -> {after}" for key, (before, after) in pairs.items() if before != after]

@@ -22,6 +22,7 @@ SCHEMAS = {
     "baseline/kv": "calmctl.baselines.configs:BaselineConfig",
     "eval": "calmctl.experiments.evaluation:EvalConfig",
     "score": "calmctl.experiments.scoring:ScoreConfig",
+    "slurm": "calmctl.training.slurm:SlurmConfig",
     "reproduce/kv": "calmctl.experiments.kv:ReproduceKVConfig",
 }
 

@@ -263,6 +263,7 @@ def test_a_complete_run_is_not_repeated_and_another_configuration_is_refused(fol
     assert again.is_complete and again.facts["finished"] == first.facts["finished"]
     with pytest.raises(UserError, match="train.lr"):
         run_training(replace(train_config(folder), train=replace(SETTINGS, lr=0.5)), tmp_path / "out")
+    assert run_training(train_config(folder, sharding="fsdp"), tmp_path / "out").is_complete
 
 
 def test_composition_leaves_its_bases_untouched_on_disk_and_in_memory(folder, bases, tmp_path):
@@ -386,19 +387,14 @@ def test_counts_of_the_data_are_in_the_run(folder, tmp_path):
     assert counts["rows"] == 60 and 0 < counts["dropped_long"] == 60 - counts["examples"]
 
 
-def test_several_processes_are_refused_for_now(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="WORLD_SIZE"):
-        run_training(train_config(folder), tmp_path / "out")
-
-
 def test_unknown_architectures_are_one_clear_error(folder, tmp_path):
     with pytest.raises(UserError, match="model_type='lama'"):
         run_training(replace(train_config(folder), model={"model_type": "lama"}), tmp_path / "out")
 
 
 @pytest.mark.parametrize("settings", [
-    {"precision": "int8"}, {"optimizer": "sgd"}, {"steps": -1}, {"batch_size": 6, "accumulation": 4}, {"save_every": 0},
+    {"precision": "int8"}, {"sharding": "zero"},
+    {"optimizer": "sgd"}, {"steps": -1}, {"batch_size": 6, "accumulation": 4}, {"save_every": 0},
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -16,6 +16,7 @@ class BaselineConfig:
         method: lora, prefix, series, parallel or full.
         anchor: path, run or hub id.
         dataset: D_C, the data that the composition is trained on (JSONL or Parquet).
+        validation: a file like it, to validate on while training.
         match: run whose number of trainable parameters is wanted, say a composition's; empty = see the next two.
         parameters: trainable parameters to come as near to as possible; 0 = not given.
         size: rank, virtual tokens or width of every adapter; 0 = what follows from the number of parameters.
@@ -28,6 +29,7 @@ class BaselineConfig:
     method: str = ""
     anchor: str = ""
     dataset: str = ""
+    validation: str = ""
     match: str = ""
     parameters: int = 0
     size: int = 0

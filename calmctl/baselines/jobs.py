@@ -13,10 +13,11 @@ from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import ADAPTERS, FULL, METHODS
 from calmctl.baselines.sizes import difference_percent
 from calmctl.errors import UserError
-from calmctl.files import sha256_of
 from calmctl.modeling.sources import load_base, load_tokenizer, source_sha256
 from calmctl.modeling.storing import StoredInParts
 from calmctl.runs import Run, read_run
+from calmctl.training.distributed import started_run
+from calmctl.training.jobs import data_sha256
 from calmctl.training.session import set_up, train_into
 
 
@@ -31,11 +32,10 @@ def run_baseline(config: BaselineConfig, out: Path, command: Sequence[str] = ())
     """
     check(config)
     target = target_parameters(config)
-    data = Path(config.dataset)
-    inputs = {"data": sha256_of(data) if data.is_file() else config.dataset, "anchor": source_sha256(config.anchor)}
+    inputs = {**data_sha256(config.dataset, config.validation), "anchor": source_sha256(config.anchor)}
     if target is not None:
         inputs["parameters"] = str(target)
-    with Run.start(out, kind="baseline", config=config, command=command, seed=config.seed, inputs=inputs) as run:
+    with started_run(out, kind="baseline", config=config, command=command, seed=config.seed, inputs=inputs) as run:
         if not run.is_complete:
             settings = config.settings()
             set_up(settings, config.seed)
@@ -44,7 +44,15 @@ def run_baseline(config: BaselineConfig, out: Path, command: Sequence[str] = ())
             trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
             facts = {"method": config.method, **matching(trainable, target)}
             train_into(
-                run, model, tokenizer, config.dataset, settings, config.seed, merge_bases=config.merge, facts=facts
+                run,
+                model,
+                tokenizer,
+                config.dataset,
+                settings,
+                config.seed,
+                validation=config.validation,
+                merge_bases=config.merge,
+                facts=facts,
             )
         return run
 

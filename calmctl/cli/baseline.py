@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from calmctl.cli import options, output
+from calmctl.cli.launching import launchable
 
 
+@launchable
 def baseline(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="lora, prefix, series, parallel or full.")],
     out: options.Out,
@@ -21,6 +23,7 @@ def baseline(
     data: Annotated[
         Path | None, typer.Option("--data", help="What it is trained on: D_C, as the composition was.")
     ] = None,
+    validation: options.Validation = None,
     match: Annotated[
         Path | None, typer.Option("--match", help="Run whose number of trainable parameters it gets.")
     ] = None,
@@ -44,7 +47,7 @@ def baseline(
     from calmctl.config import load_config
 
     settings = options.with_options(
-        overrides, method=method, anchor=anchor, dataset=data, match=match, parameters=parameters, seed=seed,
+        overrides, method=method, anchor=anchor, dataset=data, validation=validation, match=match, parameters=parameters, seed=seed,
         merge=merge or None,
     )  # fmt: skip
     config = load_config(BaselineConfig, f"baseline/{preset}", settings, config_dir)

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from calmctl.cli import options, output
+from calmctl.cli.launching import launchable
 
 
+@launchable
 def compose(
     out: options.Out,
     overrides: options.Overrides = None,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calmctl.cli import options, output
+from calmctl.cli.launching import launchable
+from calmctl.parent import is_first_process
 
 if TYPE_CHECKING:
     from calmctl.experiments.evaluation import EvalConfig
 
 
+@launchable
 def evaluate(
     tasks: Annotated[
         list[str],
@@ -66,10 +67,9 @@ def evaluate(
         one = {"command": "eval", "preset": preset}
         output.print_plan({**one, **shown[0]} if len(shown) == 1 else {**one, "tasks": shown}, json)
         return
-    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one does the talking
-    with watching({folder.name: folder for folder in plan}) if is_first else nullcontext():
+    with watching({folder.name: folder for folder in plan}):
         run_evaluations(plan, sys.argv)
-    if is_first:
+    if is_first_process():
         _print_results(plan, json)
 
 

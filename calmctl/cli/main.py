@@ -12,9 +12,23 @@ import typer
 from typer.core import TyperGroup
 
 from calmctl import __version__
-from calmctl.cli import baseline, compose, data, doctor, evaluate, generate, ls, report, reproduce, score, show, train
+from calmctl.cli import (
+    baseline,
+    compose,
+    data,
+    doctor,
+    evaluate,
+    generate,
+    ls,
+    report,
+    reproduce,
+    score,
+    show,
+    slurm,
+    train,
+)
 from calmctl.errors import CalmctlError, UserError
-from calmctl.parent import end_like_ctrl_c
+from calmctl.parent import end_like_ctrl_c, report_to_launcher
 
 # Recent versions of typer bundle click, older ones depend on it; this is click's base error in both.
 _ClickError = cast(type[Exception], typer.BadParameter.__mro__[2])
@@ -34,6 +48,7 @@ COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
     "generate": generate.generate,
     "reproduce": reproduce.app,
     "report": report.report,
+    "slurm": slurm.slurm,
     "show": show.show,
     "ls": ls.app,
     "doctor": doctor.doctor,
@@ -95,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(given or ["--help"], standalone_mode=False, prog_name="calmctl")
+        code = app(given or ["--help"], standalone_mode=False, prog_name="calmctl", obj=given)
         if code == _INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -112,8 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _complain(f"failed: {_one_line(error)}", 1)
         if isinstance(error, _PATH_ERRORS) and error.filename:
             return _complain(f"error: {error.filename}: {error.strerror}; check the path", 2)
-        traceback.print_exc()
-        return _complain(f"failed: {type(error).__name__}: {_one_line(error)}", 1)
+        return _complain(f"failed: {type(error).__name__}: {_one_line(error)}", 1, traceback.format_exc())
 
 
 def _complain_about_usage(error: Exception) -> int:
@@ -138,6 +152,8 @@ def _one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
-def _complain(message: str, code: int) -> int:
-    print(f"calmctl: {message}", file=sys.stderr)
+def _complain(message: str, code: int, trace: str = "") -> int:
+    """Say what is wrong; one of several processes leaves that to the process that launched them."""
+    if not report_to_launcher(message.removeprefix("error: ").removeprefix("failed: "), trace):
+        print(f"{trace}calmctl: {message}", file=sys.stderr)
     return code

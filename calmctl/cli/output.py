@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from calmctl.parent import is_first_process
+
 if TYPE_CHECKING:
     from calmctl.runs import Run
 
@@ -17,8 +19,9 @@ def print_json(value: Any) -> None:
 
 
 def note(message: str) -> None:
-    """Print a line of progress on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """Print a line of progress on stderr; the first process of several does."""
+    if is_first_process():
+        print(message, file=sys.stderr, flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
@@ -64,7 +67,9 @@ def print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
 
 
 def print_run(run: Run, as_json: bool) -> None:
-    """Print what a finished run has to say."""
+    """Print what a finished run has to say; the first process of several does."""
+    if not is_first_process():
+        return
     from calmctl.run_info import read_run
 
     if as_json:

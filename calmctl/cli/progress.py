@@ -17,6 +17,7 @@ from rich.table import Table
 from calmctl.cli.output import human_bytes, human_seconds
 from calmctl.errors import UserError
 from calmctl.files import read_json
+from calmctl.parent import is_first_process
 
 REFRESH_SECONDS = 0.5
 PLAIN_SECONDS = 30.0
@@ -26,8 +27,12 @@ PLAIN_SECONDS = 30.0
 def watching(runs: Mapping[str, Path]) -> Iterator[None]:
     """Show the progress of runs (name -> folder) while the block runs; `runs` may change meanwhile.
 
-    On a terminal a live table; elsewhere (a log file, CI) one line per run every half minute.
+    On a terminal a live table; elsewhere (a log file, CI) one line per run every half minute. Of several processes
+    only the first shows it.
     """
+    if not is_first_process():
+        yield
+        return
     stop = threading.Event()
     show = _show_live if sys.stderr.isatty() else _show_plain
     thread = threading.Thread(target=show, args=(runs, stop), daemon=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from calmctl.cli import options, output
+from calmctl.cli import launching, options, output
 
 app = typer.Typer(help="Reproduce a section of the paper: data, training, composition, evaluation, report.")
 
@@ -34,6 +34,7 @@ def kv(
     config_dir: options.ConfigDir = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
+    nproc_per_node: launching.NprocPerNode = None,
 ) -> None:
     """Reproduce table 1: key-value arithmetic with m_A, m_B, their composition and the controls."""
     from calmctl.cli.progress import watching
@@ -55,16 +56,16 @@ def kv(
         stages = [
             {"stage": stage.name, "needs": list(stage.needs), "command": f"calmctl {shlex.join(stage.command)}"}
             for folder, config in configs.items()
-            for stage in reproduction_stages(config, folder, ablations)
+            for stage in reproduction_stages(config, folder, ablations, nproc_per_node)
         ]
         output.print_plan({"command": "reproduce kv", "out": str(out), "stages": stages, **plan(first)}, json)
         return
     running: dict[str, Path] = {}
     with watching(running):
         for folder, config in configs.items():
-            reproduce_kv(config, folder, sys.argv, running)
+            reproduce_kv(config, folder, sys.argv, running, nproc_per_node)
             if ablations:
-                ablate_kv(config, folder, sys.argv, running)
+                ablate_kv(config, folder, sys.argv, running, nproc_per_node)
     _print_results(out, list(configs), json)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from calmctl.cli import options, output
+from calmctl.cli.launching import launchable
 
 app = typer.Typer(help="Train a model from scratch, or an existing one further.")
 
@@ -28,6 +29,7 @@ def _group() -> None:
 
 @app.command("aug", help="Train the aug (m_A): the small model that has what the anchor lacks.")
 @app.command("anchor", help="Train the anchor (m_B): the large, general model.")
+@launchable
 def train(
     out: options.Out,
     overrides: options.Overrides = None,

@@ -16,10 +16,10 @@ from calmctl.experiments.work_files import WorkFiles
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine
 from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
-from calmctl.inference.ranks import Ranks, joined_ranks
 from calmctl.inference.throughput import Throughput
 from calmctl.modeling.fingerprint import fingerprint
 from calmctl.modeling.sources import load_model, load_tokenizer, quiet_libraries, source_sha256
+from calmctl.ranks import Ranks, joined_ranks
 from calmctl.runs import Run
 from evals import Request
 

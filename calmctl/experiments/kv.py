@@ -38,12 +38,17 @@ BASES = {"anchor": "m_B", "aug": "m_A"}
 
 
 def reproduce_kv(
-    config: ReproduceKVConfig, out: Path, command: Sequence[str] = (), running: dict[str, Path] | None = None
+    config: ReproduceKVConfig,
+    out: Path,
+    command: Sequence[str] = (),
+    running: dict[str, Path] | None = None,
+    nproc_per_node: str | None = None,
 ) -> Run:
     """Run whatever is not done yet, then write table, plots and report.
 
     Args:
         running: is kept filled with the folders of the stages under way, for a progress display.
+        nproc_per_node: processes of every training and evaluation; stages then run one after the other.
 
     Raises:
         UserError: `out` holds another run or another configuration, or a stage refused its input.
@@ -52,7 +57,9 @@ def reproduce_kv(
     config = replace(config, baseline=BaselineConfig(), ablations=KVAblationsConfig())
     departures = deviations(config)
     with Run.start(out, kind="reproduce", config=config, command=command, seed=config.seed) as run:
-        runner = StageRunner(out.resolve(), kv_stages(config, out), config.stages_at_once, config.threads, running)
+        stages = [stage.launched(nproc_per_node) for stage in kv_stages(config, out)]
+        jobs = 1 if nproc_per_node else config.stages_at_once
+        runner = StageRunner(out.resolve(), stages, jobs, config.threads, running)
         ran = runner.run()
         if ran or not run.is_complete:
             seconds = {**runner.seconds(), "total": round(run.seconds, 1)}

@@ -138,9 +138,12 @@ class _Builder:
         return stage_in(self.root, f"eval/{name}", ("eval", "kv"), settings, (name,), METRICS_FILE)
 
 
-def reproduction_stages(config: ReproduceKVConfig, out: Path, ablations: bool = False) -> list[Stage]:
+def reproduction_stages(
+    config: ReproduceKVConfig, out: Path, ablations: bool = False, nproc_per_node: str | None = None
+) -> list[Stage]:
     """Return all stages of a reproduction in `out`, those of its ablations last."""
-    return kv_stages(config, out) + (_ablation_stages(kv_variants(config, out)) if ablations else [])
+    stages = kv_stages(config, out) + (_ablation_stages(kv_variants(config, out)) if ablations else [])
+    return [stage.launched(nproc_per_node) for stage in stages]
 
 
 def _ablation_stages(variants: Iterable[Variant]) -> list[Stage]:
@@ -150,7 +153,11 @@ def _ablation_stages(variants: Iterable[Variant]) -> list[Stage]:
 
 
 def ablate_kv(
-    config: ReproduceKVConfig, out: Path, command: Sequence[str] = (), running: dict[str, Path] | None = None
+    config: ReproduceKVConfig,
+    out: Path,
+    command: Sequence[str] = (),
+    running: dict[str, Path] | None = None,
+    nproc_per_node: str | None = None,
 ) -> Run:
     """Train and score every variant of a finished reproduction in `out` that is not done yet; write table and report.
 
@@ -160,8 +167,9 @@ def ablate_kv(
     folder = out / ABLATIONS_FOLDER
     with Run.start(folder, kind="reproduce", config=config, command=command, seed=config.seed) as run:
         variants = list(kv_variants(config, out))
-        stages = _ablation_stages(variants)
-        runner = StageRunner(folder.resolve(), stages, config.stages_at_once, config.threads, running)
+        stages = [stage.launched(nproc_per_node) for stage in _ablation_stages(variants)]
+        jobs = 1 if nproc_per_node else config.stages_at_once
+        runner = StageRunner(folder.resolve(), stages, jobs, config.threads, running)
         if runner.run() or not run.is_complete:
             seconds = {**runner.seconds(), "total": round(run.seconds, 1)}
             run.write_json(TABLE_5_FILE, table5(config, out, variants, seconds))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -49,6 +49,12 @@ class Stage:
     def is_complete(self) -> bool:
         """Return whether its run directory says that it is done."""
         return self.result.exists() and read_run(self.folder).is_complete
+
+    def launched(self, nproc_per_node: str | None) -> "Stage":
+        """Return the stage run by so many processes of torchrun; what builds data stays alone."""
+        if nproc_per_node is None or self.command[0] == "data":
+            return self
+        return replace(self, command=(*self.command, "--nproc-per-node", nproc_per_node))
 
     @property
     def preset(self) -> str:

@@ -1,6 +1,6 @@
 """Models of frozen bases and trained parts: saving, loading, publishing; checkpoint.py and hub.py do the work."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -50,6 +50,7 @@ class StoredInParts(PreTrainedModel):
         is_main_process: bool = True,
         state_dict: dict[str, Tensor] | None = None,
         merge_bases: bool = False,
+        fingerprints: Sequence[Mapping[str, Any]] | None = None,
         **unused: Any,
     ) -> None:
         """Save the trained parameters and a fingerprint of each base; see `checkpoint.save_parts`.
@@ -62,7 +63,7 @@ class StoredInParts(PreTrainedModel):
         if unwanted := sorted(unused.keys() - WITHOUT_EFFECT):
             raise TypeError(f"save_pretrained of {type(self).__name__} does not take {', '.join(unwanted)}")
         if is_main_process:
-            save_parts(self, Path(save_directory), state_dict, merge_bases=merge_bases)
+            save_parts(self, Path(save_directory), state_dict, merge_bases=merge_bases, fingerprints=fingerprints)
 
     def push_to_hub(  # type: ignore[override]
         self,

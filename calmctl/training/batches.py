@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from calmctl.modeling.loss import IGNORED
+from calmctl.ranks import current_ranks
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import Examples
 from calmctl.training.settings import TrainSettings
@@ -28,6 +29,7 @@ class Batches:
     """Draws batches of examples of similar length, with replacement.
 
     A bucket (one length range, and under a curriculum one level) is drawn in proportion to its size, then its rows.
+    What a step draws does not depend on the number of processes: each takes its slice of every micro-batch.
 
     Attributes:
         start_step: where iteration begins; a resumed run sets it.
@@ -54,11 +56,17 @@ class Batches:
         return self.settings.steps * self.settings.accumulation
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Yield the micro-batches from `start_step` on; each step's level is asked for when the step begins."""
+        """Yield this process's share of the micro-batches from `start_step` on.
+
+        Each step's level is asked for when the step begins.
+        """
+        ranks = current_ranks()
         for step in range(self.start_step, self.settings.steps):
             self.drawn = self.rows(step)
             for part in np.array_split(self.drawn, self.settings.accumulation):
-                yield self.collate(part)
+                share = np.array_split(part, ranks.count)[ranks.index]
+                # A token budget may leave nothing: the others still need this process beside them.
+                yield self.collate(share) if len(share) else self.nothing_of(part)
 
     def rows(self, step: int) -> NDArray[np.int64]:
         """Return the indices of the examples of one step."""
@@ -109,6 +117,11 @@ class Batches:
         if not mask.all():
             batch["attention_mask"] = torch.from_numpy(mask)
         return batch
+
+    def nothing_of(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Return a batch like one of some rows, of which nothing is learned."""
+        batch = self.collate(rows[:1])
+        return {**batch, "labels": torch.full_like(batch["labels"], IGNORED)}
 
 
 def _buckets(examples: Examples, width: int, curriculum: Curriculum | None) -> list[_Bucket]:

@@ -1,33 +1,30 @@
 """Frozen means frozen: what is trained is in the optimizer, what is not stays as it was, bit for bit."""
 
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from transformers import PreTrainedModel
 
 from calmctl.errors import CalmctlError
-from calmctl.modeling.composed import ComposedModelForCausalLM
-from calmctl.modeling.fingerprint import fingerprint
+from calmctl.modeling.storing import StoredInParts
 
 
 class FrozenBases:
-    """The bases of a composed model as they were before training.
+    """The bases of a model that is stored in parts as they were before training.
 
     Attributes:
         fingerprints: of the anchor and the augs.
     """
 
-    def __init__(self, model: ComposedModelForCausalLM) -> None:
+    def __init__(self, model: StoredInParts) -> None:
         self.model = model
-        self.fingerprints = self._take()
-
-    def _take(self) -> list[dict[str, Any]]:
-        return [fingerprint(cast(PreTrainedModel, base)) for base in (self.model.anchor, *self.model.augs)]
+        self.fingerprints = model.fingerprints()
 
     def check(self) -> None:
         """Raise CalmctlError if a base is no longer what it was."""
-        self._compare(self._take(), "changed during the training, although it is frozen; nothing was saved of it")
+        self._compare(
+            self.model.fingerprints(), "changed during the training, although it is frozen; nothing was saved of it"
+        )
 
     def check_same_as(self, recorded: list[dict[str, Any]]) -> None:
         """Raise CalmctlError if these are not the bases that a checkpoint of the same run was trained with."""
@@ -49,8 +46,8 @@ def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
-    if isinstance(model, ComposedModelForCausalLM):
-        own = {id(parameter) for parameter in model.composition_parameters().values()}
+    if isinstance(model, StoredInParts):
+        own = {id(parameter) for parameter in model.trained_parameters().values()}
         if wrong := trainable - own:
             raise CalmctlError(f"{names[wrong.pop()]} is a base's parameter and not frozen; the bases must not train")
     if wrong := set(held) - trainable:

@@ -14,6 +14,7 @@ from calmctl.modeling.composition import compose
 from calmctl.modeling.sources import load_base, load_tokenizer, source_sha256
 from calmctl.runs import Run
 from calmctl.training.configs import ComposeConfig, TrainConfig
+from calmctl.training.distributed import started_run
 from calmctl.training.session import set_up, train_into
 
 
@@ -26,7 +27,7 @@ def run_training(config: TrainConfig, out: Path, command: Sequence[str] = ()) ->
     config.check()
     _require(config.dataset, "dataset", "--data FILE")
     inputs = {**data_sha256(config.dataset, config.validation), "base": source_sha256(config.base)}
-    with Run.start(out, kind="train", config=config, command=command, seed=config.seed, inputs=inputs) as run:
+    with started_run(out, kind="train", config=config, command=command, seed=config.seed, inputs=inputs) as run:
         if not run.is_complete:
             set_up(config.train, config.seed)
             tokenizer = load_tokenizer(config.tokenizer or config.base)
@@ -46,7 +47,7 @@ def run_composition(config: ComposeConfig, out: Path, command: Sequence[str] = (
     _require(config.dataset, "dataset", "--data FILE")
     inputs = {**data_sha256(config.dataset, config.validation), "anchor": source_sha256(config.anchor)}
     inputs |= {f"aug_{index}": source_sha256(aug) for index, aug in enumerate(config.augs)}
-    with Run.start(out, kind="compose", config=config, command=command, seed=config.seed, inputs=inputs) as run:
+    with started_run(out, kind="compose", config=config, command=command, seed=config.seed, inputs=inputs) as run:
         if not run.is_complete:
             set_up(config.train, config.seed)
             tokenizer = load_tokenizer(config.anchor)

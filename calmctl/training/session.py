@@ -1,7 +1,7 @@
 """One training session, whatever is trained: examples to batches, the Trainer, and the model in the run directory."""
 
-import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,19 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from calmctl.errors import UserError
-from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.card import CARD_FILE, write_card
 from calmctl.modeling.layers import text_config
 from calmctl.modeling.sources import quiet_libraries
+from calmctl.modeling.storing import StoredInParts
+from calmctl.ranks import current_ranks
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
-from calmctl.training.checkpoints import last_complete_checkpoint
+from calmctl.training.checkpoints import last_complete_checkpoint, replaced_whole
 from calmctl.training.cost import training_cost
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import Examples, load_examples
+from calmctl.training.frozen import FrozenBases
+from calmctl.training.layout import reassemble
 from calmctl.training.packing import check_packing, pack
 from calmctl.training.settings import TrainSettings
 from calmctl.training.tracking import check_trackers, trackers
@@ -29,19 +33,29 @@ def set_up(settings: TrainSettings, seed: int) -> None:
     """Seed everything and set what training needs.
 
     Raises:
-        UserError: something it needs is not there.
+        UserError: something it needs is not there, or the settings do not go with the number of processes.
     """
     quiet_libraries()
     check_trackers(settings.report_to)
     if settings.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("train.precision=fp16 needs a GPU, and there is none; use bf16 or fp32")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("WORLD_SIZE: training runs in one process for now; start it without torchrun")
+    _check_processes(settings, current_ranks().count)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     # Numbers too small to matter otherwise slow optimizers on CPU down.
     torch.set_flush_denormal(True)
     set_seed(seed)
+
+
+def _check_processes(settings: TrainSettings, count: int) -> None:
+    """Refuse what several processes cannot share."""
+    if not settings.batch_tokens and settings.batch_size % (settings.accumulation * count):
+        raise UserError(
+            f"train.batch_size={settings.batch_size} must be a multiple of train.accumulation={settings.accumulation} "
+            f"times {count} processes; change one of them"
+        )
+    if settings.sharding != "none" and settings.precision == "fp16":
+        raise UserError(f"train.precision=fp16 does not go with train.sharding={settings.sharding}; use bf16")
 
 
 def train_into(
@@ -54,36 +68,60 @@ def train_into(
     *,
     validation: str = "",
     merge_bases: bool = False,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Train the parameters of a model that require gradients, save model and tokenizer, and finish the run.
 
     Args:
         data: training file; `validation` a file like it, or empty (see `TrainSettings.validation_share`).
+        merge_bases: let a model that is stored in parts write all that it needs.
+        facts: what else `run.json` is to say.
 
     Raises:
-        UserError: the data cannot be used, its examples do not fit the model, or the loss is not finite.
+        UserError: the data cannot be used, or its examples do not fit the model.
+        CalmctlError: the training diverged, a frozen base changed, or the disk does not take a checkpoint.
     """
+    ranks = current_ranks()
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    flops = None
+    total = sum(parameter.numel() for parameter in model.parameters())
+    frozen = FrozenBases(model) if isinstance(model, StoredInParts) and ranks.is_first else None
+    known, flops = dict(facts or {}), None
     if settings.steps:
         run.report_progress("tokenising", 0, settings.steps)
         examples, held_out = _examples(model, tokenizer, data, validation, settings, seed)
+        known["examples"] = examples.counts
         curriculum = Curriculum(settings.curriculum, examples) if settings.curriculum.field else None
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         batches = Batches(examples, settings, seed, pad_id, curriculum)
         validator = Validation(Batches(held_out, settings, seed, pad_id)) if held_out is not None else None
-        flops = fit(model, settings, batches, validator, seed, run)
-    if isinstance(model, ComposedModelForCausalLM):
-        model.config.training = _described(data, settings, seed)
-        model.save_pretrained(run.path / "model", merge_bases=merge_bases)
-    else:
-        model.save_pretrained(run.path / "model")
-    tokenizer.save_pretrained(run.path / "model")
-    run.finish(
-        trainable_parameters=trainable,
-        total_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        cost=training_cost(trainable, run.read_jsonl(), flops, run.path / "model"),
-    )
+        flops = fit(model, settings, batches, validator, seed, run, frozen)
+    if ranks.is_first:
+        described = _described(data, settings, seed)
+        _save(model, tokenizer, run.path / "model", frozen, described, merge_bases)
+        known["cost"] = training_cost(trainable, run.read_jsonl(), flops, run.path / "model")
+    run.finish(trainable_parameters=trainable, total_parameters=total, processes=ranks.count, **known)
+
+
+def _save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    frozen: FrozenBases | None,
+    described: dict[str, Any],
+    merge_bases: bool,
+) -> None:
+    """Write model and tokenizer, all at once; the bases are what they were, or nothing is written."""
+    if frozen is not None:
+        frozen.check()
+    with replaced_whole(folder) as unfinished:
+        if isinstance(model, StoredInParts) and frozen is not None:
+            model.config.training = described
+            model.save_pretrained(unfinished, merge_bases=merge_bases, fingerprints=frozen.fingerprints)
+            if (unfinished / CARD_FILE).is_file():  # the folder's name, for now, is not the model's
+                write_card(model, unfinished, folder.name)
+        else:
+            model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
 
 
 def _described(data: str, settings: TrainSettings, seed: int) -> dict[str, Any]:
@@ -102,9 +140,12 @@ def _examples(
     seed: int,
 ) -> tuple[Examples, Examples | None]:
     """Return what to train on, and what to validate on, if anything."""
-    examples, held_out = load_examples(Path(data), tokenizer, settings.append_eos), None
+    limit = getattr(text_config(model.config), "max_position_embeddings", None)
+    # Packing cuts long documents itself.
+    context = None if settings.packing else limit
+    examples, held_out = load_examples(Path(data), tokenizer, settings, context), None
     if validation:
-        held_out = load_examples(Path(validation), tokenizer, settings.append_eos)
+        held_out = load_examples(Path(validation), tokenizer, settings, context)
     elif settings.validation_share:
         if len(examples) < 2:
             raise UserError(f"{data}: train.validation_share needs two examples at least")
@@ -112,23 +153,11 @@ def _examples(
     elif settings.patience or settings.keep_best:
         name = "patience" if settings.patience else "keep_best"
         raise UserError(f"train.{name} needs a validation: give --validation FILE or train.validation_share=...")
-    limit = _context(model)
     if settings.packing:
         check_packing(model)
-        width = min(settings.context, limit)
+        width = min(settings.context, limit or sys.maxsize)
         return pack(examples, width), pack(held_out, width) if held_out is not None else None
-    for part, file in ((examples, data), (held_out, validation or data)):
-        if part is not None and (longest := int(part.lengths.max())) > limit:
-            raise UserError(
-                f"{file}: the longest example has {longest} tokens, the model's context {limit}; shorten it, raise "
-                "model.max_position_embeddings of a model from scratch, or let train.packing=true cut `text`"
-            )
     return examples, held_out
-
-
-def _context(model: PreTrainedModel) -> int:
-    """Return the most tokens that a model reads, where it has a limit."""
-    return getattr(text_config(model.config), "max_position_embeddings", None) or sys.maxsize
 
 
 def fit(
@@ -138,11 +167,14 @@ def fit(
     validation: Validation | None,
     seed: int,
     run: Run,
+    frozen: FrozenBases | None = None,
 ) -> dict[str, int] | None:
     """Train a model in place, from the last checkpoint of the run if there is one.
 
+    Of several processes the first one has the trained model afterwards, whatever the layout.
+
     Returns:
-        The FLOPs and the tokens of one micro-batch; None where an earlier attempt left no step to measure.
+        The FLOPs and the tokens of one micro-batch; None where they were not measured.
     """
 
     def on_log(row: dict[str, Any]) -> None:
@@ -155,10 +187,11 @@ def fit(
             "training", row["step"], settings.steps, row["loss"], row["tokens_per_second"], pace * remaining
         )
 
-    folder = run.path / "checkpoints"
+    folder, ranks = run.path / "checkpoints", current_ranks()
     use_cache = getattr(model.config, "use_cache", None)
-    trainer = RunTrainer(model, settings, batches, folder, seed, on_log, validation)
-    checkpoint = last_complete_checkpoint(folder)
+    trainer = RunTrainer(model, settings, batches, folder, seed, on_log, validation, frozen)
+    # Looking for it may remove or rename what is no checkpoint, which is the first process's to do.
+    checkpoint = ranks.from_first(last_complete_checkpoint(folder) if ranks.is_first else None)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     run.rewind_log(step)
     rows = run.read_jsonl()
@@ -168,20 +201,23 @@ def fit(
         trainer.state = state_of(checkpoint)
         trainer._load_from_checkpoint(str(checkpoint))
     else:
-        with trackers(settings.report_to, run.path, step) as callbacks:
+        with trackers(settings.report_to if ranks.is_first else (), run.path, step) as callbacks:
             for callback in callbacks:
                 trainer.add_callback(callback)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    best = trainer.state.best_global_step
-    if settings.keep_best and best and best != trainer.state.global_step:
-        trainer._load_from_checkpoint(str(folder / f"checkpoint-{best}"))
-    if validation is not None:
-        _write_validation(run, trainer.state.global_step, best, len(validation), is_best=settings.keep_best)
     if use_cache is not None:
         # The Trainer turns it off in the configuration, and it would be saved so.
         model.config.use_cache = use_cache
     # Take off the autocast that the Trainer put around `forward`.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    if trainer.is_sharded:
+        reassemble(model, ranks)
+    best = trainer.state.best_global_step
+    if ranks.is_first:
+        if settings.keep_best and best and best != trainer.state.global_step:
+            trainer._load_from_checkpoint(str(folder / f"checkpoint-{best}"))
+        if validation is not None:
+            _write_validation(run, trainer.state.global_step, best, len(validation), is_best=settings.keep_best)
     model.eval()
     return trainer.flops
 

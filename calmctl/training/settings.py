@@ -7,6 +7,7 @@ OPTIMIZERS = ("muon", "adamw")
 ON_LONG_EXAMPLE = ("fail", "drop", "truncate")
 ON_EMPTY_COMPLETION = ("fail", "drop")
 TRACKERS = ("tensorboard", "wandb")
+SHARDINGS = ("none", "fsdp")
 SCHEDULES = ("warmup_hold_decay", "linear", "cosine", "constant")
 
 
@@ -79,6 +80,9 @@ class TrainSettings:
         save_every, log_every: steps.
         report_to: `tensorboard` and `wandb`: where the log goes beside `train_log.jsonl`.
         threads: CPU threads of this process; 0 = torch's default.
+        sharding: with several processes, `none` (each holds the whole model, DDP) or `fsdp` (the layers of a model that
+            is trained, and those of frozen bases, are spread over all; bridges are not). It changes how a run is
+            computed, not what: a run may go on with another.
     """
 
     steps: int = 1000
@@ -111,6 +115,7 @@ class TrainSettings:
     log_every: int = 25
     report_to: tuple[str, ...] = ()
     threads: int = 0
+    sharding: str = "none"
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
 
     def __post_init__(self) -> None:
@@ -120,6 +125,7 @@ class TrainSettings:
             ("schedule", SCHEDULES),
             ("on_long_example", ON_LONG_EXAMPLE),
             ("on_empty_completion", ON_EMPTY_COMPLETION),
+            ("sharding", SHARDINGS),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"train.{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from calmctl.ranks import Ranks
+
 if TYPE_CHECKING:
     from calmctl.training.trainer import RunTrainer
 
@@ -33,13 +35,13 @@ class Meter:
 
     def reset(self) -> None:
         """Begin to count anew."""
-        self.tokens, self._exact, self._batches, self._began = 0, torch.zeros(()), 0, time.monotonic()
+        self._tokens, self._counts, self._began = 0, torch.zeros(2, dtype=torch.int64), time.monotonic()
 
-    def add(self, tokens: int, exact_match: Tensor) -> None:
-        """Count a batch: its tokens, and the share of its completions that were answered exactly."""
-        # Stays a tensor until it is asked for: a device that computes ahead is not waited for.
-        self._exact = self._exact.to(exact_match.device) + exact_match
-        self.tokens, self._batches = self.tokens + tokens, self._batches + 1
+    def add(self, tokens: int, exact: Tensor, rows: Tensor) -> None:
+        """Count a batch: its tokens, how many of its completions were answered exactly, and of how many."""
+        # Stay tensors until they are asked for: a device that computes ahead is not waited for.
+        self._counts = self._counts.to(exact.device) + torch.stack([exact, rows])
+        self._tokens += tokens
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -50,13 +52,11 @@ class Meter:
         finally:
             self._began += time.monotonic() - began
 
-    def exact_match(self) -> float:
-        """Return the mean exact match (0 to 1) of the batches."""
-        return round(self._exact.item() / max(self._batches, 1), 4)
-
-    def tokens_per_second(self) -> float:
-        """Return the speed of the training itself, padding included."""
-        return round(self.tokens / max(time.monotonic() - self._began, 1e-9), 1)
+    def totals(self, ranks: Ranks) -> dict[str, float]:
+        """Return the speed of the training itself, padding included, and exact match (0 to 1), over all processes."""
+        tokens, exact, rows = ranks.sum([self._tokens, *self._counts.tolist()])
+        speed = tokens / max(time.monotonic() - self._began, 1e-9)
+        return {"tokens_per_second": round(speed, 1), "exact_match": round(exact / max(rows, 1), 4)}
 
     def seconds_of_run(self) -> float:
         """Return the seconds spent on training, earlier attempts included."""
@@ -93,17 +93,18 @@ class StepLog(TrainerCallback):
             return
         self.trainer.divergence.check_losses()
         meter, curriculum = self.trainer.meter, self.trainer.batches.curriculum
+        totals = meter.totals(self.trainer.ranks)
         row = {
             "step": state.global_step,
             "loss": logs["loss"],
             "learning_rate": logs["learning_rate"],
-            "tokens_per_second": meter.tokens_per_second(),
+            "tokens_per_second": totals["tokens_per_second"],
             "seconds": meter.seconds_of_run(),
-            "exact_match": meter.exact_match(),
+            "exact_match": totals["exact_match"],
         }
         if curriculum is not None:
             row[curriculum.settings.field] = curriculum.level
         meter.reset()
         # Trackers are called after this and report whatever they find.
-        logs.update({name: row[name] for name in ("tokens_per_second", "exact_match")})
+        logs.update(totals)
         self.trainer.on_log(row)

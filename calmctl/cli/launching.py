@@ -1,0 +1,79 @@
+"""`--nproc-per-node` and its companions: any command that is `@launchable` can run as several processes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+NprocPerNode = Annotated[
+    str | None,
+    typer.Option(
+        "--nproc-per-node",
+        help="Run in so many processes on this machine: a number, `gpu` (one for each GPU) or `auto`.",
+        rich_help_panel="Several processes",
+    ),
+]
+Nnodes = Annotated[
+    int,
+    typer.Option(
+        "--nnodes", min=1, help="Machines; give the same command on each.", rich_help_panel="Several processes"
+    ),
+]
+RdzvEndpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--rdzv-endpoint",
+        metavar="HOST:PORT",
+        help="Where several machines meet: one of them, and a free port there.",
+        rich_help_panel="Several processes",
+    ),
+]
+
+
+def launchable(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that start PyTorch Elastic, which runs it with the same command line in processes.
+
+    A process that Elastic has started, by these options or by torchrun, does what the command says.
+    """
+
+    @functools.wraps(command)
+    def launch_or_run(
+        context: typer.Context,
+        nproc_per_node: str | None,
+        nnodes: int,
+        rdzv_endpoint: str | None,
+        **arguments: Any,
+    ) -> None:
+        is_part = "TORCHELASTIC_RUN_ID" in os.environ
+        is_alone = nproc_per_node is None and nnodes == 1
+        if is_part or is_alone or arguments.get("dry_run"):
+            command(**arguments)
+            return
+        from calmctl.training.launch import launch, num_processes
+
+        count = num_processes(nproc_per_node or "auto")
+        if count == nnodes == 1:
+            command(**arguments)
+        else:
+            launch(context.obj, count, nnodes, rdzv_endpoint)
+
+    own = inspect.signature(command, eval_str=True)
+    added = {
+        "context": (typer.Context, inspect.Parameter.empty),
+        "nproc_per_node": (NprocPerNode, None),
+        "nnodes": (Nnodes, 1),
+        "rdzv_endpoint": (RdzvEndpoint, None),
+    }
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for name, (annotation, default) in added.items()
+    ]
+    mine = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own.parameters.values()]
+    launch_or_run.__signature__ = own.replace(parameters=[*mine, *parameters])  # type: ignore[attr-defined]
+    launch_or_run.__annotations__ = {each.name: each.annotation for each in (*mine, *parameters)}
+    return launch_or_run

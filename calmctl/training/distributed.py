@@ -1,0 +1,64 @@
+"""The run of several processes: the first one starts and writes it, the others follow what it does."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from calmctl.files import FileLock
+from calmctl.ranks import joined_ranks
+from calmctl.run_info import LOCK_FILE, LOG_FILE, Kind, Status
+from calmctl.runs import Run
+
+
+class FollowedRun(Run):
+    """The run of the first process as the others see it: read, never written."""
+
+    def write_text(self, name: str, text: str) -> None:
+        """Leave it to the first process."""
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Leave it to the first process."""
+
+    def append_jsonl(self, row: Mapping[str, Any], name: str = LOG_FILE, durable: bool = False) -> None:
+        """Leave it to the first process."""
+
+    def rewind_log(self, step: int, name: str = LOG_FILE) -> None:
+        """Leave it to the first process."""
+
+    def report_progress(self, *_: Any) -> None:
+        """Leave it to the first process."""
+
+    def _end(self, status: Status, facts: Mapping[str, Any]) -> None:
+        self._facts |= {**facts, "status": status}
+
+
+@contextmanager
+def started_run(
+    path: Path,
+    *,
+    kind: Kind,
+    config: object,
+    command: Sequence[str] = (),
+    seed: int | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> Iterator[Run]:
+    """Start, resume or find complete a run, together with all processes that torchrun started; see `Run.start`.
+
+    Raises:
+        UserError: see `Run.start`. The first process tells; the others exit with its code.
+    """
+    with joined_ranks(trains=True) as ranks:
+        if ranks.is_first:
+            try:
+                run = Run.start(path, kind=kind, config=config, command=command, seed=seed, inputs=inputs)
+            except BaseException:
+                ranks.from_first()  # nobody waits for what will not come
+                raise
+            ranks.from_first(run.facts)
+        elif (facts := ranks.from_first()) is not None:
+            run = FollowedRun(path, facts, FileLock(path / LOCK_FILE), is_resumed=True)
+        else:
+            raise SystemExit(2)
+        with run:
+            yield run

@@ -1,0 +1,129 @@
+"""Layouts: how a model lies over the processes that train it, and how its state is put together again.
+
+Without sharding every process holds the whole model. With it (FSDP2) each decoder layer is a unit of which every
+process holds a slice: the layers of a model that is trained, or the frozen ones of a composed model's bases. Bridges
+and whatever else is not in a layer stay whole, so that no unit mixes frozen and trainable parameters.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from calmctl.errors import UserError
+from calmctl.modeling import layers
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.ranks import Ranks
+
+COMPUTE_DTYPES = {"bf16": torch.bfloat16}
+
+
+def shard(model: PreTrainedModel, ranks: Ranks, precision: str) -> None:
+    """Spread the layers of a model over all processes, and put the rest of it on each one's device.
+
+    One layer after the other moves to the device, so that the whole model never is on it.
+
+    Raises:
+        UserError: a base is quantised: its packed weights cannot be cut.
+    """
+    mesh = init_device_mesh(ranks.device.type, (ranks.count,))
+    if isinstance(model, ComposedModelForCausalLM):
+        for base in cast(list[PreTrainedModel], [model.anchor, *model.augs]):
+            if getattr(base.config, "quantization_config", None):
+                raise UserError("train.sharding=fsdp: quantised bases cannot be spread over processes; use none")
+            for layer in layers.decoder_layers(base):
+                if not isinstance(layer, FSDPModule):  # the same model may be anchor and aug
+                    # Of a unit that is no part of another one FSDP would keep what it has gathered.
+                    fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+    else:
+        # The weights stay in their own type; what is gathered for the moment is what autocast would make of them.
+        policy = MixedPrecisionPolicy(COMPUTE_DTYPES.get(precision), torch.float32)
+        for unit in (*layers.decoder_layers(model), model):
+            fully_shard(unit, mesh=mesh, mp_policy=policy)
+    nn.Module.to(model, ranks.device)
+
+
+def replicate(model: nn.Module, ranks: Ranks) -> nn.Module:
+    """Return a model whose trainable parameters get the mean of all processes' gradients.
+
+    Frozen parameters and buffers are the same everywhere and stay out of it, sharded or not.
+    """
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    constant = [*frozen, *(name for name, _ in model.named_buffers())]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constant)
+    devices = [ranks.device] if ranks.device.type == "cuda" else None
+    return DistributedDataParallel(model, devices, gradient_as_bucket_view=True)
+
+
+def whole_state(model: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
+    """Return the state of a sharded model on the CPU of the first process; every process has to take part."""
+    state = {name: _whole(tensor) for name, tensor in model.state_dict().items()}
+    return state if ranks.is_first else {}
+
+
+def reassemble(model: nn.Module, ranks: Ranks) -> None:
+    """Turn a sharded model into a plain one on the CPU of the first process; every process has to take part.
+
+    Afterwards the model can be saved and looked at there, and is of no use to the others.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    replaced: dict[int, nn.Parameter] = {}  # tied parameters stay one
+    for module in model.modules():
+        for name, parameter in cast(dict[str, nn.Parameter], module._parameters).items():
+            if isinstance(cast(Tensor, parameter), DTensor):
+                whole = _whole(parameter)
+                kept = whole if ranks.is_first else torch.empty(0, dtype=whole.dtype)
+                fresh = nn.Parameter(kept, requires_grad=parameter.requires_grad)
+                module._parameters[name] = replaced.setdefault(id(parameter), fresh)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.__class__ = type(module).__bases__[1]
+    nn.Module.to(model, "cpu")
+
+
+def keep_whole(optimizer: Optimizer) -> None:
+    """Let the state of an optimizer be saved whole and loaded into shards, whatever its parameters' layout.
+
+    A saved state then fits any layout. Every process has to take part in `state_dict`.
+    """
+    for part in getattr(optimizer, "parts", [optimizer]):
+        part.register_state_dict_post_hook(_gather_state)
+        part.register_load_state_dict_pre_hook(_scatter_state)
+
+
+def _gather_state(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    return {**state, "state": _map_state(state["state"], lambda _, tensor: _whole(tensor))}
+
+
+def _scatter_state(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def scatter(index: int, tensor: Tensor) -> Tensor:
+        parameter = parameters[index]
+        if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
+            return tensor
+        # Every process has read the same file: each takes its slice, nothing has to be sent.
+        whole = tensor.to(parameter.device)
+        return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+    return {**state, "state": _map_state(state["state"], scatter)}
+
+
+def _map_state(state: Mapping[int, Any], function: Any) -> dict[int, Any]:
+    return {
+        index: {name: function(index, value) if isinstance(value, Tensor) else value for name, value in of_one.items()}
+        for index, of_one in state.items()
+    }
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return cast(DTensor, tensor.detach()).full_tensor().cpu() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,262 @@
+"""Several processes: the same losses as one, checkpoints that fit every layout, one line for what goes wrong."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from calmctl.cli.main import main
+from calmctl.errors import CalmctlError, UserError
+from calmctl.files import read_json, read_jsonl
+from calmctl.modeling.loss import IGNORED
+from calmctl.ranks import Ranks
+from calmctl.training import batches as batches_module
+from calmctl.training.batches import Batches
+from calmctl.training.configs import ComposeConfig, TrainConfig
+from calmctl.training.examples import load_examples
+from calmctl.training.jobs import run_composition, run_training
+from calmctl.training.settings import CurriculumSettings, TrainSettings
+from calmctl.training.slurm import SlurmConfig, batch_script
+from data_builders.word_tokenizer import build_word_tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = {
+    "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True,
+}  # fmt: skip
+SETTINGS = TrainSettings(
+    steps=4, batch_size=8, accumulation=2, lr=0.01, warmup_steps=1, save_every=2, log_every=1, bucket_width=4
+)
+LAYOUTS = ("none", "fsdp")
+KINDS = ("train", "compose")
+# Losses of another order of summation; Muon orthogonalises in bfloat16.
+TOLERANCE = 2e-5
+
+
+def save_data(folder: Path) -> None:
+    """A tokenizer, and additions of two and three operands."""
+    build_word_tokenizer(["ab"], ["solve:"]).save_pretrained(folder / "tokenizer")
+    generator, rows = np.random.default_rng(0), []
+    for count in [2, 3] * 20:
+        numbers = generator.integers(1, 30, count)
+        prompt = f"solve: {' + '.join(map(str, numbers))} ="
+        rows.append({"prompt": prompt, "completion": f" {numbers.sum()}", "meta": {"num_operands": count}})
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def configuration(kind: str, folder: Path, **settings: object) -> TrainConfig | ComposeConfig:
+    data = str(folder / "train.jsonl")
+    if kind == "compose":
+        bases = str(folder / "anchor"), (str(folder / "aug"),)
+        return ComposeConfig(*bases, data, every=1, seed=3, train=replace(SETTINGS, **settings))
+    course = CurriculumSettings("num_operands", 2, 3, threshold=0.001)
+    train = replace(SETTINGS, curriculum=course, optimizer="muon", **settings)
+    return TrainConfig(data, str(folder / "tokenizer"), model=MODEL, seed=3, train=train)
+
+
+def in_one_process(config: TrainConfig | ComposeConfig, out: Path) -> None:
+    (run_composition if isinstance(config, ComposeConfig) else run_training)(config, out)
+
+
+def in_two_processes(configs: Mapping[str, TrainConfig | ComposeConfig], folder: Path) -> dict[str, str]:
+    file = folder / "configs.pickle"
+    file.write_bytes(pickle.dumps(dict(configs)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += ["-m", "tests.two_processes", str(file)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as torchrun:
+        try:
+            _, said = torchrun.communicate(timeout=200)
+        finally:
+            torchrun.terminate()  # which takes its processes along
+    assert torchrun.returncode == 0, said
+    return pickle.loads(file.with_suffix(".refused").read_bytes())
+
+
+def interrupted_copy(run: Path, out: Path) -> None:
+    """Copy a run as it was after its first checkpoint."""
+    shutil.copytree(run, out)
+    shutil.rmtree(out / "model")
+    shutil.rmtree(out / "checkpoints" / "checkpoint-4")
+    facts = read_json(out / "run.json")
+    (out / "run.json").write_text(json.dumps(facts | {"status": "interrupted"}))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Runs `KIND-LAYOUT` (`one` process, or two), `KIND-one-then-LAYOUT` resumed in another; what was refused."""
+    folder = tmp_path_factory.mktemp("distributed")
+    save_data(folder)
+    for name, seed in (("anchor", 1), ("aug", 2)):
+        in_one_process(replace(configuration("train", folder, steps=0), seed=seed), folder / name)
+    plan: dict[str, TrainConfig | ComposeConfig] = {}
+    for kind in KINDS:
+        in_one_process(configuration(kind, folder), folder / f"{kind}-one")
+        for layout in LAYOUTS:
+            plan[f"{kind}-{layout}"] = plan[f"{kind}-one-then-{layout}"] = configuration(kind, folder, sharding=layout)
+            interrupted_copy(folder / f"{kind}-one", folder / f"{kind}-one-then-{layout}")
+    plan["refused-batch"] = configuration("train", folder, batch_size=6)
+    plan["refused-precision"] = configuration("train", folder, sharding="fsdp", precision="fp16")
+    refused = in_two_processes(plan, folder)
+    for kind in KINDS:
+        for layout in LAYOUTS:
+            out = folder / f"{kind}-{layout}-then-one"
+            interrupted_copy(folder / f"{kind}-{layout}", out)
+            in_one_process(configuration(kind, folder), out)
+    return folder, refused
+
+
+OTHERS = [*LAYOUTS, *(f"one-then-{layout}" for layout in LAYOUTS), *(f"{layout}-then-one" for layout in LAYOUTS)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_layout_and_change_of_layout_trains_the_same(
+    runs: tuple[Path, dict[str, str]], kind: str, other: str
+) -> None:
+    folder, _ = runs
+    one, two = folder / f"{kind}-one", folder / f"{kind}-{other}"
+    rows, others = read_jsonl(one / "train_log.jsonl"), read_jsonl(two / "train_log.jsonl")
+    assert [row["step"] for row in others] == [1, 2, 3, 4]
+    for row, same in zip(rows, others, strict=True):
+        assert same["loss"] == pytest.approx(row["loss"], rel=TOLERANCE)
+        assert same["exact_match"] == row["exact_match"] and same.get("num_operands") == row.get("num_operands")
+    weights, same = load_file(one / "model" / "model.safetensors"), load_file(two / "model" / "model.safetensors")
+    assert weights.keys() == same.keys()
+    # AdamW's first steps have the size of the rate whatever the gradient, so its noise shows where there is none.
+    assert all((weights[name] - same[name]).abs().mean() < 1e-3 for name in weights)
+    facts = read_json(two / "run.json")
+    assert facts["status"] == "complete" and facts["processes"] == (1 if other.endswith("then-one") else 2)
+    assert facts["total_parameters"] == read_json(one / "run.json")["total_parameters"]
+    assert (
+        read_json(two / "model" / "config.json")["architectures"]
+        == (read_json(one / "model" / "config.json")["architectures"])
+    )
+
+
+@pytest.mark.slow
+def test_what_two_processes_cannot_share_is_refused(runs: tuple[Path, dict[str, str]]) -> None:
+    _, refused = runs
+    assert refused["refused-batch"] == (
+        "train.batch_size=6 must be a multiple of train.accumulation=2 times 2 processes; change one of them"
+    )
+    assert "use bf16" in refused["refused-precision"]
+
+
+def test_processes_share_every_batch_and_one_without_rows_learns_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_data(tmp_path)
+    examples = load_examples(tmp_path / "train.jsonl", build_word_tokenizer(["ab"], ["solve:"]))
+    for tokens in (0, 16):  # 16: one example, so that the second process has none
+        batches = Batches(examples, replace(SETTINGS, accumulation=1, batch_tokens=tokens), 0, 0)
+        shares = []
+        for index in range(2):
+            with monkeypatch.context() as patch:
+                patch.setattr(batches_module, "current_ranks", lambda index=index: Ranks(index, 2))
+                shares.append(next(iter(batches)))
+        whole = next(iter(batches))
+        learned = [batch["labels"][batch["labels"] != IGNORED] for batch in (*shares, whole)]
+        assert torch.equal(torch.cat(learned[:2]), learned[2])
+        assert (len(learned[1]) == 0) == bool(tokens)
+
+
+# Launching.
+
+
+@pytest.mark.parametrize("given, message", [
+    (["--nproc-per-node", "none"], "give a number from 1, `gpu` or `auto`"),
+    (["--nproc-per-node", "2", "--nnodes", "2"], "--rdzv-endpoint is not set"),
+    (["--nproc-per-node", "2", "--rdzv-endpoint", "here"], "give it as host:port"),
+    (["--nproc-per-node", "2", "--rdzv-endpoint", "localhost:1x"], "give it as host:port"),
+    (["--nproc-per-node", "2", "--rdzv-endpoint", "localhost:99999"], "that port cannot be used here"),
+    pytest.param(["--nproc-per-node", "gpu"], "there is no GPU here",
+                 marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")),
+])  # fmt: skip
+def test_a_launch_that_cannot_be_is_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], message: str
+) -> None:
+    assert main(["train", "anchor", "--out", str(tmp_path / "out"), *given]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_of_several_failures_the_first_cause_is_told(tmp_path: Path) -> None:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    from calmctl.training.launch import _first_cause
+
+    def failure(rank: int, code: int, line: str = "", time: float = 0.0) -> ProcessFailure:
+        file = tmp_path / f"{rank}.json"
+        if line:
+            file.write_text(json.dumps({"message": line, "timestamp": 1, "calmctl": {"line": line, "time": time}}))
+        return ProcessFailure(rank, 1, code, str(file))
+
+    lost = failure(0, 1, "connection closed by peer", 2.0)
+    assert isinstance(_first_cause({0: lost, 1: failure(1, 2, "bad data", 1.0)}), UserError)
+    assert str(_first_cause({0: lost, 1: failure(2, -9)})) == "process 1 was killed by SIGKILL (perhaps out of memory)"
+    assert str(_first_cause({0: lost, 1: failure(3, 1, "out of memory", 1.0)})) == "out of memory"
+    assert not isinstance(_first_cause({0: lost}), UserError) and isinstance(_first_cause({0: lost}), CalmctlError)
+
+
+# SLURM.
+
+COMMAND = ["compose", "--anchor", "a b", "--aug", "it's", "--out", "runs/x", "train.lr=1e-4"]
+
+
+def shell(script: str, folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
+    """Run a script where some programs are others."""
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "n",
+    }
+    return subprocess.run(["bash"], input=script, env=environment, cwd=folder, capture_output=True, text=True)
+
+
+def test_a_batch_script_runs_the_command_given_on_all_nodes(tmp_path: Path) -> None:
+    script = batch_script(SlurmConfig(nodes=2, gpus_per_node=4, setup=("echo ready",)), COMMAND)
+    done = shell(script, tmp_path, srun='printf "%s\\n" "$@"', scontrol="echo node1; echo node2")
+    launch = ["--nnodes", "2", "--nproc-per-node", "4", "--rdzv-endpoint", "node1:20007"]
+    assert done.stdout.splitlines() == ["ready", "python", "-m", "calmctl", *COMMAND, *launch]
+    assert done.returncode == 0 and "#SBATCH --gpus-per-node=4\n" in script
+    alone = shell(batch_script(SlurmConfig(), COMMAND), tmp_path, srun="exit 2")
+    assert alone.returncode == 2
+
+
+def test_a_job_near_its_limit_is_interrupted_and_queued_again(tmp_path: Path) -> None:
+    programs = {
+        "srun": "kill -USR1 $PPID; for i in {1..100}; do sleep 0.05; [ -e interrupted ] && exit 130; done",
+        "scancel": 'echo "scancel $@"; touch interrupted',
+        "scontrol": 'echo "scontrol $@"',
+    }  # fmt: skip
+    done = shell(batch_script(SlurmConfig(), COMMAND), tmp_path, **programs)
+    assert done.stdout.splitlines() == ["scancel --signal=INT 7", "scontrol requeue 7"] and done.returncode == 130
+
+
+def test_a_job_is_submitted_with_sbatch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "job.sh"
+    submit = ["slurm", "nodes=2", "--script", str(file), "--submit", "--", *COMMAND]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(submit) == 2 and "there is no sbatch on this machine" in capsys.readouterr().err
+    (tmp_path / "sbatch").write_text('#!/bin/sh\n[ -s "$2" ] && echo "42;cluster"\n')
+    (tmp_path / "sbatch").chmod(0o755)
+    assert main(submit) == 0 and f"submitted {file} as job 42" in capsys.readouterr().err
+    assert file.read_text() == batch_script(SlurmConfig(nodes=2), COMMAND)
+    assert main(["slurm"]) == 2 and "no command is given" in capsys.readouterr().err
+    assert main(["slurm", "--", "eval", "kv", "--nnodes=2"]) == 2 and "leave it out" in capsys.readouterr().err
