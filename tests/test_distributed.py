@@ -157,7 +157,7 @@ def test_processes_share_every_batch_and_one_without_rows_learns_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_data(tmp_path)
-    examples = load_examples(tmp_path / "train.jsonl", build_word_tokenizer(["ab"], ["solve:"]))
+    examples = load_examples(tmp_path / "train.jsonl", build_word_tokenizer(["ab"], ["solve:"]), TrainSettings())
     for tokens in (0, 16):  # 16: one example, so that the second process has none
         batches = Batches(examples, replace(SETTINGS, accumulation=1, batch_tokens=tokens), 0, 0)
         shares = []

@@ -28,7 +28,7 @@ def corpus() -> Examples:
     """Documents of `LENGTHS` random tokens; two are longer than a row, one has a single token."""
     ids = np.random.default_rng(0).integers(2, VOCABULARY, sum(LENGTHS)).astype(np.int32)
     starts = np.concatenate([[0], np.cumsum(LENGTHS)])
-    return Examples(ids, starts, np.zeros(len(LENGTHS), np.int32), {})
+    return Examples(ids, starts, np.zeros(len(LENGTHS), np.int32), {}, np.arange(1, len(LENGTHS) + 1), {})
 
 
 def pieces(examples: Examples) -> list[list[int]]:
@@ -48,6 +48,9 @@ def test_every_piece_is_in_one_row_and_rows_are_full(corpus):
         found += [part.tolist() for part in np.split(packed.ids[begin:end], starts[1:])]
     assert sorted(found) == sorted(pieces(corpus))
     assert packed.lengths.max() <= CONTEXT
+    for row, document in enumerate(packed.rows):
+        first = packed.example(row)[: np.argmin(packed.positions[packed.starts[row] + 1 :]) + 1]
+        assert first.tolist()[:2] in [piece[:2] for piece in pieces(corpus.subset(np.array([document - 1])))]
     assert len(packed) == -(-len(packed.ids) // CONTEXT)
 
 
@@ -103,5 +106,5 @@ def test_a_model_is_trained_on_a_corpus_of_documents_longer_than_its_context(tmp
     config = replace(sums_config(tmp_path, steps=2, packing=True), dataset=str(tmp_path / "corpus.jsonl"))
     run = run_training(config, tmp_path / "out")
     assert run.is_complete and len(run.read_jsonl()) == 2
-    with pytest.raises(UserError, match="the longest example has .* train.packing=true"):
+    with pytest.raises(UserError, match="examples are longer than .* train.packing=true"):
         run_training(replace(config, train=replace(config.train, packing=False)), tmp_path / "unpacked")

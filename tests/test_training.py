@@ -317,7 +317,7 @@ def test_divergence_names_the_step_and_the_rows_and_leaves_the_last_good_checkpo
     """The loss is not finite at step 5; rows of the log come at 3 (with the checkpoint) and 4, and at 6 it shows."""
     settings = replace(SETTINGS, log_every=4, batch_size=2)
     completion_loss = trainer.completion_loss
-    calls = itertools.count(1)
+    calls = itertools.count()  # before the first step a pass counts FLOPs
     monkeypatch.setattr(trainer, "completion_loss", lambda *a: completion_loss(*a) * (nan if next(calls) == 5 else 1))
     rows = np.unique(examples.rows[Batches(examples, settings, 3, 0).rows(4)])
     with pytest.raises(CalmctlError, match=f"step 5: the loss is nan after rows {', '.join(map(str, rows))} of the"):
@@ -351,7 +351,7 @@ def test_bases_have_no_dropout_and_bridges_have_while_they_are_trained(folder, b
 
     monkeypatch.setattr(ComposedModelForCausalLM, "forward", look)
     run_job("compose", folder, bases, tmp_path / "out")
-    assert len(seen) == SETTINGS.steps and all(modes == [{False}, {False}, {True}] for modes in seen)
+    assert len(seen) == 1 + SETTINGS.steps and all(modes == [{False}, {False}, {True}] for modes in seen)
 
 
 def test_long_and_empty_examples_are_refused_left_out_or_cut_and_counted(tmp_path, tokenizer, caplog):

@@ -13,6 +13,7 @@ from calmctl.runs import Run
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import load_examples
 from calmctl.training.jobs import run_composition, run_training
+from calmctl.training.settings import TrainSettings
 from calmctl.training.validation import hold_out
 from tests.sums import sums_config, write_sums
 
@@ -34,7 +35,7 @@ def validations(run: Run) -> dict[int, float]:
 def loss_of(model_folder: Path, file: Path) -> tuple[float, float]:
     """Return the loss and the exact match of a saved model on a file, computed one example at a time."""
     model = AutoModelForCausalLM.from_pretrained(model_folder)
-    examples = load_examples(file, AutoTokenizer.from_pretrained(model_folder))
+    examples = load_examples(file, AutoTokenizer.from_pretrained(model_folder), TrainSettings())
     total, labels, exact = 0.0, 0, 0
     for index in range(len(examples)):
         ids = torch.from_numpy(examples.example(index)).long()[None]
@@ -131,7 +132,9 @@ def test_a_composition_is_validated_as_it_decodes(folder, tmp_path, aug_reads):
     from calmctl import ComposedModelForCausalLM
 
     model = ComposedModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
-    examples = load_examples(folder / "validation.jsonl", AutoTokenizer.from_pretrained(tmp_path / "anchor" / "model"))
+    examples = load_examples(
+        folder / "validation.jsonl", AutoTokenizer.from_pretrained(tmp_path / "anchor" / "model"), TrainSettings()
+    )
     total, count = 0.0, 0
     for index in range(len(examples)):
         ids = torch.from_numpy(examples.example(index)).long()[None]
@@ -146,7 +149,9 @@ def test_a_composition_is_validated_as_it_decodes(folder, tmp_path, aug_reads):
 def test_a_share_is_held_out(folder, tmp_path):
     run_training(sums_config(folder, validation_share=0.25, steps=1), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["n"] == 10
-    examples = load_examples(folder / "train.jsonl", AutoTokenizer.from_pretrained(folder / "tokenizer"))
+    examples = load_examples(
+        folder / "train.jsonl", AutoTokenizer.from_pretrained(folder / "tokenizer"), TrainSettings()
+    )
     trained, held_out = hold_out(examples, 0.25, seed=3)
     parts = [tuple(part.example(index)) for part in (trained, held_out) for index in range(len(part))]
     assert len(held_out) == 10 and sorted(parts) == sorted(tuple(examples.example(index)) for index in range(40))

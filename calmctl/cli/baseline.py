@@ -47,8 +47,8 @@ def baseline(
     from calmctl.config import load_config
 
     settings = options.with_options(
-        overrides, method=method, anchor=anchor, dataset=data, validation=validation, match=match, parameters=parameters, seed=seed,
-        merge=merge or None,
+        overrides, method=method, anchor=anchor, dataset=data, validation=validation, match=match,
+        parameters=parameters, seed=seed, merge=merge or None,
     )  # fmt: skip
     config = load_config(BaselineConfig, f"baseline/{preset}", settings, config_dir)
     if dry_run:

@@ -250,7 +250,7 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
         """Set the bridges' mode; the bases always stay in eval mode (no dropout in frozen models)."""
         self.training = mode
         self.bridges.train(mode)
-        for base in (self.anchor, *self.augs):
+        for base in (self.anchor, self.augs, *self.augs):
             # A training loop asks before every step, and walking over all modules of the bases takes long.
             if base.training:
                 base.eval()

@@ -141,7 +141,7 @@ def _choose(
         raise UserError(
             f"{path}: {is_long.sum()} of {total} examples are longer than the model's context of {context} tokens "
             f"(the longest, row {np.argmax(lengths * is_long) + 1}, has {(lengths * is_long).max()}); shorten them, "
-            "set train.on_long_example=drop or truncate, or raise model.max_position_embeddings of a model from scratch"
+            "set train.on_long_example=drop or truncate, or let train.packing=true cut `text`"
         )
     can_be_cut = prompt_lengths < (context or lengths.max())
     is_cut = is_long & can_be_cut if settings.on_long_example == "truncate" else np.zeros(total, dtype=bool)
