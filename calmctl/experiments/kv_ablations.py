@@ -68,7 +68,7 @@ def kv_variants(config: ReproduceKVConfig, out: Path) -> Iterator[Variant]:
         yield build.composition(f"every_{every}", f"every {every} layers", "connections", every, every=every)
     for heads in chosen.heads:
         bridge = replace(config.compose.bridge, num_heads=heads)
-        yield build.composition(f"heads_{heads}", f"{heads} heads", "heads", heads, bridge=bridge)
+        yield build.composition(f"heads_{heads}", f"{heads} head{'s' * (heads > 1)}", "heads", heads, bridge=bridge)
     for share in chosen.shares:
         yield build.with_share_of_keys(share)
     for method in chosen.methods:
