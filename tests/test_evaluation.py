@@ -303,6 +303,17 @@ def test_several_tasks_write_a_folder_each(
     assert both[0]["n"] == 2 and both[0]["protocol"]["shots"] == 2
 
 
+def test_nothing_is_generated_before_every_task_is_known_to_work(
+    place: Path, tmp_path: Path, words: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data" / "humaneval").mkdir(parents=True)
+    shutil.copy(place / "data" / "words.txt", tmp_path / "data")
+    shared = ["--model", str(place / "model"), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    assert main(["eval", "words", "humaneval", *shared]) == 2
+    assert "add --allow-code-execution" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_all_evaluates_what_there_is_and_says_what_is_not(
     place: Path, tmp_path: Path, words: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
