@@ -20,8 +20,8 @@ _HEADER = struct.Struct("<Q")
 _SMALL = 2**63
 _AS_IS = (type(None), bool, float, str)
 _ALL_AS_IS = frozenset(_AS_IS)
-_BETWEEN = "\x7f"
-"""What separates strings that are written as one; JSON does not escape it."""
+_BETWEEN = "|"
+"""What separates strings that are written as one, if none has it: JSON need not escape it."""
 
 # Tag -> the type, what it is written as (in values that can be written themselves), and how it is made again.
 _TYPES: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -96,6 +96,7 @@ def encode(value: Any, refer: Callable[[Any], dict[str, Any]]) -> Any:
 
 
 def _encode_list(items: list[Any], refer: Callable[[Any], dict[str, Any]]) -> Any:
+    """Write a list of strings as one string, which takes JSON much less time."""
     kinds = set(map(type, items))
     if kinds == {str}:
         text = _BETWEEN.join(items)
