@@ -225,23 +225,23 @@ def test_another_configuration_or_other_requests_are_refused(
     assert main(command(place, straight, "decoding.temperature=1.5", "decoding.batch_size=3")) == 2
     assert "decoding.batch_size: 2 -> 3" in capsys.readouterr().err
     requests = [Request("a", "1 =", 4), Request("b", "2 =", 4)]
-    work = WorkFiles(tmp_path, requests)
+    work = WorkFiles(tmp_path, requests, "m")
     work.append([(0, 0, "x")])
-    assert WorkFiles(tmp_path, requests[:1]).read() == {(0, 0): "x"}
+    assert WorkFiles(tmp_path, requests[:1], "m").read() == {(0, 0): "x"}
     for others in ([Request("a", "1 =", 5)], [Request("b", "1 =", 4)], [Request("a", "1 =", 4, shots=("s",))]):
-        with pytest.raises(UserError, match="completion of 'a' that the task does not ask for"):
-            WorkFiles(tmp_path, others).read()
+        with pytest.raises(UserError, match="completion of .a. that this model is not asked for"):
+            WorkFiles(tmp_path, others, "m").read()
 
 
 def test_work_files_of_several_processes_become_one_without_repeats(tmp_path: Path) -> None:
     requests = [Request(name, "1 =", 4, num_samples=2) for name in "abc"]
-    WorkFiles(tmp_path, requests, 1).append([(1, 1, "b1"), (1, 0, "b0")])
-    WorkFiles(tmp_path, requests).append([(2, 0, "c0"), (0, 0, "a0"), (1, 1, "again"), (0, 1, "a1"), (2, 1, "c1")])
-    assert WorkFiles(tmp_path, requests).read()[1, 1] == "again"
-    gathered = WorkFiles(tmp_path, requests).gather()
+    WorkFiles(tmp_path, requests, "m", 1).append([(1, 1, "b1"), (1, 0, "b0")])
+    WorkFiles(tmp_path, requests, "m").append([(2, 0, "c0"), (0, 0, "a0"), (1, 1, "again"), (0, 1, "a1"), (2, 1, "c1")])
+    assert WorkFiles(tmp_path, requests, "m").read()[1, 1] == "again"
+    gathered = WorkFiles(tmp_path, requests, "m").gather()
     assert gathered == {"a": ["a0", "a1"], "b": ["b0", "again"], "c": ["c0", "c1"]}
     assert [path.name for path in tmp_path.iterdir()] == [SAMPLES_FILE]
-    assert WorkFiles(tmp_path, requests).gather() == gathered
+    assert WorkFiles(tmp_path, requests, "m").gather() == gathered
 
 
 # Several processes.
