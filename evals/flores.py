@@ -18,7 +18,7 @@ import numpy as np
 
 from data_builders.errors import DataError
 from data_builders.flores import ROWS, Flores, read_flores
-from data_builders.flores_languages import ENGLISH, language_name
+from data_builders.flores_languages import ENGLISH, full_code, language_name
 from evals.metrics.translation import (
     METRICS,
     bootstrap_scores,
@@ -71,7 +71,8 @@ class FloresTask:
 
     Attributes:
         shots: worked examples, the first rows of dev.
-        languages: codes such as fra_Latn of the languages beside English; none = all.
+        languages: codes of the languages beside English, such as fra_Latn, or fra where a language has one script;
+            none = all.
         direction: `xx-en` or `en-xx`.
         against: metrics.json, or the folder with it, of another run: in how many languages this one is better. It must
             have scored the same rows of all these languages, in the same direction.
@@ -88,13 +89,14 @@ class FloresTask:
     max_new_tokens: int = 128
 
     def __post_init__(self) -> None:
-        """Raise DataError where an option is out of its range."""
+        """Complete the codes of languages; raise DataError where an option is out of its range."""
         if not 0 <= self.shots <= ROWS["dev"]:
             raise DataError(f"shots: {self.shots} is not within 0 and {ROWS['dev']}, the rows of dev")
         if self.direction not in ("xx-en", "en-xx"):
             raise DataError(f"direction: {self.direction!r} is not one of xx-en, en-xx")
         if self.max_new_tokens < 1:
             raise DataError(f"max_new_tokens: {self.max_new_tokens} is too small; use at least 1")
+        object.__setattr__(self, "languages", tuple(map(full_code, self.languages)))
 
     def load(self, data: Path, limit: int | None = None) -> list[FloresRecord]:
         """Read the sentences of each language; `limit` = the first so many of each."""

@@ -144,7 +144,6 @@ def test_the_three_layouts_hold_the_same(folder: Path, tmp_path: Path) -> None:
         ("min", "'min' is ambiguous; use min_Arab or min_Latn"),
         ("taq", "'taq' is ambiguous; use taq_Latn or taq_Tfng"),
         ("zho", "'zho' is ambiguous; use zho_Hans or zho_Hant"),
-        ("fra", "'fra' is no code of FLORES-200; use fra_Latn"),
         ("fra_Arab", "'fra_Arab' is no code of FLORES-200; use fra_Latn"),
         ("French", "nearest: fra_Latn \\(French\\)"),
         ("xxx", "'xxx' is no code of FLORES-200 \\(codes are"),
@@ -154,6 +153,11 @@ def test_the_three_layouts_hold_the_same(folder: Path, tmp_path: Path) -> None:
 def test_codes_that_are_refused(folder: Path, code: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         load(folder, languages=(code,))
+
+
+def test_a_script_may_be_left_out_where_there_is_one(folder: Path) -> None:
+    assert FloresTask(languages=("fra", "nqo")).languages == ("fra_Latn", "nqo_Nkoo")
+    assert load(folder, languages=("fra",)) == load(folder, languages=("fra_Latn",))
 
 
 def test_all_languages_means_all_of_the_table(folder: Path) -> None:
