@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint types format test extras kv smoke wheel-test clean
+.PHONY: help setup lint types format test test-slow extras kv smoke wheel-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ format: $(INSTALLED) ## format the code
 
 test: $(INSTALLED) ## run the tests, on all cores; ARGS="-k name" goes to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope $(ARGS)
+
+test-slow: $(INSTALLED) ## run the tests that take longer, which `make test` leaves out
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m slow $(ARGS)
 
 extras: $(INSTALLED) ## also install lm-eval and bitsandbytes (27 packages, 451 MB), so that their tests run
 	$(BIN)/python -m pip install -c constraints.txt -e '.[lm-eval,quantized]'
