@@ -4,8 +4,9 @@
 
 Both sides complete the same prompts greedily, with the same batch size, limit of new tokens and stop strings, in turns
 (see measure.py); ours tokenizes, generates, decodes and cuts, as `HFLM.generate_until` does. A value is our samples per
-second over theirs: at least 1 is wanted. Models are random, so nearly every completion runs to its limit, except where
-a stop string is a piece of text that they do write. `shared` compares our own engine with and without shared prefixes
+second over theirs: at least 1 is wanted. Each prompt asks for 128 new tokens (4 in `shared`); the tasks ask for 64 to
+1024. Models are random, so nearly every completion runs to its limit, except where a stop string is a piece of text
+that they do write. `shared` compares our own engine with and without shared prefixes
 (seconds without over seconds with), from which `MIN_TOKENS` in calmctl/inference/prefix.py follows.
 
     zero-shot  questions of 20 to 60 tokens
@@ -70,7 +71,6 @@ def prompts(case: str, texts: Texts, count: int, new: int) -> list[Prompt]:
     shots = tuple(texts(79) + "\n" for _ in range(5)) if case == "few-shot" else ()
     # Random models write any word as often as any other: one that ends in a common letter comes up soon.
     stop = ("\nclass", "\ndef", "se", "ti") if case == "stops" else ("\n\n\n",)
-    new = 4 * new if case == "stops" else new  # long enough for rows to end at different times
     return [Prompt(texts(texts.choice.randint(20, 60)), new, stop, shots) for _ in range(count)]
 
 
@@ -95,7 +95,7 @@ def beside_lm_eval(preset_name: str, device: str, cases: list[str]) -> Iterator[
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     preset, quick = PRESETS[preset_name], preset_name == "quick"
     batch = 4 if quick else 16
-    count, new = (8, 8) if quick else (48, 32)
+    count, new = (8, 8) if quick else (48, 128)
     # The quick shapes have too few tokens for a byte-level tokenizer.
     vocabulary = 2000 if quick else preset.vocabularies[0]
     tokenizer = tokenizer_of(vocabulary)

@@ -1,8 +1,9 @@
 """CodeXGLUE code-to-text: functions of six languages and the first paragraph of their documentation.
 
 The layout is the official release after its preprocessing: a folder a language with train, valid and test as .jsonl or
-.jsonl.gz. What a model is shown must not hold what it is asked for: Python's `code` still has its docstring, which
-Python's own tokenizer finds and which is cut out; then the code of every language is searched for the text.
+.jsonl.gz; or google/code_x_glue_ct_code_to_text of the hub, by id or as a copy. What a model is shown must not hold
+what it is asked for: Python's `code` still has its docstring, which Python's own tokenizer finds and which is cut out;
+then the code of every language is searched for the text.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from __future__ import annotations
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from data_builders.errors import DataError
-from data_builders.jsonl import read_jsonl
+from data_builders.hub import hub_configs, is_hub, read_hub
 from data_builders.manifest import sha256_file
+from data_builders.rows import Fields, Row, iter_rows
 
 LANGUAGES = ("python", "php", "go", "java", "javascript", "ruby")
-_FIELDS = ("code", "docstring", "docstring_tokens", "language")
+_FIELDS: Fields = {"code": str, "docstring": str, "docstring_tokens": list, "language": str}
+_HUB_SPLITS = {"test": "test", "valid": "validation", "train": "train"}
 _WORD = re.compile(r"\w+")
 
 
@@ -42,19 +45,22 @@ class Function:
 
 
 def find_languages(path: Path) -> dict[str, Path]:
-    """Return the folder of each language, in the order of LANGUAGES: `path` itself, or those directly in it.
+    """Return where each language is, in the order of LANGUAGES: `path` itself, or a folder directly in it.
 
     Raises:
         DataError: none holds a test split of a language of CodeXGLUE, or two hold the same.
     """
+    if is_hub(path):
+        there = hub_configs(path)
+        return {language: path for language in LANGUAGES if language in there}
     if not path.is_dir():
         raise DataError(f"{path}: no such folder; name CodeXGLUE's code-to-text data, a folder a language")
     found: dict[str, Path] = {}
     for folder in [path, *sorted(each for each in path.iterdir() if each.is_dir())]:
         if (file := split_file(folder, "test")) is None:
             continue
-        first = next(read_jsonl(file, required=_FIELDS), None)
-        language = str(first["language"]).lower() if first else "nothing"
+        first = next(iter_rows(file, _FIELDS), None)
+        language = first["language"].lower() if first else "nothing"
         if language not in LANGUAGES:
             raise DataError(f"{file} is of {language!r}, which is not one of {', '.join(LANGUAGES)}")
         if language in found:
@@ -65,25 +71,37 @@ def find_languages(path: Path) -> dict[str, Path]:
     return {language: found[language] for language in LANGUAGES if language in found}
 
 
+def has_split(folder: Path, split: str) -> bool:
+    """Tell whether there is such a split; the hub has all of them."""
+    return is_hub(folder) or split_file(folder, split) is not None
+
+
 def split_file(folder: Path, split: str) -> Path | None:
     """Return the file of a split, plain before gzipped, None where there is none."""
     return next((file for end in ("jsonl", "jsonl.gz") if (file := folder / f"{split}.{end}").is_file()), None)
 
 
 def read_functions(folder: Path, language: str, split: str, limit: int | None = None) -> Iterator[Function]:
-    """Yield the functions of a split, unusable ones too; raises DataError for a file that is not the release's."""
+    """Yield the functions of a split, unusable ones too; raises DataError for data that is not the release's."""
+    for row, fields in enumerate(islice(_rows(folder, language, split), limit)):
+        summary = " ".join(" ".join(map(str, fields["docstring_tokens"])).split())
+        yield _function(f"{language}/{split}/{row}", language, fields["code"], fields["docstring"], summary)
+
+
+def _rows(folder: Path, language: str, split: str) -> Iterable[Row]:
+    if is_hub(folder):
+        return read_hub(folder, language, (_HUB_SPLITS[split],), _FIELDS)[0]
     file = split_file(folder, split)
     if file is None:
         raise DataError(f"{folder}: has no {split}.jsonl or {split}.jsonl.gz; get all of {language}'s data")
-    for row, fields in enumerate(islice(read_jsonl(file, required=_FIELDS), limit)):
-        tokens, code, docstring = fields["docstring_tokens"], fields["code"], fields["docstring"]
-        if not (isinstance(tokens, list) and isinstance(code, str) and isinstance(docstring, str)):
-            raise DataError(f"{file}: row {row} lacks code, docstring or docstring_tokens; get it again")
-        yield _function(f"{language}/{split}/{row}", language, code, docstring, " ".join(" ".join(tokens).split()))
+    return iter_rows(file, _FIELDS)
 
 
 def split_sha256(folder: Path, language: str, split: str) -> dict[str, str]:
-    """Return the sha256 of a split's file, under `<language>/<file>`."""
+    """Return the sha256 of a split, under `<language>/<file>` or what it is on the hub."""
+    if is_hub(folder):
+        source = read_hub(folder, language, (_HUB_SPLITS[split],), _FIELDS)[1]
+        return {source.file: source.sha256}
     file = split_file(folder, split)
     return {f"{language}/{file.name}": sha256_file(file)} if file else {}
 

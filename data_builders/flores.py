@@ -1,9 +1,9 @@
 """FLORES-200: aligned sentences of 204 languages, from the official release or from FLORES+.
 
-Three layouts are read: the official archive `flores200_dataset.tar.gz`, the folder it unpacks to
+Four layouts are read: the official archive `flores200_dataset.tar.gz`, the folder it unpacks to
 (`dev/<code>.dev`, `devtest/<code>.devtest`), and FLORES+ as Parquet (one file a split or one a language, columns
-`id`, `iso_639_3`, `iso_15924`, `text` and perhaps `glottocode`). FLORES+ relabelled some languages; the codes here are
-those of FLORES-200 throughout.
+`id`, `iso_639_3`, `iso_15924`, `text` and perhaps `glottocode`), and its id on the hub, openlanguagedata/flores_plus.
+FLORES+ relabelled some languages; the codes here are those of FLORES-200 throughout.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,13 +25,16 @@ from data_builders.flores_languages import (
     LATER_LANGUAGES,
     require_language,
 )
+from data_builders.hub import is_hub_id, read_hub
 from data_builders.manifest import sha256_file
+from data_builders.rows import Fields, Row
 
 ARCHIVE = "flores200_dataset.tar.gz"
 ROWS = {"dev": 997, "devtest": 1012}
 _FILE = re.compile(r"(?:.*/)?(dev|devtest)/(\w{3}_\w{4})\.\1")
 _PARQUET_SPLIT = re.compile(r"(devtest|dev)(?![a-z])")
-_COLUMNS = ("id", "iso_639_3", "iso_15924", "text")
+_COLUMNS: Fields = {"id": (int, str), "iso_639_3": str, "iso_15924": str, "text": str}
+_OPTIONAL_COLUMNS = ("glottocode", "variant")
 _ADVICE = f"name {ARCHIVE}, the folder it unpacks to, or a folder of FLORES+ Parquet files"
 
 
@@ -59,6 +63,8 @@ def read_flores(path: Path, languages: Sequence[str] = (), always: Sequence[str]
         path = path / ARCHIVE
     if path.is_file():
         return _official(path, lambda: _archive(path), languages, always, {path.name: sha256_file(path)})
+    if is_hub_id(path):
+        return _hub(path, languages, always)
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; {_ADVICE}")
     folder = next((each for each in (path, path / "flores200_dataset") if any(each.glob("dev/*_*.dev"))), None)
@@ -99,7 +105,7 @@ def _archive(path: Path) -> Iterable[tuple[str, str, bytes]]:
             for member in archive:
                 if (found := _FILE.fullmatch(member.name)) and (stream := archive.extractfile(member)):
                     yield found[1], found[2], stream.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as a tar archive ({error}); {_ADVICE}") from None
 
 
@@ -123,10 +129,28 @@ def _lines(path: Path, code: str, split: str, content: bytes | None) -> tuple[st
 
 
 def _plus(path: Path, parquet: dict[Path, str], languages: Sequence[str], always: Sequence[str]) -> Flores:
+    contents = ((split, file.stem.rpartition("_")[2], _parquet_rows(file)) for file, split in parquet.items())
+    sentences = _plus_sentences(path, contents, languages, always)
+    hashes = {str(PurePosixPath(file.relative_to(path))): sha256_file(file) for file in parquet}
+    return Flores("flores_plus", sentences, {f"{path.name} ({len(hashes)} files)": _combined(hashes)})
+
+
+def _hub(data: Path, languages: Sequence[str], always: Sequence[str]) -> Flores:
+    contents = {split: read_hub(data, "default", (split,), _COLUMNS, _OPTIONAL_COLUMNS) for split in ROWS}
+    rows = [(split, "", found) for split, (found, _) in contents.items()]
+    files = {source.file: source.sha256 for _, source in contents.values()}
+    return Flores("flores_plus", _plus_sentences(data, rows, languages, always), files)
+
+
+def _plus_sentences(
+    path: Path, contents: Iterable[tuple[str, str, Iterable[Row]]], languages: Sequence[str], always: Sequence[str]
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return the sentences by language and split of (split, variety that a file is named after, its rows)."""
     rows: dict[str, dict[str, list[tuple[int, str]]]] = {}
-    for file, split in parquet.items():
-        for code, row, text in _parquet_rows(file):
-            rows.setdefault(code, {}).setdefault(split, []).append((row, text))
+    for split, variety, found in contents:
+        for row in found:
+            if code := _code(row, variety):
+                rows.setdefault(code, {}).setdefault(split, []).append((int(row["id"]), row["text"]))
     codes = _chosen(path, rows, languages, always)
     sentences = {}
     for code in codes:
@@ -139,12 +163,10 @@ def _plus(path: Path, parquet: dict[Path, str], languages: Sequence[str], always
             )
             for split in ROWS
         }
-    hashes = {str(PurePosixPath(file.relative_to(path))): sha256_file(file) for file in parquet}
-    return Flores("flores_plus", sentences, {f"{path.name} ({len(hashes)} files)": _combined(hashes)})
+    return sentences
 
 
-def _parquet_rows(file: Path) -> Iterable[tuple[str, int, str]]:
-    """Yield (code, id, text) of the languages of FLORES-200."""
+def _parquet_rows(file: Path) -> list[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -154,13 +176,18 @@ def _parquet_rows(file: Path) -> Iterable[tuple[str, int, str]]:
         raise DataError(f"{file}: cannot be read as Parquet ({str(error).splitlines()[0]}); get it again") from None
     if missing := [name for name in _COLUMNS if name not in table.column_names]:
         raise DataError(f"{file}: has no column {missing[0]!r}; FLORES+ files have {', '.join(_COLUMNS)}")
-    optional = [name for name in ("glottocode", "variant") if name in table.column_names]
-    for row in table.select([*_COLUMNS, *optional]).to_pylist():
-        label, variety = f"{row['iso_639_3']}_{row['iso_15924']}", row.get("glottocode") or ""
-        if not {variety, row.get("variant"), file.stem.rpartition("_")[2]} & FLORES_PLUS_VARIETIES:
-            code = FLORES_PLUS_LABELS.get(f"{label}_{variety}") or FLORES_PLUS_LABELS.get(label, label)
-            if code in LANGUAGES or code in LATER_LANGUAGES:
-                yield code, int(row["id"]), row["text"]
+    there = [name for name in (*_COLUMNS, *_OPTIONAL_COLUMNS) if name in table.column_names]
+    rows: list[Row] = table.select(there).to_pylist()
+    return rows
+
+
+def _code(row: Row, variety: str) -> str | None:
+    """Return the code of a row of FLORES+; None where it is of no language of FLORES-200."""
+    label, glottocode = f"{row['iso_639_3']}_{row['iso_15924']}", row.get("glottocode") or ""
+    if {glottocode, row.get("variant"), variety} & FLORES_PLUS_VARIETIES:
+        return None
+    code = FLORES_PLUS_LABELS.get(f"{label}_{glottocode}") or FLORES_PLUS_LABELS.get(label, label)
+    return code if code in LANGUAGES or code in LATER_LANGUAGES else None
 
 
 def _split_of(file: Path) -> str | None:

@@ -243,6 +243,12 @@ def language_name(code: str) -> str:
     return LANGUAGES.get(code) or LATER_LANGUAGES[code]
 
 
+def full_code(code: str) -> str:
+    """Return a code with its script, which may be left out where a language has one; any other code as it is."""
+    scripts = [full for full in (*LANGUAGES, *LATER_LANGUAGES) if full.partition("_")[0] == code]
+    return scripts[0] if len(scripts) == 1 else code
+
+
 def require_language(code: str, available: Collection[str]) -> None:
     """Raise DataError unless `code` is a full code (language and script) that the data holds; suggest those meant."""
     if code in available:

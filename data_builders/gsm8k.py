@@ -1,4 +1,7 @@
-"""Grade-school mathematics: GSM8K (train.jsonl, test.jsonl) and MGSM (mgsm_<language>.tsv, exemplars.py)."""
+"""Grade-school mathematics: GSM8K (train.jsonl, test.jsonl) and MGSM (mgsm_<language>.tsv, exemplars.py).
+
+Both can also be datasets of the hub, by id or as a copy: openai/gsm8k, juletxara/mgsm.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.errors import DataError
-from data_builders.jsonl import read_jsonl
+from data_builders.hub import hub_configs, is_hub, read_hub
 from data_builders.manifest import sha256_file
+from data_builders.rows import Fields, read_rows
 
 EXEMPLARS_FILE = "exemplars.py"
 MGSM_ROWS = 250
 _EXEMPLARS = "MGSM_EXEMPLARS"
+_GSM8K_FIELDS: Fields = {"question": str, "answer": str}
+_HUB_TEST_FIELDS: Fields = {"question": str, "answer_number": int}
 
 
 @dataclass(frozen=True)
@@ -43,23 +49,27 @@ class Exemplar:
 
 
 def read_gsm8k(folder: Path, split: str) -> tuple[list[Problem], dict[str, str]]:
-    """Return the problems of train or test, and the file's sha256; raises DataError for a file that is not GSM8K's."""
+    """Return the problems of train or test, and their sha256; raises DataError for data that is not GSM8K's."""
     path = folder / f"{split}.jsonl"
-    if not path.is_file():
+    if is_hub(folder):
+        rows, source = read_hub(folder, "main", (split,), _GSM8K_FIELDS)
+    elif path.is_file():
+        rows, source = read_rows(path, _GSM8K_FIELDS)
+    else:
         raise DataError(f"{path}: no such file; name a folder with GSM8K's train.jsonl and test.jsonl")
     problems = []
-    for row, fields in enumerate(read_jsonl(path, required=("question", "answer"))):
-        solution, marker, answer = fields["answer"].rpartition("####")
+    for row, fields in enumerate(rows):
+        _, marker, answer = fields["answer"].rpartition("####")
         if not marker or not answer.strip():
             raise DataError(f"{path}: row {row} has no '#### <number>' at its end; get the official file")
         problems.append(Problem(f"{split}/{row}", fields["question"], answer.strip(), fields["answer"]))
-    if not problems:
-        raise DataError(f"{path}: holds no problem; get the official file")
-    return problems, {path.name: sha256_file(path)}
+    return problems, {source.file: source.sha256}
 
 
 def mgsm_languages(folder: Path) -> list[str]:
-    """Return the languages that the folder has problems in; raises DataError where there are none."""
+    """Return the languages that the data has problems in; raises DataError where there are none."""
+    if is_hub(folder):
+        return sorted(hub_configs(folder))
     languages = sorted(path.stem.removeprefix("mgsm_") for path in folder.glob("mgsm_*.tsv"))
     if not languages:
         raise DataError(f"{folder}: holds no mgsm_<language>.tsv; name a folder with MGSM's files")
@@ -67,7 +77,15 @@ def mgsm_languages(folder: Path) -> list[str]:
 
 
 def read_mgsm(folder: Path, language: str) -> tuple[list[Problem], dict[str, str]]:
-    """Return the 250 problems of a language, and the file's sha256; raises DataError for a file that is not MGSM's."""
+    """Return the 250 problems of a language, and their sha256; raises DataError for data that is not MGSM's."""
+    if is_hub(folder):
+        rows, source = read_hub(folder, language, ("test",), _HUB_TEST_FIELDS)
+        problems = [
+            Problem(f"{language}/{row}", fields["question"], str(fields["answer_number"]))
+            for row, fields in enumerate(rows)
+        ]
+        _require_all(f"{folder} ({language})", problems)
+        return problems, {source.file: source.sha256}
     path = folder / f"mgsm_{language}.tsv"
     try:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
@@ -82,17 +100,25 @@ def read_mgsm(folder: Path, language: str) -> tuple[list[Problem], dict[str, str
         if not tab or not question.strip() or not answer.strip() or "\t" in answer:
             raise DataError(f"{path}: line {row + 1} is not <question><tab><answer>; get the official file")
         problems.append(Problem(f"{language}/{row}", question, answer.strip()))
-    if len(problems) != MGSM_ROWS:
-        raise DataError(f"{path} has {len(problems)} rows, and MGSM has {MGSM_ROWS}; get the official file")
+    _require_all(str(path), problems)
     return problems, {path.name: sha256_file(path)}
 
 
+def _require_all(where: str, problems: Sequence[Problem]) -> None:
+    if len(problems) != MGSM_ROWS:
+        raise DataError(f"{where} has {len(problems)} rows, and MGSM has {MGSM_ROWS}; get the official data")
+
+
 def read_mgsm_exemplars(folder: Path, languages: Sequence[str]) -> tuple[dict[str, list[Exemplar]], dict[str, str]]:
-    """Return the worked examples by language from the authors' `exemplars.py`, whose code is parsed and never run.
+    """Return the worked examples by language, and the sha256 of where they are from.
+
+    In a folder that is the authors' `exemplars.py`, whose code is parsed and never run; on the hub the split `train`.
 
     Raises:
-        DataError: the file is not there, or is not what its authors published.
+        DataError: there are none, or they are not what their authors published.
     """
+    if is_hub(folder):
+        return _hub_exemplars(folder, languages)
     path = folder / EXEMPLARS_FILE
     if not path.is_file():
         raise DataError(
@@ -110,6 +136,18 @@ def read_mgsm_exemplars(folder: Path, languages: Sequence[str]) -> tuple[dict[st
                 raise DataError(f"{path}: {_EXEMPLARS}[{language!r}][{key!r}] has no texts 'q' and 'a'; get it again")
             exemplars.setdefault(language, []).append(Exemplar(f"{language}/exemplar/{key}", row["q"], row["a"]))
     return exemplars, {path.name: sha256_file(path)}
+
+
+def _hub_exemplars(data: Path, languages: Sequence[str]) -> tuple[dict[str, list[Exemplar]], dict[str, str]]:
+    exemplars, files = {}, {}
+    for language in languages:
+        rows, source = read_hub(data, language, ("train",), _GSM8K_FIELDS)
+        exemplars[language] = [
+            Exemplar(f"{language}/exemplar/{number}", row["question"], row["answer"])
+            for number, row in enumerate(rows, start=1)
+        ]
+        files[source.file] = source.sha256
+    return exemplars, files
 
 
 def _literal(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""HumanEval (164 problems) as OpenAI published it, and HumanEval+ as EvalPlus publishes it."""
+"""HumanEval (164 problems) as OpenAI published it, and HumanEval+ as EvalPlus publishes it: file or hub dataset."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.errors import DataError
-from data_builders.json_rows import Fields, Source, find_file, read_rows
+from data_builders.hub import is_hub, read_hub
+from data_builders.rows import Fields, Row, Source, find_file, read_rows
 
 FILES = {"base": ("HumanEval.jsonl",), "plus": ("HumanEvalPlus.jsonl",)}
 _FIELDS: Fields = {"task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "test": str}
+_PLUS_TEST = "inputs = "  # on the hub the tests of HumanEval+ hold its inputs, and none of HumanEval does
 _PLUS_FIELDS: Fields = {**_FIELDS, "base_input": list, "plus_input": list, "atol": (int, float)}
 
 
 @dataclass(frozen=True)
 class HumanEvalProblem:
-    """One problem: `prompt + canonical_solution` passes; `inputs` are argument lists (HumanEval+ only)."""
+    """One problem: `prompt + canonical_solution` passes; `inputs` are argument lists (HumanEval+ from its file)."""
 
     task_id: str
     prompt: str
@@ -30,29 +32,40 @@ class HumanEvalProblem:
 
 
 def read_humaneval(data: Path, subset: str = "base") -> list[HumanEvalProblem]:
-    """Read the problems of a file, or of the file of a subset (`base`, `plus`) in a folder.
+    """Read the problems of a subset (`base`, `plus`): of its file, a folder with it, or the hub.
 
-    Raises DataError where the file is missing, malformed or of the other subset.
+    Raises DataError where the data is missing, malformed or of the other subset.
     """
-    path = find_file(data, FILES[subset])
-    rows, source = read_rows(path, _PLUS_FIELDS if subset == "plus" else _FIELDS)
-    if subset == "base" and "plus_input" in rows[0]:
-        raise DataError(f"{path} is HumanEval+; score it with subset=plus, or name HumanEval.jsonl.gz")
+    rows, source = _rows(data, subset)
     if len({row["task_id"] for row in rows}) != len(rows):
-        raise DataError(f"{path}: a task_id appears twice; download the file again")
+        raise DataError(f"{data}: a task_id appears twice; get the file again")
     for row in rows:
         try:
             ast.parse(row["prompt"])
         except (SyntaxError, ValueError) as error:
             raise DataError(
-                f"{path}, {row['task_id']}: the prompt is no Python ({error}); is it the right file?"
+                f"{data}, {row['task_id']}: the prompt is no Python ({error}); is it the right file?"
             ) from None
     return [
         HumanEvalProblem(
             **{field: row[field] for field in _FIELDS},
             source=source,
-            inputs=(*row["base_input"], *row["plus_input"]) if subset == "plus" else (),
-            atol=float(row["atol"]) if subset == "plus" else 0.0,
+            inputs=(*row.get("base_input", ()), *row.get("plus_input", ())),
+            atol=float(row.get("atol", 0.0)),
         )
         for row in rows
     ]
+
+
+def _rows(data: Path, subset: str) -> tuple[list[Row], Source]:
+    if is_hub(data):
+        rows, source = read_hub(data, None, ("test",), _FIELDS)
+        is_plus = _PLUS_TEST in rows[0]["test"]
+    else:
+        rows, source = read_rows(find_file(data, FILES[subset]), _PLUS_FIELDS if subset == "plus" else _FIELDS)
+        is_plus = "plus_input" in rows[0]
+    if is_plus and subset == "base":
+        raise DataError(f"{data} is HumanEval+; score it with options.subset=plus, or name HumanEval.jsonl.gz")
+    if not is_plus and subset == "plus":
+        raise DataError(f"{data} is not HumanEval+; name {FILES['plus'][0]} of EvalPlus, or leave out options.subset")
+    return rows, source

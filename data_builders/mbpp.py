@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_builders.errors import DataError
-from data_builders.json_rows import Fields, Row, Source, find_file, read_rows
+from data_builders.hub import is_hub, read_hub
+from data_builders.rows import Fields, Row, Source, find_file, read_rows
 
 FILES = {"full": ("mbpp.jsonl",), "sanitized": ("sanitized-mbpp.json",), "plus": ("MbppPlus.jsonl",)}
 _FIELDS: dict[str, Fields] = {
@@ -25,6 +28,8 @@ _FIELDS: dict[str, Fields] = {
         "atol": (int, float),
     },
 }
+_HUB_SPLITS = ("prompt", "test", "validation", "train")
+_HUB_PLUS_FIELDS: Fields = {"task_id": int, "prompt": str, "code": str, "test_list": list, "test": str}
 MIN_TESTS = 3
 
 
@@ -34,7 +39,8 @@ class MbppProblem:
 
     Attributes:
         setup: code that the tests need and that has to run after the solution.
-        inputs: argument lists, of MBPP+ only.
+        inputs: argument lists, of MBPP+ from its file only.
+        test: a program that runs them all, of MBPP+ from the hub only.
     """
 
     task_id: int
@@ -46,23 +52,45 @@ class MbppProblem:
     entry_point: str = ""
     inputs: tuple[Any, ...] = ()
     atol: float = 0.0
+    test: str = ""
 
 
 def read_mbpp(data: Path, subset: str = "full") -> list[MbppProblem]:
-    """Read the problems of a file, or of the file of a subset (`full`, `sanitized`, `plus`) in a folder, by id.
+    """Read the problems of a subset (`full`, `sanitized`, `plus`), by id: of its file, a folder with it, or the hub.
 
-    Raises DataError where the file is missing, malformed or of another subset.
+    Raises DataError where the data is missing, malformed or of another subset.
     """
-    path = find_file(data, FILES[subset])
-    rows, source = read_rows(path, _FIELDS[subset])
     make = {"full": _full, "sanitized": _sanitized, "plus": _plus}[subset]
+    if not is_hub(data):
+        rows, source = read_rows(find_file(data, FILES[subset]), _FIELDS[subset])
+    elif subset == "plus":
+        rows, source = read_hub(data, None, ("test",), _HUB_PLUS_FIELDS)
+        make = _hub_plus
+    else:
+        rows, source = read_hub(data, subset, _HUB_SPLITS, _FIELDS[subset])
     problems = sorted((make(row, source) for row in rows), key=lambda problem: problem.task_id)
     if len({problem.task_id for problem in problems}) != len(problems):
-        raise DataError(f"{path}: a task_id appears twice; download the file again")
+        raise DataError(f"{data}: a task_id appears twice; get the file again")
     for problem in problems:
-        if len(problem.tests) < MIN_TESTS:
-            raise DataError(f"{path}, task {problem.task_id}: fewer than {MIN_TESTS} tests; is it the right file?")
+        _require_usable(problem, f"{data}, task {problem.task_id}")
     return problems
+
+
+def parse_python(code: str) -> ast.Module:
+    """Parse code of the data set, which has escape sequences that Python warns about; raises what `ast.parse` does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(code)
+
+
+def _require_usable(problem: MbppProblem, where: str) -> None:
+    if len(problem.tests) < MIN_TESTS:
+        raise DataError(f"{where}: fewer than {MIN_TESTS} tests; is it the right file?")
+    try:
+        for code in (problem.code, problem.setup, *problem.tests):
+            parse_python(code)
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise DataError(f"{where}: its code or a test is no Python ({error}); is it the right file?") from None
 
 
 def _full(row: Row, source: Source) -> MbppProblem:
@@ -73,6 +101,11 @@ def _full(row: Row, source: Source) -> MbppProblem:
 def _sanitized(row: Row, source: Source) -> MbppProblem:
     setup = "\n".join(row["test_imports"])
     return MbppProblem(row["task_id"], row["prompt"], row["code"], tuple(row["test_list"]), setup, source)
+
+
+def _hub_plus(row: Row, source: Source) -> MbppProblem:
+    tests = tuple(row["test_list"])
+    return MbppProblem(row["task_id"], row["prompt"], row["code"], tests, "", source, test=row["test"])
 
 
 def _plus(row: Row, source: Source) -> MbppProblem:

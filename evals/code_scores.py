@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import sqrt
 from typing import Any
 
 from data_builders.errors import DataError
-from data_builders.json_rows import Source
 from evals.sandbox import Limits, Program, Verdict, detect, run_programs
-from evals.task import Scores
+from evals.stops import before_stops
+from evals.task import Completions, Request, Scores
 
-PASS_AT_K = "pass@k|estimator:unbiased|mean:problems|unit:percent"
+PASS_AT_K = {"name": "pass@k", "signature": "estimator:unbiased|mean:problems|unit:percent"}
+LIMITS = Limits()
+PLUS_LIMITS = Limits(timeout=60.0, memory=4 * 2**30)  # those of EvalPlus for a problem
 
 
 def require_samples(k: Sequence[int], num_samples: int, timeout: float | None) -> None:
@@ -25,39 +27,50 @@ def require_samples(k: Sequence[int], num_samples: int, timeout: float | None) -
 
 
 def score_programs(
-    programs: dict[str, list[Program]],
-    samples: list[dict[str, Any]],
+    requests: Sequence[Request],
+    completions: Completions,
+    programs: Sequence[Callable[[str], Program]],
+    references: Sequence[str],
     k: Sequence[int],
     limits: Limits,
-    source: Source,
     protocol: dict[str, Any],
 ) -> Scores:
-    """Run the programs of every problem and return pass@k in percent.
+    """Run every completion, up to the first stop string, and return pass@k in percent.
 
     Args:
-        programs: those of a problem, by request id.
-        samples: a row for each program, in the same order; the verdict is added.
+        programs: what makes a program of a completion, for each request.
+        references: a right completion of each request.
     """
-    verdicts = run_programs([program for each in programs.values() for program in each], limits)
+    verdicts = run_programs(
+        [
+            program(before_stops(text, request.stop))
+            for request, program in zip(requests, programs, strict=True)
+            for text in completions[request.id]
+        ],
+        limits,
+    )
     remaining = iter(verdicts)
-    outcomes = [[next(remaining).passed for _ in each] for each in programs.values()]
+    outcomes = [[next(remaining).passed for _ in completions[request.id]] for request in requests]
+    samples = [
+        {"id": request.id, "sample": number, "prompt": request.text, "completion": text, "reference": reference}
+        for request, reference in zip(requests, references, strict=True)
+        for number, text in enumerate(completions[request.id])
+    ]
     metrics = {f"pass@{each}": 100.0 * _mean(outcomes, each) for each in k}
     return Scores(
         metrics=metrics,
-        n=len(programs),
+        n=len(requests),
         breakdown={
             "statuses": _statuses(verdicts),
             "standard_error": {name: _standard_error(outcomes, int(name[5:])) for name in metrics},
         },
         protocol={
             **protocol,
-            "metric": PASS_AT_K,
             "k": list(k),
+            "num_samples": requests[0].num_samples,
+            "post_processing": "none but the cut at the first stop string",
             "timeout_seconds": limits.timeout,
             "isolation": detect().name,
-            "data": {"file": source.file, "sha256": source.sha256},
-            "scored": len(programs),
-            "skipped": source.rows - len(programs),
         },
         samples=[
             {**row, "correct": verdict.passed, **verdict.as_row()}

@@ -19,8 +19,8 @@ from data_builders.code_to_text import (
     LANGUAGES,
     Function,
     find_languages,
+    has_split,
     read_functions,
-    split_file,
     split_sha256,
 )
 from data_builders.errors import DataError
@@ -122,9 +122,8 @@ class CodeXGLUETask:
         skipped = {function.id: function.problem for function in functions if function.problem}
         if skipped and self.leaks == "error":
             name, problem = next(iter(skipped.items()))
-            raise DataError(
-                f"{folder}: {name} cannot be used: {problem} ({len(skipped)} such rows); leaks=skip leaves them out"
-            )
+            advice = "options.leaks=skip leaves them out"
+            raise DataError(f"{folder}: {name} cannot be used: {problem} ({len(skipped)} such rows); {advice}")
         usable = [function for function in functions if not function.problem]
         if not usable:
             raise DataError(f"{folder}: no row of {language} can be used ({len(skipped)} skipped); get it again")
@@ -138,7 +137,7 @@ class CodeXGLUETask:
         """Return the first usable functions of valid that the whole of the test split has no copy of."""
         if not self.shots:
             return [], {}
-        split = "valid" if split_file(folder, "valid") else "train"
+        split = "valid" if has_split(folder, "valid") else "train"
         tested = {" ".join(function.code.split()) for function in read_functions(folder, language, "test")}
         worked: list[Function] = []
         for function in read_functions(folder, language, split):

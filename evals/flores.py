@@ -7,6 +7,7 @@ first rows of dev before it. Metrics are over the corpus of a language; headline
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -17,7 +18,7 @@ import numpy as np
 
 from data_builders.errors import DataError
 from data_builders.flores import ROWS, Flores, read_flores
-from data_builders.flores_languages import ENGLISH, language_name
+from data_builders.flores_languages import ENGLISH, full_code, language_name
 from evals.metrics.translation import (
     METRICS,
     bootstrap_scores,
@@ -70,9 +71,11 @@ class FloresTask:
 
     Attributes:
         shots: worked examples, the first rows of dev.
-        languages: codes such as fra_Latn of the languages beside English; none = all.
+        languages: codes of the languages beside English, such as fra_Latn, or fra where a language has one script;
+            none = all.
         direction: `xx-en` or `en-xx`.
-        against: metrics.json, or the folder with it, of another run: in how many languages this one is better.
+        against: metrics.json, or the folder with it, of another run: in how many languages this one is better. It must
+            have scored the same rows of all these languages, in the same direction.
         max_new_tokens: of a translation.
     """
 
@@ -86,23 +89,25 @@ class FloresTask:
     max_new_tokens: int = 128
 
     def __post_init__(self) -> None:
-        """Raise DataError where an option is out of its range."""
+        """Complete the codes of languages; raise DataError where an option is out of its range."""
         if not 0 <= self.shots <= ROWS["dev"]:
             raise DataError(f"shots: {self.shots} is not within 0 and {ROWS['dev']}, the rows of dev")
         if self.direction not in ("xx-en", "en-xx"):
             raise DataError(f"direction: {self.direction!r} is not one of xx-en, en-xx")
         if self.max_new_tokens < 1:
             raise DataError(f"max_new_tokens: {self.max_new_tokens} is too small; use at least 1")
+        object.__setattr__(self, "languages", tuple(map(full_code, self.languages)))
 
     def load(self, data: Path, limit: int | None = None) -> list[FloresRecord]:
         """Read the sentences of each language; `limit` = the first so many of each."""
         require_limit(limit)
-        if self.against is not None:
-            read_other(Path(self.against), self.direction)
         flores = read_flores(data, self.languages, always=(ENGLISH,))
         # English is its own other side only where it is asked for by name.
         languages = dict.fromkeys(self.languages or [code for code in flores.sentences if code != ENGLISH])
-        return [record for code in languages for record in self._records(flores, code, limit)]
+        records = [record for code in languages for record in self._records(flores, code, limit)]
+        if self.against is not None:
+            read_other(Path(self.against), self.direction, records)  # refused now rather than after the generation
+        return records
 
     def _records(self, flores: Flores, language: str, limit: int | None) -> list[FloresRecord]:
         source, target = (language, ENGLISH) if self.direction == "xx-en" else (ENGLISH, language)
@@ -155,7 +160,8 @@ class FloresTask:
         metrics = {name: float(np.mean([scores[name] for scores in by_language.values()])) for name in METRICS}
         breakdown: dict[str, Any] = {"by_language": by_language, "standard_error": _average_errors(resampled)}
         if self.against is not None:
-            breakdown["against"] = compare(by_language, read_other(Path(self.against), self.direction), self.against)
+            theirs = read_other(Path(self.against), self.direction, records)
+            breakdown["against"] = compare(by_language, theirs, self.against)
             metrics["languages_above"] = float(len(breakdown["against"]["above"]))
         pairs = {record.pair.language: record.pair for record in records}
         first = records[0].pair
@@ -186,38 +192,50 @@ def question(source: str, target: str, sentence: str) -> str:
     return f"{language_name(source)} sentence: {sentence}\n{language_name(target)} sentence:"
 
 
-def read_other(path: Path, direction: str) -> dict[str, dict[str, Any]]:
-    """Return another run's scores by language; raises DataError where that is no run to compare this one with."""
+def read_other(path: Path, direction: str, records: Sequence[FloresRecord]) -> dict[str, float]:
+    """Return another run's headline score by language.
+
+    Raises:
+        DataError: that is no run to compare this one with: of another task, direction or release, without some of the
+            languages, or over other rows.
+    """
     file = path / METRICS_FILE if path.is_dir() else path
     try:
         other = json.loads(file.read_text(encoding="utf-8"))
-        task, protocol, languages = other["task"], other["protocol"], other["breakdown"]["by_language"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        task, protocol = other["task"], other["protocol"]
+        about = protocol.get("direction"), protocol.get("release")
+        rows = {language: scores["n"] for language, scores in other["breakdown"]["by_language"].items()}
+        theirs = {language: float(scores[HEADLINE]) for language, scores in other["breakdown"]["by_language"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problem = error.strerror if isinstance(error, OSError) else f"no metrics of a flores run ({error})"
         raise DataError(f"against: {file}: {problem}; name a finished run of flores, or its {METRICS_FILE}") from None
-    if task != FloresTask.name or protocol.get("direction") != direction:
-        what = f"{task} {protocol.get('direction', '')}".strip()
-        raise DataError(f"against: {file} is a run of {what}, not of flores {direction}; name one that is")
-    return dict(languages)
+    release = records[0].pair.release
+    if task != FloresTask.name or about != (direction, release):
+        what = " ".join(str(part) for part in (task, *about) if part)
+        raise DataError(f"against: {file} is a run of {what}, not of flores {direction} {release}; name one that is")
+    ours = Counter(record.pair.language for record in records)
+    if missing := [language for language in ours if language not in theirs]:
+        raise DataError(
+            f"against: {file} has no {missing[0]} ({len(missing)} of {len(ours)} languages are missing); "
+            "name a run over all of them, or name fewer languages"
+        )
+    if other_rows := [language for language in ours if rows[language] != ours[language]]:
+        language = other_rows[0]
+        raise DataError(
+            f"against: {file} scored {rows[language]} rows of {language}, and this run is over {ours[language]}; "
+            "compare runs with the same limit"
+        )
+    return {language: theirs[language] for language in ours}
 
 
-def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], against: str) -> dict[str, Any]:
-    """Return where this run is above another, by chrF1 over the same rows of the languages that both have."""
-    shared = [language for language in ours if language in theirs]
-    if not shared:
-        raise DataError(f"against: {against} has none of these languages; name a run over some of the same")
-    for language in shared:
-        if ours[language]["n"] != theirs[language]["n"]:
-            raise DataError(
-                f"against: {against} scored {theirs[language]['n']} rows of {language}, and this run"
-                f" {ours[language]['n']}; compare runs with the same limit"
-            )
-    difference = {language: ours[language][HEADLINE] - theirs[language][HEADLINE] for language in shared}
+def compare(ours: Mapping[str, Any], theirs: Mapping[str, float], against: str) -> dict[str, Any]:
+    """Return in which languages this run is above another, by chrF1 over the same rows."""
+    difference = {language: scores[HEADLINE] - theirs[language] for language, scores in ours.items()}
     return {
         "run": against,
         "metric": HEADLINE,
-        "num_languages": len(shared),
-        "above": [language for language in shared if difference[language] > 0],
+        "num_languages": len(ours),
+        "above": [language for language in ours if difference[language] > 0],
         "difference": difference,
     }
 

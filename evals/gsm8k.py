@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from data_builders.errors import DataError
 from data_builders.gsm8k import Problem, mgsm_languages, read_gsm8k, read_mgsm, read_mgsm_exemplars
-from evals.metrics.answers import answer, flexible_answer, parse_number, strict_answer
+from evals.metrics.answers import GSM8K_PHRASE, answer, flexible_answer, parse_number, strict_answer
 from evals.protocol import describe, require_records
 from evals.stops import before_stops
 from evals.task import Completions, Request, Scores, require_completions, require_limit
@@ -49,8 +49,12 @@ class Wording:
         """Return a question that waits for its answer."""
         return f"{self.question}{problem}\n{self.answer}"
 
+    def is_label_of(self, question: str, answer: str) -> bool:
+        """Tell whether a worked example begins with these words, as a prompt will."""
+        return question.startswith(self.question.strip()) and answer.startswith(self.answer)
 
-GSM8K_WORDING = Wording("Question: ", "Answer:", "####")
+
+GSM8K_WORDING = Wording("Question: ", "Answer:", GSM8K_PHRASE)
 # The words of MGSM's own worked examples.
 MGSM_WORDINGS: dict[str, Wording] = {
     "bn": Wording("প্রশ্ন: ", "ধাপে ধাপে উত্তর:", "উত্তর হল"),
@@ -217,6 +221,9 @@ class MGSMTask(_MathTask):
             wording = MGSM_WORDINGS[language]
             if any(each.question.removeprefix(wording.question).strip() in questions for each in exemplars):
                 raise DataError(f"{data}: a worked example in {language} is in the test as well; get the data again")
+            if not all(wording.is_label_of(each.question, each.answer) for each in exemplars):
+                labels = f"{wording.question.strip()!r} and {wording.answer!r}"
+                raise DataError(f"{data}: a worked example in {language} lacks its labels {labels}; get them again")
             shots = tuple(f"{each.question}\n{each.answer}\n\n" for each in exemplars)
             shared = ProblemSet(language, wording, shots, tuple(each.id for each in exemplars), files | worked_files)
             records += [MathRecord(problem, shared) for problem in problems[:limit]]

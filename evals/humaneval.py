@@ -1,25 +1,26 @@
 """HumanEval: complete a function from its signature and docstring, zero-shot; pass@k over hidden tests.
 
-Prompt, stops and post-processing (none) are those of lm-evaluation-harness, which are the Codex paper's. The program is
-`prompt + completion`, then a new line, `test`, a new line and `check(entry_point)`.
+Prompt and stops are those of lm-evaluation-harness, which are the Codex paper's; a completion counts up to the first
+stop. The program is `prompt + completion`, then a new line, `test`, a new line and `check(entry_point)`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from data_builders.humaneval import HumanEvalProblem, read_humaneval
-from evals.code_scores import require_samples, score_programs
-from evals.sandbox import Limits, Program, require_permission
+from evals.code_scores import LIMITS, PASS_AT_K, PLUS_LIMITS, require_samples, score_programs
+from evals.protocol import describe, require_records
+from evals.sandbox import Program, require_permission
 from evals.task import Completions, Request, Scores, require_completions, require_limit
 
+FORMAT = "lme"
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 MAX_NEW_TOKENS = 1024
-_LIMITS = Limits()
-_PLUS_LIMITS = Limits(timeout=60.0, memory=4 * 2**30)  # those of EvalPlus for a problem
 
 
 @dataclass(frozen=True)
@@ -59,40 +60,29 @@ class HumanEvalTask:
     def score(self, records: Sequence[HumanEvalProblem], completions: Completions) -> Scores:
         """Run every completion with the tests of its problem."""
         require_permission(self.allow_code_execution, self.name)
-        require_completions(self.requests(records), completions)
+        require_records(records)
+        requests = self.requests(records)
+        require_completions(requests, completions)
+        source = records[0].source
+        limits = PLUS_LIMITS if self.subset == "plus" else LIMITS
         return score_programs(
-            programs={
-                record.task_id: [program(record, text) for text in completions[record.task_id]] for record in records
-            },
-            samples=[
-                {
-                    "id": record.task_id,
-                    "sample": number,
-                    "prompt": record.prompt,
-                    "completion": text,
-                    "reference": record.canonical_solution,
-                }
-                for record in records
-                for number, text in enumerate(completions[record.task_id])
-            ],
+            requests,
+            completions,
+            programs=[partial(program, record) for record in records],
+            references=[record.canonical_solution for record in records],
             k=self.k,
-            limits=self._limits(),
-            source=records[0].source,
-            protocol={
-                "format": "lme",
-                "subset": self.subset,
-                "shots": 0,
-                "exemplars": [],
-                "stops": list(STOPS),
-                "max_new_tokens": MAX_NEW_TOKENS,
-                "num_samples": self.num_samples,
-                "post_processing": "none",
-            },
+            limits=replace(limits, timeout=self.timeout or limits.timeout),
+            protocol=describe(
+                FORMAT,
+                requests,
+                {"pass@k": PASS_AT_K},
+                {source.file: source.sha256},
+                split="test",
+                shots=0,
+                exemplars={},
+                subset=self.subset,
+            ),
         )
-
-    def _limits(self) -> Limits:
-        limits = _PLUS_LIMITS if self.subset == "plus" else _LIMITS
-        return replace(limits, timeout=self.timeout or limits.timeout)
 
 
 def program(problem: HumanEvalProblem, completion: str) -> Program:

@@ -1,7 +1,8 @@
 """MBPP: write a function from one sentence and three tests, 3-shot; pass@k.
 
 The prompt is that of the publication and of lm-evaluation-harness, byte for byte: exemplars are tasks 2, 3 and 4 with
-the file's own line ends (CRLF), test records are the ids 11-510. The program is the completion, a new line, the tests.
+the file's own line ends (CRLF), test records are the ids 11-510. The program is the completion up to the first
+stop, a new line, the tests.
 """
 
 from __future__ import annotations
@@ -9,21 +10,22 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from data_builders.errors import DataError
-from data_builders.mbpp import MbppProblem, read_mbpp
-from evals.code_scores import require_samples, score_programs
-from evals.sandbox import Limits, Program, require_permission
+from data_builders.mbpp import MbppProblem, parse_python, read_mbpp
+from evals.code_scores import LIMITS, PASS_AT_K, PLUS_LIMITS, require_samples, score_programs
+from evals.protocol import describe, require_records
+from evals.sandbox import Program, require_permission
 from evals.task import Completions, Request, Scores, require_completions, require_limit
 
+FORMAT = "official"
 EXEMPLARS = (2, 3, 4)
 TEST_IDS = range(11, 511)
 STOPS = ("[DONE]",)
 NUM_SHOWN_TESTS = 3
-_LIMITS = Limits()
-_PLUS_LIMITS = Limits(timeout=60.0, memory=4 * 2**30)  # those of EvalPlus for a problem
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,13 @@ class MbppTask:
         problems = read_mbpp(data, self.subset)
         by_id = {problem.task_id: problem for problem in problems}
         if missing := [each for each in EXEMPLARS[: self.shots] if each not in by_id]:
-            raise DataError(f"{data}: task {missing[0]}, which is shown as an example, is missing; use shots=0")
+            raise DataError(f"{data}: task {missing[0]}, which is shown as an example, is missing; use --shots 0")
         shots = tuple(by_id[each] for each in EXEMPLARS[: self.shots])
         ids = TEST_IDS if self.split == "test" and self.subset != "plus" else by_id.keys()
-        return [MbppRecord(each, shots) for each in problems if each.task_id in ids and each not in shots][:limit]
+        chosen = [MbppRecord(each, shots) for each in problems if each.task_id in ids and each not in shots]
+        if not chosen:
+            raise DataError(f"{data}: no task of split={self.split!r} beside the examples; is it the right file?")
+        return chosen[:limit]
 
     def requests(self, records: Sequence[MbppRecord]) -> list[Request]:
         """Return one request per problem."""
@@ -102,44 +107,30 @@ class MbppTask:
     def score(self, records: Sequence[MbppRecord], completions: Completions) -> Scores:
         """Run every completion with the tests of its problem."""
         require_permission(self.allow_code_execution, self.name)
+        require_records(records)
         requests = self.requests(records)
         require_completions(requests, completions)
+        source = records[0].problem.source
+        limits = PLUS_LIMITS if self.subset == "plus" else LIMITS
         return score_programs(
-            programs={
-                record.id: [_program(record.problem, text, self.test_setup_code) for text in completions[record.id]]
-                for record in records
-            },
-            samples=[
-                {
-                    "id": record.id,
-                    "sample": number,
-                    "prompt": request.text,
-                    "completion": text,
-                    "reference": record.problem.code,
-                }
-                for record, request in zip(records, requests, strict=True)
-                for number, text in enumerate(completions[record.id])
-            ],
+            requests,
+            completions,
+            programs=[partial(_program, record.problem, self.test_setup_code) for record in records],
+            references=[record.problem.code for record in records],
             k=self.k,
-            limits=self._limits(),
-            source=records[0].problem.source,
-            protocol={
-                "format": "official",
-                "subset": self.subset,
-                "split": self.split,
-                "shots": self.shots,
-                "exemplars": [shot.task_id for shot in records[0].shots],
-                "stops": list(STOPS),
-                "max_new_tokens": self.max_new_tokens,
-                "num_samples": self.num_samples,
-                "post_processing": "none",
-                "test_setup_code": "run before the tests" if self.test_setup_code else "not run",
-            },
+            limits=replace(limits, timeout=self.timeout or limits.timeout),
+            protocol=describe(
+                FORMAT,
+                requests,
+                {"pass@k": PASS_AT_K},
+                {source.file: source.sha256},
+                split=self.split,
+                shots=self.shots,
+                exemplars={"mbpp": [f"mbpp/{shot.task_id}" for shot in records[0].shots]},
+                subset=self.subset,
+                test_setup_code="run before the tests" if self.test_setup_code else "not run",
+            ),
         )
-
-    def _limits(self) -> Limits:
-        limits = _PLUS_LIMITS if self.subset == "plus" else _LIMITS
-        return replace(limits, timeout=self.timeout or limits.timeout)
 
 
 def render_question(problem: MbppProblem) -> str:
@@ -156,7 +147,7 @@ def render_shot(problem: MbppProblem) -> str:
     return f"{render_question(problem)}{problem.code}\n[DONE]\n\n"
 
 
-def _program(problem: MbppProblem, completion: str, with_setup: bool) -> Program:
+def _program(problem: MbppProblem, with_setup: bool, completion: str) -> Program:
     """Return the program of a completion.
 
     The tests may use what the reference solution defines, by name, as the program defines it; modules that the
@@ -171,16 +162,16 @@ def _program(problem: MbppProblem, completion: str, with_setup: bool) -> Program
         )
         return Program(completion, tests, names=(name,))
     tests = "\n".join([problem.setup, *problem.tests] if with_setup else problem.tests)
-    used = {node.id for node in ast.walk(ast.parse(tests)) if isinstance(node, ast.Name)}
+    used = {node.id for node in ast.walk(parse_python(tests)) if isinstance(node, ast.Name)}
     defined, imported = _bound_names(problem.code)
     modules = tuple((name, statement) for name, statement in imported.items() if name in used)
-    return Program(completion, tests, names=tuple(sorted(used & defined)), modules=modules)
+    return Program(completion, problem.test or tests, names=tuple(sorted(used & defined)), modules=modules)
 
 
 def _bound_names(code: str) -> tuple[set[str], dict[str, str]]:
     """Return the names that a solution defines, and the import statements of those that it imports."""
     defined, imported = set(), {}
-    for node in ast.parse(code).body:
+    for node in parse_python(code).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             for alias in node.names:
                 imported[alias.asname or alias.name.partition(".")[0]] = ast.unparse(node)

@@ -114,7 +114,8 @@ def require_completions(requests: Sequence[Request], completions: Completions) -
     for request in requests:
         if (given := len(completions[request.id])) != request.num_samples:
             raise DataError(
-                f"completions: {request.id!r} has {given}, and {request.num_samples} are wanted; give as many for each"
+                f"completions: {request.id!r} has {given}, and {request.num_samples} are wanted; give as many for each,"
+                " or set options.num_samples where the task has it"
             )
 
 

@@ -24,6 +24,13 @@ def attempt(code: str) -> str:
 # Searching for what the tests say, spelt so that the program itself does not hold it.
 NEEDLE = "needle = '-'.join(['sesame', 'open'])\n"
 
+# Says to the judge what the wire never would.
+ANSWERING = (
+    "import os, sys\ndef answer(body):\n  pipe = sys._getframe(3).f_locals['writing']\n"
+    "  view = memoryview(len(body).to_bytes(8, 'little') + body)\n"
+    "  while view: view = view[os.write(pipe, view):]\n"
+)
+
 PROGRAMS = {
     # ending early
     "sys_exit": "import sys\nsys.exit(0)",
@@ -149,6 +156,57 @@ assert found
     "patched_os": WRONG + "import os, sys\nos.write = os._exit = sys.exit = os.read = lambda *a: None\n",
     "trace_function": WRONG + "import sys, threading\nsys.settrace(lambda *a: None); sys.setprofile(lambda *a: os._exit(0))\n",
     "evil_message": "class E(Exception):\n  def __str__(self): raise SystemExit\ndef f(x): raise E",
+    "no_end_but_an_error": "class E(BaseException): pass\ndef f(x): raise E",
+    "end_of_a_loop": "def f(x): raise StopIteration",
+    "end_of_a_loop_by_iterator": "class A:\n  def __iter__(self): raise StopIteration\ndef f(x): return A()",
+    "generator_exit": "def f(x): raise GeneratorExit",
+    "exception_group": "def f(x): raise ExceptionGroup('x', [ValueError()])",
+    "not_a_number": "def f(x): return float('nan')",
+    "infinity": "def f(x): return float('inf')",
+    "reduces_to_code": "import os\nclass A:\n  def __reduce__(self): return os._exit, (0,)\ndef f(x): return A()",
+    "numbers_by_method": (
+        "class A(float):\n  __float__ = __abs__ = __sub__ = __rsub__ = __round__ = lambda self, *a: 0.0\n"
+        "  __lt__ = __gt__ = __le__ = __ge__ = lambda self, other: True\ndef f(x): return A('nan')"
+    ),
+    "sizes_by_method": (
+        "class A(list):\n  __len__ = __index__ = __hash__ = lambda self: 2\n  __contains__ = lambda self, x: True\n"
+        "  def __iter__(self): return iter(range(100))\ndef f(x): return A()"
+    ),
+    "says_another_each_time": "import itertools\ncount = itertools.count()\ndef f(x): return next(count)",
+    "function_equal_to_everything": "class F:\n  def __call__(self, x): return self\n  def __eq__(self, o): return True\nf = F()",
+    "type_as_function": "f = type",
+    "iterator_as_result": "def f(x):\n  while True: yield 2",
+    "import_hook": WRONG + (
+        "import sys\nclass Hook:\n  def find_spec(self, *a): raise SystemExit\n"
+        "sys.meta_path.insert(0, Hook()); sys.path_hooks.clear(); sys.modules.clear()\n"
+    ),
+    "poisoned_modules": WRONG + "import sys\nfor name in list(sys.modules): sys.modules[name] = None\n",
+    "patched_json": WRONG + "import json\njson.dumps = lambda *a, **k: '{\"value\": true}'\n",
+    "finalizer": "import os\nclass A:\n  def __del__(self): os._exit(0)\na = A()\ndef f(x):\n  global a\n  del a",
+    # answers that are none
+    **{f"wire_{name}": ANSWERING + f"def f(x): answer({answer})\n" for name, answer in {
+        "many_digits": "b'{\"value\":' + b'9' * 10**5 + b'}'",
+        "deep": "b'[' * 10**5",
+        "no_object": "b'\"many\"'",
+        "many_of_a_negative_number": "b'{\"many\":[0,-1,\"list\"]}'",
+        "many_of_many": "b'{\"many\":[0,4096,\"list\"]}'",
+        "many_of_too_many": "b'{\"many\":[0,' + b'9' * 4000 + b',\"list\"]}'",
+        "any_type": "b'{\"value\":{\"type\":\"__import__\"}}'",
+        "loaded_type": "b'{\"value\":{\"os.system\":\"true\"}}'",
+        "method_of_a_reference": "b'{\"value\":{\"bytes\":{\"ref\":0}}}'",
+        "division_by_zero": "b'{\"value\":{\"fractions.Fraction\":[1,0]}}'",
+        "texts_that_are_none": "b'{\"value\":{\"texts\":5}}'",
+        "base_exception": "b'{\"error\":[[\"BaseException\"],\"\"]}'",
+        "end_of_everything": "b'{\"error\":[[\"StopIteration\"],\"\"]}'",
+        "unknown_error": "b'{\"error\":[[1,{}],[]]}'",
+        "no_text": "bytes(range(256))",
+        "truth": "b'{\"value\":true}'",
+    }.items()},
+    "message_without_end": WRONG + "import os\nfor fd in range(3, 64):\n  try: os.write(fd, (2**63).to_bytes(8, 'little'))\n  except OSError: pass\n",
+    "half_a_message": WRONG + "import os, time\nfor fd in range(3, 64):\n  try: os.write(fd, (99).to_bytes(8, 'little'))\n  except OSError: pass\ntime.sleep(60)\n",
+    # having the tests compute without end
+    "memory_of_the_judge": ANSWERING + "def f(x): answer(b'[' + b'[],' * (83 * 2**20) + b'[]]')\n",
+    "time_of_the_judge": "def f(x): return 1 << 2 * 10**8",
     # outliving the limit
     "busy": "def f(x):\n  while True: pass",
     "busy_at_import": "while True: pass",
@@ -183,7 +241,7 @@ assert found
     # taking everything
     "memory_bomb": attempt("x = []\nwhile True:\n    x.append(bytearray(2**28))\n    if len(x) > 16: return"),
     "memory_bomb_in_call": "def f(x): return [0] * 10**12",
-    "large_value": "def f(x): return 'x' * (600 * 2**20)",
+    "large_value": "def f(x): return 'x' * (257 * 2**20)",
     "deep_value": "def f(x):\n  y = []\n  for _ in range(10**5): y = [y]\n  return y",
     "cyclic_value": "def f(x):\n  y = []\n  y.append(y)\n  return y",
     "large_range": "def f(x): return range(10**18)",
@@ -201,6 +259,9 @@ assert found
     "large_file": attempt("with open('/tmp/large', 'wb') as stream:\n    stream.truncate(2**40)\n    stream.write(bytes(2**26))"),
     "higher_limits": attempt("import resource as r\nr.setrlimit(r.RLIMIT_AS, (2**40, 2**40))"),
     "shared_memory": attempt("import ctypes\nassert ctypes.CDLL(None).shmget(7, 4096, 0o1666) >= 0"),
+    "shared_memory_of_others": attempt("import ctypes\nassert ctypes.CDLL(None).shmctl(0, 3, ctypes.create_string_buffer(256)) >= 0"),
+    "semaphores_of_others": attempt("import ctypes\nassert ctypes.CDLL(None).semctl(0, 0, 3, ctypes.create_string_buffer(256)) >= 0"),
+    "shared_memory_folder": attempt("import os\nopen('/dev/shm/calmctl-x', 'w').close()\nos.unlink('/dev/shm/calmctl-x')"),
     "memory_file": attempt("import os\nos.memfd_create('x')"),
     # outside
     "password_file": attempt("open('/etc/passwd').read()"),
@@ -219,6 +280,24 @@ assert found
     "kill_parent": attempt("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"),
     "kill_all": attempt("import os, signal\nos.kill(-1, signal.SIGKILL)"),
     "kill_group": attempt("import os, signal\nos.killpg(0, signal.SIGKILL)"),
+    "signal_by_descriptor": attempt("""
+        import fcntl, os, socket
+        here, there = socket.socketpair()
+        fcntl.fcntl(here, fcntl.F_SETOWN, os.getppid())
+        fcntl.fcntl(here, 10, 9)
+        fcntl.fcntl(here, fcntl.F_SETFL, os.O_ASYNC)
+        there.send(b'x')
+    """),
+    "signal_by_control": attempt("""
+        import fcntl, os, socket, struct
+        fcntl.ioctl(socket.socketpair()[0], 0x8901, struct.pack('i', os.getppid()))
+    """),
+    "socket_by_pair": attempt("import socket\nsocket.socketpair(type=socket.SOCK_DGRAM)"),
+    "newer_system_call": attempt("""
+        import ctypes, os
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.syscall(463, -1, b'', 0, b'user.x', None, 0) < 0 and ctypes.get_errno() != 38
+    """),
     "limit_parent": attempt("import os, resource as r\nr.prlimit(os.getppid(), r.RLIMIT_CPU, (0, 0))"),
     "slow_parent": attempt("import os\nos.setpriority(os.PRIO_PROCESS, os.getppid(), 19)"),
     "terminal": attempt("open('/dev/tty', 'w')"),
@@ -226,10 +305,48 @@ assert found
     "namespace": attempt("import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0"),
 }  # fmt: skip
 
+# What resource limits alone do not prevent (docs/code-execution.md): there, `f` is wrong whether it is possible or not.
+OPEN_WITH_LIMITS_ALONE = frozenset(
+    """
+    subprocess shell multiprocessing memory_file shared_memory_of_others semaphores_of_others shared_memory_folder
+    password_file home data_set own_package write_outside append_to_itself remove change_mode make_folder
+    tcp udp unix_socket kill_parent kill_group signal_by_descriptor signal_by_control socket_by_pair
+    newer_system_call limit_parent slow_parent namespace other_memory
+""".split()
+)
+# Besides, what a test cannot undo: it would reach this machine.
+TOO_HARMFUL = frozenset("""
+    fork_bomb fork_without_libc daemon disk_bomb shared_memory large_file write_system kill_all
+""".split())  # fmt: skip
+# Programs that would run for ever, so that little time shows that they are ended.
+ENDLESS = frozenset(
+    """
+    busy busy_at_import swallowed_timeout cancelled_alarm sleep endless_output endless_iterator iterator_as_result
+    long_arithmetic patched_os half_a_message
+""".split()
+)
+
+
+def without_success(program: str) -> str:
+    """Return a program of `attempt` that is wrong even if what it attempts is possible."""
+    return program.replace("return x + 1 if possible else 0", "return 0")
+
+
 # Tests other than `TESTS`, which ask for what an attacker could learn from how a value is used.
 OWN_TESTS = {
     "many_items_that_equal": "assert f(1) == [2] * 2**17",
     "reflected_operators": "assert abs(f(1) - 2) < 1e-6 and f(1) <= 2 and 2 == f(1)",
+    "end_of_a_loop": "for x in map(f, (1, 20)): assert x == 2",
+    "end_of_a_loop_by_iterator": "for y in (z for x in (1, 20) for z in f(x)): assert y == 2\nassert list(f(1)) == [2]",
+    "wire_end_of_everything": "for x in map(f, (1, 20)): assert x == 2",
+    "numbers_by_method": "assert abs(f(1) - 2) < 1e-6 and round(f(1)) == 2",
+    "iterator_as_result": "assert list(f(1)) == [2]",
+    "says_another_each_time": "assert f(1) == 2 or f(1) == 2",
+    "sizes_by_method": "assert len(f(1)) == 2 and 7 in f(1)",
+    "reduces_to_code": "import copy\nassert copy.deepcopy(f(1)) == 2",
+    "wire_many_of_many": "assert f(1) == [2] * 4096",
+    "wire_truth": "assert f(1) is True and f(1) == 2",
+    "time_of_the_judge": "assert f(1) ** 2 == 4",
     "endless_iterator": f"assert list(f(1)) == [2]  # {SECRET}",
     "large_range": "assert list(f(1)) == [2]",
     "patched_builtins": "assert isinstance(f(1), int) and all(x == 2 for x in [f(1)]) and len([f(1)]) == 1",

@@ -79,6 +79,7 @@ def test_strings_that_harnesses_compare() -> None:
     assert strict_answer(text, "####") == "1234"
     assert flexible_answer(text) == "7.00"
     assert strict_answer("no phrase 5", "####") is None
+    assert strict_answer("#### $5", "####") is None and strict_answer("The answer is: $5", "The answer is") == "5"
     assert flexible_answer("none") is None
     # A lone final sign counts as a number to a harness: that is what its expression says.
     assert flexible_answer("5 and so on ...") == ".."

@@ -68,12 +68,20 @@ def test_humaneval_asks_the_prompt_as_it_is_and_runs_the_test_with_it(tmp_path: 
     scores = score(task, tmp_path, HUMANEVAL_ROW["canonical_solution"])
     assert (scores.metrics, scores.n) == ({"pass@1": 100.0}, 1)
     assert scores.protocol["format"] == "lme" and scores.protocol["shots"] == 0
-    assert len(scores.protocol["data"]["sha256"]) == 64
-    assert (scores.protocol["scored"], scores.protocol["skipped"]) == (1, 0)
+    assert len(scores.protocol["data_sha256"]["HumanEval.jsonl.gz"]) == 64
+    assert (scores.protocol["num_scored"], scores.protocol["first_prompt"]) == (1, HUMANEVAL_ROW["prompt"])
     assert "resource limits" in scores.protocol["isolation"]
     assert score(task, tmp_path, "    return 2 + x\n").metrics == {"pass@1": 0.0}
-    cheat = "    return 4\ndef helper(x): return 4\n"
+    cheat = "    return 4\nhelper = lambda x: 4\n"
     assert score(task, tmp_path, cheat).metrics == {"pass@1": 0.0}, "the prompt's helpers are the tests' own"
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_completion_counts_up_to_the_first_stop(stop: str, tmp_path: Path) -> None:
+    data = write(tmp_path / "HumanEval.jsonl", [HUMANEVAL_ROW])
+    rambling = f"    return 2 * x\n{stop} and no Python from here on ("
+    scores = score(HumanEvalTask(allow_code_execution=True), data, rambling)
+    assert (scores.metrics, scores.samples[0]["completion"]) == ({"pass@1": 100.0}, rambling)
 
 
 def test_several_samples_give_pass_at_every_k(tmp_path: Path) -> None:
@@ -100,6 +108,9 @@ def test_humaneval_plus_compares_with_the_reference_on_every_input(tmp_path: Pat
 
 def test_the_mbpp_prompt_is_the_official_one_to_the_byte(mbpp_file: Path) -> None:
     task = MbppTask(allow_code_execution=True)
+    scores = score(task, mbpp_file, "import sys\ndef add(x):\n  return x + 11\n[DONE]\n\nYou are")
+    assert {row["id"]: row["correct"] for row in scores.samples} == {"mbpp/11": True, "mbpp/510": False}
+    assert scores.protocol["exemplars"] == {"mbpp": ["mbpp/2", "mbpp/3", "mbpp/4"]}
     requests = task.requests(task.load(mbpp_file))
     assert [request.id for request in requests] == ["mbpp/11", "mbpp/510"]
     shots = "".join(
@@ -174,9 +185,15 @@ def test_bad_files_are_refused_with_one_line(tmp_path: Path) -> None:
         humaneval.load(tmp_path / "nowhere")
     with pytest.raises(DataError, match="holds no HumanEval.jsonl"):
         humaneval.load(tmp_path)
-    with pytest.raises(DataError, match="cannot be read as JSON lines"):
+    with pytest.raises(DataError, match="cannot be read as JSON after row 0"):
         (tmp_path / "broken.jsonl.gz").write_bytes(gzip.compress(b"{}")[:9])
         humaneval.load(tmp_path / "broken.jsonl.gz")
+    with pytest.raises(DataError, match="cannot be read as JSON after row 0"):
+        (tmp_path / "bits.jsonl.gz").write_bytes(gzip.compress(b"{}")[:10] + b"\xff" * 20)
+        humaneval.load(tmp_path / "bits.jsonl.gz")
+    with pytest.raises(DataError, match="no JSON object"):
+        (tmp_path / "list.jsonl").write_text("[]\n")
+        humaneval.load(tmp_path / "list.jsonl")
     with pytest.raises(DataError, match="row 2: no usable 'test'"):
         humaneval.load(write(tmp_path / "a.jsonl", [HUMANEVAL_ROW, {**HUMANEVAL_ROW, "test": None}]))
     with pytest.raises(DataError, match="appears twice"):
@@ -187,6 +204,11 @@ def test_bad_files_are_refused_with_one_line(tmp_path: Path) -> None:
         mbpp.load(write(tmp_path / "d.jsonl", [mbpp_row(11)]))
     with pytest.raises(DataError, match="fewer than 3 tests"):
         mbpp.load(write(tmp_path / "e.jsonl", [mbpp_row(11, test_list=["assert add(1)"])]))
+    with pytest.raises(DataError, match="no task of split='test'"):
+        mbpp.load(write(tmp_path / "f.jsonl", [mbpp_row(number) for number in (2, 3, 4, 5)]))
+    for changes in ({"code": "def f("}, {"test_list": ["assert (", "a", "b"]}, {"test_list": [1, 2, 3]}):
+        with pytest.raises(DataError, match="task 11: its code or a test is no Python"):
+            mbpp.load(write(tmp_path / "g.jsonl", [mbpp_row(11, **changes)]))
     write(tmp_path / "mbpp.jsonl", [mbpp_row(2)])
     write(tmp_path / "mbpp.jsonl.gz", [mbpp_row(2)])
     with pytest.raises(DataError, match="name one of these files"):

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from calmctl.errors import CalmctlError, UserError
-from calmctl.inference import generation
+from calmctl.inference import continuation
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, Sample, complete
 from calmctl.inference.prefix import can_share
 from calmctl.inference.prompt import Prompt, fit
+from calmctl.inference.text import completion_of
 from calmctl.inference.throughput import Throughput
 from data_builders.word_tokenizer import build_word_tokenizer
 from tests.families import FAMILIES
@@ -135,7 +136,7 @@ def test_samples_follow_the_distribution_of_the_model(tokenizer, top_p):
     kept = int((chances.cumsum(0) - chances < top_p).sum())
     expected: Counter[str] = Counter()
     for chance, token in zip(chances[:kept] / chances[:kept].sum(), tokens[:kept].tolist(), strict=True):
-        expected[generation._decode(tokenizer, ids[0].tolist(), [token])] += float(chance)
+        expected[completion_of(tokenizer, ids[0].tolist(), [token])] += float(chance)
     assert set(drawn) <= set(expected)
     for text, chance in expected.items():
         assert abs(drawn[text] / count - chance) < 4.5 * (chance * (1 - chance) / count) ** 0.5 + 1e-9, text
@@ -150,7 +151,7 @@ def test_several_samples_without_chance_are_refused(tokenizer):
 def test_rows_that_end_are_left_out_and_change_nothing_for_the_others(model, tokenizer, decoding, monkeypatch):
     asked = [Prompt(text, 30, ("1", "k"), SHOTS, 2 if decoding.samples else 1) for text in TEXTS]
     expected = generate(model, tokenizer, asked, decoding)
-    monkeypatch.setattr(generation, "STRETCH", 2)
+    monkeypatch.setattr(continuation, "STRETCH", 2)
     sizes = []
     model.register_forward_pre_hook(lambda _, __, given: sizes.append(len(given["input_ids"])), with_kwargs=True)
     assert generate(model, tokenizer, asked, decoding) == expected

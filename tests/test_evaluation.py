@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +19,13 @@ import torch
 from calmctl.cli.main import main
 from calmctl.environment import package_versions
 from calmctl.errors import UserError
-from calmctl.experiments.evaluation import EvalConfig, run_evaluation
+from calmctl.experiments.evaluation import EvalConfig, _share, run_evaluation
 from calmctl.experiments.work_files import SAMPLES_FILE, WorkFiles
 from calmctl.files import read_json, read_jsonl
 from calmctl.inference.decoding import Decoding
+from calmctl.inference.prompt import FittedPrompts, Prompt
+from calmctl.inference.ranks import Ranks
+from calmctl.modeling.sources import source_sha256
 from data_builders.errors import DataError
 from data_builders.kv import build
 from evals import TASKS, Request, Scores
@@ -225,23 +229,46 @@ def test_another_configuration_or_other_requests_are_refused(
     assert main(command(place, straight, "decoding.temperature=1.5", "decoding.batch_size=3")) == 2
     assert "decoding.batch_size: 2 -> 3" in capsys.readouterr().err
     requests = [Request("a", "1 =", 4), Request("b", "2 =", 4)]
-    work = WorkFiles(tmp_path, requests)
+    work = WorkFiles(tmp_path, requests, "m")
     work.append([(0, 0, "x")])
-    assert WorkFiles(tmp_path, requests[:1]).read() == {(0, 0): "x"}
+    assert WorkFiles(tmp_path, requests[:1], "m").read() == {(0, 0): "x"}
     for others in ([Request("a", "1 =", 5)], [Request("b", "1 =", 4)], [Request("a", "1 =", 4, shots=("s",))]):
-        with pytest.raises(UserError, match="completion of 'a' that the task does not ask for"):
-            WorkFiles(tmp_path, others).read()
+        with pytest.raises(UserError, match="completion of .a. that this model is not asked for"):
+            WorkFiles(tmp_path, others, "m").read()
+    with pytest.raises(UserError, match="the model, the data or the program has changed"):
+        WorkFiles(tmp_path, requests, "another").read()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "generation_config.json", "config.json"])
+def test_a_model_with_another_tokenizer_or_end_of_text_is_another_model(place: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(place / "model", tmp_path / "model")
+    before = source_sha256(str(tmp_path / "model"))
+    assert before == source_sha256(str(place / "model"))
+    file = tmp_path / "model" / name
+    file.write_text(file.read_text() + " ")
+    assert source_sha256(str(tmp_path / "model")) != before
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_processes_share_prompts_evenly_and_each_once(count: int) -> None:
+    lengths = [9, 1, 7, 7, 3, 8, 2, 20, 4, 6]
+    prompts = [Prompt("x", 4 if length % 2 else 64) for length in lengths]
+    fitted = FittedPrompts(prompts, [array("i", range(length)) for length in lengths])
+    shares = [_share(fitted, Ranks(index, count)) for index in range(count)]
+    assert sorted(place for share in shares for place in share) == list(range(len(lengths)))
+    long = [sum(prompts[place].max_new_tokens == 64 for place in share) for share in shares]
+    assert max(long) - min(long) <= 1
 
 
 def test_work_files_of_several_processes_become_one_without_repeats(tmp_path: Path) -> None:
     requests = [Request(name, "1 =", 4, num_samples=2) for name in "abc"]
-    WorkFiles(tmp_path, requests, 1).append([(1, 1, "b1"), (1, 0, "b0")])
-    WorkFiles(tmp_path, requests).append([(2, 0, "c0"), (0, 0, "a0"), (1, 1, "again"), (0, 1, "a1"), (2, 1, "c1")])
-    assert WorkFiles(tmp_path, requests).read()[1, 1] == "again"
-    gathered = WorkFiles(tmp_path, requests).gather()
+    WorkFiles(tmp_path, requests, "m", 1).append([(1, 1, "b1"), (1, 0, "b0")])
+    WorkFiles(tmp_path, requests, "m").append([(2, 0, "c0"), (0, 0, "a0"), (1, 1, "again"), (0, 1, "a1"), (2, 1, "c1")])
+    assert WorkFiles(tmp_path, requests, "m").read()[1, 1] == "again"
+    gathered = WorkFiles(tmp_path, requests, "m").gather()
     assert gathered == {"a": ["a0", "a1"], "b": ["b0", "again"], "c": ["c0", "c1"]}
     assert [path.name for path in tmp_path.iterdir()] == [SAMPLES_FILE]
-    assert WorkFiles(tmp_path, requests).gather() == gathered
+    assert WorkFiles(tmp_path, requests, "m").gather() == gathered
 
 
 # Several processes.
@@ -300,6 +327,17 @@ def test_several_tasks_write_a_folder_each(
     for result in both:
         assert read_json(tmp_path / "out" / result["task"] / "metrics.json") == result
     assert both[0]["n"] == 2 and both[0]["protocol"]["shots"] == 2
+
+
+def test_nothing_is_generated_before_every_task_is_known_to_work(
+    place: Path, tmp_path: Path, words: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data" / "humaneval").mkdir(parents=True)
+    shutil.copy(place / "data" / "words.txt", tmp_path / "data")
+    shared = ["--model", str(place / "model"), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    assert main(["eval", "words", "humaneval", *shared]) == 2
+    assert "add --allow-code-execution" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_all_evaluates_what_there_is_and_says_what_is_not(

@@ -95,6 +95,7 @@ def _plan(
         if ALL not in named:
             check_options(task, given)
             plan[out / task] = configure(task, find_data(task, data), given)
+            plan[out / task].load_records()  # what is wrong with the last task is said before the first one generates
             continue
         own = {name: value for name, value in given.items() if has_option(task, name)}
         found = try_data(task, data, partial(configure, task, task_options=own))

@@ -26,7 +26,9 @@ AllowDifferentBase = Annotated[
 ]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="The task's data; with several tasks, a folder that holds a folder of each."),
+    typer.Option(
+        "--data", help="The task's data, a path or hub id; with several tasks, a folder that holds a folder of each."
+    ),
 ]
 Limit = Annotated[
     int | None,

@@ -141,21 +141,28 @@ def _generate(
     task = config.build_task()
     records = task.load(Path(config.dataset), config.limit or None)
     requests = task.requests(records)
-    work = WorkFiles(out, requests, ranks.index)
-    finished = work.read()
     prompts = [_prompt(request, config.decoding) for request in requests]
     tokenizer = subject.tokenizer  # before the model: a missing one is told sooner
     fitted = fit(subject.model, tokenizer, prompts, config.on_overflow)
+    work = WorkFiles(out, requests, subject.identity["weights_sha256"], ranks.index)
+    finished = work.read()
     throughput = Throughput()
     if run is not None:
         throughput.on_batch = lambda so_far: _report(run, so_far, ranks)
     engine = Engine(subject.model, tokenizer, config.decoding, throughput)
-    mine = [place for place in range(len(requests)) if place % ranks.count == ranks.index]
+    mine = _share(fitted, ranks)
     for batch in engine.generate(fitted, finished.keys(), mine):
         work.append((sample.prompt_index, sample.index, sample.text) for sample in batch)
     seconds = throughput.seconds
     shares = ranks.gather((throughput.generated, throughput.tokens, throughput.batch_size, seconds))
     return records, work, _about(config, subject, fitted, shares)
+
+
+def _share(fitted: FittedPrompts, ranks: Ranks) -> list[int]:
+    """Return which prompts are this process's: each gets as many long and short ones as the others."""
+    places = range(len(fitted.prompts))
+    by_length = sorted(places, key=lambda place: (fitted.prompts[place].max_new_tokens, len(fitted.ids[place])))
+    return sorted(by_length[ranks.index :: ranks.count])
 
 
 def _prompt(request: Request, decoding: Decoding) -> Prompt:

@@ -22,7 +22,7 @@ class TaskConfig:
     Attributes:
         task: a name of `evals.TASKS`.
         options: the task's own settings (the fields of its class), such as `shots`.
-        dataset: the task's data: a folder or file.
+        dataset: the task's data: a folder or file, or the id of a dataset of the hub.
         limit: only the first so many records (of each language, where there are several); 0 = all.
     """
 
@@ -41,6 +41,10 @@ class TaskConfig:
         """Return the task with its options; raises UserError for one that it does not have."""
         return from_dict(TASKS[self.task], self.options, "options")
 
+    def load_records(self) -> list[Any]:
+        """Read the task's records; raises DataError where the data, or an option that goes with it, cannot be used."""
+        return self.build_task().load(Path(self.dataset), self.limit or None)
+
     def data_sha256(self) -> str:
         """Return what identifies the data: a checksum of its manifest or of its files, or its name where it is none.
 
@@ -48,7 +52,7 @@ class TaskConfig:
             UserError: no data was given.
         """
         if not self.dataset:
-            raise UserError("dataset is not set; give --data PATH")
+            raise UserError("dataset is not set; give --data PATH_OR_HUB_ID")
         path = Path(self.dataset)
         manifest = path / "manifest.json"
         return sha256_of(manifest if manifest.is_file() else path) if path.exists() else self.dataset
@@ -96,7 +100,7 @@ def try_data(task: str, folder: Path, configure: Callable[[Path], Config]) -> Co
     """Return the configuration of a task over its data in a folder, or why it cannot be evaluated."""
     try:
         config = configure(find_data(task, folder))
-        config.build_task().load(Path(config.dataset), config.limit or None)
+        config.load_records()
     except (DataError, UserError) as error:
         return str(error)
     return config

@@ -23,14 +23,15 @@ class WorkFiles:
     Args:
         folder: the run's.
         requests: all requests of the evaluation, whoever takes them.
+        model: identifies the model that makes the samples.
         rank: of this process, which appends to a file of its own.
     """
 
-    def __init__(self, folder: Path, requests: Sequence[Request], rank: int = 0) -> None:
+    def __init__(self, folder: Path, requests: Sequence[Request], model: str, rank: int = 0) -> None:
         self.folder, self.requests = folder, requests
         self.path = folder / (f"samples.rank{rank}.jsonl" if rank else SAMPLES_FILE)
         self._places = {request.id: place for place, request in enumerate(requests)}
-        self._hashes = [_hash(request) for request in requests]
+        self._hashes = [_hash(request, model) for request in requests]
 
     def append(self, samples: Iterable[tuple[int, int, str]]) -> None:
         """Append finished samples: place of the request, which of its samples, and the text. They survive a crash."""
@@ -42,7 +43,7 @@ class WorkFiles:
         A line that a crash tore is left out, and so is all that is there twice.
 
         Raises:
-            UserError: the samples are of other requests.
+            UserError: the samples are of other requests, or of another model.
         """
         texts: dict[tuple[int, int], str] = {}
         for path in self._paths():
@@ -50,8 +51,8 @@ class WorkFiles:
                 place = self._places.get(row["id"])
                 if place is None or self._hashes[place] != row["request"]:
                     raise UserError(
-                        f"{path} holds a completion of {row['id']!r} that the task does not ask for in this way now: "
-                        "its data or the program has changed; choose another --out"
+                        f"{path} holds a completion of {row['id']!r} that this model is not asked for in this way: "
+                        "the model, the data or the program has changed; choose another --out"
                     )
                 if row["sample"] < self.requests[place].num_samples:
                     texts.setdefault((place, row["sample"]), row["completion"])
@@ -84,7 +85,7 @@ class WorkFiles:
         return [path for path in (self.folder / SAMPLES_FILE, *sorted(others)) if path.exists()]
 
 
-def _hash(request: Request) -> str:
-    """Return what tells a request from another of the same id."""
-    what = json.dumps([request.text, request.max_new_tokens, request.stop])
+def _hash(request: Request, model: str) -> str:
+    """Return what tells a request to a model from another of the same id, or to another model."""
+    what = json.dumps([model, request.text, request.max_new_tokens, request.stop])
     return hashlib.sha256(what.encode()).hexdigest()[:16]

@@ -80,6 +80,10 @@ class SeededSampling(LogitsProcessor):
         self.nucleus = TopPLogitsWarper(top_p) if top_p < 1 else None
         self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
+    def keep(self, places: Sequence[int]) -> None:
+        """Leave out all rows but these."""
+        self.generators = [self.generators[place] for place in places]
+
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores (batch, vocabulary) at this temperature, within the nucleus, with noise."""
         scores = scores.float() / self.temperature

@@ -3,11 +3,13 @@
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
+from calmctl.modeling.prompt_ids import prompt_ids
 
 OnOverflow = Literal["drop_shots", "fail"]
 _CHUNK = 1024  # prompts tokenized at once: ids as Python numbers take nine times the memory they are kept in
@@ -63,25 +65,31 @@ def fit(
     """Tokenize prompts; those that exceed the model's context with their completion lose shots, the first ones first.
 
     Raises:
-        UserError: a prompt is empty, or exceeds the context without shots, or with them under `on_overflow="fail"`.
+        UserError: a prompt is empty or no valid text, has tokens that the model does not know, or exceeds the context
+            without shots, or with them under `on_overflow="fail"`.
     """
     ids = list(_tokenized(tokenizer, prompts))
-    if empty := [place for place, prompt_ids in enumerate(ids) if not prompt_ids]:
+    if empty := [place for place, each in enumerate(ids) if not each]:
         raise UserError(f"prompt {empty[0] + 1} is empty, and the tokenizer adds no beginning-of-text token")
+    num_known, largest = vocabulary_size(model), max(map(max, ids), default=0)
+    if largest >= num_known:
+        raise UserError(
+            f"a prompt has token id {largest}, and the model knows {num_known} tokens: its tokenizer is not its own; "
+            "save the model with the tokenizer it was trained with"
+        )
     fitted, limit = FittedPrompts(list(prompts), ids), context_length(model)
     too_long = _too_long(fitted, limit)
     if on_overflow == "fail":
-        _refuse(fitted, too_long, limit, "use fewer shots, a smaller max_new_tokens, or on_overflow=drop_shots")
+        _refuse(fitted, too_long, limit, "use fewer shots, less decoding.max_new_tokens, or on_overflow=drop_shots")
     num_shortened = len(too_long)
     while shorter := [place for place in too_long if fitted.prompts[place].shots]:
         for place in shorter:
             fitted.prompts[place] = replace(fitted.prompts[place], shots=fitted.prompts[place].shots[1:])
-        for place, prompt_ids in zip(
-            shorter, _tokenized(tokenizer, [fitted.prompts[place] for place in shorter]), strict=True
-        ):
-            ids[place] = prompt_ids
+        shortened = _tokenized(tokenizer, [fitted.prompts[place] for place in shorter])
+        for place, each in zip(shorter, shortened, strict=True):
+            ids[place] = each
         too_long = _too_long(fitted, limit)
-    _refuse(fitted, too_long, limit, "no shots are left to drop; use a smaller max_new_tokens, or another model")
+    _refuse(fitted, too_long, limit, "no shots are left to drop; use less decoding.max_new_tokens, or another model")
     return replace(fitted, num_shortened=num_shortened)
 
 
@@ -90,12 +98,20 @@ def context_length(model: PreTrainedModel) -> int | None:
     return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
 
 
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """Return how many tokens a model has embeddings for."""
+    return cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
+
+
 def _tokenized(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> Iterator[array]:
     for start in range(0, len(prompts), _CHUNK):
         texts = [prompt.whole for prompt in prompts[start : start + _CHUNK]]
-        # `verbose` would warn of prompts beyond the tokenizer's own limit; the model's is what counts.
-        for prompt_ids in tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]:
-            yield array("i", prompt_ids)
+        for place, text in enumerate(texts, start):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(f"prompt {place + 1} is no valid text ({error.reason} at {error.start})") from error
+        yield from (array("i", ids) for ids in prompt_ids(tokenizer, texts))
 
 
 def _too_long(fitted: FittedPrompts, limit: int | None) -> list[int]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
-from calmctl.inference.streaming import UNFINISHED
+from calmctl.inference.text import UNFINISHED, text_of
 
 
 def cut(text: str, stops: tuple[str, ...]) -> str:
@@ -21,6 +21,9 @@ class StopStrings(StoppingCriteria):
 
     Args:
         may_end: what is known about tokens in this respect, kept for the next batch with the same stop strings.
+
+    Attributes:
+        ends: of rows that hold a stop string, how many new tokens there were when the first one was complete.
     """
 
     def __init__(
@@ -33,28 +36,26 @@ class StopStrings(StoppingCriteria):
         # Decoders drop or add spaces between tokens: what ends in one cannot be told from a single token.
         self.any_token_may_end = any(stop[-1].isspace() and stop[-1] != "\n" for stop in stops)
         self.may_end = may_end
+        self.ends: dict[int, int] = {}
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
         """Return which rows (batch,) have ended."""
-        ended = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        rows = [row for row, token in enumerate(input_ids[:, -1].tolist()) if self._may_end(token)]
-        if rows:
-            tails = input_ids[rows, max(self.prompt_width, input_ids.shape[1] - self.tail) :]
-            texts = self.tokenizer.batch_decode(tails, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            ended[rows] = torch.tensor(
-                [any(stop in text for stop in self.stops) for text in texts], device=input_ids.device
-            )
-        return ended
+        tails = input_ids[:, max(self.prompt_width, input_ids.shape[1] - self.tail) :].tolist()
+        ended = [self._has_stop(ids) for ids in tails]
+        for row, has_ended in enumerate(ended):
+            if has_ended:
+                self.ends.setdefault(row, input_ids.shape[1] - self.prompt_width)
+        return torch.tensor(ended, device=input_ids.device)
 
-    def is_in(self, new_ids: list[int]) -> bool:
-        """Tell whether a completion holds a stop string."""
-        text = self.tokenizer.decode(new_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    def _has_stop(self, ids: list[int]) -> bool:
+        if not self._may_end(ids[-1]):
+            return False
+        text = text_of(self.tokenizer, ids)
         return any(stop in text for stop in self.stops)
 
     def _may_end(self, token: int) -> bool:
         if self.any_token_may_end:
             return True
         if token not in self.may_end:
-            text = str(self.tokenizer.decode([token], skip_special_tokens=True, clean_up_tokenization_spaces=False))
-            self.may_end[token] = not self.last_characters.isdisjoint(text)
+            self.may_end[token] = not self.last_characters.isdisjoint(text_of(self.tokenizer, [token]))
         return self.may_end[token]

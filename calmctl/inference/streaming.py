@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+from calmctl.inference.text import UNFINISHED, text_of
 
 
 class TextStream(BaseStreamer):
@@ -46,7 +46,7 @@ class TextStream(BaseStreamer):
         self._pass_on(self._text())
 
     def _text(self) -> str:
-        return str(self.tokenizer.decode(self.ids, skip_special_tokens=True))
+        return text_of(self.tokenizer, self.ids)
 
     def _pass_on(self, text: str) -> None:
         if piece := text[self.passed_on :]:

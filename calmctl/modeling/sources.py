@@ -25,6 +25,8 @@ from calmctl.modeling.placement import check_placement
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+# What a model computes follows from these and its weights; what it writes, from its tokenizer too.
+IDENTITY_FILES = (*TOKENIZER_FILES, "merges.txt", "special_tokens_map.json", "config.json", "generation_config.json")
 # Arguments of `from_pretrained` that say how to reach the hub.
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
 
@@ -171,9 +173,9 @@ def _load(auto_class: Any, what: str, source: str, **arguments: Any) -> Any:
 
 
 def source_sha256(source: str) -> str:
-    """Return what identifies a model given as a path, run or hub id: a hash of its files, or the id."""
+    """Return what identifies a model and its tokenizer, given as a path, run or hub id: a hash of files, or the id."""
     name, _ = locate(source) if source else ("", "")
     if not name or not Path(name).is_dir():
         return source
-    files = [file for file in Path(name).iterdir() if file.suffix in WEIGHT_SUFFIXES or file.name == "config.json"]
+    files = [file for file in Path(name).iterdir() if file.suffix in WEIGHT_SUFFIXES or file.name in IDENTITY_FILES]
     return ",".join(sha256_of(file)[:16] for file in sorted(files))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
+from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.training.settings import TrainSettings
 
 READERS = {".jsonl": pyarrow.json.read_json, ".parquet": pyarrow.parquet.read_table}
@@ -169,7 +170,9 @@ def _described(counts: dict[str, int]) -> str:
 
 def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: pa.Array, opens: bool) -> list[list[int]]:
     """Tokenise texts; those that open a sequence get what the tokenizer puts there (a beginning-of-text token)."""
-    return tokenizer(texts.to_pylist(), add_special_tokens=opens, return_attention_mask=False)["input_ids"]
+    if opens:
+        return prompt_ids(tokenizer, texts.to_pylist())
+    return tokenizer(texts.to_pylist(), add_special_tokens=False, return_attention_mask=False)["input_ids"]
 
 
 def _meta(table: pa.Table) -> dict[str, NDArray[Any]]:

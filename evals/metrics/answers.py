@@ -15,6 +15,8 @@ from functools import cache
 DECIMAL_COMMA = frozenset({"de", "es", "fr", "ru"})
 _SPACES = "\u00a0\u2009\u202f"
 _THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*")
+GSM8K_PHRASE = "####"
+_GSM8K = re.compile(r"#### (-?[0-9.,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 # What may stand between "The answer is" and the number: a colon, a currency, emphasis.
 _BETWEEN = r"[\s:\uff1a*$\u20ac\u00a3\u00a5\u20b9\u20bd\u0e3f\u09f3]*"
@@ -36,8 +38,11 @@ def answer(text: str, phrase: str, language: str = "en") -> Decimal | None:
 
 
 def strict_answer(text: str, phrase: str) -> str | None:
-    """Return the first number that follows the phrase, without commas, currency and a final point."""
-    found = re.search(rf"{phrase}{_BETWEEN}(-?[0-9.,]+)", _uniform(text))
+    """Return the first number that follows the phrase, without commas, currency and a final point.
+
+    Behind GSM8K's `####` comes one space and the number, as its authors have it; prose is read more kindly.
+    """
+    found = _GSM8K.search(text) if phrase == GSM8K_PHRASE else _behind(phrase).search(_uniform(text))
     return _bare(found[1]) if found else None
 
 
@@ -71,6 +76,11 @@ def _uniform(text: str) -> str:
     if text.isascii():
         return text
     return "".join(str(unicodedata.digit(c)) if not c.isascii() and c.isdecimal() else c for c in text)
+
+
+@cache
+def _behind(phrase: str) -> re.Pattern[str]:
+    return re.compile(rf"{phrase}{_BETWEEN}(-?[0-9.,]+)")
 
 
 @cache

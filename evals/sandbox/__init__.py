@@ -7,15 +7,8 @@ a program cannot pass by ending its process, walking frames, searching memory, p
 it would have to answer every call rightly. Both run under resource limits, in a session of their own, with no
 environment, and under the strongest isolation that works here (`isolation.detect`).
 
-What remains possible, and is why permission has to be given: a bug in the kernel or in Python lets a program break out;
-without Landlock or bubblewrap a program can read the user's files, the data set among them, though it can send them
-nowhere; without seccomp and bubblewrap (no Linux) it can also use the network and write files. Use a container or a
-virtual machine where that matters.
-
-What differs from running both in one process: the tests get copies of what the program returns, and the program copies
-of what the tests give; a test cannot pass a function; an object that is no plain value equals only itself, so a
-class of the program's own with an `__eq__` fails where a test compares it with a plain value. Data of the
-benchmarks scored here needs none of this.
+What remains possible under which isolation, and what differs from running both in one process, is in
+docs/code-execution.md.
 """
 
 from evals.sandbox.isolation import Isolation, detect, find_isolation

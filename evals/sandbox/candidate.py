@@ -3,6 +3,7 @@
 Nothing here is protected from the program, and nothing here needs to be: tests, nonce and verdict are elsewhere.
 """
 
+import builtins
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -67,8 +68,14 @@ def serve(reading: int, writing: int) -> None:
             else:
                 answer = {"value": encode(result, refer)}
         except BaseException as error:
-            answer = {"error": [type(error).__name__, _message(error)]}
+            answer = {"error": [_names(error), _message(error)]}
         send(writing, answer)
+
+
+def _names(error: BaseException) -> list[str]:
+    """Return the names of the built-in types that an exception has, the nearest first."""
+    kinds = type(error).__mro__
+    return [kind.__name__ for kind in kinds if vars(builtins).get(kind.__name__) is kind]
 
 
 def _message(error: BaseException) -> str:

@@ -10,8 +10,9 @@ import signal
 import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 3, 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
@@ -37,7 +38,9 @@ _OTHER_PROCESSES = {
     "migrate_pages": (256, 238), "move_pages": (279, 239),
 }  # fmt: skip
 _NETWORK_AND_IPC = {
-    "socket": (41, 198), "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180),
+    "socket": (41, 198), "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "msgget": (68, 186),
+    "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187), "semget": (64, 190), "semop": (65, 193),
+    "semctl": (66, 191), "semtimedop": (220, 192), "mq_open": (240, 180), "mq_unlink": (241, 181),
     "memfd_create": (319, 279), "memfd_secret": (447, 447),
 }  # fmt: skip
 _KERNEL = {
@@ -62,25 +65,37 @@ _WRITING = {
 }  # fmt: skip
 _UNKNOWN = {"clone3": (435, 435), "io_uring_setup": (425, 425)}  # libc knows how to do without.
 _CLONE, _PRLIMIT, _OPENAT2 = (56, 220), (302, 261), (437, 437)
+_SOCKETPAIR, _FCNTL, _IOCTL = (53, 199), (72, 25), (16, 29)
+_NEWEST = 462  # What came later, and x32 above it, is unknown here: the kernel is to say that it has none of it.
+_NOT_STREAM = 0xE  # Bits of the type of a socket: a pair of datagram sockets can send to any other of the machine.
+_F_SETOWN, _F_SETOWN_EX, _FIOSETOWN, _SIOCSPGRP = 8, 15, 0x8901, 0x8902  # Who gets a descriptor's signals.
 _OPEN = {"open": ((2, None), 1), "openat": ((257, 56), 2)}  # number, and which argument has the flags
 _CLONE_THREAD = 0x10000
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
-def limit_resources(memory: int, cpu_seconds: int, file_size: int, processes: int) -> None:
-    """Limit address space and files (bytes), processor time and processes, for good."""
+def limit_resources(memory: int, cpu_seconds: int, file_size: int) -> None:
+    """Limit address space and files (bytes) and processor time, for good."""
     limits = {
         resource.RLIMIT_AS: memory,
         resource.RLIMIT_CPU: cpu_seconds,
         resource.RLIMIT_FSIZE: file_size,
-        resource.RLIMIT_NPROC: processes,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: 64,
     }
     for which, value in limits.items():
-        hard = resource.getrlimit(which)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (value, value))
+        _limit(which, value)
+
+
+def limit_processes(number: int) -> None:
+    """Limit the processes and threads that the user may have when this process starts one; root has no such limit."""
+    _limit(resource.RLIMIT_NPROC, number)
+
+
+def _limit(which: int, value: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(which, (value, value))
 
 
 def die_with_parent() -> None:
@@ -89,6 +104,21 @@ def die_with_parent() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+@contextmanager
+def private_memory() -> Iterator[None]:
+    """Meanwhile, let no other process of the user read this one's memory or use its descriptors (Linux)."""
+    if sys.platform != "linux":
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_DUMPABLE, before, 0, 0, 0)
 
 
 def drop_privileges() -> None:
@@ -149,7 +179,7 @@ def _filter(architecture: int, column: int, writable: bool) -> Iterator[bytes]:
     yield _instruction(equal, architecture, 1, 0)
     yield _instruction(answer, 0x80000000)  # the process is killed
     yield _instruction(load, 0)  # the number of the call
-    yield _instruction(above, 0x40000000, 0, 1)  # x32: the same calls under other numbers
+    yield _instruction(above, _NEWEST + 1, 0, 1)
     yield refuse(_ENOSYS)
     tables: list[tuple[Mapping[str, tuple[int, int | None]], int]]
     tables = [(_PROCESSES, _EPERM), (_OTHER_PROCESSES, _EPERM), (_NETWORK_AND_IPC, _EACCES), (_KERNEL, _EPERM)]
@@ -169,8 +199,19 @@ def _filter(architecture: int, column: int, writable: bool) -> Iterator[bytes]:
         yield met
         yield unmet
 
+    def by_values(number: int, argument: int, refused: Sequence[int]) -> Iterator[bytes]:
+        yield _instruction(equal, number, 0, 2 + 2 * len(refused))
+        yield _instruction(load, 16 + 8 * argument)
+        for value in refused:
+            yield _instruction(equal, value, 0, 1)
+            yield refuse(_EPERM)
+        yield allow
+
     yield from by_argument(_CLONE[column], 0, any_bit, _CLONE_THREAD, allow, refuse(_EPERM))
     yield from by_argument(_PRLIMIT[column], 0, equal, 0, allow, refuse(_EPERM))
+    yield from by_argument(_SOCKETPAIR[column], 1, any_bit, _NOT_STREAM, refuse(_EACCES), allow)
+    yield from by_values(_FCNTL[column], 1, (_F_SETOWN, _F_SETOWN_EX))
+    yield from by_values(_IOCTL[column], 1, (_FIOSETOWN, _SIOCSPGRP))
     if not writable:
         for numbers, argument in _OPEN.values():
             if (number := numbers[column]) is not None:

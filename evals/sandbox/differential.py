@@ -97,4 +97,6 @@ def _is_close(result: Any, expected: Any, atol: float) -> bool:
         return is_sequence and all(_is_close(a, b, atol) for a, b in zip(result, expected, strict=True))
     if not isinstance(expected, int | float | complex) or not isinstance(result, int | float | complex):
         return False
-    return bool(result == expected or abs(result - expected) <= atol + _RTOL * abs(expected))
+    if result == expected:
+        return True
+    return not math.isinf(abs(expected)) and bool(abs(result - expected) <= atol + _RTOL * abs(expected))

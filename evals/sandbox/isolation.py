@@ -62,8 +62,8 @@ class Isolation:
                 "memory": limits.memory,
                 "cpu_seconds": int(limits.timeout * 4 / 3) + 2,
                 "file_size": limits.file_size,
-                "processes": limits.processes if self.seccomp else 0,
             },
+            "processes": limits.processes if self.seccomp else 0,
             "timeout": limits.timeout,
             "seccomp": self.seccomp,
             "landlock": self.landlock,
@@ -78,18 +78,10 @@ class Isolation:
     def _wrapper(self, readable: list[str], limits: Limits) -> list[str]:
         if not self.bubblewrap:
             return []
-        command = [self.bubblewrap, "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc"]
-        command += [
-            "--unshare-uts",
-            "--unshare-cgroup-try",
-            "--die-with-parent",
-            "--as-pid-1",
-            "--cap-drop",
-            "ALL",
-            "--clearenv",
-        ]
-        command += ["--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
-        command += ["--proc", "/proc", "--dev", "/dev", "--size", str(limits.file_size), "--tmpfs", "/tmp"]
+        namespaces = "--unshare-user --unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup-try"
+        nobody = "--uid 65534 --gid 65534 --hostname sandbox --cap-drop ALL --clearenv"
+        folders = f"--proc /proc --dev /dev --size {limits.file_size} --tmpfs /tmp"
+        command = [self.bubblewrap, *f"{namespaces} {nobody} --die-with-parent --as-pid-1 {folders}".split()]
         for path in readable:
             if os.path.islink(path):
                 command += ["--symlink", os.readlink(path), path]

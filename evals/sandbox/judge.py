@@ -63,6 +63,7 @@ def main() -> None:
         pid = os.fork()
     except OSError as error:
         _answer(1, {"status": "refused", "detail": str(error)})
+        os._exit(0)
     if pid == 0:
         _become_candidate(to_candidate[0], to_judge[1], settings)
     os.close(to_candidate[0])
@@ -74,6 +75,7 @@ def main() -> None:
     def finish(status: str, detail: str) -> NoReturn:
         os.kill(pid, signal.SIGKILL)
         _answer(verdicts, {"nonce": job["nonce"], "status": status, "detail": detail})
+        os._exit(0)
 
     sys.path += settings["site"]
     clock = _Clock(pid, settings["timeout"], lambda: finish("timeout", f"more than {settings['timeout']:g} s"))
@@ -84,6 +86,8 @@ def main() -> None:
         ready = "its process ended at once"
     if ready != "ready":
         finish("refused", str(ready))
+    # What stands if the program, or what it has the tests compute, is the end of this process.
+    _answer(verdicts, {"nonce": job["nonce"], "status": "crashed", "detail": "no verdict: the judge was ended"})
     clock.start()
     status, detail = _judge(job, channel)
     clock.stop()
@@ -101,6 +105,7 @@ def _become_candidate(reading: int, writing: int, settings: dict[str, Any]) -> N
         sys.path += settings["site"]
         try:
             confinement.die_with_parent()
+            confinement.limit_processes(settings["processes"])
             confinement.drop_privileges()
             if settings["landlock"]:
                 confinement.restrict_files(settings["readable"])
@@ -138,9 +143,8 @@ def _judge(job: dict[str, Any], channel: Channel) -> tuple[str, str]:
     return ("crashed", "the program ended its process") if channel.is_broken else ("passed", "")
 
 
-def _answer(descriptor: int, verdict: dict[str, Any]) -> NoReturn:
-    os.write(descriptor, json.dumps(verdict).encode())
-    os._exit(0)
+def _answer(descriptor: int, verdict: dict[str, Any]) -> None:
+    os.write(descriptor, json.dumps(verdict).encode() + b"\n")
 
 
 def _silence() -> None:

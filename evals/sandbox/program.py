@@ -38,7 +38,8 @@ class Limits:
         timeout: wall-clock seconds of program and tests; a third more than that of processor time also ends it.
         memory: bytes of address space.
         file_size: bytes of a file, and of its private folder for temporary files.
-        processes: of the user, threads counted, where the kernel cannot tell the program not to make any.
+        processes: of the user, threads counted, when a program may start a thread; without seccomp it may start none,
+            for a thread cannot be told from a process there.
     """
 
     timeout: float = 3.0
@@ -53,7 +54,7 @@ class Verdict:
 
     Attributes:
         status: `passed`: the tests returned. `failed`: program or tests raised. `timeout`: not done in time, twice.
-            `crashed`: the process was gone before the tests were done. `refused`: it never ran.
+            `crashed`: its process, or the judge's, was gone before the tests were done. `refused`: it never ran.
         detail: one line, for people.
         seconds: wall-clock time, the start of the interpreter included.
     """

@@ -6,8 +6,12 @@ from typing import Any
 from evals.sandbox.wire import decode, encode, receive, send
 
 
-class CandidateError(Exception):
-    """An exception of the program that is no built-in one."""
+class CandidateExit(BaseException):
+    """The program raised what is no `Exception`: `SystemExit`, for one, which tests that expect an error miss."""
+
+
+class Unsendable(Exception):
+    """A test gives the program something that has no plain value."""
 
 
 class CandidateGone(BaseException):
@@ -32,19 +36,15 @@ class Channel:
                 return Many(self, int(number), int(length), tuple if kind == "tuple" else list)
             if "error" not in answer:
                 return decode(answer["value"], self._remote)
-            kind, message = (str(part)[:200] for part in answer["error"])
+            names, message = answer["error"]
+            error = _exception([str(name) for name in names], str(message)[:200], is_iterator=request[0] == "next")
         except (EOFError, OSError):
             self.is_broken = True
             raise CandidateGone("the program ended its process") from None
-        except _Unsendable as error:
-            raise CandidateError(str(error)) from None
-        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as trouble:
             self.is_broken = True
-            raise CandidateGone(f"no message: {error}") from None
-        error_type = getattr(builtins, kind, None)
-        if not (isinstance(error_type, type) and issubclass(error_type, Exception)) or kind.startswith("Unicode"):
-            raise CandidateError(f"{kind}: {message}")
-        raise error_type(message)
+            raise CandidateGone(f"no message: {trouble}") from None
+        raise error
 
     def _remote(self, number: int) -> "Remote":
         if number not in self.remotes:
@@ -115,6 +115,9 @@ class Many(Remote):
         for start in range(0, self._length, self._PIECE):
             yield from self._ask("piece", self, start, start + self._PIECE)
 
+    def __getitem__(self, key: Any) -> Any:
+        return self.fetch()[key] if isinstance(key, slice) else super().__getitem__(key)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, self._kind) or len(other) != self._length:
             return False
@@ -131,11 +134,24 @@ class Many(Remote):
         return self._kind(self)
 
 
-class _Unsendable(Exception):
-    pass
+def _exception(names: list[str], message: str, is_iterator: bool) -> BaseException:
+    """Return an exception of the nearest built-in type that can be made of a message alone.
+
+    Only an iterator may say that it is at its end: `StopIteration` of a function would end a loop of the tests early.
+    """
+    for kind in (vars(builtins).get(name) for name in names):
+        if not isinstance(kind, type) or not issubclass(kind, Exception):
+            continue
+        if issubclass(kind, StopIteration | StopAsyncIteration) and not is_iterator:
+            return RuntimeError(f"the program raised {kind.__name__}")
+        try:
+            return kind(message)
+        except TypeError:  # as UnicodeDecodeError, which wants more; its bases do not
+            pass
+    return CandidateExit(" ".join([*names[:1], message]).strip())
 
 
 def _refer(value: Any) -> dict[str, Any]:
     if isinstance(value, Remote):
         return {"ref": object.__getattribute__(value, "_number")}
-    raise _Unsendable(f"a test gives the program a {type(value).__name__}, which cannot be sent")
+    raise Unsendable(f"a test gives the program a {type(value).__name__}, which cannot be sent")

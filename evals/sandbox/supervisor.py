@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
 
+from evals.sandbox.confinement import private_memory
 from evals.sandbox.isolation import Isolation, detect
 from evals.sandbox.program import Limits, Program, Verdict
 
@@ -28,7 +29,7 @@ def run_programs(
     workers: int | None = None,
     on_verdict: Callable[[int], None] | None = None,
 ) -> list[Verdict]:
-    """Judge programs side by side; one that takes too long gets a second chance alone, when no other runs.
+    """Judge programs side by side; one that takes too long or cannot start is tried again when no other runs.
 
     Args:
         isolation: the strongest that works here, unless given.
@@ -38,15 +39,17 @@ def run_programs(
     limits, isolation = limits or Limits(), isolation or detect()
     cores = usable_cores()
     verdicts: list[Verdict] = []
-    with ThreadPoolExecutor(max(1, min(workers or cores, cores))) as pool:
-        for verdict in pool.map(lambda program: run_alone(program, limits, isolation), programs):
-            verdicts.append(verdict)
-            if on_verdict:
-                on_verdict(len(verdicts))
-    return [
-        run_alone(program, limits, isolation) if verdict.status == "timeout" else verdict
-        for program, verdict in zip(programs, verdicts, strict=True)
-    ]
+    # Bubblewrap and Landlock keep a program from this process's memory, which has the tests and nonces of all.
+    with nullcontext() if isolation.bubblewrap or isolation.landlock else private_memory():
+        with ThreadPoolExecutor(max(1, min(workers or cores, cores))) as pool:
+            for verdict in pool.map(lambda program: run_alone(program, limits, isolation), programs):
+                verdicts.append(verdict)
+                if on_verdict:
+                    on_verdict(len(verdicts))
+        return [
+            run_alone(program, limits, isolation) if verdict.status in ("timeout", "refused") else verdict
+            for program, verdict in zip(programs, verdicts, strict=True)
+        ]
 
 
 def run_alone(program: Program, limits: Limits, isolation: Isolation) -> Verdict:
@@ -75,9 +78,10 @@ def run_alone(program: Program, limits: Limits, isolation: Isolation) -> Verdict
 
 
 def _verdict(output: bytes, errors: bytes, nonce: str, seconds: float) -> Verdict:
+    """Return what the judge said last."""
     try:
-        answer = json.loads(output)
-    except ValueError:
+        answer = json.loads(output.splitlines()[-1])
+    except (ValueError, IndexError):
         lines = errors.decode(errors="replace").strip().splitlines()
         return Verdict("refused", lines[-1][:300] if lines else "the judge gave no verdict", seconds)
     if answer.get("nonce") != nonce:

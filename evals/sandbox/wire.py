@@ -20,6 +20,8 @@ _HEADER = struct.Struct("<Q")
 _SMALL = 2**63
 _AS_IS = (type(None), bool, float, str)
 _ALL_AS_IS = frozenset(_AS_IS)
+_BETWEEN = "|"
+"""What separates strings that are written as one, if none has it: JSON need not escape it."""
 
 # Tag -> the type, what it is written as (in values that can be written themselves), and how it is made again.
 _TYPES: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -35,6 +37,8 @@ _TYPES: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "defaultdict": (defaultdict, lambda value: [list(item) for item in value.items()], lambda x: defaultdict(None, x)),
     "dict": (dict, lambda value: [list(item) for item in value.items()], dict),
     "deque": (deque, lambda value: [list(value), value.maxlen], lambda parts: deque(*parts)),
+    "dict_keys": (type({}.keys()), list, lambda keys: dict.fromkeys(keys).keys()),
+    "dict_items": (type({}.items()), lambda value: [list(item) for item in value], lambda items: dict(items).items()),
 }
 # The same for types of modules that are loaded only when they are needed: most programs do without.
 _LATE: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
@@ -66,7 +70,7 @@ def encode(value: Any, refer: Callable[[Any], dict[str, Any]]) -> Any:
     if kind is int:
         return value if -_SMALL < value < _SMALL else {"int": hex(value)}
     if kind is list:
-        return value if _ALL_AS_IS.issuperset(map(type, value)) else [encode(item, refer) for item in value]
+        return _encode_list(value, refer)
     tag = _TAGS.get(kind)
     if tag is None:
         if isinstance(value, int):
@@ -76,7 +80,7 @@ def encode(value: Any, refer: Callable[[Any], dict[str, Any]]) -> Any:
         if isinstance(value, str):
             return str.__str__(value)
         if isinstance(value, list):
-            return [encode(item, refer) for item in value]
+            return _encode_list(list(value), refer)
         if kind.__module__ == "numpy" and getattr(value, "shape", None) == ():
             return encode(value.item(), refer)
         late = f"{kind.__module__}.{kind.__qualname__}"
@@ -89,6 +93,16 @@ def encode(value: Any, refer: Callable[[Any], dict[str, Any]]) -> Any:
             return refer(value)
         tag = _TAGS[base]
     return {tag: encode(_TYPES[tag][1](value), refer)}
+
+
+def _encode_list(items: list[Any], refer: Callable[[Any], dict[str, Any]]) -> Any:
+    """Write a list of strings as one string, which takes JSON much less time."""
+    kinds = set(map(type, items))
+    if kinds == {str}:
+        text = _BETWEEN.join(items)
+        if text.count(_BETWEEN) == len(items) - 1:
+            return {"texts": text}
+    return items if kinds <= _ALL_AS_IS else [encode(item, refer) for item in items]
 
 
 def decode(message: Any, resolve: Callable[[int], Any]) -> Any:
@@ -106,6 +120,8 @@ def decode(message: Any, resolve: Callable[[int], Any]) -> Any:
     if len(message) != 1:
         raise ValueError("a tagged value has one tag")
     ((tag, content),) = message.items()
+    if tag == "texts":
+        return content.split(_BETWEEN)
     if tag == "int":
         return int(content, 16)
     if tag == "ref":

@@ -1,0 +1,76 @@
+"""Caches that grow in place: generating a token does not copy what is held of all tokens before it."""
+
+from typing import cast
+
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+from calmctl.modeling.composed import ComposedModelForCausalLM
+
+# Tokens that there is room for before everything held is copied again.
+ROOM = 64
+
+
+class GrowingLayer(DynamicLayer):
+    """A layer with room behind its tokens; transformers' own copies them all for every new one.
+
+    Keys and values are the beginnings of larger tensors. Whatever replaces them (rows that are repeated, selected or
+    reordered) gets a room of its own when the next token comes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._with_room: dict[str, Tensor] = {}
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Append states (batch, heads, seq, head_dim) and return all that are held."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys = self._append("keys", cast(Tensor, self.keys), key_states)
+        self.values = self._append("values", cast(Tensor, self.values), value_states)
+        return self.keys, self.values
+
+    def reset(self) -> None:
+        """Drop everything, the room too."""
+        self._with_room.clear()
+        super().reset()
+
+    def _append(self, name: str, held: Tensor, new: Tensor) -> Tensor:
+        before, room = held.shape[-2] if held.numel() else 0, self._with_room.get(name)
+        after = before + new.shape[-2]
+        if room is None or not _begins(room, held) or after > room.shape[-2]:
+            room = new.new_empty(*new.shape[:-2], after + ROOM, new.shape[-1])
+            if before:
+                room[..., :before, :] = held
+            self._with_room[name] = room
+        room[..., before:after, :] = new
+        return room[..., :after, :]
+
+
+def new_cache(model: PreTrainedModel) -> Cache:
+    """Return an empty cache of a model, as it would make one itself."""
+    if isinstance(model, ComposedModelForCausalLM):
+        return model.new_cache()
+    return DynamicCache(config=model.config.get_text_config(decoder=True))
+
+
+def is_plain(cache: Cache) -> bool:
+    """Tell whether all layers hold every token, none a window or a state; layers made on demand do."""
+    return len(cache.layers) > 0 and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def growing_cache(model: PreTrainedModel) -> Cache:
+    """Return an empty cache that grows in place, for a model whose own is plain."""
+    cache = new_cache(model)
+    for part in getattr(cache, "parts", [cache]):
+        part.layers = [GrowingLayer() for _ in part.layers]
+        part.layer_class_to_replicate = GrowingLayer if part.layer_class_to_replicate else None
+    return cache
+
+
+def _begins(room: Tensor, held: Tensor) -> bool:
+    """Tell whether what is held is the beginning of a tensor with room, not something that has replaced it."""
+    return held.data_ptr() == room.data_ptr() and held.stride() == room.stride() and len(held) == len(room)

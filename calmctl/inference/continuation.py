@@ -1,0 +1,102 @@
+"""Continuations: the token ids that a model writes after a batch of prompts."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
+
+from calmctl.inference.cache import growing_cache
+from calmctl.inference.decoding import Decoding
+from calmctl.inference.prefix import SharedPrefix, can_share
+from calmctl.inference.rows import Rows
+from calmctl.inference.stopping import StopStrings
+from calmctl.inference.streaming import TextStream
+
+# Tokens generated before rows that have ended make room: a few thousandths of a second, against a row's share of each.
+STRETCH = 32
+
+
+class Continuations:
+    """Continues batches of prompts with a model, whose own habits have been put aside.
+
+    Args:
+        on_text: receives the text while it is written; for one prompt, without beams or stop strings.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        decoding: Decoding,
+        on_text: Callable[[str], None] | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.decoding, self.on_text = model, tokenizer, decoding, on_text
+        self.has_growing_cache = can_share(model) and decoding.num_beams == 1
+        # Augs that read prompts only take what a call of `generate` begins with for the prompt.
+        is_encoder = getattr(model.config, "aug_reads", None) == "prompt"
+        self.in_stretches = self.has_growing_cache and on_text is None and not is_encoder
+        self._may_end: dict[tuple[str, ...], dict[int, bool]] = {}
+
+    @torch.inference_mode()
+    def new_ids(
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        stop: tuple[str, ...],
+        max_new_tokens: int,
+        prefix: SharedPrefix | None = None,
+    ) -> list[list[int]]:
+        """Return the new ids of each prompt, without the end-of-text token, up to the one that completes a stop string.
+
+        Args:
+            prefix: what all prompts begin with.
+        """
+        settings = self.model.generation_config
+        cache = growing_cache(self.model) if self.has_growing_cache else None
+        if prefix is not None:
+            cache = prefix.for_rows(len(prompts) * self.decoding.num_beams)
+        rows = Rows(prompts, settings.pad_token_id, self.model.device, cache)
+        arguments, sampling = self.decoding.arguments(seeds, self.model.device)
+        found: list[list[int]] = [[] for _ in prompts]
+        going = list(range(len(prompts)))
+        while going and (room := max_new_tokens - rows.num_new):
+            stops = self._generate(rows, min(STRETCH, room) if self.in_stretches else room, stop, arguments)
+            goes_on = []
+            for place, ids in enumerate(rows.input_ids[:, rows.width :].tolist()):
+                end = _end(ids, settings.eos_token_id or [], stops.ends.get(place) if stops else None)
+                found[going[place]] = ids[:end]
+                if end is None:
+                    goes_on.append(place)
+            if 0 < len(goes_on) < len(going) and self.in_stretches:
+                rows.keep(goes_on)
+                if sampling is not None:
+                    sampling.keep(goes_on)
+            going = [going[place] for place in goes_on]
+        return found
+
+    def _generate(
+        self, rows: Rows, max_new_tokens: int, stop: tuple[str, ...], arguments: dict[str, object]
+    ) -> StopStrings | None:
+        """Continue all rows, until each has ended or there are so many more tokens; return where stop strings did."""
+        known = self._may_end.setdefault(stop, {})
+        stops = StopStrings(self.tokenizer, stop, rows.width, known) if stop else None
+        ends = self.model.generation_config.eos_token_id or []
+        output = self.model.generate(  # type: ignore[operator]
+            input_ids=rows.input_ids,
+            attention_mask=rows.attention_mask,
+            past_key_values=rows.cache,
+            max_new_tokens=max_new_tokens,
+            stopping_criteria=StoppingCriteriaList([stops] if stops else []),
+            streamer=TextStream(self.tokenizer, self.on_text, ends) if self.on_text is not None else None,
+            return_dict_in_generate=True,
+            **arguments,
+        )
+        rows.extend(output.sequences, output.past_key_values)
+        # Beams change places from step to step: where one of them ended says nothing about the best.
+        return stops if self.decoding.num_beams == 1 else None
+
+
+def _end(ids: list[int], eos_ids: Sequence[int], stopped_at: int | None) -> int | None:
+    """Return how many of the new ids are the completion's; None = it goes on. Padding may follow its end."""
+    ends = [place for place, token in enumerate(ids) if token in eos_ids][:1]
+    return min([*ends, *([stopped_at] if stopped_at else [])], default=None)

@@ -1,0 +1,113 @@
+"""Datasets of the Hugging Face hub, through `datasets`: by id, or from a folder that holds a copy of one.
+
+A copy is the repository as it was downloaded: Parquet files, and the README.md whose header names its configurations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from data_builders.errors import DataError
+from data_builders.rows import Fields, Row, Source, require_fields
+
+_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
+_OWN_FILES = tuple(f"{folder}{name}" for folder in ("", "*/") for name in ("*.jsonl", "*.jsonl.gz", "*.tsv"))
+T = TypeVar("T")
+
+
+def is_hub_id(data: Path) -> bool:
+    """Tell whether `data` can only be an id (`org/name`, `org/name@revision`): there is no such path."""
+    return bool(_ID.fullmatch(data.as_posix())) and not data.exists()
+
+
+def is_hub(data: Path) -> bool:
+    """Tell whether `data` is an id, or a folder with a copy of a dataset of the hub.
+
+    A folder that holds a benchmark's own files, itself or in a folder of its, is none, whatever else is there.
+    """
+    if not data.is_dir():
+        return is_hub_id(data)
+    has_own = any(next(data.glob(pattern), None) for pattern in _OWN_FILES)
+    return not has_own and next(data.rglob("*.parquet"), None) is not None
+
+
+def hub_configs(data: Path) -> list[str]:
+    """Return the names of a dataset's configurations; raises DataError where it cannot be had."""
+    from datasets import get_dataset_config_names
+
+    name, revision = _locate(data)
+    return list(_reaching(data, lambda: get_dataset_config_names(name, revision=revision)))
+
+
+def read_hub(
+    data: Path, config: str | None, splits: Sequence[str], fields: Fields, optional: Sequence[str] = ()
+) -> tuple[list[Row], Source]:
+    """Return the rows of these splits, one after the other, with these columns and those optional ones it has.
+
+    Args:
+        config: the configuration's name; None: its only one.
+        fields: the columns that every row must have a value in, and its type.
+
+    Raises:
+        DataError: the dataset cannot be had, or is not what it should be.
+    """
+    loaded = _load(data, config)
+    where = f"{data}{f' ({config})' if config else ''}"
+    rows: list[Row] = []
+    for split in splits:
+        if split not in loaded:
+            raise DataError(f"{where} has no split {split!r}, only {', '.join(loaded)}; is it the right dataset?")
+        if missing := [name for name in fields if name not in loaded[split].column_names]:
+            raise DataError(f"{where}: no column {missing[0]!r}; is it the right dataset?")
+        there = [name for name in (*fields, *optional) if name in loaded[split].column_names]
+        found = loaded[split].select_columns(there).to_list()
+        rows += [require_fields(row, fields, f"{where}, {split} row {number}") for number, row in enumerate(found)]
+    if not rows:
+        raise DataError(f"{where}: {'+'.join(splits)} holds no rows; is it the right dataset?")
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return rows, Source(f"{where} {'+'.join(splits)}, its rows", digest.hexdigest(), len(rows))
+
+
+@lru_cache(maxsize=1)
+def _load(data: Path, config: str | None) -> Any:
+    from datasets import load_dataset
+
+    name, revision = _locate(data)
+    return _reaching(data, lambda: load_dataset(name, config, revision=revision))
+
+
+def _locate(data: Path) -> tuple[str, str | None]:
+    if not is_hub_id(data):
+        return str(data), None
+    name, _, revision = data.as_posix().partition("@")
+    return name, revision or None
+
+
+def _reaching(data: Path, load: Callable[[], T]) -> T:
+    """Return what `load` returns; raises DataError, in one line, for all that can be wrong with a dataset."""
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+
+    what = f"{data}: no such path, and as a dataset of the hub" if is_hub_id(data) else f"{data}: as a dataset"
+    try:
+        return load()
+    except DatasetNotFoundError as error:
+        advice = "correct it, or log in (`hf auth login`) where it is private or gated"
+        raise DataError(f"{what} not found ({_first_line(error)}); {advice}") from None
+    except ConnectionError as error:
+        advice = "download it where there is a network, and name the folder"
+        raise DataError(f"{what} out of reach ({_first_line(error)}); {advice}") from None
+    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
+        advice = "name another, or a revision of it (id@revision)"
+        raise DataError(f"{what} not usable ({_first_line(error)}); {advice}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
