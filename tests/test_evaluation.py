@@ -24,8 +24,8 @@ from calmctl.experiments.work_files import SAMPLES_FILE, WorkFiles
 from calmctl.files import read_json, read_jsonl
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.prompt import FittedPrompts, Prompt
-from calmctl.inference.ranks import Ranks
 from calmctl.modeling.sources import source_sha256
+from calmctl.ranks import Ranks
 from data_builders.errors import DataError
 from data_builders.kv import build
 from evals import TASKS, Request, Scores
