@@ -15,8 +15,6 @@ from tests.models import composed, llama
 
 _WORKED = {str(n): {"q": f"Frage: {n}?", "a": f"Schritt-für-Schritt-Antwort: {n}."} for n in range(1, 9)}
 EXEMPLARS = "MGSM_EXEMPLARS = " + repr({"de": _WORKED})
-    {"de": {str(n): {"q": f"Frage: {n}?", "a": f"Schritt-für-Schritt-Antwort: {n}."} for n in range(1, 9)}}
-)
 
 
 def write_data(folder: Path) -> Path:
