@@ -13,7 +13,8 @@ from data_builders.kv import build
 from tests.kv_settings import SMALL
 from tests.models import composed, llama
 
-EXEMPLARS = "MGSM_EXEMPLARS = " + repr({"de": {str(n): {"q": f"Frage: {n}?", "a": f"Schritt-für-Schritt-Antwort: {n}."} for n in range(1, 9)}})
+_WORKED = {str(n): {"q": f"Frage: {n}?", "a": f"Schritt-für-Schritt-Antwort: {n}."} for n in range(1, 9)}
+EXEMPLARS = "MGSM_EXEMPLARS = " + repr({"de": _WORKED})
 
 
 def write_data(folder: Path) -> Path:
