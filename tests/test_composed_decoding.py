@@ -128,6 +128,7 @@ def test_checkpointing_leaves_generation_and_copies_alone(ids):
     assert torch.equal(copy.deepcopy(model).eval().generate(ids, max_new_tokens=5, do_sample=False), expected)
 
 
+@pytest.mark.slow
 def test_compiled_equals_eager(model, ids):
     """Without the code generator, which takes minutes to start on a CPU: what is tested is that the graph is right."""
     compiled = torch.compile(model, backend="aot_eager")

@@ -48,7 +48,9 @@ WORKERS = 3  # Some of the hostile programs only wait.
 RIGHT = "def f(x): return x + 1"
 
 
-@pytest.fixture(scope="module", params=ISOLATIONS)
+@pytest.fixture(
+    scope="module", params=[ISOLATIONS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in ISOLATIONS[1:])]
+)
 def isolation(request: pytest.FixtureRequest) -> Isolation:
     if request.param == "limits alone":
         return LIMITS_ALONE

@@ -82,6 +82,7 @@ def test_a_missing_need_never_starts(tmp_path):
     assert started(tmp_path) == {"a"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_sent, status", [(signal.SIGINT, "interrupted"), (signal.SIGKILL, "interrupted")])
 def test_an_experiment_that_ends_takes_its_stages_along_and_can_be_resumed(tmp_path, signal_sent, status):
     """Ctrl-C and kill -9 reach the experiment only; its stages must end too, and release their folders."""
