@@ -90,8 +90,8 @@ def test_an_interrupted_training_stops_and_keeps_as_a_straight_one(folder, strai
     config = sums_config(folder, True, patience=2, keep_best=True, **(OVERFITTING | {"save_every": 2}))
     append, write, end = Run.append_jsonl, Run.write_json, max(validations(straight))
 
-    def interrupt_training(run: Run, row: dict, *rest: str) -> None:
-        append(run, row, *rest)
+    def interrupt_training(run: Run, row: dict, **rest: bool) -> None:
+        append(run, row, **rest)
         last = stop_at == "at the last validation" and row["step"] == end and "validation_loss" in row
         if last or (stop_at == "in the middle" and row["step"] == 3):
             raise KeyboardInterrupt
