@@ -291,7 +291,7 @@ def test_code_in_a_checkpoint_is_not_run(config, stopped, tmp_path, name):
 
 
 def test_rotation_keeps_the_newest_and_the_best(tmp_path):
-    for step in (5, 10, 15, 20, 100):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+    for name in ("5", "10", "15", "20", "100", "100.damaged"):
+        (tmp_path / f"checkpoint-{name}").mkdir()
     rotate(tmp_path, best=str(tmp_path / "checkpoint-10"))
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-10", "checkpoint-20", "checkpoint-100"}
+    assert {path.name.partition("-")[2] for path in tmp_path.iterdir()} == {"10", "20", "100", "100.damaged"}

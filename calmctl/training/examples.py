@@ -95,7 +95,7 @@ def load_examples(
     is_open = meta.get("open_ended", np.zeros(table.num_rows, dtype=bool))
     closed = np.array([value is None or not value for value in is_open])
     ends = [[tokenizer.eos_token_id] if append_eos and is_closed else [] for is_closed in closed]
-    has_prompt = "prompt" in table.column_names
+    has_prompt = {"prompt", "completion"} <= set(table.column_names)
     # What opens every text (a beginning-of-text token) is not learned from it.
     num_opening = 0 if has_prompt else len(prompt_ids(tokenizer, [""])[0])
     sequences: list[list[int]] = []
@@ -138,8 +138,8 @@ def _choose(
     is_empty = (learned == 0) | (lengths < 2)
     if settings.on_empty_completion == "fail" and is_empty.any():
         raise UserError(
-            f"{path}: row {np.argmax(is_empty) + 1} has nothing to learn: its completion or text is empty "
-            f"({is_empty.sum()} such rows of {total}); remove them, or set train.on_empty_completion=drop"
+            f"{path}: row {np.argmax(is_empty) + 1} has nothing to learn: its completion or text is empty, or a single "
+            f"token ({is_empty.sum()} such rows of {total}); remove them, or set train.on_empty_completion=drop"
         )
     is_long = ~is_empty & (lengths > (context or lengths.max()))
     if settings.on_long_example == "fail" and is_long.any():
