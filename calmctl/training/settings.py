@@ -81,8 +81,8 @@ class TrainSettings:
         report_to: `tensorboard` and `wandb`: where the log goes beside `train_log.jsonl`.
         threads: CPU threads of this process; 0 = torch's default.
         sharding: with several processes, `none` (each holds the whole model, DDP) or `fsdp` (the layers of a model that
-            is trained, and those of frozen bases, are spread over all; bridges are not). It changes how a run is
-            computed, not what: a run may go on with another.
+            is trained, and those of frozen bases, are spread over all; bridges and adapters are not). It changes how a
+            run is computed, not what: a run may go on with another.
     """
 
     steps: int = 1000
