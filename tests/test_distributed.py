@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from calmctl.baselines.configs import BaselineConfig
+from calmctl.baselines.methods import ADAPTERS
 from calmctl.cli.main import main
 from calmctl.errors import CalmctlError, UserError
 from calmctl.files import read_json, read_jsonl
@@ -24,10 +27,10 @@ from calmctl.training import batches as batches_module
 from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.examples import load_examples
-from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.settings import CurriculumSettings, TrainSettings
 from calmctl.training.slurm import SlurmConfig, batch_script
 from data_builders.word_tokenizer import build_word_tokenizer
+from tests.two_processes import Config, run_job
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = {
@@ -35,10 +38,12 @@ MODEL = {
     "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True,
 }  # fmt: skip
 SETTINGS = TrainSettings(
-    steps=4, batch_size=8, accumulation=2, lr=0.01, warmup_steps=1, save_every=2, log_every=1, bucket_width=4
-)
+    steps=4, batch_size=8, accumulation=2, lr=0.01, warmup_steps=1, save_every=2, log_every=1, bucket_width=4,
+    validation_share=0.2, keep_best=True,
+)  # fmt: skip
+TIMES = ("seconds", "tokens_per_second")
 LAYOUTS = ("none", "fsdp")
-KINDS = ("train", "compose")
+KINDS = ("train", "compose", "lora", "prefix")
 # Losses of another order of summation; Muon orthogonalises in bfloat16.
 TOLERANCE = 2e-5
 
@@ -54,8 +59,11 @@ def save_data(folder: Path) -> None:
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def configuration(kind: str, folder: Path, **settings: object) -> TrainConfig | ComposeConfig:
+def configuration(kind: str, folder: Path, **settings: object) -> Config:
     data = str(folder / "train.jsonl")
+    if kind in ADAPTERS:
+        train = replace(SETTINGS, **settings)
+        return BaselineConfig(kind, str(folder / "anchor"), data, size=3, merge=kind == "lora", seed=3, train=train)
     if kind == "compose":
         bases = str(folder / "anchor"), (str(folder / "aug"),)
         return ComposeConfig(*bases, data, every=1, seed=3, train=replace(SETTINGS, **settings))
@@ -64,11 +72,7 @@ def configuration(kind: str, folder: Path, **settings: object) -> TrainConfig | 
     return TrainConfig(data, str(folder / "tokenizer"), model=MODEL, seed=3, train=train)
 
 
-def in_one_process(config: TrainConfig | ComposeConfig, out: Path) -> None:
-    (run_composition if isinstance(config, ComposeConfig) else run_training)(config, out)
-
-
-def in_two_processes(configs: Mapping[str, TrainConfig | ComposeConfig], folder: Path) -> dict[str, str]:
+def in_two_processes(configs: Mapping[str, Config], folder: Path) -> dict[str, str]:
     file = folder / "configs.pickle"
     file.write_bytes(pickle.dumps(dict(configs)))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -97,21 +101,31 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
     folder = tmp_path_factory.mktemp("distributed")
     save_data(folder)
     for name, seed in (("anchor", 1), ("aug", 2)):
-        in_one_process(replace(configuration("train", folder, steps=0), seed=seed), folder / name)
-    plan: dict[str, TrainConfig | ComposeConfig] = {}
+        run_job(replace(configuration("train", folder, steps=0), seed=seed), folder / name)
+    plan: dict[str, Config] = {}
     for kind in KINDS:
-        in_one_process(configuration(kind, folder), folder / f"{kind}-one")
+        run_job(configuration(kind, folder), folder / f"{kind}-one")
         for layout in LAYOUTS:
             plan[f"{kind}-{layout}"] = plan[f"{kind}-one-then-{layout}"] = configuration(kind, folder, sharding=layout)
             interrupted_copy(folder / f"{kind}-one", folder / f"{kind}-one-then-{layout}")
     plan["refused-batch"] = configuration("train", folder, batch_size=6)
+    overfitting = {"eval_every": 1, "lr": 0.1, "adamw_lr": 0.1}
+    run_job(configuration("train", folder, **overfitting), folder / "best-one")
+    plan["best-fsdp"] = configuration("train", folder, sharding="fsdp", **overfitting)
+    # Steps of two examples, or of one, of which the second process has none.
+    budget = {"accumulation": 1, "batch_tokens": 16, "bucket_width": 1}
+    run_job(configuration("compose", folder, **budget), folder / "budget-one")
+    plan["budget-none"] = configuration("compose", folder, **budget)
+    # A step is one example, of which the second process has none.
+    diverging = {"lr": 1e30, "adamw_lr": 1e30, "batch_tokens": 16, "accumulation": 1}
+    plan["diverged"] = configuration("train", folder, **diverging, validation_share=0.0, keep_best=False)
     plan["refused-precision"] = configuration("train", folder, sharding="fsdp", precision="fp16")
     refused = in_two_processes(plan, folder)
     for kind in KINDS:
         for layout in LAYOUTS:
             out = folder / f"{kind}-{layout}-then-one"
             interrupted_copy(folder / f"{kind}-{layout}", out)
-            in_one_process(configuration(kind, folder), out)
+            run_job(configuration(kind, folder), out)
     return folder, refused
 
 
@@ -127,10 +141,14 @@ def test_every_layout_and_change_of_layout_trains_the_same(
     folder, _ = runs
     one, two = folder / f"{kind}-one", folder / f"{kind}-{other}"
     rows, others = read_jsonl(one / "train_log.jsonl"), read_jsonl(two / "train_log.jsonl")
-    assert [row["step"] for row in others] == [1, 2, 3, 4]
+    assert [row["step"] for row in others] == [1, 2, 2, 3, 4, 4]
+    measured = {"loss", "validation_loss"}
     for row, same in zip(rows, others, strict=True):
-        assert same["loss"] == pytest.approx(row["loss"], rel=TOLERANCE)
-        assert same["exact_match"] == row["exact_match"] and same.get("num_operands") == row.get("num_operands")
+        assert row.keys() == same.keys() and measured & row.keys()
+        assert all(same[name] == pytest.approx(row[name], rel=TOLERANCE) for name in measured & row.keys())
+        assert all(same[name] == row[name] for name in row if name not in {*measured, *TIMES})
+    results, same_results = read_json(one / "metrics.json"), read_json(two / "metrics.json")
+    assert results["step"] == results["best_step"] == same_results["step"] and results["n"] == same_results["n"]
     weights, same = load_file(one / "model" / "model.safetensors"), load_file(two / "model" / "model.safetensors")
     assert weights.keys() == same.keys()
     # AdamW's first steps have the size of the rate whatever the gradient, so its noise shows where there is none.
@@ -151,6 +169,34 @@ def test_what_two_processes_cannot_share_is_refused(runs: tuple[Path, dict[str, 
         "train.batch_size=6 must be a multiple of train.accumulation=2 times 2 processes; change one of them"
     )
     assert "use bf16" in refused["refused-precision"]
+
+
+@pytest.mark.slow
+def test_shares_of_unequal_size_are_weighed_as_one_process_does(runs: tuple[Path, dict[str, str]]) -> None:
+    folder, _ = runs
+    one, two = (
+        [row["loss"] for row in read_jsonl(folder / name / "train_log.jsonl") if "loss" in row]
+        for name in ("budget-one", "budget-none")
+    )
+    assert len(one) == 4 and two == pytest.approx(one, rel=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_the_best_weights_of_a_sharded_model_are_kept(runs: tuple[Path, dict[str, str]]) -> None:
+    folder, _ = runs
+    one, two = (read_json(folder / name / "metrics.json") for name in ("best-one", "best-fsdp"))
+    assert two["step"] == one["step"] < 4
+    assert two["metrics"]["validation_loss"] == pytest.approx(one["metrics"]["validation_loss"], rel=TOLERANCE)
+    weights = [load_file(folder / name / "model" / "model.safetensors") for name in ("best-one", "best-fsdp")]
+    assert all((weights[0][name] - weights[1][name]).abs().mean() < 1e-3 for name in weights[0])
+
+
+@pytest.mark.slow
+def test_a_divergence_that_one_process_sees_ends_all(runs: tuple[Path, dict[str, str]]) -> None:
+    folder, refused = runs
+    assert re.match(r"step [23]: the .* after rows? \d+ of the data", refused["diverged"])
+    facts = read_json(folder / "diverged" / "run.json")
+    assert facts["status"] == "failed" and refused["diverged"] in facts["error"]
 
 
 def test_processes_share_every_batch_and_one_without_rows_learns_nothing(
@@ -206,6 +252,9 @@ def test_of_several_failures_the_first_cause_is_told(tmp_path: Path) -> None:
     assert isinstance(_first_cause({0: lost, 1: failure(1, 2, "bad data", 1.0)}), UserError)
     assert str(_first_cause({0: lost, 1: failure(2, -9)})) == "process 1 was killed by SIGKILL (perhaps out of memory)"
     assert str(_first_cause({0: lost, 1: failure(3, 1, "out of memory", 1.0)})) == "out of memory"
+    # Those that end because of it say nothing.
+    for code in (2, -15):
+        assert str(_first_cause({0: lost, 1: failure(4, code)})) == "connection closed by peer"
     assert not isinstance(_first_cause({0: lost}), UserError) and isinstance(_first_cause({0: lost}), CalmctlError)
 
 

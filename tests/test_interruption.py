@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from calmctl.cli.main import main
 from calmctl.errors import CalmctlError
+from calmctl.files import read_jsonl
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.parent import end_like_ctrl_c
 from calmctl.runs import Run, read_run
@@ -119,10 +120,12 @@ def stopped(straight: Run, tmp_path: Path) -> Path:
 
 
 def assert_same(path: Path, other: Path) -> None:
-    """Compare what does not depend on time: the rows of the log, and the parameters."""
+    """Compare what does not depend on time: the rows of the log, the parameters, and what a validation found."""
     times = ("seconds", "tokens_per_second")
     logs = ([{k: v for k, v in row.items() if k not in times} for row in read_run(p).log()] for p in (path, other))
     assert next(logs) == next(logs)
+    results = [(p / "metrics.json").read_text() for p in (path, other) if (p / "metrics.json").exists()]
+    assert len(results) in (0, 2) and results[:1] == results[1:]
     first, second = (load_file(p / "model/model.safetensors") for p in (path, other))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
@@ -148,10 +151,17 @@ def test_a_training_killed_at_the_worst_moments_ends_as_an_undisturbed_one(proce
     assert sorted(path.name for path in out.rglob("checkpoint-*")) == ["checkpoint-35", "checkpoint-40"]
 
 
-@pytest.fixture(scope="module", params=["train", "compose"])
+@pytest.fixture(scope="module", params=["train", "packed", "compose"])
 def job(request: pytest.FixtureRequest, config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    validated = replace(SETTINGS, validation_share=0.2, eval_every=3, keep_best=True)
     if request.param == "train":
-        return config
+        return replace(config, train=validated)
+    if request.param == "packed":
+        corpus = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+        texts = [row["prompt"] + row["completion"] for row in read_jsonl(Path(config.dataset))]
+        corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        packed = replace(validated, curriculum=CurriculumSettings(), packing=True, context=24)
+        return replace(config, dataset=str(corpus), train=packed)
     bases = tmp_path_factory.mktemp("bases")
     for name, seed in (("anchor", 1), ("aug", 2)):
         run_training(replace(config, seed=seed, train=TrainSettings(steps=0)), bases / name)
@@ -291,7 +301,7 @@ def test_code_in_a_checkpoint_is_not_run(config, stopped, tmp_path, name):
 
 
 def test_rotation_keeps_the_newest_and_the_best(tmp_path):
-    for step in (5, 10, 15, 20, 100):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+    for name in ("5", "10", "15", "20", "100", "100.damaged"):
+        (tmp_path / f"checkpoint-{name}").mkdir()
     rotate(tmp_path, best=str(tmp_path / "checkpoint-10"))
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-10", "checkpoint-20", "checkpoint-100"}
+    assert {path.name.partition("-")[2] for path in tmp_path.iterdir()} == {"10", "20", "100", "100.damaged"}

@@ -1,5 +1,6 @@
 """Training: what is learned, which batches are drawn, and that an interrupted run ends as a straight one does."""
 
+import copy
 import itertools
 import json
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers.processors import TemplateProcessing
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
@@ -378,6 +380,19 @@ def test_long_and_empty_examples_are_refused_left_out_or_cut_and_counted(tmp_pat
     assert "of 4 rows, 1 are left out as empty, 1 as longer than the context, and 1 are cut" in caplog.messages[-1]
 
 
+def test_a_first_token_alone_is_nothing_to_learn(tmp_path, tokenizer):
+    """Nothing stands before it to predict it from, and one that opens every text says nothing."""
+    path = write(tmp_path / "a.jsonl", {"text": "1 + 1", "prompt": "1"}, {"text": "1", "prompt": "1"})
+    with pytest.raises(UserError, match="row 2 has nothing to learn"):
+        load_examples(path, tokenizer, replace(SETTINGS, append_eos=False))
+    opening = copy.deepcopy(tokenizer)
+    pair = (opening.eos_token, opening.eos_token_id)
+    opening.backend_tokenizer.post_processor = TemplateProcessing(single=f"{pair[0]} $A", special_tokens=[pair])
+    path = write(tmp_path / "b.jsonl", {"text": "1"}, {"text": ""})
+    with pytest.raises(UserError, match=r"row 2 has nothing to learn.*\(1 such rows of 2\)"):
+        load_examples(path, opening, SETTINGS)
+
+
 def test_counts_of_the_data_are_in_the_run(folder, tmp_path):
     config = replace(train_config(folder), model=MODEL | {"max_position_embeddings": 8})
     with pytest.raises(UserError, match="longer than the model's context of 8 tokens .*the longest, row"):
@@ -394,7 +409,7 @@ def test_unknown_architectures_are_one_clear_error(folder, tmp_path):
 
 @pytest.mark.parametrize("settings", [
     {"precision": "int8"}, {"sharding": "zero"},
-    {"optimizer": "sgd"}, {"steps": -1}, {"batch_size": 6, "accumulation": 4}, {"save_every": 0},
+    {"optimizer": "sgd"}, {"steps": -1}, {"batch_size": 6, "accumulation": 4}, {"save_every": 0}, {"batch_tokens": -1},
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -1,6 +1,7 @@
 """Validation: what is measured, when training ends, which weights are kept, and that all of it can be resumed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from calmctl.errors import UserError
+from calmctl.modeling.loss import IGNORED
+from calmctl.ranks import Ranks
 from calmctl.runs import Run
+from calmctl.training import validation as validation_module
+from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import load_examples
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.settings import TrainSettings
-from calmctl.training.validation import hold_out
+from calmctl.training.validation import Validation, hold_out
 from tests.sums import sums_config, write_sums
 
 # A rate at which the loss on other sums soon gets worse.
@@ -90,8 +95,8 @@ def test_an_interrupted_training_stops_and_keeps_as_a_straight_one(folder, strai
     config = sums_config(folder, True, patience=2, keep_best=True, **(OVERFITTING | {"save_every": 2}))
     append, write, end = Run.append_jsonl, Run.write_json, max(validations(straight))
 
-    def interrupt_training(run: Run, row: dict, *rest: str) -> None:
-        append(run, row, *rest)
+    def interrupt_training(run: Run, row: dict, **rest: bool) -> None:
+        append(run, row, **rest)
         last = stop_at == "at the last validation" and row["step"] == end and "validation_loss" in row
         if last or (stop_at == "in the middle" and row["step"] == 3):
             raise KeyboardInterrupt
@@ -116,6 +121,38 @@ def test_an_interrupted_training_stops_and_keeps_as_a_straight_one(folder, strai
     )
     assert results[0] == results[1]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_without_its_best_checkpoint_a_training_keeps_the_last_weights_and_says_so(folder, straight, tmp_path, caplog):
+    config = sums_config(folder, True, patience=2, keep_best=True, **(OVERFITTING | {"save_every": 2}))
+    shutil.copytree(straight.path, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "model")
+    (tmp_path / "out" / "run.json").write_text(json.dumps(straight.facts | {"status": "interrupted"}))
+    losses = validations(straight)
+    best, last = min(losses, key=losses.__getitem__), max(losses)
+    shutil.rmtree(tmp_path / "out" / "checkpoints" / f"checkpoint-{best}")
+    run_training(config, tmp_path / "out")
+    assert f"checkpoint-{best}, the best checkpoint, is lost" in caplog.text
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["step"], metrics["best_step"]) == (last, best)
+    assert metrics["metrics"]["validation_loss"] == losses[last]
+    found = loss_of(tmp_path / "out" / "model", folder / "validation.jsonl")[0]
+    assert found == pytest.approx(losses[last], rel=1e-5)
+
+
+def test_processes_take_turns_with_all_examples(folder, monkeypatch):
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    settings = TrainSettings(batch_size=6, accumulation=1)
+    batches = Batches(load_examples(folder / "validation.jsonl", tokenizer, settings), settings, 0, 0)
+    found, turns = [], set()
+    for index in range(3):  # ten examples by two: the third process has nothing in the second turn
+        monkeypatch.setattr(validation_module, "current_ranks", lambda index=index: Ranks(index, 3))
+        mine = list(Validation(batches))
+        turns.add(len(mine))
+        found += [row[row != IGNORED].tolist() for batch in mine for row in batch["labels"] if (row != IGNORED).any()]
+    examples = batches.examples
+    asked = [examples.example(row)[examples.completion_starts[row] :].tolist() for row in range(len(examples))]
+    assert turns == {2} and sorted(found) == sorted(asked)
 
 
 @pytest.mark.parametrize("aug_reads", ["all", "prompt"])

@@ -4,10 +4,22 @@ import pickle
 import sys
 from pathlib import Path
 
-from calmctl.errors import UserError
+from calmctl.baselines.configs import BaselineConfig
+from calmctl.baselines.jobs import run_baseline
+from calmctl.errors import CalmctlError
 from calmctl.ranks import joined_ranks
-from calmctl.training.configs import ComposeConfig
+from calmctl.runs import Run
+from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.jobs import run_composition, run_training
+
+Config = TrainConfig | ComposeConfig | BaselineConfig
+
+
+def run_job(config: Config, out: Path) -> Run:
+    """Run whatever a configuration is of."""
+    if isinstance(config, BaselineConfig):
+        return run_baseline(config, out)
+    return run_composition(config, out) if isinstance(config, ComposeConfig) else run_training(config, out)
 
 
 def main() -> None:
@@ -16,10 +28,9 @@ def main() -> None:
     refused = {}
     with joined_ranks(trains=True) as ranks:
         for out, config in pickle.loads(file.read_bytes()).items():
-            run = run_composition if isinstance(config, ComposeConfig) else run_training
             try:
-                run(config, file.parent / out)
-            except UserError as error:
+                run_job(config, file.parent / out)
+            except CalmctlError as error:
                 refused[out] = str(error)
     if ranks.is_first:
         file.with_suffix(".refused").write_bytes(pickle.dumps(refused))

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
-from transformers.trainer_utils import get_last_checkpoint, sort_checkpoints
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.files import read_json, sha256_of, sync_folder, sync_tree, write_json
+from calmctl.ranks import current_ranks
 
 SEAL_FILE = "complete.json"
 CURRICULUM_FILE = "curriculum.json"
@@ -63,23 +63,33 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
     Newer ones that were never sealed are removed. Damaged ones are put aside with a warning, so that what is left of
     them can be looked at.
     """
-    while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
-        checkpoint = Path(found)
+    while found := _by_step(folder):
+        checkpoint = found[-1]
         if not (checkpoint / SEAL_FILE).is_file():
             shutil.rmtree(checkpoint)
         elif reason := damage(checkpoint):
             aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
             shutil.rmtree(aside, ignore_errors=True)
             checkpoint.rename(aside)
-            _LOGGER.warning("%s is damaged (%s): put aside as %s, an earlier one is used", found, reason, aside.name)
+            _LOGGER.warning("%s is damaged (%s): put aside as %s, an earlier one is used", checkpoint, reason, aside)
         else:
             return checkpoint
     return None
 
 
+def _by_step(folder: Path) -> list[Path]:
+    """Return the checkpoints below a folder, the oldest first; one that was put aside is none."""
+    steps = {
+        int(match[1]): path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and path.is_dir()
+    }
+    return [steps[step] for step in sorted(steps)]
+
+
 def rotate(folder: Path, best: str | None = None) -> None:
     """Remove all but the newest checkpoints, of which the last has to be sealed, and the best one."""
-    for checkpoint in map(Path, sort_checkpoints(str(folder))[:-KEPT]):
+    for checkpoint in _by_step(folder)[:-KEPT]:
         if best is None or checkpoint.resolve() != Path(best).resolve():
             # The seal goes first: what is being removed is no checkpoint any more.
             (checkpoint / SEAL_FILE).unlink(missing_ok=True)
@@ -88,7 +98,7 @@ def rotate(folder: Path, best: str | None = None) -> None:
 
 @contextmanager
 def written_or_removed(folder: Path) -> Iterator[None]:
-    """Remove a folder again if writing it is interrupted or fails.
+    """Remove a folder again if writing it is interrupted or fails; of several processes the first one does.
 
     Raises:
         CalmctlError: it cannot be written (a full disk, say).
@@ -96,7 +106,9 @@ def written_or_removed(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
+        # Another process may be interrupted when it is done and the first one is sealing the folder.
+        if current_ranks().is_first:
+            shutil.rmtree(folder, ignore_errors=True)
         if reason := _disk_trouble(error):
             raise CalmctlError(
                 f"{folder}: cannot be written ({reason}); make room, then run the same command again to resume"

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from calmctl.errors import CalmctlError
+from calmctl.ranks import Ranks
 
 SHOWN_ROWS = 8
 
@@ -26,10 +27,12 @@ class _Step:
 class DivergenceWatch:
     """The losses since the last look at them, by step.
 
-    They stay on their device until they are looked at, which is one synchronisation for all of them.
+    They stay on their device until they are looked at, which is one synchronisation for all of them. Of several
+    processes each sees its share, and all of them raise the same error.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks | None = None) -> None:
+        self._ranks = ranks if ranks is not None else Ranks()
         self._steps: list[_Step] = []
 
     def begin(self, step: int, rows: NDArray[np.int64]) -> None:
@@ -51,7 +54,7 @@ class DivergenceWatch:
             CalmctlError: one of them is not finite; says at which step and on which rows of the data.
         """
         losses = [(index, loss) for index, step in enumerate(self._steps) for loss in step.losses]
-        values = torch.stack([loss.float() for _, loss in losses]).tolist() if losses else []
+        values = self._ranks.sum(torch.stack([loss.float() for _, loss in losses]).tolist()) if losses else []
         for (index, _), value in zip(losses, values, strict=True):
             if not math.isfinite(value):
                 # A loss is often the first to show what the gradient of the step before has done.
@@ -71,7 +74,7 @@ class DivergenceWatch:
             CalmctlError: one of them is not finite.
         """
         finite = [_local(parameter).isfinite().all() for parameter in parameters]
-        if finite and not torch.stack(finite).all():
+        if self._ranks.sum([0.0 if torch.stack(finite).all() else 1.0])[0]:
             raise _diverged("the trained parameters are not finite", self._steps[-1])
 
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 from calmctl.modeling.prompt_ids import prompt_ids
+from calmctl.ranks import current_ranks
 from calmctl.training.settings import TrainSettings
 
 READERS = {".jsonl": pyarrow.json.read_json, ".parquet": pyarrow.parquet.read_table}
@@ -94,7 +95,9 @@ def load_examples(
     is_open = meta.get("open_ended", np.zeros(table.num_rows, dtype=bool))
     closed = np.array([value is None or not value for value in is_open])
     ends = [[tokenizer.eos_token_id] if append_eos and is_closed else [] for is_closed in closed]
-    has_prompt = "prompt" in table.column_names
+    has_prompt = {"prompt", "completion"} <= set(table.column_names)
+    # What opens every text (a beginning-of-text token) is not learned from it.
+    num_opening = 0 if has_prompt else len(prompt_ids(tokenizer, [""])[0])
     sequences: list[list[int]] = []
     prompt_lengths: list[int] = []
     learned: list[int] = []
@@ -102,7 +105,7 @@ def load_examples(
         completions = _tokenise(tokenizer, batch["completion" if has_prompt else "text"], not has_prompt)
         prompts = _tokenise(tokenizer, batch["prompt"], True) if has_prompt else [[]] * len(completions)
         prompt_lengths += map(len, prompts)
-        learned += map(len, completions)
+        learned += [len(completion) - num_opening for completion in completions]
         here = ends[len(sequences) : len(sequences) + len(completions)]
         sequences += [
             prompt + completion + end for prompt, completion, end in zip(prompts, completions, here, strict=True)
@@ -131,11 +134,12 @@ def _choose(
     """Return the indices of the examples that are trained on, and what became of the others."""
     total = len(sequences)
     lengths = np.fromiter(map(len, sequences), np.int64, total)
-    is_empty = learned == 0
+    # The first token of all has nothing before it to predict it from.
+    is_empty = (learned == 0) | (lengths < 2)
     if settings.on_empty_completion == "fail" and is_empty.any():
         raise UserError(
-            f"{path}: row {np.argmax(is_empty) + 1} has nothing to learn: its completion or text is empty "
-            f"({is_empty.sum()} such rows of {total}); remove them, or set train.on_empty_completion=drop"
+            f"{path}: row {np.argmax(is_empty) + 1} has nothing to learn: its completion or text is empty, or a single "
+            f"token ({is_empty.sum()} such rows of {total}); remove them, or set train.on_empty_completion=drop"
         )
     is_long = ~is_empty & (lengths > (context or lengths.max()))
     if settings.on_long_example == "fail" and is_long.any():
@@ -156,7 +160,7 @@ def _choose(
     }
     if not len(kept):
         raise UserError(f"{path}: no examples are left ({_described(counts)})")
-    if len(kept) < total or is_cut.any():
+    if (len(kept) < total or is_cut.any()) and current_ranks().is_first:
         _LOGGER.warning("%s: %s", path, _described(counts))
     return kept, counts
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -108,12 +109,14 @@ def _first_cause(failures: "dict[int, ProcessFailure]") -> CalmctlError:
     """Return what went wrong first, as an error of this process.
 
     When one process fails the others lose their connection to it, so of several failures a refused input counts most,
-    then a process that the system killed, then the earliest.
+    then a process that the system killed, then the earliest. One that ended without a word followed another, or
+    Elastic ended it (SIGTERM) because of another.
     """
 
-    def order(rank: int) -> tuple[bool, bool, float, int]:
-        code = failures[rank].exitcode
-        return code != USER_ERROR, code >= 0, _reported(failures[rank]).get("time", 0.0), rank
+    def order(rank: int) -> tuple[bool, bool, bool, float, int]:
+        code, reported = failures[rank].exitcode, _reported(failures[rank])
+        is_follower = code == -signal.SIGTERM or (code >= 0 and not reported)
+        return is_follower, code != USER_ERROR, code >= 0, reported.get("time", 0.0), rank
 
     rank = min(failures, key=order)
     failure = failures[rank]

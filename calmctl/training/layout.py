@@ -1,8 +1,9 @@
 """Layouts: how a model lies over the processes that train it, and how its state is put together again.
 
 Without sharding every process holds the whole model. With it (FSDP2) each decoder layer is a unit of which every
-process holds a slice: the layers of a model that is trained, or the frozen ones of a composed model's bases. Bridges
-and whatever else is not in a layer stay whole, so that no unit mixes frozen and trainable parameters.
+process holds a slice: the layers of a model that is trained, or what is frozen in the layers of a model's bases.
+Bridges, adapters (those inside of layers too) and whatever is in no layer stay whole, so that no unit mixes frozen and
+trainable parameters.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import fsdp
+from torch.distributed._composable.contract import REGISTRY_KEY, STATE_KEY
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -19,10 +22,17 @@ from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.storing import StoredInParts
 from calmctl.ranks import Ranks
 
 COMPUTE_DTYPES = {"bf16": torch.bfloat16}
+_HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
 
 
 def shard(model: PreTrainedModel, ranks: Ranks, precision: str) -> None:
@@ -34,14 +44,15 @@ def shard(model: PreTrainedModel, ranks: Ranks, precision: str) -> None:
         UserError: a base is quantised: its packed weights cannot be cut.
     """
     mesh = init_device_mesh(ranks.device.type, (ranks.count,))
-    if isinstance(model, ComposedModelForCausalLM):
-        for base in cast(list[PreTrainedModel], [model.anchor, *model.augs]):
+    if isinstance(model, StoredInParts):
+        trained = set(model.trained_parameters().values())
+        for base in model.bases():
             if getattr(base.config, "quantization_config", None):
                 raise UserError("train.sharding=fsdp: quantised bases cannot be spread over processes; use none")
             for layer in layers.decoder_layers(base):
                 if not isinstance(layer, FSDPModule):  # the same model may be anchor and aug
                     # Of a unit that is no part of another one FSDP would keep what it has gathered.
-                    fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+                    fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
     else:
         # The weights stay in their own type; what is gathered for the moment is what autocast would make of them.
         policy = MixedPrecisionPolicy(COMPUTE_DTYPES.get(precision), torch.float32)
@@ -85,9 +96,20 @@ def reassemble(model: nn.Module, ranks: Ranks) -> None:
                 fresh = nn.Parameter(kept, requires_grad=parameter.requires_grad)
                 module._parameters[name] = replaced.setdefault(id(parameter), fresh)
     for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.__class__ = type(module).__bases__[1]
+        _release(module)
     nn.Module.to(model, "cpu")
+
+
+def _release(module: nn.Module) -> None:
+    """Take off what FSDP has put on a module: such hooks want sharded weights, and cannot be copied."""
+    for name in _HOOKS:
+        hooks = getattr(module, name)
+        for key in [key for key, hook in hooks.items() if hook.__module__.startswith(fsdp.__name__)]:
+            del hooks[key]
+    for key in (STATE_KEY, REGISTRY_KEY):
+        vars(module).pop(key, None)
+    if isinstance(module, FSDPModule):
+        module.__class__ = type(module).__bases__[1]
 
 
 def keep_whole(optimizer: Optimizer) -> None:

@@ -1,5 +1,6 @@
 """One training session, whatever is trained: examples to batches, the Trainer, and the model in the run directory."""
 
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from calmctl.modeling.storing import StoredInParts
 from calmctl.ranks import current_ranks
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
-from calmctl.training.checkpoints import last_complete_checkpoint, replaced_whole
+from calmctl.training.checkpoints import damage, last_complete_checkpoint, replaced_whole
 from calmctl.training.cost import training_cost
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import Examples, load_examples
@@ -27,6 +28,8 @@ from calmctl.training.settings import TrainSettings
 from calmctl.training.tracking import check_trackers, trackers
 from calmctl.training.trainer import RunTrainer
 from calmctl.training.validation import Validation, hold_out, out_of_patience, state_of
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def set_up(settings: TrainSettings, seed: int) -> None:
@@ -178,7 +181,8 @@ def fit(
     """
 
     def on_log(row: dict[str, Any]) -> None:
-        run.append_jsonl(row)
+        # A checkpoint on the disk needs the rows before it there.
+        run.append_jsonl(row, durable=trainer.control.should_save or "validation_loss" in row)
         if "loss" not in row:
             return
         remaining = settings.steps - row["step"]
@@ -214,19 +218,29 @@ def fit(
         reassemble(model, ranks)
     best = trainer.state.best_global_step
     if ranks.is_first:
-        if settings.keep_best and best and best != trainer.state.global_step:
-            trainer._load_from_checkpoint(str(folder / f"checkpoint-{best}"))
+        step = trainer.state.global_step
+        if settings.keep_best and best and best != step and _load_best(trainer, folder / f"checkpoint-{best}"):
+            step = best
         if validation is not None:
-            _write_validation(run, trainer.state.global_step, best, len(validation), is_best=settings.keep_best)
+            _write_validation(run, step, best, len(validation))
     model.eval()
     return trainer.flops
 
 
-def _write_validation(run: Run, step: int, best: int | None, count: int, is_best: bool) -> None:
-    """Write `metrics.json`: how the saved model, which is the best or the last one, did in its validation."""
+def _load_best(trainer: RunTrainer, checkpoint: Path) -> bool:
+    """Give the model the weights of its best checkpoint; without that one it keeps its last, and False is returned."""
+    if reason := damage(checkpoint):
+        _LOGGER.warning("%s, the best checkpoint, is lost (%s): the last weights are saved instead", checkpoint, reason)
+        return False
+    trainer._load_from_checkpoint(str(checkpoint))
+    return True
+
+
+def _write_validation(run: Run, step: int, best: int | None, count: int) -> None:
+    """Write `metrics.json`: how the saved model, which is that of a step, did in its validation."""
     rows = {row["step"]: row for row in run.read_jsonl() if "validation_loss" in row}
-    saved = rows[best if is_best and best else step]
+    saved = rows[step]
     metrics = {name: saved[name] for name in ("validation_loss", "validation_exact_match")}
     if best:
         metrics["best_validation_loss"] = rows[best]["validation_loss"]
-    run.write_json("metrics.json", {"metrics": metrics, "n": count, "step": saved["step"], "best_step": best})
+    run.write_json("metrics.json", {"metrics": metrics, "n": count, "step": step, "best_step": best})

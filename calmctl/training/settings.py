@@ -81,8 +81,8 @@ class TrainSettings:
         report_to: `tensorboard` and `wandb`: where the log goes beside `train_log.jsonl`.
         threads: CPU threads of this process; 0 = torch's default.
         sharding: with several processes, `none` (each holds the whole model, DDP) or `fsdp` (the layers of a model that
-            is trained, and those of frozen bases, are spread over all; bridges are not). It changes how a run is
-            computed, not what: a run may go on with another.
+            is trained, and those of frozen bases, are spread over all; bridges and adapters are not). It changes how a
+            run is computed, not what: a run may go on with another.
     """
 
     steps: int = 1000
@@ -134,7 +134,7 @@ class TrainSettings:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be at least 1")
         if unknown := [name for name in self.report_to if name not in TRACKERS]:
             raise ValueError(f"train.report_to={unknown[0]!r} is not one of {', '.join(TRACKERS)}")
-        for name in ("eval_every", "patience"):
+        for name in ("batch_tokens", "warmup_steps", "grad_clip", "eval_every", "patience", "threads"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")
         if not 0 <= self.validation_share < 1:
@@ -148,7 +148,7 @@ class TrainSettings:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be a positive number")
         if self.steps < 0:
             raise ValueError(f"train.steps={self.steps} must not be negative (0 saves the untrained model)")
-        if self.batch_size % self.accumulation:
+        if self.batch_size % self.accumulation and not self.batch_tokens:
             raise ValueError(
                 f"train.batch_size={self.batch_size} must be a multiple of train.accumulation={self.accumulation}"
             )

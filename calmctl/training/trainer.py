@@ -15,7 +15,6 @@ from transformers.trainer_callback import PrinterCallback
 from calmctl.errors import CalmctlError
 from calmctl.files import read_json, write_json
 from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters
-from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.loss import IGNORED, completion_loss, labelled_rows_only
 from calmctl.modeling.storing import StoredInParts
 from calmctl.ranks import current_ranks
@@ -66,7 +65,7 @@ class RunTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True
-        self.meter, self.divergence = Meter(), DivergenceWatch()
+        self.meter, self.divergence = Meter(), DivergenceWatch(self.ranks)
         self.flops: dict[str, int] | None = None
         self.add_callback(StepLog(self))
         if validation is not None:
@@ -159,8 +158,7 @@ class RunTrainer(Trainer):
 
     def _observe(self, labels: Tensor, correct: Tensor) -> None:
         """Count tokens and whole completions that would have been answered exactly (teacher-forced)."""
-        asked = (labels[:, 1:] != IGNORED).any(1).to(correct.device)
-        exact, rows = (exact_rows(labels, correct) & asked).sum(), asked.sum()
+        exact, rows = exact_rows(labels, correct).sum(), (labels[:, 1:] != IGNORED).any(1).sum().to(correct.device)
         self.meter.add(labels.numel(), exact, rows)
         if self.batches.curriculum is not None:
             exact_everywhere, rows_everywhere = self.ranks.sum([exact.item(), rows.item()])
@@ -195,7 +193,10 @@ class RunTrainer(Trainer):
         with self.meter.paused():
             score = self.validation.score(cast(PreTrainedModel, self.model), answer, self.args.device)
         if not math.isfinite(score.loss):
-            raise CalmctlError(f"the validation loss is {score.loss} at step {self.state.global_step}; lower train.lr")
+            raise CalmctlError(
+                f"step {self.state.global_step}: the validation loss is {score.loss}; lower train.lr, and start with "
+                "another --out"
+            )
         row = {"step": self.state.global_step, "validation_loss": score.loss, "seconds": self.meter.seconds_of_run()}
         self.on_log(row | {"validation_exact_match": round(score.exact_match, 4)})
         metrics = {f"{metric_key_prefix}_loss": score.loss, f"{metric_key_prefix}_exact_match": score.exact_match}
@@ -222,10 +223,11 @@ class RunTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the model, whole, from the first process."""
         state = None
-        if self.is_sharded and not isinstance(self.model, ComposedModelForCausalLM):
+        if self.is_sharded and not isinstance(self.model, StoredInParts):
             state = whole_state(cast(nn.Module, self.model), self.ranks)
         if self.ranks.is_first:
             self._save(output_dir, state_dict=state)
+        self.ranks.wait()  # not in what comes next, which has a time limit on GPUs
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if isinstance(self.model, StoredInParts) and self.frozen is not None:
@@ -238,6 +240,9 @@ class RunTrainer(Trainer):
         if self.is_sharded and not self.ranks.is_first:
             cast(torch.optim.Optimizer, self.optimizer).state_dict()  # the first process gathers it
         super()._save_optimizer_and_scheduler(output_dir)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Say nothing: the seal has been checked, and what is missing is tied to what is there."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)

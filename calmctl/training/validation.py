@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from calmctl.modeling.loss import IGNORED
+from calmctl.ranks import current_ranks
 from calmctl.training.batches import Batches
 from calmctl.training.examples import Examples
 from calmctl.training.settings import TrainSettings
@@ -43,7 +45,11 @@ def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Exa
 
 
 class Validation:
-    """Validates a model on all examples once, in batches of similar length, always in the same order."""
+    """Validates a model on all examples once, in batches of similar length, always in the same order.
+
+    Several processes take turns with the batches, and all of them take part in every turn: layers that are spread over
+    them need all of them.
+    """
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
@@ -53,19 +59,32 @@ class Validation:
         return len(self.batches.examples)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Yield batches that need no more memory than those of the training."""
+        """Yield this process's batches, which need no more memory than those of the training."""
+        ranks, parts = current_ranks(), self._parts()
+        for begin in range(0, len(parts), ranks.count):
+            turn = parts[begin : begin + ranks.count]
+            mine = turn[ranks.index] if ranks.index < len(turn) else None
+            yield self.batches.collate(mine) if mine is not None else self.batches.nothing_of(turn[0])
+
+    def _parts(self) -> list[NDArray[np.int64]]:
+        """Return the indices of the examples of each batch, the longest ones first."""
         settings, lengths = self.batches.settings, self.batches.examples.lengths
-        size = settings.batch_size // settings.accumulation
-        order, begin = np.argsort(-lengths, kind="stable"), 0
+        shares = settings.accumulation * current_ranks().count
+        size, begin, parts = settings.batch_size // shares, 0, []
+        order = np.argsort(-lengths, kind="stable")
         while begin < len(order):
             if settings.batch_tokens:
-                size = max(settings.batch_tokens // settings.accumulation // int(lengths[order[begin]]), 1)
-            yield self.batches.collate(order[begin : begin + size])
+                size = max(settings.batch_tokens // shares // int(lengths[order[begin]]), 1)
+            parts.append(order[begin : begin + size])
             begin += size
+        return parts
 
     @torch.no_grad()
     def score(self, model: PreTrainedModel, answer: Answer, device: torch.device) -> Score:
-        """Score a model, which is left in the mode that it was in; nothing random is drawn."""
+        """Score a model, which is left in the mode that it was in; nothing random is drawn.
+
+        Every process returns the same, down to the last bit: what follows from it has to be the same everywhere.
+        """
         was_training = model.training
         model.eval()
         # To the root of a composed model this flag says only: the loss, without logits of every token.
@@ -82,14 +101,16 @@ class Validation:
                 exact += exact_rows(targets, correct).sum()
         finally:
             model.train(was_training)
-        return Score(loss.item() / max(labels, 1), exact.item() / len(self))
+        sums = current_ranks().sum([loss.item(), labels, exact.item()])
+        return Score(sums[0] / max(sums[1], 1), sums[2] / len(self))
 
 
 def exact_rows(labels: Tensor, correct: Tensor) -> Tensor:
-    """Return which rows (batch,) of labels (batch, seq) hold correct ones (labels,) only."""
-    row = (labels[:, 1:] != IGNORED).nonzero()[:, 0].to(correct.device)
+    """Return which rows (batch,) of labels (batch, seq) hold any, and correct ones (labels,) only."""
+    asked = (labels[:, 1:] != IGNORED).to(correct.device)
+    row = asked.nonzero()[:, 0]
     errors = torch.zeros(len(labels), device=correct.device).index_add_(0, row, (~correct).float())
-    return errors == 0
+    return asked.any(1) & (errors == 0)
 
 
 class ActOnValidation(TrainerCallback):
