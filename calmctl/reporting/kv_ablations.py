@@ -134,9 +134,9 @@ def table5(*ablations: KVAblations) -> Table:
             figures = (_figure(ablations, row, metric) for metric in METRICS)
             rows.append(table_row(name, *_size(row, ablations[0].row(CALM.key)), *figures))
     caption = (
-        "Exact match in percent, stepwise unless it says direct; keys all held out. One thing differs from CALM in each row; other methods are trained"
-        " on the same D_C for as many steps, with as many parameters where they have a size. Vanilla m_A: trained on"
-        " m_B's arithmetic instead of the keys' values."
+        "Exact match in percent, stepwise unless it says direct; keys all held out. One thing differs from CALM in each"
+        " row; other methods are trained on the same D_C for as many steps, with as many parameters where they have a"
+        " size. Vanilla m_A: trained on m_B's arithmetic instead of the keys' values."
     )
     if count > 1:
         caption += f" Mean ± sample standard deviation over {count} seeds."
