@@ -13,8 +13,8 @@ from calmctl.run_info import CONFIG_FILE, LOCK_FILE, PROGRESS_FILE, RUN_FILE, Ki
 from calmctl.schema import to_dict
 
 _SHOWN_DIFFERENCES = 3
-# Settings that say how a run is computed, not what: a run may go on with another value.
-NOT_IDENTITY = frozenset({"sharding"})
+# Settings that say how a run is computed, or which further runs go with it: a run may go on with another value.
+NOT_IDENTITY = frozenset({"sharding", "ablations"})
 
 
 def existing_run(path: Path, kind: Kind, config: object, inputs: Mapping[str, str]) -> RunInfo | None:

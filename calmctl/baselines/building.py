@@ -50,7 +50,8 @@ def sizes_for(
     """Return the size of every adapter of a method, by the name of the module that is adapted.
 
     Raises:
-        UserError: not exactly one of `parameters` and `size` is given, or the anchor cannot be adapted.
+        UserError: not exactly one of `parameters` and `size` is given, the anchor cannot be adapted, or the adapters
+            would be larger than it is.
     """
     if bool(parameters) == bool(size):
         raise UserError("give either a number of trainable parameters or a size")
@@ -59,7 +60,13 @@ def sizes_for(
     layers.check_base(anchor, "anchor")
     adapter = ADAPTERS[method]
     units = adapter.units(anchor, where or adapter.where)
-    return dict.fromkeys(units, size) if size else matched_sizes(units, parameters or 0)
+    sizes = dict.fromkeys(units, size) if size else matched_sizes(units, parameters or 0)
+    wanted = sum(units[name] * size for name, size in sizes.items())
+    if wanted > (whole := sum(parameter.numel() for parameter in anchor.parameters())):
+        raise UserError(
+            f"{wanted} trainable parameters are more than the whole anchor has ({whole}); use fewer, or method full"
+        )
+    return sizes
 
 
 def check_method(method: str) -> None:

@@ -84,9 +84,11 @@ def target_parameters(config: BaselineConfig) -> int | None:
     """
     if not config.match:
         return config.parameters or None
-    found = read_run(Path(config.match)).facts.get("trainable_parameters")
+    run = read_run(Path(config.match))
+    found = run.facts.get("trainable_parameters")
     if not found:
-        raise UserError(f"match={config.match}: this run has not finished; its number of parameters is not known yet")
+        reason = "trained nothing" if run.is_complete else "has not finished; its parameters are not known yet"
+        raise UserError(f"match={config.match}: this run of kind {run.kind} {reason}")
     return int(found)
 
 

@@ -38,6 +38,10 @@ def attach(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
         fan_in_fan_out=any(isinstance(anchor.get_submodule(name), Conv1D) for name in sizes),
     )
     inject_adapter_in_model(config, anchor)
+    # peft gives updates the type of the weights beside them; in bfloat16 small steps of training round to nothing.
+    for name, parameter in anchor.named_parameters():
+        if own_name(name) is None:
+            parameter.data = parameter.data.float()
     return nn.ModuleDict()
 
 

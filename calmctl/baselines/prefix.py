@@ -136,9 +136,10 @@ def _with_prefix(
     batch_size, length, known = query.shape[0], query.shape[-2], key.shape[-2]
     keys, values = (held.to(key.dtype).expand(batch_size, -1, -1, -1) for held in prefix())
     if attention_mask is None:
-        # Left out where the function would find it by itself, which a prefix makes impossible.
+        # Left out where the function would find it by itself, which a prefix makes impossible: a single token sees
+        # all; others are the first ones, beside those of the same place (a static cache has room for more after them).
         visible = torch.ones(length, known, dtype=torch.bool, device=query.device)
-        attention_mask = visible.tril(known - length)[None, None]
+        attention_mask = (visible if length == 1 else visible.tril())[None, None]
     if attention_mask.dtype == torch.bool:
         lowest = torch.finfo(query.dtype).min
         attention_mask = query.new_zeros(attention_mask.shape).masked_fill(~attention_mask, lowest)

@@ -37,12 +37,11 @@ def report(runs: _Runs, out: _Out = None, json: options.Json = False) -> None:
 
 
 def _single(run: Path, json: bool) -> None:
-    from calmctl.files import read_json
-    from calmctl.reporting.kv_report import terminal_table, write_kv_report
+    from calmctl.reporting.kv_report import measured_tables, terminal_table, write_kv_report
 
     written = write_kv_report(run)
     if json:
-        output.print_json({"files": [str(path) for path in written], "table1": read_json(run / "table1.json")})
+        output.print_json({"files": [str(path) for path in written], **measured_tables(run)})
         return
     terminal_table(run)
     output.note(f"wrote {run / 'report.html'}, {run / 'report.md'} and {len(written) - 2} plots")

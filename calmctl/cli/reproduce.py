@@ -42,6 +42,7 @@ def kv(
     from calmctl.experiments.kv import plan, reproduce_kv
     from calmctl.experiments.kv_ablations import ablate_kv, reproduction_stages
     from calmctl.experiments.kv_config import ReproduceKVConfig
+    from calmctl.experiments.kv_variants import check_ablations
 
     def configured(seed: int | None) -> ReproduceKVConfig:
         settings = options.with_options(overrides, preset=preset, seed=seed)
@@ -52,6 +53,8 @@ def kv(
         configs = {out: first}
     else:
         configs = {out / f"seed{number}": configured(number) for number in range(first.seed, first.seed + seeds)}
+    if ablations:
+        check_ablations(first)
     if dry_run:
         stages = [
             {"stage": stage.name, "needs": list(stage.needs), "command": f"calmctl {shlex.join(stage.command)}"}
@@ -70,8 +73,7 @@ def kv(
 
 
 def _print_results(out: Path, folders: list[Path], json: bool) -> None:
-    from calmctl.files import read_json
-    from calmctl.reporting.kv_report import terminal_table
+    from calmctl.reporting.kv_report import measured_tables, terminal_table
     from calmctl.reporting.seeds import aggregate_seeds, write_seed_summary
     from calmctl.reporting.terminal import print_tables
 
@@ -83,6 +85,7 @@ def _print_results(out: Path, folders: list[Path], json: bool) -> None:
         else:
             print_tables(*summary.tables())
     elif json:
-        output.print_json(read_json(out / "table1.json"))
+        tables = measured_tables(out)
+        output.print_json({**tables.pop("table1"), **tables})
     else:
         terminal_table(out)

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.config import to_dict
 from calmctl.environment import git_commit, hardware
@@ -53,7 +55,7 @@ def reproduce_kv(
     Raises:
         UserError: `out` holds another run or another configuration, or a stage refused its input.
     """
-    # Ablations are a run of their own: an experiment can be given them later, and others.
+    # Ablations are a run of their own: an experiment can be given them later, and more of them.
     config = replace(config, baseline=BaselineConfig(), ablations=KVAblationsConfig())
     departures = deviations(config)
     with Run.start(out, kind="reproduce", config=config, command=command, seed=config.seed) as run:
@@ -107,19 +109,37 @@ def kv_stages(config: ReproduceKVConfig, out: Path) -> list[Stage]:
 
 def plan(config: ReproduceKVConfig) -> dict[str, Any]:
     """Return what the experiment trains: models, bridges, memory, steps. The tokenizer is that of the data to come."""
-    names = [f"key{number}" for number in range(config.data.num_keys)]
-    source = config.data.tokenizer
-    tokenizer = build_word_tokenizer(names, WORDS) if source is None else load_tokenizer(source)
+    tokenizer = _tokenizer(config)
     anchor, aug = (
         plan_training(replace(train, dataset=f"data/{role}_train.parquet"), tokenizer)
         for role, train in (("anchor", config.anchor), ("aug", config.aug))
     )
-    configs = [
+    composition = plan_bridges(
+        replace(config.compose, dataset="data/dc_mix.parquet"), *_base_configs(config, tokenizer)
+    )
+    return {"data": to_dict(config.data), "anchor": anchor, "aug": aug, "composition": composition}
+
+
+def base_configs(config: ReproduceKVConfig) -> tuple[PreTrainedConfig, list[PreTrainedConfig]]:
+    """Return the configurations of m_B and of m_A, whether or not they are trained yet."""
+    return _base_configs(config, _tokenizer(config))
+
+
+def _base_configs(
+    config: ReproduceKVConfig, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PreTrainedConfig, list[PreTrainedConfig]]:
+    anchor, aug = (
         base_config(train.base) if train.base else model_config(train.model, tokenizer)
         for train in (config.anchor, config.aug)
-    ]
-    composition = plan_bridges(replace(config.compose, dataset="data/dc_mix.parquet"), configs[0], configs[1:])
-    return {"data": to_dict(config.data), "anchor": anchor, "aug": aug, "composition": composition}
+    )
+    return anchor, [aug]
+
+
+def _tokenizer(config: ReproduceKVConfig) -> PreTrainedTokenizerBase:
+    """Return a tokenizer with as many tokens as that of the data to come."""
+    names = [f"key{number}" for number in range(config.data.num_keys)]
+    source = config.data.tokenizer
+    return build_word_tokenizer(names, WORDS) if source is None else load_tokenizer(source)
 
 
 def table(config: ReproduceKVConfig, out: Path, departures: Sequence[str], seconds: dict[str, float]) -> dict[str, Any]:

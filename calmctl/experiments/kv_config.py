@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from calmctl.baselines.configs import BaselineConfig
+from calmctl.baselines.methods import METHODS
 from calmctl.environment import usable_cores
 from calmctl.experiments.evaluation import EvalConfig
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
@@ -11,8 +12,8 @@ from data_builders.kv import KVDataConfig
 # Settings of the stages' configurations that follow from where the experiment puts things.
 DECIDED_HERE = (
     "anchor.dataset", "anchor.tokenizer", "aug.dataset", "aug.tokenizer", "compose.dataset", "compose.anchor",
-    "compose.augs", "eval.model", "eval.dataset", "baseline.anchor", "baseline.dataset",
-    "baseline.match",
+    "compose.augs", "eval.model", "eval.dataset", "baseline.method", "baseline.anchor", "baseline.dataset",
+    "baseline.match", "baseline.parameters", "baseline.size", "baseline.merge",
 )  # fmt: skip
 
 
@@ -20,8 +21,10 @@ DECIDED_HERE = (
 class KVAblationsConfig:
     """What is varied around the headline composition, one thing at a time.
 
+    Values of the headline itself are left out: it is not trained twice.
+
     Attributes:
-        vanilla_aug: an m_A that was trained on the anchor's data and never saw a key.
+        vanilla_aug: an m_A that was trained on the anchor's data, which never says what a key is worth.
         encoder_aug: m_A reads the prompt only.
         every: connections at every so many layers.
         heads: numbers of cross-attention heads.
@@ -39,9 +42,19 @@ class KVAblationsConfig:
     further_training: bool = True
 
     def __post_init__(self) -> None:
+        """Raise ValueError for a value out of range, unknown, or named twice."""
+        for name in ("every", "heads", "shares", "methods"):
+            values = getattr(self, name)
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise ValueError(f"{name}={list(values)} names {twice[0]} twice")
+        for name in ("every", "heads"):
+            if low := [value for value in getattr(self, name) if value < 1]:
+                raise ValueError(f"{name}={list(getattr(self, name))}: {low[0]} must be at least 1")
         for share in self.shares:
             if not 0 < share < 1:
-                raise ValueError(f"ablations.shares={share} must lie between 0 and 1")
+                raise ValueError(f"shares={list(self.shares)}: {share:g} must lie between 0 and 1 (0.05 = 5 percent)")
+        if unknown := [method for method in self.methods if method not in METHODS]:
+            raise ValueError(f"methods: {unknown[0]!r} is not one of {', '.join(METHODS)}")
 
 
 @dataclass(frozen=True)

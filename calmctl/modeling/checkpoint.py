@@ -22,7 +22,7 @@ from calmctl.errors import UserError
 from calmctl.files import write_text
 from calmctl.modeling.card import write_card
 from calmctl.modeling.fingerprint import check_base, weights_sha256
-from calmctl.modeling.placement import as_dtype, check_placement
+from calmctl.modeling.placement import as_dtype, check_placement, convert
 from calmctl.modeling.sources import HUB_ARGUMENTS, base_config, load_base, untrained
 from calmctl.modeling.storing import StoredInParts
 
@@ -175,7 +175,7 @@ def load_parts(
     with suppress(OSError):
         model.generation_config = GenerationConfig.from_pretrained(location, revision=revision, **hub)
     if dtype not in (None, "auto"):
-        torch.nn.Module.to(model, dtype=as_dtype(dtype))
+        convert(model, as_dtype(dtype))
     return model
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from calmctl.errors import UserError
 
@@ -38,3 +39,16 @@ def check_placement(dtype: torch.dtype | str | None, device_map: Any) -> None:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"device_map={str(device)!r}: that device is not there ({reason})") from error
+
+
+def convert(model: nn.Module, dtype: torch.dtype) -> None:
+    """Convert the weights of a model to a floating-point type, in place.
+
+    Buffers that are not stored (rotary frequencies) keep theirs, as in transformers' `from_pretrained`: in bfloat16 the
+    angles of far positions would be off by radians.
+    """
+    kept = [(module, name) for module in model.modules() for name in module._non_persistent_buffers_set]
+    buffers = [module._buffers[name] for module, name in kept]
+    nn.Module.to(model, dtype=dtype)
+    for (module, name), buffer in zip(kept, buffers, strict=True):
+        module._buffers[name] = buffer

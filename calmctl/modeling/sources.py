@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,7 +20,7 @@ from transformers.utils.hub import extract_commit_hash
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
 from calmctl.modeling.configuration import PartsConfig
-from calmctl.modeling.placement import check_placement
+from calmctl.modeling.placement import check_placement, convert
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -76,7 +75,7 @@ def untrained(config: PreTrainedConfig, seed: int, dtype: torch.dtype = torch.fl
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    nn.Module.to(model, dtype=dtype)
+    convert(model, dtype)
     return model
 
 

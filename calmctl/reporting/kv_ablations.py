@@ -7,44 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
-
 from calmctl import files
 from calmctl.errors import UserError
-from calmctl.reporting.kv_results import CALM, KV_MATH, METRICS, Metric
-from calmctl.reporting.plot_style import COLOURS, SIDEWAYS, WIDTH, names_on_axis, percent_axis, style, to_png
+from calmctl.reporting.cost_table import cost_rows, cost_table, is_training
+from calmctl.reporting.kv_results import ANCHOR, AUG, CALM, KV_MATH, KV_MATH_DIRECT, METRICS, Metric
 from calmctl.reporting.spread import Spread
-from calmctl.reporting.tables import Column, Number, Table, Text, table_row
+from calmctl.reporting.tables import NOT_RUN, Cell, Column, Number, Table, Text, signed, table_row
 
 ABLATIONS_FOLDER = "ablations"
 TABLE_5_FILE = "table5.json"
 GROUPS = {
     "models": "Models",
-    "baselines": "Other methods, same D_C",
+    "baselines": "Other methods",
     "m_A": "What m_A is",
     "D_C": "What D_C holds",
-    "share": "Share of the keys in D_C",
+    "share": "Share of keys in D_C",
     "connections": "Connections",
     "heads": "Attention heads",
 }
 """Group of rows -> its heading, in the order of the table."""
-COLOURS_OF = {
-    "models": COLOURS["calm"],
-    "baselines": "#D55E00",
-    "m_A": COLOURS["random_aug"],
-    "D_C": COLOURS["dc_subs"],
-    "share": COLOURS["calm"],
-    "connections": COLOURS["m_B"],
-    "heads": COLOURS["dc_math"],
+LABELS = {KV_MATH.key: "KV-MATH", KV_MATH_DIRECT.key: "KV-MATH direct"}
+"""Labels of metrics that are shorter here than elsewhere: eighty columns of a terminal are few."""
+SHORT = {
+    "share": lambda value: f"{100 * value:g}%",
+    "connections": lambda value: "every layer" if value == 1 else f"every {value:g} layers",
+    "heads": lambda value: f"{value:g}",
 }
-SIZED_GROUPS = {
-    "models": "CALM",
-    "connections": "CALM, fewer connections",
-    "heads": "CALM, other heads",
-    "baselines": "other methods",
-}
-"""Groups whose rows stand in the plot over trained parameters -> their name there."""
+"""Numeric group -> how CALM's own value is written in its heading."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +63,11 @@ class KVAblations:
 
     rows: tuple[AblationRow, ...]
     calm_values: Mapping[str, float | None]
+
+    def heading(self, group: str) -> str:
+        """Return the name of a group, with CALM's own value of what is varied in it."""
+        value = self.calm_values.get(group)
+        return GROUPS[group] if value is None else f"{GROUPS[group]} (CALM: {SHORT[group](value)})"
 
     def row(self, key: str) -> AblationRow | None:
         """Return the row of a key, or None where it was not measured."""
@@ -126,33 +120,54 @@ def _row(key: str, row: Mapping[str, Any]) -> AblationRow:
 def table5(*ablations: KVAblations) -> Table:
     """Return every variant's size and accuracies, grouped by what is varied; of several seeds mean and deviation."""
     columns = (
-        Column("what is varied", is_text=True),
         Column("model", is_text=True),
-        Column("trained parameters"),
-        *(Column(metric.label) for metric in METRICS),
+        Column("trained params"),
+        Column("against CALM"),
+        *(Column(LABELS.get(metric.key, metric.label)) for metric in METRICS),
     )
-    first, rows = ablations[0], []
-    for group, heading in GROUPS.items():
-        for number, row in enumerate(first.group(group)):
-            name = Text(row.label, href=row.run if len(ablations) == 1 else "")
-            figures = (_figure(_spread(ablations, row.key, metric), len(ablations)) for metric in METRICS)
-            rows.append(table_row(Text("" if number else heading), name, _size(row, first.row(CALM.key)), *figures))
+    rows: list[tuple[Cell, ...]] = []
+    headings, count = {}, len(ablations)
+    for group in GROUPS:
+        headings[len(rows)] = ablations[0].heading(group)
+        for row in _rows(ablations, group):
+            name = Text(row.label, href=row.run if count == 1 else "")
+            figures = (_figure(ablations, row, metric) for metric in METRICS)
+            rows.append(table_row(name, *_size(row, ablations[0].row(CALM.key)), *figures))
     caption = (
-        "Exact match in percent; keys all held out. One thing differs from CALM in each row; all are trained from the"
-        " same m_B for the same number of steps. In parentheses: trained parameters against CALM's."
+        "Exact match in percent, stepwise unless it says direct; keys all held out. One thing differs from CALM in each"
+        " row; other methods are trained on the same D_C for as many steps, with as many parameters where they have a"
+        " size. Vanilla m_A: trained on m_B's arithmetic instead of the keys' values."
     )
-    if len(ablations) > 1:
-        caption += f" Mean ± sample standard deviation over {len(ablations)} seeds."
-    return Table("Table 5 on the key-value task", columns, tuple(rows), caption)
+    if count > 1:
+        caption += f" Mean ± sample standard deviation over {count} seeds."
+    return Table("Table 5 on the key-value task", columns, tuple(rows), caption, headings)
+
+
+def _rows(ablations: Sequence[KVAblations], group: str) -> list[AblationRow]:
+    """Return the rows of a group that any of several seeds has."""
+    found = {row.key: row for seed in reversed(ablations) for row in seed.group(group)}
+    return sorted(found.values(), key=lambda row: row.value or 0)
+
+
+def ablations_cost(ablations: KVAblations, folder: Path) -> Table:
+    """Return what every training of a reproduction and of its ablations cost, of those whose runs are there."""
+    labels = {row.run: row.label for row in ablations.rows}
+    below = sorted(path.parent.name for path in (folder / ABLATIONS_FOLDER).glob("*/run.json"))
+    runs = [*labels, *(run for run in (f"{ABLATIONS_FOLDER}/{name}" for name in below) if run not in labels)]
+    costs = []
+    for run in runs:
+        if is_training(folder / run):
+            label = labels.get(run, f"{Path(run).name} m_A itself")
+            costs.append(cost_rows([folder / run])[0] | {"run": run, "label": label})
+    return cost_table(costs)
 
 
 def ablation_figures(ablations: Sequence[KVAblations]) -> dict[str, Any]:
     """Return every variant's figures over seeds for machines: mean, std and the values themselves."""
     if not ablations:
         return {}
-    spreads = {
-        row.key: {metric.key: _spread(ablations, row.key, metric) for metric in METRICS} for row in ablations[0].rows
-    }
+    rows = {row.key: row for seed in ablations for row in seed.rows}
+    spreads = {key: {metric.key: _spread(ablations, key, metric) for metric in METRICS} for key in rows}
     return {
         key: {metric: {"mean": s.mean, "std": s.std, "values": list(s.values)} for metric, s in by_metric.items()}
         for key, by_metric in spreads.items()
@@ -164,58 +179,17 @@ def _spread(ablations: Sequence[KVAblations], key: str, metric: Metric) -> Sprea
     return Spread(tuple(row.metrics[metric.key] for row in rows if row is not None))
 
 
-def _figure(spread: Spread, seeds: int) -> Number:
+def _figure(ablations: Sequence[KVAblations], row: AblationRow, metric: Metric) -> Number:
+    spread, seeds = _spread(ablations, row.key, metric), len(ablations)
     note = f"{len(spread.values)} of {seeds} seeds" if len(spread.values) < seeds else ""
-    return Number(spread.mean, spread=spread.std, note=note)
+    return Number(spread.mean, spread=spread.std, note=note, href=row.evaluation if seeds == 1 else "")
 
 
-def _size(row: AblationRow, calm: AblationRow | None) -> Text:
+def _size(row: AblationRow, calm: AblationRow | None) -> tuple[Text, Text]:
+    """Return the number of trained parameters, and by how many percent it differs from CALM's."""
     count = row.trainable_parameters
     if count is None:
-        return Text("–")
-    if row.group == "models" or calm is None or not calm.trainable_parameters:
-        return Text(f"{count:,}")
-    return Text(f"{count:,} ({100 * (count / calm.trainable_parameters - 1):+.1f}%)")
-
-
-def ablations_plot(ablations: KVAblations) -> bytes:
-    """Draw held-out KV-MATH of every model as bars, grouped by what is varied."""
-    rows = [row for group in reversed(GROUPS) for row in reversed(ablations.group(group))]
-    with style(SIDEWAYS):
-        figure = Figure(figsize=(WIDTH, 0.6 + 0.27 * len(rows)), layout="constrained")
-        axes = figure.subplots()
-        for place, row in enumerate(rows):
-            value = row.metrics[KV_MATH.key]
-            axes.barh(place, value, 0.72, color=COLOURS.get(row.key, COLOURS_OF[row.group]))
-            axes.annotate(f"{value:.1f}", (value, place), (5, 0), textcoords="offset points", va="center", fontsize=9)
-        names_on_axis(axes, [row.label for row in rows])
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlabel("stepwise KV-MATH on held-out keys, percent")
-        return to_png(figure)
-
-
-def scaling_plot(ablations: KVAblations) -> bytes:
-    """Draw held-out KV-MATH against the share of the keys in D_C, and against the number of trained parameters."""
-    with style():
-        figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
-        points = ablations.series("share")
-        shares, values = [100 * share for share, _ in points], [row.metrics[KV_MATH.key] for _, row in points]
-        left.plot(shares, values, color=COLOURS["calm"], marker="o", linewidth=2)
-        left.set_xscale("log")
-        left.set_xticks(shares, [f"{share:g}" for share in shares])
-        left.xaxis.set_minor_formatter(NullFormatter())
-        left.set_xlabel("keys in D_C, percent of all")
-        percent_axis(left, top=104, bottom=-4)
-        for group, label in SIZED_GROUPS.items():
-            rows = [row for row in ablations.group(group) if row.key not in ("m_A", "m_B") and row.trainable_parameters]
-            sizes = [row.trainable_parameters or 0 for row in rows]
-            right.scatter(sizes, [row.metrics[KV_MATH.key] for row in rows], color=COLOURS_OF[group], label=label, s=36)
-        right.set_xscale("log")
-        right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        right.set_xlabel("trained parameters")
-        right.xaxis.set_minor_formatter(NullFormatter())
-        figure.supylabel("stepwise KV-MATH, held-out keys, percent", fontsize=10)
-        handles, labels = right.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
-        return to_png(figure)
+        return Text(NOT_RUN), Text("")
+    if row.key in (AUG.key, ANCHOR.key, CALM.key) or calm is None or not calm.trainable_parameters:
+        return Text(f"{count:,}"), Text("")
+    return Text(f"{count:,}"), Text(f"{signed(100 * (count / calm.trainable_parameters - 1))}%")

@@ -23,7 +23,14 @@ from calmctl.reporting.document import (
     document_html,
     document_markdown,
 )
-from calmctl.reporting.kv_ablations import ablations_plot, load_kv_ablations, scaling_plot, table5
+from calmctl.reporting.kv_ablation_plots import ablations_plot, scaling_plot
+from calmctl.reporting.kv_ablations import (
+    ABLATIONS_FOLDER,
+    TABLE_5_FILE,
+    ablations_cost,
+    load_kv_ablations,
+    table5,
+)
 from calmctl.reporting.kv_results import (
     ANCHOR,
     AUG,
@@ -40,7 +47,15 @@ from calmctl.reporting.paper import TABLE_1
 from calmctl.reporting.tables import NOT_RUN, signed
 from calmctl.reporting.terminal import print_tables
 
-__all__ = ["KVResults", "headline", "kv_document", "load_kv_results", "terminal_table", "write_kv_report"]
+__all__ = [
+    "KVResults",
+    "headline",
+    "kv_document",
+    "load_kv_results",
+    "measured_tables",
+    "terminal_table",
+    "write_kv_report",
+]
 
 KEPT_WITHIN_POINTS = 2.0
 """How far the composed model's NUM-MATH may lie below m_B's and still count as kept; the paper's: 1.7."""
@@ -71,6 +86,12 @@ def terminal_table(folder: Path) -> None:
     print_tables(kv_tables.table1(results), kv_tables.controls_table(results))
     if ablations := load_kv_ablations(Path(folder)):
         print_tables(table5(ablations))
+
+
+def measured_tables(folder: Path) -> dict[str, Any]:
+    """Return the content of `table1.json`, and of `table5.json` where there are ablations, by the tables' names."""
+    paths = {"table1": folder / TABLE_FILE, "table5": folder / ABLATIONS_FOLDER / TABLE_5_FILE}
+    return {name: files.read_json(path) for name, path in paths.items() if path.exists()}
 
 
 def headline(results: KVResults) -> tuple[str, ...]:
@@ -157,6 +178,7 @@ def _ablations_sections(folder: Path) -> tuple[Section, ...]:
         table5(ablations),
         Picture("plots/ablations.png", "Held-out KV-MATH of every variant", ablations_plot(ablations)),
         Picture("plots/scaling.png", "Held-out KV-MATH by share of keys and by size", scaling_plot(ablations)),
+        ablations_cost(ablations, folder),
     )
     return (Section("Ablations and other methods", blocks),)
 

@@ -85,8 +85,7 @@ def bar_sideways(
     """Draw a bar to the right and its figure after it; the paper's is lighter and hatched."""
     colour = COLOURS[system.key]
     if is_paper:
-        light = matplotlib.colors.to_hex(_lighter(colour))
-        axes.barh(place, value or 0, height, facecolor=light, edgecolor=colour, hatch="////", linewidth=0.8)
+        axes.barh(place, value or 0, height, facecolor=lighter(colour), edgecolor=colour, hatch="////", linewidth=0.8)
     else:
         axes.barh(place, value or 0, height, color=colour)
     axes.annotate(
@@ -109,9 +108,10 @@ def names_on_axis(axes: Axes, names: Sequence[str]) -> None:
     axes.set_xticks(range(0, 101, 25))
 
 
-def _lighter(colour: str, share: float = 0.72) -> tuple[float, float, float]:
+def lighter(colour: str, share: float = 0.72) -> str:
+    """Return a colour that is so much nearer to white."""
     red, green, blue = (part + (1 - part) * share for part in matplotlib.colors.to_rgb(colour))
-    return red, green, blue
+    return matplotlib.colors.to_hex((red, green, blue))
 
 
 def percent_axis(axes: Axes, top: float = 108, bottom: float = 0) -> None:

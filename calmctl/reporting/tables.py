@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from markupsafe import Markup
@@ -78,12 +79,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under columns; every row has one cell a column."""
+    """Rows of cells under columns; every row has one cell a column.
+
+    Attributes:
+        headings: index of a row -> the heading above it and the rows that follow.
+    """
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     caption: str = ""
+    headings: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for cells in self.rows:
@@ -120,12 +126,16 @@ def to_rich(table: Table) -> RichTable:
         title=RichText(table.title, "bold"),
         caption=RichText(table.caption, "dim") if table.caption else None,
         box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
         title_justify="left",
         caption_justify="left",
     )
     for column in table.columns:
         rich.add_column(RichText(column.label), justify="left" if column.is_text else "right", overflow="fold")
-    for cells in table.rows:
+    for index, cells in enumerate(table.rows):
+        if index in table.headings:
+            rich.add_row(RichText(table.headings[index], "bold"))
         rich.add_row(*(_rich_cell(cell) for cell in cells))
     return rich
 
@@ -143,7 +153,10 @@ def to_markdown(table: Table) -> str:
     lines = [f"**{md_text(table.title)}**", ""] if table.title else []
     lines.append(_pipes([md_text(column.label) for column in table.columns]))
     lines.append(_pipes(["---" if column.is_text else "---:" for column in table.columns]))
-    lines += [_pipes([_markdown_cell(cell) for cell in cells]) for cells in table.rows]
+    for index, cells in enumerate(table.rows):
+        if index in table.headings:
+            lines.append(_pipes([f"**{md_text(table.headings[index])}**", *[""] * (len(table.columns) - 1)]))
+        lines.append(_pipes([_markdown_cell(cell) for cell in cells]))
     if table.caption:
         lines += ["", md_text(table.caption)]
     return "\n".join(lines) + "\n"
@@ -197,7 +210,10 @@ def to_html(table: Table) -> Markup:
     for index, column in enumerate(table.columns):
         parts.append(Markup('<th class="{}">{}</th>').format(_css(table, index), column.label))
     parts.append(Markup("</tr></thead><tbody>"))
-    for cells in table.rows:
+    for number, cells in enumerate(table.rows):
+        if number in table.headings:
+            row = Markup('<tr><th class="heading" colspan="{}">{}</th></tr>\n')
+            parts.append(row.format(len(table.columns), table.headings[number]))
         shown = (_html_cell(cell, _css(table, index)) for index, cell in enumerate(cells))
         parts += [Markup("<tr>"), *shown, Markup("</tr>\n")]
     parts.append(Markup("</tbody></table></div>"))
