@@ -149,7 +149,18 @@ class CodeXGLUETask:
 
     def requests(self, records: Sequence[CodeRecord]) -> list[Request]:
         """Return one request a record; those of one language share their worked examples."""
-        return [Request(r.id, r.prompt, self.max_new_tokens, stop=STOP, shots=r.set.shots) for r in records]
+        return [
+            Request(
+                r.id,
+                r.prompt,
+                self.max_new_tokens,
+                stop=STOP,
+                shots=r.set.shots,
+                reference=f" {r.function.summary}",
+                group=r.set.language,
+            )
+            for r in records
+        ]
 
     def score(self, records: Sequence[CodeRecord], completions: Completions) -> Scores:
         """Score the first line of each completion against the reference."""

@@ -130,7 +130,15 @@ class FloresTask:
     def requests(self, records: Sequence[FloresRecord]) -> list[Request]:
         """Return one request a record; those of one language share their worked examples."""
         return [
-            Request(r.id, r.pair.prompt(r.sentence), self.max_new_tokens, stop=STOP, shots=r.pair.shots)
+            Request(
+                r.id,
+                r.pair.prompt(r.sentence),
+                self.max_new_tokens,
+                stop=STOP,
+                shots=r.pair.shots,
+                reference=f" {r.reference}",
+                group=r.pair.language,
+            )
             for r in records
         ]
 

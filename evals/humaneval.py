@@ -53,7 +53,14 @@ class HumanEvalTask:
     def requests(self, records: Sequence[HumanEvalProblem]) -> list[Request]:
         """Return one request per problem: its prompt, as it is."""
         return [
-            Request(record.task_id, record.prompt, MAX_NEW_TOKENS, STOPS, num_samples=self.num_samples)
+            Request(
+                record.task_id,
+                record.prompt,
+                MAX_NEW_TOKENS,
+                STOPS,
+                num_samples=self.num_samples,
+                reference=record.canonical_solution,
+            )
             for record in records
         ]
 

@@ -100,6 +100,7 @@ class MbppTask:
                 STOPS,
                 tuple(render_shot(shot) for shot in record.shots),
                 self.num_samples,
+                reference=record.problem.code,
             )
             for record in records
         ]

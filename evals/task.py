@@ -25,6 +25,8 @@ class Request:
         max_new_tokens: in tokens.
         stop: generation ends before any of these strings.
         num_samples: how many completions are wanted.
+        reference: what a right completion would be, to the byte; empty = there is none in particular.
+        group: which records it belongs to (a language), for figures that are not the task's own.
     """
 
     id: str
@@ -33,6 +35,8 @@ class Request:
     stop: tuple[str, ...] = ()
     shots: tuple[str, ...] = ()
     num_samples: int = 1
+    reference: str = ""
+    group: str = ""
 
     @property
     def text(self) -> str:

@@ -15,13 +15,14 @@ from calmctl.experiments.tasks import TaskConfig
 from calmctl.experiments.work_files import WorkFiles
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine
+from calmctl.inference.likelihood import bits_of
 from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
 from calmctl.inference.throughput import Throughput
 from calmctl.modeling.fingerprint import fingerprint
 from calmctl.modeling.sources import load_model, load_tokenizer, quiet_libraries, source_sha256
 from calmctl.ranks import Ranks, joined_ranks
 from calmctl.runs import Run
-from evals import Request
+from evals import Request, Scores
 
 __all__ = ["METRICS_FILE", "EvalConfig", "run_evaluation", "run_evaluations"]
 
@@ -35,6 +36,8 @@ class EvalConfig(TaskConfig):
         on_overflow: what happens to a prompt that exceeds the model's context: `drop_shots` (the first ones; the
             question is kept) or `fail`.
         allow_different_base: evaluate a composed model although its bases are not the recorded ones.
+        bits_per_byte: also measure how many bits the model needs for the references of the task (`bits_per_byte`): a
+            figure that moves long before the others do.
         threads: CPU threads; 0 = torch's default.
     """
 
@@ -42,6 +45,7 @@ class EvalConfig(TaskConfig):
     on_overflow: OnOverflow = "drop_shots"
     allow_different_base: bool = False
     decoding: Decoding = field(default_factory=Decoding)
+    bits_per_byte: bool = False
     threads: int = 0
 
 
@@ -123,7 +127,8 @@ def run_evaluation(
 def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> None:
     records, work, about = _generate(config, run.path, ranks, subject, run)
     protocol = {"decoding": config.decoding.name}
-    write_scores(run, config, config.build_task(), records, work.gather(), about, protocol)
+    bits = about.pop("bits_per_byte", None)
+    write_scores(run, config, config.build_task(), records, work.gather(), about, protocol, bits)
     run.finish(total_parameters=sum(parameter.numel() for parameter in subject.model.parameters()))
 
 
@@ -155,7 +160,38 @@ def _generate(
         work.append((sample.prompt_index, sample.index, sample.text) for sample in batch)
     seconds = throughput.seconds
     shares = ranks.gather((throughput.generated, throughput.tokens, throughput.batch_size, seconds))
-    return records, work, _about(config, subject, fitted, shares)
+    about = _about(config, subject, fitted, shares)
+    if config.bits_per_byte:
+        about["bits_per_byte"] = _bits_per_byte(config, subject, requests, fitted, mine, ranks)
+    return records, work, about
+
+
+def _bits_per_byte(
+    config: EvalConfig,
+    subject: Subject,
+    requests: Sequence[Request],
+    fitted: FittedPrompts,
+    mine: Sequence[int],
+    ranks: Ranks,
+) -> Scores:
+    """Return the bits that the model needs for each byte of the references, over all and over each group of them.
+
+    Raises:
+        UserError: the task has no references.
+    """
+    if not any(request.reference for request in requests):
+        raise UserError(f"bits_per_byte: the task {config.task} has no references; leave it out")
+    prompts, texts = [fitted.prompts[place].whole for place in mine], [requests[place].reference for place in mine]
+    found = bits_of(subject.model, subject.tokenizer, prompts, texts, config.decoding.batch_size)
+    everyones = [pair for share in ranks.gather([(mine[index], bits) for index, bits in found]) for pair in share]
+    sums: dict[str, list[float]] = {}
+    for place, bits in everyones:
+        for name in {"all", requests[place].group or "all"}:
+            sums.setdefault(name, [0.0, 0.0])
+            sums[name][0] += bits
+            sums[name][1] += len(requests[place].reference.encode())
+    ratios = {name: round(bits / size, 4) for name, (bits, size) in sorted(sums.items())}
+    return Scores({"bits_per_byte": ratios.pop("all")}, len(everyones), {"bits_per_byte": ratios})
 
 
 def _share(fitted: FittedPrompts, ranks: Ranks) -> list[int]:

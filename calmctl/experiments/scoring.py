@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from calmctl.experiments.tasks import TaskConfig
 from calmctl.files import sha256_of
 from calmctl.runs import Run
 from data_builders.errors import DataError
-from evals import Completion, Completions, Task
+from evals import Completion, Completions, Scores, Task
 from evals.task import by_id, require_completions
 
 METRICS_FILE = "metrics.json"
@@ -64,14 +64,22 @@ def write_scores(
     completions: Completions,
     about: Mapping[str, Any],
     protocol: Mapping[str, Any] | None = None,
+    measured: Scores | None = None,
 ) -> None:
     """Score completions and write what a task's result consists of.
 
     Args:
         about: what else the result says (the model, how it generated).
         protocol: added to the task's own.
+        measured: figures that do not come from completions, which stand beside the task's own.
     """
     scores = task.score(records, completions)
+    if measured is not None:
+        scores = replace(
+            scores,
+            metrics={**scores.metrics, **measured.metrics},
+            breakdown={**scores.breakdown, **measured.breakdown},
+        )
     run.write_text(PREDICTIONS_FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.samples))
     run.write_json(
         METRICS_FILE,

@@ -1,0 +1,65 @@
+"""Bits for references: those of each text alone, whatever the batch, the family or the tokenizer's boundaries."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from calmctl.cli.main import main
+from calmctl.errors import UserError
+from calmctl.inference.likelihood import bits_of
+from tests.families import FAMILIES
+from tests.models import composed, llama
+from tests.task_data import byte_tokenizer, write_data, write_models
+
+PROMPTS = ["a b ", "the", "longer than the others: ", "x"]
+TEXTS = [" c", " word that is long", "é", " y z"]
+
+
+def reads(model, tokenizer):
+    """Return a model with an embedding for every token."""
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return model
+
+
+def alone(model, tokenizer, prompt: str, text: str) -> float:
+    """Return the bits of a text by itself, without batches."""
+    ids, start = tokenizer(prompt + text)["input_ids"], len(tokenizer(prompt)["input_ids"])
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0, start - 1 : -1].float()
+    return F.cross_entropy(logits, torch.tensor(ids[start:]), reduction="sum").item() / math.log(2)
+
+
+@pytest.mark.parametrize("name", ["Llama", "GPT-2", "BLOOM", "composed"])
+def test_bits_are_those_of_each_text_alone(name):
+    tokenizer = byte_tokenizer()
+    if name == "composed":
+        model = composed(*(reads(llama(seed=seed), tokenizer) for seed in (1, 2)))
+    else:
+        model = reads(FAMILIES[name](1), tokenizer)
+    model.eval()
+    expected = [alone(model, tokenizer, *pair) for pair in zip(PROMPTS, TEXTS, strict=True)]
+    for batch_size in (1, 3, 8):
+        found = dict(bits_of(model, tokenizer, PROMPTS, TEXTS, batch_size))
+        assert [found[place] for place in range(4)] == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_exceeds_the_context_is_one_clear_error():
+    tokenizer = byte_tokenizer()
+    model = reads(llama(seed=1), tokenizer)
+    with pytest.raises(UserError, match=r"bits_per_byte: 1 of 2 prompts exceed the model's context"):
+        list(bits_of(model, tokenizer, ["a", "b" * 9999], ["c", "d"], 2))
+
+
+def test_an_evaluation_measures_them_for_each_language(tmp_path, capsys):
+    data, models = write_data(tmp_path / "data"), write_models(tmp_path)
+    common = ["--model", str(models["plain"]), "--limit", "2", "decoding.max_new_tokens=2", "bits_per_byte=true"]
+    out = tmp_path / "flores"
+    flores = ["eval", "flores", "--data", str(data / "flores"), "--languages", "fra", "--out", str(out)]
+    assert main([*flores, *common, "--shots", "1"]) == 0
+    result = json.loads((out / "metrics.json").read_text())
+    assert result["metrics"]["bits_per_byte"] == result["breakdown"]["bits_per_byte"]["fra_Latn"] > 1
+    assert main(["eval", "kv", "--data", str(data / "kv"), "--out", str(tmp_path / "kv"), *common]) == 2
+    assert "bits_per_byte: the task kv has no references" in capsys.readouterr().err
