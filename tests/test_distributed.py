@@ -79,7 +79,7 @@ def in_two_processes(configs: Mapping[str, Config], folder: Path) -> dict[str, s
     command += ["-m", "tests.two_processes", str(file)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as torchrun:
         try:
-            _, said = torchrun.communicate(timeout=200)
+            _, said = torchrun.communicate(timeout=500)
         finally:
             torchrun.terminate()  # which takes its processes along
     assert torchrun.returncode == 0, said
@@ -112,8 +112,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
     overfitting = {"eval_every": 1, "lr": 0.1, "adamw_lr": 0.1}
     run_job(configuration("train", folder, **overfitting), folder / "best-one")
     plan["best-fsdp"] = configuration("train", folder, sharding="fsdp", **overfitting)
-    # Steps of two examples, or of one, of which the second process has none.
-    budget = {"accumulation": 1, "batch_tokens": 16, "bucket_width": 1}
+    # Steps of two or three examples.
+    budget = {"accumulation": 1, "batch_tokens": 32, "bucket_width": 1}
     run_job(configuration("compose", folder, **budget), folder / "budget-one")
     plan["budget-none"] = configuration("compose", folder, **budget)
     # A step is one example, of which the second process has none.
