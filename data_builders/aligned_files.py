@@ -25,7 +25,6 @@ from data_builders.language_codes import known_code
 from data_builders.manifest import sha256_file
 
 _CHUNK_BYTES = 1 << 20
-_SCAN_LINES = 200_000
 
 
 def read_aligned(folder: Path, languages: Collection[str]) -> list[Corpus]:
@@ -140,24 +139,24 @@ def _require_aligned(files: dict[str, Path], counts: dict[str, int]) -> None:
 
 
 def suspicious_line(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> int:
-    """Return the line, from 1, at which the ratio of the lengths (bytes a line) most likely becomes irregular.
+    """Return the line, from 1, from which on two files (bytes of each line) are most likely out of step.
 
-    It is where the cumulative sum of deviations from their mean is smallest: they are below the mean before it, and
-    above it afterwards.
+    The lines that the longer file has more are taken to stand in one place: the one where lengths agree best as they
+    are before it, and moved by so many lines after it.
     """
-    shared = min(len(ours), len(theirs))
-    if not shared:
+    short, long = (np.log1p(each) for each in sorted((ours, theirs), key=len))
+    if not len(short):
         return 1
-    ratios = np.log((ours[:shared] + 1) / (theirs[:shared] + 1))
-    deviations = np.abs(ratios - np.median(ratios))
-    smallest = int(np.argmin(np.cumsum(deviations - deviations.mean())))
-    # Where lengths agree to the end of the shorter file, lines are missing at its end.
-    return shared + 1 if smallest == shared - 1 else smallest + 2
+    usual = np.median(long) - np.median(short)
+    before = np.abs(long[: len(short)] - short - usual)
+    after = np.abs(long[len(long) - len(short) :] - short - usual)
+    costs = np.concatenate([[0.0], np.cumsum(before - after)])
+    return int(np.argmin(costs)) + 1
 
 
 def _lengths(path: Path) -> NDArray[np.float64]:
     with _opened(path) as stream:
-        return np.fromiter((len(line) for line in islice(stream, _SCAN_LINES)), np.float64)
+        return np.fromiter(map(len, stream), np.float64)
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -38,6 +38,8 @@ WORK = "work"
 TOKENIZER = "tokenizer"
 # Rows of each file that tokens are counted in.
 TOKEN_SAMPLE = 2000
+# Sentences of each language that a tokenizer is tried on.
+COVERAGE_SAMPLE = 300
 # Each file draws from a stream of its own, so that a change to one leaves the others' bytes alone.
 _STREAMS = ("aug_validation", "anchor_validation", "dc_train", "dc_validation")
 
@@ -235,7 +237,9 @@ class _Build:
             rows_there = self.files[f"{file}.parquet"]["rows"]
             tokens[file] = round(sum(map(len, encoded)) / len(encoded) * rows_there)
             for language, text in texts:
-                samples.setdefault(language, []).append(text.rpartition(" sentence: ")[2])
+                sample_of = samples.setdefault(language, [])
+                if len(sample_of) < COVERAGE_SAMPLE:
+                    sample_of.append(text.rpartition(" sentence: ")[2])
         covered = coverage(tokenizer, samples)
         require_coverage(name, covered, config.max_tokens_per_character)
         if folder is not None:

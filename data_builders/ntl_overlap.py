@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from data_builders import overlap
 from data_builders.flores import read_flores
 from data_builders.ntl_shards import IndexPlace
-from data_builders.overlap import OverlapIndex, marks, normalise
+from data_builders.overlap import OverlapIndex, mark, marks, normalise
 from data_builders.translation_text import sentences_in
 
 METHOD = {
@@ -45,8 +45,8 @@ def count_overlaps(files: Sequence[Path], place: IndexPlace, workers: int) -> di
     """Search every sentence of the written files, as they read back; return how many are exact and near-duplicates."""
     jobs = [(file, group, place) for file in files for group in range(pq.ParquetFile(file).num_row_groups)]
     if workers == 1:
-        found: Iterable[tuple[int, int]] = map(_count, jobs)
-        return _summed(found)
+        _SEEN.clear()
+        return _summed(map(_count, jobs))
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         return _summed(pool.map(_count, jobs))
 
@@ -64,12 +64,26 @@ def _count(job: tuple[Path, int, IndexPlace]) -> tuple[int, int]:
     exact, near = 0, 0
     with pq.ParquetFile(file) as parquet:
         for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group]):
-            # The same English sentence stands beside many languages.
-            normalised = list(dict.fromkeys(map(normalise, _sentences(batch.to_pylist()))))
+            normalised = [normalise(sentence) for sentence in _unseen(_sentences(batch.to_pylist()))]
             found = index.find(normalised, marks(normalised))
             exact += int((found == overlap.EXACT).sum())
             near += int((found == overlap.NEAR).sum())
     return exact, near
+
+
+# The same sentence stands in several rows and files: hashes of those that this process found nothing in.
+_SEEN: set[int] = set()
+_MOST_SEEN = 1_000_000
+
+
+def _unseen(sentences: Iterable[str]) -> Iterator[str]:
+    if len(_SEEN) > _MOST_SEEN:
+        _SEEN.clear()
+    for sentence in sentences:
+        hashed = mark(sentence.encode())
+        if hashed not in _SEEN:
+            _SEEN.add(hashed)
+            yield sentence
 
 
 def _sentences(rows: Iterable[dict[str, Any]]) -> Iterator[str]:

@@ -8,7 +8,6 @@ letters, 6 Cyrillic ones, 4 of most Asian scripts), and at least 20 of them. Can
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -30,18 +29,24 @@ MAX_OWNERS = 200
 _CANDIDATE = 0.4
 _BATCH_BYTES = 1 << 19
 _PARTS = ("marks", "hashes", "owners", "sizes", "text", "starts")
-_NOT_TEXT = re.compile(r"[\W_]+")
 
 Hashes = NDArray[np.uint64]
 
 
+class _Kept(dict[int, int | None]):
+    """What `str.translate` makes of each character: itself, or nothing. Marks are what many scripts write vowels with."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = code if unicodedata.category(chr(code))[0] in "LMN" else None
+        return self[code]
+
+
+_KEPT = _Kept()
+
+
 def normalise(text: str) -> bytes:
     """Return what is compared of a text."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    if text.isascii():
-        return _NOT_TEXT.sub("", text).encode()
-    # `\w` leaves out the marks that many scripts write their vowels with.
-    return "".join(char for char in text if unicodedata.category(char)[0] in "LMN").encode()
+    return unicodedata.normalize("NFKC", text).casefold().translate(_KEPT).encode()
 
 
 def mark(normalised: bytes) -> int:
@@ -77,7 +82,7 @@ class OverlapIndex:
             owned.append((owners + first).astype(np.int32))
             first += len(batch)
         hashes, owners = np.concatenate(hashed), np.concatenate(owned)
-        order = np.argsort(hashes, kind="stable")
+        order = np.argsort(hashes)
         hashes, owners = hashes[order], owners[order]
         is_rare = _run_lengths(hashes) <= MAX_OWNERS
         hashes, owners = hashes[is_rare], owners[is_rare]
@@ -119,6 +124,11 @@ class OverlapIndex:
 
     def _near(self, batch: Sequence[bytes]) -> list[int]:
         hashes, owners = _winnowed(batch)
+        total = np.bincount(owners, minlength=len(batch))
+        # Ordered, they are looked up in neighbouring places; and most are not there.
+        order = np.argsort(hashes)
+        order = order[_contains(self._hashes, hashes[order])]
+        hashes, owners = hashes[order], owners[order]
         left = np.searchsorted(self._hashes, hashes, "left")
         counts = np.searchsorted(self._hashes, hashes, "right") - left
         places = np.repeat(left - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
@@ -126,7 +136,7 @@ class OverlapIndex:
             np.repeat(owners, counts) * len(self._sizes) + self._owners[places], return_counts=True
         )
         ours, theirs = np.divmod(pairs, len(self._sizes))
-        fewest = np.minimum(np.bincount(owners, minlength=len(batch))[ours], self._sizes[theirs])
+        fewest = np.minimum(total[ours], self._sizes[theirs])
         near: set[int] = set()
         is_candidate = shared >= _CANDIDATE * self._min_share * fewest
         for our, their in zip(ours[is_candidate].tolist(), theirs[is_candidate].tolist(), strict=True):
@@ -184,10 +194,11 @@ def _batches(normalised: Sequence[bytes]) -> list[Sequence[bytes]]:
     return [normalised[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
 
 
-def _run_lengths(ordered: Hashes) -> NDArray[np.int64]:
+def _run_lengths(ordered: Hashes) -> NDArray[np.int32]:
     """Return how often each of ordered values occurs, at every place."""
-    _, inverse, counts = np.unique(ordered, return_inverse=True, return_counts=True)
-    return counts[inverse]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)])
+    lengths = np.diff(starts, append=len(ordered)).astype(np.int32)
+    return np.repeat(lengths, lengths)
 
 
 def _contains(ordered: Hashes, values: Hashes) -> NDArray[np.bool_]:
