@@ -34,7 +34,7 @@ Hashes = NDArray[np.uint64]
 
 
 class _Kept(dict[int, int | None]):
-    """What `str.translate` makes of each character: itself, or nothing. Marks are what many scripts write vowels with."""
+    """What `str.translate` makes of each character: itself or nothing. Many scripts write vowels as marks."""
 
     def __missing__(self, code: int) -> int | None:
         self[code] = code if unicodedata.category(chr(code))[0] in "LMN" else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -117,17 +118,34 @@ def test_bytes_that_are_no_text_are_named_by_line(tmp_path: Path, place: int) ->
         read_texts(tmp_path, ())
 
 
+SEED = CorporaConfig(("seed",))
+
+
+def put(name: str, content: bytes) -> Callable[[Path], object]:
+    """Return what writes a file into the folder of corpora."""
+
+    def write(folder: Path) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+
+    return write
+
+
 REFUSED: dict[str, tuple[Callable[[Path], object], CorporaConfig, str]] = {
     "missing": (lambda folder: None, CorporaConfig(("none",)), r"aug.parallel: \S+none: no such folder"),
-    "empty": (lambda folder: (folder / "seed" / "lij_Latn.gz").unlink() or write_lines(folder / "seed" / "lij_Latn", []), CorporaConfig(("seed",)), "lij_Latn: holds no text"),
-    "blank": (lambda folder: write_lines(folder / "seed" / "lij_Latn.gz", [" "] * 300), CorporaConfig(("seed",)), "lij_Latn.gz: holds no text"),
-    "torn": (lambda folder: (folder / "seed" / "lij_Latn.gz").write_bytes(b"\x1f\x8b\x08"), CorporaConfig(("seed",)), "lij_Latn.gz: cannot be read"),
-    "language": (lambda folder: None, CorporaConfig(("seed",), languages=("ban_Latn",)), "no corpus holds ban_Latn; found eng_Latn"),
-    "pivot": (lambda folder: None, CorporaConfig(("seed",), languages=("lij_Latn",), pivots=("fra_Latn",)), "aug.pivots: no parallel corpus holds fra_Latn"),
-    "twice": (lambda folder: write_lines(folder / "seed" / "lij_Latn", ["a"] * 300), CorporaConfig(("seed",)), "lij_Latn and lij_Latn.gz are both lij_Latn"),
-    "nothing": (lambda folder: write_lines(folder / "new" / "notes.txt", ["a"]), CorporaConfig(("new",)), "new: holds no file of a language"),
-    "file": (lambda folder: write_lines(folder / "lij.txt", ["a"]), CorporaConfig(("lij.txt",)), "lij.txt: is a file; name the folder"),
-}  # fmt: skip
+    "empty": (put("seed/ban_Latn", b""), SEED, "ban_Latn: holds no text"),
+    "blank": (put("seed/ban_Latn.txt", b" \n" * 300), SEED, "ban_Latn.txt: holds no text"),
+    "torn": (put("seed/lij_Latn.gz", b"\x1f\x8b\x08"), SEED, "lij_Latn.gz: cannot be read"),
+    "language": (lambda folder: None, replace(SEED, languages=("ban_Latn",)), "no corpus holds ban_Latn; found eng_L"),
+    "pivot": (
+        lambda folder: None,
+        replace(SEED, languages=("lij_Latn",), pivots=("fra_Latn",)),
+        "aug.pivots: no parallel corpus holds fra_Latn",
+    ),
+    "twice": (put("seed/lij_Latn", b"a\n" * 300), SEED, "lij_Latn and lij_Latn.gz are both lij_Latn"),
+    "nothing": (put("new/notes.txt", b"a"), CorporaConfig(("new",)), "new: holds no file of a language"),
+    "file": (put("lij.txt", b"a"), CorporaConfig(("lij.txt",)), "lij.txt: is a file; name the folder"),
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

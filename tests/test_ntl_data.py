@@ -1,4 +1,4 @@
-"""The low-resource language data: what is in each file, what is kept apart, and that equal settings give equal bytes."""
+"""The low-resource language data: what is in each file, what is kept apart, and equal bytes of equal settings."""
 
 from __future__ import annotations
 
@@ -253,8 +253,12 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(
 
 def command(corpora: NTLDataConfig, out: Path, *overrides: str) -> list[str]:
     settings = [
-        "aug.parallel=[seed]", "anchor.parallel=[seed,ntrex]", "flores=flores", "validation_fraction=0.1", "vocab_size=600",
-    ]  # fmt: skip
+        "aug.parallel=[seed]",
+        "anchor.parallel=[seed,ntrex]",
+        "flores=flores",
+        "validation_fraction=0.1",
+        "vocab_size=600",
+    ]
     options = ["--preset", "smoke", "--data", str(corpora.data_folder), "--workers", "1", "--out", str(out)]
     return ["data", "ntl", *options, *settings, *overrides]
 
