@@ -76,6 +76,11 @@ def read_hub(
     return rows, Source(f"{where} {'+'.join(splits)}, its rows", digest.hexdigest(), len(rows))
 
 
+def open_hub(data: Path, config: str | None) -> Any:
+    """Return the splits of a dataset by name, memory-mapped; raises DataError where it cannot be had."""
+    return _load(data, config)
+
+
 @lru_cache(maxsize=1)
 def _load(data: Path, config: str | None) -> Any:
     from datasets import load_dataset

@@ -19,6 +19,7 @@ import numpy as np
 from data_builders.errors import DataError
 from data_builders.flores import ROWS, Flores, read_flores
 from data_builders.flores_languages import ENGLISH, full_code, language_name
+from data_builders.translation_text import FORMAT, STOP, question, worked_pair
 from evals.metrics.translation import (
     METRICS,
     bootstrap_scores,
@@ -31,9 +32,7 @@ from evals.protocol import describe, require_records
 from evals.stops import before_stops
 from evals.task import Completions, Request, Scores, require_completions, require_limit
 
-FORMAT = "sentence-pairs"
 HEADLINE = "chrf1"
-STOP = ("\n",)
 NUM_RESAMPLES = 200
 METRICS_FILE = "metrics.json"
 
@@ -119,7 +118,7 @@ class FloresTask:
             language,
             source,
             target,
-            tuple(f"{question(source, target, sentence)} {translation}\n\n" for sentence, translation in worked),
+            tuple(worked_pair(source, target, *sides) for sides in worked),
             tuple(f"{language}/dev/{row}" for row in range(self.shots)),
             flores.release,
             flores.files,
@@ -193,11 +192,6 @@ class FloresTask:
             ),
             samples=samples,
         )
-
-
-def question(source: str, target: str, sentence: str) -> str:
-    """Return the sentence under its language's name, and the label that the translation follows."""
-    return f"{language_name(source)} sentence: {sentence}\n{language_name(target)} sentence:"
 
 
 def read_other(path: Path, direction: str, records: Sequence[FloresRecord]) -> dict[str, float]:

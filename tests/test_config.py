@@ -14,6 +14,7 @@ from calmctl.errors import UserError
 # Group of presets -> the dataclass it fills. A new group needs a line here.
 SCHEMAS = {
     "data/kv": "data_builders.kv_config:KVDataConfig",
+    "data/ntl": "data_builders.ntl_config:NTLDataConfig",
     "train": "calmctl.training.configs:TrainConfig",
     "train/kv": "calmctl.training.configs:TrainConfig",
     "compose": "calmctl.training.configs:ComposeConfig",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,14 @@ app = typer.Typer(help="Build training and test data.")
 Tokenizer = Annotated[
     str | None,
     typer.Option("--tokenizer", help="Tokenizer to use (folder or hub id); the preset's by default."),
+]
+CorporaFolder = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder that the preset's corpora and FLORES-200 are in."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Processes that build; one a processor by default. The data is the same."),
 ]
 
 
@@ -35,7 +44,6 @@ def kv(
 ) -> None:
     """Build the key-value arithmetic data: keys, training files for both models and for D_C, test set."""
     from calmctl.config import load_config, to_dict, to_yaml
-    from calmctl.files import read_json
     from calmctl.runs import Run
     from data_builders.kv import KVDataConfig, build
 
@@ -49,8 +57,46 @@ def kv(
         build(config, out, progress=output.note)
         if not run.is_complete:
             run.finish()
+    _print_files(out, json)
+
+
+@app.command("ntl")
+def ntl(
+    out: options.Out,
+    overrides: options.Overrides = None,
+    preset: options.Preset = "tiny",
+    data: CorporaFolder = None,
+    tokenizer: Tokenizer = None,
+    seed: options.Seed = None,
+    workers: Workers = None,
+    config_dir: options.ConfigDir = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Build the low-resource language data: text and translations for both models, D_C, validation, tokenizer."""
+    from calmctl.config import load_config, to_dict, to_yaml
+    from calmctl.runs import Run
+    from data_builders.ntl import NTLDataConfig, build
+
+    settings = options.with_options(overrides, seed=seed, data_folder=data, tokenizer=tokenizer)
+    config = load_config(NTLDataConfig, f"data/ntl/{preset}", settings, config_dir)
+    if dry_run:
+        plan = {"command": "data ntl", "preset": preset, "out": str(out), "config": to_dict(config)}
+        output.print_json(plan) if json else print(to_yaml(plan), end="")
+        return
+    with Run.start(out, kind="data", config=config, command=sys.argv, seed=config.seed) as run:
+        build(config, out, progress=output.note, workers=workers)
+        if not run.is_complete:
+            run.finish()
+    _print_files(out, json)
+
+
+def _print_files(out: Path, as_json: bool) -> None:
+    """Print the manifest of a data folder, or a table of its files."""
+    from calmctl.files import read_json
+
     manifest = read_json(out / "manifest.json")
-    if json:
+    if as_json:
         output.print_json(manifest)
         return
     rows = [(name, entry["rows"], output.human_bytes(entry["bytes"])) for name, entry in manifest["files"].items()]

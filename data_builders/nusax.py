@@ -1,0 +1,81 @@
+"""NusaX-MT: aligned sentences of languages of Indonesia and English, a CSV file a split and a column a language.
+
+`train.csv` and `valid.csv` are read; `test.csv` stays what it is for. Madurese, Ngaju and Toba Batak are left out, as
+FLORES-200 has no code for them.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from data_builders.corpus import Block, Corpus, block_rows, clean, require_languages
+from data_builders.errors import DataError
+from data_builders.language_codes import NUSAX_NAMES
+from data_builders.manifest import sha256_file
+
+FILES = ("train.csv", "valid.csv")
+
+
+def is_nusax(folder: Path) -> bool:
+    """Tell whether a folder holds NusaX: a `train.csv` with a column `english` and one of its other languages."""
+    return (folder / FILES[0]).is_file() and {"english", "acehnese"} <= set(_header(folder / FILES[0]))
+
+
+def read_nusax(folder: Path, languages: Collection[str]) -> list[Corpus]:
+    """Return one corpus for each file; of these languages, or of all where none is named.
+
+    Raises:
+        DataError: a file cannot be read, or a row has other columns than its header.
+    """
+    corpora = []
+    for name in FILES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        columns = {NUSAX_NAMES[column]: column for column in _header(path) if column in NUSAX_NAMES}
+        require_languages(path, list(columns), "column")
+        if chosen := {code: column for code, column in columns.items() if not languages or code in languages}:
+            rows = sum(1 for _ in _rows(path))
+            corpora.append(_corpus(f"{folder.name}/{path.stem}", path, chosen, rows))
+    return corpora
+
+
+def _corpus(name: str, path: Path, columns: dict[str, str], num_rows: int) -> Corpus:
+    def blocks() -> Iterator[Block]:
+        block: Block = {code: [] for code in columns}
+        for number, row in enumerate(_rows(path), start=1):
+            for code, column in columns.items():
+                block[code].append(clean(row[column] or ""))
+            if number % block_rows(len(columns)) == 0:
+                yield block
+                block = {code: [] for code in columns}
+        if any(block.values()):
+            yield block
+
+    return Corpus(name, tuple(columns), {f"{name}: {path.name}": sha256_file(path)}, blocks, num_rows)
+
+
+def _header(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return next(csv.reader(stream), [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error}); get the file again") from None
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    reader = None
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(
+                        f"{path}: line {reader.line_num} has another number of columns than the header; correct it"
+                    )
+                yield row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        line = reader.line_num + 1 if reader else 1
+        raise DataError(f"{path}: cannot be read as CSV after line {line} ({error}); get the file again") from None

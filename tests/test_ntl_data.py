@@ -1,0 +1,319 @@
+"""The low-resource language data: what is in each file, what is kept apart, and equal bytes of equal settings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoTokenizer
+
+from calmctl.cli.main import main
+from calmctl.training.examples import load_examples
+from calmctl.training.settings import TrainSettings
+from data_builders.flores import read_flores
+from data_builders.manifest import read_manifest, verify_files
+from data_builders.ntl import CorporaConfig, NTLDataConfig, build
+from data_builders.translation_text import answer, question
+from evals.flores import FloresTask
+from tests.ntl_corpora import LANGUAGES, sentences, with_aug, write_corpora, write_lines, write_seed
+from tests.real_data import real_data
+
+FILES = [f"{name}_{split}" for name in ("aug", "anchor", "dc") for split in ("train", "validation")]
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> NTLDataConfig:
+    return write_corpora(tmp_path_factory.mktemp("corpora"))
+
+
+@pytest.fixture(scope="module")
+def folder(corpora: NTLDataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ntl") / "data"
+    build(corpora, out, workers=1)
+    return out
+
+
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pq.read_table(folder / f"{name}.parquet").to_pylist()
+    return found
+
+
+def texts(folder: Path, name: str) -> list[str]:
+    return [row.get("text") or row["prompt"] + row["completion"] for row in rows(folder, name)]
+
+
+def test_the_aug_learns_text_and_both_directions_of_every_pair(folder: Path) -> None:
+    found = rows(folder, "aug_train")
+    lines = {code: sentences(code, 300) for code in ("eng_Latn", *LANGUAGES)}
+    for row in found[:100]:
+        corpus, number, languages = row["id"].split("/")
+        source, _, target = languages.partition("-")
+        text = lines[source][int(number)]
+        if target:
+            text = question(source, target, text) + answer(lines[target][int(number)])
+        assert (corpus, row["text"]) == ("seed", text)
+        assert row["meta"] == {
+            "kind": "translation" if target else "text",
+            "source": source,
+            "target": target or source,
+        }
+    kinds = Counter((row["meta"]["kind"], row["meta"]["source"], row["meta"]["target"]) for row in found)
+    assert set(kinds.values()) == {len(found) // 6} and 250 < len(found) // 6 < 290
+    assert len({row["id"] for row in found}) == len(found)
+    assert Counter(
+        row["meta"]["source"] for row in rows(folder, "anchor_train") if row["meta"]["kind"] == "text"
+    ).keys() == {"eng_Latn"}
+
+
+def test_composition_data_is_a_part_of_the_others(folder: Path, corpora: NTLDataConfig) -> None:
+    aug, anchor = set(texts(folder, "aug_train")), set(texts(folder, "anchor_train"))
+    found = texts(folder, "dc_train")
+    from_aug = [text for text in found if text in aug]
+    assert len(from_aug) == round(0.05 * len(aug))
+    assert len(found) - len(from_aug) == round(len(from_aug) * 0.2 / 0.8)
+    assert set(found) <= aug | anchor and len(set(found)) == len(found)
+
+
+def test_no_training_file_holds_a_sentence_of_a_validation_file(folder: Path) -> None:
+    """Not even the English side of another language's pair."""
+
+    def found(name: str) -> set[str]:
+        parts = (re.split(r"\n?[^\n:]* sentence: ", text) for text in texts(folder, name))
+        return {part for each in parts for part in each if part}
+
+    training = found("aug_train") | found("anchor_train") | found("dc_train")
+    for name in ("aug_validation", "anchor_validation", "dc_validation"):
+        assert found(name) and not found(name) & training
+
+
+def test_the_trainer_reads_every_file_with_the_tokenizer(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    assert (tokenizer.eos_token, tokenizer.pad_token, len(tokenizer)) == ("<eos>", "<pad>", 600)
+    for name in FILES:
+        examples = load_examples(folder / f"{name}.parquet", tokenizer, TrainSettings())
+        text = texts(folder, name)[3]
+        assert tokenizer.decode(examples.example(3)) == f"{text}<eos>"
+        assert ("prompt" in rows(folder, name)[0]) == name.startswith("dc")
+    assert tokenizer.decode(tokenizer("ⵜ नमस्ते\n 12").input_ids) == "ⵜ नमस्ते\n 12"
+
+
+def test_prompts_are_those_of_the_evaluation(corpora: NTLDataConfig, tmp_path: Path) -> None:
+    build(replace(corpora, max_shots=5, composition_kinds=("translation",)), tmp_path / "data", workers=1)
+    shots = Counter(row["prompt"].count("\n\n") for row in rows(tmp_path / "data", "dc_train"))
+    assert set(shots) == {0, 1, 2, 3, 4, 5}
+    task = FloresTask(shots=5, languages=("lij_Latn",))
+    (record,) = task.load(Path(corpora.data_folder or "") / "flores", limit=1)
+    (request,) = task.requests([record])
+    asked = "".join(request.shots) + request.prompt
+    form = re.compile(r"(?<=sentence: ).*(?=\n)|(?<=English sentence: ).*")
+    row = next(
+        row
+        for row in rows(tmp_path / "data", "dc_train")
+        if row["prompt"].count("\n\n") == 5 and row["meta"]["source"] == "lij_Latn"
+    )
+    assert form.sub("...", row["prompt"]) == form.sub("...", asked)
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bytes_also_from_two_processes(
+    folder: Path, corpora: NTLDataConfig, tmp_path: Path
+) -> None:
+    assert build(corpora, tmp_path / "again", workers=2)["files"] == read_manifest(folder)["files"]
+    other = build(replace(corpora, seed=1), tmp_path / "other", workers=1)
+    assert other["files"]["dc_train.parquet"]["sha256"] != read_manifest(folder)["files"]["dc_train.parquet"]["sha256"]
+    verify_files(folder, read_manifest(folder))
+
+
+def test_an_interrupted_build_goes_on_where_it_was(
+    folder: Path, corpora: NTLDataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(line: str) -> None:
+        if line.startswith("anchor:"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(corpora, tmp_path / "data", interrupt, workers=1)
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "data" / "work").rglob("*.parquet")}
+    assert shards
+    kept: dict[Path, int] = {}
+
+    def look(line: str) -> None:
+        if line.startswith("aug:"):
+            kept.update({path: path.stat().st_mtime_ns for path in shards})
+
+    assert build(corpora, tmp_path / "data", look, workers=1)["files"] == read_manifest(folder)["files"]
+    assert kept == shards and not (tmp_path / "data" / "work").exists()
+
+
+def test_changed_corpora_start_an_interrupted_build_again(tmp_path: Path) -> None:
+    config = write_corpora(tmp_path)
+
+    def interrupt(line: str) -> None:
+        if line.startswith("aug_train"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(config, tmp_path / "data", interrupt, workers=1)
+    write_seed(tmp_path / "seed", 200)
+    lines: list[str] = []
+    manifest = build(config, tmp_path / "data", lines.append, workers=1)
+    assert manifest["sentences"]["aug"]["rows"] == 200
+    assert any("changed" in line for line in lines)
+
+
+def planted(tmp_path: Path) -> tuple[NTLDataConfig, set[str]]:
+    """Put test sentences into five rows of the corpus; return the settings and every sentence of these rows."""
+    config = write_corpora(tmp_path)
+    lines = {code: list(sentences(code, 300)) for code in ("eng_Latn", *LANGUAGES)}
+    test = {code: sentences(code, 1012, "devtest") for code in (*lines, "fra_Latn")}
+    lines["eng_Latn"][10] = test["eng_Latn"][500]
+    lines["lij_Latn"][20] = test["lij_Latn"][0].upper().replace(" ", " - ")
+    lines["fur_Latn"][30] = sentences("fur_Latn", 997, "dev")[996]
+    long = max(test["eng_Latn"], key=len).split()
+    lines["eng_Latn"][40] = " ".join([*long[:6], "changed", *long[7:]])
+    lines["fur_Latn"][50] = f"{lines['fur_Latn'][50]} {max(test['fra_Latn'], key=len)} {lines['fur_Latn'][51]}"
+    for code, changed in lines.items():
+        write_lines(tmp_path / "seed" / f"{code}.gz", changed)
+    return config, {changed[row] for changed in lines.values() for row in (10, 20, 30, 40, 50)}
+
+
+def test_what_overlaps_with_flores_is_removed_with_its_translations_and_counted(tmp_path: Path) -> None:
+    config, removed = planted(tmp_path)
+    overlap = build(config, tmp_path / "data", workers=1)["overlap"]
+    assert overlap["removed"]["aug"] == {
+        "exact": {"eng_Latn": 1, "lij_Latn": 1, "fur_Latn": 1},
+        "near": {"eng_Latn": 1, "fur_Latn": 1},
+        "removed_rows": 5,
+    }
+    assert overlap["removed"]["anchor"] == {"exact": {"eng_Latn": 1}, "near": {"eng_Latn": 1}, "removed_rows": 2}
+    assert overlap["left"] == {"exact": 0, "near": 0} and overlap["flores"]["sentences"] == 4 * 2009
+    everything = "\n".join(
+        text for name in FILES for text in texts(tmp_path / "data", name) if "aug" in name or "dc" in name
+    )
+    assert not [sentence for sentence in removed if sentence in everything]
+    unchecked = build(replace(config, check_overlap=False, flores=None), tmp_path / "all", workers=1)
+    assert unchecked["overlap"] == {"checked": False}
+    assert (
+        unchecked["files"]["aug_train.parquet"]["rows"]
+        > read_manifest(tmp_path / "data")["files"]["aug_train.parquet"]["rows"]
+    )
+
+
+def test_the_search_of_the_written_files_finds_what_was_not_removed(tmp_path: Path) -> None:
+    from data_builders.ntl_overlap import count_overlaps, index_flores
+    from data_builders.ntl_shards import IndexPlace
+
+    config, _ = planted(tmp_path)
+    build(
+        replace(
+            config,
+            check_overlap=False,
+            validation_fraction=0.1,
+            num_validation_rows=10**6,
+            aug=replace(config.aug, max_rows=60),
+        ),
+        tmp_path / "all",
+        workers=1,
+    )
+    place = IndexPlace(tmp_path / "index", 0.5)
+    index_flores(tmp_path / "flores", config.flores_languages, place)
+    files = [tmp_path / "all" / f"aug_{split}.parquet" for split in ("train", "validation")]
+    assert count_overlaps(files, place, 1) == {"exact": 3, "near": 2}
+
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "no corpora": (["aug.parallel=[]"], "aug.parallel: name the corpora"),
+    "no flores": (["flores=null"], "set check_overlap=false"),
+    "flores is missing": (["flores=nowhere"], "flores: .*nowhere: no such folder"),
+    "language": (["aug.languages=[lij_Latm]"], "'lij_Latm'"),
+    "scripts": (["max_tokens_per_character=0.2"], "vocab_size: 600: too small for the scripts: .* tokens a character"),
+    "vocabulary": (["vocab_size=200"], "vocab_size: 200 has no room for the 256 bytes"),
+    "share": (["validation_fraction=1.5"], "validation_fraction: 1.5 must lie between 0 and 1"),
+    "kinds": (["composition_kinds=[words]"], "composition_kinds"),
+    "tokenizer": (["tokenizer=/nowhere/at/all"], "tokenizer: '/nowhere/at/all' cannot be loaded"),
+    "everything too long": (["max_characters=3"], "aug_train.parquet: no rows are left"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_wrong_is_one_line_and_exit_code_2(
+    name: str, corpora: NTLDataConfig, tmp_path: Path, capsys: Any
+) -> None:
+    overrides, message = REFUSED[name]
+    assert main(command(corpora, tmp_path / "out", *overrides)) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("calmctl: error: ") and re.search(message, line), line
+
+
+def command(corpora: NTLDataConfig, out: Path, *overrides: str) -> list[str]:
+    settings = [
+        "aug.parallel=[seed]",
+        "anchor.parallel=[seed,ntrex]",
+        "flores=flores",
+        "validation_fraction=0.1",
+        "vocab_size=600",
+    ]
+    options = ["--preset", "smoke", "--data", str(corpora.data_folder), "--workers", "1", "--out", str(out)]
+    return ["data", "ntl", *options, *settings, *overrides]
+
+
+def test_the_command_builds_prints_and_does_nothing_the_second_time(
+    corpora: NTLDataConfig, tmp_path: Path, capsys: Any
+) -> None:
+    assert main([*command(corpora, tmp_path / "out"), "--json"]) == 0
+    manifest = json.loads(capsys.readouterr().out)
+    assert manifest["overlap"]["left"] == {"exact": 0, "near": 0}
+    assert set(manifest["counts"]["aug_train"]["translation"]) == {
+        pair for code in LANGUAGES for pair in (f"{code}-eng_Latn", f"eng_Latn-{code}")
+    }
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "complete"
+    assert main(command(corpora, tmp_path / "out")) == 0
+    captured = capsys.readouterr()
+    assert "aug_train.parquet" in captured.out and "already built" in captured.err
+    assert main([*command(corpora, tmp_path / "none"), "--dry-run"]) == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_text_alone_and_no_anchor(corpora: NTLDataConfig, tmp_path: Path) -> None:
+    for code in ("lij_Latn", "fur_Latn"):
+        write_lines(
+            tmp_path / "web" / f"pages.{code}", sentences(code, 150, f"web {code}")[: 150 if code == "lij_Latn" else 90]
+        )
+    config = replace(corpora, aug=CorporaConfig(monolingual=(str(tmp_path / "web"),)), anchor=CorporaConfig())
+    manifest = build(config, tmp_path / "data", workers=1)
+    assert set(manifest["counts"]["aug_train"]) == {"text"} and "anchor_train" not in manifest["counts"]
+    parallel = with_aug(corpora, "seed", languages=())
+    both = replace(parallel, aug=replace(parallel.aug, monolingual=(str(tmp_path / "web"),)))
+    counts = build(both, tmp_path / "both", workers=1)["counts"]["aug_train"]
+    assert counts["text"]["lij_Latn"] > counts["translation"]["lij_Latn-eng_Latn"] + 100
+
+
+def test_the_real_corpora_without_what_is_in_flores(tmp_path: Path) -> None:
+    """The smoke preset over real text; overlap is compared again in another way, on words."""
+    data = real_data("nllb_seed").parent
+    out = tmp_path / "out"
+    assert main(["data", "ntl", "--preset", "smoke", "--data", str(data), "--workers", "1", "--out", str(out)]) == 0
+    manifest = read_manifest(out)
+    assert manifest["overlap"]["left"] == {"exact": 0, "near": 0}
+    assert manifest["sentences"]["aug"]["sentences"] == {"eng_Latn": 500, "lij_Latn": 500, "fur_Latn": 500}
+    assert manifest["sentences"]["anchor"]["rows"] == 1000
+    flores = read_flores(data / "flores200", ("eng_Latn", "lij_Latn", "fur_Latn", "fra_Latn"))
+    test = {
+        frozenset(line.casefold().split())
+        for splits in flores.sentences.values()
+        for lines in splits.values()
+        for line in lines
+    }
+    train = {
+        frozenset(part.casefold().split())
+        for name in FILES
+        for text in texts(out, name)
+        for part in re.split(r"\n?[^\n:]* sentence: ", text)
+    }
+    assert not test & train
