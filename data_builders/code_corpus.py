@@ -97,21 +97,18 @@ class _Build:
             self._write_functions(corpus)
             self._train_tokenizer()
             overlap = self._verify(workers)
+        manifest = identity | {
+            "seed": self._config.seed,
+            "versions": {"numpy": np.__version__, "pyarrow": pa.__version__},
+            "sources": _sources(corpus),
+            "test_sets": {name: {"sha256": test_set_sha256(name, path)} for name, path in test_sets.items()},
+            "files": self._files,
+            "counts": _counts(corpus),
+            "overlap": overlap,
+            "statistics": self._statistics,
+        }
         shutil.rmtree(self._out / WORK)
-        return close_folder(
-            self._out,
-            identity
-            | {
-                "seed": self._config.seed,
-                "versions": {"numpy": np.__version__, "pyarrow": pa.__version__},
-                "sources": _sources(corpus),
-                "test_sets": {name: {"sha256": test_set_sha256(name, path)} for name, path in test_sets.items()},
-                "files": self._files,
-                "counts": _counts(corpus),
-                "overlap": overlap,
-                "statistics": self._statistics,
-            },
-        )
+        return close_folder(self._out, manifest)
 
     def _shards(self, workers: Workers, work: Path) -> Iterator[Shard]:
         """Scan every batch that was not scanned before, and say from time to time how far it is."""

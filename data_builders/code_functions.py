@@ -46,16 +46,23 @@ def parse(text: str) -> ast.Module:
 def find_functions(tree: ast.Module, text: str) -> Iterator[PythonFunction]:
     """Yield the functions of a parsed text whose lines end in line feeds, methods and inner functions included."""
     lines = text.split("\n")
-    for node in ast.walk(tree):
-        if isinstance(node, FunctionNode):
-            yield _function(node, lines)
+    return (_function(node, lines) for node in _definitions(tree) if isinstance(node, FunctionNode))
 
 
 def find_docstrings(tree: ast.Module) -> Iterator[str]:
     """Yield the docstrings of a module, its classes and its functions."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | FunctionNode) and (text := ast.get_docstring(node)):
-            yield text
+    return filter(None, map(ast.get_docstring, _definitions(tree)))
+
+
+def _definitions(tree: ast.Module) -> Iterator[ast.Module | ast.ClassDef | FunctionNode]:
+    """Yield a module, then what it defines, from top to bottom; expressions, which define nothing, are not visited."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Module | ast.ClassDef | FunctionNode):
+            yield node
+        blocks = (getattr(node, name, ()) for name in ("body", "handlers", "cases", "orelse", "finalbody"))
+        waiting += reversed([child for block in blocks for child in block])
 
 
 def _function(node: FunctionNode, lines: list[str]) -> PythonFunction:

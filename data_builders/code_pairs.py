@@ -9,7 +9,10 @@ from data_builders.code_functions import PythonFunction
 from data_builders.code_to_text import leaks, question
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-_SUMMARY_END = re.compile(r"\n\s*\n|\n\s*(?=:\w+|>>>|@\w|\.\. |Args:|Parameters\b|Returns?:|Raises:)")
+_FIELD = (
+    r":(param|type|arg|key|kw|var|ivar|return|rtype|yield|raise)|@(param|return)|Args:|Parameters\b|Returns?:|Raises:"
+)
+_SUMMARY_END = re.compile(rf"\n\s*\n|\n\s*(?={_FIELD}|>>>|\.\. )")
 _MARKUP = re.compile(r"<img|https?:", re.IGNORECASE)
 _MIN_LINES = 3
 _MIN_TOKENS = 3
@@ -60,4 +63,6 @@ def make_pair(function: PythonFunction, max_bytes: int, max_tokens: int) -> Pair
 
 def summary_tokens(docstring: str) -> tuple[str, ...]:
     """Return words and signs of a docstring's first paragraph, which ends before fields and examples too."""
-    return tuple(_TOKEN.findall(_SUMMARY_END.split(docstring.strip(), maxsplit=1)[0]))
+    text = docstring.strip()
+    end = _SUMMARY_END.search(text)
+    return tuple(_TOKEN.findall(text[: end.start()] if end else text))
