@@ -149,8 +149,10 @@ def _roots(source: str) -> list[tuple[str, Path]]:
     if source == "stdlib":
         return [(source, Path(sysconfig.get_path("stdlib")))]
     if source == "site-packages":
-        folders = dict.fromkeys(Path(entry) for entry in sys.path if Path(entry).name in (source, "dist-packages"))
-        return [(source, folder) for folder in folders if folder.is_dir()]
+        entries = dict.fromkeys(Path(entry) for entry in sys.path if Path(entry).name in (source, "dist-packages"))
+        if folders := [(source, folder) for folder in entries if folder.is_dir()]:
+            return folders
+        raise DataError(f"{source}: this Python has no such folder; name folders of source files")
     path = Path(source).expanduser()
     if path.is_dir() or is_hub_id(path):
         return [(path.as_posix() if is_hub_id(path) else path.resolve().name or "root", path)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -27,7 +28,7 @@ class Workers:
             load_index(index)
         else:
             # Fresh processes: one that is forked would inherit locks of threads that are not there any more.
-            self._pool = ProcessPoolExecutor(processes, get_context("spawn"), load_index, (index,))
+            self._pool = ProcessPoolExecutor(processes, get_context("spawn"), _start, (index,))
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Yield the results of a function that can be pickled, in the order of the items."""
@@ -50,3 +51,8 @@ class Workers:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+
+def _start(index: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    load_index(index)
