@@ -22,6 +22,8 @@ from data_builders.manifest import sha256_file
 from data_builders.rows import Fields, Row, iter_rows
 
 LANGUAGES = ("python", "php", "go", "java", "javascript", "ruby")
+# The line that asks for the summary, a comment in the function's own language.
+CUES = {language: "# Summary:" if language in ("python", "ruby") else "// Summary:" for language in LANGUAGES}
 _FIELDS: Fields = {"code": str, "docstring": str, "docstring_tokens": list, "language": str}
 _HUB_SPLITS = {"test": "test", "valid": "validation", "train": "train"}
 _WORD = re.compile(r"\w+")
@@ -42,6 +44,11 @@ class Function:
     code: str
     summary: str
     problem: str = ""
+
+
+def question(language: str, code: str) -> str:
+    """Return the code and the line that asks for its summary, which follows after a space."""
+    return f"{code.rstrip()}\n{CUES[language]}"
 
 
 def find_languages(path: Path) -> dict[str, Path]:
@@ -85,7 +92,7 @@ def read_functions(folder: Path, language: str, split: str, limit: int | None = 
     """Yield the functions of a split, unusable ones too; raises DataError for data that is not the release's."""
     for row, fields in enumerate(islice(_rows(folder, language, split), limit)):
         summary = " ".join(" ".join(map(str, fields["docstring_tokens"])).split())
-        yield _function(f"{language}/{split}/{row}", language, fields["code"], fields["docstring"], summary)
+        yield make_function(f"{language}/{split}/{row}", language, fields["code"], fields["docstring"], summary)
 
 
 def _rows(folder: Path, language: str, split: str) -> Iterable[Row]:
@@ -133,7 +140,8 @@ def leaks(code: str, text: str) -> bool:
     return bool(wanted) and f" {' '.join(wanted)} " in f" {' '.join(_WORD.findall(code.lower()))} "
 
 
-def _function(name: str, language: str, code: str, docstring: str, summary: str) -> Function:
+def make_function(name: str, language: str, code: str, docstring: str, summary: str) -> Function:
+    """Return a published function without its docstring, or with what makes it unusable."""
     try:
         code = remove_docstring(code) if language == "python" else code
     except ValueError as error:

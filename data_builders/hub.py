@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,6 +79,20 @@ def read_hub(
 def open_hub(data: Path, config: str | None) -> Any:
     """Return the splits of a dataset by name, memory-mapped; raises DataError where it cannot be had."""
     return _load(data, config)
+
+
+def stream_hub(data: Path, split: str) -> Iterator[Row]:
+    """Yield the rows of a split of a dataset's default configuration, without ever holding all of them.
+
+    Raises:
+        DataError: the dataset cannot be had, or ends before its time.
+    """
+    from datasets import load_dataset
+
+    name, revision = _locate(data)
+    rows = _reaching(data, lambda: iter(load_dataset(name, split=split, revision=revision, streaming=True)))
+    while (row := _reaching(data, lambda: next(rows, None))) is not None:
+        yield row
 
 
 @lru_cache(maxsize=1)

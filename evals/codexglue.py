@@ -20,6 +20,7 @@ from data_builders.code_to_text import (
     Function,
     find_languages,
     has_split,
+    question,
     read_functions,
     split_sha256,
 )
@@ -40,8 +41,6 @@ FORMAT = "code-then-summary-comment"
 METRICS = ("chrf1", "smoothed_bleu4")
 STOP = ("\n",)
 NUM_RESAMPLES = 200
-# The line that asks for the summary, a comment in the function's own language.
-CUES = {language: "# Summary:" if language in ("python", "ruby") else "// Summary:" for language in LANGUAGES}
 SMOOTHED_BLEU4 = {
     "name": "smoothed BLEU-4",
     "signature": "CodeXGLUE code-to-text evaluator: lower-cased, add one above unigrams",
@@ -75,7 +74,7 @@ class CodeRecord:
     @property
     def prompt(self) -> str:
         """Return the question, without the worked examples."""
-        return question(self.set.language, self.function)
+        return question(self.set.language, self.function.code)
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class CodeXGLUETask:
         if not usable:
             raise DataError(f"{folder}: no row of {language} can be used ({len(skipped)} skipped); get it again")
         worked, files = self._exemplars(folder, language)
-        shots = tuple(f"{question(language, each)} {each.summary}\n\n" for each in worked)
+        shots = tuple(f"{question(language, each.code)} {each.summary}\n\n" for each in worked)
         files = split_sha256(folder, language, "test") | files
         shared = FunctionSet(language, shots, tuple(each.id for each in worked), files, skipped)
         return [CodeRecord(function, shared) for function in usable]
@@ -199,11 +198,6 @@ class CodeXGLUETask:
             ),
             samples=samples,
         )
-
-
-def question(language: str, function: Function) -> str:
-    """Return the code and the line that asks for its summary."""
-    return f"{function.code.rstrip()}\n{CUES[language]}"
 
 
 def _score_language(rows: Sequence[CodeRecord], texts: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

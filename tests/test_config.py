@@ -13,6 +13,7 @@ from calmctl.errors import UserError
 
 # Group of presets -> the dataclass it fills. A new group needs a line here.
 SCHEMAS = {
+    "data/code": "data_builders.code_config:CodeDataConfig",
     "data/kv": "data_builders.kv_config:KVDataConfig",
     "data/ntl": "data_builders.ntl_config:NTLDataConfig",
     "train": "calmctl.training.configs:TrainConfig",

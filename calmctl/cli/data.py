@@ -24,6 +24,17 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Processes that build; one a processor by default. The data is the same."),
 ]
+Sources = Annotated[
+    list[str] | None,
+    typer.Option("--source", help="Folder of source files, hub dataset, `stdlib` or `site-packages`; may be repeated."),
+]
+Tests = Annotated[
+    Path | None, typer.Option("--tests", help="Folder that holds humaneval, mbpp and codexglue, to keep them out.")
+]
+Processes = Annotated[
+    int | None,
+    typer.Option("--processes", help="Processes to work with; one a core by default. They change no result."),
+]
 
 
 @app.callback()
@@ -101,3 +112,45 @@ def _print_files(out: Path, as_json: bool) -> None:
         return
     rows = [(name, entry["rows"], output.human_bytes(entry["bytes"])) for name, entry in manifest["files"].items()]
     output.print_table(["file", "rows", "size"], rows, title=str(out))
+
+
+@app.command("code")
+def code(
+    out: options.Out,
+    overrides: options.Overrides = None,
+    preset: options.Preset = "default",
+    source: Sources = None,
+    tests: Tests = None,
+    seed: options.Seed = None,
+    processes: Processes = None,
+    config_dir: options.ConfigDir = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Build the code data: code for m_A, prose for m_B, code/docstring pairs, D_C and what is held out."""
+    from calmctl.config import load_config, to_dict, to_yaml
+    from calmctl.files import read_json
+    from calmctl.runs import Run
+    from data_builders.code_corpus import CodeDataConfig, build
+
+    sources = tuple(source) if source else None
+    settings = options.with_options(overrides, seed=seed, sources=sources, tests=tests)
+    config = load_config(CodeDataConfig, f"data/code/{preset}", settings, config_dir)
+    if dry_run:
+        plan = {"command": "data code", "preset": preset, "out": str(out), "config": to_dict(config)}
+        output.print_json(plan) if json else print(to_yaml(plan), end="")
+        return
+    with Run.start(out, kind="data", config=config, command=sys.argv, seed=config.seed) as run:
+        build(config, out, output.note, processes)
+        if not run.is_complete:
+            run.finish()
+    manifest = read_json(out / "manifest.json")
+    if json:
+        output.print_json(manifest)
+        return
+    rows = [
+        (name, entry["rows"], output.human_bytes(entry["bytes"]), statistics.get("tokens_estimated"))
+        for name, entry in manifest["files"].items()
+        for statistics in [manifest["statistics"].get(name, {})]
+    ]
+    output.print_table(["file", "rows", "size", "tokens (estimate)"], rows, title=str(out))

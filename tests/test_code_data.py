@@ -1,0 +1,295 @@
+"""Code data: what a build promises, checked on the files it writes from a small tree."""
+
+import sysconfig
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from calmctl.cli.main import main
+from data_builders import code_corpus, code_sources
+from data_builders.code_corpus import build
+from data_builders.code_overlap import OverlapIndex
+from data_builders.code_scan import scan
+from data_builders.errors import DataError
+from data_builders.humaneval import read_humaneval
+from data_builders.manifest import read_manifest
+from data_builders.mbpp import read_mbpp
+from evals.codexglue import CodeXGLUETask
+from tests.code_tree import MBPP_CODE, PROMPT, SOLUTION, module, settings, write_test_sets, write_tree
+from tests.real_data import real_data
+
+TRAINING = ("aug_train", "anchor_train", "pairs_train", "dc", "dc_pairs")
+VALIDATION = ("code_validation", "pairs_validation", "prose_validation", "dc_validation")
+
+
+def rows(folder: Path, name: str) -> list[dict]:
+    return pq.read_table(folder / f"{name}.parquet").to_pylist()
+
+
+def files(folder: Path, *names: str) -> set[str]:
+    return {row["meta"]["file"] for name in names for row in rows(folder, name)}
+
+
+def left_out(manifest: dict) -> Counter[str]:
+    return sum((Counter(each["left_out"]) for each in manifest["counts"]["files"].values()), Counter())
+
+
+@pytest.fixture(scope="module")
+def tests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_test_sets(tmp_path_factory.mktemp("tests"))
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tree(tmp_path_factory.mktemp("source") / "tree")
+
+
+@pytest.fixture(scope="module")
+def built(tree: Path, tests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("code") / "data"
+    build(settings(tree, tests, vocab_size=600), out, processes=1)
+    return out
+
+
+def test_no_file_is_in_training_and_in_validation(built: Path) -> None:
+    training, held_out = files(built, *TRAINING), files(built, *VALIDATION)
+    assert not training & held_out
+    assert len(training | held_out) == 25
+    assert files(built, "aug_train") | files(built, "code_validation") == (training | held_out) - {"tree/README.md"}
+
+
+def test_rows_are_what_their_files_say(built: Path, tree: Path) -> None:
+    for row in rows(built, "aug_train"):
+        text = (tree.parent / row["meta"]["file"]).read_text()
+        if row["meta"]["kind"] == "code":
+            assert row["text"] == text
+    pairs = rows(built, "pairs_train")
+    assert {row["prompt"] + row["completion"] for row in pairs} == {
+        row["text"] for row in rows(built, "aug_train") if row["meta"]["kind"] == "pair"
+    }
+    for row in pairs:
+        code, cue = row["prompt"].rsplit("\n", 1)
+        assert cue == "# Summary:" and '"""' not in code
+        assert all(line in (tree.parent / row["meta"]["file"]).read_text() for line in code.split("\n"))
+        assert row["completion"].startswith(" Return the ") and row["completion"].endswith(" of them .")
+
+
+def test_prose_has_docstrings_comments_and_documents_and_no_code(built: Path) -> None:
+    prose = rows(built, "anchor_train") + rows(built, "prose_validation")
+    assert {row["meta"]["kind"] for row in prose} == {"docstring", "comment", "document"}
+    assert not any(">>>" in row["text"] or "def " in row["text"] for row in prose)
+    assert len({row["text"] for row in prose}) == len(prose)
+
+
+def test_d_c_is_a_share_of_the_training_files_with_their_pairs(built: Path, tree: Path) -> None:
+    code = {row["id"]: len(row["text"].encode()) for row in rows(built, "aug_train") if row["meta"]["kind"] == "code"}
+    chosen = [row for row in rows(built, "dc") if row["meta"]["kind"] == "code"]
+    assert {row["id"] for row in chosen} < set(code)
+    size = sum(code[row["id"]] for row in chosen)
+    assert 0.2 <= size / sum(code.values()) < 0.2 + max(code.values()) / sum(code.values())
+    assert files(built, "dc_pairs") == {row["meta"]["file"] for row in chosen}
+    assert {row["id"] for row in rows(built, "dc")} == {row["id"] for row in [*chosen, *rows(built, "dc_pairs")]}
+
+
+def test_shares_of_pairs_are_settings(tree: Path, tests: Path, tmp_path: Path) -> None:
+    build(settings(tree, tests, aug_pairs=0.0, anchor_pairs=0.5, dc_pairs_share=0.5), tmp_path / "out", processes=1)
+    num_pairs = len(rows(tmp_path / "out", "pairs_train"))
+    in_part = {
+        name: sum(row["meta"]["kind"] == "pair" for row in rows(tmp_path / "out", name))
+        for name in ("aug_train", "anchor_train", "dc")
+    }
+    assert in_part["aug_train"] == 0
+    assert 0.35 < in_part["anchor_train"] / num_pairs < 0.65
+    assert in_part["dc"] == len(rows(tmp_path / "out", "dc_pairs")) == round(0.5 * num_pairs)
+
+
+def test_held_out_functions_are_read_by_the_evaluation_in_the_words_of_the_pairs(built: Path) -> None:
+    records = CodeXGLUETask().load(built / "codexglue")
+    pairs = {row["prompt"]: row["completion"] for row in rows(built, "pairs_validation")}
+    assert len(records) == len(pairs) - 10
+    assert {record.prompt: f" {record.function.summary}" for record in records}.items() < pairs.items()
+
+
+def test_number_of_processes_changes_nothing_and_the_seed_does(built: Path, tree: Path, tests: Path, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(code_sources, "BATCH_BYTES", 12_000)
+    config = settings(tree, tests)
+    one = build(config, tmp_path / "one", processes=1)
+    assert one["files"] == build(config, tmp_path / "two", processes=2)["files"]
+    assert one["sources"] == read_manifest(built)["sources"]
+    other = build(replace(config, seed=1), tmp_path / "other", processes=1)
+    assert other["files"]["aug_train.parquet"] != one["files"]["aug_train.parquet"]
+
+
+def test_interrupted_build_goes_on_after_its_last_batch(built: Path, tree: Path, tests: Path, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(code_sources, "BATCH_BYTES", 12_000)
+    config = settings(tree, tests)
+    straight = build(config, tmp_path / "straight", processes=1)
+    scanned: list[int] = []
+
+    def interrupted(batch: code_sources.Batch, **options: object) -> object:
+        if len(scanned) == 3:
+            raise KeyboardInterrupt
+        scanned.append(batch.index)
+        return scan(batch, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(code_corpus, "scan", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(config, tmp_path / "out", processes=1)
+    shards = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".work").rglob("*.parquet")}
+    assert len(shards) == 6
+    monkeypatch.setattr(code_corpus, "scan", scan)
+    monkeypatch.setattr(code_corpus.shutil, "rmtree", lambda path: None)
+    assert build(config, tmp_path / "out", processes=1)["files"] == straight["files"]
+    later = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".work").rglob("*.parquet")}
+    assert shards.items() < later.items()
+
+
+def test_every_filter_counts_what_it_leaves_out(tree: Path, tests: Path, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "tree", count=20)
+    base = module("zebras")
+    planted = {
+        "too_small": b"x = 1\n",
+        "too_large": (base * 60).encode(),
+        "long_line": (base + f"letters = '{'a b ' * 500}'\n").encode(),
+        "few_alphanumerics": b"x = [\n" + b"    (), [], {}, (), [], {},\n" * 20 + b"]\n",
+        "generated": b"# Generated by a program. DO NOT EDIT.\n" + module("yaks").encode(),
+        "undecodable": module("whales").encode() + "# caf\xe9\n".encode("latin-1"),
+        "syntax_error": module("voles").encode() + b"print 'of another age'\n",
+        "licence_other": b"# SPDX-License-Identifier: GPL-3.0-only\n" + module("toads").encode(),
+        "overlap_humaneval": (module("swans") + PROMPT + SOLUTION).encode(),
+        "overlap_mbpp": (module("rams") + MBPP_CODE.replace("    ", "\t") + "\n").encode(),
+        "overlap_codexglue": b"# Draws the outline of every polygon that the canvas was given since the last flush.\n"
+        + module("quails").encode(),
+    }
+    for reason, content in planted.items():
+        (source / f"{reason}.py").write_bytes(content)
+    original = next(source.glob("edges*.py")).read_text()
+    (source / "zz_copy.py").write_text(original)
+    (source / "zz_like.py").write_text(original.replace("\n\n\n", "\n\n") + "\nIS_LATER = True\n")
+    manifest = build(settings(source, tests, max_bytes=100_000), tmp_path / "out", processes=1)
+    expected = Counter(dict.fromkeys(planted, 1)) + Counter(duplicate=1, near_duplicate=1)
+    assert left_out(manifest) == expected
+    assert manifest["overlap"] == {"humaneval": 0, "mbpp": 0, "codexglue": 0}
+    for name in (*TRAINING, *VALIDATION):
+        text = "\n".join(str(list(row.values())) for row in rows(tmp_path / "out", name))
+        assert not any(leak in text for leak in ("weighted_letter_sum", "longest_even_run", "outline of every polygon"))
+
+
+def test_test_sets_that_are_turned_off_are_not_compared_with(tests: Path, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "tree", count=20)
+    (source / "solution.py").write_text(module("swans") + PROMPT + SOLUTION)
+    config = settings(source, tests, humaneval="off")
+    manifest = build(config, tmp_path / "out", processes=1)
+    assert left_out(manifest) == {} and set(manifest["overlap"]) == {"mbpp", "codexglue"}
+
+
+def test_build_that_lets_a_test_item_through_fails_its_own_check(tree: Path, tests: Path, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    source = write_tree(tmp_path / "tree", count=20)
+    (source / "solution.py").write_text(module("swans") + PROMPT + SOLUTION)
+
+    def blind(batch: code_sources.Batch, **options: object) -> object:
+        with monkeypatch.context() as patch:
+            patch.setattr(OverlapIndex, "find", lambda self, ids: None)
+            patch.setattr(OverlapIndex, "find_function", lambda self, function: None)
+            return scan(batch, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(code_corpus, "scan", blind)
+    with pytest.raises(DataError, match="texts of the test sets are in the files"):
+        build(settings(source, tests), tmp_path / "out", processes=1)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_rows_of_a_dataset_are_a_source(tests: Path, tmp_path: Path) -> None:
+    names = [f"things{number}" for number in range(24)]
+    (tmp_path / "copy").mkdir()
+    table = {
+        "content": [module(name) for name in names],
+        "lang": ["Python"] * 20 + ["COBOL"] * 4,
+        "max_stars_repo_licenses": [["MIT"]] * 18 + [["GPL-3.0"]] * 6,
+    }
+    pq.write_table(pa.table(table), tmp_path / "copy" / "train.parquet")
+    manifest = build(settings(tmp_path / "copy", tests, validation_share=0.4), tmp_path / "out", processes=1)
+    assert manifest["counts"]["files"]["python"]["kept"] == 18
+    assert left_out(manifest) == {"licence_other": 2}
+    assert {row["text"] for row in rows(tmp_path / "out", "aug_train")} & {module("things0"), module("things7")}
+
+
+def test_other_languages_have_a_corpus_each(tests: Path, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "tree", count=20)
+    for number in range(10):
+        lines = (f"func Step{number}_{line}(x int) int {{ return x*{line + number} }}\n" for line in range(20))
+        (source / f"steps{number}.go").write_text("package steps\n" + "".join(lines))
+    manifest = build(settings(source, tests, languages=("python", "go")), tmp_path / "out", processes=1)
+    assert {row["meta"]["language"] for row in rows(tmp_path / "out", "code_go")} == {"go"}
+    of_each = files(tmp_path / "out", "code_go"), files(tmp_path / "out", "code_python")
+    assert set.union(*of_each) == files(tmp_path / "out", "aug_train")
+    assert manifest["counts"]["files"]["go"]["files"] == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([], "sources: name at least one with --source"),
+        (["--source=TMP/nothing"], "no such"),
+        (["--source=TMP/empty"], "no usable file of document, "),
+        (["--source=TMP/file.py"], "is a file; name a folder"),
+        (["--source=TMP/tree", "humaneval=null", "tests=null"], "humaneval: name its path or hub id"),
+        (["--source=TMP/tree", "mbpp=TMP/none/at/all"], "no such file or folder"),
+        (["--source=TMP/tree", "languages=[cobol]"], "languages: 'cobol' is not one of python"),
+        (["--source=TMP/tree", "min_alphanumeric=0.99"], "no code is left for training of 5 files"),
+        (["--source=TMP/latin", "on_undecodable=fail"], "latin/a.py: byte 2 is not UTF-8"),
+        (["--source=TMP/tree", "vocab_size=100"], "vocab_size: 100 is too small"),
+        (["--source=TMP/tree", "dc_share=0"], "dc_share: 0.0 must lie between 0 and 1"),
+        (["--source=TMP/tree", "--processes=0"], "processes: 0 is too few"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(changes: list[str], message: str, tests: Path, tmp_path: Path,
+                                               capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    write_tree(tmp_path / "tree", count=4)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.py").touch()
+    (tmp_path / "latin").mkdir()
+    (tmp_path / "latin" / "a.py").write_bytes(b"# \xe9" + b"x = 1\n" * 50)
+    given = [text.replace("TMP", str(tmp_path)) for text in changes]
+    command = ["data", "code", "--out", str(tmp_path / "out"), "--tests", str(tests), *given]
+    assert main([*command, *([] if "--processes=0" in given else ["--processes=1"])]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("calmctl: error: ") and message in error
+
+
+def test_command_builds_once_and_prints_what_there_is(tests: Path, tmp_path: Path,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    write_tree(tmp_path / "tree", count=20)
+    command = ["data", "code", "--preset=smoke", "--out", str(tmp_path / "out"), "--tests", str(tests),
+               "--source", str(tmp_path / "tree"), "--processes=1", "vocab_size=400"]  # fmt: skip
+    assert main(command) == 0
+    assert "aug_train.parquet" in capsys.readouterr().out
+    assert main(command) == 0
+    assert not (tmp_path / "out" / ".work").exists()
+
+
+def test_real_solutions_in_real_files_are_found_and_nothing_is_left(tmp_path: Path) -> None:
+    names = [real_data(name) for name in ("humaneval", "mbpp", "codexglue/code_to_text")]
+    problems = {**{p.task_id: p.prompt + p.canonical_solution for p in read_humaneval(names[0])[::20]},
+                **{str(p.task_id): p.code for p in read_mbpp(names[1])[::100]}}  # fmt: skip
+    source = tmp_path / "source"
+    source.mkdir()
+    standard = Path(sysconfig.get_path("stdlib"))
+    for name in ("textwrap", "heapq", "shlex", "fnmatch", "bisect", "statistics", "colorsys", "queue", "glob"):
+        (source / f"{name}.py").write_text((standard / f"{name}.py").read_text())
+    for number, code in enumerate(problems.values()):
+        (source / f"planted{number}.py").write_text(f"{module(f'herd{number}')}\n{code}\n")
+    config = settings(source, tmp_path, licences="any", duplicate_similarity=1.0, validation_share=0.4,
+                      humaneval=str(names[0]), mbpp=str(names[1]), codexglue=str(names[2]))  # fmt: skip
+    manifest = build(config, tmp_path / "out", processes=1)
+    found = sum(count for reason, count in left_out(manifest).items() if reason.startswith("overlap"))
+    assert found >= len(problems)
+    assert not any("planted" in name for name in files(tmp_path / "out", *TRAINING, *VALIDATION))
+    assert manifest["overlap"] == {"humaneval": 0, "mbpp": 0, "codexglue": 0}
