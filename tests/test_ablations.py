@@ -253,6 +253,8 @@ def test_what_is_done_is_not_done_again_and_more_can_be_asked_for(done):
     assert (done / "ablations" / "table5.json").read_bytes() == before
     ablate_kv(preset(), done)
     assert {"lora", "series"} <= read_table5(done)["rows"].keys()
+    ablate_kv(preset("ablations.methods=[lora]"), done)
+    assert "series" not in (done / "report.md").read_text()
     # Nothing was started: every stage has a log from its start on.
     assert not (done / "ablations" / "logs").exists()
     with pytest.raises(UserError, match=r"another configuration \(compose.train.steps: 20 -> 30\)"):

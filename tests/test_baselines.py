@@ -215,8 +215,8 @@ def test_a_run_stores_adapters_only_and_leaves_its_anchor_alone(folder, tmp_path
 def test_an_interrupted_run_ends_bit_identical_to_a_straight_one(folder, tmp_path, monkeypatch, method):
     append = Run.append_jsonl
 
-    def interrupt(run: Run, row: dict, *rest: str) -> None:
-        append(run, row, *rest)
+    def interrupt(run: Run, row: dict, *rest: str, **how: bool) -> None:
+        append(run, row, *rest, **how)
         if row["step"] == 3:
             raise KeyboardInterrupt
 

@@ -15,7 +15,7 @@ from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.stages import Stage, stage_in
 from calmctl.modeling.layers import num_heads, num_layers
 from calmctl.modeling.sources import without_weights
-from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER
+from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, VANILLA_RUN
 from calmctl.training.plan import plan_bridges
 from data_builders.errors import DataError
 
@@ -129,8 +129,8 @@ class _Builder:
         data = self.out / "data"
         tokenizer = self.config.data.tokenizer or str(data / "tokenizer")
         settings = replace(self.config.aug, dataset=str(data / "anchor_train.parquet"), tokenizer=tokenizer)
-        aug = stage_in(self.root, "vanilla", ("train", "aug"), settings)
-        composed = self._compose("vanilla_aug", ("vanilla",), augs=(str(self.root / "vanilla"),))
+        aug = stage_in(self.root, Path(VANILLA_RUN).name, ("train", "aug"), settings)
+        composed = self._compose("vanilla_aug", (aug.name,), augs=(str(aug.folder),))
         return Variant("vanilla_aug", "vanilla m_A", "m_A", (aug, composed, self._score("vanilla_aug")))
 
     def with_share_of_keys(self, share: float) -> Variant:

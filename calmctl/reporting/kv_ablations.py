@@ -16,6 +16,8 @@ from calmctl.reporting.tables import NOT_RUN, Cell, Column, Number, Table, Text,
 
 ABLATIONS_FOLDER = "ablations"
 TABLE_5_FILE = "table5.json"
+VANILLA_RUN = f"{ABLATIONS_FOLDER}/vanilla"
+"""The m_A of the row `vanilla_aug`, relative to the reproduce folder."""
 GROUPS = {
     "models": "Models",
     "baselines": "Other methods",
@@ -152,14 +154,10 @@ def _rows(ablations: Sequence[KVAblations], group: str) -> list[AblationRow]:
 def ablations_cost(ablations: KVAblations, folder: Path) -> Table:
     """Return what every training of a reproduction and of its ablations cost, of those whose runs are there."""
     labels = {row.run: row.label for row in ablations.rows}
-    below = sorted(path.parent.name for path in (folder / ABLATIONS_FOLDER).glob("*/run.json"))
-    runs = [*labels, *(run for run in (f"{ABLATIONS_FOLDER}/{name}" for name in below) if run not in labels)]
-    costs = []
-    for run in runs:
-        if is_training(folder / run):
-            label = labels.get(run, f"{Path(run).name} m_A itself")
-            costs.append(cost_rows([folder / run])[0] | {"run": run, "label": label})
-    return cost_table(costs)
+    if (vanilla := ablations.row("vanilla_aug")) is not None:
+        labels[VANILLA_RUN] = f"{vanilla.label} itself"
+    trained = [(run, label) for run, label in labels.items() if is_training(folder / run)]
+    return cost_table([cost_rows([folder / run])[0] | {"run": run, "label": label} for run, label in trained])
 
 
 def ablation_figures(ablations: Sequence[KVAblations]) -> dict[str, Any]:
