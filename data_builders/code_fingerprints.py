@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 NUM_PERMUTATIONS = 128
 SHINGLE = 5
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-_MAX_KNOWN = 1 << 20
+_MAX_KNOWN = 1 << 18
 _CHUNK = 1 << 13
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _PERMUTATIONS = np.random.default_rng(0).integers(0, 1 << 63, (2, NUM_PERMUTATIONS, 1), dtype=np.uint64)
