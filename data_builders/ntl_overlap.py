@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pyarrow.parquet as pq
 
 from data_builders import overlap
 from data_builders.flores import read_flores
-from data_builders.ntl_shards import IndexPlace
+from data_builders.ntl_shards import IndexPlace, worker_pool
 from data_builders.overlap import OverlapIndex, mark, marks, normalise
 from data_builders.translation_text import sentences_in
 
@@ -47,7 +45,7 @@ def count_overlaps(files: Sequence[Path], place: IndexPlace, workers: int) -> di
     if workers == 1:
         _SEEN.clear()
         return _summed(map(_count, jobs))
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with worker_pool(workers, place) as pool:
         return _summed(pool.map(_count, jobs))
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +82,7 @@ def make_shards(
             _make(*job)
             _report_now_and_then(len(shards), done, total, folder.name, report)
         return shards
-    # Fresh processes rather than forks, which may inherit a lock that a thread of ours holds.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _open_index, (index,)) as pool:
+    with worker_pool(workers, index) as pool:
         try:
             for done, job in jobs:
                 pending.append(pool.submit(_make, *job))
@@ -94,6 +95,14 @@ def make_shards(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return shards
+
+
+def worker_pool(workers: int, index: IndexPlace | None) -> ProcessPoolExecutor:
+    """Return processes that have opened the index, leave Ctrl-C to this process, and end when it does.
+
+    They are fresh ones rather than forks, which may inherit a lock that a thread of ours holds.
+    """
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (index,))
 
 
 def default_workers() -> int:
@@ -124,6 +133,19 @@ def _report_now_and_then(number: int, done: int, total: int, name: str, report: 
 
 
 _INDEX: OverlapIndex | None = None
+
+
+def _start_worker(place: IndexPlace | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _open_index(place)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent was killed; it would wait for work for ever."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _open_index(place: IndexPlace | None) -> None:
