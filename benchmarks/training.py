@@ -84,7 +84,7 @@ class Case:
         width, vocabulary = self.shape[1], PRESETS[self.preset_name].vocabularies[0]
         ids = np.random.default_rng(0).integers(0, vocabulary, EXAMPLES * width).astype(np.int32)
         starts = np.arange(EXAMPLES + 1) * width
-        examples = Examples(ids, starts, np.zeros(EXAMPLES, np.int32), {})
+        examples = Examples(ids, starts, np.zeros(EXAMPLES, np.int32), {}, np.arange(1, EXAMPLES + 1), {})
         return Batches(examples, self.settings(), seed=0, pad_id=0)
 
 
@@ -101,8 +101,8 @@ def with_program(case: Case, model: ComposedModelForCausalLM) -> Timed:
     marks, losses = [], []
 
     class TimedRun(Run):
-        def append_jsonl(self, row: Any, *name: str) -> None:
-            super().append_jsonl(row, *name)
+        def append_jsonl(self, row: Any, *name: str, **how: bool) -> None:
+            super().append_jsonl(row, *name, **how)
             marks.append(now(case.device))
             losses.append(row["loss"])
 

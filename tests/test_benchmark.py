@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "composition.py"
-GENERATION = SCRIPT.with_name("generation.py")
+GENERATION, TRAINING = SCRIPT.with_name("generation.py"), SCRIPT.with_name("training.py")
 
 
 @pytest.mark.slow
@@ -40,3 +40,11 @@ def test_the_quick_benchmark_of_generation_reports_every_case_and_the_same_texts
         (model, case) for model in ("plain", "composed") for case in ("zero-shot", "few-shot", "stops")
     ]
     assert all(row["same_texts"] == 1 for row in beside) and len(rows) > len(beside)
+
+
+@pytest.mark.slow
+def test_the_training_benchmark_compares_the_program_with_a_loop(tmp_path):
+    file = tmp_path / "figures.json"
+    subprocess.run([sys.executable, TRAINING, "--quick", "--json", file], capture_output=True, text=True, check=True)
+    results = json.loads(file.read_text())["results"]
+    assert {row["case"] for row in results} == {"speed", "memory"} and all(row["value"] > 0 for row in results)

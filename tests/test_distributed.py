@@ -278,7 +278,7 @@ def shell(script: str, folder: Path, **programs: str) -> subprocess.CompletedPro
 
 def test_a_batch_script_runs_the_command_given_on_all_nodes(tmp_path: Path) -> None:
     script = batch_script(SlurmConfig(nodes=2, gpus_per_node=4, setup=("echo ready",)), COMMAND)
-    done = shell(script, tmp_path, srun='printf "%s\\n" "$@"', scontrol="echo node1; echo node2")
+    done = shell(script, tmp_path, srun='printf "%s\\n" "$@"', scontrol="echo node1; sleep 0.1; echo node2")
     launch = ["--nnodes", "2", "--nproc-per-node", "4", "--rdzv-endpoint", "node1:20007"]
     assert done.stdout.splitlines() == ["ready", "python", "-m", "calmctl", *COMMAND, *launch]
     assert done.returncode == 0 and "#SBATCH --gpus-per-node=4\n" in script

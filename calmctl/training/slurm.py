@@ -80,7 +80,8 @@ def batch_script(config: SlurmConfig, command: Sequence[str]) -> str:
     launch = f"--nnodes {config.nodes} --nproc-per-node {count}"
     meeting = []
     if config.nodes > 1:
-        meeting = ['first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)']
+        # Not `head`, which closes the pipe while names are still being written: that would end the script.
+        meeting = ['first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)']
         launch += ' --rdzv-endpoint "$first:$((20000 + SLURM_JOB_ID % 20000))"'
     lines = [
         "#!/bin/bash",
