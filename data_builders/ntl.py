@@ -141,7 +141,8 @@ class _Build:
         )
         if shards:
             removed = sum(shard.counts.removed_rows for shard in shards)
-            self.report(f"{name}: {len(corpora.corpora)} corpora read, {removed:,} aligned rows overlap with FLORES")
+            overlap = f"{removed:,} aligned rows overlap" if self.place else "not compared"
+            self.report(f"{name}: {len(corpora.corpora)} corpora read; with FLORES: {overlap}")
         return shards
 
     def _plan(self, corpora: Corpora, corpus: Corpus) -> RowPlan:
@@ -258,8 +259,9 @@ class _Build:
     def _texts(self, name: str) -> Iterator[tuple[str, str]]:
         """Yield (language that is written last, whole text) of the rows of a file."""
         with pq.ParquetFile(self.out / f"{name}.parquet") as parquet:
-            for batch in parquet.iter_batches(4096):
-                for row in batch.to_pylist():
+            # One after the other: read as a whole, a file's row groups add up in memory.
+            for group in range(parquet.num_row_groups):
+                for row in parquet.read_row_group(group).to_pylist():
                     yield row["meta"]["target"], row.get("text") or row["prompt"] + row["completion"]
 
     def _sampled(self, name: str) -> list[tuple[str, str]]:
