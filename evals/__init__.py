@@ -9,6 +9,7 @@ from evals.humaneval import HumanEvalTask
 from evals.kv import KVTask
 from evals.mbpp import MbppTask
 from evals.task import Completion, Completions, Request, Scores, Task
+from evals.text import TextTask
 
 __all__ = ["TASKS", "Completion", "Completions", "Request", "Scores", "Task"]
 
@@ -21,4 +22,5 @@ TASKS: dict[str, type[Task[Any]]] = {
     "humaneval": HumanEvalTask,
     "mbpp": MbppTask,
     "codexglue": CodeXGLUETask,
+    "text": TextTask,
 }

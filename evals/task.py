@@ -24,7 +24,7 @@ class Request:
             share them, so that a model need read them only once; where a context is too small, the first are dropped.
         max_new_tokens: in tokens.
         stop: generation ends before any of these strings.
-        num_samples: how many completions are wanted.
+        num_samples: how many completions are wanted; 0 = none, only the likelihood of the reference is of interest.
         reference: what a right completion would be, to the byte; empty = there is none in particular.
         group: which records it belongs to (a language), for figures that are not the task's own.
     """
@@ -109,14 +109,14 @@ def require_completions(requests: Sequence[Request], completions: Completions) -
             f"completions: {unknown[0]!r} is no request of this task and data ({len(unknown)} such ids); "
             "score them with the data and options they were made for"
         )
-    missing = [request.id for request in requests if not completions.get(request.id)]
+    missing = [request.id for request in requests if request.num_samples and not completions.get(request.id)]
     if missing:
         raise DataError(
             f"completions: {missing[0]!r} is missing ({len(missing)} of {len(requests)} requests have none);"
             " give a completion for every request, or limit the records to those that have one"
         )
     for request in requests:
-        if (given := len(completions[request.id])) != request.num_samples:
+        if (given := len(completions.get(request.id, ()))) != request.num_samples:
             raise DataError(
                 f"completions: {request.id!r} has {given}, and {request.num_samples} are wanted; give as many for each,"
                 " or set options.num_samples where the task has it"

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calmctl.cli import launching, options, output
+from calmctl.cli import data, launching, options, output
+
+if TYPE_CHECKING:
+    from calmctl.experiments.section import Section
+    from calmctl.experiments.stages import Stage
+
+Seeds = Annotated[int, typer.Option("--seeds", min=1, help="So many seeds, from --seed on, each in a folder of its own.")]
+Benchmarks = Annotated[
+    Path | None, typer.Option("--data", help="Folder that holds the corpora, flores200 and mgsm: a folder of each.")
+]
 
 app = typer.Typer(help="Reproduce a section of the paper: data, training, composition, evaluation, report.")
 
@@ -25,9 +35,7 @@ def kv(
     overrides: options.Overrides = None,
     preset: options.Preset = "tiny",
     seed: options.Seed = None,
-    seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="So many seeds, from --seed on, each in a folder of its own.")
-    ] = 1,
+    seeds: Seeds = 1,
     ablations: Annotated[
         bool, typer.Option("--ablations", help="Also table 5: other methods at equal size, and one change at a time.")
     ] = False,
@@ -49,19 +57,17 @@ def kv(
         return load_config(ReproduceKVConfig, f"reproduce/kv/{preset}", settings, config_dir)
 
     first = configured(seed)
-    if seeds == 1:
-        configs = {out: first}
-    else:
-        configs = {out / f"seed{number}": configured(number) for number in range(first.seed, first.seed + seeds)}
+    configs = {folder: configured(number) for number, folder in _folders(out, first.seed, seeds).items()}
     if ablations:
         check_ablations(first)
     if dry_run:
         stages = [
-            {"stage": stage.name, "needs": list(stage.needs), "command": f"calmctl {shlex.join(stage.command)}"}
+            stage
             for folder, config in configs.items()
             for stage in reproduction_stages(config, folder, ablations, nproc_per_node)
         ]
-        output.print_plan({"command": "reproduce kv", "out": str(out), "stages": stages, **plan(first)}, json)
+        shown = {"command": "reproduce kv", "out": str(out), "stages": _shown(stages)}
+        output.print_plan({**shown, **plan(first)}, json)
         return
     running: dict[str, Path] = {}
     with watching(running):
@@ -70,6 +76,110 @@ def kv(
             if ablations:
                 ablate_kv(config, folder, sys.argv, running, nproc_per_node)
     _print_results(out, list(configs), json)
+
+
+@app.command("ntl")
+def ntl(
+    out: options.Out,
+    overrides: options.Overrides = None,
+    preset: options.Preset = "tiny",
+    benchmarks: Benchmarks = None,
+    seed: options.Seed = None,
+    seeds: Seeds = 1,
+    config_dir: options.ConfigDir = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    nproc_per_node: launching.NprocPerNode = None,
+) -> None:
+    """Reproduce tables 2, 3 and 5: low-resource languages, with m_A, m_B, their composition and other methods."""
+    from calmctl.config import load_config
+    from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_section
+
+    def section(seed: int | None) -> Section:
+        settings = options.with_options(overrides, preset=preset, seed=seed, benchmarks=benchmarks)
+        return ntl_section(load_config(ReproduceNTLConfig, f"reproduce/ntl/{preset}", settings, config_dir))
+
+    _reproduce(out, seed, seeds, lambda seed, folder: section(seed), dry_run, json, nproc_per_node)
+
+
+@app.command("code")
+def code(
+    out: options.Out,
+    overrides: options.Overrides = None,
+    preset: options.Preset = "tiny",
+    source: data.Sources = None,
+    tests: data.Tests = None,
+    allow_code_execution: options.AllowCodeExecution = False,
+    seed: options.Seed = None,
+    seeds: Seeds = 1,
+    config_dir: options.ConfigDir = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    nproc_per_node: launching.NprocPerNode = None,
+) -> None:
+    """Reproduce tables 4 and 5: code, with m_A, m_B, their composition and other methods."""
+    from calmctl.config import load_config
+    from calmctl.experiments.code import ReproduceCodeConfig, code_section
+
+    given = {"benchmarks": tests, "allow_code_execution": allow_code_execution or None}
+    given["data.sources"] = tuple(source) if source else None
+
+    def section(seed: int | None, folder: Path) -> Section:
+        settings = options.with_options(overrides, preset=preset, seed=seed, **given)
+        return code_section(load_config(ReproduceCodeConfig, f"reproduce/code/{preset}", settings, config_dir), folder)
+
+    _reproduce(out, seed, seeds, section, dry_run, json, nproc_per_node)
+
+
+def _reproduce(
+    out: Path,
+    seed: int | None,
+    seeds: int,
+    section: Callable[[int | None, Path], Section],
+    dry_run: bool,
+    json: bool,
+    nproc_per_node: str | None,
+) -> None:
+    """Plan or run a section on real text, for one seed or for several."""
+    from calmctl.cli.progress import watching
+    from calmctl.experiments.section import reproduce, section_stages
+
+    first = section(seed, out).config
+    folders = _folders(out, first.seed, seeds)
+    sections = {folder: section(number, folder) for number, folder in folders.items()}
+    if dry_run:
+        stages = [stage for folder, each in sections.items() for stage in section_stages(each, folder, nproc_per_node)]
+        name = next(iter(sections.values())).name
+        output.print_plan({"command": f"reproduce {name}", "out": str(out), "stages": _shown(stages)}, json)
+        return
+    running: dict[str, Path] = {}
+    with watching(running):
+        for folder, each in sections.items():
+            reproduce(each, folder, sys.argv, running, nproc_per_node)
+    _print_section(out, list(sections), json)
+
+
+def _folders(out: Path, first: int, seeds: int) -> dict[int, Path]:
+    """Return the folder of each seed: the one that was named, or one a seed in it."""
+    return {first: out} if seeds == 1 else {seed: out / f"seed{seed}" for seed in range(first, first + seeds)}
+
+
+def _shown(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    return [
+        {"stage": stage.name, "needs": list(stage.needs), "command": f"calmctl {shlex.join(stage.command)}"}
+        for stage in stages
+    ]
+
+
+def _print_section(out: Path, folders: list[Path], json: bool) -> None:
+    from calmctl.reporting.section_report import measured, terminal_tables
+
+    if json:
+        found = [measured(folder) for folder in folders]
+        output.print_json(found[0] if len(found) == 1 else found)
+        return
+    for folder in folders:
+        terminal_tables(folder)
 
 
 def _print_results(out: Path, folders: list[Path], json: bool) -> None:

@@ -161,7 +161,7 @@ def _generate(
     seconds = throughput.seconds
     shares = ranks.gather((throughput.generated, throughput.tokens, throughput.batch_size, seconds))
     about = _about(config, subject, fitted, shares)
-    if config.bits_per_byte:
+    if config.bits_per_byte or not any(request.num_samples for request in requests):
         about["bits_per_byte"] = _bits_per_byte(config, subject, requests, fitted, mine, ranks)
     return records, work, about
 

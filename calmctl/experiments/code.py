@@ -1,0 +1,122 @@
+"""The paper's code tasks (section 4.3, table 4): m_A knows code, m_B knows English."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from calmctl.errors import UserError
+from calmctl.experiments.evaluation import EvalConfig
+from calmctl.experiments.section import Section, with_data
+from calmctl.experiments.section_config import SectionConfig
+from calmctl.experiments.section_deviations import section_deviations
+from calmctl.experiments.systems import Files
+from data_builders.code_config import OFF, CodeDataConfig
+
+FILES = Files(
+    anchor="anchor_train.parquet",
+    anchor_validation="prose_validation.parquet",
+    aug="aug_train.parquet",
+    aug_validation="code_validation.parquet",
+    composition="dc.parquet",
+    composition_validation="dc_validation.parquet",
+)
+PAPER_SHARE = 0.07
+OWN = "own"
+EXECUTES = ("humaneval", "mbpp")
+
+
+@dataclass(frozen=True)
+class ReproduceCodeConfig(SectionConfig):
+    """The whole experiment; `humaneval`, `mbpp`, `codexglue` and `text` are the settings of the tasks.
+
+    Attributes:
+        codexglue_data: functions to summarise: `own` = those that are held out of the sources; empty = CodeXGLUE's, in
+            `benchmarks`.
+        allow_code_execution: run the programs that the models write, in the sandbox.
+    """
+
+    tasks: tuple[str, ...] = ("humaneval", "mbpp", "codexglue", "text")
+    codexglue_data: str = ""
+    allow_code_execution: bool = False
+    data: CodeDataConfig = field(default_factory=CodeDataConfig)
+    humaneval: EvalConfig = field(default_factory=lambda: EvalConfig(task="humaneval"))
+    mbpp: EvalConfig = field(default_factory=lambda: EvalConfig(task="mbpp"))
+    codexglue: EvalConfig = field(default_factory=lambda: EvalConfig(task="codexglue"))
+    text: EvalConfig = field(default_factory=lambda: EvalConfig(task="text"))
+
+    def __post_init__(self) -> None:
+        """Also raise ValueError where it is not said where functions to summarise come from."""
+        super().__post_init__()
+        if self.codexglue_data not in ("", OWN):
+            raise ValueError(f"codexglue_data={self.codexglue_data!r}: {OWN}, or nothing; codexglue.dataset names a path")
+
+    def evaluations(self) -> dict[str, EvalConfig]:
+        """Return the settings of every task by its name."""
+        return {"humaneval": self.humaneval, "mbpp": self.mbpp, "codexglue": self.codexglue, "text": self.text}
+
+
+def code_section(config: ReproduceCodeConfig, out: Path) -> Section:
+    """Return the experiment in a folder, in whose data the held-out files are.
+
+    Raises:
+        UserError: no folder with the benchmarks or no source is given, a benchmark is missing, or programs would have
+            to be run and may not.
+    """
+    config = _complete(config, out.resolve() / "data")
+    return Section("code", FILES, config, config.data, "", _deviations(config))
+
+
+def _complete(config: ReproduceCodeConfig, data: Path) -> ReproduceCodeConfig:
+    """Return the configuration with what every task reads, and with the permission to execute where it is needed."""
+    if not config.benchmarks:
+        raise UserError("benchmarks is not set; give --tests FOLDER, which holds humaneval, mbpp and codexglue")
+    if not config.data.sources:
+        raise UserError("data.sources is not set; give --source FOLDER, a hub id, stdlib or site-packages")
+    executing = [name for name in EXECUTES if name in config.tasks]
+    if executing and not config.allow_code_execution:
+        left = ",".join(name for name in config.tasks if name not in EXECUTES)
+        raise UserError(
+            f"{' and '.join(executing)} run programs that the models write; add --allow-code-execution to run them in "
+            f"the sandbox, or leave them out with 'tasks=[{left}]'"
+        )
+    folder = Path(config.benchmarks).expanduser().resolve()
+    found = {name: settings for name, settings in config.evaluations().items() if name in config.tasks}
+    if "text" in found:
+        found["text"] = replace(found["text"], dataset=found["text"].dataset or str(data / FILES.aug_validation))
+    if "codexglue" in found and config.codexglue_data == OWN:
+        found["codexglue"] = replace(found["codexglue"], dataset=str(data / "codexglue"))
+    for name in executing:
+        options = {**found[name].options, "allow_code_execution": True}
+        found[name] = replace(found[name], options=options)
+    found = {name: with_data(settings, folder) for name, settings in found.items()}
+    return replace(config, data=replace(config.data, tests=config.data.tests or str(folder)), **found)
+
+
+def _deviations(config: ReproduceCodeConfig) -> list[str]:
+    data = config.data
+    found = [
+        f"m_A learns {', '.join(data.languages)} from {', '.join(data.sources)}; the paper's code is from GitHub, in "
+        "many languages"
+    ]
+    if data.dc_share != PAPER_SHARE:
+        found.append(f"D_C is {data.dc_share:.0%} of the code instead of {PAPER_SHARE:.0%}")
+    if data.dc_pairs_share is not None:
+        found.append(f"D_C has {data.dc_pairs_share:.0%} of the pairs of functions and their summaries")
+    if OFF in (data.humaneval, data.mbpp, data.codexglue):
+        found.append("the data is not compared with all of HumanEval, MBPP and CodeXGLUE")
+    found += section_deviations(config)
+    if "codexglue" in config.tasks:
+        found += _codexglue(config)
+    for name in config.tasks:
+        if limit := getattr(config, name).limit:
+            found.append(f"{name}: only the first {limit} records are asked")
+    return found
+
+
+def _codexglue(config: ReproduceCodeConfig) -> list[str]:
+    found = []
+    if config.codexglue_data == OWN:
+        found.append("functions to summarise are held-out ones of the sources, chosen as CodeXGLUE chooses its own")
+    shots = config.codexglue.build_task().shots  # type: ignore[attr-defined]
+    if shots != 3:
+        found.append(f"functions are shown with {shots} worked examples instead of 3")
+    return found

@@ -1,0 +1,79 @@
+"""The paper's low-resource languages (section 4.2, tables 2 and 3): m_A knows the languages, m_B knows English."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from calmctl.errors import UserError
+from calmctl.experiments.evaluation import EvalConfig
+from calmctl.experiments.section import Section, with_data
+from calmctl.experiments.section_config import SectionConfig
+from calmctl.experiments.section_deviations import section_deviations
+from calmctl.experiments.systems import Files
+from data_builders.ntl_config import NTLDataConfig
+
+FILES = Files(
+    anchor="anchor_train.parquet",
+    anchor_validation="anchor_validation.parquet",
+    aug="aug_train.parquet",
+    aug_validation="aug_validation.parquet",
+    composition="dc_train.parquet",
+    composition_validation="dc_validation.parquet",
+)
+PAPER_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class ReproduceNTLConfig(SectionConfig):
+    """The whole experiment; `flores`, `mgsm` and `gsm8k` are the settings of the tasks."""
+
+    tasks: tuple[str, ...] = ("flores", "mgsm")
+    data: NTLDataConfig = field(default_factory=NTLDataConfig)
+    flores: EvalConfig = field(default_factory=lambda: EvalConfig(task="flores"))
+    mgsm: EvalConfig = field(default_factory=lambda: EvalConfig(task="mgsm"))
+    gsm8k: EvalConfig = field(default_factory=lambda: EvalConfig(task="gsm8k"))
+
+    def evaluations(self) -> dict[str, EvalConfig]:
+        """Return the settings of every task by its name."""
+        return {"flores": self.flores, "mgsm": self.mgsm, "gsm8k": self.gsm8k}
+
+
+def ntl_section(config: ReproduceNTLConfig) -> Section:
+    """Return the experiment; the languages of FLORES are those of m_A's data where none are named.
+
+    Raises:
+        UserError: no folder with the benchmarks is given, or it lacks one.
+    """
+    config = _complete(config)
+    return Section("ntl", FILES, config, config.data, config.data.tokenizer or "", _deviations(config))
+
+
+def _complete(config: ReproduceNTLConfig) -> ReproduceNTLConfig:
+    """Return the configuration with what every task reads."""
+    if not config.benchmarks:
+        raise UserError("benchmarks is not set; give --data FOLDER, which holds the corpora, flores200 and mgsm")
+    folder = Path(config.benchmarks).expanduser().resolve()
+    found = {name: with_data(settings, folder) for name, settings in config.evaluations().items() if name in config.tasks}
+    if "flores" in found and "languages" not in found["flores"].options:
+        options = {**found["flores"].options, "languages": list(config.data.aug.languages)}
+        found["flores"] = replace(found["flores"], options=options)
+    return replace(config, data=replace(config.data, data_folder=str(folder)), **found)
+
+
+def _deviations(config: ReproduceNTLConfig) -> list[str]:
+    data, found = config.data, []
+    languages = list(data.aug.languages)
+    found.append(
+        f"m_A learns {len(languages) or 'all'} languages of {', '.join(data.aug.parallel) or 'its corpora'}; the "
+        "paper's NTL corpus has about 1,000"
+    )
+    if data.composition_fraction != PAPER_SHARE:
+        found.append(f"D_C is {data.composition_fraction:.0%} of m_A's data instead of {PAPER_SHARE:.0%}")
+    found += section_deviations(config)
+    shots = config.flores.build_task().shots  # type: ignore[attr-defined]
+    if shots != 5:
+        found.append(f"FLORES is asked with {shots} worked examples instead of 5")
+    if config.flores.limit:
+        found.append(f"only the first {config.flores.limit} sentences of each language of FLORES devtest are scored")
+    if "mgsm" in config.tasks and config.mgsm.limit:
+        found.append(f"only the first {config.mgsm.limit} problems of each language of MGSM are asked")
+    return found

@@ -1,0 +1,137 @@
+"""A section of the paper on real text, from nothing to table and report.
+
+Data -> m_A beside m_B -> their composition and what it is compared with -> every task on every model -> `results.json`
+and report. Each step is a `calmctl` command in a process of its own (see stages.py).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from calmctl.environment import git_commit, hardware
+from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig
+from calmctl.experiments.section_config import SectionConfig
+from calmctl.experiments.stages import Stage, StageRunner, stage_in
+from calmctl.experiments.systems import Files, System, Systems, Trained
+from calmctl.experiments.tasks import find_data
+from calmctl.files import read_json
+from calmctl.reporting.cost_table import cost_rows, is_training
+from calmctl.reporting.section_report import RESULTS_FILE, write_section_report
+from calmctl.runs import Run, read_run
+
+
+@dataclass(frozen=True)
+class Section:
+    """What tells one section from another.
+
+    Attributes:
+        name: of its data builder and of its presets.
+        files: the files of its data folder.
+        config: its settings.
+        data: settings of its data.
+        tokenizer: that of models trained from scratch; empty = the one that is trained with the data.
+        deviations: where the experiment departs from the paper.
+    """
+
+    name: str
+    files: Files
+    config: SectionConfig
+    data: object
+    tokenizer: str
+    deviations: Sequence[str]
+
+
+def with_data(settings: EvalConfig, folder: Path) -> EvalConfig:
+    """Return the settings of a task with its data in a folder of benchmarks, unless they name it themselves.
+
+    Raises:
+        UserError: the folder holds no data of the task.
+    """
+    return settings if settings.dataset else replace(settings, dataset=str(find_data(settings.task, folder)))
+
+
+def reproduce(
+    section: Section,
+    out: Path,
+    command: Sequence[str] = (),
+    running: dict[str, Path] | None = None,
+    nproc_per_node: str | None = None,
+) -> Run:
+    """Run whatever is not done yet, then write results, plots and report.
+
+    Args:
+        running: is kept filled with the folders of the stages under way, for a progress display.
+        nproc_per_node: processes of every training and evaluation; stages then run one after the other.
+
+    Raises:
+        UserError: `out` holds another run or another configuration, or a stage refused its input.
+    """
+    config = section.config
+    with Run.start(out, kind="reproduce", config=config, command=command, seed=config.seed) as run:
+        stages = section_stages(section, out, nproc_per_node)
+        jobs = 1 if nproc_per_node else config.stages_at_once
+        runner = StageRunner(out.resolve(), stages, jobs, config.threads, running)
+        ran = runner.run()
+        if ran or not run.is_complete:
+            seconds = {**runner.seconds(), "total": round(run.seconds, 1)}
+            run.write_json(RESULTS_FILE, results(section, out, seconds))
+        write_section_report(out)
+        if not run.is_complete:
+            run.finish()
+        return run
+
+
+def section_stages(section: Section, out: Path, nproc_per_node: str | None = None) -> list[Stage]:
+    """Return the stages of the experiment in a folder, evaluations last: what others wait for goes first."""
+    systems = _systems(section, out)
+    models = [model for system in systems.all() for model in system.models]
+    stages = [stage_in(systems.out, "data", ("data", section.name), section.data, result="manifest.json")]
+    stages += [stage for model in models for stage in model.stages]
+    stages += [stage for model in models for stage in systems.evaluations(model)]
+    unique = {stage.name: stage for stage in stages}
+    return [stage.launched(nproc_per_node) for stage in unique.values()]
+
+
+def _systems(section: Section, out: Path) -> Systems:
+    # Stages and their settings name folders: these have to mean the same from another working directory.
+    out = out.resolve()
+    return Systems(section.config, out, section.files, section.tokenizer or str(out / "data" / "tokenizer"))
+
+
+def results(section: Section, out: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return `results.json`: what was measured of every system, and in which runs; `seconds` are wall-clock."""
+    return {
+        "section": section.name,
+        "preset": section.config.preset,
+        "seed": section.config.seed,
+        "tasks": list(section.config.tasks),
+        "systems": [_system(system, section.config, out) for system in _systems(section, out).all()],
+        "deviations": list(section.deviations),
+        "git_commit": git_commit(),
+        "hardware": hardware(),
+        "seconds": dict(seconds),
+    }
+
+
+def _system(system: System, config: SectionConfig, out: Path) -> dict[str, Any]:
+    runs = [_measured(model, config.tasks, out) for model in system.models]
+    return {"key": system.key, "label": system.label, "group": system.group, "runs": runs}
+
+
+def _measured(model: Trained, tasks: Sequence[str], out: Path) -> dict[str, Any]:
+    """Return the figures of one model and the folders, relative to `out`, that they were read from."""
+    evaluations = {task: f"eval/{task}/{model.name}" for task in tasks}
+    run = model.name if model.stages else model.model
+    facts = read_run(out / run).facts if model.stages else {}
+    kept = ("trainable_parameters", "matched_parameters", "difference_percent")
+    cost = cost_rows([out / run])[0] | {"run": run} if model.stages and is_training(out / run) else None
+    return {
+        "seed": model.seed,
+        "run": run,
+        "is_trained": bool(model.stages),
+        **{fact: facts.get(fact) for fact in kept},
+        "cost": cost,
+        "evaluations": evaluations,
+        "metrics": {task: read_json(out / folder / METRICS_FILE)["metrics"] for task, folder in evaluations.items()},
+    }

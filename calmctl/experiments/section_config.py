@@ -1,0 +1,96 @@
+"""The settings that the sections of the paper on real text share: models, what they are compared with, seeds."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from calmctl.baselines.configs import BaselineConfig
+from calmctl.baselines.methods import METHODS
+from calmctl.environment import usable_cores
+from calmctl.experiments.evaluation import EvalConfig
+from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
+
+ABLATIONS = ("random_aug", "vanilla_aug", "aug_as_encoder")
+SKYLINE = "m_B_finetuned"
+COMPARISONS = (*ABLATIONS, *METHODS, SKYLINE)
+
+# Settings of the stages' configurations that follow from where the experiment puts things.
+_DECIDED_HERE = (
+    "anchor.dataset", "anchor.validation", "anchor.tokenizer", "aug.dataset", "aug.validation", "aug.tokenizer",
+    "compose.dataset", "compose.validation", "compose.anchor", "compose.augs", "compose.random_aug", "baseline.method",
+    "baseline.anchor", "baseline.dataset", "baseline.validation", "baseline.match", "baseline.parameters",
+    "baseline.size", "baseline.merge",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SectionConfig:
+    """A section of the paper: data, m_B and m_A, their composition, what it is compared with, evaluations.
+
+    Attributes:
+        preset: name of the preset, for the report.
+        seed: of the data, of m_B and of m_A.
+        num_bridge_seeds: how often everything that is trained on D_C is trained, with seeds from `seed` on.
+        jobs: stages at once; 0 = as many as there are cores for their threads.
+        threads: CPU threads of each stage.
+        benchmarks: folder that holds the data of each task (`--data`).
+        tasks: what is evaluated.
+        compare: beside m_A, m_B and CALM: `random_aug`, `vanilla_aug` and `aug_as_encoder` (what m_A is), `lora`,
+            `prefix`, `series`, `parallel` and `full` (trained on D_C at CALM's size), `m_B_finetuned` (m_B trained
+            further on m_A's data, as m_A was: the paper's skyline).
+        vanilla_aug: m_A as it was before it learned its domain, where that does not follow from `aug`.
+        anchor, aug: how m_B and m_A are trained. With a `base` and `train.steps=0` the base is used as it is.
+        compose: the headline composition.
+        baseline: how the methods at CALM's size are trained.
+    """
+
+    preset: str = ""
+    seed: int = 0
+    num_bridge_seeds: int = 1
+    jobs: int = 0
+    threads: int = 1
+    benchmarks: str = ""
+    tasks: tuple[str, ...] = ()
+    compare: tuple[str, ...] = ("random_aug", "lora")
+    vanilla_aug: str = ""
+    anchor: TrainConfig = field(default_factory=TrainConfig)
+    aug: TrainConfig = field(default_factory=TrainConfig)
+    compose: ComposeConfig = field(default_factory=ComposeConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
+
+    def __post_init__(self) -> None:
+        """Give every stage the one seed; raise ValueError for settings that do not fit, or are the experiment's own."""
+        check_seed(self.seed)
+        for name, smallest in (("jobs", 0), ("threads", 1), ("num_bridge_seeds", 1)):
+            if (value := getattr(self, name)) < smallest:
+                raise ValueError(f"{name}={value} must be at least {smallest}")
+        for name, choices in (("compare", COMPARISONS), ("tasks", tuple(self.evaluations()))):
+            values = getattr(self, name)
+            if unknown := [value for value in values if value not in choices]:
+                raise ValueError(f"{name}: {unknown[0]!r} is not one of {', '.join(choices)}")
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise ValueError(f"{name}={list(values)} names {twice[0]} twice")
+        for path in _DECIDED_HERE:
+            stage, setting = path.split(".")
+            if value := getattr(getattr(self, stage), setting):
+                raise ValueError(f"{path}={value}: the experiment decides that; leave it out")
+        for name in ("data", "anchor", "aug", "compose", "baseline"):
+            settings: Any = getattr(self, name)
+            if settings.seed not in (0, self.seed):
+                raise ValueError(f"{name}.seed={settings.seed}: every stage takes the experiment's; set seed=... instead")
+            object.__setattr__(self, name, replace(settings, seed=self.seed))
+        if "vanilla_aug" in self.compare and not self.vanilla_aug and is_used_as_it_is(self.aug):
+            raise ValueError("compare names vanilla_aug: set vanilla_aug=MODEL, what m_A was before it was specialised")
+
+    def evaluations(self) -> dict[str, EvalConfig]:
+        """Return the settings of every task of the section by its name."""
+        raise NotImplementedError
+
+    @property
+    def stages_at_once(self) -> int:
+        """Return `jobs`, or how many stages the cores of this machine have room for."""
+        return self.jobs or max(1, usable_cores() // self.threads)
+
+
+def is_used_as_it_is(train: TrainConfig) -> bool:
+    """Tell whether a model is an existing one that is not trained."""
+    return bool(train.base) and train.train.steps == 0

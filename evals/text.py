@@ -1,0 +1,122 @@
+"""Held-out text: how many bits a model needs for each byte of it, without asking it to write anything.
+
+Texts are cut at line ends into windows; a model reads one window and is measured on the next. Bits per byte do not
+depend on the tokenizer, and move long before any figure that is computed from what a model writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_builders.errors import DataError
+from data_builders.rows import Row, iter_rows, require_fields
+from evals.protocol import require_records
+from evals.task import Completions, Request, Scores, require_limit
+
+FORMAT = "window-after-window"
+
+
+@dataclass(frozen=True)
+class TextRecord:
+    """A window of a text.
+
+    Attributes:
+        before: the window that stands before it, which is read and not measured.
+        group: what kind of text it is: the `language` or `kind` of its row's `meta`.
+    """
+
+    id: str
+    before: str
+    window: str
+    group: str
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """Bits per byte of held-out text: JSONL or Parquet rows of `text`, as `calmctl data code` writes them.
+
+    Attributes:
+        window: bytes of a window, about: it ends with the line that reaches them.
+    """
+
+    name: ClassVar[str] = "text"
+    version: ClassVar[int] = 1
+
+    window: int = 1000
+
+    def __post_init__(self) -> None:
+        """Raise DataError where an option is out of its range."""
+        if self.window < 1:
+            raise DataError(f"window: {self.window} is too small; use at least 1")
+
+    def load(self, data: Path, limit: int | None = None) -> list[TextRecord]:
+        """Read the windows of the texts that have two or more; `limit` = those of the first so many texts."""
+        require_limit(limit)
+        records: list[TextRecord] = []
+        for number, row in enumerate(_read_rows(data)):
+            if number == limit:
+                break
+            meta = row.get("meta") or {}
+            windows = split_windows(row["text"], self.window)
+            name = str(row.get("id") or number)
+            group = str(meta.get("language") or meta.get("kind") or "")
+            records += [
+                TextRecord(f"{name}#{place}", before, window, group)
+                for place, (before, window) in enumerate(zip(windows, windows[1:], strict=False), start=1)
+            ]
+        if not records:
+            raise DataError(f"{data}: no text has two windows of {self.window} bytes; set options.window lower")
+        return records
+
+    def requests(self, records: Sequence[TextRecord]) -> list[Request]:
+        """Return one request a window, which asks for no completion."""
+        return [
+            Request(r.id, r.before, max_new_tokens=0, num_samples=0, reference=r.window, group=r.group) for r in records
+        ]
+
+    def score(self, records: Sequence[TextRecord], completions: Completions) -> Scores:
+        """Return no figures of the task's own: bits per byte are measured, not scored."""
+        require_records(records)
+        protocol: dict[str, Any] = {
+            "format": FORMAT,
+            "window_bytes": self.window,
+            "first_window": "read, not measured",
+            "metrics": {"bits_per_byte": {"name": "bits per byte of UTF-8", "level": "corpus"}},
+        }
+        return Scores(metrics={}, n=len(records), protocol=protocol)
+
+
+def split_windows(text: str, size: int) -> list[str]:
+    """Cut a text after the lines that reach `size` bytes since the last cut; a shorter rest belongs to the last one."""
+    windows, current, length = [], [], 0
+    for line in text.splitlines(keepends=True):
+        current.append(line)
+        length += len(line.encode())
+        if length >= size:
+            windows.append("".join(current))
+            current, length = [], 0
+    if current and windows:
+        windows[-1] += "".join(current)
+    return windows
+
+
+def _read_rows(path: Path) -> Iterator[Row]:
+    """Yield rows with a `text` of a JSONL or Parquet file; raises DataError where it has none."""
+    if path.suffix != ".parquet":
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; name a JSONL or Parquet file with rows of text")
+        yield from iter_rows(path, {"text": str})
+        return
+    try:
+        with pq.ParquetFile(path) as parquet:
+            for group in range(parquet.num_row_groups):
+                for number, row in enumerate(parquet.read_row_group(group).to_pylist(), start=1):
+                    yield require_fields(row, {"text": str}, f"{path}, row {number}")
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}); get the file again") from None
