@@ -54,6 +54,8 @@ def question(language: str, code: str) -> str:
 def find_languages(path: Path) -> dict[str, Path]:
     """Return where each language is, in the order of LANGUAGES: `path` itself, or a folder directly in it.
 
+    The benchmark's folder may hold those of the languages in one called `code_to_text`.
+
     Raises:
         DataError: none holds a test split of a language of CodeXGLUE, or two hold the same.
     """
@@ -62,6 +64,8 @@ def find_languages(path: Path) -> dict[str, Path]:
         return {language: path for language in LANGUAGES if language in there}
     if not path.is_dir():
         raise DataError(f"{path}: no such folder; name CodeXGLUE's code-to-text data, a folder a language")
+    if (path / "code_to_text").is_dir():
+        path = path / "code_to_text"
     found: dict[str, Path] = {}
     for folder in [path, *sorted(each for each in path.iterdir() if each.is_dir())]:
         if (file := split_file(folder, "test")) is None:

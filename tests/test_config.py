@@ -17,15 +17,23 @@ SCHEMAS = {
     "data/kv": "data_builders.kv_config:KVDataConfig",
     "data/ntl": "data_builders.ntl_config:NTLDataConfig",
     "train": "calmctl.training.configs:TrainConfig",
+    "train/code": "calmctl.training.configs:TrainConfig",
     "train/kv": "calmctl.training.configs:TrainConfig",
+    "train/ntl": "calmctl.training.configs:TrainConfig",
     "compose": "calmctl.training.configs:ComposeConfig",
+    "compose/code": "calmctl.training.configs:ComposeConfig",
     "compose/kv": "calmctl.training.configs:ComposeConfig",
+    "compose/ntl": "calmctl.training.configs:ComposeConfig",
     "baseline": "calmctl.baselines.configs:BaselineConfig",
+    "baseline/code": "calmctl.baselines.configs:BaselineConfig",
     "baseline/kv": "calmctl.baselines.configs:BaselineConfig",
+    "baseline/ntl": "calmctl.baselines.configs:BaselineConfig",
     "eval": "calmctl.experiments.evaluation:EvalConfig",
     "score": "calmctl.experiments.scoring:ScoreConfig",
     "slurm": "calmctl.training.slurm:SlurmConfig",
+    "reproduce/code": "calmctl.experiments.code:ReproduceCodeConfig",
     "reproduce/kv": "calmctl.experiments.kv:ReproduceKVConfig",
+    "reproduce/ntl": "calmctl.experiments.ntl:ReproduceNTLConfig",
 }
 
 
