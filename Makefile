@@ -3,7 +3,10 @@
 PYTHON ?= python3
 SEED ?= 0
 PRESET ?= tiny
-OUT ?= runs/kv-$(PRESET)$(if $(filter-out 0,$(SEED)),-seed$(SEED))
+OUT ?= runs/$@-$(PRESET)$(if $(filter-out 0,$(SEED)),-seed$(SEED))
+# Folder of the benchmarks and corpora: flores200, nllb_seed, ntrex, mgsm, humaneval, mbpp, codexglue.
+DATA ?= $(CALMCTL_DATA)
+SOURCES ?= stdlib site-packages
 ARGS ?=
 
 VENV := .venv
@@ -12,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint types format test test-slow extras kv smoke wheel-test clean
+.PHONY: help setup lint types format test test-slow extras kv ntl code smoke smoke-kv smoke-ntl smoke-code wheel-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,11 +46,36 @@ extras: $(INSTALLED) ## also install lm-eval, bitsandbytes, TensorBoard and wand
 	$(BIN)/python -m pip install -c constraints.txt -e '.[lm-eval,quantized,tracking]'
 
 kv: $(INSTALLED) ## reproduce the key-value section of the paper (PRESET=tiny SEED=0 OUT=runs/kv-tiny)
-	$(BIN)/calmctl reproduce kv --preset $(PRESET) --seed $(SEED) --out $(OUT)
+	$(BIN)/calmctl reproduce kv --preset $(PRESET) --seed $(SEED) --out $(OUT) $(ARGS)
 
-smoke: $(INSTALLED) ## run the whole key-value experiment at toy size, from scratch
-	rm -rf runs/smoke
-	$(BIN)/calmctl reproduce kv --preset smoke --seed $(SEED) --out runs/smoke
+ntl: $(INSTALLED) need-data ## reproduce the section on low-resource languages (DATA=FOLDER of corpora and benchmarks)
+	$(BIN)/calmctl reproduce ntl --preset $(PRESET) --seed $(SEED) --data $(DATA) --out $(OUT) $(ARGS)
+
+code: $(INSTALLED) need-data ## reproduce the section on code (DATA=FOLDER of benchmarks); runs what models write, in a sandbox
+	$(BIN)/calmctl reproduce code --preset $(PRESET) --seed $(SEED) $(SOURCES:%=--source %) --tests $(DATA) \
+		--allow-code-execution --out $(OUT) $(ARGS)
+
+.PHONY: need-data
+need-data:
+	@test -n "$(DATA)" || { echo "DATA is not set: make ... DATA=FOLDER, with flores200, nllb_seed, humaneval ... in it (README)" >&2; exit 2; }
+
+smoke: smoke-kv smoke-ntl smoke-code ## run every experiment at toy size, from scratch
+
+smoke-kv: $(INSTALLED)
+	rm -rf runs/smoke-kv
+	$(BIN)/calmctl reproduce kv --preset smoke --seed $(SEED) --out runs/smoke-kv
+
+smoke-ntl: $(INSTALLED) runs/toy-data
+	rm -rf runs/smoke-ntl
+	$(BIN)/calmctl reproduce ntl --preset smoke --seed $(SEED) --data $(or $(DATA),runs/toy-data) --out runs/smoke-ntl
+
+smoke-code: $(INSTALLED) runs/toy-data
+	rm -rf runs/smoke-code
+	$(BIN)/calmctl reproduce code --preset smoke --seed $(SEED) --tests $(or $(DATA),runs/toy-data) \
+		--allow-code-execution --out runs/smoke-code
+
+runs/toy-data: $(INSTALLED)
+	$(BIN)/python -m tests.toy_benchmarks $@
 
 wheel-test: $(INSTALLED) ## build the wheel, install it elsewhere and use it there
 	.ci/wheel-test $(BIN)/python

@@ -1,0 +1,157 @@
+"""The experiments on real text: which stages they have, what each reads, and one of them from end to end."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from calmctl.cli.main import main
+from calmctl.config import load_config
+from calmctl.errors import UserError
+from calmctl.experiments.code import ReproduceCodeConfig, code_section
+from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_section
+from calmctl.experiments.section import section_stages
+from calmctl.experiments.section_config import COMPARISONS
+from calmctl.experiments.stages import Stage
+from calmctl.files import read_json
+from tests.toy_benchmarks import write_benchmarks
+
+
+@pytest.fixture(scope="module")
+def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_benchmarks(tmp_path_factory.mktemp("toy") / "benchmarks")
+
+
+def ntl(benchmarks: Path, *overrides: str) -> ReproduceNTLConfig:
+    return load_config(ReproduceNTLConfig, "reproduce/ntl/smoke", [f"benchmarks={benchmarks}", *overrides])
+
+
+def code(benchmarks: Path, *overrides: str) -> ReproduceCodeConfig:
+    return load_config(ReproduceCodeConfig, "reproduce/code/smoke", [f"benchmarks={benchmarks}", *overrides])
+
+
+def stages(config: ReproduceNTLConfig, out: Path) -> dict[str, Stage]:
+    return {stage.name: stage for stage in section_stages(ntl_section(config), out)}
+
+
+def test_everything_is_trained_on_its_own_file_and_scored(benchmarks: Path, tmp_path: Path) -> None:
+    every = f"compare=[{','.join(COMPARISONS)}]"
+    found = stages(ntl(benchmarks, every, "num_bridge_seeds=2", "seed=3"), tmp_path)
+    data = tmp_path / "data"
+    read = {"anchor": "anchor_train", "aug": "aug_train", "aug_vanilla": "anchor_train", "m_B_finetuned": "aug_train"}
+    for name in ("calm", *COMPARISONS):
+        if name != "m_B_finetuned":
+            read |= {name: "dc_train", f"{name}_seed4": "dc_train"}
+    trained = {name: stage for name, stage in found.items() if name != "data" and not name.startswith("eval/")}
+    assert {name: stage.settings["dataset"] for name, stage in trained.items()} == {
+        name: str(data / f"{file}.parquet") for name, file in read.items()
+    }
+    validation = {name: Path(stage.settings["validation"]).name for name, stage in trained.items()}
+    assert validation == {name: f"{file.replace('train', 'validation')}.parquet" for name, file in read.items()}
+    scored = {name.removeprefix("eval/flores/") for name in found if name.startswith("eval/")}
+    assert scored == trained.keys() - {"aug_vanilla"}
+    assert {name: found[name].settings["seed"] for name in ("anchor", "calm", "calm_seed4", "lora_seed4")} == {
+        "anchor": 3, "calm": 3, "calm_seed4": 4, "lora_seed4": 4,
+    }  # fmt: skip
+    assert all(found[f"eval/flores/{name}"].needs == ("data", name) for name in scored)
+
+
+def test_each_comparison_differs_from_calm_in_one_thing(benchmarks: Path, tmp_path: Path) -> None:
+    found = stages(ntl(benchmarks, "compare=[random_aug,vanilla_aug,aug_as_encoder,lora]"), tmp_path)
+    calm = found["calm"].settings
+    changed = {
+        name: {key for key, value in found[name].settings.items() if value != calm[key]}
+        for name in ("random_aug", "vanilla_aug", "aug_as_encoder")
+    }
+    assert changed == {"random_aug": {"random_aug"}, "vanilla_aug": {"augs"}, "aug_as_encoder": {"aug_reads"}}
+    assert found["vanilla_aug"].settings["augs"] == [str(tmp_path / "aug_vanilla")]
+    lora = found["lora"].settings
+    assert lora["match"] == str(tmp_path / "calm") and lora["train"] == {**calm["train"], **lora["train"]}
+    assert {key for key in lora["train"] if lora["train"][key] != calm["train"][key]} == set()
+
+
+def test_existing_models_are_used_as_they_are(benchmarks: Path, tmp_path: Path) -> None:
+    some = ["~anchor.model", "~aug.model", "anchor.base=org/large", "anchor.train.steps=0", "aug.base=org/small"]
+    found = stages(ntl(benchmarks, *some, "compare=[vanilla_aug]"), tmp_path)
+    assert "anchor" not in found and found["aug"].settings["base"] == "org/small"
+    assert found["calm"].settings["anchor"] == "org/large" == found["eval/flores/anchor"].settings["model"]
+    assert found["eval/flores/anchor"].needs == ("data",)
+    assert found["vanilla_aug"].settings["augs"] == ["org/small"]  # before its further training
+    with pytest.raises(UserError, match="vanilla_aug=MODEL"):
+        ntl(benchmarks, *some, "aug.train.steps=0", "compare=[vanilla_aug]")
+
+
+def test_languages_of_flores_are_those_that_m_a_learns(benchmarks: Path) -> None:
+    config = ntl_section(ntl(benchmarks)).config
+    assert isinstance(config, ReproduceNTLConfig)
+    assert config.flores.options["languages"] == ["lij_Latn", "fur_Latn"]
+    assert config.flores.dataset == str(benchmarks / "flores200") and config.data.data_folder == str(benchmarks)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["compare=[luck]"], "compare: 'luck' is not one of random_aug"),
+        (["compare=[lora,lora]"], "names lora twice"),
+        (["tasks=[humaneval]"], "tasks: 'humaneval' is not one of flores"),
+        (["compose.augs=[x]"], "compose.augs=('x',): the experiment decides that"),
+        (["aug.seed=5"], "set seed=... instead"),
+        (["num_bridge_seeds=0"], "num_bridge_seeds=0 must be at least 1"),
+        (["benchmarks=''"], "--data FOLDER"),
+        (["tasks=[mgsm]"], "no data of the task 'mgsm'"),
+    ],
+)
+def test_bad_settings_are_one_line(
+    benchmarks: Path, tmp_path: Path, overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reproduce", "ntl", "--preset", "smoke", "--out", str(tmp_path / "out"), "--data", str(benchmarks)]
+    assert main([*command, *overrides]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_programs_are_run_only_where_it_is_allowed(benchmarks: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--allow-code-execution.*tasks=\\[codexglue,text\\]"):
+        code_section(code(benchmarks), tmp_path)
+    found = code_section(code(benchmarks, "allow_code_execution=true"), tmp_path)
+    assert found.config.evaluations()["humaneval"].options == {"allow_code_execution": True}
+    without = code_section(code(benchmarks, "tasks=[codexglue,text]"), tmp_path)
+    scored = {stage.name.split("/")[1] for stage in section_stages(without, tmp_path) if stage.name.startswith("eval")}
+    assert scored == {"codexglue", "text"}
+    with pytest.raises(UserError, match="--source"):
+        code_section(replace(code(benchmarks), data=replace(code(benchmarks).data, sources=())), tmp_path)
+
+
+def test_the_plan_of_several_seeds_names_their_folders(
+    benchmarks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reproduce", "ntl", "--preset", "smoke", "--data", str(benchmarks), "--out", str(tmp_path / "out")]
+    assert main([*command, "--seeds", "2", "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    folders = {stage["command"].rpartition("--out ")[2] for stage in plan["stages"] if stage["stage"] == "calm"}
+    assert folders == {str(tmp_path / "out" / seed / "calm") for seed in ("seed0", "seed1")}
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_an_experiment_runs_from_data_to_report_and_only_once(benchmarks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    chosen = "compare=[random_aug,vanilla_aug,aug_as_encoder,lora,m_B_finetuned]"
+    steps = ["anchor.train.steps=3", "aug.train.steps=3", "compose.train.steps=2", "baseline.train.steps=2"]
+    command = ["reproduce", "ntl", "--preset", "smoke", "--data", str(benchmarks), "--out", str(out), chosen, *steps]
+    assert main(command) == 0
+    results = read_json(out / "results.json")
+    keys = ["m_A", "m_B", "calm", "random_aug", "vanilla_aug", "aug_as_encoder", "lora", "m_B_finetuned"]
+    assert [system["key"] for system in results["systems"]] == keys
+    for system in results["systems"]:
+        for run in system["runs"]:
+            measured = read_json(out / run["evaluations"]["flores"] / "metrics.json")
+            assert run["metrics"]["flores"] == measured["metrics"] and measured["metrics"]["bits_per_byte"] > 0
+    lora = next(system for system in results["systems"] if system["key"] == "lora")["runs"][0]
+    assert abs(lora["difference_percent"]) < 5
+    assert read_json(out / "data" / "manifest.json")["overlap"]["left"] == 0
+    assert (out / "report.html").is_file() and (out / "report.md").is_file()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
+    assert main(command) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
