@@ -29,11 +29,8 @@ def overlap_table(manifest: Mapping[str, Any]) -> Table | None:
     rows = _flores_overlap(manifest) if manifest.get("builder") == "ntl" else _code_overlap(manifest)
     columns = (Column("compared with", is_text=True), Column("removed", is_text=True), Column("left"))
     found = tuple(table_row(Text(name), Text(removed), Text(left)) for name, removed, left in rows)
-    return (
-        Table("Overlap with the test sets", columns, found, "What counts as overlap: data/manifest.json.")
-        if found
-        else None
-    )
+    caption = f"What counts as overlap: {MANIFEST}."
+    return Table("Overlap with the test sets", columns, found, caption) if found else None
 
 
 def _flores_overlap(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -29,6 +29,7 @@ class Evaluation:
         names: group -> its name for readers, where it has one.
         conditions: everything that figures depend on beside the model: two results are comparable where it is equal.
         data: where the records come from.
+        model: what was evaluated: its source, or the file with its completions.
     """
 
     task: str
@@ -39,6 +40,7 @@ class Evaluation:
     names: Mapping[str, str] = field(default_factory=dict)
     conditions: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
 
 
 def is_evaluation(folder: Path) -> bool:
@@ -64,6 +66,7 @@ def read_evaluation(root: Path, folder: str) -> Evaluation:
     by_language = mapping(breakdown.get("by_language") or {}, path)
     protocol = mapping(content.get("protocol") or {}, path)
     data = mapping(content.get("data") or {}, path)
+    model = mapping(content.get("model") or {}, path)
     count = number(content.get("n"))
     return Evaluation(
         task=content["task"],
@@ -78,6 +81,7 @@ def read_evaluation(root: Path, folder: str) -> Evaluation:
             **{name: value for name, value in protocol.items() if name not in NOT_COMPARED},
         },
         data=data,
+        model=str(model.get("source") or model.get("predictions") or ""),
     )
 
 
@@ -90,8 +94,17 @@ def _groups(by_language: Mapping[str, Any], bits: Any) -> dict[str, dict[str, fl
     return found
 
 
-def differing_conditions(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Name what figures of the same task depend on and not all evaluations have in common; short values are quoted."""
+def not_comparable(evaluations: Sequence[Evaluation]) -> dict[str, str]:
+    """Say for each task whose evaluations differ in more than the model what it is that differs."""
+    sentences = {}
+    for task in dict.fromkeys(found.task for found in evaluations):
+        if differing := _differing([found for found in evaluations if found.task == task]):
+            sentences[task] = f"{task}: not comparable, as the evaluations differ in {', '.join(differing)}."
+    return sentences
+
+
+def _differing(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Name the conditions that not all evaluations have in common; short values are quoted."""
     names = dict.fromkeys(name for found in evaluations for name in found.conditions)
     differing = []
     for name in names:

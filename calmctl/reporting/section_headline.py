@@ -98,7 +98,7 @@ def _lora_size(results: SectionResults) -> str:
         return ""
     if abs(difference) < 0.05:
         return " at equal parameters"
-    return f" with {abs(difference):.1f} percent {'more' if difference > 0 else 'fewer'} parameters"
+    return f" (it has {abs(difference):.1f} percent {'more' if difference > 0 else 'fewer'} parameters)"
 
 
 def _figures(results: SectionResults, measure: Measure) -> str:
@@ -130,7 +130,7 @@ def _seeds(results: SectionResults) -> list[str]:
         return []
     if len(system.runs) > 1:
         seeds = ", ".join(str(run.seed) for run in system.runs)
-        return [f"Mean ± sample standard deviation over seeds {seeds} of what was trained on D_C."]
+        return [f"Mean ± sample standard deviation over seeds {seeds}; a figure without ± is of one run."]
     return ["One seed: how much of a difference is chance was not measured."]
 
 

@@ -119,5 +119,5 @@ def _bars(axes: Axes, results: SectionResults, bars: Sequence[tuple[float, Syste
         )
     axes.set_xlim(0, 1.25 * largest or 1.0)
     axes.tick_params(axis="y", left=False)
-    axes.set_title(measure.short if len(measure.label) > 24 else measure.label)
-    axes.set_xlabel(f"{measure.benchmark}{', lower is better' if measure.is_lower_better else ''}")
+    axes.set_title(measure.label)
+    axes.set_xlabel("lower is better" if measure.is_lower_better else "percent")

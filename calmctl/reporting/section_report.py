@@ -9,6 +9,7 @@ from calmctl import files
 from calmctl.reporting.data_facts import files_table, overlap_table
 from calmctl.reporting.document import Block, Bullets, Document, Gallery, Paragraph, Picture, Section
 from calmctl.reporting.document_files import write_document
+from calmctl.reporting.evaluations import not_comparable
 from calmctl.reporting.provenance import reproduce_facts, seconds_table
 from calmctl.reporting.section_headline import answers_table, headline
 from calmctl.reporting.section_plots import gains_plot, systems_plot
@@ -16,7 +17,6 @@ from calmctl.reporting.section_results import RESULTS_FILE, SectionResults, load
 from calmctl.reporting.section_samples import labels, section_samples
 from calmctl.reporting.section_tables import (
     grouped_table,
-    incomparable,
     models_table,
     protocols_table,
     runs_table,
@@ -77,7 +77,7 @@ def section_document(results: SectionResults) -> Document:
 
 
 def _answer_blocks(results: SectionResults) -> tuple[Block, ...]:
-    texts = [*incomparable(results), *results.disagreements()]
+    texts = [*not_comparable(results.evaluations_of_all()).values(), *results.disagreements()]
     if results.run is not None and results.run.status in ("failed", "interrupted"):
         texts.insert(0, f"This run is {results.run.status}: it may be incomplete.")
     return (*(Paragraph(text, is_warning=True) for text in texts), answers_table(results))

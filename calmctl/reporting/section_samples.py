@@ -49,7 +49,7 @@ def labels(results: SectionResults) -> dict[str, str]:
 
 
 def _task_samples(results: SectionResults, task: str, count: int) -> list[Sample]:
-    files = {key: found[0] for key in labels(results) if (found := _files(results, task, key))}
+    files = {key: paths[0] for key in labels(results) if (paths := _files(results, task, key))}
     if CALM not in files:
         return []
     chosen = _spread([(_score(row), str(row.get("id"))) for row in _rows(files[CALM])], count)
@@ -84,18 +84,17 @@ def _score(row: Row) -> float:
 
 
 def _spread(scored: Sequence[tuple[float, str]], count: int) -> list[str]:
-    """Return records at even distances from the best to the worst, of another group than before where one is near."""
+    """Return a record of each of `count` equal parts of the ranking, each of another group if possible."""
     ranked = [record for _, record in sorted(scored, key=lambda pair: (-pair[0], pair[1]))]
     if len(ranked) <= count:
         return ranked
     chosen: list[str] = []
-    for number_ in range(count):
-        start = round((len(ranked) - 1) * number_ / max(count - 1, 1))
-        window = ranked[start : start + max(len(ranked) // (4 * count), 1)]
+    for part in range(count):
+        window = ranked[part * len(ranked) // count : (part + 1) * len(ranked) // count]
         groups = {record.rpartition("/")[0] for record in chosen}
-        fresh = [record for record in window if record.rpartition("/")[0] not in groups and record not in chosen]
+        fresh = [record for record in window if record.rpartition("/")[0] not in groups]
         chosen.append((fresh or window)[0])
-    return list(dict.fromkeys(chosen))
+    return chosen
 
 
 def _answer(row: Row | None) -> Text:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from calmctl.reporting.cost_table import cost_table
-from calmctl.reporting.evaluations import Evaluation, differing_conditions
+from calmctl.reporting.evaluations import BITS, Evaluation
 from calmctl.reporting.paper import paper_table
 from calmctl.reporting.provenance import UNKNOWN
 from calmctl.reporting.section_headline import number_of
@@ -50,11 +50,11 @@ def models_table(results: SectionResults) -> Table | None:
 
 
 def grouped_table(results: SectionResults, grouped: Grouped) -> Table | None:
-    """Return a measure by group of records, from low to high resource, beside the paper's; None where not run."""
+    """Return a measure by group of records, from low to high resource, beside the paper's; None of too few."""
     measure = grouped.measure
     codes = results.groups(measure)
     keys = [key for key in HEADLINE_MODELS if any(results.group_spread(key, measure, code).values for code in codes)]
-    if not codes or not keys:
+    if (len(codes) < 2 and not grouped.paper_table) or not keys:
         return None
     rows: list[tuple[Cell, ...]] = []
     for code in codes:
@@ -62,15 +62,13 @@ def grouped_table(results: SectionResults, grouped: Grouped) -> Table | None:
         label = name if name == code else f"{name} ({code})"
         cells = (_group_number(results, key, grouped, code) for key in keys)
         rows.append(table_row(Text(label), *cells))
-    rows.append(table_row(Text("average"), *(number_of(results, key, measure) for key in keys)))
+    whole = "all" if measure.metric == BITS else "average"  # bits are summed over all bytes
+    rows.append(table_row(Text(whole), *(number_of(results, key, measure) for key in keys)))
     if results.system(M_B) and len(codes) > 1:
         above = (f"{count} of {total}" for count, total in (results.above(key, measure) for key in keys))
         better = "below" if measure.is_lower_better else "above"
-        rows.append(
-            table_row(
-                Text(f"{better} m_B"), *map(Text, ("–" if k == M_B else a for k, a in zip(keys, above, strict=True)))
-            )
-        )
+        told = (Text("–" if key == M_B else count) for key, count in zip(keys, above, strict=True))
+        rows.append(table_row(Text(f"{better} m_B"), *told))
     columns = (Column(grouped.column, is_text=True), *(Column(results.label(key)) for key in keys))
     return Table(grouped.title, columns, tuple(rows), _grouped_caption(results, grouped))
 
@@ -83,10 +81,8 @@ def _group_number(results: SectionResults, key: str, grouped: Grouped, code: str
 
 
 def _grouped_caption(results: SectionResults, grouped: Grouped) -> str:
-    order = (
-        f"From low to high resource, by m_B's own figures of each {grouped.column}: nobody's corpora are counted here."
-    )
-    parts = [_units([grouped.measure]), order if results.system(M_B) else "", _seeds(results)]
+    order = "From low to high resource, as m_B's own figures have it: its worst first." if grouped.is_plotted else ""
+    parts = [_units([grouped.measure]), order, _seeds(results)]
     if grouped.paper_table:
         parts.append(f"Paper: {paper_table(grouped.paper_table).source}, of other models; differences in points.")
         parts.append(grouped.note)
@@ -138,17 +134,6 @@ def protocols_table(results: SectionResults) -> Table:
     return Table("Protocols", tuple(Column(label, is_text=True) for label in columns), tuple(rows), caption)
 
 
-def incomparable(results: SectionResults) -> list[str]:
-    """Say for each task whose evaluations differ in more than the model what it is that differs."""
-    sentences = []
-    for task in dict.fromkeys(found.task for found in results.evaluations_of_all()):
-        if differing := differing_conditions(results.evaluations(task)):
-            sentences.append(
-                f"{task}: the evaluations differ in {', '.join(differing)}; their figures are not comparable."
-            )
-    return sentences
-
-
 def _alike(results: SectionResults) -> list[tuple[str, list[Evaluation]]]:
     """Return the evaluations of each task, those of equal conditions together."""
     together: list[tuple[str, list[Evaluation]]] = []
@@ -185,7 +170,7 @@ def _overall(results: SectionResults, key: str, measure: Measure) -> Number:
 
 
 def _columns(measures: list[Measure]) -> list[Column]:
-    return [Column(measure.short, group=measure.benchmark) for measure in measures]
+    return [Column(measure.label) for measure in measures]
 
 
 def _name(system: System) -> Text:

@@ -12,6 +12,10 @@ from calmctl.reporting.provenance import duration, gibibytes
 from calmctl.reporting.tables import NOT_RUN, Column, Number, Table, Text, table_row
 from calmctl.run_info import read_run
 
+_ENDS = {"loss": "last loss", "validation_loss": "last held-out loss", "exact_match": "last exact match"}
+"""Field of the log -> what its last value is called."""
+_LEAST = 1e-3
+
 
 @dataclass(frozen=True)
 class Training:
@@ -51,28 +55,35 @@ def read_training(folder: Path, name: str, label: str, system: str) -> Training:
 
 def training_table(trainings: Sequence[Training]) -> Table:
     """Return what each training run took and where it ended."""
-    columns = [Column("run", is_text=True)]
-    columns += [Column(label) for label in ("steps", "last loss", "last exact match", "trained parameters")]
-    columns += [Column("time"), Column("peak memory")]
-    caption = "Exact match: running, teacher-forced, on training batches, in percent."
-    return Table("Training runs", tuple(columns), tuple(map(_training_row, trainings)), caption)
+    # What no run has is no column: text is not learned by heart, and not every training is validated.
+    fields = [field for field in _ENDS if any(max(t.series(field)[1], default=0.0) >= _LEAST for t in trainings)]
+    columns = [Column("run", is_text=True), Column("steps"), *(Column(_ENDS[field]) for field in fields)]
+    columns += [Column("trained parameters"), Column("time"), Column("peak memory")]
+    rows = tuple(_training_row(training, fields) for training in trainings)
+    caption = (
+        "Exact match: running, teacher-forced, on training batches, in percent." if "exact_match" in fields else ""
+    )
+    return Table("Training runs", tuple(columns), rows, caption)
 
 
-def _training_row(training: Training) -> tuple[Text | Number, ...]:
+def _training_row(training: Training, fields: Sequence[str]) -> tuple[Text | Number, ...]:
     if not training.was_run:
-        return (Text(training.label), *(Text(NOT_RUN) for _ in range(6)))
-    steps, losses = training.series("loss")
-    exact = training.series("exact_match")[1]
-    facts = training.facts
+        return (Text(training.label), *(Text(NOT_RUN) for _ in range(4 + len(fields))))
+    steps, facts = training.series("loss")[0], training.facts
     return table_row(
         Text(training.label, href=training.name),
         Text(f"{steps[-1]:,.0f}" if steps else NOT_RUN),
-        Number(losses[-1], digits=4) if losses else Text("–"),
-        Number(100 * exact[-1]) if exact else Text("–"),
+        *(_end(field, training.series(field)[1]) for field in fields),
         Text(_count(facts.get("trainable_parameters"))),
         Text(duration(facts.get("seconds"))),
         Text(gibibytes(facts.get("peak_memory_bytes"))),
     )
+
+
+def _end(field: str, values: Sequence[float]) -> Text | Number:
+    if not values:
+        return Text("–")
+    return Number(100 * values[-1]) if field == "exact_match" else Number(values[-1], digits=4)
 
 
 def _count(value: object) -> str:
