@@ -24,7 +24,7 @@ from calmctl.experiments.kv_ablations import ablate_kv
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.kv_variants import Variant, check_ablations, kv_variants
 from calmctl.experiments.stages import Stage
-from calmctl.reporting import kv_ablation_plots, plots
+from calmctl.reporting import kv_ablation_plots, kv_report, plots
 from calmctl.reporting.kv_ablation_plots import ablations_plot, scaling_plot
 from calmctl.reporting.kv_ablations import load_kv_ablations, table5
 from calmctl.reporting.kv_report import measured_tables, write_kv_report
@@ -183,8 +183,9 @@ def test_the_plan_lists_the_stages(capsys, tmp_path):
 def undrawn() -> Iterator[None]:
     """Leave the plots out that tests/test_reporting.py is about; lay ours out undrawn: drawing takes time."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("table1_plot", "controls_plot", "operands_plot", "strata_plot", "training_plot"):
+        for name in ("table1_plot", "controls_plot", "operands_plot", "strata_plot"):
             patch.setattr(plots, name, lambda results: b"not drawn")
+        patch.setattr(kv_report, "training_plot", lambda trainings, title: b"not drawn")
         patch.setattr(kv_ablation_plots, "to_png", lambda figure: b"not drawn")
         yield
 

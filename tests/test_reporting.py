@@ -16,9 +16,8 @@ from matplotlib import image
 
 from calmctl.cli.report import report
 from calmctl.errors import UserError
-from calmctl.reporting import plots
+from calmctl.reporting import plots, training_plot
 from calmctl.reporting.kv_report import (
-    command_line,
     headline,
     load_kv_results,
     terminal_table,
@@ -26,6 +25,7 @@ from calmctl.reporting.kv_report import (
 )
 from calmctl.reporting.kv_results import CONTROLS, TRAINING_RUNS
 from calmctl.reporting.paper import TABLE_1, paper_table
+from calmctl.reporting.provenance import command_line
 from tests.kv_folder import RUNS, SYNTHETIC, predictions, write, write_folder, write_lines
 
 HOSTILE = "<script>alert('x')</script> | `code` [link](http://evil) **bold**"
@@ -41,7 +41,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lay plots out without drawing them, which is what takes time."""
-    monkeypatch.setattr(plots, "to_png", lambda figure: b"\x89PNG not drawn")
+    for module in (plots, training_plot):
+        monkeypatch.setattr(module, "to_png", lambda figure: b"\x89PNG not drawn")
 
 
 @pytest.fixture

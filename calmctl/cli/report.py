@@ -1,4 +1,4 @@
-"""`calmctl report`: the report of a run, the mean over the seeds of several, or what trainings cost."""
+"""`calmctl report`: the report of runs: reproductions, seeds of them, trainings, or evaluations side by side."""
 
 from __future__ import annotations
 
@@ -12,31 +12,36 @@ from calmctl.cli import options, output
 _Runs = Annotated[
     list[Path],
     typer.Argument(
-        metavar="RUN...", help="A `calmctl reproduce kv` folder, several that differ in their seed, or trainings."
+        metavar="RUN...",
+        help="A folder of `calmctl reproduce`, several that differ in their seed, trainings, or evaluations.",
     ),
 ]
 _Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Also write the table of several folders, or of trainings, here."),
+    typer.Option("--out", "-o", help="Also write the tables of several folders, of trainings or evaluations here."),
 ]
 
 
 def report(runs: _Runs, out: _Out = None, json: options.Json = False) -> None:
-    """Write a run's report and print its table; several: mean and standard deviation; trainings: what they cost."""
+    """Write a reproduction's report and print its tables; several: mean and deviation; other runs: side by side."""
     from calmctl.errors import UserError
-    from calmctl.reporting.cost_table import is_training
+    from calmctl.reporting.kinds import common_kind, with_evaluations
 
-    if is_training(runs[0]):
+    runs = with_evaluations(runs)
+    kind = common_kind(runs)
+    if kind == "training":
         _costs(runs, out, json)
+    elif kind == "evaluation":
+        _evaluations(runs, out, json)
     elif len(runs) > 1:
-        _seeds(runs, out, json)
+        (_kv_seeds if kind == "kv" else _section_seeds)(runs, out, json)
     elif out is not None:
         raise UserError(f"--out {out} is for several folders; the report of one is written into {runs[0]}")
     else:
-        _single(runs[0], json)
+        (_kv if kind == "kv" else _section)(runs[0], json)
 
 
-def _single(run: Path, json: bool) -> None:
+def _kv(run: Path, json: bool) -> None:
     from calmctl.reporting.kv_report import measured_tables, terminal_table, write_kv_report
 
     written = write_kv_report(run)
@@ -44,6 +49,21 @@ def _single(run: Path, json: bool) -> None:
         output.print_json({"files": [str(path) for path in written], **measured_tables(run)})
         return
     terminal_table(run)
+    _note_report(run, written)
+
+
+def _section(run: Path, json: bool) -> None:
+    from calmctl.reporting.section_report import measured, section_terminal_tables, write_section_report
+
+    written = write_section_report(run)
+    if json:
+        output.print_json({"files": [str(path) for path in written], **measured(run)})
+        return
+    section_terminal_tables(run)
+    _note_report(run, written)
+
+
+def _note_report(run: Path, written: list[Path]) -> None:
     output.note(f"wrote {run / 'report.html'}, {run / 'report.md'} and {len(written) - 2} plots")
 
 
@@ -64,7 +84,28 @@ def _costs(runs: list[Path], out: Path | None, json: bool) -> None:
         output.note(f"wrote {out / 'cost.md'} and {out / 'cost.json'}")
 
 
-def _seeds(runs: list[Path], out: Path | None, json: bool) -> None:
+def _evaluations(runs: list[Path], out: Path | None, json: bool) -> None:
+    from calmctl.reporting.evaluation_report import (
+        evaluation_figures,
+        evaluation_tables,
+        read_evaluations,
+        write_evaluations,
+    )
+    from calmctl.reporting.evaluations import not_comparable
+    from calmctl.reporting.terminal import print_tables
+
+    found = read_evaluations(runs)
+    if json:
+        output.print_json(evaluation_figures(found))
+    else:
+        print_tables(*evaluation_tables(found))
+        for sentence in not_comparable(found).values():
+            print(sentence)
+    if out is not None:
+        _note_written(write_evaluations(found, out))
+
+
+def _kv_seeds(runs: list[Path], out: Path | None, json: bool) -> None:
     from calmctl.reporting.seeds import aggregate_seeds, write_seed_summary
     from calmctl.reporting.terminal import print_tables
 
@@ -74,5 +115,24 @@ def _seeds(runs: list[Path], out: Path | None, json: bool) -> None:
     else:
         print_tables(*summary.tables())
     if out is not None:
-        for path in write_seed_summary(summary, out):
-            output.note(f"wrote {path}")
+        _note_written(write_seed_summary(summary, out))
+
+
+def _section_seeds(runs: list[Path], out: Path | None, json: bool) -> None:
+    from calmctl.reporting.section_headline import headline
+    from calmctl.reporting.section_seeds import pool_sections, pooled_figures, pooled_tables, write_pooled
+    from calmctl.reporting.terminal import print_tables
+
+    pooled = pool_sections(runs)
+    if json:
+        output.print_json(pooled_figures(pooled))
+    else:
+        print("\n".join(headline(pooled)), end="\n\n")
+        print_tables(*pooled_tables(pooled))
+    if out is not None:
+        _note_written(write_pooled(pooled, out))
+
+
+def _note_written(paths: list[Path]) -> None:
+    for path in paths:
+        output.note(f"wrote {path}")

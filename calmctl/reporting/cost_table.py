@@ -51,14 +51,17 @@ def cost_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def cost_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Return the table of what `cost_rows` returned; a row's `label` stands for the name of its folder."""
+    """Return the table of what `cost_rows` returned.
+
+    A row's `label` stands for the name of its folder, and its `href` is where that links to.
+    """
 
     def scaled(value: float | None, by: float, digits: int) -> Number:
         return Number(None if value is None else value / by, digits=digits)
 
     cells = tuple(
         table_row(
-            Text(row.get("label") or Path(row["run"]).name),
+            Text(row.get("label") or Path(row["run"]).name, href=row.get("href", "")),
             Text(row["method"]),
             Text(f"{row['trainable_parameters']:,}"),
             scaled(row["flops_per_token"], 1e6, 2),

@@ -11,6 +11,7 @@ from calmctl.reporting.kv_results import CALM, KV_MATH
 from calmctl.reporting.plot_style import (
     BLANK,
     COLOURS,
+    OTHER_METHODS,
     SIDEWAYS,
     WIDTH,
     lighter,
@@ -20,8 +21,6 @@ from calmctl.reporting.plot_style import (
     to_png,
 )
 
-OTHER_METHODS = "#D55E00"
-"""Colour of what is no composition; compositions that are not in Table 1 have CALM's, lighter."""
 METHOD_MARKERS = ("s", "D", "v", "^", "P", "X")
 """Markers of the other methods, in the order of their rows: matched to one size, they stand above one another."""
 

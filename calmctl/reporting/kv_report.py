@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +11,12 @@ from calmctl.reporting.document import (
     Block,
     Bullets,
     Document,
-    Facts,
     Gallery,
     Paragraph,
     Picture,
     Section,
-    document_html,
-    document_markdown,
 )
+from calmctl.reporting.document_files import write_document
 from calmctl.reporting.kv_ablation_plots import ablations_plot, scaling_plot
 from calmctl.reporting.kv_ablations import (
     ABLATIONS_FOLDER,
@@ -44,8 +38,11 @@ from calmctl.reporting.kv_results import (
 )
 from calmctl.reporting.kv_samples import kv_samples
 from calmctl.reporting.paper import TABLE_1
+from calmctl.reporting.provenance import reproduce_facts, seconds_table
 from calmctl.reporting.tables import NOT_RUN, signed
 from calmctl.reporting.terminal import print_tables
+from calmctl.reporting.training_plot import training_plot
+from calmctl.reporting.trainings import training_table
 
 __all__ = [
     "KVResults",
@@ -68,15 +65,7 @@ def write_kv_report(folder: Path) -> list[Path]:
         UserError: `folder` is no `calmctl reproduce kv` folder, or one of its files is damaged.
     """
     folder = Path(folder)
-    document = kv_document(load_kv_results(folder))
-    written = []
-    for picture in _pictures(document):
-        _write_bytes(folder / picture.path, picture.png)
-        written.append(folder / picture.path)
-    for name, text in (("report.md", document_markdown(document)), ("report.html", document_html(document))):
-        files.write_text(folder / name, text)
-        written.append(folder / name)
-    return written
+    return write_document(kv_document(load_kv_results(folder)), folder)
 
 
 def terminal_table(folder: Path) -> None:
@@ -141,7 +130,7 @@ def kv_document(results: KVResults) -> Document:
         Section("Sample predictions", _sample_blocks(results)),
         Section("Deviations from the paper", (_deviations(results),)),
         Section("Time per stage", (_seconds_block(results),)),
-        Section("How to reproduce", (_reproduce_facts(results),)),
+        Section("How to reproduce", (_how_to_reproduce(results),)),
     )
     title = f"Key-value arithmetic: preset {results.preset}, seed {results.seed}"
     return Document(title, headline(results), sections)
@@ -208,13 +197,13 @@ def _training_blocks(results: KVResults) -> tuple[Block, ...]:
         Picture(
             f"plots/training_{training.name}.png",
             f"Training curves of {training.label}",
-            plots.training_plot(training),
+            training_plot([training], training.label),
         )
         for training in results.trainings
         if training.series("loss")[0]
     )
     gallery = (Gallery(pictures),) if pictures else ()
-    return (kv_tables.training_table(results), *gallery)
+    return (training_table(results.trainings), *gallery)
 
 
 def _sample_blocks(results: KVResults) -> tuple[Block, ...]:
@@ -233,60 +222,9 @@ def _deviations(results: KVResults) -> Block:
 
 
 def _seconds_block(results: KVResults) -> Block:
-    return kv_tables.seconds_table(results) if results.seconds else Paragraph(f"{TABLE_FILE} has no times.")
+    return seconds_table(results.seconds) if results.seconds else Paragraph(f"{TABLE_FILE} has no times.")
 
 
-def _reproduce_facts(results: KVResults) -> Facts:
-    facts: Mapping[str, Any] = results.run.facts if results.run else {}
-    versions = facts.get("versions") or {}
-    items = [
-        ("command", command_line(facts.get("command") or ())),
-        ("seed", "not recorded" if results.seed is None else str(results.seed)),
-        ("preset", results.preset),
-        ("commit", results.git_commit or "not recorded"),
-        *_hardware(results.hardware),
-        ("versions", ", ".join(f"{k} {v}" for k, v in versions.items() if v) or "not recorded"),
-        ("started", str(facts.get("started") or "not recorded")),
-    ]
-    return Facts(tuple(items), code=frozenset({"command", "commit"}))
-
-
-def command_line(command: object) -> str:
-    """Return a recorded command as it would be typed, the program by its bare name."""
-    if not isinstance(command, list | tuple) or not command:
-        return "not recorded"
-    program = Path(str(command[0])).name
-    program = "calmctl" if program in ("__main__.py", "main.py") else program
-    return shlex.join([program, *(str(argument) for argument in command[1:])])
-
-
-def _hardware(hardware: Mapping[str, Any]) -> list[tuple[str, str]]:
-    shown = []
-    for name, value in hardware.items():
-        if name.endswith("_bytes"):
-            shown.append((name.removesuffix("_bytes"), kv_tables.gibibytes(value)))
-        elif isinstance(value, list):
-            shown.append((name, ", ".join(map(str, value)) or "none"))
-        elif value is not None:
-            shown.append((name.replace("_", " "), str(value)))
-    return shown or [("hardware", "not recorded")]
-
-
-def _pictures(document: Document) -> list[Picture]:
-    found: list[Picture] = []
-    for section in document.sections:
-        for block in section.blocks:
-            if isinstance(block, Gallery):
-                found += block.pictures
-            elif isinstance(block, Picture):
-                found.append(block)
-    return found
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file atomically; plots can be drawn again, so they are not forced to the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-        stream.write(content)
-    os.chmod(stream.name, 0o644)
-    os.replace(stream.name, path)
+def _how_to_reproduce(results: KVResults) -> Block:
+    run = results.run.facts if results.run else {}
+    return reproduce_facts(run, results.seed, results.preset, results.git_commit, results.hardware)

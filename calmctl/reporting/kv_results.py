@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from calmctl import files
 from calmctl.errors import UserError
+from calmctl.reporting.checked import mapping, number
+from calmctl.reporting.trainings import Training, read_training
 from calmctl.run_info import RUN_FILE, RunInfo, read_run
 
 TABLE_FILE = "table1.json"
@@ -90,22 +91,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Training:
-    """A training run below the reproduce folder and its log; `log` is empty for one without training."""
-
-    name: str
-    label: str
-    system: str
-    facts: Mapping[str, Any]
-    log: tuple[Mapping[str, Any], ...]
-
-    def series(self, field: str) -> tuple[list[float], list[float]]:
-        """Return steps and values of a field of the log, rows without the field left out."""
-        rows = [row for row in self.log if _finite(row.get(field)) is not None and "step" in row]
-        return [float(row["step"]) for row in rows], [float(row[field]) for row in rows]
-
-
-@dataclass(frozen=True)
 class KVResults:
     """All that a `calmctl reproduce kv` folder says, keyed by the systems' keys of `table1.json`."""
 
@@ -159,7 +144,7 @@ def load_kv_results(folder: Path) -> KVResults:
             f"{folder} has no {TABLE_FILE} ({found}); expected a folder of `calmctl reproduce kv` that has"
             " come as far as its table"
         )
-    table = _mapping(files.read_json(folder / TABLE_FILE), folder / TABLE_FILE)
+    table = mapping(files.read_json(folder / TABLE_FILE), folder / TABLE_FILE)
     figures = {
         system.key: _accuracies(table[system.key], folder / TABLE_FILE)
         for system in SYSTEMS
@@ -177,7 +162,7 @@ def load_kv_results(folder: Path) -> KVResults:
         seconds={
             str(stage): float(value)
             for stage, value in (table.get("seconds") or {}).items()
-            if _finite(value) is not None
+            if number(value) is not None
         },
         seed=table.get("seed", facts.get("seed")),
         preset=str(table.get("preset") or "not recorded"),
@@ -194,54 +179,41 @@ def _evaluations(folder: Path) -> dict[str, Evaluation]:
         path = folder / relative / "metrics.json"
         if not path.exists():
             continue
-        content = _mapping(files.read_json(path), path)
+        content = mapping(files.read_json(path), path)
         breakdown = content.get("breakdown") or {}
         operands = _slices(breakdown.get("by_num_operands"), path)
         found[system.key] = Evaluation(
             folder=relative,
-            overall=_slice({"n": content.get("n"), **_mapping(content.get("metrics"), path)}, path),
+            overall=_slice({"n": content.get("n"), **mapping(content.get("metrics"), path)}, path),
             by_num_operands={int(count): operands[count] for count in sorted(operands, key=int)},
             by_stratum=_slices(breakdown.get("by_stratum"), path),
             protocol=content.get("protocol") or {},
-            seconds=_finite(content.get("seconds")),
+            seconds=number(content.get("seconds")),
         )
     return found
 
 
 def _trainings(folder: Path) -> tuple[Training, ...]:
-    found = []
-    for name, (label, system) in TRAINING_RUNS.items():
-        if (folder / name / RUN_FILE).exists():
-            run = read_run(folder / name)
-            found.append(Training(name, label, system, run.facts, tuple(run.log())))
-    return tuple(found)
+    return tuple(
+        read_training(folder, name, label, system)
+        if (folder / name / RUN_FILE).exists()
+        else Training(name, label, system, {}, ())
+        for name, (label, system) in TRAINING_RUNS.items()
+    )
 
 
 def _slices(value: Any, path: Path) -> dict[str, Slice]:
-    return {str(name): _slice(part, path) for name, part in _mapping(value or {}, path).items()}
+    return {str(name): _slice(part, path) for name, part in mapping(value or {}, path).items()}
 
 
 def _slice(value: Any, path: Path) -> Slice:
-    count = _finite(_mapping(value, path).get("n"))
+    count = number(mapping(value, path).get("n"))
     return Slice(None if count is None else int(count), _accuracies(value, path))
 
 
 def _accuracies(value: Any, path: Path) -> dict[str, float | None]:
-    known = _mapping(value, path)
-    return {metric.key: _finite(known.get(metric.key)) for metric in METRICS}
-
-
-def _mapping(value: Any, path: Path) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{path}: expected names and figures, found {type(value).__name__}; restore the file")
-    return value
-
-
-def _finite(value: Any) -> float | None:
-    """Return a number as a float; None for what is no number, not finite, or missing."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+    known = mapping(value, path)
+    return {metric.key: number(known.get(metric.key)) for metric in METRICS}
 
 
 def _shown(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The tables of the key-value report: Table 1, controls, operand counts, strata, training runs, times."""
+"""The tables of the key-value report: Table 1, controls, operand counts, strata."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from calmctl.reporting.kv_results import (
     MODELS,
     STRATA,
     SYSTEMS,
-    TRAINING_RUNS,
     KVResults,
     Metric,
     Slice,
     System,
-    Training,
 )
 from calmctl.reporting.paper import paper_table
-from calmctl.reporting.tables import NOT_RUN, Column, Number, Table, Text, table_row
+from calmctl.reporting.tables import Column, Number, Table, Text, table_row
 
 _PROTOCOL_GROUPS = {"stepwise": "Table 1, stepwise", "direct": "direct"}
 
@@ -104,64 +102,6 @@ def strata_table(results: KVResults, system: System) -> Table:
     columns = (Column("keys", is_text=True), Column("expressions"), *figures)
     caption = "Percent. Held in: among the keys of the composition data."
     return Table(f"{system.label}: held-in and held-out keys", columns, tuple(rows), caption)
-
-
-def training_table(results: KVResults) -> Table:
-    """Return what each training run took and where it ended."""
-    found = {training.name: training for training in results.trainings}
-    columns = [Column("run", is_text=True)]
-    columns += [Column(label) for label in ("steps", "last loss", "last exact match", "trained parameters")]
-    columns += [Column("time"), Column("peak memory")]
-    rows = tuple(_training_row(name, label, found.get(name)) for name, (label, _) in TRAINING_RUNS.items())
-    caption = "Exact match: running, teacher-forced, on training batches, in percent."
-    return Table("Training runs", tuple(columns), rows, caption)
-
-
-def _training_row(name: str, label: str, training: Training | None) -> tuple[Text | Number, ...]:
-    if training is None:
-        return (Text(label), *(Text(NOT_RUN) for _ in range(6)))
-    steps, losses = training.series("loss")
-    exact = training.series("exact_match")[1]
-    facts = training.facts
-    return (
-        Text(label, href=name),
-        Text(f"{steps[-1]:,.0f}" if steps else NOT_RUN),
-        Number(losses[-1], digits=4) if losses else Text("–"),
-        Number(100 * exact[-1]) if exact else Text("–"),
-        Text(_count(facts.get("trainable_parameters"))),
-        Text(duration(facts.get("seconds"))),
-        Text(gibibytes(facts.get("peak_memory_bytes"))),
-    )
-
-
-def seconds_table(results: KVResults) -> Table:
-    """Return the time of each stage, the total last."""
-    stages = [(stage, value) for stage, value in results.seconds.items() if stage != "total"]
-    if "total" in results.seconds:
-        stages.append(("total", results.seconds["total"]))
-    rows = tuple((Text(stage), Text(duration(value))) for stage, value in stages)
-    return Table("Time per stage", (Column("stage", is_text=True), Column("time")), rows)
-
-
-def duration(seconds: object) -> str:
-    """Return seconds as `48.2 s`, `6 min 03 s` or `2 h 07 min`."""
-    if not isinstance(seconds, int | float):
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def gibibytes(count: object) -> str:
-    """Return bytes in GiB."""
-    return f"{count / 2**30:.1f} GiB" if isinstance(count, int | float) else "–"
-
-
-def _count(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else "–"
 
 
 def _label(results: KVResults, system: System) -> Text:

@@ -22,7 +22,11 @@ COLOURS = {
     "dc_subs": "#56B4E9",
     "dc_math": "#CC79A7",
     "random_aug": "#8C8C8C",
+    "m_B_finetuned": "#56B4E9",
 }
+OTHER_METHODS = "#D55E00"
+"""Colour of what is trained on D_C and is no composition."""
+METHODS = ("lora", "prefix", "series", "parallel", "full")
 MARKERS = {"m_A": "s", "m_B": "D", "calm": "o", "dc_subs": "v", "dc_math": "^", "random_aug": "X"}
 LEVEL_COLOUR = "#444444"
 ABSENT = "#666666"
@@ -98,6 +102,13 @@ def bar_sideways(
         color=ABSENT if value is None or is_paper else "#111111",
         bbox=BLANK,
     )
+
+
+def colour_of(key: str) -> str:
+    """Return the colour of a model; other methods share one, and other compositions are lighter than CALM."""
+    if key in METHODS:
+        return OTHER_METHODS
+    return COLOURS[key] if key in COLOURS else lighter(COLOURS["calm"], 0.45)
 
 
 def names_on_axis(axes: Axes, names: Sequence[str]) -> None:

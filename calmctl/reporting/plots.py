@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from calmctl.reporting.kv_results import (
     AUG,
@@ -27,12 +27,10 @@ from calmctl.reporting.kv_results import (
     Metric,
     Slice,
     System,
-    Training,
 )
 from calmctl.reporting.paper import paper_table
 from calmctl.reporting.plot_style import (
     COLOURS,
-    LEVEL_COLOUR,
     MARKERS,
     SIDEWAYS,
     WIDTH,
@@ -149,53 +147,6 @@ def strata_plot(results: KVResults) -> bytes:
         handles = [Patch(color=COLOURS[system.key], label=system.short) for system in systems]
         figure.legend(handles=handles, loc="outside upper center", ncols=3)
         return to_png(figure)
-
-
-def training_plot(training: Training) -> bytes:
-    """Draw a training run's loss and, where its log has them, running exact match and curriculum level."""
-    has_exact, has_level = (bool(training.series(field)[0]) for field in ("exact_match", "num_operands"))
-    colour = COLOURS[training.system]
-    with style():
-        num_panels = 1 + (has_exact or has_level)
-        figure = Figure(figsize=(5.8, 2.9), layout="constrained")
-        panels = list(figure.subplots(1, num_panels, squeeze=False).flat)
-        _loss_curve(panels[0], training, colour)
-        if has_exact:
-            steps, values = training.series("exact_match")
-            panels[1].plot(steps, [100 * value for value in values], color=colour, linewidth=1.6)
-            panels[1].set_title("exact match, percent")
-            percent_axis(panels[1], top=104)
-        if has_level:
-            _level_curve(panels[1], training, is_alone=not has_exact)
-        for panel in panels:
-            panel.set_xlabel("step")
-            panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        figure.suptitle(f"{training.label}, run {training.name}", x=0.01, ha="left", fontsize=12)
-        return to_png(figure)
-
-
-def _loss_curve(axes: Axes, training: Training, colour: str) -> None:
-    steps, losses = training.series("loss")
-    axes.plot(steps, losses, color=colour, linewidth=1.6, marker="." if len(steps) < 3 else "")
-    axes.set_title("loss")
-    if losses and min(losses) > 0 and max(losses) / min(losses) > 10:
-        axes.set_yscale("log")
-        axes.set_title("loss (log scale)")
-        decades = math.log10(max(losses) / min(losses))
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 3 else (1.0, 3.0)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _level_curve(axes: Axes, training: Training, is_alone: bool) -> None:
-    steps, levels = training.series("num_operands")
-    panel = axes if is_alone else axes.twinx()
-    panel.step(steps, levels, where="post", color=LEVEL_COLOUR, linewidth=1.4, linestyle="--")
-    panel.set_ylabel("operands (curriculum, dashed)", color=LEVEL_COLOUR, fontsize=9.5)
-    panel.tick_params(axis="y", colors=LEVEL_COLOUR, right=not is_alone)
-    panel.set_ylim(0, max(levels) + 0.5)
-    panel.yaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.grid(visible=is_alone)
 
 
 def wilson_interval(value: float, size: int | None) -> tuple[float, float]:

@@ -13,6 +13,8 @@ from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
 NOT_RUN = "not run"
+SHORT = 16
+"""Tables of at most so many rows are not cut by the end of a printed page."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def md_code(text: str) -> str:
 
 def to_html(table: Table) -> Markup:
     """Return the table as HTML; every text is escaped."""
-    parts = [Markup('<div class="scroll"><table>')]
+    parts = [Markup('<div class="scroll{}"><table>').format(" short" if len(table.rows) <= SHORT else "")]
     if table.title:
         parts.append(Markup("<caption>{}</caption>").format(table.title))
     parts.append(Markup("<thead>"))
@@ -231,7 +233,7 @@ def _html_cell(cell: Cell, css: str) -> Markup:
     if isinstance(cell, Number):
         main = Markup('<span class="absent">{}</span>' if cell.value is None else "{}").format(cell.main())
     else:
-        main = Markup("<code>{}</code>" if cell.is_code else "{}").format(cell.text)
+        main = Markup('<code dir="auto">{}</code>' if cell.is_code else "{}").format(cell.text)
     if cell.href:
         main = Markup('<a href="{}">{}</a>').format(cell.href, main)
     parts = [Markup("<span>{}</span>").format(part) for part in cell.asides()]

@@ -1,0 +1,115 @@
+"""Results of evaluations, read once and checked: figures, figures by group, and what they depend on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from calmctl import files
+from calmctl.errors import UserError
+from calmctl.reporting.checked import mapping, number, numbers
+from calmctl.run_info import RUN_FILE, read_run
+
+METRICS_FILE = "metrics.json"
+BITS = "bits_per_byte"
+NOT_COMPARED = frozenset({"isolation"})
+"""Entries of a protocol that change no figure: all ways of isolating a program judge it alike."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of one model on one task.
+
+    Attributes:
+        folder: relative to where it was read from; empty for one that stands for several.
+        groups: metric -> group of records (a language) -> figure.
+        names: group -> its name for readers, where it has one.
+        conditions: everything that figures depend on beside the model: two results are comparable where it is equal.
+        data: where the records come from.
+        model: what was evaluated: its source, or the file with its completions.
+    """
+
+    task: str
+    folder: str
+    metrics: Mapping[str, float]
+    n: int | None = None
+    groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Tell whether a folder is a run that scored a task."""
+    try:
+        return (folder / RUN_FILE).exists() and read_run(folder).kind in ("eval", "score")
+    except UserError:
+        return False
+
+
+def read_evaluation(root: Path, folder: str) -> Evaluation:
+    """Read the evaluation `folder` below `root`.
+
+    Raises:
+        UserError: it has no `metrics.json`, or a damaged one.
+    """
+    path = root / folder / METRICS_FILE
+    content = mapping(files.read_json(path), path)
+    metrics = numbers(mapping(content.get("metrics"), path))
+    if not isinstance(content.get("task"), str) or not metrics:
+        raise UserError(f"{path}: it names no task and figures; evaluate again")
+    breakdown = mapping(content.get("breakdown") or {}, path)
+    by_language = mapping(breakdown.get("by_language") or {}, path)
+    protocol = mapping(content.get("protocol") or {}, path)
+    data = mapping(content.get("data") or {}, path)
+    model = mapping(content.get("model") or {}, path)
+    count = number(content.get("n"))
+    return Evaluation(
+        task=content["task"],
+        folder=folder,
+        metrics=metrics,
+        n=None if count is None else int(count),
+        groups=_groups(by_language, breakdown.get(BITS)),
+        names={str(code): str(mapping(row, path).get("name") or code) for code, row in by_language.items()},
+        conditions={
+            "task_version": content.get("task_version"),
+            "n": content.get("n"),
+            **{name: value for name, value in protocol.items() if name not in NOT_COMPARED},
+        },
+        data=data,
+        model=str(model.get("source") or model.get("predictions") or ""),
+    )
+
+
+def _groups(by_language: Mapping[str, Any], bits: Any) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {BITS: numbers(bits)} if bits else {}
+    for code, row in by_language.items():
+        for metric, value in numbers(row).items():
+            if metric != "n":
+                found.setdefault(metric, {})[str(code)] = value
+    return found
+
+
+def not_comparable(evaluations: Sequence[Evaluation]) -> dict[str, str]:
+    """Say for each task whose evaluations differ in more than the model what it is that differs."""
+    sentences = {}
+    for task in dict.fromkeys(found.task for found in evaluations):
+        if differing := _differing([found for found in evaluations if found.task == task]):
+            sentences[task] = f"{task}: not comparable, as the evaluations differ in {', '.join(differing)}."
+    return sentences
+
+
+def _differing(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Name the conditions that not all evaluations have in common; short values are quoted."""
+    names = dict.fromkeys(name for found in evaluations for name in found.conditions)
+    differing = []
+    for name in names:
+        values = dict.fromkeys(json.dumps(found.conditions.get(name), sort_keys=True) for found in evaluations)
+        if len(values) > 1:
+            quoted = " and ".join(values) if all(len(value) <= 24 for value in values) else ""
+            differing.append(f"{name} ({quoted})" if quoted else name)
+    return differing

@@ -1,0 +1,77 @@
+"""How results came about, for readers: the command, the machine, the time of each stage."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from calmctl.reporting.document import Facts
+from calmctl.reporting.tables import Column, Table, Text
+
+UNKNOWN = "not recorded"
+
+
+def reproduce_facts(
+    run: Mapping[str, Any], seed: int | None, preset: str, git_commit: str | None, hardware: Mapping[str, Any]
+) -> Facts:
+    """Return what somebody needs who wants to repeat a run; `run` is its `run.json`, empty where there is none."""
+    versions = run.get("versions") or {}
+    items = [
+        ("command", command_line(run.get("command") or ())),
+        ("seed", UNKNOWN if seed is None else str(seed)),
+        ("preset", preset),
+        ("commit", git_commit or UNKNOWN),
+        *_hardware(hardware),
+        ("versions", ", ".join(f"{k} {v}" for k, v in versions.items() if v) or UNKNOWN),
+        ("started", str(run.get("started") or UNKNOWN)),
+    ]
+    return Facts(tuple(items), code=frozenset({"command", "commit"}))
+
+
+def command_line(command: object) -> str:
+    """Return a recorded command as it would be typed, the program by its bare name."""
+    if not isinstance(command, list | tuple) or not command:
+        return UNKNOWN
+    program = Path(str(command[0])).name
+    program = "calmctl" if program in ("__main__.py", "main.py") else program
+    return shlex.join([program, *(str(argument) for argument in command[1:])])
+
+
+def _hardware(hardware: Mapping[str, Any]) -> list[tuple[str, str]]:
+    shown = []
+    for name, value in hardware.items():
+        if name.endswith("_bytes"):
+            shown.append((name.removesuffix("_bytes"), gibibytes(value)))
+        elif isinstance(value, list):
+            shown.append((name, ", ".join(map(str, value)) or "none"))
+        elif value is not None:
+            shown.append((name.replace("_", " "), str(value)))
+    return shown or [("hardware", UNKNOWN)]
+
+
+def seconds_table(seconds: Mapping[str, float]) -> Table:
+    """Return the time of each stage, the total last."""
+    stages = [(stage, value) for stage, value in seconds.items() if stage != "total"]
+    if "total" in seconds:
+        stages.append(("total", seconds["total"]))
+    rows = tuple((Text(stage), Text(duration(value))) for stage, value in stages)
+    return Table("Time per stage", (Column("stage", is_text=True), Column("time")), rows)
+
+
+def duration(seconds: object) -> str:
+    """Return seconds as `48.2 s`, `6 min 03 s` or `2 h 07 min`."""
+    if not isinstance(seconds, int | float):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def gibibytes(count: object) -> str:
+    """Return bytes in GiB."""
+    return f"{count / 2**30:.1f} GiB" if isinstance(count, int | float) else "–"

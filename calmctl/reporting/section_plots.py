@@ -1,0 +1,123 @@
+"""Plots of a section as PNG bytes: gains over the anchor by language, and every system as bars."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from calmctl.reporting.plot_style import BLANK, COLOURS, OTHER_METHODS, SIDEWAYS, WIDTH, colour_of, style, to_png
+from calmctl.reporting.section_results import SectionResults, System
+from calmctl.reporting.sections import CALM, GROUPS, LORA, M_B, Grouped, Measure
+
+MOST_NAMED = 40
+"""Up to so many languages stand in one column under their names; more stand in several, under their codes."""
+ROWS_OF_A_COLUMN = 52
+WORSE = "#B0B0B0"
+
+
+def gains_plot(results: SectionResults, grouped: Grouped) -> bytes:
+    """Draw how much better the composition is than m_B in each language, from low to high resource (figure 2).
+
+    Whiskers are standard deviations over seeds; diamonds are LoRA.
+    """
+    measure = grouped.measure
+    codes = [code for code in results.groups(measure) if _gain(results, CALM, measure, code) is not None]
+    is_named = len(codes) <= MOST_NAMED
+    num_columns = 1 if is_named else math.ceil(len(codes) / ROWS_OF_A_COLUMN)
+    height = math.ceil(len(codes) / num_columns)
+    with style({**SIDEWAYS, "ytick.left": False}):
+        size = (WIDTH, 1.3 + (0.27 if is_named else 0.145) * height)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = list(figure.subplots(1, num_columns, squeeze=False, sharex=True).flat)
+        for number, axes in enumerate(panels):
+            part = codes[number * height : (number + 1) * height]
+            _gains(axes, results, measure, part, is_named)
+            axes.set_ylim(height - 0.4, -0.6)
+        better = "fewer bits per byte" if measure.is_lower_better else "points"
+        figure.supxlabel(f"{measure.label}: how much better than m_B, in {better}", fontsize=11)
+        handles: list[Patch | Line2D] = [
+            Patch(color=COLOURS[CALM], label="CALM"),
+            Patch(color=WORSE, label="CALM, worse"),
+        ]
+        if results.system(LORA):
+            handles.append(Line2D([], [], marker="D", color=OTHER_METHODS, linestyle="", label="LoRA", markersize=4.5))
+        figure.legend(handles=handles, loc="outside upper center", ncols=3)
+        return to_png(figure)
+
+
+def _gains(axes: Axes, results: SectionResults, measure: Measure, codes: Sequence[str], is_named: bool) -> None:
+    for place, code in enumerate(codes):
+        gain = _gain(results, CALM, measure, code) or 0.0
+        error = results.group_spread(CALM, measure, code).std if is_named else None
+        colour = COLOURS[CALM] if gain > 0 else WORSE
+        axes.barh(place, gain, 0.74, color=colour, xerr=error, ecolor="#222222", error_kw={"elinewidth": 1})
+        if (other := _gain(results, LORA, measure, code)) is not None:
+            axes.plot(other, place, marker="D", color=OTHER_METHODS, markersize=4.5 if is_named else 2.6)
+    names = [results.name(measure, code) if is_named else code for code in codes]
+    axes.set_yticks(range(len(codes)), names, fontsize=10 if is_named else 6.3)
+    axes.tick_params(axis="x", labelsize=10 if is_named else 8)
+    axes.axvline(0, color="#222222", linewidth=1)
+
+
+def _gain(results: SectionResults, key: str, measure: Measure, code: str) -> float | None:
+    ours, theirs = (results.group_spread(system, measure, code).mean for system in (key, M_B))
+    return None if ours is None or theirs is None else measure.gain(ours, theirs)
+
+
+def systems_plot(results: SectionResults, measures: Sequence[Measure]) -> bytes:
+    """Draw every system as bars under the heading of its group, a panel a measure; whiskers: deviation over seeds."""
+    headings, bars, place = [], [], 0.0
+    for group, heading in GROUPS.items():
+        if systems := results.group(group):
+            headings.append((place, heading))
+            bars += [(place + 1 + number, system) for number, system in enumerate(systems)]
+            place += len(systems) + 1.25
+    with style(SIDEWAYS):
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.25 * place), layout="constrained")
+        panels = list(figure.subplots(1, len(measures), squeeze=False, sharey=True).flat)
+        for axes, measure in zip(panels, measures, strict=True):
+            _bars(axes, results, bars, measure)
+        for y, heading in headings:
+            panels[0].annotate(
+                heading,
+                (0, y),
+                (4, 0),
+                xycoords=panels[0].get_yaxis_transform(),
+                textcoords="offset points",
+                va="center_baseline",
+                fontsize=10,
+                fontweight="bold",
+                annotation_clip=False,
+                bbox=BLANK,
+            )
+        panels[0].set_yticks([y for y, _ in bars], [system.label for _, system in bars])
+        panels[0].set_ylim(place - 0.6, -0.6)
+        return to_png(figure)
+
+
+def _bars(axes: Axes, results: SectionResults, bars: Sequence[tuple[float, System]], measure: Measure) -> None:
+    largest = 0.0
+    for y, system in bars:
+        spread = results.spread(system.key, measure)
+        if spread.mean is None:
+            continue
+        largest = max(largest, spread.mean + (spread.std or 0.0))
+        axes.barh(y, spread.mean, 0.72, color=colour_of(system.key), xerr=spread.std, error_kw={"elinewidth": 1})
+        axes.annotate(
+            f"{spread.mean:.{measure.digits}f}",
+            (spread.mean + (spread.std or 0.0), y),
+            (4, 0),
+            textcoords="offset points",
+            va="center_baseline",
+            fontsize=9,
+            bbox=BLANK,
+        )
+    axes.set_xlim(0, 1.25 * largest or 1.0)
+    axes.tick_params(axis="y", left=False)
+    axes.set_title(measure.label)
+    axes.set_xlabel("lower is better" if measure.is_lower_better else "percent")

@@ -1,0 +1,241 @@
+"""What a `calmctl reproduce ntl` or `code` folder holds, read once and checked, for its tables, plots and report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calmctl import files
+from calmctl.errors import UserError
+from calmctl.reporting.checked import mapping, numbers
+from calmctl.reporting.evaluations import BITS, METRICS_FILE, Evaluation, read_evaluation
+from calmctl.reporting.sections import CALM, GROUPS, M_B, SECTIONS, Measure, Section
+from calmctl.reporting.spread import Spread
+from calmctl.run_info import RUN_FILE, RunInfo, read_run
+
+RESULTS_FILE = "results.json"
+MANIFEST_FILE = "data/manifest.json"
+
+
+@dataclass(frozen=True)
+class SystemRun:
+    """One training of a system, or a model as it is, and what was measured of it.
+
+    Attributes:
+        run: the run's folder, relative to that of the reproduction; the model's id where it was not trained.
+        metrics: task -> metric -> figure, as `results.json` has them.
+        evaluations: task -> what the figures were read from.
+        cost: what the training cost, a row of the cost table.
+    """
+
+    seed: int | None
+    run: str
+    is_trained: bool
+    trainable_parameters: int | None
+    metrics: Mapping[str, Mapping[str, float]]
+    evaluations: Mapping[str, Evaluation]
+    cost: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class System:
+    """A model of the experiment; several runs differ in their seed."""
+
+    key: str
+    label: str
+    group: str
+    runs: tuple[SystemRun, ...]
+
+
+@dataclass(frozen=True)
+class SectionResults:
+    """All that a reproduction of a section says; `manifest` is that of its data, None where there is none."""
+
+    folder: Path
+    section: Section
+    preset: str
+    seed: int | None
+    systems: tuple[System, ...]
+    deviations: tuple[str, ...]
+    git_commit: str | None
+    hardware: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    manifest: Mapping[str, Any] | None
+    run: RunInfo | None
+
+    def system(self, key: str) -> System | None:
+        """Return a system, or None where it was not measured."""
+        return next((system for system in self.systems if system.key == key), None)
+
+    def group(self, name: str) -> list[System]:
+        """Return the systems of a group, in the order of the file."""
+        return [system for system in self.systems if system.group == name]
+
+    def label(self, key: str) -> str:
+        """Return a system's name, its key where it was not measured."""
+        system = self.system(key)
+        return system.label if system else key
+
+    def spread(self, key: str, measure: Measure) -> Spread:
+        """Return what a system's runs measured over a whole task."""
+        runs = system.runs if (system := self.system(key)) else ()
+        values = (run.metrics.get(measure.task, {}).get(measure.metric) for run in runs)
+        return Spread(tuple(value for value in values if value is not None))
+
+    def group_spread(self, key: str, measure: Measure, group: str) -> Spread:
+        """Return what a system's runs measured over one group of a task's records."""
+        values = (found.groups.get(measure.metric, {}).get(group) for found in self.evaluations(measure.task, key))
+        return Spread(tuple(value for value in values if value is not None))
+
+    def evaluations(self, task: str, key: str | None = None) -> list[Evaluation]:
+        """Return the evaluations of a task, of one system or of all."""
+        runs = (run for system in self.systems if key in (None, system.key) for run in system.runs)
+        return [run.evaluations[task] for run in runs if task in run.evaluations]
+
+    def evaluations_of_all(self) -> list[Evaluation]:
+        """Return the evaluations of all tasks."""
+        return [found for system in self.systems for run in system.runs for found in run.evaluations.values()]
+
+    def measured(self, measures: Sequence[Measure]) -> list[Measure]:
+        """Return those measures of which there is any figure."""
+        return [m for m in measures if any(self.spread(system.key, m).values for system in self.systems)]
+
+    def groups(self, measure: Measure) -> list[str]:
+        """Return a measure's groups of records from low to high resource, by m_B's own figure of them.
+
+        That is its bits per byte where it has them, highest first, as chance moves them least; else the measure.
+        """
+        found = self.evaluations(measure.task)
+        codes = dict.fromkeys(code for each in found for code in each.groups.get(measure.metric, {}))
+        bits = Measure(measure.task, BITS, "", "", is_lower_better=True)
+        order = bits if any(self.group_spread(M_B, bits, code).values for code in codes) else measure
+
+        def quality(code: str) -> float:
+            mean = self.group_spread(M_B, order, code).mean
+            return float("inf") if mean is None else order.gain(mean, 0.0)
+
+        return sorted(codes, key=quality)
+
+    def name(self, measure: Measure, code: str) -> str:
+        """Return a group's name for readers, its code where it has none."""
+        names = (found.names.get(code) for found in self.evaluations(measure.task))
+        return next((name for name in names if name), code)
+
+    def above(self, key: str, measure: Measure, other: str = M_B) -> tuple[int, int]:
+        """Return in how many groups a system is better than another, and how many both were measured in."""
+        pairs = (
+            (self.group_spread(key, measure, code).mean, self.group_spread(other, measure, code).mean)
+            for code in self.groups(measure)
+        )
+        gains = [measure.gain(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
+        return sum(gain > 0 for gain in gains), len(gains)
+
+    def href(self, key: str, task: str) -> str:
+        """Return the folder with a system's evaluations of a task: of several runs the one that holds them all."""
+        folders = [found.folder for found in self.evaluations(task, key) if found.folder]
+        return os.path.commonpath(folders) if folders else ""
+
+    def disagreements(self) -> list[str]:
+        """Name every figure of `results.json` that its evaluation does not confirm."""
+        return list(self._disagreements())
+
+    def _disagreements(self) -> Iterator[str]:
+        digits = {(measure.task, measure.metric): measure.digits for measure in self.section.measures}
+        for system in self.systems:
+            for run in system.runs:
+                for task, evaluation in run.evaluations.items():
+                    told = run.metrics.get(task, {})
+                    for metric in dict.fromkeys([*told, *evaluation.metrics]):
+                        places = digits.get((task, metric), 1)
+                        ours, theirs = told.get(metric), evaluation.metrics.get(metric)
+                        if ours is None or theirs is None or abs(ours - theirs) > 0.5 * 10**-places:
+                            yield (
+                                f"{system.label}, {task} {metric}: {RESULTS_FILE} says {_shown(ours, places)},"
+                                f" {evaluation.folder}/{METRICS_FILE} says {_shown(theirs, places)}"
+                            )
+
+
+def is_section(folder: Path) -> bool:
+    """Tell whether a folder is that of a `calmctl reproduce ntl` or `code`."""
+    return (folder / RESULTS_FILE).exists()
+
+
+def load_section_results(folder: Path) -> SectionResults:
+    """Read a `calmctl reproduce ntl` or `code` folder.
+
+    Raises:
+        UserError: `folder` is no such folder, or one of its files is missing or damaged.
+    """
+    folder, path = Path(folder), Path(folder) / RESULTS_FILE
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected one written by `calmctl reproduce ntl` or `code`")
+    run = read_run(folder) if (folder / RUN_FILE).exists() else None
+    if not path.exists():
+        found = f"it is a run of kind {run.kind!r}, status {run.status!r}" if run else f"it has no {RUN_FILE}"
+        raise UserError(
+            f"{folder} has no {RESULTS_FILE} ({found}); expected a folder of `calmctl reproduce ntl` or `code` that"
+            " has come as far as its results"
+        )
+    content = mapping(files.read_json(path), path)
+    if content.get("section") not in SECTIONS:
+        raise UserError(f"{path}: section {content.get('section')!r} is not one of {', '.join(SECTIONS)}")
+    systems = content.get("systems")
+    if not isinstance(systems, list) or not systems:
+        raise UserError(f"{path}: it names no systems; delete it and run again")
+    manifest = folder / MANIFEST_FILE
+    seed = content.get("seed")
+    return SectionResults(
+        folder=folder,
+        section=SECTIONS[content["section"]],
+        preset=str(content.get("preset") or "not recorded"),
+        seed=seed if isinstance(seed, int) else None,
+        systems=tuple(_system(system, folder, path) for system in systems),
+        deviations=tuple(str(text) for text in content.get("deviations") or ()),
+        git_commit=content.get("git_commit"),
+        hardware=mapping(content.get("hardware") or {}, path),
+        seconds=numbers(content.get("seconds")),
+        manifest=mapping(files.read_json(manifest), manifest) if manifest.exists() else None,
+        run=run,
+    )
+
+
+def _system(value: Any, folder: Path, path: Path) -> System:
+    try:
+        runs = tuple(_run(run, folder, path) for run in value["runs"])
+        system = System(str(value["key"]), str(value["label"]), str(value["group"]), runs)
+    except (KeyError, TypeError, AttributeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path}: damaged (a system or a run of one: {what}); delete it and run again") from error
+    if system.group not in GROUPS or not runs:
+        problem = f"group {system.group!r} is not one of {', '.join(GROUPS)}" if runs else "it has no runs"
+        raise UserError(f"{path}: damaged (system {system.key}: {problem}); delete it and run again")
+    return system
+
+
+def _run(value: Mapping[str, Any], folder: Path, path: Path) -> SystemRun:
+    trainable = value["trainable_parameters"]
+    return SystemRun(
+        seed=value["seed"],
+        run=str(value["run"]),
+        is_trained=bool(value["is_trained"]),
+        trainable_parameters=trainable if isinstance(trainable, int) else None,
+        metrics={task: numbers(metrics) for task, metrics in mapping(value["metrics"], path).items()},
+        evaluations={task: read_evaluation(folder, relative) for task, relative in value["evaluations"].items()},
+        cost=value["cost"],
+    )
+
+
+def size_difference(results: SectionResults, system: System) -> float | None:
+    """Return by how many percent a system has more trained parameters than CALM, None where nothing is to compare."""
+    calm, ours = results.system(CALM), system.runs[0].trainable_parameters
+    theirs = calm.runs[0].trainable_parameters if calm else None
+    if system.group in ("models", "skyline") or not ours or not theirs:
+        return None
+    return 100 * (ours / theirs - 1)
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "nothing" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,119 @@
+"""Several reproductions of one section that differ in their seed, as one: every folder counts as one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from calmctl import files
+from calmctl.errors import UserError
+from calmctl.reporting.evaluations import Evaluation
+from calmctl.reporting.section_headline import answers_table, headline
+from calmctl.reporting.section_results import SectionResults, System, SystemRun, load_section_results
+from calmctl.reporting.section_tables import grouped_table, systems_tables
+from calmctl.reporting.spread import Spread
+from calmctl.reporting.tables import Table, md_text, to_markdown
+
+
+def pool_sections(folders: Sequence[Path]) -> SectionResults:
+    """Read several reproduce folders and return them as one, with a run a folder: the mean of its own runs.
+
+    Raises:
+        UserError: a folder is no such folder, they are of different sections or presets, or a seed comes twice.
+    """
+    results = [load_section_results(Path(folder)) for folder in folders]
+    for what, names in (
+        ("sections", {found.section.key for found in results}),
+        ("presets", {found.preset for found in results}),
+    ):
+        if len(names) > 1:
+            raise UserError(
+                f"the folders are of different {what} ({', '.join(sorted(names))}); average seeds of one preset only"
+            )
+    first: dict[int | None, Path] = {}
+    for found in results:
+        if found.seed in first:
+            raise UserError(
+                f"{first[found.seed]} and {found.folder} are both of seed {found.seed}; name one folder a seed"
+            )
+        first[found.seed] = found.folder
+    keys = dict.fromkeys(system.key for found in results for system in found.systems)
+    return replace(results[0], seed=None, systems=tuple(_pooled(results, key) for key in keys))
+
+
+def _pooled(results: Sequence[SectionResults], key: str) -> System:
+    found = [(each, system) for each in results if (system := each.system(key)) is not None]
+    runs = tuple(_as_one(each.seed, system) for each, system in found)
+    missing = f" ({len(runs)} of {len(results)} seeds)" if len(runs) < len(results) else ""
+    first = found[0][1]
+    return System(key, f"{first.label}{missing}", first.group, runs)
+
+
+def _as_one(seed: int | None, system: System) -> SystemRun:
+    """Return a system's runs as one: the mean of each figure over those that have it."""
+    first = system.runs[0]
+    tasks = dict.fromkeys(task for run in system.runs for task in run.evaluations)
+    return replace(
+        first,
+        seed=seed,
+        is_trained=False,  # nothing is linked to
+        metrics=_means_by_task(system.runs),
+        evaluations={
+            task: _mean([r.evaluations[task] for r in system.runs if task in r.evaluations]) for task in tasks
+        },
+        cost=None,
+    )
+
+
+def _means_by_task(runs: Sequence[SystemRun]) -> dict[str, dict[str, float]]:
+    tasks = dict.fromkeys(task for run in runs for task in run.metrics)
+    return {task: _means(run.metrics[task] for run in runs if task in run.metrics) for task in tasks}
+
+
+def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
+    metrics = dict.fromkeys(metric for found in evaluations for metric in found.groups)
+    groups = {metric: _means(found.groups.get(metric, {}) for found in evaluations) for metric in metrics}
+    return replace(evaluations[0], folder="", metrics=_means(found.metrics for found in evaluations), groups=groups)
+
+
+def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            values.setdefault(name, []).append(value)
+    return {name: fmean(found) for name, found in values.items()}
+
+
+def pooled_tables(pooled: SectionResults) -> list[Table]:
+    """Return the tables of several seeds."""
+    grouped = (grouped_table(pooled, each) for each in pooled.section.grouped)
+    return [answers_table(pooled), *(table for table in grouped if table), *systems_tables(pooled)]
+
+
+def pooled_figures(pooled: SectionResults) -> dict[str, Any]:
+    """Return the figures over seeds for machines: mean, std and the values themselves."""
+    systems: dict[str, Any] = {}
+    for system in pooled.systems:
+        figures: dict[str, dict[str, Any]] = {}
+        for task, metrics in _means_by_task(system.runs).items():
+            for metric in metrics:
+                values = tuple(run.metrics[task][metric] for run in system.runs if metric in run.metrics.get(task, {}))
+                spread = Spread(values)
+                told = {"mean": spread.mean, "std": spread.std, "values": list(values)}
+                figures.setdefault(task, {})[metric] = told
+        seeds = [run.seed for run in system.runs]
+        systems[system.key] = {"label": system.label, "group": system.group, "seeds": seeds, "metrics": figures}
+    section, sentences = pooled.section.key, list(headline(pooled))
+    return {"section": section, "preset": pooled.preset, "headline": sentences, "systems": systems}
+
+
+def write_pooled(pooled: SectionResults, folder: Path) -> list[Path]:
+    """Write `seeds.md` and `seeds.json` into a folder and return their paths."""
+    paths = [folder / "seeds.md", folder / "seeds.json"]
+    sentences = "\n\n".join(map(md_text, headline(pooled)))
+    files.write_text(paths[0], "\n".join([f"{sentences}\n", *map(to_markdown, pooled_tables(pooled))]))
+    files.write_json(paths[1], pooled_figures(pooled))
+    return paths

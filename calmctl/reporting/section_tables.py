@@ -1,0 +1,200 @@
+"""The tables of a section's report: systems, figures by language, runs and protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from calmctl.reporting.cost_table import cost_table
+from calmctl.reporting.evaluations import BITS, Evaluation
+from calmctl.reporting.paper import paper_table
+from calmctl.reporting.provenance import UNKNOWN
+from calmctl.reporting.section_headline import number_of
+from calmctl.reporting.section_results import SectionResults, System, SystemRun, size_difference
+from calmctl.reporting.sections import CALM, GROUPS, HEADLINE_MODELS, M_B, Grouped, Measure, paper_figure
+from calmctl.reporting.tables import Cell, Column, Number, Table, Text, signed, table_row
+
+
+def systems_tables(results: SectionResults) -> list[Table]:
+    """Return every system's size and figures, grouped by what it is: a table a panel of the section."""
+    tables = []
+    for title, panel in results.section.panels:
+        measures = results.measured(panel)
+        rows: list[tuple[Cell, ...]] = []
+        headings = {}
+        for group, heading in GROUPS.items():
+            systems = results.group(group)
+            if systems and measures:
+                headings[len(rows)] = heading
+                rows += [
+                    table_row(_name(system), *_size(results, system), *_figures(results, system.key, measures))
+                    for system in systems
+                ]
+        if rows:
+            columns = (Column("model", is_text=True), Column("trained params"), Column("against CALM"))
+            caption = f"{_units(measures)} {_seeds(results)}"
+            tables.append(Table(title, (*columns, *_columns(measures)), tuple(rows), caption, headings))
+    return tables
+
+
+def models_table(results: SectionResults) -> Table | None:
+    """Return the figures of the models that the paper's table has, where the section has such a table."""
+    measures = results.measured(results.section.panels[0][1])
+    systems = [system for key in HEADLINE_MODELS if (system := results.system(key))]
+    if not results.section.models_table or not measures or not systems:
+        return None
+    rows = tuple(table_row(_name(system), *_figures(results, system.key, measures)) for system in systems)
+    columns = (Column("model", is_text=True), *_columns(measures))
+    caption = f"{_units(measures)} {_seeds(results)} Paper: {paper_table('table4').source}."
+    return Table(results.section.models_table, columns, rows, caption)
+
+
+def grouped_table(results: SectionResults, grouped: Grouped) -> Table | None:
+    """Return a measure by group of records, from low to high resource, beside the paper's; None of too few."""
+    measure = grouped.measure
+    codes = results.groups(measure)
+    keys = [key for key in HEADLINE_MODELS if any(results.group_spread(key, measure, code).values for code in codes)]
+    if (len(codes) < 2 and not grouped.paper_table) or not keys:
+        return None
+    rows: list[tuple[Cell, ...]] = []
+    for code in codes:
+        name = results.name(measure, code)
+        label = name if name == code else f"{name} ({code})"
+        cells = (_group_number(results, key, grouped, code) for key in keys)
+        rows.append(table_row(Text(label), *cells))
+    whole = "all" if measure.metric == BITS else "average"  # bits are summed over all bytes
+    rows.append(table_row(Text(whole), *(number_of(results, key, measure) for key in keys)))
+    if results.system(M_B) and len(codes) > 1:
+        above = (f"{count} of {total}" for count, total in (results.above(key, measure) for key in keys))
+        better = "below" if measure.is_lower_better else "above"
+        told = (Text("–" if key == M_B else count) for key, count in zip(keys, above, strict=True))
+        rows.append(table_row(Text(f"{better} m_B"), *told))
+    columns = (Column(grouped.column, is_text=True), *(Column(results.label(key)) for key in keys))
+    return Table(grouped.title, columns, tuple(rows), _grouped_caption(results, grouped))
+
+
+def _group_number(results: SectionResults, key: str, grouped: Grouped, code: str) -> Number:
+    spread = results.group_spread(key, grouped.measure, code)
+    paper = paper_table(grouped.paper_table).figure(key, grouped.codes.get(code, "")) if grouped.paper_table else None
+    href = results.href(key, grouped.measure.task) if spread.values else ""
+    return Number(spread.mean, paper, spread.std, grouped.measure.digits, href)
+
+
+def _grouped_caption(results: SectionResults, grouped: Grouped) -> str:
+    order = "From low to high resource, as m_B's own figures have it: its worst first." if grouped.is_plotted else ""
+    parts = [_units([grouped.measure]), order, _seeds(results)]
+    if grouped.paper_table:
+        parts.append(f"Paper: {paper_table(grouped.paper_table).source}, of other models; differences in points.")
+        parts.append(grouped.note)
+    return " ".join(part for part in parts if part)
+
+
+def runs_table(results: SectionResults) -> Table:
+    """Return every run with its seed, configuration and evaluations, each linked."""
+    tasks = list(dict.fromkeys(task for s in results.systems for run in s.runs for task in run.evaluations))
+    columns = [Column(label, is_text=True) for label in ("model", "seed", "run", "config")]
+    columns += [Column(task, group="evaluations", is_text=True) for task in tasks]
+    rows = tuple(
+        table_row(
+            Text(system.label),
+            Text(UNKNOWN if run.seed is None else str(run.seed)),
+            Text(run.run, href=run.run if run.is_trained else ""),
+            Text("config.yaml", href=f"{run.run}/config.yaml") if run.is_trained else Text("used as it is"),
+            *(_evaluation(run, task) for task in tasks),
+        )
+        for system in results.systems
+        for run in system.runs
+    )
+    return Table("Runs", tuple(columns), rows, "How each task was asked and scored is under protocols.")
+
+
+def _evaluation(run: SystemRun, task: str) -> Text:
+    found = run.evaluations.get(task)
+    return Text("metrics", href=f"{found.folder}/metrics.json") if found else Text("–")
+
+
+def protocols_table(results: SectionResults) -> Table:
+    """Return how each task was asked and scored: one row for all runs that did so alike."""
+    columns = ("task", "prompt format", "shots", "decoding", "records", "data", "runs")
+    rows: list[tuple[Cell, ...]] = []
+    for task, alike in _alike(results):
+        first = alike[0]
+        limit = first.data.get("limit")
+        shown = (
+            task,
+            _word(first.conditions.get("format")),
+            _word(first.conditions.get("shots")),
+            _word(first.conditions.get("decoding")),
+            f"{UNKNOWN if first.n is None else f'{first.n:,}'}{f', first {limit} of each' if limit else ''}",
+            _word(first.data.get("source")).rsplit("/", 1)[-1],
+            str(len(alike)),
+        )
+        rows.append(tuple(Text(text) for text in shown))
+    caption = "Metric signatures, stop strings, checksums and the first prompt of each stand in its metrics.json."
+    return Table("Protocols", tuple(Column(label, is_text=True) for label in columns), tuple(rows), caption)
+
+
+def _alike(results: SectionResults) -> list[tuple[str, list[Evaluation]]]:
+    """Return the evaluations of each task, those of equal conditions together."""
+    together: list[tuple[str, list[Evaluation]]] = []
+    for found in results.evaluations_of_all():
+        for task, alike in together:
+            if task == found.task and alike[0].conditions == found.conditions:
+                alike.append(found)
+                break
+        else:
+            together.append((found.task, [found]))
+    return sorted(together, key=lambda pair: pair[0])
+
+
+def section_costs(results: SectionResults) -> Table | None:
+    """Return what the first run of each system cost, of those that were trained."""
+    rows: list[Mapping[str, Any]] = [
+        {**run.cost, "label": system.label, "href": run.run}
+        for system in results.systems
+        if (run := system.runs[0]).cost is not None
+    ]
+    return cost_table([dict(row) for row in rows]) if rows else None
+
+
+def _figures(results: SectionResults, key: str, measures: list[Measure]) -> list[Number]:
+    return [_overall(results, key, measure) for measure in measures]
+
+
+def _overall(results: SectionResults, key: str, measure: Measure) -> Number:
+    """Return a figure with the paper's: as a difference where the records are the same, else by the way."""
+    paper = paper_figure(key, measure)
+    if paper is None or measure.is_papers:
+        return number_of(results, key, measure, paper)
+    return number_of(results, key, measure, note=f"paper {paper:.1f}")
+
+
+def _columns(measures: list[Measure]) -> list[Column]:
+    return [Column(measure.label) for measure in measures]
+
+
+def _name(system: System) -> Text:
+    run = system.runs[0]
+    return Text(system.label, href=run.run if run.is_trained else "")
+
+
+def _size(results: SectionResults, system: System) -> tuple[Text, Text]:
+    """Return the number of trained parameters, and by how many percent it differs from CALM's."""
+    count, difference = system.runs[0].trainable_parameters, size_difference(results, system)
+    return Text("–" if count is None else f"{count:,}"), Text("" if difference is None else f"{signed(difference)}%")
+
+
+def _units(measures: list[Measure]) -> str:
+    lower = " Bits per byte: lower is better." if any(m.is_lower_better for m in measures) else ""
+    scores = "Percent." if any(not measure.is_lower_better for measure in measures) else ""
+    return f"{scores}{lower}".strip()
+
+
+def _seeds(results: SectionResults) -> str:
+    calm = results.system(CALM)
+    count = len(calm.runs) if calm else 1
+    return f"Mean ± sample standard deviation over {count} seeds where there are several." if count > 1 else "One seed."
+
+
+def _word(value: object) -> str:
+    return UNKNOWN if value is None else str(value)

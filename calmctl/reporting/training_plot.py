@@ -1,0 +1,75 @@
+"""Training curves as PNG bytes: loss, validation loss, running exact match and curriculum level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from calmctl.reporting.plot_style import LEVEL_COLOUR, colour_of, lighter, percent_axis, style, to_png
+from calmctl.reporting.trainings import Training
+
+LEAST_EXACT_MATCH = 0.01
+"""A run that never got this share of its batches right has no curve of it: text is not learned by heart."""
+
+
+def training_plot(trainings: Sequence[Training], title: str) -> bytes:
+    """Draw the loss of one training, or of several seeds of it.
+
+    The first one's validation loss, running exact match and curriculum level are drawn where its log has them.
+    """
+    first, *others = trainings
+    exact, has_level = first.series("exact_match"), bool(first.series("num_operands")[0])
+    has_exact = max(exact[1], default=0.0) >= LEAST_EXACT_MATCH
+    colour = colour_of(first.system)
+    with style():
+        num_panels = 1 + (has_exact or has_level)
+        figure = Figure(figsize=(5.8, 2.9), layout="constrained")
+        panels = list(figure.subplots(1, num_panels, squeeze=False).flat)
+        for training in others:
+            panels[0].plot(*training.series("loss"), color=lighter(colour, 0.5), linewidth=1.0)
+        _loss_curve(panels[0], first, colour)
+        if has_exact:
+            panels[1].plot(exact[0], [100 * value for value in exact[1]], color=colour, linewidth=1.6)
+            panels[1].set_title("exact match, percent")
+            percent_axis(panels[1], top=104)
+        if has_level:
+            _level_curve(panels[1], first, is_alone=not has_exact)
+        for panel in panels:
+            panel.set_xlabel("step")
+            panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        names = f"run {first.name}" + (f" and {len(others)} other seeds (lighter)" if others else "")
+        figure.suptitle(f"{title}, {names}", x=0.01, ha="left", fontsize=12 if not others else 11)
+        return to_png(figure)
+
+
+def _loss_curve(axes: Axes, training: Training, colour: str) -> None:
+    steps, losses = training.series("loss")
+    axes.plot(steps, losses, color=colour, linewidth=1.6, marker="." if len(steps) < 3 else "", label="training")
+    axes.set_title("loss")
+    checked, validation = training.series("validation_loss")
+    if validation:
+        line = "--" if len(checked) > 1 else ""
+        axes.plot(checked, validation, color=LEVEL_COLOUR, linestyle=line, marker="o", markersize=3.5, label="held out")
+        axes.legend()
+    if losses and min(losses) > 0 and max(losses) / min(losses) > 10:
+        axes.set_yscale("log")
+        axes.set_title("loss (log scale)")
+        decades = math.log10(max(losses) / min(losses))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 3 else (1.0, 3.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _level_curve(axes: Axes, training: Training, is_alone: bool) -> None:
+    steps, levels = training.series("num_operands")
+    panel = axes if is_alone else axes.twinx()
+    panel.step(steps, levels, where="post", color=LEVEL_COLOUR, linewidth=1.4, linestyle="--")
+    panel.set_ylabel("operands (curriculum, dashed)", color=LEVEL_COLOUR, fontsize=9.5)
+    panel.tick_params(axis="y", colors=LEVEL_COLOUR, right=not is_alone)
+    panel.set_ylim(0, max(levels) + 0.5)
+    panel.yaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.grid(visible=is_alone)

@@ -1,0 +1,395 @@
+"""Reports of `calmctl reproduce ntl` and `code`: figures, answers, links; what is missing, damaged or hostile."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from matplotlib import image
+from matplotlib.figure import Figure
+
+from calmctl.cli.main import main
+from calmctl.errors import UserError
+from calmctl.reporting import section_report
+from calmctl.reporting.paper import paper_table
+from calmctl.reporting.section_headline import compare, headline
+from calmctl.reporting.section_plots import gains_plot
+from calmctl.reporting.section_report import measured, section_terminal_tables, write_section_report
+from calmctl.reporting.section_results import load_section_results
+from calmctl.reporting.section_samples import section_samples
+from calmctl.reporting.sections import CODE, FLORES_BITS, FLORES_CHRF, NTL, PAPER_FLORES, paper_figure
+from calmctl.reporting.spread import Spread
+from data_builders.flores_languages import LANGUAGES
+from tests.kv_folder import write, write_lines
+from tests.section_folder import NAMES, SYSTEMS, write_section
+from tests.test_reporting import HOSTILE, markdown, page
+
+
+def written(folder: Path, section: str) -> Path:
+    """Write a report whose plots are laid out and not drawn, which is what takes time."""
+    write_section(folder, section)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, stream, **settings: stream.write(b"\x89PNG not drawn"))
+        write_section_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ntl(tmp_path_factory) -> Path:
+    return written(tmp_path_factory.mktemp("ntl") / "run", "ntl")
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory) -> Path:
+    return written(tmp_path_factory.mktemp("code") / "run", "code")
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    for name in ("gains_plot", "systems_plot", "training_plot"):
+        monkeypatch.setattr(section_report, name, lambda *about: b"\x89PNG not drawn")
+
+
+@pytest.fixture
+def folder(tmp_path, undrawn) -> Path:
+    return write_section(tmp_path / "run", seeds=(0,))
+
+
+def change(folder: Path, edit) -> None:
+    """Change `results.json`."""
+    results = json.loads((folder / "results.json").read_text())
+    edit(results)
+    write(folder / "results.json", results)
+
+
+def row(text: str, start: str) -> str:
+    return next(line for line in text.splitlines() if line.startswith(f"| {start}"))
+
+
+# The paper
+
+
+def test_the_papers_tables_agree_with_one_another():
+    """Averages are those of their rows, and what stands in two tables is the same in both."""
+    for name in ("table2", "table3_high", "table3_low"):
+        for system, figures in paper_table(name).systems.items():
+            values = [value for code, value in figures.items() if code != "avg"]
+            assert len(values) == 10 and sum(values) / 10 == pytest.approx(figures["avg"], abs=0.06), (name, system)
+    for system, metric in ((s, m) for s in ("calm", "m_B_finetuned") for m in ("humaneval_pass@1", "mbpp_pass@1")):
+        assert paper_table("table4").figure(system, metric) == paper_table("table5").figure(system, metric)
+    for system, metric in (("calm", 60.5), ("lora", 59.2), ("random_aug", 58.8)):
+        assert paper_figure(system, FLORES_CHRF) == metric
+
+
+def test_languages_beside_the_papers_are_languages_of_flores():
+    assert PAPER_FLORES.keys() <= LANGUAGES.keys()
+    assert set(PAPER_FLORES.values()) == paper_table("table2").systems["calm"].keys() - {"avg"}
+    measures = {measure.paper for section in (NTL, CODE) for measure in section.measures if measure.paper}
+    known = {metric for name in ("table4", "table5") for s in paper_table(name).systems.values() for metric in s}
+    assert measures <= known
+
+
+# Answers
+
+
+@pytest.mark.parametrize("measure, ours, theirs, outcome", [
+    (FLORES_CHRF, (20.0, 21.0), (15.0,), "better"),
+    (FLORES_CHRF, (20.0, 21.0), (25.0,), "worse"),
+    (FLORES_CHRF, (20.0, 24.0), (20.0, 21.0), "within the spread"),
+    (FLORES_CHRF, (20.01,), (20.04,), "equal"),
+    (FLORES_CHRF, (), (20.0,), "not run"),
+    (FLORES_BITS, (1.9, 1.91), (2.0,), "better"),
+    (FLORES_BITS, (2.1,), (2.0,), "worse"),
+    (FLORES_BITS, (1.9, 2.1), (2.05,), "within the spread"),
+])  # fmt: skip
+def test_comparisons(measure, ours, theirs, outcome):
+    assert compare(Spread(ours), Spread(theirs), measure).outcome == outcome
+
+
+def test_headline_answers_whichever_way_it_falls(folder):
+    def answers():
+        return headline(load_section_results(folder))[:2]
+
+    assert answers()[0].endswith("? Yes by FLORES-200 chrF1 and FLORES-200 bits per byte.")
+    assert "(it has 0.5 percent fewer parameters)" in answers()[1]
+
+    def worse(results):
+        by_key = {system["key"]: system["runs"][0]["metrics"]["flores"] for system in results["systems"]}
+        by_key["calm"] |= {"chrf1": by_key["m_A"]["chrf1"], "bits_per_byte": 2.0}
+
+    change(folder, worse)
+    assert answers()[0].endswith("? Yes by FLORES-200 bits per byte; no difference by FLORES-200 chrF1.")
+    assert answers()[1].endswith("? No by FLORES-200 chrF1 and FLORES-200 bits per byte.")
+    change(folder, lambda results: results["systems"].pop(4))
+    assert (
+        answers()[1]
+        == "More than LoRA on the same data? Not measured by FLORES-200 chrF1 and FLORES-200 bits per byte."
+    )
+
+
+def test_headline_says_what_is_known_of_chance(ntl, folder):
+    assert "seeds 0, 1, 2" in headline(load_section_results(ntl))[-1]
+    assert (
+        headline(load_section_results(folder))[-1] == "One seed: how much of a difference is chance was not measured."
+    )
+
+
+# The report of low-resource languages
+
+
+def test_every_figure_stands_in_both_reports(ntl, code):
+    for label, _, _, parameters, chrf, bits in SYSTEMS.values():
+        for text in (markdown(ntl), page(ntl).text, markdown(code), page(code).text):
+            assert label in text and f"{chrf:.1f}" in text and f"{bits:.3f}" in text and f"{parameters:,}" in text
+
+
+def test_a_row_of_table_2_has_figures_links_paper_and_differences(ntl):
+    assert row(markdown(ntl), "Ligurian") == (
+        "| Ligurian (lij_Latn) | [16.4](eval/flores/aug) (paper 32.0, −15.6) | [12.6](eval/flores/anchor)"
+        " (paper 32.6, −20.0) | [23.4 ± 0.4](eval/flores) (paper 44.1, −20.7) | [24.9](eval/flores/anchor_further)"
+        " (paper 48.1, −23.2) |"
+    )
+    assert "paper" not in row(markdown(ntl), "Friulian")
+
+
+def test_languages_stand_from_low_to_high_resource_as_the_anchor_has_it(ntl):
+    results = load_section_results(ntl)
+    bits = [results.group_spread("m_B", FLORES_BITS, code).mean for code in results.groups(FLORES_CHRF)]
+    assert bits == sorted(bits, reverse=True) and results.groups(FLORES_CHRF) == results.groups(FLORES_BITS)
+    assert results.above("calm", FLORES_BITS) == (5, 5) and results.above("m_B", FLORES_CHRF) == (0, 5)
+
+
+def test_every_system_is_listed_with_its_size(ntl):
+    lora = row(markdown(ntl), "[LoRA](lora) | 288,100")
+    assert "| −0.5% |" in lora and "[24.5 ± 0.4](eval/flores) (paper 59.2)" in lora
+    assert "| [1.951 ± 0.004](eval/flores) |" in lora
+
+
+def test_every_run_is_linked_with_seed_config_and_evaluation(ntl):
+    assert row(markdown(ntl), "CALM (composed) | 2") == (
+        "| CALM (composed) | 2 | [calm_seed2](calm_seed2) | [config.yaml](calm_seed2/config.yaml)"
+        " | [metrics](eval/flores/calm_seed2/metrics.json) |"
+    )
+    links = [link for link in page(ntl).links if not link.startswith("#")]
+    links += re.findall(r"\]\(([^)]+)\)", markdown(ntl))
+    assert links and not [link for link in links if not (ntl / link).exists()]
+
+
+def test_data_protocol_and_provenance_are_told(ntl, code):
+    facts = (
+        "217,869",
+        "19,440,000",
+        "31 rows (2 sentences exact, 29 near)",
+        "sentence-pairs",
+        "500, first 100 of each",
+    )
+    for text in (markdown(ntl), page(ntl).text):
+        for fact in (*facts, "small models instead of PaLM2", "2 h 05 min", "0123abcd", "175 of 192"):
+            assert fact in text
+    for fact in ("| mbpp | 16 files | 0 |", "| codexglue | 0 files | not compared |", "4,180,000"):
+        assert fact in markdown(code)
+
+
+def test_samples_span_the_compositions_scores_over_different_languages(ntl):
+    samples = section_samples(load_section_results(ntl))
+    numbers = [int(sample.record.rpartition("/")[2]) for sample in samples]
+    assert numbers[0] < 4 and numbers[-1] > 15 and numbers == sorted(numbers)
+    assert len({sample.record.split("/")[0] for sample in samples}) == len(NAMES) + 1
+    text = markdown(ntl)
+    for key in ("m_A", "m_B", "calm", "m_B_finetuned"):
+        assert f"`{key} says {numbers[0]}`" in text
+    assert f"`reference {numbers[0]}`" in text
+
+
+@pytest.mark.parametrize("count", [3, 203])
+def test_gains_are_readable_for_few_and_for_all_languages(tmp_path, count):
+    """Bars do not shrink with the number of languages, nor does the picture outgrow a page."""
+    codes = [code for code in LANGUAGES if code != "eng_Latn"][:count]
+    results = load_section_results(write_section(tmp_path, seeds=(0,), languages=codes, keys=("m_B", "calm")))
+    (tmp_path / "gains.png").write_bytes(gains_plot(results, NTL.grouped[0]))
+    pixels = image.imread(tmp_path / "gains.png")[..., :3]
+    height, width = pixels.shape[:2]
+    assert 1100 < width < 1400 and (height < 700 if count == 3 else 1000 < height < 1.5 * width)
+    assert 0.02 < (pixels.min(-1) < 0.9).mean() < 0.7
+
+
+# The report of code
+
+
+def test_table_4_has_the_papers_figures_beside_ours(code):
+    text = markdown(code)
+    assert "| [0.0 ± 0.0](eval/humaneval) (paper 22.5, −22.5) |" in text.split("## Table 4: code")[1].split("## ")[0]
+    assert "(paper 29.0, −3.1)" in row(text, "ruby")
+    assert headline(load_section_results(code))[0].endswith("; no difference by HumanEval pass@1 and CodeXGLUE BLEU-4.")
+    assert "(lower is better): composed 1.904 ± 0.004" in text
+
+
+# What is missing, damaged or hostile
+
+
+def test_models_used_as_they_are_have_no_runs(folder):
+    def edit(results):
+        for system in results["systems"][:2]:
+            system["runs"][0] |= {"is_trained": False, "run": "org/model", "cost": None, "trainable_parameters": None}
+
+    change(folder, edit)
+    shutil.rmtree(folder / "aug")
+    write_section_report(folder)
+    assert "| m_A alone | 0 | org/model | used as it is |" in markdown(folder)
+    assert "| m_A alone | – |" in markdown(folder) and "(aug)" not in markdown(folder)
+
+
+def test_a_figure_that_its_evaluation_does_not_confirm_is_pointed_out(folder):
+    assert load_section_results(folder).disagreements() == []
+    change(folder, lambda results: results["systems"][2]["runs"][0]["metrics"]["flores"].update(bits_per_byte=1.7))
+    write_section_report(folder)
+    for text in (markdown(folder), page(folder).text):
+        assert "results.json says 1.700, eval/flores/calm/metrics.json says 1.904" in text
+
+
+def test_evaluations_that_differ_in_more_than_the_model_are_pointed_out(folder):
+    path = folder / "eval/flores/calm/metrics.json"
+    metrics = json.loads(path.read_text())
+    write(path, metrics | {"protocol": metrics["protocol"] | {"shots": 0}})
+    write_section_report(folder)
+    assert "flores: not comparable, as the evaluations differ in shots (5 and 0)." in page(folder).text
+
+
+def test_hostile_texts_are_shown_not_obeyed(folder):
+    def edit(results):
+        results |= {"preset": HOSTILE, "deviations": [HOSTILE]}
+        results["systems"][2]["label"] = HOSTILE
+
+    change(folder, edit)
+    rows = [{"id": "lij_Latn/1", "prompt": HOSTILE, "completion": HOSTILE, "reference": HOSTILE, "sentence_chrf1": 1.0}]
+    write_lines(folder / "eval/flores/calm/predictions.jsonl", rows)
+    write_section_report(folder)
+    found = page(folder)
+    assert "script" not in found.tags and found.text.count(HOSTILE) >= 6
+    assert not [link for link in found.links if "evil" in link]
+    assert "<script" not in re.sub(r"(`+) .*? \1", "", markdown(folder))
+
+
+@pytest.mark.parametrize("name, content, message", [
+    ("results.json", "{", "damaged"),
+    ("results.json", "[]", "expected names and figures"),
+    ("results.json", '{"section": "kv"}', "'kv' is not one of ntl, code"),
+    ("results.json", '{"section": "ntl"}', "names no systems"),
+    ("results.json", '{"section": "ntl", "systems": [{"key": "calm"}]}', "no 'runs'"),
+    ("results.json", '{"section": "ntl", "systems": [7]}', "damaged"),
+    ("eval/flores/calm/metrics.json", None, "no such file"),
+    ("eval/flores/calm/metrics.json", '{"task": "flores", "metrics": {}}', "no task and figures"),
+    ("data/manifest.json", "{", "damaged"),
+    ("calm/run.json", None, "no run.json"),
+    ("calm/train_log.jsonl", "{}\nnot json\n{}\n", "line 2"),
+])  # fmt: skip
+def test_missing_and_damaged_files_are_named(folder, name, content, message):
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        write_section_report(folder)
+    assert name.split("/")[0] in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_folder_with_little_in_it_is_reported(tmp_path, undrawn):
+    folder = write_section(tmp_path / "run", keys=("calm",), seeds=(0,))
+    shutil.rmtree(folder / "data")
+    (folder / "run.json").unlink()
+    for path in folder.glob("eval/*/*/predictions.jsonl"):
+        path.unlink()
+    write_section_report(folder)
+    text = markdown(folder)
+    for fact in (
+        "Not measured by FLORES-200 chrF1",
+        "no data/manifest.json",
+        "composed model: not run",
+        "not recorded",
+    ):
+        assert fact in text
+
+
+# The command
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    code = main(["report", *map(str, arguments)])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_one_folder_prints_its_answers_and_tables(folder, capsys):
+    status, out, err = run(capsys, folder)
+    assert status == 0 and "Does composition give more" in out and "Ligurian" in out and "report.html" in err
+    status, out, _ = run(capsys, folder, "--json")
+    assert json.loads(out)["headline"] == measured(folder)["headline"] and json.loads(out)["section"] == "ntl"
+    section_terminal_tables(folder)
+    assert "…" not in capsys.readouterr().out
+
+
+def test_several_seeds_are_averaged_a_folder_being_a_run(tmp_path, capsys):
+    folders = [write_section(tmp_path / f"s{seed}", seed=seed, change=float(seed)) for seed in (0, 1)]
+    status, out, _ = run(capsys, *folders, "--out", tmp_path / "both")
+    assert status == 0 and "27.4 ± 0.7" in out and "19.1 ± 0.7" in out
+    assert "27.4 ± 0.7" in (tmp_path / "both/seeds.md").read_text()
+    figures = json.loads((tmp_path / "both/seeds.json").read_text())["systems"]["calm"]["metrics"]["flores"]["chrf1"]
+    assert figures["values"] == pytest.approx([26.93, 27.93]) and figures["mean"] == pytest.approx(27.43)
+    assert run(capsys, folders[0], folders[0])[0] == 2
+    other = write_section(tmp_path / "code", "code", seed=2)
+    assert "different sections (code, ntl)" in run(capsys, folders[0], other)[2]
+    change(folders[1], lambda results: results["systems"].pop(3))
+    assert "random m_A (1 of 2 seeds)" in run(capsys, *folders)[1]
+
+
+def test_evaluations_stand_side_by_side(folder, tmp_path, capsys):
+    runs = [folder / "eval/flores" / name for name in ("calm", "lora")]
+    for path in runs:
+        write(path / "run.json", {"kind": "eval", "status": "complete"})
+    status, out, _ = run(capsys, *runs, "--out", tmp_path / "side")
+    assert status == 0 and re.search(r"calm +– +500 +26\.9 +1\.904", out) and "not comparable" not in out
+    text = (tmp_path / "side/report.md").read_text()
+    assert "[calm](../run/eval/flores/calm)" in text and (tmp_path / "side/report.html").exists()
+    metrics = json.loads((runs[0] / "metrics.json").read_text())
+    write(runs[0] / "metrics.json", metrics | {"n": 7})
+    assert "flores: not comparable, as the evaluations differ in n (7 and 500)." in run(capsys, *runs)[1]
+    told = json.loads(run(capsys, folder / "eval/flores", "--json")[1])
+    assert [each["n"] for each in told["evaluations"]] == [7, 500] and told["not_comparable"]
+
+
+def test_other_folders_and_mixtures_are_one_clear_line(folder, tmp_path, capsys):
+    write(tmp_path / "eval/run.json", {"kind": "eval", "status": "complete"})
+    for arguments, message in (
+        ([tmp_path / "nowhere"], "no such folder"),
+        ([folder / "data"], "nothing to report"),
+        ([folder, folder / "calm"], "of a training; report them one by one"),
+        ([tmp_path / "eval"], "metrics.json: no such file"),
+        ([folder, "--out", tmp_path / "x"], "--out"),
+    ):
+        status, out, err = run(capsys, *arguments)
+        assert status == 2 and message in err and err.count("\n") == 1 and not out
+
+
+# The page
+
+
+def test_the_page_asks_for_nothing_and_fits_its_window(code, tmp_path):
+    """No address on the page leads out, and Chromium finds nothing wider than a narrow window."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("no Chromium found")
+    html = (code / "report.html").read_text()
+    assert "http" not in re.sub(r"base64,[^\"]*", "", html)
+    # The page itself has no script; this copy reports what it measured in its title.
+    script = "document.title = [innerWidth, document.documentElement.scrollWidth, document.images.length].join(' ')"
+    (tmp_path / "measured.html").write_text(html.replace("</body>", f"<script>{script}</script></body>"))
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    command = [browser, *flags.split(), "--disable-component-update", "--disable-sync", "--window-size=500,900"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "measured.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    window, content, images = map(int, re.findall(r"<title>(\d+) (\d+) (\d+)</title>", done.stdout)[0])
+    assert content <= window <= 500 and images == 7
