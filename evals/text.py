@@ -119,4 +119,6 @@ def _read_rows(path: Path) -> Iterator[Row]:
                 for number, row in enumerate(parquet.read_row_group(group).to_pylist(), start=1):
                     yield require_fields(row, {"text": str}, f"{path}, row {number}")
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}); get the file again") from None
+        raise DataError(
+            f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}); get the file again"
+        ) from None

@@ -96,7 +96,7 @@ def test_languages_of_flores_are_those_that_m_a_learns(benchmarks: Path) -> None
         (["compare=[lora,lora]"], "names lora twice"),
         (["tasks=[humaneval]"], "tasks: 'humaneval' is not one of flores"),
         (["compose.augs=[x]"], "compose.augs=('x',): the experiment decides that"),
-        (["aug.seed=5"], "set seed=... instead"),
+        (["aug.seed=5"], "set seed=..."),
         (["num_bridge_seeds=0"], "num_bridge_seeds=0 must be at least 1"),
         (["benchmarks=''"], "--data FOLDER"),
         (["tasks=[mgsm]"], "no data of the task 'mgsm'"),

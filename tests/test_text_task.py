@@ -44,7 +44,9 @@ def test_every_window_but_the_first_is_measured_after_the_one_before(file: Path)
     for row in TEXTS:
         windows = split_windows(row["text"], 30)
         mine = [request for request in requests if request.id.startswith(f"{row['id']}#")]
-        assert [(request.prompt, request.reference) for request in mine] == list(zip(windows, windows[1:], strict=False))
+        assert [(request.prompt, request.reference) for request in mine] == list(
+            zip(windows, windows[1:], strict=False)
+        )
         assert {request.group for request in mine} <= {row["meta"]["language"]}
     assert {request.num_samples for request in requests} == {0}
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from calmctl.experiments.section import Section
     from calmctl.experiments.stages import Stage
 
-Seeds = Annotated[int, typer.Option("--seeds", min=1, help="So many seeds, from --seed on, each in a folder of its own.")]
+Seeds = Annotated[
+    int, typer.Option("--seeds", min=1, help="So many seeds, from --seed on, each in a folder of its own.")
+]
 Benchmarks = Annotated[
     Path | None, typer.Option("--data", help="Folder that holds the corpora, flores200 and mgsm: a folder of each.")
 ]
@@ -121,7 +123,7 @@ def code(
     from calmctl.config import load_config
     from calmctl.experiments.code import ReproduceCodeConfig, code_section
 
-    given = {"benchmarks": tests, "allow_code_execution": allow_code_execution or None}
+    given: dict[str, object] = {"benchmarks": tests, "allow_code_execution": allow_code_execution or None}
     given["data.sources"] = tuple(source) if source else None
 
     def section(seed: int | None, folder: Path) -> Section:
@@ -172,14 +174,21 @@ def _shown(stages: Sequence[Stage]) -> list[dict[str, Any]]:
 
 
 def _print_section(out: Path, folders: list[Path], json: bool) -> None:
-    from calmctl.reporting.section_report import measured, terminal_tables
+    from calmctl.reporting.section_report import measured, section_terminal_tables
+    from calmctl.reporting.section_seeds import pool_sections, pooled_figures, pooled_tables, write_pooled
+    from calmctl.reporting.terminal import print_tables
 
-    if json:
-        found = [measured(folder) for folder in folders]
-        output.print_json(found[0] if len(found) == 1 else found)
-        return
-    for folder in folders:
-        terminal_tables(folder)
+    if len(folders) > 1:
+        pooled = pool_sections(folders)
+        write_pooled(pooled, out)
+        if json:
+            output.print_json(pooled_figures(pooled))
+        else:
+            print_tables(*pooled_tables(pooled))
+    elif json:
+        output.print_json(measured(out))
+    else:
+        section_terminal_tables(out)
 
 
 def _print_results(out: Path, folders: list[Path], json: bool) -> None:

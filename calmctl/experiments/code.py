@@ -47,7 +47,9 @@ class ReproduceCodeConfig(SectionConfig):
         """Also raise ValueError where it is not said where functions to summarise come from."""
         super().__post_init__()
         if self.codexglue_data not in ("", OWN):
-            raise ValueError(f"codexglue_data={self.codexglue_data!r}: {OWN}, or nothing; codexglue.dataset names a path")
+            raise ValueError(
+                f"codexglue_data={self.codexglue_data!r}: {OWN}, or nothing; codexglue.dataset names a path"
+            )
 
     def evaluations(self) -> dict[str, EvalConfig]:
         """Return the settings of every task by its name."""
@@ -88,7 +90,7 @@ def _complete(config: ReproduceCodeConfig, data: Path) -> ReproduceCodeConfig:
         options = {**found[name].options, "allow_code_execution": True}
         found[name] = replace(found[name], options=options)
     found = {name: with_data(settings, folder) for name, settings in found.items()}
-    return replace(config, data=replace(config.data, tests=config.data.tests or str(folder)), **found)
+    return config.completed(replace(config.data, tests=config.data.tests or str(folder)), found)
 
 
 def _deviations(config: ReproduceCodeConfig) -> list[str]:

@@ -52,11 +52,12 @@ def _complete(config: ReproduceNTLConfig) -> ReproduceNTLConfig:
     if not config.benchmarks:
         raise UserError("benchmarks is not set; give --data FOLDER, which holds the corpora, flores200 and mgsm")
     folder = Path(config.benchmarks).expanduser().resolve()
-    found = {name: with_data(settings, folder) for name, settings in config.evaluations().items() if name in config.tasks}
+    evaluations = config.evaluations()
+    found = {name: with_data(evaluations[name], folder) for name in config.tasks}
     if "flores" in found and "languages" not in found["flores"].options:
         options = {**found["flores"].options, "languages": list(config.data.aug.languages)}
         found["flores"] = replace(found["flores"], options=options)
-    return replace(config, data=replace(config.data, data_folder=str(folder)), **found)
+    return config.completed(replace(config.data, data_folder=str(folder)), found)
 
 
 def _deviations(config: ReproduceNTLConfig) -> list[str]:

@@ -17,7 +17,8 @@ from calmctl.experiments.systems import Files, System, Systems, Trained
 from calmctl.experiments.tasks import find_data
 from calmctl.files import read_json
 from calmctl.reporting.cost_table import cost_rows, is_training
-from calmctl.reporting.section_report import RESULTS_FILE, write_section_report
+from calmctl.reporting.section_report import write_section_report
+from calmctl.reporting.section_results import RESULTS_FILE
 from calmctl.runs import Run, read_run
 
 

@@ -1,7 +1,8 @@
 """The settings that the sections of the paper on real text share: models, what they are compared with, seeds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import METHODS
@@ -76,7 +77,7 @@ class SectionConfig:
         for name in ("data", "anchor", "aug", "compose", "baseline"):
             settings: Any = getattr(self, name)
             if settings.seed not in (0, self.seed):
-                raise ValueError(f"{name}.seed={settings.seed}: every stage takes the experiment's; set seed=... instead")
+                raise ValueError(f"{name}.seed={settings.seed}: every stage takes the experiment's; set seed=...")
             object.__setattr__(self, name, replace(settings, seed=self.seed))
         if "vanilla_aug" in self.compare and not self.vanilla_aug and is_used_as_it_is(self.aug):
             raise ValueError("compare names vanilla_aug: set vanilla_aug=MODEL, what m_A was before it was specialised")
@@ -84,6 +85,11 @@ class SectionConfig:
     def evaluations(self) -> dict[str, EvalConfig]:
         """Return the settings of every task of the section by its name."""
         raise NotImplementedError
+
+    def completed(self, data: object, evaluations: Mapping[str, EvalConfig]) -> Self:
+        """Return the configuration with other settings of its data and of some of its tasks."""
+        changes: dict[str, Any] = {"data": data, **evaluations}
+        return replace(self, **changes)
 
     @property
     def stages_at_once(self) -> int:

@@ -1,4 +1,4 @@
-"""Where models and composition of an experiment on real text depart from the paper, worked out from its configuration."""
+"""Where models and composition of an experiment on real text depart from the paper, by its configuration."""
 
 from transformers import AutoConfig
 

@@ -117,8 +117,8 @@ class Systems:
         return Trained(self.config.seed, name, str(stage.folder), (stage,))
 
     def _on(self, train: TrainConfig, file: str, validation: str, tokenizer: str) -> TrainConfig:
-        files = {"dataset": str(self.data / file), "validation": str(self.data / validation)}
-        return replace(train, tokenizer=tokenizer, **files)
+        dataset, held_out = str(self.data / file), str(self.data / validation)
+        return replace(train, tokenizer=tokenizer, dataset=dataset, validation=held_out)
 
     def _per_seed(self, key: str, group: str, build: Callable[[str, str, int], Trained]) -> System:
         seeds = range(self.config.seed, self.config.seed + self.config.num_bridge_seeds)
