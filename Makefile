@@ -48,11 +48,11 @@ extras: $(INSTALLED) ## also install lm-eval, bitsandbytes, TensorBoard and wand
 kv: $(INSTALLED) ## reproduce the key-value section of the paper (PRESET=tiny SEED=0 OUT=runs/kv-tiny)
 	$(BIN)/calmctl reproduce kv --preset $(PRESET) --seed $(SEED) --out $(OUT) $(ARGS)
 
-ntl: $(INSTALLED) need-data ## reproduce the section on low-resource languages (DATA=FOLDER of corpora and benchmarks)
-	$(BIN)/calmctl reproduce ntl --preset $(PRESET) --seed $(SEED) --data $(DATA) --out $(OUT) $(ARGS)
+ntl: need-data $(INSTALLED) ## reproduce the section on low-resource languages (DATA=FOLDER of corpora and benchmarks)
+	$(BIN)/calmctl reproduce ntl --preset $(PRESET) --seed $(SEED) --data "$(DATA)" --out $(OUT) $(ARGS)
 
-code: $(INSTALLED) need-data ## reproduce the section on code (DATA=FOLDER of benchmarks); runs what models write, in a sandbox
-	$(BIN)/calmctl reproduce code --preset $(PRESET) --seed $(SEED) $(SOURCES:%=--source %) --tests $(DATA) \
+code: need-data $(INSTALLED) ## reproduce the section on code (DATA=FOLDER of benchmarks); runs what models write, in a sandbox
+	$(BIN)/calmctl reproduce code --preset $(PRESET) --seed $(SEED) $(SOURCES:%=--source %) --tests "$(DATA)" \
 		--allow-code-execution --out $(OUT) $(ARGS)
 
 .PHONY: need-data
@@ -67,11 +67,11 @@ smoke-kv: $(INSTALLED)
 
 smoke-ntl: $(INSTALLED) runs/toy-data
 	rm -rf runs/smoke-ntl
-	$(BIN)/calmctl reproduce ntl --preset smoke --seed $(SEED) --data $(or $(DATA),runs/toy-data) --out runs/smoke-ntl
+	$(BIN)/calmctl reproduce ntl --preset smoke --seed $(SEED) --data "$(or $(DATA),runs/toy-data)" --out runs/smoke-ntl
 
 smoke-code: $(INSTALLED) runs/toy-data
 	rm -rf runs/smoke-code
-	$(BIN)/calmctl reproduce code --preset smoke --seed $(SEED) --tests $(or $(DATA),runs/toy-data) \
+	$(BIN)/calmctl reproduce code --preset smoke --seed $(SEED) --tests "$(or $(DATA),runs/toy-data)" \
 		--allow-code-execution --out runs/smoke-code
 
 runs/toy-data: $(INSTALLED)

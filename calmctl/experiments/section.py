@@ -74,7 +74,7 @@ def reproduce(
         jobs = 1 if nproc_per_node else config.stages_at_once
         runner = StageRunner(out.resolve(), stages, jobs, config.threads, running)
         ran = runner.run()
-        if ran or not run.is_complete:
+        if ran or not run.is_complete or not (out / RESULTS_FILE).exists():
             seconds = {**runner.seconds(), "total": round(run.seconds, 1)}
             run.write_json(RESULTS_FILE, results(section, out, seconds))
         write_section_report(out)
