@@ -83,7 +83,10 @@ def _answer(outcomes: Sequence[tuple[Outcome, Measure]]) -> str:
     for outcome, words in ANSWERS.items():
         if labels := [measure.label for found, measure in outcomes if found == outcome]:
             parts.append(f"{words} {_listed(labels)}")
-    text = "; ".join(parts)
+    return _sentence("; ".join(parts))
+
+
+def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
@@ -107,7 +110,7 @@ def _figures(results: SectionResults, measure: Measure) -> str:
         spread = results.spread(key, measure)
         shown.append(f"{name} {Number(spread.mean, spread=spread.std, digits=measure.digits).main()}")
     lower = " (lower is better)" if measure.is_lower_better else ""
-    return f"{measure.label}{lower}: {', '.join(shown)}."
+    return _sentence(f"{measure.label}{lower}: {', '.join(shown)}.")
 
 
 def _languages(results: SectionResults) -> list[str]:

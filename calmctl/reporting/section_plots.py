@@ -51,13 +51,16 @@ def gains_plot(results: SectionResults, grouped: Grouped) -> bytes:
 
 
 def _gains(axes: Axes, results: SectionResults, measure: Measure, codes: Sequence[str], is_named: bool) -> None:
-    for place, code in enumerate(codes):
-        gain = _gain(results, CALM, measure, code) or 0.0
-        error = results.group_spread(CALM, measure, code).std if is_named else None
-        colour = COLOURS[CALM] if gain > 0 else WORSE
-        axes.barh(place, gain, 0.74, color=colour, xerr=error, ecolor="#222222", error_kw={"elinewidth": 1})
-        if (other := _gain(results, LORA, measure, code)) is not None:
-            axes.plot(other, place, marker="D", color=OTHER_METHODS, markersize=4.5 if is_named else 2.6)
+    places, gains = range(len(codes)), [_gain(results, CALM, measure, code) or 0.0 for code in codes]
+    errors = [results.group_spread(CALM, measure, code).std or 0.0 for code in codes]
+    colours = [COLOURS[CALM] if gain > 0 else WORSE for gain in gains]
+    axes.barh(places, gains, 0.74, color=colours)
+    if is_named and any(errors):
+        axes.errorbar(gains, places, xerr=errors, color="#222222", linestyle="", elinewidth=1)
+    others = [(gain, place) for place in places if (gain := _gain(results, LORA, measure, codes[place])) is not None]
+    if others:
+        size = 4.5 if is_named else 2.6
+        axes.plot(*zip(*others, strict=True), marker="D", color=OTHER_METHODS, markersize=size, linestyle="")
     names = [results.name(measure, code) if is_named else code for code in codes]
     axes.set_yticks(range(len(codes)), names, fontsize=10 if is_named else 6.3)
     axes.tick_params(axis="x", labelsize=10 if is_named else 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,21 +87,20 @@ def _answer_blocks(results: SectionResults) -> tuple[Block, ...]:
 def _paper_sections(results: SectionResults) -> list[Section]:
     """Return the tables of the paper, one a section, each with its plot of gains."""
     found: list[Section] = []
-    note = Paragraph(results.section.note)
     if table := models_table(results):
-        found.append(Section(table.title, (table, note)))
+        found.append(Section(table.title, (table,)))
     for grouped in results.section.grouped:
         table = grouped_table(results, grouped)
         if table is None:
             continue
         blocks: list[Block] = [table]
-        if grouped.paper_table:
-            blocks.append(note)
         if grouped.is_plotted and results.above("calm", grouped.measure)[1]:
             alt = f"{grouped.measure.label}: gains over m_B by language, from low to high resource"
             png = gains_plot(results, grouped)
             blocks.append(Picture(f"plots/gains_{grouped.measure.task}_{grouped.measure.metric}.png", alt, png))
         found.append(Section(grouped.title, tuple(blocks)))
+    if found:  # said once, below the first table with figures of the paper
+        found[0] = replace(found[0], blocks=(*found[0].blocks, Paragraph(results.section.note)))
     return found
 
 

@@ -149,7 +149,7 @@ HUMANEVAL = Measure("humaneval", "pass@1", "HumanEval", "pass@1", paper="humanev
 MBPP = Measure("mbpp", "pass@1", "MBPP", "pass@1", paper="mbpp_pass@1", is_papers=True)
 CODEXGLUE_CHRF = Measure("codexglue", "chrf1", "CodeXGLUE", "chrF1", paper="codexglue_chrf")
 CODEXGLUE_BLEU = Measure("codexglue", "smoothed_bleu4", "CodeXGLUE", "BLEU-4")
-TEXT_BITS = Measure("text", BITS, "Held-out code", "bits per byte", 3, is_lower_better=True)
+TEXT_BITS = Measure("text", BITS, "held-out code", "bits per byte", 3, is_lower_better=True)
 HUMANEVAL_BITS = Measure("humaneval", BITS, "HumanEval solutions", "bits per byte", 3, is_lower_better=True)
 MBPP_BITS = Measure("mbpp", BITS, "MBPP solutions", "bits per byte", 3, is_lower_better=True)
 CODEXGLUE_BITS = Measure("codexglue", BITS, "CodeXGLUE summaries", "bits per byte", 3, is_lower_better=True)
