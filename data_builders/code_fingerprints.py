@@ -7,10 +7,11 @@ modulo 2**64.
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
+
+from data_builders.postings import hash64
 
 NUM_PERMUTATIONS = 128
 SHINGLE = 5
@@ -28,26 +29,21 @@ class _TokenHashes(dict[str, int]):
     def __missing__(self, token: str) -> int:
         if len(self) >= _MAX_KNOWN:
             self.clear()
-        self[token] = value = digest(token.encode())
+        self[token] = value = hash64(token.encode())
         return value
 
 
 _HASHES = _TokenHashes()
 
 
-def digest(content: bytes) -> int:
-    """Return 64 bits of BLAKE2b."""
-    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
-
-
 def draw(seed: int, *names: str) -> float:
     """Return a number in [0, 1) that depends on the seed and the names only."""
-    return digest("\0".join([str(seed), *names]).encode()) / 2.0**64
+    return hash64("\0".join([str(seed), *names]).encode()) / 2.0**64
 
 
 def draws(seed: int, name: str, digests: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Return a number in [0, 1) for each digest (n,) that depends on it, the seed and the name only."""
-    return _mixed(digests ^ np.uint64(digest(f"{seed}\0{name}".encode()))) / 2.0**64
+    return _mixed(digests ^ np.uint64(hash64(f"{seed}\0{name}".encode()))) / 2.0**64
 
 
 def token_ids(text: str) -> NDArray[np.uint64]:
@@ -58,7 +54,7 @@ def token_ids(text: str) -> NDArray[np.uint64]:
 
 def ids_digest(ids: NDArray[np.uint64]) -> int:
     """Return a digest of a sequence of tokens."""
-    return digest(ids.tobytes())
+    return hash64(ids.tobytes())
 
 
 def ngrams(ids: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:

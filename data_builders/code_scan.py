@@ -26,7 +26,7 @@ from data_builders.code_filters import size_reason, text_reason
 from data_builders.code_fingerprints import NUM_PERMUTATIONS, draw, ids_digest, minhash, token_ids
 from data_builders.code_functions import PythonFunction, find_docstrings, find_functions, parse
 from data_builders.code_licences import OTHER, PERMISSIVE, UNKNOWN, of_header
-from data_builders.code_overlap import OverlapIndex
+from data_builders.code_overlap import CodeOverlapIndex
 from data_builders.code_pairs import make_pair
 from data_builders.code_prose import comment_blocks, document_text, prose_of
 from data_builders.code_sources import DOCUMENT, Batch, Document
@@ -65,7 +65,7 @@ _ACCEPTED = {
     "any": (PERMISSIVE, UNKNOWN, OTHER),
 }
 Row = dict[str, Any]
-_index: OverlapIndex | None = None
+_index: CodeOverlapIndex | None = None
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ def shard_of(work: Path, batch: Batch) -> Shard:
     return Shard(work / f"{name}.files.parquet", work / f"{name}.rows.parquet", batch.num_bytes)
 
 
-def load_index(path: Path) -> None:
-    """Read the index of the test sets into this process."""
+def open_index(folder: Path) -> None:
+    """Open the index of the test sets in this process."""
     global _index
-    _index = OverlapIndex.load(path)
+    _index = CodeOverlapIndex.open(folder)
 
 
 def scan(batch: Batch, config: CodeDataConfig, work: Path) -> Shard:
@@ -94,7 +94,7 @@ def scan(batch: Batch, config: CodeDataConfig, work: Path) -> Shard:
     shard = shard_of(work, batch)
     if shard.files.exists():
         return shard
-    assert _index is not None, "load_index comes first"
+    assert _index is not None, "open_index comes first"
     scanner = _Scanner(config, _index)
     files: list[Row] = []
     rows: list[Row] = []
@@ -110,7 +110,7 @@ def scan(batch: Batch, config: CodeDataConfig, work: Path) -> Shard:
 
 def count_overlaps(place: tuple[Path, int]) -> Counter[str]:
     """Count the rows of a row group (a path and its number) that overlap with each test set, read as they are there."""
-    assert _index is not None, "load_index comes first"
+    assert _index is not None, "open_index comes first"
     path, group = place
     found: Counter[str] = Counter()
     for row in pq.ParquetFile(path).read_row_group(group).to_pylist():
@@ -124,7 +124,7 @@ def count_overlaps(place: tuple[Path, int]) -> Counter[str]:
 class _Scanner:
     """Scans documents one after the other; `pairs` counts functions with a docstring by what became of them."""
 
-    def __init__(self, config: CodeDataConfig, index: OverlapIndex) -> None:
+    def __init__(self, config: CodeDataConfig, index: CodeOverlapIndex) -> None:
         self._config = config
         self._index = index
         self.pairs: Counter[str] = Counter()

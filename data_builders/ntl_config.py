@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from data_builders.bpe_tokenizer import require_size
 from data_builders.errors import DataError
 from data_builders.flores_languages import ENGLISH, LANGUAGES, LATER_LANGUAGES, full_code, require_language
 
@@ -109,9 +110,8 @@ class NTLDataConfig:
         for name, value in (("train_rows", self.train_rows), ("composition_rows", self.composition_rows)):
             if value not in ("text", "pairs"):
                 raise DataError(f"{name}: {value!r} is not one of text, pairs")
-        # 256 bytes, end of text and padding.
-        if self.tokenizer is None and self.vocab_size < 258:
-            raise DataError(f"vocab_size: {self.vocab_size} has no room for the 256 bytes; use at least 258")
+        if self.tokenizer is None:
+            require_size(self.vocab_size)
 
 
 def _at_least(name: str, value: int, smallest: int) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data_builders.ntl_shards import Shard
-from data_builders.overlap import Hashes
+from data_builders.postings import Hashes
 
 _META = pa.struct([("kind", pa.string()), ("source", pa.string()), ("target", pa.string())])
 

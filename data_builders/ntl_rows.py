@@ -10,7 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_builders.corpus import Block
-from data_builders.overlap import EXACT, NEAR, Hashes, OverlapIndex, marks, normalise
+from data_builders.overlap import EXACT, NEAR, OverlapIndex, marks, normalise
+from data_builders.postings import Hashes
 from data_builders.translation_text import answer, question, worked_pair
 
 SPLITS = ("train", "validation")

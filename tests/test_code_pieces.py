@@ -14,7 +14,7 @@ from data_builders.code_duplicates import near_duplicates
 from data_builders.code_fingerprints import minhash, ngrams, token_ids
 from data_builders.code_functions import find_docstrings, find_functions, parse
 from data_builders.code_licences import TreeLicences, of_expression, of_header, of_licence_text
-from data_builders.code_overlap import OverlapIndex, build_index
+from data_builders.code_overlap import CodeOverlapIndex, build_index
 from data_builders.code_pairs import make_pair, summary_tokens
 from data_builders.code_prose import comment_blocks, document_text, prose_of
 from data_builders.code_to_text import remove_docstring
@@ -156,11 +156,11 @@ def test_similarity_is_estimated_and_the_first_of_a_group_stays() -> None:
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> OverlapIndex:
+def index(tmp_path_factory: pytest.TempPathFactory) -> CodeOverlapIndex:
     folder = write_test_sets(tmp_path_factory.mktemp("tests"))
     built = build_index({name: folder / name for name in ("humaneval", "mbpp", "codexglue")}, 10, 0.5)
-    built.save(folder / "index.npz")
-    loaded = OverlapIndex.load(folder / "index.npz")
+    built.save(folder / "index")
+    loaded = CodeOverlapIndex.open(folder / "index")
     assert loaded.digest == built.digest
     return loaded
 
@@ -179,7 +179,9 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> OverlapIndex:
         (module("edges"), None),
     ],
 )
-def test_items_of_test_sets_are_found_wherever_they_stand(index: OverlapIndex, text: str, found: str | None) -> None:
+def test_items_of_test_sets_are_found_wherever_they_stand(
+    index: CodeOverlapIndex, text: str, found: str | None
+) -> None:
     assert index.find_in(text, is_python=True) == found
     assert index.find_in(f"{module('rows')}\n\n{text}", is_python=True) == found
 

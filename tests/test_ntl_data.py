@@ -208,6 +208,7 @@ def test_what_overlaps_with_flores_is_removed_with_its_translations_and_counted(
 def test_the_search_of_the_written_files_finds_what_was_not_removed(tmp_path: Path) -> None:
     from data_builders.ntl_overlap import count_overlaps, index_flores
     from data_builders.ntl_shards import IndexPlace
+    from data_builders.workers import Workers
 
     config, _ = planted(tmp_path)
     build(
@@ -224,7 +225,7 @@ def test_the_search_of_the_written_files_finds_what_was_not_removed(tmp_path: Pa
     place = IndexPlace(tmp_path / "index", 0.5)
     index_flores(tmp_path / "flores", config.flores_languages, place)
     files = [tmp_path / "all" / f"aug_{split}.parquet" for split in ("train", "validation")]
-    assert count_overlaps(files, place, 1) == {"exact": 3, "near": 2}
+    assert count_overlaps(files, place, Workers(1, int)) == {"exact": 3, "near": 2}
 
 
 REFUSED: dict[str, tuple[list[str], str]] = {
@@ -233,7 +234,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "flores is missing": (["flores=nowhere"], "flores: .*nowhere: no such folder"),
     "language": (["aug.languages=[lij_Latm]"], "'lij_Latm'"),
     "scripts": (["max_tokens_per_character=0.2"], "vocab_size: 600: too small for the scripts: .* tokens a character"),
-    "vocabulary": (["vocab_size=200"], "vocab_size: 200 has no room for the 256 bytes"),
+    "vocabulary": (["vocab_size=200"], "vocab_size: 200 is too small for the 256 bytes"),
     "share": (["validation_fraction=1.5"], "validation_fraction: 1.5 must lie between 0 and 1"),
     "kinds": (["composition_kinds=[words]"], "composition_kinds"),
     "tokenizer": (["tokenizer=/nowhere/at/all"], "tokenizer: '/nowhere/at/all' cannot be loaded"),

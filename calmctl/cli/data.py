@@ -31,10 +31,6 @@ Sources = Annotated[
 Tests = Annotated[
     Path | None, typer.Option("--tests", help="Folder that holds humaneval, mbpp and codexglue, to keep them out.")
 ]
-Processes = Annotated[
-    int | None,
-    typer.Option("--processes", help="Processes to work with; one a core by default. They change no result."),
-]
 
 
 @app.callback()
@@ -122,7 +118,7 @@ def code(
     source: Sources = None,
     tests: Tests = None,
     seed: options.Seed = None,
-    processes: Processes = None,
+    workers: Workers = None,
     config_dir: options.ConfigDir = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -141,7 +137,7 @@ def code(
         output.print_json(plan) if json else print(to_yaml(plan), end="")
         return
     with Run.start(out, kind="data", config=config, command=sys.argv, seed=config.seed) as run:
-        build(config, out, output.note, processes)
+        build(config, out, progress=output.note, workers=workers)
         if not run.is_complete:
             run.finish()
     manifest = read_json(out / "manifest.json")
