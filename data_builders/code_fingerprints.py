@@ -7,6 +7,7 @@ modulo 2**64.
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,9 @@ from data_builders.postings import hash64
 
 NUM_PERMUTATIONS = 128
 SHINGLE = 5
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+# Quotes, commas, brackets and line ends are what formatting changes; comment signs cut a sentence into lines.
+_TOKEN = re.compile(r"""\w+|[^\w\s"'`,()\\#]""")
+_COMMENT = re.compile(r"#.*")
 _MAX_KNOWN = 1 << 18
 _CHUNK = 1 << 13
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -47,9 +50,16 @@ def draws(seed: int, name: str, digests: NDArray[np.uint64]) -> NDArray[np.float
 
 
 def token_ids(text: str) -> NDArray[np.uint64]:
-    """Return a hash of every token: words and signs in lower case, without the space between them."""
-    words = _TOKEN.findall(text.lower())
+    """Return a hash of every token: words and signs, whatever the layout, case and Unicode form of the text."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    words = _TOKEN.findall(text.casefold())
     return np.fromiter((_HASHES[word] for word in words), np.uint64, len(words))
+
+
+def without_comments(text: str) -> str:
+    """Return Python source without its comments; strings with a `#` in them are cut too, in every text alike."""
+    return _COMMENT.sub("", text)
 
 
 def ids_digest(ids: NDArray[np.uint64]) -> int:

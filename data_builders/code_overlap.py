@@ -8,7 +8,7 @@ those of everyday methods.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_builders.code_fingerprints import ids_digest, ngrams, token_ids
+from data_builders.code_fingerprints import ids_digest, ngrams, token_ids, without_comments
 from data_builders.code_functions import PythonFunction, find_functions, parse
 from data_builders.code_pairs import summary_tokens
 from data_builders.code_to_text import find_languages, read_functions, split_sha256
@@ -24,6 +24,7 @@ from data_builders.humaneval import read_humaneval
 from data_builders.mbpp import read_mbpp
 from data_builders.postings import Hashes, Postings, hash64, open_arrays, save_arrays
 
+_MIN_FUNCTION_TOKENS = 10
 _MIN_BODY_TOKENS = 12
 _MIN_DOCSTRING_TOKENS = 8
 
@@ -75,15 +76,17 @@ class CodeOverlapIndex:
                 return str(self._function_sets[place])
         return None
 
+    def find_text(self, text: str, is_python: bool) -> str | None:
+        """Return the test set that a text overlaps with by its n-grams; in Python comments are left out too."""
+        if (found := self.find(token_ids(text))) is not None or not is_python or "#" not in text:
+            return found
+        return self.find(token_ids(without_comments(text)))
+
     def find_in(self, text: str, is_python: bool) -> str | None:
         """Return the test set that a text overlaps with, by its n-grams and, if it is Python, its functions."""
-        if (found := self.find(token_ids(text))) is not None or not is_python:
+        if (found := self.find_text(text, is_python)) is not None or not is_python:
             return found
-        try:
-            functions = find_functions(parse(text), text)
-        except SyntaxError:
-            return None
-        return next(filter(None, map(self.find_function, functions)), None)
+        return next(filter(None, map(self.find_function, _functions(text))), None)
 
 
 def build_index(test_sets: Mapping[str, Path], ngram: int, containment: float) -> CodeOverlapIndex:
@@ -99,10 +102,11 @@ def build_index(test_sets: Mapping[str, Path], ngram: int, containment: float) -
     functions: dict[int, str] = {}
     for name, path in test_sets.items():
         for text, is_python in _items(name, path):
-            found = ngrams(token_ids(text), ngram)
-            if len(found):
-                grams.append(found)
-                names.append(name)
+            for view in dict.fromkeys((text, without_comments(text) if is_python else text)):
+                found = ngrams(token_ids(view), ngram)
+                if len(found):
+                    grams.append(found)
+                    names.append(name)
             if is_python:
                 functions |= {mark: name for mark in _function_marks(text, with_names=name != "codexglue")}
     owners = np.repeat(np.arange(len(grams)), [len(each) for each in grams])
@@ -137,6 +141,9 @@ def _items(name: str, path: Path) -> Iterator[tuple[str, bool]]:
             yield problem.prompt, False
             yield problem.canonical_solution, False
             yield problem.prompt + problem.canonical_solution, True
+            for function in _functions(problem.prompt + problem.canonical_solution):
+                yield function.body, False
+                yield " ".join(summary_tokens(function.docstring)), False
     elif name == "mbpp":
         for task in read_mbpp(path):
             yield task.code.replace("\r\n", "\n"), True
@@ -144,25 +151,39 @@ def _items(name: str, path: Path) -> Iterator[tuple[str, bool]]:
             yield task.text, False
     else:
         for language, folder in find_languages(path).items():
-            for function in read_functions(folder, language, "test"):
-                yield function.code.replace("\r\n", "\n"), language == "python"
-                yield function.summary, False
+            for published in read_functions(folder, language, "test"):
+                yield published.code.replace("\r\n", "\n"), language == "python"
+                yield published.summary, False
 
 
-def _function_marks(text: str, with_names: bool) -> Iterable[int]:
+def _functions(text: str) -> list[PythonFunction]:
     try:
-        found = list(find_functions(parse(text), text))
+        return list(find_functions(parse(text), text))
     except SyntaxError:  # CodeXGLUE has much Python 2 in it, which is found by n-grams
         return []
+
+
+def _function_marks(text: str, with_names: bool) -> list[int]:
+    found = _functions(text)
     return [mark for each in found for mark in (*(_named(each) if with_names else ()), *_unnamed(each))]
 
 
 def _named(function: PythonFunction) -> Iterator[int]:
+    """Yield marks of a function's name and arguments, and of its arguments and body, whatever its name is."""
     yield hash64(f"{function.name}({','.join(function.arguments)})".encode())
+    whole = token_ids(" ".join([*function.arguments, "\n", without_comments(function.body)]))
+    if len(whole) >= _MIN_FUNCTION_TOKENS:
+        yield ids_digest(whole)
 
 
 def _unnamed(function: PythonFunction) -> Iterator[int]:
-    if len(body := token_ids(function.body)) >= _MIN_BODY_TOKENS:
-        yield ids_digest(body)
+    if (body := body_digest(function)) is not None:
+        yield body
     if len(words := summary_tokens(function.docstring)) >= _MIN_DOCSTRING_TOKENS:
         yield ids_digest(token_ids(" ".join(words)))
+
+
+def body_digest(function: PythonFunction) -> int | None:
+    """Return a digest of a function's body without its comments, None where it is too short to tell it from others."""
+    body = token_ids(without_comments(function.body))
+    return ids_digest(body) if len(body) >= _MIN_BODY_TOKENS else None

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from data_builders.code_fingerprints import draw
-from data_builders.code_licences import TreeLicences, of_expression
+from data_builders.code_licences import TreeLicences, of_all
 from data_builders.errors import DataError
 from data_builders.hub import is_hub, is_hub_id, stream_hub
 
@@ -169,11 +170,14 @@ def _tree(name: str, root: Path, wanted: set[str], exclude: tuple[str, ...], see
         for file in sorted(files):
             path = Path(folder, file)
             language = _language_of(file)
-            if language not in wanted or _excluded(file, exclude) or str(path) in seen or path.is_symlink():
+            if language not in wanted or _excluded(file, exclude) or str(path) in seen:
+                continue
+            status = path.lstat()
+            if not S_ISREG(status.st_mode):
                 continue
             seen.add(str(path))
-            status = path.stat()
-            document_id = f"{name}/{path.relative_to(root).as_posix()}"
+            # Names of files are bytes; those that are no text are written as in a message.
+            document_id = os.fsencode(f"{name}/{path.relative_to(root).as_posix()}").decode(errors="backslashreplace")
             mark = str(status.st_mtime_ns)
             found.append(Document(document_id, language, status.st_size, licences.of(path), mark, path))
     return found
@@ -204,9 +208,9 @@ def _dataset(data: Path, wanted: set[str], config: CodeDataConfig) -> Iterator[D
             continue
         used += 1
         raw = content.encode("utf-8", errors="surrogatepass")
-        licence = " OR ".join(_values(row, _LICENCE_COLUMNS))
+        licence = of_all(_values(row, _LICENCE_COLUMNS))
         mark = sha256(raw).hexdigest()
-        yield Document(f"{name}/{number}", language, len(raw), of_expression(licence), mark, content=raw)
+        yield Document(f"{name}/{number}", language, len(raw), licence, mark, content=raw)
     if not used:
         raise DataError(f"{data}: no row of {', '.join(config.languages)} in its train split; name another dataset")
 

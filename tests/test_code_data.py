@@ -1,5 +1,7 @@
 """Code data: what a build promises, checked on the files it writes from a small tree."""
 
+import os
+import re
 import sysconfig
 from collections import Counter
 from dataclasses import replace
@@ -12,6 +14,8 @@ import pytest
 from calmctl.cli.main import main
 from data_builders import code_corpus, code_sources
 from data_builders.code_corpus import build
+from data_builders.code_fingerprints import draw
+from data_builders.code_functions import find_functions, parse
 from data_builders.code_overlap import CodeOverlapIndex
 from data_builders.code_scan import scan
 from data_builders.errors import DataError
@@ -231,6 +235,43 @@ def test_other_languages_have_a_corpus_each(tests: Path, tmp_path: Path) -> None
     of_each = files(tmp_path / "out", "code_go"), files(tmp_path / "out", "code_python")
     assert set.union(*of_each) == files(tmp_path / "out", "aug_train")
     assert manifest["counts"]["files"]["go"]["files"] == 10
+
+
+def test_a_function_of_a_training_file_is_not_held_out(built: Path, tree: Path, tests: Path, tmp_path: Path) -> None:
+    """Not even where it made no pair there: validation would ask for what was learned."""
+    held_out = rows(built, "pairs_validation")
+    copied, reworded, *_ = (row["id"].rpartition("#")[2].partition(":")[0] for row in held_out)
+    source = write_tree(tmp_path / "tree")
+    taken = next(row["meta"]["file"] for row in held_out)
+    text = (tree.parent / taken).read_text()
+    functions = {each.name: each.original for each in find_functions(parse(text), text)}
+    code = re.sub('""".*"""', '"""Twice."""', functions[copied], flags=re.DOTALL).replace(copied, f"test_{copied}")
+    summary = functions[reworded].partition("\n    # ")[0].replace(reworded, "test_other") + "\n    return None\n"
+    name = next(name for name in map("later{}.py".format, range(99)) if draw(0, "validation", f"tree/{name}") > 0.2)
+    (source / name).write_text(f"{module('camels')}\n\n{code}\n\n\n{summary}")
+    manifest = build(settings(source, tests), tmp_path / "out", workers=1)
+    left = {row["id"] for row in held_out} - {row["id"] for row in rows(tmp_path / "out", "pairs_validation")}
+    assert {each.rpartition("#")[2].partition(":")[0] for each in left} == {copied, reworded}
+    assert manifest["counts"]["texts_left_out"]["pair_in_training"] == 2
+
+
+def test_files_that_are_none_and_names_that_are_no_text(tests: Path, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "tree", count=20)
+    Path(os.fsdecode(os.fsencode(source) + b"/caf\xe9.py")).write_text(module("cafes"))
+    os.mkfifo(source / "pipe.py")
+    (source / "link.py").symlink_to(source / "nothing.py")
+    manifest = build(settings(source, tests), tmp_path / "out", workers=1)
+    assert manifest["counts"]["files"]["python"]["files"] == 21
+    assert "tree/caf\\xe9.py" in files(tmp_path / "out", *TRAINING, *VALIDATION)
+
+
+def test_a_tokenizer_that_is_too_small_for_the_scripts_is_refused(tests: Path, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "tree", count=20)
+    for path in source.glob("*.py"):
+        path.write_text(f"{path.read_text()}\nLETTERS = '{path.stem} {'नमस्ते दुनिया ' * 60}'\n")
+    config = settings(source, tests, vocab_size=258)
+    with pytest.raises(DataError, match="vocab_size: 258: too small for the scripts: python takes 1"):
+        build(config, tmp_path / "out", workers=1)
 
 
 @pytest.mark.parametrize(
