@@ -16,6 +16,7 @@ import pyarrow as pa
 from data_builders.bpe_tokenizer import save_tokenizer
 from data_builders.corpus import Corpus
 from data_builders.errors import DataError
+from data_builders.flores import Flores, read_flores
 from data_builders.kv_keys import load_tokenizer
 from data_builders.manifest import close_folder, file_entry, open_folder, write_json
 from data_builders.ntl_config import CorporaConfig, NTLDataConfig
@@ -63,6 +64,7 @@ def build(
     identity = {"builder": BUILDER, "format": FORMAT, "config": asdict(config)}
     finished = open_folder(out, identity)
     if finished is not None:
+        shutil.rmtree(out / WORK, ignore_errors=True)  # of a build that was killed at its very end
         report(f"{out}: already built")
         return finished
     return _Build(config, out, report, count).run(identity)
@@ -83,8 +85,9 @@ class _Build:
     def run(self, identity: dict[str, Any]) -> dict[str, Any]:
         """Make the shards, write every file, search them for the test set, and finish the folder."""
         named = None if self.config.tokenizer is None else load_tokenizer(self.config.tokenizer)
-        self._claim_work()
-        flores = self._index_flores()
+        flores = self._read_flores()
+        self._claim_work(flores)
+        described_flores = self._index_flores(flores)
         with Workers(self.num_workers, partial(open_index, self.place)) as workers:
             shards = {name: self._make_shards(name, workers) for name in MODELS}
             writer = Writer(self.config, self.out, shards, self.report)
@@ -93,7 +96,7 @@ class _Build:
                 self._require_every_language(name, writer)
             writer.write_composition()
             tokenizer = self._tokenizer(named, writer)
-            overlap = self._overlap(flores, shards, writer, workers)
+            overlap = self._overlap(described_flores, shards, writer, workers)
         manifest = close_folder(
             self.out,
             identity
@@ -104,6 +107,7 @@ class _Build:
                 "files": writer.files,
                 "counts": {name: described(counts) for name, counts in writer.counts.items()},
                 "sentences": {name: _summed(shards[name]) for name in MODELS},
+                "held_out": writer.held_out,
                 "overlap": overlap,
                 "tokenizer": tokenizer,
             },
@@ -111,21 +115,30 @@ class _Build:
         shutil.rmtree(self.work)
         return manifest
 
-    def _claim_work(self) -> None:
-        """Keep the shards of an interrupted build, unless what they were made of has changed."""
-        sources = {name: self.corpora[name].files for name in MODELS}
-        record = self.work / "sources.json"
-        if self.work.exists() and not (record.exists() and json.loads(record.read_text(encoding="utf-8")) == sources):
-            self.report("the corpora have changed since the build was interrupted: starting again")
-            shutil.rmtree(self.work)
-        self.work.mkdir(exist_ok=True)
-        write_json(record, sources)
-
-    def _index_flores(self) -> dict[str, Any] | None:
+    def _read_flores(self) -> Flores | None:
+        """Read the test set in the languages that are asked for, and in those of the data in any case."""
         if self.place is None or self.config.flores is None:
             return None
         path = Path(resolve("flores", self.config.flores, self.config.data_folder))
-        described = index_flores(path, self.config.flores_languages, self.place)
+        of_data = [code for name in MODELS for corpus in self.corpora[name].corpora for code in corpus.languages]
+        return read_flores(path, self.config.flores_languages, always=tuple(dict.fromkeys(of_data)))
+
+    def _claim_work(self, flores: Flores | None) -> None:
+        """Keep the shards of an interrupted build, unless what they were made of has changed."""
+        sources = {name: self.corpora[name].files for name in MODELS} | {"flores": flores.files if flores else {}}
+        record = self.work / "sources.json"
+        if record.exists() and json.loads(record.read_text(encoding="utf-8")) != sources:
+            self.report("the corpora or FLORES have changed since the build was interrupted: starting again")
+        elif record.exists():
+            return
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir()
+        write_json(record, sources)
+
+    def _index_flores(self, flores: Flores | None) -> dict[str, Any] | None:
+        if self.place is None or flores is None:
+            return None
+        described = index_flores(flores, self.place)
         self.report(
             f"FLORES: {described['sentences']:,} sentences of {described['languages']} languages to compare with"
         )

@@ -65,7 +65,7 @@ class NTLDataConfig:
     """Remove what overlaps with FLORES; without it nothing is compared, and `flores` is not needed."""
     flores: str | None = None
     flores_languages: tuple[str, ...] = ()
-    """Languages of FLORES to compare with; none: all 204."""
+    """Languages of FLORES to compare with, beside those of the data; none: all 204."""
     near_duplicate: float = 0.5
     """Share of the shorter text's 12-byte shingles from which on two sentences are near-duplicates."""
     max_characters: int = 1000

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from data_builders import overlap
-from data_builders.flores import read_flores
+from data_builders.flores import Flores
 from data_builders.ntl_shards import IndexPlace
 from data_builders.overlap import OverlapIndex, marks, normalise
 from data_builders.translation_text import sentences_in
@@ -24,9 +24,8 @@ METHOD = {
 }
 
 
-def index_flores(path: Path, languages: Sequence[str], place: IndexPlace) -> dict[str, Any]:
+def index_flores(flores: Flores, place: IndexPlace) -> dict[str, Any]:
     """Index dev and devtest unless the index is there; return what the manifest says about them."""
-    flores = read_flores(path, languages)
     if not OverlapIndex.is_built(place.folder):
         sentences = [text for splits in flores.sentences.values() for lines in splits.values() for text in lines]
         OverlapIndex.build(sentences, place.folder, place.min_share)

@@ -26,6 +26,8 @@ class Writer:
 
     Attributes:
         files: the manifest's entries, by name.
+        held_out: of each model, rows that were held out, and training rows that are left out since a sentence of
+            them, a translation of it or a worked pair is held out.
         counts: rows of each file by (kind, source, target), under its name without `.parquet`.
     """
 
@@ -34,6 +36,7 @@ class Writer:
     ) -> None:
         self.files: dict[str, dict[str, Any]] = {}
         self.counts: dict[str, Counter[tuple[str, str, str]]] = {}
+        self.held_out: dict[str, dict[str, int]] = {}
         self._config = config
         self._out = out
         self._shards = {name: of_model for name, of_model in shards.items() if of_model}
@@ -47,7 +50,9 @@ class Writer:
             return
         columns = self._config.train_rows
         self._write(f"{name}_train", shard_rows(shards, "train", self._held_out), columns)
-        total = sum(shard.num_rows("validation") for shard in shards)
+        made, total = (sum(shard.num_rows(split) for shard in shards) for split in ("train", "validation"))
+        left_out = made - self.files[f"{name}_train.parquet"]["rows"]
+        self.held_out[name] = {"rows": total, "training_rows_left_out": left_out}
         chosen = choose(self._rngs[f"{name}_validation"], total, self._config.num_validation_rows)
         self._write(f"{name}_validation", sample(shard_rows(shards, "validation"), chosen), columns)
 

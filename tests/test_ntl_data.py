@@ -167,6 +167,38 @@ def test_changed_corpora_start_an_interrupted_build_again(tmp_path: Path) -> Non
     assert any("changed" in line for line in lines)
 
 
+def test_a_changed_flores_starts_an_interrupted_build_again(tmp_path: Path) -> None:
+    config = write_corpora(tmp_path)
+
+    def interrupt(line: str) -> None:
+        if line.startswith("aug_train"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(config, tmp_path / "data", interrupt, workers=1)
+    lines = sentences("eng_Latn", 997, "dev")
+    write_lines(tmp_path / "flores" / "dev" / "eng_Latn.dev", [sentences("eng_Latn", 300)[20], *lines[1:]])
+    assert build(config, tmp_path / "data", workers=1)["overlap"]["removed"]["aug"]["exact"] == {"eng_Latn": 1}
+
+
+def test_a_translation_of_a_held_out_sentence_is_in_no_training_file(
+    folder: Path, corpora: NTLDataConfig, tmp_path: Path
+) -> None:
+    """Not even in a corpus that has it in other words, beside one of its sentences and without the English."""
+    write_lines(tmp_path / "more" / "lij_Latn", sentences("lij_Latn", 300))
+    write_lines(tmp_path / "more" / "fur_Latn", others := sentences("fur_Latn", 300, "reworded"))
+    parallel = (*corpora.aug.parallel, str(tmp_path / "more"))
+    manifest = build(replace(corpora, aug=replace(corpora.aug, parallel=parallel)), tmp_path / "data", workers=1)
+    held_out = {row["id"].split("/")[1] for row in rows(folder, "aug_validation")}
+    training = set(texts(tmp_path / "data", "aug_train"))
+    assert len(held_out) > 10 and not training & {others[int(row)] for row in held_out}
+    assert len(training & set(others)) > 200
+    counted, written = manifest["held_out"]["aug"], manifest["files"]["aug_train.parquet"]["rows"]
+    # Of 300 aligned rows with six rows each, and as many with two, nothing is lost without being counted.
+    assert counted["training_rows_left_out"] > 20
+    assert counted["rows"] + counted["training_rows_left_out"] + written == 300 * 6 + 300 * 2
+
+
 def planted(tmp_path: Path) -> tuple[NTLDataConfig, set[str]]:
     """Put test sentences into five rows of the corpus; return the settings and every sentence of these rows."""
     config = write_corpora(tmp_path)
@@ -197,6 +229,9 @@ def test_what_overlaps_with_flores_is_removed_with_its_translations_and_counted(
         text for name in FILES for text in texts(tmp_path / "data", name) if "aug" in name or "dc" in name
     )
     assert not [sentence for sentence in removed if sentence in everything]
+    # The languages of the data are compared whatever others are asked for.
+    fewer = build(replace(config, flores_languages=("eng_Latn",)), tmp_path / "fewer", workers=1)["overlap"]
+    assert fewer["removed"]["aug"]["exact"] == {"eng_Latn": 1, "lij_Latn": 1, "fur_Latn": 1}
     unchecked = build(replace(config, check_overlap=False, flores=None), tmp_path / "all", workers=1)
     assert unchecked["overlap"] == {"checked": False}
     assert (
@@ -223,7 +258,7 @@ def test_the_search_of_the_written_files_finds_what_was_not_removed(tmp_path: Pa
         workers=1,
     )
     place = IndexPlace(tmp_path / "index", 0.5)
-    index_flores(tmp_path / "flores", config.flores_languages, place)
+    index_flores(read_flores(tmp_path / "flores", config.flores_languages), place)
     files = [tmp_path / "all" / f"aug_{split}.parquet" for split in ("train", "validation")]
     assert count_overlaps(files, place, Workers(1, int)) == {"exact": 3, "near": 2}
 
