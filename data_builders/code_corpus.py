@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
@@ -29,10 +28,11 @@ from data_builders.code_config import CodeDataConfig
 from data_builders.code_overlap import build_index, test_set_sha256
 from data_builders.code_parts import Corpus, Part
 from data_builders.code_scan import Shard, count_overlaps, open_index, scan
-from data_builders.code_sources import batches
+from data_builders.code_sources import list_sources
 from data_builders.code_to_text import make_function
 from data_builders.errors import DataError
 from data_builders.manifest import atomic_path, close_folder, file_entry, open_folder, write_parquet
+from data_builders.progress import Progress
 from data_builders.workers import Workers, num_workers
 
 __all__ = ["CodeDataConfig", "build"]
@@ -42,9 +42,6 @@ FORMAT = "code-1"
 WORK = ".work"
 NUM_EXEMPLARS = 10
 _SAMPLE_BYTES = 2_000_000
-_SECONDS_BETWEEN_LINES = 5.0
-
-Progress = Callable[[str], None]
 
 
 def build(
@@ -58,23 +55,25 @@ def build(
     Raises:
         DataError: the folder holds something else, a source or test set is missing, or nothing usable is in them.
     """
-    report = progress or (lambda line: None)
+    progress = progress or Progress()
     count = num_workers(workers)
     identity = {"builder": BUILDER, "format": FORMAT, "config": asdict(config)}
     finished = open_folder(out, identity)
     if finished is not None:
-        report(f"{out}: already built")
+        shutil.rmtree(out / WORK, ignore_errors=True)  # of a build that was killed at its very end
+        progress.note(f"{out}: already built")
         return finished
-    return _Build(config, out, report, count).run(identity)
+    return _Build(config, out, progress, count).run(identity)
 
 
 class _Build:
     """One build under way: what its steps share."""
 
-    def __init__(self, config: CodeDataConfig, out: Path, report: Progress, num_workers: int) -> None:
+    def __init__(self, config: CodeDataConfig, out: Path, progress: Progress, num_workers: int) -> None:
         self._config = config
         self._out = out
-        self._report = report
+        self._progress = progress
+        self._report = progress.note
         self._num_workers = num_workers
         self._files: dict[str, dict[str, Any]] = {}
         self._statistics: dict[str, Any] = {}
@@ -90,8 +89,10 @@ class _Build:
         index.save(work / "index")
         with Workers(self._num_workers, partial(open_index, work / "index")) as workers:
             corpus = Corpus(list(self._shards(workers, work)), self._config)
-            for part in corpus.parts():
+            parts = corpus.parts()
+            for number, part in enumerate(parts, start=1):
                 self._write_part(corpus, part)
+                self._progress.step("files written", number, len(parts))
             self._write_functions(corpus)
             self._train_tokenizer()
             overlap = self._verify(workers)
@@ -105,21 +106,19 @@ class _Build:
             "overlap": overlap,
             "statistics": self._statistics,
         }
+        manifest = close_folder(self._out, manifest)
         shutil.rmtree(self._out / WORK)
-        return close_folder(self._out, manifest)
+        return manifest
 
     def _shards(self, workers: Workers, work: Path) -> Iterator[Shard]:
-        """Scan every batch that was not scanned before, and say from time to time how far it is."""
-        began = last = time.monotonic()
-        num_bytes = num_shards = 0
-        for shard in workers.map(partial(scan, config=self._config, work=work), batches(self._config)):
-            num_bytes, num_shards = num_bytes + shard.num_bytes, num_shards + 1
-            if (now := time.monotonic()) - last >= _SECONDS_BETWEEN_LINES:
-                speed = num_bytes / 1e6 / (now - began)
-                self._report(f"scanned {num_bytes / 1e6:,.0f} MB in {num_shards:,} batches ({speed:.1f} MB/s)")
-                last = now
+        """Scan every batch that was not scanned before."""
+        sources = list_sources(self._config)
+        read, total = 0, sources.num_bytes
+        for shard in workers.map(partial(scan, config=self._config, work=work), sources.batches()):
+            read += shard.num_bytes
+            self._progress.step("MB scanned", read // 1_000_000, max(read, total) // 1_000_000)
             yield shard
-        self._report(f"scanned {num_bytes / 1e6:,.1f} MB in {time.monotonic() - began:.0f} s")
+        self._report(f"scanned {read / 1e6:,.1f} MB")
 
     def _write_part(self, corpus: Corpus, part: Part) -> None:
         text_bytes = 0
@@ -174,10 +173,11 @@ class _Build:
     def _verify(self, workers: Workers) -> dict[str, int]:
         """Compare all written texts with the test sets; raises where one overlaps."""
         names = [name for name in self._files if name.endswith(".parquet")]
-        groups = ((self._out / name, group) for name in names for group in range(_num_groups(self._out / name)))
+        groups = [(self._out / name, group) for name in names for group in range(_num_groups(self._out / name))]
         found: Counter[str] = Counter(dict.fromkeys(self._config.test_sets(), 0))
-        for counts in workers.map(count_overlaps, groups):
+        for number, counts in enumerate(workers.map(count_overlaps, groups), start=1):
             found.update(counts)
+            self._progress.step("row groups compared", number, len(groups))
         if any(found.values()):
             raise DataError(
                 f"{self._out}: texts of the test sets are in the files ({dict(found)}); do not use this folder"

@@ -103,24 +103,43 @@ class Batch:
         return sha256(f"{self.index}\n{listing}".encode()).hexdigest()[:16]
 
 
-def batches(config: CodeDataConfig) -> Iterator[Batch]:
-    """Yield the documents of all sources within `max_source_bytes`; raises DataError for sources that hold none."""
-    waiting: list[Document] = []
-    index = size = 0
-    for document in _within(config, _documents(config)):
-        waiting.append(document)
-        size += document.size
-        if size >= BATCH_BYTES:
+@dataclass(frozen=True)
+class Sources:
+    """All documents of a build: files in the order that the seed draws, then datasets."""
+
+    config: CodeDataConfig
+    files: tuple[Document, ...]
+    datasets: tuple[Path, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the size of the files that are read; that of datasets is not known before."""
+        return sum(each.size for each in _within(self.config, self.files))
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the documents within `max_source_bytes`; raises DataError for datasets that hold none."""
+        waiting: list[Document] = []
+        index = size = 0
+        for document in _within(self.config, self._documents()):
+            waiting.append(document)
+            size += document.size
+            if size >= BATCH_BYTES:
+                yield Batch(index, tuple(waiting))
+                waiting, index, size = [], index + 1, 0
+        if waiting:
             yield Batch(index, tuple(waiting))
-            waiting, index, size = [], index + 1, 0
-    if waiting:
-        yield Batch(index, tuple(waiting))
+
+    def _documents(self) -> Iterator[Document]:
+        yield from self.files
+        for data in self.datasets:
+            yield from _dataset(data, _wanted(self.config), self.config)
 
 
-def _documents(config: CodeDataConfig) -> Iterator[Document]:
+def list_sources(config: CodeDataConfig) -> Sources:
+    """List the files of all sources; raises DataError for sources that hold none."""
     if not config.sources:
         raise DataError("sources: name at least one with --source: a folder, a hub dataset, stdlib or site-packages")
-    wanted = set(config.languages) | ({DOCUMENT} if DOCUMENT in config.prose else set())
+    wanted = _wanted(config)
     files: list[Document] = []
     datasets: list[Path] = []
     seen: set[str] = set()
@@ -140,9 +159,11 @@ def _documents(config: CodeDataConfig) -> Iterator[Document]:
                     " that another source has not; name a folder of source files, or change languages or exclude"
                 )
         files += found
-    yield from sorted(files, key=lambda each: draw(config.seed, "order", each.id))
-    for data in datasets:
-        yield from _dataset(data, wanted, config)
+    return Sources(config, tuple(sorted(files, key=lambda each: draw(config.seed, "order", each.id))), tuple(datasets))
+
+
+def _wanted(config: CodeDataConfig) -> set[str]:
+    return set(config.languages) | ({DOCUMENT} if DOCUMENT in config.prose else set())
 
 
 def _roots(source: str) -> list[tuple[str, Path]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from data_builders.ntl_rows import Counts, RowPlan
 from data_builders.ntl_shards import IndexPlace, Shard, make_shards, open_index
 from data_builders.ntl_tokenizer import train_tokenizer, tried
 from data_builders.ntl_writer import Writer
+from data_builders.progress import Progress
 from data_builders.translation_text import FORMAT
 from data_builders.workers import Workers, num_workers
 
@@ -39,8 +40,6 @@ BUILDER = "ntl"
 MODELS = ("aug", "anchor")
 WORK = "work"
 TOKENIZER = "tokenizer"
-
-Progress = Callable[[str], None]
 
 
 def build(
@@ -55,7 +54,7 @@ def build(
         DataError: the folder holds something else, a corpus or FLORES is missing or damaged, or the settings cannot be
             met.
     """
-    report = progress or (lambda line: None)
+    progress = progress or Progress()
     if not config.aug.parallel and not config.aug.monolingual:
         raise DataError("aug.parallel: name the corpora of the low-resource languages, such as a folder of NLLB-Seed")
     if config.check_overlap and not config.flores:
@@ -65,19 +64,20 @@ def build(
     finished = open_folder(out, identity)
     if finished is not None:
         shutil.rmtree(out / WORK, ignore_errors=True)  # of a build that was killed at its very end
-        report(f"{out}: already built")
+        progress.note(f"{out}: already built")
         return finished
-    return _Build(config, out, report, count).run(identity)
+    return _Build(config, out, progress, count).run(identity)
 
 
 class _Build:
     """One build under way: what its steps share."""
 
-    def __init__(self, config: NTLDataConfig, out: Path, report: Progress, num_workers: int) -> None:
+    def __init__(self, config: NTLDataConfig, out: Path, progress: Progress, num_workers: int) -> None:
         self.config = config
         self.out = out
         self.work = out / WORK
-        self.report = report
+        self.progress = progress
+        self.report = progress.note
         self.num_workers = num_workers
         self.corpora = {name: open_corpora(name, getattr(config, name), config.data_folder) for name in MODELS}
         self.place = IndexPlace(self.work / "overlap", config.near_duplicate) if config.check_overlap else None
@@ -146,7 +146,7 @@ class _Build:
 
     def _make_shards(self, name: str, workers: Workers) -> list[Shard]:
         corpora = self.corpora[name]
-        shards = make_shards(corpora, partial(self._plan, corpora), self.work / name, workers, self.report)
+        shards = make_shards(corpora, partial(self._plan, corpora), self.work / name, workers, self.progress)
         if shards:
             removed = sum(shard.counts.removed_rows for shard in shards)
             overlap = f"{removed:,} aligned rows overlap" if self.place else "not compared"
@@ -195,7 +195,9 @@ class _Build:
         """Search the written files for the test set; raises where a sentence of it is found."""
         if flores is None or self.place is None:
             return {"checked": False}
-        left = count_overlaps([self.out / f"{name}.parquet" for name in writer.counts], self.place, workers)
+        left = count_overlaps(
+            [self.out / f"{name}.parquet" for name in writer.counts], self.place, workers, self.progress
+        )
         if any(left.values()):
             raise DataError(f"{self.out}: sentences of FLORES in the written files ({left}); do not use this folder")
         removed = {

@@ -13,6 +13,7 @@ from data_builders import overlap
 from data_builders.flores import Flores
 from data_builders.ntl_shards import IndexPlace
 from data_builders.overlap import OverlapIndex, marks, normalise
+from data_builders.progress import Progress
 from data_builders.translation_text import sentences_in
 from data_builders.workers import Workers
 
@@ -38,11 +39,12 @@ def index_flores(flores: Flores, place: IndexPlace) -> dict[str, Any]:
     }
 
 
-def count_overlaps(files: Sequence[Path], place: IndexPlace, workers: Workers) -> dict[str, int]:
+def count_overlaps(files: Sequence[Path], place: IndexPlace, workers: Workers, progress: Progress) -> dict[str, int]:
     """Search every sentence of the written files, as they read back; return how many are exact and near-duplicates."""
-    jobs = ((file, group, place) for file in files for group in range(pq.ParquetFile(file).num_row_groups))
+    jobs = [(file, group, place) for file in files for group in range(pq.ParquetFile(file).num_row_groups)]
     found = Counter({"exact": 0, "near": 0})
-    for exact, near in workers.map(_count, jobs):
+    for number, (exact, near) in enumerate(workers.map(_count, jobs), start=1):
+        progress.step("row groups compared", number, len(jobs))
         found.update(exact=exact, near=near)
     return dict(found)
 

@@ -18,9 +18,9 @@ from data_builders.manifest import write_json, write_parquet
 from data_builders.ntl_corpora import Corpora
 from data_builders.ntl_rows import SHARD_SCHEMA, Counts, RowPlan, make_rows
 from data_builders.overlap import OverlapIndex
+from data_builders.progress import Progress
 from data_builders.workers import Workers
 
-_REPORT_EVERY = 50
 _index: OverlapIndex | None = None
 
 
@@ -69,42 +69,42 @@ def make_shards(
     plan_of: Callable[[Corpus], RowPlan],
     folder: Path,
     workers: Workers,
-    report: Callable[[str], None],
+    progress: Progress,
 ) -> list[Shard]:
     """Make the shards of all corpora that are not there yet; a few blocks a process are in memory at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[Shard] = []
     total = sum(min(each.num_rows, corpora.max_rows or each.num_rows) for each in corpora.corpora)
-    done = 0
-    for number, rows in enumerate(workers.map(_make, _jobs(corpora, plan_of, folder, shards)), start=1):
-        done += rows
-        if number % _REPORT_EVERY == 0:
-            report(f"{folder.name}: {done:,} of {total:,} aligned rows")
+    for done in workers.map(_make, _jobs(corpora, plan_of, folder, shards)):
+        progress.step(f"{folder.name}, aligned rows", done, total)
     return shards
 
 
-_Job = tuple[Shard, Block, int, RowPlan]
+_Job = tuple[Shard, Block, int, RowPlan, int]
 
 
 def _jobs(corpora: Corpora, plan_of: Callable[[Corpus], RowPlan], folder: Path, shards: list[Shard]) -> Iterator[_Job]:
     """Yield what `_make` makes missing shards of; append every shard to `shards`."""
+    read = 0
     for corpus in corpora.corpora:
         plan, first_row = plan_of(corpus), 0
         for block in corpus.blocks(corpora.max_rows):
             shard = Shard(folder, len(shards))
             shards.append(shard)
+            rows = len(next(iter(block.values())))
+            read += rows
             if not shard.counts_file.exists():
-                yield shard, block, first_row, plan
-            first_row += len(next(iter(block.values())))
+                yield shard, block, first_row, plan, read
+            first_row += rows
 
 
 def _make(job: _Job) -> int:
-    """Write a shard and return its aligned rows."""
-    shard, block, first_row, plan = job
+    """Write a shard and return how many rows of all corpora were read for it and those before."""
+    shard, block, first_row, plan, read = job
     # Every shard draws from a stream of its own, so that it does not matter which are made when.
     rng = np.random.default_rng([plan.seed, shard.number, *shard.folder.name.encode()])
     tables, counts = make_rows(block, first_row, plan, _index, rng)
     rows = {split: write_parquet(shard.file(split), [table], SHARD_SCHEMA) for split, table in tables.items()}
     content: dict[str, Any] = {"rows": rows, "counts": asdict(counts)}
     write_json(shard.counts_file, content)
-    return counts.rows
+    return read

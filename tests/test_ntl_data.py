@@ -19,6 +19,7 @@ from calmctl.training.settings import TrainSettings
 from data_builders.flores import read_flores
 from data_builders.manifest import read_manifest, verify_files
 from data_builders.ntl import CorporaConfig, NTLDataConfig, build
+from data_builders.progress import Progress
 from data_builders.translation_text import answer, question
 from evals.flores import FloresTask
 from tests.ntl_corpora import LANGUAGES, sentences, with_aug, write_corpora, write_lines, write_seed
@@ -138,7 +139,7 @@ def test_an_interrupted_build_goes_on_where_it_was(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(corpora, tmp_path / "data", interrupt, workers=1)
+        build(corpora, tmp_path / "data", Progress(interrupt), workers=1)
     shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "data" / "work").rglob("*.parquet")}
     assert shards
     kept: dict[Path, int] = {}
@@ -147,7 +148,7 @@ def test_an_interrupted_build_goes_on_where_it_was(
         if line.startswith("aug:"):
             kept.update({path: path.stat().st_mtime_ns for path in shards})
 
-    assert build(corpora, tmp_path / "data", look, workers=1)["files"] == read_manifest(folder)["files"]
+    assert build(corpora, tmp_path / "data", Progress(look), workers=1)["files"] == read_manifest(folder)["files"]
     assert kept == shards and not (tmp_path / "data" / "work").exists()
 
 
@@ -159,10 +160,10 @@ def test_changed_corpora_start_an_interrupted_build_again(tmp_path: Path) -> Non
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(config, tmp_path / "data", interrupt, workers=1)
+        build(config, tmp_path / "data", Progress(interrupt), workers=1)
     write_seed(tmp_path / "seed", 200)
     lines: list[str] = []
-    manifest = build(config, tmp_path / "data", lines.append, workers=1)
+    manifest = build(config, tmp_path / "data", Progress(lines.append), workers=1)
     assert manifest["sentences"]["aug"]["rows"] == 200
     assert any("changed" in line for line in lines)
 
@@ -175,7 +176,7 @@ def test_a_changed_flores_starts_an_interrupted_build_again(tmp_path: Path) -> N
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(config, tmp_path / "data", interrupt, workers=1)
+        build(config, tmp_path / "data", Progress(interrupt), workers=1)
     lines = sentences("eng_Latn", 997, "dev")
     write_lines(tmp_path / "flores" / "dev" / "eng_Latn.dev", [sentences("eng_Latn", 300)[20], *lines[1:]])
     assert build(config, tmp_path / "data", workers=1)["overlap"]["removed"]["aug"]["exact"] == {"eng_Latn": 1}
@@ -260,7 +261,7 @@ def test_the_search_of_the_written_files_finds_what_was_not_removed(tmp_path: Pa
     place = IndexPlace(tmp_path / "index", 0.5)
     index_flores(read_flores(tmp_path / "flores", config.flores_languages), place)
     files = [tmp_path / "all" / f"aug_{split}.parquet" for split in ("train", "validation")]
-    assert count_overlaps(files, place, Workers(1, int)) == {"exact": 3, "near": 2}
+    assert count_overlaps(files, place, Workers(1, int), Progress()) == {"exact": 3, "near": 2}
 
 
 REFUSED: dict[str, tuple[list[str], str]] = {
@@ -310,6 +311,8 @@ def test_the_command_builds_prints_and_does_nothing_the_second_time(
     }
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "complete"
     assert main(command(corpora, tmp_path / "out")) == 0
+    progress = json.loads((tmp_path / "out" / "progress.json").read_text())
+    assert progress["stage"] == "row groups compared" and progress["step"] == progress["total"] > 0
     captured = capsys.readouterr()
     assert "aug_train.parquet" in captured.out and "already built" in captured.err
     assert main([*command(corpora, tmp_path / "none"), "--dry-run"]) == 0
