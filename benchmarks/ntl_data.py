@@ -21,6 +21,7 @@ ONE = """
 import json, resource, sys
 from pathlib import Path
 from data_builders.ntl import CorporaConfig, NTLDataConfig, build
+from data_builders.progress import Progress
 
 folder, flores, workers = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 config = NTLDataConfig(
@@ -30,7 +31,7 @@ config = NTLDataConfig(
     vocab_size=2000,
     tokenizer_bytes=2_000_000,
 )
-build(config, folder / "data", lambda line: print(line, file=sys.stderr), workers)
+build(config, folder / "data", Progress(lambda line: print(line, file=sys.stderr)), workers)
 of = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 print(json.dumps([resource.getrusage(each).ru_maxrss for each in of]))
 """

@@ -113,7 +113,7 @@ def _corpus(name: str, files: dict[str, Path], num_rows: int) -> Corpus:
             size = block_rows(len(files))
             while True:
                 block = {
-                    code: [clean(line.decode()) for line in islice(stream, size)] for code, stream in streams.items()
+                    code: [clean(_text(line)) for line in islice(stream, size)] for code, stream in streams.items()
                 }
                 if not any(block.values()):
                     return
@@ -124,6 +124,11 @@ def _corpus(name: str, files: dict[str, Path], num_rows: int) -> Corpus:
 
     hashes = {f"{name}: {path.name}": sha256_file(path) for path in files.values()}
     return Corpus(name, tuple(files), hashes, blocks, num_rows)
+
+
+def _text(line: bytes) -> str:
+    """Decode a line, without the mark that some editors write at the beginning of a file."""
+    return line.decode().removeprefix("\ufeff")
 
 
 def _require_aligned(files: dict[str, Path], counts: dict[str, int]) -> None:

@@ -1,39 +1,43 @@
-"""A byte-level BPE tokenizer trained on a corpus: every text comes back exactly, digits are tokens each.
+"""A byte-level BPE tokenizer trained on a corpus, and the check that a tokenizer suits the scripts of one.
 
-White space is kept as it is, and runs of it, such as an indentation, may become one token.
+Every text comes back exactly, and digits are tokens each. White space is kept as it is, and runs of it, such as an
+indentation, may become one token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_builders.errors import DataError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 PAD, EOS = "<pad>", "<eos>"
 MODEL_MAX_LENGTH = 1 << 20
 MIN_SIZE = 256 + 2
-# Words with the character before them, single digits, signs, line ends, and white space without its last character,
-# which goes with the word that follows.
-_PIECES = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+MAX_UNKNOWN = 0.01
+# Words (many scripts write vowels as marks) with the character before them, single digits, signs, line ends, and white
+# space without its last character, which goes with the word that follows.
+_PIECES = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def require_size(size: int) -> None:
+    """Raise DataError for a vocabulary with no room for the 256 bytes and the two special tokens."""
+    if size < MIN_SIZE:
+        raise DataError(
+            f"vocab_size: {size} is too small for the 256 bytes and two special tokens; use at least {MIN_SIZE}"
+        )
 
 
 def train_bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
-    """Train a tokenizer of `size` tokens, fewer where the texts do not give so many.
-
-    Raises:
-        DataError: `size` has no room for the 256 bytes and the two special tokens.
-    """
+    """Train a tokenizer of `size` tokens, fewer where the texts do not give so many; see `require_size`."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    if size < MIN_SIZE:
-        raise DataError(
-            f"vocab_size: {size} is too small for every byte and two special tokens; use {MIN_SIZE} or more"
-        )
+    require_size(size)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -58,3 +62,49 @@ def train_bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         model_max_length=MODEL_MAX_LENGTH,
     )
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[Path]:
+    """Write a tokenizer into a folder and return its files, in order."""
+    tokenizer.save_pretrained(folder)
+    return sorted(folder.iterdir())
+
+
+def coverage(tokenizer: PreTrainedTokenizerBase, samples: Mapping[str, list[str]]) -> dict[str, dict[str, float]]:
+    """Return, by language, tokens a character, bytes a token and the share of tokens that are unknown."""
+    covered = {}
+    for language, texts in sorted(samples.items()):
+        encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        tokens = [token for text in encoded for token in text]
+        unknown = 0 if tokenizer.unk_token_id is None else tokens.count(tokenizer.unk_token_id)
+        characters, size = sum(map(len, texts)), sum(len(text.encode()) for text in texts)
+        covered[language] = {
+            "tokens_per_character": round(len(tokens) / max(1, characters), 4),
+            "bytes_per_token": round(size / max(1, len(tokens)), 4),
+            "unknown": round(unknown / max(1, len(tokens)), 6),
+        }
+    return covered
+
+
+def require_coverage(setting: str, covered: Mapping[str, Mapping[str, float]], limit: float) -> None:
+    """Raise DataError where a tokenizer breaks the characters of a language up, or knows too few of them.
+
+    Args:
+        setting: what named the tokenizer, and its value.
+        covered: what `coverage` returned.
+        limit: most tokens a character.
+    """
+    worst = max(covered, key=lambda code: covered[code]["tokens_per_character"])
+    if covered[worst]["tokens_per_character"] > limit:
+        count = sum(each["tokens_per_character"] > limit for each in covered.values())
+        raise DataError(
+            f"{setting}: too small for the scripts: {worst} takes {covered[worst]['tokens_per_character']:.2f} tokens a"
+            f" character, and {limit:g} are allowed ({count} of {len(covered)} languages take more); raise vocab_size,"
+            " leave languages out, or raise max_tokens_per_character"
+        )
+    unknown = max(covered, key=lambda code: covered[code]["unknown"])
+    if covered[unknown]["unknown"] > MAX_UNKNOWN:
+        raise DataError(
+            f"{setting}: does not know {covered[unknown]['unknown']:.1%} of the tokens of {unknown}; use another"
+            " tokenizer, or leave the language out"
+        )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from data_builders.bpe_tokenizer import require_size
 from data_builders.code_sources import EXTENSIONS
 from data_builders.errors import DataError
 
@@ -68,6 +69,8 @@ class CodeDataConfig:
     """Tokens of a byte-level BPE tokenizer, trained on the aug's and the anchor's data; null: none is trained."""
     tokenizer_bytes: int = 20_000_000
     """Text that the tokenizer is trained on, at most, half of it code."""
+    max_tokens_per_character: float = 1.0
+    """A tokenizer that needs more in some language breaks its characters up, and is refused."""
 
     def __post_init__(self) -> None:
         """Raise DataError where a setting is out of its range or does not fit the others."""
@@ -88,7 +91,7 @@ class CodeDataConfig:
         if self.max_source_bytes is not None:
             _at_least("max_source_bytes", self.max_source_bytes, 1)
         if self.vocab_size is not None:
-            _at_least("vocab_size", self.vocab_size, 258)
+            require_size(self.vocab_size)
         if self.max_bytes <= self.min_bytes:
             raise DataError(f"max_bytes: {self.max_bytes} must be more than min_bytes ({self.min_bytes})")
         for name in ("min_alphanumeric", "aug_pairs", "anchor_pairs"):

@@ -8,11 +8,9 @@ finished shard.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
@@ -25,16 +23,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_builders.bpe_tokenizer import train_bpe
+from data_builders.bpe_tokenizer import coverage, require_coverage, save_tokenizer, train_bpe
 from data_builders.code_config import CodeDataConfig
 from data_builders.code_overlap import build_index, test_set_sha256
 from data_builders.code_parts import Corpus, Part
-from data_builders.code_scan import Shard, count_overlaps, scan
-from data_builders.code_sources import batches
+from data_builders.code_scan import Shard, count_overlaps, open_index, scan
+from data_builders.code_sources import list_sources
 from data_builders.code_to_text import make_function
-from data_builders.code_workers import Workers
 from data_builders.errors import DataError
 from data_builders.manifest import atomic_path, close_folder, file_entry, open_folder, write_parquet
+from data_builders.progress import Progress
+from data_builders.workers import Workers, num_workers
 
 __all__ = ["CodeDataConfig", "build"]
 
@@ -43,41 +42,39 @@ FORMAT = "code-1"
 WORK = ".work"
 NUM_EXEMPLARS = 10
 _SAMPLE_BYTES = 2_000_000
-_SECONDS_BETWEEN_LINES = 5.0
-
-Progress = Callable[[str], None]
 
 
 def build(
-    config: CodeDataConfig, out: Path, progress: Progress | None = None, processes: int | None = None
+    config: CodeDataConfig, out: Path, progress: Progress | None = None, workers: int | None = None
 ) -> dict[str, Any]:
     """Build the data folder `out` and return its manifest; does nothing where that build is already there.
 
     Args:
-        processes: that scan; null: one a core. They change nothing about the result.
+        workers: processes that build (None: one a processor); they change nothing about the result.
 
     Raises:
         DataError: the folder holds something else, a source or test set is missing, or nothing usable is in them.
     """
-    report = progress or (lambda line: None)
-    if processes is not None and processes < 1:
-        raise DataError(f"processes: {processes} is too few; use at least 1")
+    progress = progress or Progress()
+    count = num_workers(workers)
     identity = {"builder": BUILDER, "format": FORMAT, "config": asdict(config)}
     finished = open_folder(out, identity)
     if finished is not None:
-        report(f"{out}: already built")
+        shutil.rmtree(out / WORK, ignore_errors=True)  # of a build that was killed at its very end
+        progress.note(f"{out}: already built")
         return finished
-    return _Build(config, out, report, processes or len(os.sched_getaffinity(0))).run(identity)
+    return _Build(config, out, progress, count).run(identity)
 
 
 class _Build:
     """One build under way: what its steps share."""
 
-    def __init__(self, config: CodeDataConfig, out: Path, report: Progress, processes: int) -> None:
+    def __init__(self, config: CodeDataConfig, out: Path, progress: Progress, num_workers: int) -> None:
         self._config = config
         self._out = out
-        self._report = report
-        self._processes = processes
+        self._progress = progress
+        self._report = progress.note
+        self._num_workers = num_workers
         self._files: dict[str, dict[str, Any]] = {}
         self._statistics: dict[str, Any] = {}
 
@@ -89,11 +86,13 @@ class _Build:
         # Shards of a build that had other test sets are of no use.
         work = self._out / WORK / index.digest
         work.mkdir(parents=True, exist_ok=True)
-        index.save(work / "index.npz")
-        with Workers(self._processes, work / "index.npz") as workers:
+        index.save(work / "index")
+        with Workers(self._num_workers, partial(open_index, work / "index")) as workers:
             corpus = Corpus(list(self._shards(workers, work)), self._config)
-            for part in corpus.parts():
+            parts = corpus.parts()
+            for number, part in enumerate(parts, start=1):
                 self._write_part(corpus, part)
+                self._progress.step("files written", number, len(parts))
             self._write_functions(corpus)
             self._train_tokenizer()
             overlap = self._verify(workers)
@@ -107,21 +106,19 @@ class _Build:
             "overlap": overlap,
             "statistics": self._statistics,
         }
+        manifest = close_folder(self._out, manifest)
         shutil.rmtree(self._out / WORK)
-        return close_folder(self._out, manifest)
+        return manifest
 
     def _shards(self, workers: Workers, work: Path) -> Iterator[Shard]:
-        """Scan every batch that was not scanned before, and say from time to time how far it is."""
-        began = last = time.monotonic()
-        num_bytes = num_shards = 0
-        for shard in workers.map(partial(scan, config=self._config, work=work), batches(self._config)):
-            num_bytes, num_shards = num_bytes + shard.num_bytes, num_shards + 1
-            if (now := time.monotonic()) - last >= _SECONDS_BETWEEN_LINES:
-                speed = num_bytes / 1e6 / (now - began)
-                self._report(f"scanned {num_bytes / 1e6:,.0f} MB in {num_shards:,} batches ({speed:.1f} MB/s)")
-                last = now
+        """Scan every batch that was not scanned before."""
+        sources = list_sources(self._config)
+        read, total = 0, sources.num_bytes
+        for shard in workers.map(partial(scan, config=self._config, work=work), sources.batches()):
+            read += shard.num_bytes
+            self._progress.step("MB scanned", read // 1_000_000, max(read, total) // 1_000_000)
             yield shard
-        self._report(f"scanned {num_bytes / 1e6:,.1f} MB in {time.monotonic() - began:.0f} s")
+        self._report(f"scanned {read / 1e6:,.1f} MB")
 
     def _write_part(self, corpus: Corpus, part: Part) -> None:
         text_bytes = 0
@@ -157,25 +154,30 @@ class _Build:
             return
         training = [name for name in ("aug_train.parquet", "anchor_train.parquet") if name in self._files]
         share = self._config.tokenizer_bytes // 2
-        texts = (text for name in training for text in _sample(self._out / name, share))
+        texts = (text for name in training for _, text in _sample(self._out / name, share))
         tokenizer = train_bpe(texts, self._config.vocab_size)
-        tokenizer.save_pretrained(self._out / "tokenizer")
-        for path in sorted((self._out / "tokenizer").iterdir()):
-            self._files[f"tokenizer/{path.name}"] = file_entry(path)
+        samples: dict[str, list[str]] = {}
         for name, facts in self._statistics.items():
-            sample = list(_sample(self._out / name, _SAMPLE_BYTES))
-            num_tokens = sum(map(len, tokenizer(sample, add_special_tokens=False)["input_ids"]))
-            facts["bytes_per_token"] = round(sum(len(text.encode()) for text in sample) / num_tokens, 3)
+            sampled = list(_sample(self._out / name, _SAMPLE_BYTES))
+            num_tokens = sum(map(len, tokenizer([text for _, text in sampled], add_special_tokens=False)["input_ids"]))
+            facts["bytes_per_token"] = round(sum(len(text.encode()) for _, text in sampled) / num_tokens, 3)
             facts["tokens_estimated"] = round(facts["text_bytes"] / facts["bytes_per_token"])
+            for language, text in sampled:
+                samples.setdefault(language, []).append(text)
+        covered = coverage(tokenizer, samples)
+        require_coverage(f"vocab_size: {self._config.vocab_size}", covered, self._config.max_tokens_per_character)
+        for path in save_tokenizer(tokenizer, self._out / "tokenizer"):
+            self._files[f"tokenizer/{path.name}"] = file_entry(path)
         self._report(f"tokenizer: {len(tokenizer):,} tokens")
 
     def _verify(self, workers: Workers) -> dict[str, int]:
         """Compare all written texts with the test sets; raises where one overlaps."""
         names = [name for name in self._files if name.endswith(".parquet")]
-        groups = ((self._out / name, group) for name in names for group in range(_num_groups(self._out / name)))
+        groups = [(self._out / name, group) for name in names for group in range(_num_groups(self._out / name))]
         found: Counter[str] = Counter(dict.fromkeys(self._config.test_sets(), 0))
-        for counts in workers.map(count_overlaps, groups):
+        for number, counts in enumerate(workers.map(count_overlaps, groups), start=1):
             found.update(counts)
+            self._progress.step("row groups compared", number, len(groups))
         if any(found.values()):
             raise DataError(
                 f"{self._out}: texts of the test sets are in the files ({dict(found)}); do not use this folder"
@@ -188,12 +190,12 @@ def _texts(table: pa.Table) -> list[pa.ChunkedArray]:
     return [table[name] for name in ("text", "prompt", "completion") if name in table.column_names]
 
 
-def _sample(path: Path, num_bytes: int) -> Iterator[str]:
-    """Yield texts from the beginning of a file until they are so many bytes."""
+def _sample(path: Path, num_bytes: int) -> Iterator[tuple[str, str]]:
+    """Yield language and text of rows from the beginning of a file until they are so many bytes."""
     for batch in pq.ParquetFile(path).iter_batches(batch_size=64):
-        table = pa.table(batch)
-        for row in zip(*(column.to_pylist() for column in _texts(table)), strict=True):
-            yield (text := "".join(row))
+        for row in batch.to_pylist():
+            text = row["text"] if "text" in row else row["prompt"] + row["completion"]
+            yield row["meta"]["language"], text
             num_bytes -= len(text.encode())
             if num_bytes <= 0:
                 return

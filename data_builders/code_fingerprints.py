@@ -7,14 +7,18 @@ modulo 2**64.
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
+import unicodedata
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_builders.postings import hash64
+
 NUM_PERMUTATIONS = 128
 SHINGLE = 5
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+# Quotes, commas, brackets and line ends are what formatting changes; comment signs cut a sentence into lines.
+_TOKEN = re.compile(r"""\w+|[^\w\s"'`,()\\#]""")
+_COMMENT = re.compile(r"#.*")
 _MAX_KNOWN = 1 << 18
 _CHUNK = 1 << 13
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -28,37 +32,39 @@ class _TokenHashes(dict[str, int]):
     def __missing__(self, token: str) -> int:
         if len(self) >= _MAX_KNOWN:
             self.clear()
-        self[token] = value = digest(token.encode())
+        self[token] = value = hash64(token.encode())
         return value
 
 
 _HASHES = _TokenHashes()
 
 
-def digest(content: bytes) -> int:
-    """Return 64 bits of BLAKE2b."""
-    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
-
-
 def draw(seed: int, *names: str) -> float:
     """Return a number in [0, 1) that depends on the seed and the names only."""
-    return digest("\0".join([str(seed), *names]).encode()) / 2.0**64
+    return hash64("\0".join([str(seed), *names]).encode()) / 2.0**64
 
 
 def draws(seed: int, name: str, digests: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Return a number in [0, 1) for each digest (n,) that depends on it, the seed and the name only."""
-    return _mixed(digests ^ np.uint64(digest(f"{seed}\0{name}".encode()))) / 2.0**64
+    return _mixed(digests ^ np.uint64(hash64(f"{seed}\0{name}".encode()))) / 2.0**64
 
 
 def token_ids(text: str) -> NDArray[np.uint64]:
-    """Return a hash of every token: words and signs in lower case, without the space between them."""
-    words = _TOKEN.findall(text.lower())
+    """Return a hash of every token: words and signs, whatever the layout, case and Unicode form of the text."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    words = _TOKEN.findall(text.casefold())
     return np.fromiter((_HASHES[word] for word in words), np.uint64, len(words))
+
+
+def without_comments(text: str) -> str:
+    """Return Python source without its comments; strings with a `#` in them are cut too, in every text alike."""
+    return _COMMENT.sub("", text)
 
 
 def ids_digest(ids: NDArray[np.uint64]) -> int:
     """Return a digest of a sequence of tokens."""
-    return digest(ids.tobytes())
+    return hash64(ids.tobytes())
 
 
 def ngrams(ids: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:

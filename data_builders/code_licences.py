@@ -14,8 +14,8 @@ PERMISSIVE, OTHER, UNKNOWN = "permissive", "other", "unknown"
 _HEADER_CHARACTERS = 3000
 _SPDX = re.compile(r"SPDX-License-Identifier:\s*([^\n*/#]+)")
 _RESTRICTED = re.compile(
-    r"\b(a?gpl|lgpl|gnu|copyleft|mpl|mozilla public|epl|eclipse public|cddl|eupl|osl|sspl|busl|cc-by-(nc|sa)|"
-    r"proprietary|all rights reserved|commercial|other/proprietary)\b",
+    r"\b([al]?gpl|gnu|copyleft|mpl|mozilla public|epl|eclipse public|cddl|eupl|osl|sspl|busl|cc-by-(nc|sa|nd)|"
+    r"proprietary|all rights reserved|commercial|non-?commercial|other/proprietary)(v?\d[\w.+-]*)?\b",
     re.IGNORECASE,
 )
 _PERMISSIVE = re.compile(
@@ -23,14 +23,22 @@ _PERMISSIVE = re.compile(
     r"unlicense|public domain|cc0|hpnd|bsl-1|boost|wtfpl|ncsa|artistic-2)\b",
     re.IGNORECASE,
 )
-_COPYLEFT_TEXT = re.compile(r"gnu\s+(lesser\s+|affero\s+|library\s+)?general\s+public|mozilla\s+public", re.IGNORECASE)
+_RESTRICTED_TEXT = re.compile(
+    r"gnu (lesser |affero |library )?(general public|[al]?gpl)|\b[al]?gpl(v?[23][\d.+]*)?\b|mozilla public|"
+    r"eclipse public|server side public|business source licen|common development and distribution|"
+    r"european union public|attribution-?(non-?commercial|share-?alike|no-?deriv)|non-?commercial|commons clause",
+    re.IGNORECASE,
+)
 _PERMISSIVE_TEXT = re.compile(
     r"permission is hereby granted, free of charge|redistribution and use in source and binary forms|"
-    r"licensed under the (apache|mit|bsd)|apache license,?\s+version 2|python software foundation license|"
+    r"licensed under the (apache|mit|bsd)|apache license,? version 2|python software foundation license|"
     r"permission to use, copy, modify,? and(/or)? distribute|\bmit licen[sc]e\b|\bbsd licen[sc]e\b",
     re.IGNORECASE,
 )
-_FILE = re.compile(r"(licen[sc]e|copying)([.-]\w+)?", re.IGNORECASE)
+# A heading says which licence it is; further on, permissive ones name others that they go with.
+_HEADING_CHARACTERS = 400
+_FILE = re.compile(r"((un)?licen[sc]es?|copying)([._-][\w.+-]*)?", re.IGNORECASE)
+_PROGRAM = re.compile(r"\.(py|pyi|js|ts|go|rs|java|rb|php|c|h|cc|cpp|html|json|sh)$", re.IGNORECASE)
 
 
 def of_expression(expression: str) -> str:
@@ -44,16 +52,24 @@ def of_header(text: str) -> str:
     head = text[:_HEADER_CHARACTERS]
     if (stated := _SPDX.search(head)) is not None:
         return of_expression(stated[1])
-    if _COPYLEFT_TEXT.search(head):
+    plain = re.sub(r"[\s#*/;]+", " ", head)  # without the signs of comments
+    if _RESTRICTED_TEXT.search(plain):
         return OTHER
-    return PERMISSIVE if _PERMISSIVE_TEXT.search(re.sub(r"[\s#*/]+", " ", head)) else UNKNOWN
+    return PERMISSIVE if _PERMISSIVE_TEXT.search(plain) else UNKNOWN
 
 
 def of_licence_text(text: str) -> str:
     """Classify the text of a licence file."""
-    if _COPYLEFT_TEXT.search(text[:400]):
+    plain = " ".join(text.split())
+    if _RESTRICTED_TEXT.search(plain[:_HEADING_CHARACTERS]):
         return OTHER
-    return PERMISSIVE if _PERMISSIVE_TEXT.search(" ".join(text.split())) else UNKNOWN
+    return PERMISSIVE if _PERMISSIVE_TEXT.search(plain) else UNKNOWN
+
+
+def of_all(names: list[str]) -> str:
+    """Classify licences that hold together, as those that were found in one repository: permissive if all are."""
+    known = set(map(of_expression, names))
+    return OTHER if OTHER in known else PERMISSIVE if known == {PERMISSIVE} else UNKNOWN
 
 
 class TreeLicences:
@@ -70,13 +86,18 @@ class TreeLicences:
 
     def _nearest(self, folder: Path) -> str:
         if folder not in self._of_folder:
-            found = sorted(each for each in folder.iterdir() if _FILE.fullmatch(each.name) and each.is_file())
-            known = {of_licence_text(each.read_text(encoding="utf-8", errors="replace")) for each in found} - {UNKNOWN}
+            found = sorted(each for each in folder.iterdir() if _is_licence(each))
+            known = {of_licence_text(each.read_text(encoding="utf-8", errors="replace")) for each in found}
             if known:
-                self._of_folder[folder] = OTHER if OTHER in known else PERMISSIVE
+                # One that is not understood is not the licence of the folder above.
+                self._of_folder[folder] = next(each for each in (OTHER, PERMISSIVE, UNKNOWN) if each in known)
             else:
                 self._of_folder[folder] = UNKNOWN if folder == self._root else self._nearest(folder.parent)
         return self._of_folder[folder]
+
+
+def _is_licence(path: Path) -> bool:
+    return bool(_FILE.fullmatch(path.name)) and not _PROGRAM.search(path.name) and path.is_file()
 
 
 def _of_words(text: str) -> str:

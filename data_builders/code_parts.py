@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from data_builders.code_config import PROSE_KINDS, CodeDataConfig
 from data_builders.code_duplicates import near_duplicates, repeated
 from data_builders.code_fingerprints import NUM_PERMUTATIONS, draws
-from data_builders.code_scan import PAIRS_METADATA, Shard
+from data_builders.code_scan import COUNTS_METADATA, Shard
 from data_builders.errors import DataError
 
 KINDS = ("code", "pair", *PROSE_KINDS)
@@ -139,7 +139,9 @@ class Corpus:
             table = pq.read_table(
                 shard.files, columns=["language", "licence", "reason", "bytes", "is_held_out", "sha256"]
             )
-            self.pairs.update(json.loads(pq.read_schema(shard.files).metadata[PAIRS_METADATA]))
+            counts = json.loads(pq.read_schema(shard.files).metadata[COUNTS_METADATA])
+            self.pairs.update(counts["pairs"])
+            self.row_reasons.update(counts["texts"])
             tables.append(table)
         self._file_starts = np.concatenate([[0], np.cumsum([table.num_rows for table in tables])])
         files = pa.concat_tables(tables)
@@ -153,7 +155,8 @@ class Corpus:
 
     def _read_rows(self) -> None:
         tables = [
-            pq.read_table(shard.rows, columns=["file", "kind", "digest", "completion_digest"]) for shard in self._shards
+            pq.read_table(shard.rows, columns=["file", "kind", "digest", "completion_digest", "body_digest"])
+            for shard in self._shards
         ]
         self._row_starts = np.concatenate([[0], np.cumsum([table.num_rows for table in tables])])
         offsets = [start + table["file"].to_numpy() for start, table in zip(self._file_starts, tables, strict=False)]
@@ -162,23 +165,36 @@ class Corpus:
         self._kinds = pc.index_in(rows["kind"], value_set=pa.array(KINDS)).to_numpy().astype(np.int8)
         self._digests = rows["digest"].to_numpy()
         self._completions = rows["completion_digest"].to_numpy()
+        self._bodies = pc.fill_null(rows["body_digest"], 0).to_numpy()
 
     def _drop_duplicates(self) -> None:
-        """Drop files that are like an earlier one, then texts that are the same as an earlier one of their kind."""
+        """Drop files that are like an earlier one, then texts that are the same as another: held-out ones first."""
         self._mark("duplicate", repeated(self._marks[self.reasons == ""]))
         if self._config.duplicate_similarity < 1.0:
             self._mark("near_duplicate", near_duplicates(self._signatures(), self._config.duplicate_similarity))
         self._kept = (self.reasons == "")[self._files]
-        for kind, name in enumerate(KINDS):
-            rows = np.flatnonzero(self._kept & (self._kinds == kind))
-            again = rows[repeated(self._digests[rows])]
-            self._kept[again] = False
-            self.row_reasons[f"{name}_duplicate"] += len(again)
         is_held_out, is_pair = self._is_held_out[self._files], self._kinds == _PAIR
-        learned = self._completions[self._kept & is_pair & ~is_held_out]
-        known = self._kept & is_pair & is_held_out & np.isin(self._completions, learned)
-        self._kept &= ~known
-        self.row_reasons["held_out_pair_with_a_summary_of_training"] += int(known.sum())
+        for of_kind in (self._kinds == _CODE, is_pair, self._kinds > _PAIR):
+            rows = np.flatnonzero(self._kept & of_kind)
+            rows = rows[np.argsort(is_held_out[rows], kind="stable")]
+            self._drop(rows[repeated(self._digests[rows])], "duplicate")
+        learned = self._learned_functions()
+        is_known = np.isin(self._completions, learned) | np.isin(self._bodies, learned)
+        self._drop(np.flatnonzero(self._kept & is_pair & is_held_out & is_known), "in_training")
+
+    def _drop(self, rows: NDArray[np.int64], reason: str) -> None:
+        self._kept[rows] = False
+        for kind, count in zip(*np.unique(self._kinds[rows], return_counts=True), strict=True):
+            self.row_reasons[f"{KINDS[kind]}_{reason}"] += int(count)
+
+    def _learned_functions(self) -> NDArray[np.uint64]:
+        """Return digests of bodies and summaries of the functions in training files, pairs or not."""
+        found = [np.empty(0, np.uint64)]
+        for shard, start, end in zip(self._shards, self._file_starts, self._file_starts[1:], strict=False):
+            is_learned = (self.reasons[start:end] == "") & ~self._is_held_out[start:end]
+            functions = pq.read_table(shard.files, columns=["functions"])["functions"].filter(pa.array(is_learned))
+            found.append(np.unique(pc.list_flatten(functions).to_numpy()))
+        return np.unique(np.concatenate(found))
 
     def _mark(self, reason: str, found: NDArray[np.bool_]) -> None:
         self.reasons[np.flatnonzero(self.reasons == "")[found]] = reason

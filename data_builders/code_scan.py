@@ -16,18 +16,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from data_builders.code_config import CodeDataConfig
 from data_builders.code_filters import size_reason, text_reason
 from data_builders.code_fingerprints import NUM_PERMUTATIONS, draw, ids_digest, minhash, token_ids
 from data_builders.code_functions import PythonFunction, find_docstrings, find_functions, parse
 from data_builders.code_licences import OTHER, PERMISSIVE, UNKNOWN, of_header
-from data_builders.code_overlap import OverlapIndex
-from data_builders.code_pairs import make_pair
+from data_builders.code_overlap import CodeOverlapIndex, body_digest
+from data_builders.code_pairs import make_pair, summary_tokens
 from data_builders.code_prose import comment_blocks, document_text, prose_of
 from data_builders.code_sources import DOCUMENT, Batch, Document
 from data_builders.errors import DataError
@@ -43,6 +41,7 @@ FILES_SCHEMA = pa.schema(
         ("reason", pa.string()),  # null: kept
         ("is_held_out", pa.bool_()),
         ("signature", pa.binary(4 * NUM_PERMUTATIONS)),
+        ("functions", pa.list_(pa.uint64())),  # digests of bodies and of summaries
     ]
 )
 ROWS_SCHEMA = pa.schema(
@@ -54,18 +53,19 @@ ROWS_SCHEMA = pa.schema(
         ("completion", pa.string()),  # null but for pairs
         ("digest", pa.uint64()),  # of the tokens of the text
         ("completion_digest", pa.uint64()),
+        ("body_digest", pa.uint64()),  # of the function of a pair, where it is not short
         ("original", pa.string()),  # of held-out pairs: code and docstring as they stand
         ("docstring", pa.string()),
     ]
 )
-PAIRS_METADATA = b"pairs"
+COUNTS_METADATA = b"counts"
 _ACCEPTED = {
     "permissive": (PERMISSIVE,),
     "permissive_or_unknown": (PERMISSIVE, UNKNOWN),
     "any": (PERMISSIVE, UNKNOWN, OTHER),
 }
 Row = dict[str, Any]
-_index: OverlapIndex | None = None
+_index: CodeOverlapIndex | None = None
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ def shard_of(work: Path, batch: Batch) -> Shard:
     return Shard(work / f"{name}.files.parquet", work / f"{name}.rows.parquet", batch.num_bytes)
 
 
-def load_index(path: Path) -> None:
-    """Read the index of the test sets into this process."""
+def open_index(folder: Path) -> None:
+    """Open the index of the test sets in this process."""
     global _index
-    _index = OverlapIndex.load(path)
+    _index = CodeOverlapIndex.open(folder)
 
 
 def scan(batch: Batch, config: CodeDataConfig, work: Path) -> Shard:
@@ -94,7 +94,7 @@ def scan(batch: Batch, config: CodeDataConfig, work: Path) -> Shard:
     shard = shard_of(work, batch)
     if shard.files.exists():
         return shard
-    assert _index is not None, "load_index comes first"
+    assert _index is not None, "open_index comes first"
     scanner = _Scanner(config, _index)
     files: list[Row] = []
     rows: list[Row] = []
@@ -103,14 +103,15 @@ def scan(batch: Batch, config: CodeDataConfig, work: Path) -> Shard:
         files.append(entry)
         rows += [{"file": number, **row} for row in texts]
     write_parquet(shard.rows, [pa.Table.from_pylist(rows, schema=ROWS_SCHEMA)], ROWS_SCHEMA)
-    schema = FILES_SCHEMA.with_metadata({PAIRS_METADATA: json.dumps(scanner.pairs, sort_keys=True).encode()})
+    counts = {"pairs": scanner.pairs, "texts": scanner.texts}
+    schema = FILES_SCHEMA.with_metadata({COUNTS_METADATA: json.dumps(counts, sort_keys=True).encode()})
     write_parquet(shard.files, [pa.Table.from_pylist(files, schema=schema)], schema)
     return shard
 
 
 def count_overlaps(place: tuple[Path, int]) -> Counter[str]:
     """Count the rows of a row group (a path and its number) that overlap with each test set, read as they are there."""
-    assert _index is not None, "load_index comes first"
+    assert _index is not None, "open_index comes first"
     path, group = place
     found: Counter[str] = Counter()
     for row in pq.ParquetFile(path).read_row_group(group).to_pylist():
@@ -122,12 +123,18 @@ def count_overlaps(place: tuple[Path, int]) -> Counter[str]:
 
 
 class _Scanner:
-    """Scans documents one after the other; `pairs` counts functions with a docstring by what became of them."""
+    """Scans documents one after the other.
 
-    def __init__(self, config: CodeDataConfig, index: OverlapIndex) -> None:
+    Attributes:
+        pairs: functions with a docstring by what became of them.
+        texts: texts of kept files that are left out, by reason.
+    """
+
+    def __init__(self, config: CodeDataConfig, index: CodeOverlapIndex) -> None:
         self._config = config
         self._index = index
         self.pairs: Counter[str] = Counter()
+        self.texts: Counter[str] = Counter()
 
     def scan(self, document: Document) -> tuple[Row, list[Row]]:
         """Return a document's entry among the files, and its rows where it is kept."""
@@ -156,9 +163,10 @@ class _Scanner:
                 ) from None
             return entry | {"reason": "undecodable"}, []
         entry["licence"] = licence = self._licence(document, text)
-        reason, rows = self._take_apart(document, text, licence, is_held_out)
+        reason, functions, rows = self._take_apart(document, text, licence, is_held_out)
         if reason is None:
             entry["signature"] = minhash(token_ids(text)).tobytes()
+            entry["functions"] = list(_function_digests(functions))
         return entry | {"reason": reason}, rows
 
     def _licence(self, document: Document, text: str) -> str:
@@ -167,35 +175,35 @@ class _Scanner:
 
     def _take_apart(
         self, document: Document, text: str, licence: str, is_held_out: bool
-    ) -> tuple[str | None, list[Row]]:
-        """Return why a text is left out, or None and its rows."""
+    ) -> tuple[str | None, list[PythonFunction], list[Row]]:
+        """Return why a text is left out, or None, the functions in it, and its rows."""
         config, language = self._config, document.language
         if (reason := text_reason(document.id, text, config)) is not None:
-            return reason, []
+            return reason, [], []
         if licence not in _ACCEPTED[config.licences]:
-            return f"licence_{licence}", []
+            return f"licence_{licence}", [], []
         if language == DOCUMENT:
             prose = prose_of(document_text(document.id, text), config.min_prose_words)
             if not prose:
-                return "no_prose", []
-        ids = token_ids(text)
-        if (found := self._index.find(ids)) is not None:
-            return f"overlap_{found}", []
+                return "no_prose", [], []
+        if (found := self._index.find_text(text, language == "python")) is not None:
+            return f"overlap_{found}", [], []
+        functions: list[PythonFunction] = []
         if language == DOCUMENT:
             rows = [self._row(document.id, DOCUMENT, prose)]
         elif language != "python":
-            rows = [self._row(document.id, "code", text, ids=ids)]
+            rows = [self._row(document.id, "code", text, is_compared=True)]
         else:
             try:
                 tree = parse(text)
             except SyntaxError:
-                return "syntax_error", []
+                return "syntax_error", [], []
             functions = list(find_functions(tree, text))
             if found := next(filter(None, map(self._index.find_function, functions)), None):
-                return f"overlap_{found}", []
-            rows = [self._row(document.id, "code", text, ids=ids), *self._prose(document.id, tree, text)]
+                return f"overlap_{found}", [], []
+            rows = [self._row(document.id, "code", text, is_compared=True), *self._prose(document.id, tree, text)]
             rows += self._pairs(document.id, functions, is_held_out)
-        return None, [row for row in rows if row is not None]
+        return None, functions, [row for row in rows if row is not None]
 
     def _prose(self, name: str, tree: ast.Module, text: str) -> Iterator[Row | None]:
         texts = {"docstring": find_docstrings(tree), "comment": comment_blocks(text)}
@@ -216,21 +224,28 @@ class _Scanner:
             self.pairs["usable" if row else "overlap"] += 1
             if row is not None:
                 kept = {"original": function.original, "docstring": function.docstring} if is_held_out else {}
-                yield row | kept
+                yield row | {"body_digest": body_digest(function)} | kept
 
     def _row(
-        self, name: str, kind: str, text: str, completion: str | None = None, ids: NDArray[np.uint64] | None = None
+        self, name: str, kind: str, text: str, completion: str | None = None, is_compared: bool = False
     ) -> Row | None:
         """Return a row, or None where a test set has it: a part of a text may overlap where the whole does not."""
-        if ids is None:
-            ids = token_ids(text)
-            if self._index.find(token_ids(text + (completion or ""))) is not None:
-                return None
+        if not is_compared and self._index.find_text(text + (completion or ""), kind == "pair") is not None:
+            self.texts[f"{kind}_overlap"] += 1
+            return None
         return {
             "id": name,
             "kind": kind,
             "text": text,
             "completion": completion,
-            "digest": ids_digest(ids),
+            "digest": ids_digest(token_ids(text)),
             "completion_digest": ids_digest(token_ids(completion)) if completion else 0,
         }
+
+
+def _function_digests(functions: list[PythonFunction]) -> Iterator[int]:
+    for function in functions:
+        if (body := body_digest(function)) is not None:
+            yield body
+        if summary := summary_tokens(function.docstring):
+            yield ids_digest(token_ids(" ".join(summary)))

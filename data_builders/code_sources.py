@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from data_builders.code_fingerprints import draw
-from data_builders.code_licences import TreeLicences, of_expression
+from data_builders.code_licences import TreeLicences, of_all
 from data_builders.errors import DataError
 from data_builders.hub import is_hub, is_hub_id, stream_hub
 
@@ -102,24 +103,43 @@ class Batch:
         return sha256(f"{self.index}\n{listing}".encode()).hexdigest()[:16]
 
 
-def batches(config: CodeDataConfig) -> Iterator[Batch]:
-    """Yield the documents of all sources within `max_source_bytes`; raises DataError for sources that hold none."""
-    waiting: list[Document] = []
-    index = size = 0
-    for document in _within(config, _documents(config)):
-        waiting.append(document)
-        size += document.size
-        if size >= BATCH_BYTES:
+@dataclass(frozen=True)
+class Sources:
+    """All documents of a build: files in the order that the seed draws, then datasets."""
+
+    config: CodeDataConfig
+    files: tuple[Document, ...]
+    datasets: tuple[Path, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the size of the files that are read; that of datasets is not known before."""
+        return sum(each.size for each in _within(self.config, self.files))
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the documents within `max_source_bytes`; raises DataError for datasets that hold none."""
+        waiting: list[Document] = []
+        index = size = 0
+        for document in _within(self.config, self._documents()):
+            waiting.append(document)
+            size += document.size
+            if size >= BATCH_BYTES:
+                yield Batch(index, tuple(waiting))
+                waiting, index, size = [], index + 1, 0
+        if waiting:
             yield Batch(index, tuple(waiting))
-            waiting, index, size = [], index + 1, 0
-    if waiting:
-        yield Batch(index, tuple(waiting))
+
+    def _documents(self) -> Iterator[Document]:
+        yield from self.files
+        for data in self.datasets:
+            yield from _dataset(data, _wanted(self.config), self.config)
 
 
-def _documents(config: CodeDataConfig) -> Iterator[Document]:
+def list_sources(config: CodeDataConfig) -> Sources:
+    """List the files of all sources; raises DataError for sources that hold none."""
     if not config.sources:
         raise DataError("sources: name at least one with --source: a folder, a hub dataset, stdlib or site-packages")
-    wanted = set(config.languages) | ({DOCUMENT} if DOCUMENT in config.prose else set())
+    wanted = _wanted(config)
     files: list[Document] = []
     datasets: list[Path] = []
     seen: set[str] = set()
@@ -139,9 +159,11 @@ def _documents(config: CodeDataConfig) -> Iterator[Document]:
                     " that another source has not; name a folder of source files, or change languages or exclude"
                 )
         files += found
-    yield from sorted(files, key=lambda each: draw(config.seed, "order", each.id))
-    for data in datasets:
-        yield from _dataset(data, wanted, config)
+    return Sources(config, tuple(sorted(files, key=lambda each: draw(config.seed, "order", each.id))), tuple(datasets))
+
+
+def _wanted(config: CodeDataConfig) -> set[str]:
+    return set(config.languages) | ({DOCUMENT} if DOCUMENT in config.prose else set())
 
 
 def _roots(source: str) -> list[tuple[str, Path]]:
@@ -169,11 +191,14 @@ def _tree(name: str, root: Path, wanted: set[str], exclude: tuple[str, ...], see
         for file in sorted(files):
             path = Path(folder, file)
             language = _language_of(file)
-            if language not in wanted or _excluded(file, exclude) or str(path) in seen or path.is_symlink():
+            if language not in wanted or _excluded(file, exclude) or str(path) in seen:
+                continue
+            status = path.lstat()
+            if not S_ISREG(status.st_mode):
                 continue
             seen.add(str(path))
-            status = path.stat()
-            document_id = f"{name}/{path.relative_to(root).as_posix()}"
+            # Names of files are bytes; those that are no text are written as in a message.
+            document_id = os.fsencode(f"{name}/{path.relative_to(root).as_posix()}").decode(errors="backslashreplace")
             mark = str(status.st_mtime_ns)
             found.append(Document(document_id, language, status.st_size, licences.of(path), mark, path))
     return found
@@ -204,9 +229,9 @@ def _dataset(data: Path, wanted: set[str], config: CodeDataConfig) -> Iterator[D
             continue
         used += 1
         raw = content.encode("utf-8", errors="surrogatepass")
-        licence = " OR ".join(_values(row, _LICENCE_COLUMNS))
+        licence = of_all(_values(row, _LICENCE_COLUMNS))
         mark = sha256(raw).hexdigest()
-        yield Document(f"{name}/{number}", language, len(raw), of_expression(licence), mark, content=raw)
+        yield Document(f"{name}/{number}", language, len(raw), licence, mark, content=raw)
     if not used:
         raise DataError(f"{data}: no row of {', '.join(config.languages)} in its train split; name another dataset")
 

@@ -56,6 +56,8 @@ class Flores:
 def read_flores(path: Path, languages: Sequence[str] = (), always: Sequence[str] = ()) -> Flores:
     """Read `languages` (codes such as `fra_Latn`; none: the 204 of the official table) and those of `always`.
 
+    Of `always`, later additions to the release (`LATER_LANGUAGES`) are read where this copy has them.
+
     Raises:
         DataError: there is no such data, a language is unknown or ambiguous, or its rows are not 997 and 1012.
     """
@@ -201,6 +203,7 @@ def _chosen(path: Path, available: Iterable[str], languages: Sequence[str], alwa
     for code in languages:
         require_language(code, there)
     codes = languages or list(LANGUAGES)
+    always = [code for code in always if code in there or code not in LATER_LANGUAGES]
     if missing := [code for code in (*codes, *always) if code not in there]:
         raise DataError(
             f"{path}: {len(missing)} languages are missing, such as {missing[0]}; get all of it, or name languages"

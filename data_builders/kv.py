@@ -27,6 +27,7 @@ from data_builders.kv_rows import TRAINING_SCHEMA, ResultStatistics, TrainingSet
 from data_builders.kv_test_set import TEST_SCHEMA, EvalSet, count_overlaps, eval_table, sample_test_set
 from data_builders.kv_text import FORMAT, WORDS
 from data_builders.manifest import close_folder, file_entry, open_folder, write_parquet
+from data_builders.progress import Progress
 from data_builders.word_tokenizer import build_word_tokenizer
 
 __all__ = ["KVDataConfig", "build"]
@@ -38,30 +39,28 @@ TRAINING_FILES = ("aug_train.parquet", "anchor_train.parquet", *COMPOSITION_FILE
 # Each part draws from a stream of its own, so that a change to one leaves the others' bytes alone.
 _STREAMS = ("keys", "test.parquet", *TRAINING_FILES)
 
-Progress = Callable[[str], None]
-
 
 def build(config: KVDataConfig, out: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Build the data folder `out` and return its manifest; does nothing where that build is already there.
 
     Raises DataError where the folder holds something else or the settings cannot be met.
     """
-    report = progress or (lambda line: None)
+    progress = progress or Progress()
     identity = {"builder": BUILDER, "format": FORMAT, "config": asdict(config)}
     finished = open_folder(out, identity)
     if finished is not None:
-        report(f"{out}: already built")
+        progress.note(f"{out}: already built")
         return finished
-    return _Build(config, out, report).run(identity)
+    return _Build(config, out, progress).run(identity)
 
 
 class _Build:
     """One build under way: what its steps share."""
 
-    def __init__(self, config: KVDataConfig, out: Path, report: Progress) -> None:
+    def __init__(self, config: KVDataConfig, out: Path, progress: Progress) -> None:
         self.config = config
         self.out = out
-        self.report = report
+        self.report = progress.note
         self.rngs = {name: np.random.default_rng([config.seed, i]) for i, name in enumerate(_STREAMS)}
         self.keys, self.tokenizer = build_keys(config, self.rngs["keys"])
         self.renderer = Renderer(self.keys.names, config.num_values, config.numbers)

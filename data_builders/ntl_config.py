@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from data_builders.bpe_tokenizer import require_size
 from data_builders.errors import DataError
 from data_builders.flores_languages import ENGLISH, LANGUAGES, LATER_LANGUAGES, full_code, require_language
 
@@ -64,7 +65,7 @@ class NTLDataConfig:
     """Remove what overlaps with FLORES; without it nothing is compared, and `flores` is not needed."""
     flores: str | None = None
     flores_languages: tuple[str, ...] = ()
-    """Languages of FLORES to compare with; none: all 204."""
+    """Languages of FLORES to compare with, beside those of the data; none: all 204."""
     near_duplicate: float = 0.5
     """Share of the shorter text's 12-byte shingles from which on two sentences are near-duplicates."""
     max_characters: int = 1000
@@ -109,9 +110,8 @@ class NTLDataConfig:
         for name, value in (("train_rows", self.train_rows), ("composition_rows", self.composition_rows)):
             if value not in ("text", "pairs"):
                 raise DataError(f"{name}: {value!r} is not one of text, pairs")
-        # 256 bytes, end of text and padding.
-        if self.tokenizer is None and self.vocab_size < 258:
-            raise DataError(f"vocab_size: {self.vocab_size} has no room for the 256 bytes; use at least 258")
+        if self.tokenizer is None:
+            require_size(self.vocab_size)
 
 
 def _at_least(name: str, value: int, smallest: int) -> None:

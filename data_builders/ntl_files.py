@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data_builders.ntl_shards import Shard
-from data_builders.overlap import Hashes
+from data_builders.postings import Hashes, contains
 
 _META = pa.struct([("kind", pa.string()), ("source", pa.string()), ("target", pa.string())])
 
@@ -29,13 +29,13 @@ SCHEMAS = {"text": _schema("text"), "pairs": _schema("prompt", "completion")}
 def shard_rows(
     shards: Sequence[Shard], split: str, held_out: Hashes | None = None, kinds: Sequence[str] = ()
 ) -> Iterator[pa.Table]:
-    """Yield the rows of each shard: without those that have a held-out sentence, and only of these kinds if any."""
+    """Yield the rows of each shard: without what belongs to a held-out sentence, and only of these kinds if any."""
     for shard in shards:
         table = pq.read_table(shard.file(split))
+        if held_out is not None and table.num_rows:
+            table = table.filter(pa.array(~_is_held_out(table, held_out)))
         if kinds:
             table = table.filter(pc.is_in(table["kind"], pa.array(kinds)))
-        if held_out is not None and table.num_rows:
-            table = table.filter(pa.array(~_has_any(table["marks"], held_out)))
         if table.num_rows:
             yield table
 
@@ -82,10 +82,14 @@ def described(counts: Counter[tuple[str, str, str]]) -> dict[str, dict[str, int]
     return tables
 
 
-def _has_any(lists: pa.ChunkedArray, ordered: Hashes) -> NDArray[np.bool_]:
-    values = lists.combine_chunks()
-    flat = values.flatten().to_numpy()
-    places = np.minimum(np.searchsorted(ordered, flat), max(0, len(ordered) - 1))
-    is_in = ordered[places] == flat if len(ordered) else np.zeros(len(flat), np.bool_)
-    offsets = values.offsets.to_numpy() - values.offsets[0].as_py()
-    return np.asarray(np.logical_or.reduceat(is_in, offsets[:-1]))
+def _is_held_out(table: pa.Table, held_out: Hashes) -> NDArray[np.bool_]:
+    """Return which rows have a held-out sentence in them, in worked pairs too, or a translation of one."""
+    lists = table["marks"].combine_chunks()
+    is_in = contains(held_out, lists.flatten().to_numpy())
+    starts = lists.offsets.to_numpy()[:-1] - lists.offsets[0].as_py()
+    is_own = is_in[starts]
+    is_pair = pc.equal(table["kind"], "translation").to_numpy()
+    is_own[is_pair] |= is_in[starts[is_pair] + 1]
+    # What is aligned with a held-out sentence is its translation.
+    rows = table["row"].to_numpy()
+    return np.asarray(np.logical_or.reduceat(is_in, starts) | np.isin(rows, rows[is_own]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from data_builders import overlap
-from data_builders.flores import read_flores
-from data_builders.ntl_shards import IndexPlace, worker_pool
-from data_builders.overlap import OverlapIndex, mark, marks, normalise
+from data_builders.flores import Flores
+from data_builders.ntl_shards import IndexPlace
+from data_builders.overlap import OverlapIndex, marks, normalise
+from data_builders.progress import Progress
 from data_builders.translation_text import sentences_in
+from data_builders.workers import Workers
 
 METHOD = {
     "normalisation": "NFKC, case folded; letters, marks and digits only",
@@ -20,13 +23,10 @@ METHOD = {
     "min_shared_shingles": overlap.MIN_SHARED,
     "window": overlap.WINDOW,
 }
-# Rows that one process searches at a time.
-_BATCH_ROWS = 8192
 
 
-def index_flores(path: Path, languages: Sequence[str], place: IndexPlace) -> dict[str, Any]:
+def index_flores(flores: Flores, place: IndexPlace) -> dict[str, Any]:
     """Index dev and devtest unless the index is there; return what the manifest says about them."""
-    flores = read_flores(path, languages)
     if not OverlapIndex.is_built(place.folder):
         sentences = [text for splits in flores.sentences.values() for lines in splits.values() for text in lines]
         OverlapIndex.build(sentences, place.folder, place.min_share)
@@ -39,49 +39,24 @@ def index_flores(path: Path, languages: Sequence[str], place: IndexPlace) -> dic
     }
 
 
-def count_overlaps(files: Sequence[Path], place: IndexPlace, workers: int) -> dict[str, int]:
+def count_overlaps(files: Sequence[Path], place: IndexPlace, workers: Workers, progress: Progress) -> dict[str, int]:
     """Search every sentence of the written files, as they read back; return how many are exact and near-duplicates."""
     jobs = [(file, group, place) for file in files for group in range(pq.ParquetFile(file).num_row_groups)]
-    if workers == 1:
-        _SEEN.clear()
-        return _summed(map(_count, jobs))
-    with worker_pool(workers, place) as pool:
-        return _summed(pool.map(_count, jobs))
-
-
-def _summed(found: Iterable[tuple[int, int]]) -> dict[str, int]:
-    exact, near = 0, 0
-    for some_exact, some_near in found:
-        exact, near = exact + some_exact, near + some_near
-    return {"exact": exact, "near": near}
+    found = Counter({"exact": 0, "near": 0})
+    for number, (exact, near) in enumerate(workers.map(_count, jobs), start=1):
+        progress.step("row groups compared", number, len(jobs))
+        found.update(exact=exact, near=near)
+    return dict(found)
 
 
 def _count(job: tuple[Path, int, IndexPlace]) -> tuple[int, int]:
     file, group, place = job
-    index = OverlapIndex.open(place.folder, place.min_share)
-    exact, near = 0, 0
     with pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group]):
-            normalised = [normalise(sentence) for sentence in _unseen(_sentences(batch.to_pylist()))]
-            found = index.find(normalised, marks(normalised))
-            exact += int((found == overlap.EXACT).sum())
-            near += int((found == overlap.NEAR).sum())
-    return exact, near
-
-
-# The same sentence stands in several rows and files: hashes of those that this process found nothing in.
-_SEEN: set[int] = set()
-_MOST_SEEN = 1_000_000
-
-
-def _unseen(sentences: Iterable[str]) -> Iterator[str]:
-    if len(_SEEN) > _MOST_SEEN:
-        _SEEN.clear()
-    for sentence in sentences:
-        hashed = mark(sentence.encode())
-        if hashed not in _SEEN:
-            _SEEN.add(hashed)
-            yield sentence
+        # The same sentence stands in several rows.
+        sentences = dict.fromkeys(_sentences(parquet.read_row_group(group).to_pylist()))
+    normalised = [normalise(sentence) for sentence in sentences]
+    found = OverlapIndex.open(place.folder, place.min_share).find(normalised, marks(normalised))
+    return int((found == overlap.EXACT).sum()), int((found == overlap.NEAR).sum())
 
 
 def _sentences(rows: Iterable[dict[str, Any]]) -> Iterator[str]:

@@ -10,13 +10,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_builders.corpus import Block
-from data_builders.overlap import EXACT, NEAR, Hashes, OverlapIndex, marks, normalise
+from data_builders.overlap import EXACT, NEAR, OverlapIndex, marks, normalise
+from data_builders.postings import Hashes
 from data_builders.translation_text import answer, question, worked_pair
 
 SPLITS = ("train", "validation")
 _COLUMNS = ("id", "prompt", "completion", "kind", "source", "target")
-# `marks` are the hashes of all sentences of a row, to keep those of the validation files out of the training files.
-SHARD_SCHEMA = pa.schema([*((name, pa.string()) for name in _COLUMNS), ("marks", pa.list_(pa.uint64()))])
+# `marks` are the hashes of all sentences of a row, its own first, to keep those of the validation files out of the
+# training files; `row` is the aligned row of the block that they are of.
+SHARD_SCHEMA = pa.schema(
+    [*((name, pa.string()) for name in _COLUMNS), ("row", pa.int32()), ("marks", pa.list_(pa.uint64()))]
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class _Column:
     sentences: list[str]
     marks: Hashes
     kept: NDArray[np.bool_]
+    is_missing: NDArray[np.bool_]
 
 
 def make_rows(
@@ -86,7 +91,7 @@ def _compare(block: Block, max_characters: int, index: OverlapIndex | None) -> t
         # Punctuation alone is no sentence.
         is_missing = ~np.fromiter(map(bool, normalised), np.bool_, len(sentences))
         is_long = ~is_missing & (lengths > max_characters)
-        columns[code] = _Column(sentences, hashes, ~is_missing & ~is_long)
+        columns[code] = _Column(sentences, hashes, ~is_missing & ~is_long, is_missing)
         counts.sentences[code] = int((~is_missing).sum())
         counts.missing[code], counts.too_long[code] = int(is_missing.sum()), int(is_long.sum())
         if index is not None:
@@ -104,14 +109,14 @@ def _held_out(columns: dict[str, _Column], plan: RowPlan) -> NDArray[np.bool_]:
     key = np.zeros(len(next(iter(columns.values())).kept), np.uint64)
     for code in (*plan.pivots, *columns):
         if code in columns:
-            key = np.where((key == 0) & columns[code].kept, columns[code].marks, key)
+            key = np.where((key == 0) & ~columns[code].is_missing, columns[code].marks, key)
     mixed = (key ^ np.uint64(plan.seed)) * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(29)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     return np.asarray((mixed >> np.uint64(11)) < np.uint64(plan.validation_fraction * 2**53))
 
 
-_Row = tuple[str, str, str, str, str, str, list[int]]
+_Row = tuple[str, str, str, str, str, str, int, list[int]]
 
 
 def _texts(columns: dict[str, _Column], in_split: NDArray[np.bool_], first_row: int, plan: RowPlan) -> Iterator[_Row]:
@@ -120,7 +125,7 @@ def _texts(columns: dict[str, _Column], in_split: NDArray[np.bool_], first_row: 
             continue
         for row in np.flatnonzero(column.kept & in_split).tolist():
             name = f"{plan.corpus}/{first_row + row}/{code}"
-            yield name, "", column.sentences[row], "text", code, code, [int(column.marks[row])]
+            yield name, "", column.sentences[row], "text", code, code, row, [int(column.marks[row])]
 
 
 def _translations(
@@ -145,6 +150,7 @@ def _translations(
                 "translation",
                 source,
                 target,
+                row,
                 [int(side.marks[each]) for each in (row, *worked) for side in (ours, theirs)],
             )
 

@@ -1,85 +1,85 @@
-"""A tokenizer for all languages of a build: byte-level BPE, and the check that it covers their scripts."""
+"""The tokenizer of a build: trained on its files or named by the user, and tried on every language."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from data_builders.errors import DataError
-from data_builders.flores_languages import language_name
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_builders.bpe_tokenizer import coverage, require_coverage, train_bpe
+from data_builders.ntl_config import NTLDataConfig
+from data_builders.ntl_files import sample
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
-PAD, EOS = "<pad>", "<eos>"
-
-
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train byte-level BPE: every text can be written in it, and no token is unknown. Digits stand alone."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[PAD, EOS],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=EOS,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
+# Rows of each file that tokens are counted in.
+TOKEN_SAMPLE = 2000
+# Sentences of each language that a tokenizer is tried on.
+COVERAGE_SAMPLE = 300
 
 
-def balanced(rows: Iterable[tuple[str, str]], num_bytes: int, num_languages: int) -> Iterator[str]:
-    """Yield texts of (language, text) until each language has its share of `num_bytes`."""
-    left: dict[str, int] = {}
-    share = num_bytes // max(1, num_languages)
-    for language, text in rows:
-        if left.setdefault(language, share) > 0:
-            left[language] -= len(text.encode())
-            yield text
+def train_tokenizer(
+    config: NTLDataConfig, files: Sequence[Path], languages: Collection[str]
+) -> PreTrainedTokenizerBase:
+    """Train a tokenizer on files, with as many bytes of each of their languages."""
+    return train_bpe(_balanced(files, config.tokenizer_bytes // max(1, len(languages)), languages), config.vocab_size)
 
 
-def coverage(tokenizer: PreTrainedTokenizerBase, samples: Mapping[str, list[str]]) -> dict[str, dict[str, float]]:
-    """Return, by language, tokens a character, bytes a token and the share of tokens that are unknown."""
-    covered = {}
-    for language, sentences in samples.items():
-        encoded: list[list[int]] = tokenizer(sentences, add_special_tokens=False)["input_ids"]
-        tokens = [token for sentence in encoded for token in sentence]
-        unknown = 0 if tokenizer.unk_token_id is None else tokens.count(tokenizer.unk_token_id)
-        text = "".join(sentences)
-        covered[language] = {
-            "tokens_per_character": round(len(tokens) / max(1, len(text)), 4),
-            "bytes_per_token": round(len(text.encode()) / max(1, len(tokens)), 4),
-            "unknown": round(unknown / max(1, len(tokens)), 6),
-        }
-    return covered
+def tried(
+    config: NTLDataConfig, tokenizer: PreTrainedTokenizerBase, files: Mapping[Path, int]
+) -> tuple[dict[str, int], dict[str, dict[str, float]]]:
+    """Return about how many tokens each file (and its rows) has, by name, and how each language is covered.
+
+    Raises:
+        DataError: the tokenizer breaks the characters of a language up, or does not know them.
+    """
+    samples: dict[str, list[str]] = {}
+    tokens = {}
+    for path, rows in files.items():
+        chosen = np.arange(0, rows, -(-rows // TOKEN_SAMPLE))
+        texts = [row for table in sample(_row_groups(path), chosen) for row in _rows(table)]
+        encoded = tokenizer([text for _, text in texts], add_special_tokens=False)["input_ids"]
+        tokens[path.stem] = round(sum(map(len, encoded)) / len(encoded) * rows)
+        for language, text in texts:
+            sentences = samples.setdefault(language, [])
+            if len(sentences) < COVERAGE_SAMPLE:
+                sentences.append(text.rpartition(" sentence: ")[2])
+    covered = coverage(tokenizer, samples)
+    setting = f"vocab_size: {config.vocab_size}" if config.tokenizer is None else f"tokenizer: {config.tokenizer}"
+    require_coverage(setting, covered, config.max_tokens_per_character)
+    return tokens, covered
 
 
-def require_coverage(name: str, covered: Mapping[str, Mapping[str, float]], limit: float) -> None:
-    """Raise DataError where a tokenizer breaks the characters of a language up, or knows too few of them."""
-    worst = max(covered, key=lambda code: covered[code]["tokens_per_character"])
-    if covered[worst]["tokens_per_character"] > limit:
-        count = sum(each["tokens_per_character"] > limit for each in covered.values())
-        raise DataError(
-            f"{name}: too small for the scripts: {worst} ({language_name(worst)}) takes "
-            f"{covered[worst]['tokens_per_character']:.2f} tokens a character, and {limit:g} are allowed "
-            f"({count} of {len(covered)} languages take more); raise vocab_size, leave languages out, or raise "
-            "max_tokens_per_character"
-        )
-    unknown = max(covered, key=lambda code: covered[code]["unknown"])
-    if covered[unknown]["unknown"] > 0.01:
-        raise DataError(
-            f"{name}: does not know {covered[unknown]['unknown']:.1%} of the tokens of {unknown} "
-            f"({language_name(unknown)}); use another tokenizer, or leave the language out"
-        )
+def _balanced(files: Sequence[Path], share: int, languages: Collection[str]) -> Iterator[str]:
+    """Yield texts of each language until they are `share` bytes."""
+    left = dict.fromkeys(languages, share)
+    for path in files:
+        for table in _row_groups(path):
+            unfilled = pa.array([code for code, num_bytes in left.items() if num_bytes > 0], pa.string())
+            if not len(unfilled):
+                return
+            is_wanted = pc.is_in(pc.struct_field(table["meta"], "target"), unfilled)
+            for language, text in _rows(table.filter(is_wanted)):
+                if left[language] > 0:
+                    left[language] -= len(text.encode())
+                    yield text
+
+
+def _row_groups(path: Path) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as parquet:
+        # One after the other: read as a whole, a file's row groups add up in memory.
+        for group in range(parquet.num_row_groups):
+            yield parquet.read_row_group(group)
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[str, str]]:
+    """Yield (language that is written last, whole text) of rows."""
+    row: dict[str, Any]
+    for row in table.to_pylist():
+        yield row["meta"]["target"], row.get("text") or row["prompt"] + row["completion"]

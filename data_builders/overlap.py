@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_builders.manifest import atomic_path
+from data_builders.postings import Hashes, Postings, contains, hash64, open_arrays, save_arrays
 
 NONE, EXACT, NEAR = 0, 1, 2
 SHINGLE_BYTES = 12
@@ -29,8 +28,6 @@ MAX_OWNERS = 200
 _CANDIDATE = 0.4
 _BATCH_BYTES = 1 << 19
 _PARTS = ("marks", "hashes", "owners", "sizes", "text", "starts")
-
-Hashes = NDArray[np.uint64]
 
 
 class _Kept(dict[int, int | None]):
@@ -49,14 +46,9 @@ def normalise(text: str) -> bytes:
     return unicodedata.normalize("NFKC", text).casefold().translate(_KEPT).encode()
 
 
-def mark(normalised: bytes) -> int:
-    """Return a 64-bit hash of a normalised text, the same on every machine."""
-    return int.from_bytes(blake2b(normalised, digest_size=8).digest(), "little")
-
-
 def marks(normalised: Sequence[bytes]) -> Hashes:
     """Return the hash of each text."""
-    return np.fromiter(map(mark, normalised), np.uint64, len(normalised))
+    return np.fromiter(map(hash64, normalised), np.uint64, len(normalised))
 
 
 class OverlapIndex:
@@ -64,9 +56,7 @@ class OverlapIndex:
 
     def __init__(self, parts: dict[str, NDArray[Any]], min_share: float) -> None:
         self._marks = parts["marks"]
-        self._hashes = parts["hashes"]
-        self._owners = parts["owners"]
-        self._sizes = parts["sizes"]
+        self._postings = Postings(parts["hashes"], parts["owners"], parts["sizes"])
         self._text = parts["text"]
         self._starts = parts["starts"]
         self._min_share = min_share
@@ -75,36 +65,29 @@ class OverlapIndex:
     def build(cls, sentences: Sequence[str], folder: Path, min_share: float) -> OverlapIndex:
         """Index sentences, write the arrays into `folder` and open them there."""
         normalised = list(dict.fromkeys(map(normalise, sentences)))
-        hashed, owned, first = [], [], 0
+        hashed, owned, first = [np.empty(0, np.uint64)], [np.empty(0, np.int32)], 0
         for batch in _batches(normalised):
             found, owners = _winnowed(batch)
             hashed.append(found)
             owned.append((owners + first).astype(np.int32))
             first += len(batch)
-        hashes, owners = np.concatenate(hashed), np.concatenate(owned)
-        order = np.argsort(hashes)
-        hashes, owners = hashes[order], owners[order]
-        is_rare = _run_lengths(hashes) <= MAX_OWNERS
-        hashes, owners = hashes[is_rare], owners[is_rare]
+        postings = Postings.of(np.concatenate(hashed), np.concatenate(owned), len(normalised), MAX_OWNERS)
         lengths = np.fromiter(map(len, normalised), np.int64, len(normalised))
         parts: dict[str, NDArray[Any]] = {
             "marks": np.sort(marks(normalised)),
-            "hashes": hashes,
-            "owners": owners,
-            "sizes": np.bincount(owners, minlength=len(normalised)).astype(np.int32),
+            "hashes": postings.hashes,
+            "owners": postings.owners,
+            "sizes": postings.sizes,
             "text": np.frombuffer(b"".join(normalised), np.uint8),
             "starts": np.concatenate([[0], np.cumsum(lengths)]),
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in _PARTS:
-            with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as stream:
-                np.save(stream, parts[name])
+        save_arrays(parts, folder)
         return cls.open(folder, min_share)
 
     @classmethod
     def open(cls, folder: Path, min_share: float) -> OverlapIndex:
         """Map the arrays of an index that was built before."""
-        return cls({name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _PARTS}, min_share)
+        return cls(open_arrays(folder, _PARTS), min_share)
 
     @classmethod
     def is_built(cls, folder: Path) -> bool:
@@ -118,25 +101,15 @@ class OverlapIndex:
         for batch in _batches(normalised):
             found[first : first + len(batch)][self._near(batch)] = NEAR
             first += len(batch)
-        is_exact = _contains(self._marks, hashed) & np.fromiter(map(bool, normalised), np.bool_, len(normalised))
+        is_exact = contains(self._marks, hashed) & np.fromiter(map(bool, normalised), np.bool_, len(normalised))
         found[is_exact] = EXACT
         return found
 
     def _near(self, batch: Sequence[bytes]) -> list[int]:
         hashes, owners = _winnowed(batch)
         total = np.bincount(owners, minlength=len(batch))
-        # Ordered, they are looked up in neighbouring places; and most are not there.
-        order = np.argsort(hashes)
-        order = order[_contains(self._hashes, hashes[order])]
-        hashes, owners = hashes[order], owners[order]
-        left = np.searchsorted(self._hashes, hashes, "left")
-        counts = np.searchsorted(self._hashes, hashes, "right") - left
-        places = np.repeat(left - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-        pairs, shared = np.unique(
-            np.repeat(owners, counts) * len(self._sizes) + self._owners[places], return_counts=True
-        )
-        ours, theirs = np.divmod(pairs, len(self._sizes))
-        fewest = np.minimum(total[ours], self._sizes[theirs])
+        ours, theirs, shared = self._postings.shared(hashes, owners)
+        fewest = np.minimum(total[ours], self._postings.sizes[theirs])
         near: set[int] = set()
         is_candidate = shared >= _CANDIDATE * self._min_share * fewest
         for our, their in zip(ours[is_candidate].tolist(), theirs[is_candidate].tolist(), strict=True):
@@ -192,17 +165,3 @@ def _batches(normalised: Sequence[bytes]) -> list[Sequence[bytes]]:
     batch = np.cumsum(lengths) // _BATCH_BYTES
     bounds = [0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(normalised)]
     return [normalised[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
-
-
-def _run_lengths(ordered: Hashes) -> NDArray[np.int32]:
-    """Return how often each of ordered values occurs, at every place."""
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)])
-    lengths = np.diff(starts, append=len(ordered)).astype(np.int32)
-    return np.repeat(lengths, lengths)
-
-
-def _contains(ordered: Hashes, values: Hashes) -> NDArray[np.bool_]:
-    if not len(ordered):
-        return np.zeros(len(values), np.bool_)
-    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
-    return np.asarray(ordered[places] == values)

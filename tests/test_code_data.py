@@ -1,5 +1,7 @@
 """Code data: what a build promises, checked on the files it writes from a small tree."""
 
+import os
+import re
 import sysconfig
 from collections import Counter
 from dataclasses import replace
@@ -12,7 +14,9 @@ import pytest
 from calmctl.cli.main import main
 from data_builders import code_corpus, code_sources
 from data_builders.code_corpus import build
-from data_builders.code_overlap import OverlapIndex
+from data_builders.code_fingerprints import draw
+from data_builders.code_functions import find_functions, parse
+from data_builders.code_overlap import CodeOverlapIndex
 from data_builders.code_scan import scan
 from data_builders.errors import DataError
 from data_builders.humaneval import read_humaneval
@@ -51,7 +55,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(tree: Path, tests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("code") / "data"
-    build(settings(tree, tests, vocab_size=600), out, processes=1)
+    build(settings(tree, tests, vocab_size=600), out, workers=1)
     return out
 
 
@@ -96,7 +100,7 @@ def test_d_c_is_a_share_of_the_training_files_with_their_pairs(built: Path, tree
 
 
 def test_shares_of_pairs_are_settings(tree: Path, tests: Path, tmp_path: Path) -> None:
-    build(settings(tree, tests, aug_pairs=0.0, anchor_pairs=0.5, dc_pairs_share=0.5), tmp_path / "out", processes=1)
+    build(settings(tree, tests, aug_pairs=0.0, anchor_pairs=0.5, dc_pairs_share=0.5), tmp_path / "out", workers=1)
     num_pairs = len(rows(tmp_path / "out", "pairs_train"))
     in_part = {
         name: sum(row["meta"]["kind"] == "pair" for row in rows(tmp_path / "out", name))
@@ -118,10 +122,10 @@ def test_number_of_processes_changes_nothing_and_the_seed_does(built: Path, tree
                                                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setattr(code_sources, "BATCH_BYTES", 12_000)
     config = settings(tree, tests)
-    one = build(config, tmp_path / "one", processes=1)
-    assert one["files"] == build(config, tmp_path / "two", processes=2)["files"]
+    one = build(config, tmp_path / "one", workers=1)
+    assert one["files"] == build(config, tmp_path / "two", workers=2)["files"]
     assert one["sources"] == read_manifest(built)["sources"]
-    other = build(replace(config, seed=1), tmp_path / "other", processes=1)
+    other = build(replace(config, seed=1), tmp_path / "other", workers=1)
     assert other["files"]["aug_train.parquet"] != one["files"]["aug_train.parquet"]
 
 
@@ -129,7 +133,7 @@ def test_interrupted_build_goes_on_after_its_last_batch(built: Path, tree: Path,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setattr(code_sources, "BATCH_BYTES", 12_000)
     config = settings(tree, tests)
-    straight = build(config, tmp_path / "straight", processes=1)
+    straight = build(config, tmp_path / "straight", workers=1)
     scanned: list[int] = []
 
     def interrupted(batch: code_sources.Batch, **options: object) -> object:
@@ -140,12 +144,12 @@ def test_interrupted_build_goes_on_after_its_last_batch(built: Path, tree: Path,
 
     monkeypatch.setattr(code_corpus, "scan", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        build(config, tmp_path / "out", processes=1)
+        build(config, tmp_path / "out", workers=1)
     shards = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".work").rglob("*.parquet")}
     assert len(shards) == 6
     monkeypatch.setattr(code_corpus, "scan", scan)
     monkeypatch.setattr(code_corpus.shutil, "rmtree", lambda path: None)
-    assert build(config, tmp_path / "out", processes=1)["files"] == straight["files"]
+    assert build(config, tmp_path / "out", workers=1)["files"] == straight["files"]
     later = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".work").rglob("*.parquet")}
     assert shards.items() < later.items()
 
@@ -172,7 +176,7 @@ def test_every_filter_counts_what_it_leaves_out(tree: Path, tests: Path, tmp_pat
     original = next(source.glob("edges*.py")).read_text()
     (source / "zz_copy.py").write_text(original)
     (source / "zz_like.py").write_text(original.replace("\n\n\n", "\n\n") + "\nIS_LATER = True\n")
-    manifest = build(settings(source, tests, max_bytes=100_000), tmp_path / "out", processes=1)
+    manifest = build(settings(source, tests, max_bytes=100_000), tmp_path / "out", workers=1)
     expected = Counter(dict.fromkeys(planted, 1)) + Counter(duplicate=1, near_duplicate=1)
     assert left_out(manifest) == expected
     assert manifest["overlap"] == {"humaneval": 0, "mbpp": 0, "codexglue": 0}
@@ -185,7 +189,7 @@ def test_test_sets_that_are_turned_off_are_not_compared_with(tests: Path, tmp_pa
     source = write_tree(tmp_path / "tree", count=20)
     (source / "solution.py").write_text(module("swans") + PROMPT + SOLUTION)
     config = settings(source, tests, humaneval="off")
-    manifest = build(config, tmp_path / "out", processes=1)
+    manifest = build(config, tmp_path / "out", workers=1)
     assert left_out(manifest) == {} and set(manifest["overlap"]) == {"mbpp", "codexglue"}
 
 
@@ -196,13 +200,13 @@ def test_build_that_lets_a_test_item_through_fails_its_own_check(tree: Path, tes
 
     def blind(batch: code_sources.Batch, **options: object) -> object:
         with monkeypatch.context() as patch:
-            patch.setattr(OverlapIndex, "find", lambda self, ids: None)
-            patch.setattr(OverlapIndex, "find_function", lambda self, function: None)
+            patch.setattr(CodeOverlapIndex, "find", lambda self, ids: None)
+            patch.setattr(CodeOverlapIndex, "find_function", lambda self, function: None)
             return scan(batch, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(code_corpus, "scan", blind)
     with pytest.raises(DataError, match="texts of the test sets are in the files"):
-        build(settings(source, tests), tmp_path / "out", processes=1)
+        build(settings(source, tests), tmp_path / "out", workers=1)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
@@ -215,7 +219,7 @@ def test_rows_of_a_dataset_are_a_source(tests: Path, tmp_path: Path) -> None:
         "max_stars_repo_licenses": [["MIT"]] * 18 + [["GPL-3.0"]] * 6,
     }
     pq.write_table(pa.table(table), tmp_path / "copy" / "train.parquet")
-    manifest = build(settings(tmp_path / "copy", tests, validation_share=0.4), tmp_path / "out", processes=1)
+    manifest = build(settings(tmp_path / "copy", tests, validation_share=0.4), tmp_path / "out", workers=1)
     assert manifest["counts"]["files"]["python"]["kept"] == 18
     assert left_out(manifest) == {"licence_other": 2}
     assert {row["text"] for row in rows(tmp_path / "out", "aug_train")} & {module("things0"), module("things7")}
@@ -226,11 +230,48 @@ def test_other_languages_have_a_corpus_each(tests: Path, tmp_path: Path) -> None
     for number in range(10):
         lines = (f"func Step{number}_{line}(x int) int {{ return x*{line + number} }}\n" for line in range(20))
         (source / f"steps{number}.go").write_text("package steps\n" + "".join(lines))
-    manifest = build(settings(source, tests, languages=("python", "go")), tmp_path / "out", processes=1)
+    manifest = build(settings(source, tests, languages=("python", "go")), tmp_path / "out", workers=1)
     assert {row["meta"]["language"] for row in rows(tmp_path / "out", "code_go")} == {"go"}
     of_each = files(tmp_path / "out", "code_go"), files(tmp_path / "out", "code_python")
     assert set.union(*of_each) == files(tmp_path / "out", "aug_train")
     assert manifest["counts"]["files"]["go"]["files"] == 10
+
+
+def test_a_function_of_a_training_file_is_not_held_out(built: Path, tree: Path, tests: Path, tmp_path: Path) -> None:
+    """Not even where it made no pair there: validation would ask for what was learned."""
+    held_out = rows(built, "pairs_validation")
+    copied, reworded, *_ = (row["id"].rpartition("#")[2].partition(":")[0] for row in held_out)
+    source = write_tree(tmp_path / "tree")
+    taken = next(row["meta"]["file"] for row in held_out)
+    text = (tree.parent / taken).read_text()
+    functions = {each.name: each.original for each in find_functions(parse(text), text)}
+    code = re.sub('""".*"""', '"""Twice."""', functions[copied], flags=re.DOTALL).replace(copied, f"test_{copied}")
+    summary = functions[reworded].partition("\n    # ")[0].replace(reworded, "test_other") + "\n    return None\n"
+    name = next(name for name in map("later{}.py".format, range(99)) if draw(0, "validation", f"tree/{name}") > 0.2)
+    (source / name).write_text(f"{module('camels')}\n\n{code}\n\n\n{summary}")
+    manifest = build(settings(source, tests), tmp_path / "out", workers=1)
+    left = {row["id"] for row in held_out} - {row["id"] for row in rows(tmp_path / "out", "pairs_validation")}
+    assert {each.rpartition("#")[2].partition(":")[0] for each in left} == {copied, reworded}
+    assert manifest["counts"]["texts_left_out"]["pair_in_training"] == 2
+
+
+def test_files_that_are_none_and_names_that_are_no_text(tests: Path, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "tree", count=20)
+    Path(os.fsdecode(os.fsencode(source) + b"/caf\xe9.py")).write_text(module("cafes"))
+    os.mkfifo(source / "pipe.py")
+    (source / "link.py").symlink_to(source / "nothing.py")
+    manifest = build(settings(source, tests), tmp_path / "out", workers=1)
+    assert manifest["counts"]["files"]["python"]["files"] == 21
+    assert "tree/caf\\xe9.py" in files(tmp_path / "out", *TRAINING, *VALIDATION)
+
+
+def test_a_tokenizer_that_is_too_small_for_the_scripts_is_refused(tests: Path, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "tree", count=20)
+    for path in source.glob("*.py"):
+        path.write_text(f"{path.read_text()}\nLETTERS = '{path.stem} {'नमस्ते दुनिया ' * 60}'\n")
+    config = settings(source, tests, vocab_size=258)
+    with pytest.raises(DataError, match="vocab_size: 258: too small for the scripts: python takes 1"):
+        build(config, tmp_path / "out", workers=1)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +288,7 @@ def test_other_languages_have_a_corpus_each(tests: Path, tmp_path: Path) -> None
         (["--source=TMP/latin", "on_undecodable=fail"], "latin/a.py: byte 2 is not UTF-8"),
         (["--source=TMP/tree", "vocab_size=100"], "vocab_size: 100 is too small"),
         (["--source=TMP/tree", "dc_share=0"], "dc_share: 0.0 must lie between 0 and 1"),
-        (["--source=TMP/tree", "--processes=0"], "processes: 0 is too few"),
+        (["--source=TMP/tree", "--workers=0"], "Invalid value for '--workers'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(changes: list[str], message: str, tests: Path, tmp_path: Path,
@@ -259,7 +300,7 @@ def test_bad_input_is_one_line_and_exit_code_2(changes: list[str], message: str,
     (tmp_path / "latin" / "a.py").write_bytes(b"# \xe9" + b"x = 1\n" * 50)
     given = [text.replace("TMP", str(tmp_path)) for text in changes]
     command = ["data", "code", "--out", str(tmp_path / "out"), "--tests", str(tests), *given]
-    assert main([*command, *([] if "--processes=0" in given else ["--processes=1"])]) == 2
+    assert main([*command, *([] if "--workers=0" in given else ["--workers=1"])]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("calmctl: error: ") and message in error
 
@@ -268,7 +309,7 @@ def test_command_builds_once_and_prints_what_there_is(tests: Path, tmp_path: Pat
                                                       capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     write_tree(tmp_path / "tree", count=20)
     command = ["data", "code", "--preset=smoke", "--out", str(tmp_path / "out"), "--tests", str(tests),
-               "--source", str(tmp_path / "tree"), "--processes=1", "vocab_size=400"]  # fmt: skip
+               "--source", str(tmp_path / "tree"), "--workers=1", "vocab_size=400"]  # fmt: skip
     assert main(command) == 0
     assert "aug_train.parquet" in capsys.readouterr().out
     assert main(command) == 0
@@ -288,7 +329,7 @@ def test_real_solutions_in_real_files_are_found_and_nothing_is_left(tmp_path: Pa
         (source / f"planted{number}.py").write_text(f"{module(f'herd{number}')}\n{code}\n")
     config = settings(source, tmp_path, licences="any", duplicate_similarity=1.0, validation_share=0.4,
                       humaneval=str(names[0]), mbpp=str(names[1]), codexglue=str(names[2]))  # fmt: skip
-    manifest = build(config, tmp_path / "out", processes=1)
+    manifest = build(config, tmp_path / "out", workers=1)
     found = sum(count for reason, count in left_out(manifest).items() if reason.startswith("overlap"))
     assert found >= len(problems)
     assert not any("planted" in name for name in files(tmp_path / "out", *TRAINING, *VALIDATION))

@@ -13,14 +13,20 @@ from data_builders.bpe_tokenizer import train_bpe
 from data_builders.code_duplicates import near_duplicates
 from data_builders.code_fingerprints import minhash, ngrams, token_ids
 from data_builders.code_functions import find_docstrings, find_functions, parse
-from data_builders.code_licences import TreeLicences, of_expression, of_header, of_licence_text
-from data_builders.code_overlap import OverlapIndex, build_index
+from data_builders.code_licences import TreeLicences, of_all, of_expression, of_header, of_licence_text
+from data_builders.code_overlap import CodeOverlapIndex, build_index
 from data_builders.code_pairs import make_pair, summary_tokens
 from data_builders.code_prose import comment_blocks, document_text, prose_of
 from data_builders.code_to_text import remove_docstring
 from data_builders.errors import DataError
 from tests.code_tree import MBPP_CODE, PROMPT, SOLUTION, module, write_test_sets
 
+REFORMATTED = ast.unparse(ast.parse(MBPP_CODE)).replace("longest_even_run", "mine").replace(" = 0", " = (\n 0\n)")
+COMMENTED = """\
+# Sum the places of the letters in the alphabet, each times the weight
+# to the power of its place from the right, and
+# take the remainder by the modulus.
+"""
 STANDARD = Path(sysconfig.get_path("stdlib"))
 
 
@@ -36,6 +42,8 @@ STANDARD = Path(sysconfig.get_path("stdlib"))
         ("Other/Proprietary License", "other"),
         ("", "unknown"),
         ("see the website", "unknown"),
+        ("GPLv3", "other"),
+        ("LGPLv2+", "other"),
     ],
 )
 def test_licences_are_classified_by_their_words(expression: str, licence: str) -> None:
@@ -46,7 +54,11 @@ def test_headers_and_licence_files_are_read() -> None:
     assert of_header("# SPDX-License-Identifier: MIT\nx = 1") == "permissive"
     assert of_header("# This is free software under the GNU General Public\n# License, version 3.") == "other"
     assert of_header('# Licensed under\n# the Apache License, Version 2.0 (the "License");') == "permissive"
+    assert of_header("// under the terms of the GNU General\n// Public License") == "other"
+    assert of_header("# Released under the GPLv2, and parts of it under the MIT license.") == "other"
     assert of_header("x = 1") == "unknown"
+    assert of_licence_text("Attribution-NonCommercial 4.0. Permission is hereby granted, free of charge") == "other"
+    assert [of_all(["MIT", each]) for each in ("ISC", "GPL-3.0", "custom")] == ["permissive", "other", "unknown"]
     assert of_licence_text((STANDARD / "LICENSE.txt").read_text()) == "permissive"
     assert of_licence_text("GNU GENERAL PUBLIC LICENSE\nVersion 3, 29 June 2007") == "other"
 
@@ -55,7 +67,8 @@ def test_a_file_has_the_licence_of_its_package_or_of_the_nearest_licence_file(tm
     (tmp_path / "pack-1.dist-info").mkdir()
     (tmp_path / "pack-1.dist-info" / "METADATA").write_text("Name: pack\nLicense-Expression: GPL-3.0-only\n\nText")
     (tmp_path / "pack-1.dist-info" / "RECORD").write_text("pack/a.py,sha256=x,1\npack/LICENSE,,\n")
-    for folder, text in (("pack", "MIT License"), ("other", "MIT License"), ("other/deep", "")):
+    texts = {"pack": "MIT License", "other": "MIT License", "other/deep": "", "other/theirs": "All is ours. Keep out."}
+    for folder, text in texts.items():
         (tmp_path / folder).mkdir()
         if text:
             (tmp_path / folder / "LICENSE").write_text(text)
@@ -63,7 +76,9 @@ def test_a_file_has_the_licence_of_its_package_or_of_the_nearest_licence_file(tm
     assert licences.of(tmp_path / "pack" / "a.py") == "other"
     assert licences.of(tmp_path / "pack" / "b.py") == "permissive"
     assert licences.of(tmp_path / "other" / "deep" / "c.py") == "permissive"
-    assert licences.of(tmp_path / "d.py") == "unknown"
+    assert licences.of(tmp_path / "other" / "theirs" / "d.py") == "unknown"
+    (tmp_path / "licenses.py").write_text("PERMISSIVE = 'MIT License'")
+    assert licences.of(tmp_path / "e.py") == "unknown"
 
 
 @pytest.mark.parametrize("name", ["textwrap", "heapq", "asyncio/locks", "enum"])
@@ -156,11 +171,11 @@ def test_similarity_is_estimated_and_the_first_of_a_group_stays() -> None:
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> OverlapIndex:
+def index(tmp_path_factory: pytest.TempPathFactory) -> CodeOverlapIndex:
     folder = write_test_sets(tmp_path_factory.mktemp("tests"))
     built = build_index({name: folder / name for name in ("humaneval", "mbpp", "codexglue")}, 10, 0.5)
-    built.save(folder / "index.npz")
-    loaded = OverlapIndex.load(folder / "index.npz")
+    built.save(folder / "index")
+    loaded = CodeOverlapIndex.open(folder / "index")
     assert loaded.digest == built.digest
     return loaded
 
@@ -175,11 +190,18 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> OverlapIndex:
         (PROMPT.replace("weighted_letter_sum", "mine") + "    return letters\n", "humaneval"),
         (MBPP_CODE.replace("longest_even_run", "mine"), "mbpp"),
         ("# Write a function to find the length of the longest run of even numbers before a limit.", "mbpp"),
+        (REFORMATTED, "mbpp"),
+        (REFORMATTED.replace("):\n", "):\n    # a note of our own\n").replace("else 0", "else 0  # another"), "mbpp"),
+        ("def f(a, b, c): return {'a': (a, [b], \"c\")}", None),
+        (COMMENTED, "humaneval"),
+        (COMMENTED.translate({code: code + 0xFEE0 for code in range(ord("A"), ord("z") + 1)}), "humaneval"),
         ("total = 0\nfor index, letter in enumerate(letters):\n    total += index\n", None),
         (module("edges"), None),
     ],
 )
-def test_items_of_test_sets_are_found_wherever_they_stand(index: OverlapIndex, text: str, found: str | None) -> None:
+def test_items_of_test_sets_are_found_wherever_they_stand(
+    index: CodeOverlapIndex, text: str, found: str | None
+) -> None:
     assert index.find_in(text, is_python=True) == found
     assert index.find_in(f"{module('rows')}\n\n{text}", is_python=True) == found
 

@@ -10,6 +10,7 @@ import pytest
 from data_builders.errors import DataError
 from data_builders.kv import build
 from data_builders.manifest import read_manifest, verify_files
+from data_builders.progress import Progress
 from tests.kv_settings import SMALL
 
 
@@ -23,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_finished_folder_is_kept_and_anything_else_is_refused(folder: Path, tmp_path: Path) -> None:
     stamps = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     lines: list[str] = []
-    assert build(SMALL, folder, lines.append) == read_manifest(folder)
+    assert build(SMALL, folder, Progress(lines.append)) == read_manifest(folder)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
     assert len(lines) == 1
     with pytest.raises(DataError, match="seed 3 there, 9 asked"):
@@ -56,7 +57,7 @@ def test_interrupted_build_is_unfinished_and_runs_again(folder: Path, tmp_path: 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(SMALL, out, interrupt)
+        build(SMALL, out, Progress(interrupt))
     with pytest.raises(DataError, match="unfinished build"):
         read_manifest(out)
     with pytest.raises(DataError, match="unfinished build with other settings"):

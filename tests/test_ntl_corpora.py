@@ -47,7 +47,7 @@ def test_moses_names_pair_folders_and_texts(tmp_path: Path) -> None:
     write_lines(tmp_path / "valid.fr", ["only"])
     write_lines(tmp_path / "lij_Latn-eng_Latn" / "lij_Latn", ["x", "y"])
     write_lines(tmp_path / "lij_Latn-eng_Latn" / "eng_Latn", ["X", "Y"])
-    (tmp_path / "last.en").write_bytes(b"no line end")
+    (tmp_path / "last.en").write_bytes(b"\xef\xbb\xbfno line end")
     corpora = {corpus.name.partition("/")[2]: corpus for corpus in read_aligned(tmp_path, ())}
     assert set(corpora) == {"train", "valid", "lij_Latn-eng_Latn", "last"}
     assert columns(corpora["train"])["eng_Latn"] == ["a b", "", "c d e", "last"]

@@ -19,6 +19,7 @@ from calmctl.training.settings import TrainSettings
 from data_builders.flores import read_flores
 from data_builders.manifest import read_manifest, verify_files
 from data_builders.ntl import CorporaConfig, NTLDataConfig, build
+from data_builders.progress import Progress
 from data_builders.translation_text import answer, question
 from evals.flores import FloresTask
 from tests.ntl_corpora import LANGUAGES, sentences, with_aug, write_corpora, write_lines, write_seed
@@ -138,7 +139,7 @@ def test_an_interrupted_build_goes_on_where_it_was(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(corpora, tmp_path / "data", interrupt, workers=1)
+        build(corpora, tmp_path / "data", Progress(interrupt), workers=1)
     shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "data" / "work").rglob("*.parquet")}
     assert shards
     kept: dict[Path, int] = {}
@@ -147,7 +148,7 @@ def test_an_interrupted_build_goes_on_where_it_was(
         if line.startswith("aug:"):
             kept.update({path: path.stat().st_mtime_ns for path in shards})
 
-    assert build(corpora, tmp_path / "data", look, workers=1)["files"] == read_manifest(folder)["files"]
+    assert build(corpora, tmp_path / "data", Progress(look), workers=1)["files"] == read_manifest(folder)["files"]
     assert kept == shards and not (tmp_path / "data" / "work").exists()
 
 
@@ -159,12 +160,44 @@ def test_changed_corpora_start_an_interrupted_build_again(tmp_path: Path) -> Non
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(config, tmp_path / "data", interrupt, workers=1)
+        build(config, tmp_path / "data", Progress(interrupt), workers=1)
     write_seed(tmp_path / "seed", 200)
     lines: list[str] = []
-    manifest = build(config, tmp_path / "data", lines.append, workers=1)
+    manifest = build(config, tmp_path / "data", Progress(lines.append), workers=1)
     assert manifest["sentences"]["aug"]["rows"] == 200
     assert any("changed" in line for line in lines)
+
+
+def test_a_changed_flores_starts_an_interrupted_build_again(tmp_path: Path) -> None:
+    config = write_corpora(tmp_path)
+
+    def interrupt(line: str) -> None:
+        if line.startswith("aug_train"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(config, tmp_path / "data", Progress(interrupt), workers=1)
+    lines = sentences("eng_Latn", 997, "dev")
+    write_lines(tmp_path / "flores" / "dev" / "eng_Latn.dev", [sentences("eng_Latn", 300)[20], *lines[1:]])
+    assert build(config, tmp_path / "data", workers=1)["overlap"]["removed"]["aug"]["exact"] == {"eng_Latn": 1}
+
+
+def test_a_translation_of_a_held_out_sentence_is_in_no_training_file(
+    folder: Path, corpora: NTLDataConfig, tmp_path: Path
+) -> None:
+    """Not even in a corpus that has it in other words, beside one of its sentences and without the English."""
+    write_lines(tmp_path / "more" / "lij_Latn", sentences("lij_Latn", 300))
+    write_lines(tmp_path / "more" / "fur_Latn", others := sentences("fur_Latn", 300, "reworded"))
+    parallel = (*corpora.aug.parallel, str(tmp_path / "more"))
+    manifest = build(replace(corpora, aug=replace(corpora.aug, parallel=parallel)), tmp_path / "data", workers=1)
+    held_out = {row["id"].split("/")[1] for row in rows(folder, "aug_validation")}
+    training = set(texts(tmp_path / "data", "aug_train"))
+    assert len(held_out) > 10 and not training & {others[int(row)] for row in held_out}
+    assert len(training & set(others)) > 200
+    counted, written = manifest["held_out"]["aug"], manifest["files"]["aug_train.parquet"]["rows"]
+    # Of 300 aligned rows with six rows each, and as many with two, nothing is lost without being counted.
+    assert counted["training_rows_left_out"] > 20
+    assert counted["rows"] + counted["training_rows_left_out"] + written == 300 * 6 + 300 * 2
 
 
 def planted(tmp_path: Path) -> tuple[NTLDataConfig, set[str]]:
@@ -197,6 +230,9 @@ def test_what_overlaps_with_flores_is_removed_with_its_translations_and_counted(
         text for name in FILES for text in texts(tmp_path / "data", name) if "aug" in name or "dc" in name
     )
     assert not [sentence for sentence in removed if sentence in everything]
+    # The languages of the data are compared whatever others are asked for.
+    fewer = build(replace(config, flores_languages=("eng_Latn",)), tmp_path / "fewer", workers=1)["overlap"]
+    assert fewer["removed"]["aug"]["exact"] == {"eng_Latn": 1, "lij_Latn": 1, "fur_Latn": 1}
     unchecked = build(replace(config, check_overlap=False, flores=None), tmp_path / "all", workers=1)
     assert unchecked["overlap"] == {"checked": False}
     assert (
@@ -208,6 +244,7 @@ def test_what_overlaps_with_flores_is_removed_with_its_translations_and_counted(
 def test_the_search_of_the_written_files_finds_what_was_not_removed(tmp_path: Path) -> None:
     from data_builders.ntl_overlap import count_overlaps, index_flores
     from data_builders.ntl_shards import IndexPlace
+    from data_builders.workers import Workers
 
     config, _ = planted(tmp_path)
     build(
@@ -222,9 +259,9 @@ def test_the_search_of_the_written_files_finds_what_was_not_removed(tmp_path: Pa
         workers=1,
     )
     place = IndexPlace(tmp_path / "index", 0.5)
-    index_flores(tmp_path / "flores", config.flores_languages, place)
+    index_flores(read_flores(tmp_path / "flores", config.flores_languages), place)
     files = [tmp_path / "all" / f"aug_{split}.parquet" for split in ("train", "validation")]
-    assert count_overlaps(files, place, 1) == {"exact": 3, "near": 2}
+    assert count_overlaps(files, place, Workers(1, int), Progress()) == {"exact": 3, "near": 2}
 
 
 REFUSED: dict[str, tuple[list[str], str]] = {
@@ -233,7 +270,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "flores is missing": (["flores=nowhere"], "flores: .*nowhere: no such folder"),
     "language": (["aug.languages=[lij_Latm]"], "'lij_Latm'"),
     "scripts": (["max_tokens_per_character=0.2"], "vocab_size: 600: too small for the scripts: .* tokens a character"),
-    "vocabulary": (["vocab_size=200"], "vocab_size: 200 has no room for the 256 bytes"),
+    "vocabulary": (["vocab_size=200"], "vocab_size: 200 is too small for the 256 bytes"),
     "share": (["validation_fraction=1.5"], "validation_fraction: 1.5 must lie between 0 and 1"),
     "kinds": (["composition_kinds=[words]"], "composition_kinds"),
     "tokenizer": (["tokenizer=/nowhere/at/all"], "tokenizer: '/nowhere/at/all' cannot be loaded"),
@@ -274,6 +311,8 @@ def test_the_command_builds_prints_and_does_nothing_the_second_time(
     }
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "complete"
     assert main(command(corpora, tmp_path / "out")) == 0
+    progress = json.loads((tmp_path / "out" / "progress.json").read_text())
+    assert progress["stage"] == "row groups compared" and progress["step"] == progress["total"] > 0
     captured = capsys.readouterr()
     assert "aug_train.parquet" in captured.out and "already built" in captured.err
     assert main([*command(corpora, tmp_path / "none"), "--dry-run"]) == 0

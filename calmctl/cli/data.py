@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from calmctl.cli import options, output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from calmctl.runs import Run
+    from data_builders.code_config import CodeDataConfig
+    from data_builders.kv_config import KVDataConfig
+    from data_builders.ntl_config import NTLDataConfig
+    from data_builders.progress import Progress
 
 app = typer.Typer(help="Build training and test data.")
 
@@ -31,10 +41,6 @@ Sources = Annotated[
 Tests = Annotated[
     Path | None, typer.Option("--tests", help="Folder that holds humaneval, mbpp and codexglue, to keep them out.")
 ]
-Processes = Annotated[
-    int | None,
-    typer.Option("--processes", help="Processes to work with; one a core by default. They change no result."),
-]
 
 
 @app.callback()
@@ -55,7 +61,6 @@ def kv(
 ) -> None:
     """Build the key-value arithmetic data: keys, training files for both models and for D_C, test set."""
     from calmctl.config import load_config, to_dict, to_yaml
-    from calmctl.runs import Run
     from data_builders.kv import KVDataConfig, build
 
     settings = options.with_options(overrides, seed=seed, tokenizer=tokenizer)
@@ -64,10 +69,7 @@ def kv(
         plan = {"command": "data kv", "preset": preset, "out": str(out), "config": to_dict(config)}
         output.print_json(plan) if json else print(to_yaml(plan), end="")
         return
-    with Run.start(out, kind="data", config=config, command=sys.argv, seed=config.seed) as run:
-        build(config, out, progress=output.note)
-        if not run.is_complete:
-            run.finish()
+    _run(out, config, lambda progress: build(config, out, progress))
     _print_files(out, json)
 
 
@@ -86,7 +88,6 @@ def ntl(
 ) -> None:
     """Build the low-resource language data: text and translations for both models, D_C, validation, tokenizer."""
     from calmctl.config import load_config, to_dict, to_yaml
-    from calmctl.runs import Run
     from data_builders.ntl import NTLDataConfig, build
 
     settings = options.with_options(overrides, seed=seed, data_folder=data, tokenizer=tokenizer)
@@ -95,11 +96,37 @@ def ntl(
         plan = {"command": "data ntl", "preset": preset, "out": str(out), "config": to_dict(config)}
         output.print_json(plan) if json else print(to_yaml(plan), end="")
         return
-    with Run.start(out, kind="data", config=config, command=sys.argv, seed=config.seed) as run:
-        build(config, out, progress=output.note, workers=workers)
+    _run(out, config, lambda progress: build(config, out, progress, workers))
+    _print_files(out, json)
+
+
+def _run(out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, build: Callable[[Progress], object]) -> None:
+    """Build a data folder as a run of its own, and show on stderr how far it is."""
+    from calmctl.cli.progress import watching
+    from calmctl.runs import Run
+
+    with (
+        Run.start(out, kind="data", config=config, command=sys.argv, seed=config.seed) as run,
+        watching({out.name: out}),
+    ):
+        build(_progress(run))
         if not run.is_complete:
             run.finish()
-    _print_files(out, json)
+
+
+def _progress(run: Run) -> Progress:
+    """Return where a build reports to: lines on stderr, and steps with the time that is left in `progress.json`."""
+    from data_builders.progress import Progress
+
+    began: dict[str, tuple[float, int]] = {}
+
+    def step(stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        start, first = began.setdefault(stage, (now, done))
+        left = (now - start) / (done - first) * (total - done) if done > first else None
+        run.report_progress(stage, done, total, eta_seconds=left)
+
+    return Progress(output.note, step)
 
 
 def _print_files(out: Path, as_json: bool) -> None:
@@ -122,7 +149,7 @@ def code(
     source: Sources = None,
     tests: Tests = None,
     seed: options.Seed = None,
-    processes: Processes = None,
+    workers: Workers = None,
     config_dir: options.ConfigDir = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -130,7 +157,6 @@ def code(
     """Build the code data: code for m_A, prose for m_B, code/docstring pairs, D_C and what is held out."""
     from calmctl.config import load_config, to_dict, to_yaml
     from calmctl.files import read_json
-    from calmctl.runs import Run
     from data_builders.code_corpus import CodeDataConfig, build
 
     sources = tuple(source) if source else None
@@ -140,10 +166,7 @@ def code(
         plan = {"command": "data code", "preset": preset, "out": str(out), "config": to_dict(config)}
         output.print_json(plan) if json else print(to_yaml(plan), end="")
         return
-    with Run.start(out, kind="data", config=config, command=sys.argv, seed=config.seed) as run:
-        build(config, out, output.note, processes)
-        if not run.is_complete:
-            run.finish()
+    _run(out, config, lambda progress: build(config, out, progress, workers))
     manifest = read_json(out / "manifest.json")
     if json:
         output.print_json(manifest)

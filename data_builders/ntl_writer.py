@@ -1,0 +1,96 @@
+"""Writes the files of a build out of its shards: training and validation of each model, and the mixture that is D_C."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_builders.errors import DataError
+from data_builders.manifest import file_entry, write_parquet
+from data_builders.ntl_config import NTLDataConfig
+from data_builders.ntl_files import SCHEMAS, as_training, choose, held_out_marks, sample, shard_rows
+from data_builders.ntl_shards import Shard
+from data_builders.postings import Hashes
+
+# Each file draws from a stream of its own, so that a change to one leaves the others' bytes alone.
+_STREAMS = ("aug_validation", "anchor_validation", "dc_train", "dc_validation")
+
+
+class Writer:
+    """Writes files into a folder.
+
+    Attributes:
+        files: the manifest's entries, by name.
+        held_out: of each model, rows that were held out, and training rows that are left out since a sentence of
+            them, a translation of it or a worked pair is held out.
+        counts: rows of each file by (kind, source, target), under its name without `.parquet`.
+    """
+
+    def __init__(
+        self, config: NTLDataConfig, out: Path, shards: Mapping[str, list[Shard]], report: Callable[[str], None]
+    ) -> None:
+        self.files: dict[str, dict[str, Any]] = {}
+        self.counts: dict[str, Counter[tuple[str, str, str]]] = {}
+        self.held_out: dict[str, dict[str, int]] = {}
+        self._config = config
+        self._out = out
+        self._shards = {name: of_model for name, of_model in shards.items() if of_model}
+        self._held_out = np.union1d(*(held_out_marks(each) for each in shards.values()))
+        self._rngs = {name: np.random.default_rng([config.seed, i]) for i, name in enumerate(_STREAMS)}
+        self._report = report
+
+    def write_model(self, name: str) -> None:
+        """Write what a model is trained on, and its validation file; nothing where it has no corpora."""
+        if (shards := self._shards.get(name)) is None:
+            return
+        columns = self._config.train_rows
+        self._write(f"{name}_train", shard_rows(shards, "train", self._held_out), columns)
+        made, total = (sum(shard.num_rows(split) for shard in shards) for split in ("train", "validation"))
+        left_out = made - self.files[f"{name}_train.parquet"]["rows"]
+        self.held_out[name] = {"rows": total, "training_rows_left_out": left_out}
+        chosen = choose(self._rngs[f"{name}_validation"], total, self._config.num_validation_rows)
+        self._write(f"{name}_validation", sample(shard_rows(shards, "validation"), chosen), columns)
+
+    def write_composition(self) -> None:
+        """Write D_C, a share of the aug's rows and of the anchor's, and its validation file in the same proportion."""
+        config, kinds = self._config, self._config.composition_kinds
+        share = config.high_resource_share if "anchor" in self._shards else 0.0
+        totals = {
+            name: sum(rows for (kind, *_), rows in self.counts[f"{name}_train"].items() if kind in kinds)
+            for name in self._shards
+        }
+        rows = max(1, round(config.composition_fraction * totals["aug"]))
+        self._write_mixture("dc_train", "train", totals, rows, share, self._held_out)
+        totals = {
+            name: sum(table.num_rows for table in shard_rows(shards, "validation", kinds=kinds))
+            for name, shards in self._shards.items()
+        }
+        rows = min(totals["aug"], round(config.num_validation_rows * (1 - share)))
+        self._write_mixture("dc_validation", "validation", totals, rows, share, None)
+
+    def _write_mixture(
+        self, name: str, split: str, totals: dict[str, int], rows: int, share: float, held_out: Hashes | None
+    ) -> None:
+        """Write `rows` of the aug's rows, and so many of the anchor's that they are `share` of all."""
+        wanted = {"aug": rows, "anchor": round(rows * share / (1 - share))}
+
+        def tables() -> Iterator[pa.Table]:
+            for model, total in totals.items():
+                found = shard_rows(self._shards[model], split, held_out, self._config.composition_kinds)
+                yield from sample(found, choose(self._rngs[name], total, wanted[model]))
+
+        self._write(name, tables(), self._config.composition_rows)
+
+    def _write(self, name: str, tables: Iterable[pa.Table], columns: str) -> None:
+        counts = self.counts[name] = Counter()
+        path = self._out / f"{name}.parquet"
+        rows = write_parquet(path, as_training(tables, columns, counts), SCHEMAS[columns])
+        if not rows:
+            raise DataError(f"{path.name}: no rows are left for it; use more data, or a larger validation_fraction")
+        self.files[path.name] = file_entry(path, rows)
+        self._report(f"{path.name}: {rows:,} rows")

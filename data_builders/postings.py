@@ -1,0 +1,98 @@
+"""Postings: the items of a test set by the hashes that they consist of, and how many a text has in common with each.
+
+Both searches for overlap stand on them: shingles of bytes for sentences (`overlap.py`), n-grams of tokens for code
+(`code_overlap.py`). They are arrays on the disk that several processes share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_builders.manifest import atomic_path
+
+Hashes = NDArray[np.uint64]
+
+
+def hash64(content: bytes) -> int:
+    """Return 64 bits of BLAKE2b, the same on every machine."""
+    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
+
+
+def contains(ordered: Hashes, values: Hashes) -> NDArray[np.bool_]:
+    """Return which of `values` (n,) are among `ordered` ones."""
+    if not len(ordered):
+        return np.zeros(len(values), np.bool_)
+    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return np.asarray(ordered[places] == values)
+
+
+def save_arrays(arrays: Mapping[str, NDArray[Any]], folder: Path) -> None:
+    """Write each array into a file of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as stream:
+            np.save(stream, array)
+
+
+def open_arrays(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Map the arrays that `save_arrays` wrote; several processes share their memory."""
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+
+
+@dataclass(frozen=True)
+class Postings:
+    """Which items consist of which hashes.
+
+    Attributes:
+        hashes: (num_postings,) in order.
+        owners: (num_postings,) the item of each.
+        sizes: (num_items,) hashes of each item.
+    """
+
+    hashes: Hashes
+    owners: NDArray[np.int32]
+    sizes: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, hashes: Hashes, owners: NDArray[Any], num_items: int, max_owners: int | None = None) -> Postings:
+        """Order the hashes (num_postings,) of items; one that more than `max_owners` items have is left out."""
+        order = np.argsort(hashes, kind="stable")
+        hashes, owners = hashes[order], owners[order].astype(np.int32)
+        if max_owners is not None:
+            is_rare = _run_lengths(hashes) <= max_owners
+            hashes, owners = hashes[is_rare], owners[is_rare]
+        return cls(hashes, owners, np.bincount(owners, minlength=num_items).astype(np.int32))
+
+    def shared(
+        self, hashes: Hashes, texts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return texts, items, and how many hashes each such pair has in common; pairs with none are not there.
+
+        Args:
+            hashes: (n,) of any number of texts.
+            texts: (n,) the text of each.
+        """
+        # Ordered, they are looked up in neighbouring places; and most are not there.
+        order = np.argsort(hashes)
+        order = order[contains(self.hashes, hashes[order])]
+        hashes, texts = hashes[order], texts[order]
+        left = np.searchsorted(self.hashes, hashes, "left")
+        counts = np.searchsorted(self.hashes, hashes, "right") - left
+        places = np.repeat(left - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        num_items = max(1, len(self.sizes))
+        pairs, shared = np.unique(np.repeat(texts, counts) * num_items + self.owners[places], return_counts=True)
+        return *np.divmod(pairs, num_items), shared
+
+
+def _run_lengths(ordered: Hashes) -> NDArray[np.int32]:
+    """Return how often each of ordered values occurs, at every place."""
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)])
+    lengths = np.diff(starts, append=len(ordered)).astype(np.int32)
+    return np.repeat(lengths, lengths)

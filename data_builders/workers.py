@@ -1,0 +1,89 @@
+"""Processes that share a build's work: results come in order, and few tasks are under way at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from types import TracebackType
+from typing import Self, TypeVar
+
+from data_builders.errors import DataError
+
+T = TypeVar("T")
+R = TypeVar("R")
+_TASKS_PER_WORKER = 2
+
+
+def num_workers(asked: int | None) -> int:
+    """Return how many processes build: those asked for, or one for each processor that this process may use.
+
+    Raises:
+        DataError: less than one is asked for.
+    """
+    if asked is not None and asked < 1:
+        raise DataError(f"workers: {asked} is too few; use at least 1")
+    return asked or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+class Workers:
+    """So many processes, each of which has called `prepare` first; one is this process itself."""
+
+    def __init__(self, count: int, prepare: Callable[[], None]) -> None:
+        self._limit = count * _TASKS_PER_WORKER
+        self._pool: ProcessPoolExecutor | None = None
+        if count == 1:
+            prepare()
+        else:
+            # Fresh processes: one that is forked would inherit locks of threads that are not there any more.
+            self._pool = ProcessPoolExecutor(count, get_context("spawn"), _start, (prepare,))
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield the results of a function that can be pickled, in the order of the items.
+
+        Raises:
+            DataError: a process was killed, as systems do that run out of memory.
+        """
+        if self._pool is None:
+            yield from map(function, items)
+            return
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(self._pool.submit(function, item))
+                if len(waiting) >= self._limit:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise DataError(
+                "workers: a process of the build was killed, perhaps for want of memory; run the same command again, "
+                "which goes on from here, with fewer --workers"
+            ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def _start(prepare: Callable[[], None]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    prepare()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent was killed; it would wait for work for ever."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)
