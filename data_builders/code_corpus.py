@@ -152,6 +152,7 @@ class _Build:
         """Train the tokenizer on code and prose, and say how many tokens each part has, from a sample of it."""
         if self._config.vocab_size is None:
             return
+        self._progress.step("tokenizer", 0, 1)
         training = [name for name in ("aug_train.parquet", "anchor_train.parquet") if name in self._files]
         share = self._config.tokenizer_bytes // 2
         texts = (text for name in training for _, text in _sample(self._out / name, share))
