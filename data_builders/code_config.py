@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_builders.bpe_tokenizer import require_size
-from data_builders.code_sources import EXTENSIONS
+from data_builders.code_documents import EXTENSIONS
 from data_builders.errors import DataError
 
 TEST_SETS = ("humaneval", "mbpp", "codexglue")

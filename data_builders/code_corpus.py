@@ -42,6 +42,8 @@ FORMAT = "code-1"
 WORK = ".work"
 NUM_EXEMPLARS = 10
 _SAMPLE_BYTES = 2_000_000
+# Texts of each language that the tokenizer is tried on.
+_COVERAGE_TEXTS = 50
 
 
 def build(
@@ -152,6 +154,7 @@ class _Build:
         """Train the tokenizer on code and prose, and say how many tokens each part has, from a sample of it."""
         if self._config.vocab_size is None:
             return
+        self._progress.step("tokenizer", 0, 1)
         training = [name for name in ("aug_train.parquet", "anchor_train.parquet") if name in self._files]
         share = self._config.tokenizer_bytes // 2
         texts = (text for name in training for _, text in _sample(self._out / name, share))
@@ -163,7 +166,9 @@ class _Build:
             facts["bytes_per_token"] = round(sum(len(text.encode()) for _, text in sampled) / num_tokens, 3)
             facts["tokens_estimated"] = round(facts["text_bytes"] / facts["bytes_per_token"])
             for language, text in sampled:
-                samples.setdefault(language, []).append(text)
+                of_language = samples.setdefault(language, [])
+                if len(of_language) < _COVERAGE_TEXTS:
+                    of_language.append(text)
         covered = coverage(tokenizer, samples)
         require_coverage(f"vocab_size: {self._config.vocab_size}", covered, self._config.max_tokens_per_character)
         for path in save_tokenizer(tokenizer, self._out / "tokenizer"):

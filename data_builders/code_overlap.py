@@ -1,9 +1,10 @@
 """Overlap of a corpus with HumanEval, MBPP and CodeXGLUE: n-grams of their texts, and functions that are theirs.
 
 A text overlaps with a test item (a prompt, a solution, a description, a function) when at least a share of the item's
-n-grams of tokens is in it. A Python function overlaps when it has the name and the arguments of a function of
-HumanEval or MBPP, the body of any of them, or its documentation. Names are not compared with CodeXGLUE's, which are
-those of everyday methods.
+n-grams of tokens is in it; Python is searched with its comments and without. A Python function overlaps when it has
+the name and the arguments of a function of HumanEval or MBPP, or its arguments and body whatever its name is, or the
+body or the documentation of any of them. Names and arguments are not compared with CodeXGLUE's, which are those of
+everyday methods.
 """
 
 from __future__ import annotations
@@ -27,8 +28,6 @@ from data_builders.postings import Hashes, Postings, hash64, open_arrays, save_a
 _MIN_FUNCTION_TOKENS = 10
 _MIN_BODY_TOKENS = 12
 _MIN_DOCSTRING_TOKENS = 8
-
-
 _PARTS = ("hashes", "owners", "sizes", "sets", "functions", "function_sets", "settings")
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_builders.code_config import CodeDataConfig
+from data_builders.code_documents import DOCUMENT, Document
 from data_builders.code_filters import size_reason, text_reason
 from data_builders.code_fingerprints import NUM_PERMUTATIONS, draw, ids_digest, minhash, token_ids
 from data_builders.code_functions import PythonFunction, find_docstrings, find_functions, parse
@@ -27,7 +28,7 @@ from data_builders.code_licences import OTHER, PERMISSIVE, UNKNOWN, of_header
 from data_builders.code_overlap import CodeOverlapIndex, body_digest
 from data_builders.code_pairs import make_pair, summary_tokens
 from data_builders.code_prose import comment_blocks, document_text, prose_of
-from data_builders.code_sources import DOCUMENT, Batch, Document
+from data_builders.code_sources import Batch
 from data_builders.errors import DataError
 from data_builders.manifest import write_parquet
 

@@ -6,82 +6,21 @@ dataset come after them in its own order. Files are listed here and read where a
 
 from __future__ import annotations
 
-import os
 import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
-from stat import S_ISREG
-from typing import TYPE_CHECKING, Any
 
+from data_builders.code_config import CodeDataConfig
+from data_builders.code_documents import DOCUMENT, Document, dataset_documents, tree_documents
 from data_builders.code_fingerprints import draw
-from data_builders.code_licences import TreeLicences, of_all
 from data_builders.errors import DataError
-from data_builders.hub import is_hub, is_hub_id, stream_hub
+from data_builders.hub import is_hub, is_hub_id
 
-if TYPE_CHECKING:
-    from data_builders.code_config import CodeDataConfig
-
-EXTENSIONS = {
-    "python": (".py",),
-    "php": (".php",),
-    "go": (".go",),
-    "java": (".java",),
-    "javascript": (".js", ".mjs", ".cjs", ".jsx"),
-    "ruby": (".rb",),
-    "typescript": (".ts", ".tsx"),
-    "c": (".c", ".h"),
-    "cpp": (".cc", ".cpp", ".cxx", ".hh", ".hpp", ".cu", ".cuh"),
-    "csharp": (".cs",),
-    "rust": (".rs",),
-    "scala": (".scala",),
-    "kotlin": (".kt",),
-    "swift": (".swift",),
-    "r": (".r",),
-    "julia": (".jl",),
-    "perl": (".pl", ".pm"),
-    "lua": (".lua",),
-    "haskell": (".hs",),
-    "shell": (".sh", ".bash"),
-    "sql": (".sql",),
-}
-DOCUMENT = "document"
 BATCH_BYTES = 4_000_000
-_DOCUMENT_EXTENSIONS = (".md", ".rst")
-_PACKAGE_METADATA = "METADATA"
-_TEXT_COLUMNS = ("content", "code", "text", "whole_func_string")
-_LANGUAGE_COLUMNS = ("language", "lang", "programming_language")
-_PATH_COLUMNS = ("path", "max_stars_repo_path", "func_path_in_repository", "file_path")
-_LICENCE_COLUMNS = ("license", "max_stars_repo_licenses", "licenses", "detected_licenses")
-
-
-@dataclass(frozen=True)
-class Document:
-    """A file that has not been read, or a row of a dataset with its content.
-
-    Attributes:
-        id: the source's name and the path in it, the same on every machine.
-        language: a key of EXTENSIONS, or DOCUMENT.
-        size: bytes.
-        licence: what the source says: `permissive`, `other` or `unknown`.
-        mark: changes when the content does.
-    """
-
-    id: str
-    language: str
-    size: int
-    licence: str
-    mark: str
-    path: Path | None = None
-    content: bytes | None = None
-
-    def read(self) -> bytes:
-        """Return the content; raises OSError as reading a file does."""
-        return self.content if self.path is None else self.path.read_bytes()  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -132,7 +71,7 @@ class Sources:
     def _documents(self) -> Iterator[Document]:
         yield from self.files
         for data in self.datasets:
-            yield from _dataset(data, _wanted(self.config), self.config)
+            yield from dataset_documents(data, _wanted(self.config), self.config.languages)
 
 
 def list_sources(config: CodeDataConfig) -> Sources:
@@ -150,7 +89,7 @@ def list_sources(config: CodeDataConfig) -> Sources:
             names[name] += 1
             unique = name if names[name] == 1 else f"{name}-{names[name]}"
             if not is_hub_id(root):
-                found += _tree(unique, root, wanted, config.exclude, seen)
+                found += tree_documents(unique, root, wanted, config.exclude, seen)
             if not any(each.language != DOCUMENT for each in found) and is_hub(root):
                 datasets.append(root)
             elif not found:
@@ -180,74 +119,6 @@ def _roots(source: str) -> list[tuple[str, Path]]:
         return [(path.as_posix() if is_hub_id(path) else path.resolve().name or "root", path)]
     problem = "is a file" if path.is_file() else "no such folder"
     raise DataError(f"{source}: {problem}; name a folder of source files, a hub dataset, stdlib or site-packages")
-
-
-def _tree(name: str, root: Path, wanted: set[str], exclude: tuple[str, ...], seen: set[str]) -> list[Document]:
-    root = root.resolve()
-    licences = TreeLicences(root)
-    found = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(each for each in folders if not _excluded(each, exclude))
-        for file in sorted(files):
-            path = Path(folder, file)
-            language = _language_of(file)
-            if language not in wanted or _excluded(file, exclude) or str(path) in seen:
-                continue
-            status = path.lstat()
-            if not S_ISREG(status.st_mode):
-                continue
-            seen.add(str(path))
-            # Names of files are bytes; those that are no text are written as in a message.
-            document_id = os.fsencode(f"{name}/{path.relative_to(root).as_posix()}").decode(errors="backslashreplace")
-            mark = str(status.st_mtime_ns)
-            found.append(Document(document_id, language, status.st_size, licences.of(path), mark, path))
-    return found
-
-
-def _language_of(file: str) -> str:
-    if file == _PACKAGE_METADATA:
-        return DOCUMENT
-    extension = os.path.splitext(file)[1].lower()
-    if extension in _DOCUMENT_EXTENSIONS:
-        return DOCUMENT
-    return next((language for language, extensions in EXTENSIONS.items() if extension in extensions), "")
-
-
-def _excluded(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
-
-
-def _dataset(data: Path, wanted: set[str], config: CodeDataConfig) -> Iterator[Document]:
-    name = data.as_posix() if is_hub_id(data) else data.resolve().name
-    used = 0
-    for number, row in enumerate(stream_hub(data, "train")):
-        content = next((row[column] for column in _TEXT_COLUMNS if isinstance(row.get(column), str)), None)
-        if content is None:
-            raise DataError(f"{data}, row {number}: no text in {', '.join(_TEXT_COLUMNS)}; is it a dataset of code?")
-        language = _row_language(row, config.languages)
-        if language not in wanted:
-            continue
-        used += 1
-        raw = content.encode("utf-8", errors="surrogatepass")
-        licence = of_all(_values(row, _LICENCE_COLUMNS))
-        mark = sha256(raw).hexdigest()
-        yield Document(f"{name}/{number}", language, len(raw), licence, mark, content=raw)
-    if not used:
-        raise DataError(f"{data}: no row of {', '.join(config.languages)} in its train split; name another dataset")
-
-
-def _row_language(row: dict[str, Any], languages: tuple[str, ...]) -> str:
-    """Return a row's language by its column, else by its path, else the only one that is asked for."""
-    for value in _values(row, _LANGUAGE_COLUMNS):
-        return {"c++": "cpp", "c#": "csharp"}.get(value.lower(), value.lower())
-    for value in _values(row, _PATH_COLUMNS):
-        return _language_of(value)
-    return languages[0] if len(languages) == 1 else ""
-
-
-def _values(row: dict[str, Any], columns: tuple[str, ...]) -> list[str]:
-    found = [row[column] for column in columns if row.get(column)]
-    return [str(value) for each in found for value in (each if isinstance(each, list) else [each])]
 
 
 def _within(config: CodeDataConfig, documents: Iterable[Document]) -> Iterator[Document]:

@@ -171,6 +171,7 @@ class _Build:
 
     def _tokenizer(self, named: PreTrainedTokenizerBase | None, writer: Writer) -> dict[str, Any]:
         """Train a tokenizer, unless there is one, and return what the manifest says about it."""
+        self.progress.step("tokenizer", 0, 1)
         training = [name for name in ("aug_train", "anchor_train") if name in writer.counts]
         languages = sorted({target for name in training for _, _, target in writer.counts[name]})
         trained_on = [self.out / f"{name}.parquet" for name in training]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,14 @@ def test_codes_that_are_refused(folder: Path, code: str, message: str) -> None:
 def test_a_script_may_be_left_out_where_there_is_one(folder: Path) -> None:
     assert FloresTask(languages=("fra", "nqo")).languages == ("fra_Latn", "nqo_Nkoo")
     assert load(folder, languages=("fra",)) == load(folder, languages=("fra_Latn",))
+
+
+def test_later_languages_are_read_always_where_there_are_any(folder: Path, tmp_path: Path) -> None:
+    assert set(read_flores(folder, ("fra_Latn",), always=("nqo_Nkoo",)).sentences) == {"fra_Latn", "nqo_Nkoo"}
+    shutil.copytree(folder, tmp_path / "flores", ignore=shutil.ignore_patterns("nqo_Nkoo.*"))
+    assert set(read_flores(tmp_path / "flores", ("fra_Latn",), always=("nqo_Nkoo",)).sentences) == {"fra_Latn"}
+    with pytest.raises(DataError, match="1 languages are missing, such as lij_Latn"):
+        read_flores(folder, ("fra_Latn",), always=("lij_Latn",))
 
 
 def test_all_languages_means_all_of_the_table(folder: Path) -> None:
