@@ -1,4 +1,4 @@
-"""Public shapes: what the configurations of well-known hub models say of their sizes, for plans made without a download.
+"""Public shapes: what the configurations of well-known hub models say of their sizes, for plans without a download.
 
 `public_shapes.json` has, by hub id: the settings of its `config.json` that decide shapes and memory (`config`), how
 many token ids its tokenizer can produce (`token_ids`; a vocabulary may be padded beyond them), and the number of
