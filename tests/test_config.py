@@ -18,14 +18,19 @@ SCHEMAS = {
     "data/ntl": "data_builders.ntl_config:NTLDataConfig",
     "train": "calmctl.training.configs:TrainConfig",
     "train/kv": "calmctl.training.configs:TrainConfig",
+    "train/ntl": "calmctl.training.configs:TrainConfig",
     "compose": "calmctl.training.configs:ComposeConfig",
     "compose/kv": "calmctl.training.configs:ComposeConfig",
+    "compose/ntl": "calmctl.training.configs:ComposeConfig",
     "baseline": "calmctl.baselines.configs:BaselineConfig",
     "baseline/kv": "calmctl.baselines.configs:BaselineConfig",
+    "baseline/ntl": "calmctl.baselines.configs:BaselineConfig",
     "eval": "calmctl.experiments.evaluation:EvalConfig",
     "score": "calmctl.experiments.scoring:ScoreConfig",
     "slurm": "calmctl.training.slurm:SlurmConfig",
     "reproduce/kv": "calmctl.experiments.kv:ReproduceKVConfig",
+    "reproduce/ntl": "calmctl.experiments.ntl:ReproduceNTLConfig",
+    "reproduce/code": "calmctl.experiments.code:ReproduceCodeConfig",
 }
 
 

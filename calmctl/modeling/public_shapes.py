@@ -48,7 +48,7 @@ def shape_of(source: str) -> Shape:
     name, _ = locate(source)
     known = public_shapes().get(name)
     try:
-        return Shape(base_config(source, local_files_only=True), token_ids=known and known["token_ids"])
+        return Shape(base_config(source, local_files_only=True), token_ids=known["token_ids"] if known else None)
     except UserError:
         if known is None:
             raise UserError(

@@ -40,6 +40,11 @@ class DecoderFlops:
         self.attended = layers.num_heads(config) * head_dim
         self.head = _matrix_entries(model.get_output_embeddings())
 
+    @property
+    def depth(self) -> int:
+        """Return how many blocks run one after the other."""
+        return len(self.layers)
+
     def forward(self, length: int, num_layers: int | None = None, with_head: bool = True) -> float:
         """Return the FLOPs per token of the forward pass of the first layers in rows of `length` tokens."""
         matrices = self.layers[:num_layers]
@@ -79,13 +84,19 @@ class CompositionFlops:
     connections: Sequence[Sequence[Connection]]
     is_folded: bool = True
 
+    @property
+    def depth(self) -> int:
+        """Return how many blocks run one after the other: layers of the anchor, those read of augs, and bridges."""
+        read = sum(max(pair.aug_layer for pair in pairs) + 1 for pairs in self.connections)
+        return self.anchor.depth + read + sum(map(len, self.connections))
+
     @cached_property
     def _first(self) -> int:
         return min(pair.anchor_layer for pairs in self.connections for pair in pairs)
 
-    def forward(self, length: int) -> float:
+    def forward(self, length: int, with_head: bool = True) -> float:
         """Return the FLOPs per token of a forward pass in rows of `length` tokens."""
-        width, flops = self.anchor.width, self.anchor.forward(length) + self._augs(length)
+        width, flops = self.anchor.width, self.anchor.forward(length, with_head=with_head) + self._augs(length)
         for aug, pairs in zip(self.augs, self.connections, strict=True):
             keys_values = 2 * width * aug.width if self.is_folded else width * aug.width + 2 * width**2
             flops += len(pairs) * (2 * (keys_values + 2 * width**2) + 4 * length * width)
