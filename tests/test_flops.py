@@ -1,14 +1,17 @@
 """FLOPs worked out from shapes are those that trainings and forward passes are measured to take."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from calmctl.baselines.building import adapt
+from calmctl.experiments.stage_plans import Planner
+from calmctl.experiments.stages import stage_in
 from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.sources import base_config
+from calmctl.modeling.sources import base_config, without_weights
 from calmctl.runs import read_run
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.cost import flop_counter
@@ -46,7 +49,7 @@ def measured(run: Path) -> float:
 
 
 def decoder(folder: Path, name: str) -> DecoderFlops:
-    return DecoderFlops(base_config(str(folder / name)))
+    return DecoderFlops(without_weights(base_config(str(folder / name))))
 
 
 def test_training_a_model_takes_what_was_worked_out(folder):
@@ -66,11 +69,22 @@ def test_training_bridges_takes_what_was_worked_out(folder):
     assert expected < 0.7 * (anchor.training(LENGTH) + aug.training(LENGTH))
 
 
+def test_the_plan_of_a_stage_is_what_its_run_records(folder):
+    """Of the run that the test before it made."""
+    files = str(folder / "anchor"), (str(folder / "aug"),), str(folder / "train.jsonl")
+    config = ComposeConfig(*files, [[0, 1], [1, 3]], train=replace(SETTINGS, context=LENGTH))
+    plan = Planner(lambda: 0).plan(stage_in(folder, "planned", ("compose",), config))
+    facts = read_run(folder / "calm").facts
+    assert plan is not None and plan.tokens == SETTINGS.batch_size * LENGTH
+    assert plan.flops / plan.tokens == pytest.approx(facts["cost"]["flops_per_token"], rel=0.03)
+    assert (plan.trainable_parameters, plan.parameters) == (facts["trainable_parameters"], facts["total_parameters"])
+
+
 def test_plain_products_for_attention_take_less_in_the_backward_pass():
     model, ids = composed(llama(width=64, attn_implementation="eager")).train(), torch.randint(2, 50, (2, LENGTH))
     with flop_counter() as counter:
         model(ids, labels=ids).loss.backward()
-    bases = (DecoderFlops(base.config) for base in (model.anchor, *model.augs))
+    bases = (DecoderFlops(base) for base in (model.anchor, *model.augs))
     expected = CompositionFlops(next(bases), list(bases), model.connections).training(LENGTH, EAGER)
     assert expected == pytest.approx(counter.get_total_flops() / ids.numel(), rel=0.03)
 
@@ -80,7 +94,7 @@ def test_plain_products_for_attention_take_less_in_the_backward_pass():
 def test_training_adapters_takes_what_was_worked_out(method, tolerance):
     torch.manual_seed(0)
     anchor = llama(layers=6, width=64, kv_heads=4)
-    counted, model = DecoderFlops(anchor.config), adapt(anchor, method, size=4).train()
+    counted, model = DecoderFlops(anchor), adapt(anchor, method, size=4).train()
     ids = torch.randint(2, 50, (2, LENGTH))
     with flop_counter() as counter:
         model(ids, labels=ids).loss.backward()
@@ -94,7 +108,7 @@ def test_a_forward_pass_takes_what_was_worked_out(family):
     model, ids = FAMILIES[family](), example_ids()
     with flop_counter() as counter, torch.no_grad():
         model(ids, use_cache=False)
-    expected = DecoderFlops(model.config).forward(ids.shape[1])
+    expected = DecoderFlops(model).forward(ids.shape[1])
     assert expected == pytest.approx(counter.get_total_flops() / ids.numel(), rel=0.02)
 
 
@@ -103,6 +117,6 @@ def test_a_composed_forward_pass_takes_what_was_worked_out(norm):
     model, ids = composed(norm=norm), example_ids()
     with flop_counter() as counter, torch.no_grad():
         model(ids, use_cache=False)
-    bases = (DecoderFlops(base.config) for base in (model.anchor, *model.augs))
+    bases = (DecoderFlops(base) for base in (model.anchor, *model.augs))
     expected = CompositionFlops(next(bases), list(bases), model.connections, is_folded=False).forward(ids.shape[1])
     assert expected == pytest.approx(counter.get_total_flops() / ids.numel(), rel=0.02)

@@ -1,4 +1,4 @@
-"""The plan of a section of the paper on real text: models, trainings and evaluations, and what they come to together."""
+"""The plan of a section of the paper on real text: models, trainings, evaluations, and what they come to together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,7 +11,7 @@ from calmctl.experiments.section import Section
 from calmctl.experiments.stage_plans import Model, Planner, TrainingPlan
 from calmctl.experiments.stages import Stage
 from calmctl.modeling.public_shapes import shape_of
-from calmctl.modeling.sources import load_tokenizer
+from calmctl.modeling.sources import find_tokenizer
 from calmctl.modeling.tokenizers import num_token_ids
 from calmctl.schema import from_dict
 from calmctl.training.plan import describe
@@ -51,7 +51,7 @@ def plan_section(section: Section, stages: Sequence[Stage]) -> dict[str, Any]:
         },
         "assumptions": [
             f"{UTILISATION:.0%} of the FLOP/s of one device ({_listed()}) in bfloat16",
-            f"a decoding step takes the time to read all weights, and {1000 * SECONDS_PER_BLOCK:g} ms a block, at least",
+            f"a decoding step takes at least the time to read all weights, and {1000 * SECONDS_PER_BLOCK:g} ms a block",
             "attention at rows of train.context tokens; every position is learned",
             f"{BYTES_PER_TOKEN:g} bytes a token in prompts, and answers as long as they may be",
             "weights, gradients and optimizer states; activations come on top",
@@ -62,11 +62,10 @@ def plan_section(section: Section, stages: Sequence[Stage]) -> dict[str, Any]:
 def _vocab_size(section: Section) -> int:
     """Return how many token ids models that are trained from scratch have."""
     if section.tokenizer:
-        try:
-            return num_token_ids(load_tokenizer(section.tokenizer))
-        except UserError:
-            shape = shape_of(section.tokenizer)
-            return shape.token_ids or shape.config.vocab_size
+        if tokenizer := find_tokenizer(section.tokenizer, local_files_only=True):
+            return num_token_ids(tokenizer)
+        shape = shape_of(section.tokenizer)
+        return shape.token_ids or shape.config.vocab_size
     if size := getattr(section.data, "vocab_size", None):
         return int(size)
     raise UserError("data.vocab_size=null trains no tokenizer, which a model from scratch needs; set it")
@@ -116,10 +115,8 @@ def _added(one: Mapping[str, float] | None, other: Mapping[str, float]) -> dict[
 
 
 def _described(source: str, model: Model) -> dict[str, Any]:
-    if model.shape is None:
-        return {"source": source}
-    shape = "public, not downloaded" if model.shape.is_public else "of the model that is here"
-    return {"source": source, **describe(model.shape.config), "weight_bytes": model.weight_bytes, "shape": shape}
+    shape = "public, not downloaded" if model.is_public else "of the model that is here"
+    return {"source": source, **describe(model.plain.config), "weight_bytes": model.weight_bytes, "shape": shape}
 
 
 def _listed() -> str:

@@ -1,9 +1,12 @@
 """What the trainings of an experiment come to (parameters, memory, tokens, FLOPs, disk), from its stages' settings."""
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+from transformers import PreTrainedModel
 
 from calmctl.baselines.building import sizes_for
 from calmctl.baselines.configs import BaselineConfig
@@ -20,7 +23,7 @@ from calmctl.training.checkpoints import KEPT
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.flops import EAGER, FUSED, CompositionFlops, DecoderFlops, adapter_training
 from calmctl.training.jobs import model_config_of_size
-from calmctl.training.plan import BYTES_PER_FLOAT, OPTIMIZER_STATES, count_parameters, plan_bridges, training_memory
+from calmctl.training.plan import BYTES_PER_FLOAT, OPTIMIZER_STATES, bridge_without_weights, training_memory
 from calmctl.training.settings import TrainSettings
 
 
@@ -33,14 +36,29 @@ class Model:
         weight_bytes: of all that is loaded.
         context: tokens that it can read.
         flops: of a token; those of the anchor for one with adapters.
-        shape: of a plain model; None for one that is stored in parts.
+        empty: a plain model, without weights; None for one that is stored in parts.
+        token_ids: how many its tokenizer can produce, where that is known.
+        is_public: its shape is that of the table; the model is not here.
     """
 
     parameters: int
     weight_bytes: int
     context: int
     flops: DecoderFlops | CompositionFlops
-    shape: Shape | None = None
+    empty: PreTrainedModel | None = None
+    token_ids: int | None = None
+    is_public: bool = False
+
+    @property
+    def plain(self) -> PreTrainedModel:
+        """Return the model without weights; raises UserError where it is stored in parts."""
+        if self.empty is None:
+            raise UserError("a composed or adapted model cannot be trained or composed again; name a plain one")
+        return self.empty
+
+    def trained(self) -> "Model":
+        """Return it as a training of all its weights leaves it: float32, which it is saved in too."""
+        return replace(self, weight_bytes=BYTES_PER_FLOAT * self.parameters, is_public=False)
 
 
 @dataclass(frozen=True)
@@ -96,9 +114,7 @@ class Planner:
         if source in self._trained:
             return self._trained[source].model
         if source not in self.existing:
-            shape = shape_of(source)
-            dtype = shape.config.dtype
-            self.existing[source] = _plain(shape, dtype.itemsize if isinstance(dtype, torch.dtype) else BYTES_PER_FLOAT)
+            self.existing[source] = _model(shape_of(source))
         return self.existing[source]
 
     def plan(self, stage: Stage) -> TrainingPlan | None:
@@ -130,84 +146,72 @@ class Planner:
         config = from_dict(TrainConfig, stage.settings)
         config.check()
         if config.base:
-            what, shape = f"{config.base}, further", _shape(self.model(config.base))
+            what, model = f"{config.base}, further", self.model(config.base)
         else:
-            what, shape = "from scratch", Shape(model_config_of_size(config.model, self._vocab_size()))
-        # What is trained is float32, and so is what it is saved in.
-        model = _plain(Shape(shape.config, token_ids=shape.token_ids), BYTES_PER_FLOAT)
-        backward = _backward(str(config.model.get("attn_implementation", "")))
-        flops = DecoderFlops(shape.config)
-        return _Training(what, model, model.parameters, 0, config.train, lambda length: flops.training(length, backward))
+            what, model = "from scratch", _model(Shape(model_config_of_size(config.model, self._vocab_size())))
+        return _whole(what, model, config.train, str(config.model.get("attn_implementation", "")))
 
     def _composition(self, stage: Stage) -> _Training:
         config = from_dict(ComposeConfig, stage.settings)
-        bases = [self.model(source) for source in (config.anchor, *config.augs)]
-        anchor, *augs = (_shape(base) for base in bases)
-        check_bases(without_weights(anchor.config), [without_weights(aug.config) for aug in augs], anchor.token_ids)
-        bridges = plan_bridges(config, anchor.config, [aug.config for aug in augs])["trainable_parameters"]
-        connections = resolve_connections(
-            config.connections,
-            [layers.num_layers(aug.config) for aug in augs],
-            layers.num_layers(anchor.config),
-            config.every,
-            config.num,
-        )
-        of_anchor, *of_augs = (DecoderFlops(shape.config) for shape in (anchor, *augs))
-        flops = CompositionFlops(of_anchor, of_augs, connections, is_folded=not config.bridge.norm)
-        frozen = sum(base.weight_bytes for base in bases)
-        if config.random_aug:  # drawn in float32, whatever the aug is stored in
-            frozen = bases[0].weight_bytes + BYTES_PER_FLOAT * sum(base.parameters for base in bases[1:])
+        anchor, *augs = (self.model(source) for source in (config.anchor, *config.augs))
+        check_bases(anchor.plain, [aug.plain for aug in augs], anchor.token_ids)
+        depths = [layers.num_layers(aug.plain.config) for aug in augs]
+        depth = layers.num_layers(anchor.plain.config)
+        connections = resolve_connections(config.connections, depths, depth, config.every, config.num)
+        trainable = 0
+        for aug, pairs in zip(augs, connections, strict=True):
+            bridge = bridge_without_weights(config, anchor.plain.config, aug.plain.config)
+            trainable += len(pairs) * sum(parameter.numel() for parameter in bridge.parameters())
+        of_augs = [DecoderFlops(aug.plain) for aug in augs]
+        flops = CompositionFlops(DecoderFlops(anchor.plain), of_augs, connections, is_folded=not config.bridge.norm)
+        # A random aug is drawn in float32, whatever its own weights are stored in.
+        read = [aug.trained() if config.random_aug else aug for aug in augs]
+        frozen = anchor.weight_bytes + sum(aug.weight_bytes for aug in read)
         model = Model(
-            sum(base.parameters for base in bases) + bridges,
-            frozen + BYTES_PER_FLOAT * bridges,
-            min(base.context for base in bases),
-            flops,
+            parameters=anchor.parameters + sum(aug.parameters for aug in augs) + trainable,
+            weight_bytes=frozen + BYTES_PER_FLOAT * trainable,
+            context=min(base.context for base in (anchor, *augs)),
+            flops=flops,
         )
-        count = sum(map(len, connections))
-        backward = _backward(config.attention)
-        return _Training(
-            f"{count} bridges", model, bridges, frozen, config.train, lambda length: flops.training(length, backward)
-        )
+        what, backward = f"{sum(map(len, connections))} bridges", _backward(config.attention)
+        return _Training(what, model, trainable, frozen, config.train, lambda length: flops.training(length, backward))
 
     def _baseline(self, stage: Stage) -> _Training:
         # The command names the method, not the settings.
         config = from_dict(BaselineConfig, {**stage.settings, "method": stage.command[1]})
-        anchor, target = self.model(config.anchor), self._trained[config.match].trainable
-        shape, settings, backward = _shape(anchor), config.settings(), _backward(config.attention)
-        flops = DecoderFlops(shape.config)
+        anchor, settings = self.model(config.anchor), config.settings()
         if config.method == FULL:
-            model = _plain(Shape(shape.config, token_ids=shape.token_ids), BYTES_PER_FLOAT)
-            whole = model.parameters
-            return _Training("all of m_B", model, whole, 0, settings, lambda length: flops.training(length, backward))
-        empty, method = without_weights(shape.config), ADAPTERS[config.method]
-        sizes = sizes_for(empty, config.method, target, config.size or None, config.where)
-        units = method.units(empty, config.where or method.where)
-        trainable = sum(units[name] * size for name, size in sizes.items())
-        small, large = min(sizes.values()), max(sizes.values())
-        what = f"{method.title}, {method.size} {small if small == large else f'{small} to {large}'}"
+            return _whole("all of m_B", anchor, settings, config.attention)
+        method, target = ADAPTERS[config.method], self._trained[config.match].trainable
+        sizes = sizes_for(anchor.plain, config.method, target, config.size or None, config.where)
+        units = method.units(anchor.plain, config.where or method.where)
+        trainable, of_anchor = sum(units[name] * size for name, size in sizes.items()), DecoderFlops(anchor.plain)
         model = Model(
-            anchor.parameters + trainable, anchor.weight_bytes + BYTES_PER_FLOAT * trainable, anchor.context, flops
+            parameters=anchor.parameters + trainable,
+            weight_bytes=anchor.weight_bytes + BYTES_PER_FLOAT * trainable,
+            context=anchor.context,
+            flops=of_anchor,
         )
-        return _Training(
-            what,
-            model,
-            trainable,
-            anchor.weight_bytes,
-            settings,
-            lambda length: adapter_training(flops, trainable, length, backward),
-        )
+        flops = partial(adapter_training, of_anchor, trainable, attention_backward=_backward(config.attention))
+        what = f"{method.title}, {method.size} {' to '.join(map(str, sorted({*sizes.values()})))}"
+        return _Training(what, model, trainable, anchor.weight_bytes, settings, flops)
 
 
-def _plain(shape: Shape, bytes_each: int) -> Model:
-    parameters = count_parameters(shape.config)
-    context = getattr(layers.text_config(shape.config), "max_position_embeddings", None) or 2**31
-    return Model(parameters, parameters * bytes_each, context, DecoderFlops(shape.config), shape)
+def _model(shape: Shape) -> Model:
+    empty, dtype = without_weights(shape.config), shape.config.dtype
+    parameters = sum(parameter.numel() for parameter in empty.parameters())
+    each = dtype.itemsize if isinstance(dtype, torch.dtype) else BYTES_PER_FLOAT
+    context = getattr(layers.text_config(shape.config), "max_position_embeddings", None) or sys.maxsize
+    flops = DecoderFlops(empty)
+    return Model(parameters, each * parameters, context, flops, empty, shape.token_ids, shape.is_public)
 
 
-def _shape(model: Model) -> Shape:
-    if model.shape is None:
-        raise UserError("a composed or adapted model cannot be trained or composed again; name a plain one")
-    return model.shape
+def _whole(what: str, model: Model, settings: TrainSettings, attention: str) -> _Training:
+    """Return the training of all weights of a plain model."""
+    flops, backward = DecoderFlops(model.plain), _backward(attention)
+    return _Training(
+        what, model.trained(), model.parameters, 0, settings, lambda length: flops.training(length, backward)
+    )
 
 
 def _backward(attention: str) -> float:

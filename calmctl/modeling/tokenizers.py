@@ -49,8 +49,8 @@ def check_same_tokenizer(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokeniz
     Compared is what decides which ids a text becomes and what an id stands for: vocabulary, added tokens, merges and
     the other settings of the model, normaliser and pre-tokeniser, the beginning-of-text token, and what is added
     around a text. Which token ends or pads a text is not: only the anchor's is ever used, and instruction-tuned
-    models differ from their bases in it. Nor is what the aug calls an id that the anchor's tokenizer only reserves: models
-    for code have put their markers there.
+    models differ from their bases in it. Nor is what the aug calls an id that the anchor's tokenizer only reserves:
+    models for code have put their markers there.
 
     Raises:
         UserError: they differ.

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from calmctl.modeling import layers
 from calmctl.modeling.connections import Connection
-from calmctl.modeling.sources import without_weights
 
 # Backward passes of attention in units of the forward pass: four products for its two, and the fused kernel computes
 # the scores once more.
@@ -23,7 +22,7 @@ FUSED, EAGER = 2.5, 2.0
 
 
 class DecoderFlops:
-    """A decoder-only model of some configuration.
+    """A decoder-only model, with or without weights.
 
     Attributes:
         layers: entries of the matrices of each layer.
@@ -32,11 +31,11 @@ class DecoderFlops:
         width: of the residual stream.
     """
 
-    def __init__(self, config: PreTrainedConfig) -> None:
-        model, text = without_weights(config), layers.text_config(config)
+    def __init__(self, model: PreTrainedModel) -> None:
+        config = layers.text_config(model.config)
         self.layers = [_matrix_entries(layer) for layer in layers.decoder_layers(model)]
         self.width = layers.hidden_size(config)
-        head_dim = getattr(text, "head_dim", None) or self.width // layers.num_heads(config)
+        head_dim = getattr(config, "head_dim", None) or self.width // layers.num_heads(config)
         self.attended = layers.num_heads(config) * head_dim
         self.head = _matrix_entries(model.get_output_embeddings())
 
