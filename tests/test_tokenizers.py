@@ -76,6 +76,15 @@ def test_what_only_the_anchor_uses_may_differ(other):
     check_same_tokenizer(bpe(), other())
 
 
+def test_what_the_anchor_only_reserves_may_mean_something_to_the_aug():
+    """CodeGemma has its markers where Gemma has <unused60>; the other way round the aug would not know them."""
+    plain, code = (bpe([*TOKENS, name]) for name in ("<unused0>", "<|fim_prefix|>"))
+    code.add_tokens(["<|fim_prefix|>"])
+    check_same_tokenizer(plain, code)
+    with pytest.raises(UserError, match="token 15 is '<|fim_prefix|>' in the anchor's"):
+        check_same_tokenizer(code, plain)
+
+
 def save(folder: Path, tokenizer: PreTrainedTokenizerFast | None, seed: int = 0, vocabulary: int = VOCABULARY) -> str:
     model = llama(seed=seed)
     model.resize_token_embeddings(vocabulary)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -151,8 +151,7 @@ def _reproduce(
     sections = {folder: section(number, folder) for number, folder in folders.items()}
     if dry_run:
         stages = [stage for folder, each in sections.items() for stage in section_stages(each, folder, nproc_per_node)]
-        name = next(iter(sections.values())).name
-        output.print_plan({"command": f"reproduce {name}", "out": str(out), "stages": _shown(stages)}, json)
+        _print_section_plan(sections, {"out": str(out), "stages": _shown(stages)}, json)
         return
     running: dict[str, Path] = {}
     with watching(running):
@@ -171,6 +170,22 @@ def _shown(stages: Sequence[Stage]) -> list[dict[str, Any]]:
         {"stage": stage.name, "needs": list(stage.needs), "command": f"calmctl {shlex.join(stage.command)}"}
         for stage in stages
     ]
+
+
+def _print_section_plan(sections: Mapping[Path, Section], shown: dict[str, Any], json: bool) -> None:
+    """Print the stages of all seeds, and what those of the first one come to."""
+    from calmctl.cli.section_tables import print_section_plan
+    from calmctl.experiments.section import section_stages
+    from calmctl.experiments.section_plan import plan_section
+
+    folder, section = next(iter(sections.items()))
+    plan = plan_section(section, section_stages(section, folder))
+    shown = {"command": f"reproduce {section.name}", "seeds": len(sections), **shown}
+    if json:
+        output.print_json({**shown, **plan})
+        return
+    output.print_plan(shown, json)
+    print_section_plan(plan)
 
 
 def _print_section(out: Path, folders: list[Path], json: bool) -> None:

@@ -100,11 +100,19 @@ def check_parts(
         model if isinstance(model, PreTrainedModel) else without_weights(base_config(str(model), **reach))
         for model in (anchor, *augs)
     ]
-    _check_bases(shapes[0], shapes[1:], check_sources(anchor, augs, **reach))
+    check_bases(shapes[0], shapes[1:], check_sources(anchor, augs, **reach))
     return shapes
 
 
-def _check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel], num_token_ids: int | None) -> None:
+def check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel], num_token_ids: int | None) -> None:
+    """Check what the models show, with or without weights.
+
+    Args:
+        num_token_ids: how many the anchor's tokenizer can produce; None = not known, as many as its vocabulary has.
+
+    Raises:
+        UserError: see `compose`.
+    """
     for role, model in (("anchor", anchor), *(("aug", aug) for aug in augs)):
         if isinstance(model, ComposedModelForCausalLM):
             raise UserError(f"the {role} is itself a composed model; compose plain models, several augs at once")

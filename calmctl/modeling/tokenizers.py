@@ -1,6 +1,7 @@
 """Tokenizers of composed models: an aug reads the anchor's token ids, so both have to mean the same by them."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -14,6 +15,8 @@ from calmctl.modeling.sources import find_tokenizer
 # Parts of the `tokenizers` library's JSON that decide what a text is cut into; the decoder never reaches the aug.
 PARTS = ("added_tokens", "model", "normalizer", "pre_tokenizer")
 PROBE = "a"
+# Tokens that a tokenizer only keeps free for later (Gemma, Llama 3): no text becomes them unless it spells them out.
+RESERVED = re.compile(r"<unused\d+>|<\|reserved_special_token_\d+\|>")
 LONGEST_SHOWN = 200
 
 
@@ -46,7 +49,8 @@ def check_same_tokenizer(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokeniz
     Compared is what decides which ids a text becomes and what an id stands for: vocabulary, added tokens, merges and
     the other settings of the model, normaliser and pre-tokeniser, the beginning-of-text token, and what is added
     around a text. Which token ends or pads a text is not: only the anchor's is ever used, and instruction-tuned
-    models differ from their bases in it.
+    models differ from their bases in it. Nor is what the aug calls an id that the anchor's tokenizer only reserves:
+    models for code have put their markers there.
 
     Raises:
         UserError: they differ.
@@ -67,9 +71,10 @@ def num_token_ids(tokenizer: PreTrainedTokenizerBase) -> int:
 def differences(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase) -> Iterator[str]:
     """Yield what differs between two tokenizers, in words."""
     our_tokens, their_tokens = (_tokens_by_id(tokenizer) for tokenizer in (anchor, aug))
-    for token_id in sorted(our_tokens.keys() | their_tokens.keys()):
+    reserved = {token_id for token_id, token in our_tokens.items() if RESERVED.fullmatch(token)}
+    for token_id in sorted((our_tokens.keys() | their_tokens.keys()) - reserved):
         yield from _differing(f"token {token_id}", our_tokens.get(token_id), their_tokens.get(token_id))
-    ours, theirs = _backend(anchor), _backend(aug)
+    ours, theirs = (_without(_backend(tokenizer), reserved) for tokenizer in (anchor, aug))
     if ours and theirs:
         merges = (each["model"].pop("merges", []) for each in (ours, theirs))
         for place, (our, their) in enumerate(zip_longest(*merges)):
@@ -104,6 +109,17 @@ def _backend(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """Return the JSON of a fast tokenizer; nothing for one in Python, of which only what it does can be compared."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return json.loads(backend.to_str()) if backend is not None else {}
+
+
+def _without(backend: dict[str, Any], token_ids: set[int]) -> dict[str, Any]:
+    """Return the JSON of a tokenizer without some of its tokens."""
+    if not backend or not token_ids:
+        return backend
+    backend["added_tokens"] = [token for token in backend["added_tokens"] if token["id"] not in token_ids]
+    vocabulary = backend["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        backend["model"]["vocab"] = {name: number for name, number in vocabulary.items() if number not in token_ids}
+    return backend
 
 
 def _shown(value: Any) -> str:

@@ -83,11 +83,22 @@ def model_config(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -
     Raises:
         UserError: `model_type` is missing or unknown, or a setting does not fit it.
     """
-    arguments = {name: value for name, value in settings.items() if name not in ("model_type", "attn_implementation")}
     special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    return model_config_of_size(settings, len(tokenizer), **special)
+
+
+def model_config_of_size(
+    settings: dict[str, Any], vocab_size: int, **special_token_ids: int | None
+) -> PreTrainedConfig:
+    """Return the configuration of a new model with so many token ids.
+
+    Raises:
+        UserError: `model_type` is missing or unknown, or a setting does not fit it.
+    """
+    arguments = {name: value for name, value in settings.items() if name not in ("model_type", "attn_implementation")}
     model_type = str(settings.get("model_type"))
     try:
-        return AutoConfig.for_model(model_type, vocab_size=len(tokenizer), **special, **arguments)
+        return AutoConfig.for_model(model_type, vocab_size=vocab_size, **special_token_ids, **arguments)
     except (ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.model_type={model_type!r}: no such configuration can be built ({reason})") from error

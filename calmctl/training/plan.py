@@ -69,8 +69,7 @@ def plan_bridges(config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence
     rows, trainable, formula = [], 0, 0
     for aug, connections in zip(augs, resolved, strict=True):
         d_aug, d_anchor = layers.hidden_size(aug), layers.hidden_size(anchor)
-        with torch.device("meta"):
-            bridge = Bridge(config.bridge, d_aug, d_anchor, layers.num_heads(anchor))
+        bridge = bridge_without_weights(config, anchor, aug)
         size = sum(parameter.numel() for parameter in bridge.parameters())
         rows.append(
             {
@@ -92,6 +91,16 @@ def plan_bridges(config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence
         "memory_bytes": training_memory(frozen + trainable, trainable, config.train),
         "train": to_dict(config.train),
     }
+
+
+def bridge_without_weights(config: ComposeConfig, anchor: PreTrainedConfig, aug: PreTrainedConfig) -> Bridge:
+    """Return a bridge between two models whose parameters have shapes but no values.
+
+    Raises:
+        UserError: the heads do not divide the anchor's width, or rotary needs an even head width.
+    """
+    with torch.device("meta"):
+        return Bridge(config.bridge, layers.hidden_size(aug), layers.hidden_size(anchor), layers.num_heads(anchor))
 
 
 def describe(config: PreTrainedConfig) -> dict[str, Any]:
