@@ -61,6 +61,9 @@ class CodeDataConfig:
     """Share of the training code, in bytes, that is in D_C."""
     dc_pairs_share: float | None = None
     """Share of the training pairs that is in D_C; null: those of the files in D_C."""
+    dc_unseen: bool = False
+    """Whether the files of D_C are kept out of what both models are trained on. In the paper D_C is part of it; small
+    models know their training texts by heart, and bridges trained on these learn what does not hold for others."""
     validation_share: float = 0.03
     """Share of the files that is held out."""
     num_test_functions: int = 500
@@ -100,6 +103,8 @@ class CodeDataConfig:
             _share(name, getattr(self, name), above=0.0)
         if self.dc_pairs_share is not None:
             _share("dc_pairs_share", self.dc_pairs_share)
+            if self.dc_unseen:
+                raise DataError("dc_unseen: D_C is whole files then, with their pairs; leave dc_pairs_share out")
         if not 0.0 < self.validation_share < 1.0:
             raise DataError(f"validation_share: {self.validation_share} must lie between 0 and 1")
 

@@ -81,10 +81,11 @@ class Corpus:
         code, pair, prose = kind == _CODE, kind == _PAIR, kind > _PAIR
         drawn = draws(config.seed, "pairs", self._digests)
         in_dc, dc_pairs = self._composition(train)
+        learned = train & ~in_dc if config.dc_unseen else train
         parts = [
-            Part("aug_train.parquet", train & (code | (pair & (drawn < config.aug_pairs))), False),
-            Part("anchor_train.parquet", train & (prose | (pair & (drawn < config.anchor_pairs))), False),
-            Part("pairs_train.parquet", train & pair, True),
+            Part("aug_train.parquet", learned & (code | (pair & (drawn < config.aug_pairs))), False),
+            Part("anchor_train.parquet", learned & (prose | (pair & (drawn < config.anchor_pairs))), False),
+            Part("pairs_train.parquet", learned & pair, True),
             Part("dc.parquet", train & ((code & in_dc) | dc_pairs), False),
             Part("dc_pairs.parquet", dc_pairs, True),
             Part("code_validation.parquet", held_out & code, False),
@@ -92,9 +93,9 @@ class Corpus:
             Part("prose_validation.parquet", held_out & prose, False),
             Part("dc_validation.parquet", held_out & (code | pair), False),
         ]
-        if len(languages := np.unique(self.languages[self._files[train & code]])) > 1:
+        if len(languages := np.unique(self.languages[self._files[learned & code]])) > 1:
             of_row = self.languages[self._files]
-            parts += [Part(f"code_{each}.parquet", train & code & (of_row == each), False) for each in languages]
+            parts += [Part(f"code_{each}.parquet", learned & code & (of_row == each), False) for each in languages]
         return [part for part in parts if part.rows.any()]
 
     def tables(self, part: Part) -> Iterator[pa.Table]:

@@ -156,8 +156,17 @@ class _Build:
     def _plan(self, corpora: Corpora, corpus: Corpus) -> RowPlan:
         config = self.config
         pairs = corpora.pairs(corpus.languages)
-        shots = (config.max_shots, config.max_characters, config.validation_fraction, config.seed)
-        return RowPlan(corpus.name, corpora.text_languages, tuple(pairs), corpora.pivots, *shots)
+        return RowPlan(
+            corpus.name,
+            corpora.text_languages,
+            tuple(pairs),
+            corpora.pivots,
+            config.max_shots,
+            config.max_characters,
+            config.validation_fraction,
+            config.composition_unseen,
+            config.seed,
+        )
 
     def _require_every_language(self, name: str, writer: Writer) -> None:
         corpora = self.corpora[name]

@@ -78,6 +78,10 @@ class NTLDataConfig:
     """Rows of each validation file at most."""
     composition_fraction: float = 0.05
     """Share of the aug's rows that is D_C, as in the paper."""
+    composition_unseen: float = 0.0
+    """Share of the aligned rows that no model is trained on, and D_C is drawn from; 0: D_C is part of what models are
+    trained on, as in the paper. Small models know their training sentences by heart, and bridges trained on these learn
+    what does not hold for others."""
     high_resource_share: float = 0.2
     """Share of D_C that comes from the anchor's rows."""
     composition_kinds: tuple[str, ...] = KINDS
@@ -103,6 +107,11 @@ class NTLDataConfig:
         for name in ("validation_fraction", "composition_fraction", "high_resource_share"):
             if not 0.0 < getattr(self, name) < 1.0 and (name, getattr(self, name)) != ("high_resource_share", 0.0):
                 raise DataError(f"{name}: {getattr(self, name)} must lie between 0 and 1")
+        if not 0.0 <= self.composition_unseen < 1.0 - self.validation_fraction:
+            raise DataError(
+                f"composition_unseen: {self.composition_unseen} must be 0 or more, and leave rows to train on beside "
+                f"validation_fraction ({self.validation_fraction})"
+            )
         if not 0.0 < self.near_duplicate <= 1.0:
             raise DataError(f"near_duplicate: {self.near_duplicate} must lie between 0 and 1")
         if not self.composition_kinds or set(self.composition_kinds) - set(KINDS):

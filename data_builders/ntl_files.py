@@ -40,9 +40,9 @@ def shard_rows(
             yield table
 
 
-def held_out_marks(shards: Sequence[Shard]) -> Hashes:
-    """Return, in order, the hashes of all sentences of validation rows."""
-    found = [pc.list_flatten(pq.read_table(shard.file("validation"), columns=["marks"])["marks"]) for shard in shards]
+def marks_of(shards: Sequence[Shard], split: str) -> Hashes:
+    """Return, in order, the hashes of all sentences of the rows of a split."""
+    found = [pc.list_flatten(pq.read_table(shard.file(split), columns=["marks"])["marks"]) for shard in shards]
     return np.unique(np.concatenate([np.empty(0, np.uint64), *(each.to_numpy() for each in found)]))
 
 

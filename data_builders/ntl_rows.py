@@ -14,10 +14,10 @@ from data_builders.overlap import EXACT, NEAR, OverlapIndex, marks, normalise
 from data_builders.postings import Hashes
 from data_builders.translation_text import answer, question, worked_pair
 
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "composition")
 _COLUMNS = ("id", "prompt", "completion", "kind", "source", "target")
-# `marks` are the hashes of all sentences of a row, its own first, to keep those of the validation files out of the
-# training files; `row` is the aligned row of the block that they are of.
+# `marks` are the hashes of all sentences of a row, its own first, to keep those of the other splits out of the training
+# files; `row` is the aligned row of the block that they are of.
 SHARD_SCHEMA = pa.schema(
     [*((name, pa.string()) for name in _COLUMNS), ("row", pa.int32()), ("marks", pa.list_(pa.uint64()))]
 )
@@ -34,6 +34,7 @@ class RowPlan:
     max_shots: int
     max_characters: int
     validation_fraction: float
+    composition_fraction: float
     seed: int
 
 
@@ -68,9 +69,10 @@ def make_rows(
     Aligned sentences are translations of each other: where one overlaps with the test set, its whole row is left out.
     """
     columns, counts = _compare(block, plan.max_characters, index)
-    is_held_out = _held_out(columns, plan)
+    split_of = _splits(columns, plan)
     tables = {}
-    for split, in_split in zip(SPLITS, (~is_held_out, is_held_out), strict=True):
+    for number, split in enumerate(SPLITS):
+        in_split = split_of == number
         rows = [*_texts(columns, in_split, first_row, plan), *_translations(columns, in_split, first_row, plan, rng)]
         table = pa.Table.from_arrays(
             [pa.array(values, kind.type) for values, kind in zip(_transposed(rows), SHARD_SCHEMA, strict=True)],
@@ -104,8 +106,8 @@ def _compare(block: Block, max_characters: int, index: OverlapIndex | None) -> t
     return columns, counts
 
 
-def _held_out(columns: dict[str, _Column], plan: RowPlan) -> NDArray[np.bool_]:
-    """Return which rows are for validation: by a hash of the pivot's sentence, so in every corpus that has it."""
+def _splits(columns: dict[str, _Column], plan: RowPlan) -> NDArray[np.int64]:
+    """Return which of SPLITS each row belongs to: by a hash of the pivot's sentence, so in every corpus that has it."""
     key = np.zeros(len(next(iter(columns.values())).kept), np.uint64)
     for code in (*plan.pivots, *columns):
         if code in columns:
@@ -113,7 +115,10 @@ def _held_out(columns: dict[str, _Column], plan: RowPlan) -> NDArray[np.bool_]:
     mixed = (key ^ np.uint64(plan.seed)) * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(29)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    return np.asarray((mixed >> np.uint64(11)) < np.uint64(plan.validation_fraction * 2**53))
+    validation, composition = plan.validation_fraction, plan.validation_fraction + plan.composition_fraction
+    places = mixed >> np.uint64(11)
+    is_validation, is_composition = (places < np.uint64(share * 2**53) for share in (validation, composition))
+    return np.where(is_validation, 1, np.where(is_composition, 2, 0))
 
 
 _Row = tuple[str, str, str, str, str, str, int, list[int]]

@@ -13,7 +13,7 @@ import pyarrow as pa
 from data_builders.errors import DataError
 from data_builders.manifest import file_entry, write_parquet
 from data_builders.ntl_config import NTLDataConfig
-from data_builders.ntl_files import SCHEMAS, as_training, choose, held_out_marks, sample, shard_rows
+from data_builders.ntl_files import SCHEMAS, as_training, choose, marks_of, sample, shard_rows
 from data_builders.ntl_shards import Shard
 from data_builders.postings import Hashes
 
@@ -40,7 +40,10 @@ class Writer:
         self._config = config
         self._out = out
         self._shards = {name: of_model for name, of_model in shards.items() if of_model}
-        self._held_out = np.union1d(*(held_out_marks(each) for each in shards.values()))
+        self._validation, composition = (
+            np.union1d(*(marks_of(each, split) for each in shards.values())) for split in ("validation", "composition")
+        )
+        self._held_out = np.union1d(self._validation, composition)
         self._rngs = {name: np.random.default_rng([config.seed, i]) for i, name in enumerate(_STREAMS)}
         self._report = report
 
@@ -60,18 +63,34 @@ class Writer:
         """Write D_C, a share of the aug's rows and of the anchor's, and its validation file in the same proportion."""
         config, kinds = self._config, self._config.composition_kinds
         share = config.high_resource_share if "anchor" in self._shards else 0.0
-        totals = {
+        trained = {
             name: sum(rows for (kind, *_), rows in self.counts[f"{name}_train"].items() if kind in kinds)
             for name in self._shards
         }
-        rows = max(1, round(config.composition_fraction * totals["aug"]))
-        self._write_mixture("dc_train", "train", totals, rows, share, self._held_out)
-        totals = {
-            name: sum(table.num_rows for table in shard_rows(shards, "validation", kinds=kinds))
-            for name, shards in self._shards.items()
-        }
+        rows = max(1, round(config.composition_fraction * trained["aug"]))
+        if config.composition_unseen:
+            totals = self._totals("composition", self._validation)
+            self._require_rows(totals["aug"], rows)
+            self._write_mixture("dc_train", "composition", totals, rows, share, self._validation)
+        else:
+            self._write_mixture("dc_train", "train", trained, rows, share, self._held_out)
+        totals = self._totals("validation")
         rows = min(totals["aug"], round(config.num_validation_rows * (1 - share)))
         self._write_mixture("dc_validation", "validation", totals, rows, share, None)
+
+    def _totals(self, split: str, held_out: Hashes | None = None) -> dict[str, int]:
+        kinds = self._config.composition_kinds
+        return {
+            name: sum(table.num_rows for table in shard_rows(shards, split, held_out, kinds))
+            for name, shards in self._shards.items()
+        }
+
+    def _require_rows(self, there: int, wanted: int) -> None:
+        if there < wanted:
+            raise DataError(
+                f"composition_unseen: {self._config.composition_unseen} leaves {there:,} rows for D_C, and "
+                f"composition_fraction={self._config.composition_fraction} wants {wanted:,}; set it higher"
+            )
 
     def _write_mixture(
         self, name: str, split: str, totals: dict[str, int], rows: int, share: float, held_out: Hashes | None

@@ -99,6 +99,19 @@ def test_d_c_is_a_share_of_the_training_files_with_their_pairs(built: Path, tree
     assert {row["id"] for row in rows(built, "dc")} == {row["id"] for row in [*chosen, *rows(built, "dc_pairs")]}
 
 
+def test_d_c_can_be_what_no_model_was_trained_on(built: Path, tree: Path, tests: Path, tmp_path: Path) -> None:
+    build(settings(tree, tests, dc_unseen=True), tmp_path / "out", workers=1)
+    chosen = files(tmp_path / "out", "dc", "dc_pairs")
+    assert chosen == files(built, "dc") and not chosen & files(
+        tmp_path / "out", "aug_train", "anchor_train", "pairs_train"
+    )
+    for name in ("aug_train", "anchor_train", "pairs_train"):
+        kept = [row["id"] for row in rows(built, name) if row["meta"]["file"] not in chosen]
+        assert [row["id"] for row in rows(tmp_path / "out", name)] == kept
+    for name in ("dc", "code_validation", "prose_validation", "dc_validation"):
+        assert rows(tmp_path / "out", name) == rows(built, name)
+
+
 def test_shares_of_pairs_are_settings(tree: Path, tests: Path, tmp_path: Path) -> None:
     build(settings(tree, tests, aug_pairs=0.0, anchor_pairs=0.5, dc_pairs_share=0.5), tmp_path / "out", workers=1)
     num_pairs = len(rows(tmp_path / "out", "pairs_train"))
@@ -287,6 +300,7 @@ def test_a_tokenizer_that_is_too_small_for_the_scripts_is_refused(tests: Path, t
         (["--source=TMP/tree", "min_alphanumeric=0.99"], "no code is left for training of 5 files"),
         (["--source=TMP/latin", "on_undecodable=fail"], "latin/a.py: byte 2 is not UTF-8"),
         (["--source=TMP/tree", "vocab_size=100"], "vocab_size: 100 is too small"),
+        (["--source=TMP/tree", "dc_unseen=true", "dc_pairs_share=0.5"], "dc_unseen: D_C is whole files then"),
         (["--source=TMP/tree", "dc_share=0"], "dc_share: 0.0 must lie between 0 and 1"),
         (["--source=TMP/tree", "--workers=0"], "Invalid value for '--workers'"),
     ],

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from calmctl.cli.main import main
 from calmctl.training.examples import load_examples
 from calmctl.training.settings import TrainSettings
+from data_builders.errors import DataError
 from data_builders.flores import read_flores
 from data_builders.manifest import read_manifest, verify_files
 from data_builders.ntl import CorporaConfig, NTLDataConfig, build
@@ -91,6 +92,22 @@ def test_no_training_file_holds_a_sentence_of_a_validation_file(folder: Path) ->
     training = found("aug_train") | found("anchor_train") | found("dc_train")
     for name in ("aug_validation", "anchor_validation", "dc_validation"):
         assert found(name) and not found(name) & training
+
+
+def test_composition_data_can_be_what_no_model_was_trained_on(corpora: NTLDataConfig, tmp_path: Path) -> None:
+    build(replace(corpora, composition_unseen=0.2, high_resource_share=0.3), tmp_path / "data", workers=1)
+    of_file = {name: rows(tmp_path / "data", name) for name in FILES}
+    numbers = {
+        name: {row["id"].split("/")[1] for row in found if "seed" in row["id"]} for name, found in of_file.items()
+    }
+    assert len(of_file["dc_train"]) == round(round(0.05 * len(of_file["aug_train"])) / 0.7)
+    assert len(numbers["dc_train"]) > 30
+    for name in ("aug_train", "anchor_train", "aug_validation", "anchor_validation", "dc_validation"):
+        assert numbers[name] and not numbers["dc_train"] & numbers[name]
+    with pytest.raises(
+        DataError, match=r"composition_unseen: 0.01 leaves \d+ rows for D_C, and composition_fraction=0.5"
+    ):
+        build(replace(corpora, composition_unseen=0.01, composition_fraction=0.5), tmp_path / "few", workers=1)
 
 
 def test_the_trainer_reads_every_file_with_the_tokenizer(folder: Path) -> None:
@@ -272,6 +289,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "scripts": (["max_tokens_per_character=0.2"], "vocab_size: 600: too small for the scripts: .* tokens a character"),
     "vocabulary": (["vocab_size=200"], "vocab_size: 200 is too small for the 256 bytes"),
     "share": (["validation_fraction=1.5"], "validation_fraction: 1.5 must lie between 0 and 1"),
+    "unseen": (["composition_unseen=0.95"], "composition_unseen: 0.95 must be 0 or more, and leave rows"),
     "kinds": (["composition_kinds=[words]"], "composition_kinds"),
     "tokenizer": (["tokenizer=/nowhere/at/all"], "tokenizer: '/nowhere/at/all' cannot be loaded"),
     "everything too long": (["max_characters=3"], "aug_train.parquet: no rows are left"),

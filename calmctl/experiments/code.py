@@ -101,6 +101,8 @@ def _deviations(config: ReproduceCodeConfig) -> list[str]:
     ]
     if data.dc_share != PAPER_SHARE:
         found.append(f"D_C is {data.dc_share:.0%} of the code instead of {PAPER_SHARE:.0%}")
+    if data.dc_unseen:
+        found.append("D_C is of files that neither model was trained on; the paper's is part of m_A's data")
     if data.dc_pairs_share is not None:
         found.append(f"D_C has {data.dc_pairs_share:.0%} of the pairs of functions and their summaries")
     if OFF in (data.humaneval, data.mbpp, data.codexglue):

@@ -9,7 +9,7 @@ from calmctl.experiments.section import Section, with_data
 from calmctl.experiments.section_config import SectionConfig
 from calmctl.experiments.section_deviations import section_deviations
 from calmctl.experiments.systems import Files
-from data_builders.ntl_config import NTLDataConfig
+from data_builders.ntl_config import KINDS, NTLDataConfig
 
 FILES = Files(
     anchor="anchor_train.parquet",
@@ -69,6 +69,12 @@ def _deviations(config: ReproduceNTLConfig) -> list[str]:
     )
     if data.composition_fraction != PAPER_SHARE:
         found.append(f"D_C is {data.composition_fraction:.0%} of m_A's data instead of {PAPER_SHARE:.0%}")
+    if data.composition_unseen:
+        found.append(
+            "D_C is as large as that, of sentences that neither model was trained on; the paper's is part of them"
+        )
+    if set(data.composition_kinds) != set(KINDS):
+        found.append(f"D_C holds {' and '.join(data.composition_kinds)} only")
     found += section_deviations(config)
     shots = config.flores.build_task().shots  # type: ignore[attr-defined]
     if shots != 5:
