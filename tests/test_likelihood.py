@@ -46,6 +46,19 @@ def test_bits_are_those_of_each_text_alone(name):
         assert [found[place] for place in range(4)] == pytest.approx(expected, rel=1e-4)
 
 
+def test_an_aug_that_is_an_encoder_reads_prompts_only():
+    tokenizer = byte_tokenizer()
+    model = composed(*(reads(llama(seed=seed), tokenizer) for seed in (1, 2)), aug_reads="prompt").eval()
+    found = dict(bits_of(model, tokenizer, PROMPTS, TEXTS, 4))
+    for place, (prompt, text) in enumerate(zip(PROMPTS, TEXTS, strict=True)):
+        ids = torch.tensor([tokenizer(prompt + text)["input_ids"]])
+        labels = ids.clone()
+        labels[:, : len(tokenizer(prompt)["input_ids"])] = -100
+        with torch.no_grad():  # the loss it is trained on
+            nats = model(ids, labels=labels).loss.item() * int((labels != -100).sum())
+        assert found[place] == pytest.approx(nats / math.log(2), rel=1e-4)
+
+
 def test_what_exceeds_the_context_is_one_clear_error():
     tokenizer = byte_tokenizer()
     model = reads(llama(seed=1), tokenizer)
