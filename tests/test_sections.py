@@ -162,6 +162,10 @@ def test_the_plan_of_several_seeds_names_their_folders(
     folders = {stage["command"].rpartition("--out ")[2] for stage in plan["stages"] if stage["stage"] == "calm"}
     assert folders == {str(tmp_path / "out" / seed / "calm") for seed in ("seed0", "seed1")}
     assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text("{}")  # that of a run with one seed
+    assert main([*command, "--seeds", "2", "--dry-run"]) == 2
+    assert "holds a single run; choose another --out" in capsys.readouterr().err
 
 
 @pytest.mark.slow
