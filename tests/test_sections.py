@@ -106,6 +106,15 @@ def test_existing_models_are_used_as_they_are(benchmarks: Path, tmp_path: Path) 
         ntl(benchmarks, *some, "aug.train.steps=0", "compare=[m_B_finetuned]")
 
 
+def test_a_model_that_cannot_be_loaded_is_told_before_anything_is_made(
+    benchmarks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, missing = tmp_path / "out", tmp_path / "no-such-model"
+    command = ["reproduce", "ntl", "--preset", "smoke", "--out", str(out), "--data", str(benchmarks)]
+    assert main([*command, "~aug.model", f"aug.base={missing}"]) == 2
+    assert str(missing) in capsys.readouterr().err and not (out / "data").exists()
+
+
 def test_an_encoder_needs_prompts(benchmarks: Path) -> None:
     for build, settings in ((code, []), (ntl, ["data.composition_rows=text"])):
         with pytest.raises(UserError, match="aug_as_encoder, which reads prompts"):
