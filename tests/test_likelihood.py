@@ -46,6 +46,19 @@ def test_bits_are_those_of_each_text_alone(name):
         assert [found[place] for place in range(4)] == pytest.approx(expected, rel=1e-4)
 
 
+def test_an_aug_that_is_an_encoder_reads_prompts_only():
+    tokenizer = byte_tokenizer()
+    model = composed(*(reads(llama(seed=seed), tokenizer) for seed in (1, 2)), aug_reads="prompt").eval()
+    found = dict(bits_of(model, tokenizer, PROMPTS, TEXTS, 4))
+    for place, (prompt, text) in enumerate(zip(PROMPTS, TEXTS, strict=True)):
+        ids = torch.tensor([tokenizer(prompt + text)["input_ids"]])
+        labels = ids.clone()
+        labels[:, : len(tokenizer(prompt)["input_ids"])] = -100
+        with torch.no_grad():  # the loss it is trained on
+            nats = model(ids, labels=labels).loss.item() * int((labels != -100).sum())
+        assert found[place] == pytest.approx(nats / math.log(2), rel=1e-4)
+
+
 def test_what_exceeds_the_context_is_one_clear_error():
     tokenizer = byte_tokenizer()
     model = reads(llama(seed=1), tokenizer)
@@ -63,3 +76,14 @@ def test_an_evaluation_measures_them_for_each_language(tmp_path, capsys):
     assert result["metrics"]["bits_per_byte"] == result["breakdown"]["bits_per_byte"]["fra_Latn"] > 1
     assert main(["eval", "kv", "--data", str(data / "kv"), "--out", str(tmp_path / "kv"), *common]) == 2
     assert "bits_per_byte: the task kv has no references" in capsys.readouterr().err
+
+
+def test_references_that_do_not_fit_are_told_before_anything_is_generated(tmp_path, capsys):
+    data, models = write_data(tmp_path / "data"), write_models(tmp_path)
+    english = data / "flores" / "devtest" / "eng_Latn.devtest"
+    english.write_text("".join(f"{line} {'long ' * 9999}\n" for line in english.read_text().splitlines()))
+    out = tmp_path / "flores"
+    command = ["eval", "flores", "--model", str(models["plain"]), "--data", str(data / "flores"), "--languages", "fra"]
+    assert main([*command, "--out", str(out), "--limit", "2", "--shots", "0", "bits_per_byte=true"]) == 2
+    assert "2 of 2 prompts exceed the model's context" in capsys.readouterr().err
+    assert not (out / "samples.jsonl").exists()

@@ -259,6 +259,20 @@ def test_evaluations_that_differ_in_more_than_the_model_are_pointed_out(folder):
     assert "flores: not comparable, as the evaluations differ in shots (5 and 0)." in page(folder).text
 
 
+@pytest.mark.parametrize("files", [None, {"devtest": "c"}])
+def test_evaluations_of_other_data_are_pointed_out(folder, files, capsys):
+    """Unless the protocol says that the files are the same, wherever they lie."""
+    runs = [folder / "eval/flores" / name for name in ("calm", "lora")]
+    for path, checksum in zip(runs, "ab", strict=True):
+        write(path / "run.json", {"kind": "eval", "status": "complete"})
+        found = json.loads((path / "metrics.json").read_text())
+        found["data"]["sha256"] = checksum
+        found["protocol"] |= {"data_sha256": files} if files else {}
+        write(path / "metrics.json", found)
+    told = "flores: not comparable, as the evaluations differ in data_sha256" in run(capsys, *runs)[1]
+    assert told == (files is None)
+
+
 def test_hostile_texts_are_shown_not_obeyed(folder):
     def edit(results):
         results |= {"preset": HOSTILE, "deviations": [HOSTILE]}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from calmctl.cli.main import main
-from calmctl.config import load_config
+from calmctl.config import list_presets, load_config
 from calmctl.errors import UserError
 from calmctl.experiments.code import ReproduceCodeConfig, code_section
 from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_section
@@ -67,8 +67,30 @@ def test_each_comparison_differs_from_calm_in_one_thing(benchmarks: Path, tmp_pa
     assert changed == {"random_aug": {"random_aug"}, "vanilla_aug": {"augs"}, "aug_as_encoder": {"aug_reads"}}
     assert found["vanilla_aug"].settings["augs"] == [str(tmp_path / "aug_vanilla")]
     lora = found["lora"].settings
-    assert lora["match"] == str(tmp_path / "calm") and lora["train"] == {**calm["train"], **lora["train"]}
-    assert {key for key in lora["train"] if lora["train"][key] != calm["train"][key]} == set()
+    assert lora["match"] == str(tmp_path / "calm") and lora["train"] == calm["train"]
+
+
+@pytest.mark.parametrize(("section", "schema"), [("ntl", ReproduceNTLConfig), ("code", ReproduceCodeConfig)])
+def test_every_preset_trains_other_methods_as_it_trains_calm(section: str, schema: type) -> None:
+    names = [preset.name for preset in list_presets() if preset.group == f"reproduce/{section}"]
+    assert len(names) > 1
+    for name in names:
+        config = load_config(schema, name, [])
+        assert config.baseline.train == config.compose.train, name
+        assert config.baseline.attention == config.compose.attention, name
+
+
+def test_deviations_say_what_is_not_alike_and_only_of_what_is_evaluated(benchmarks: Path) -> None:
+    unequal = "other methods are not trained as CALM is"
+    told = ntl_section(ntl(benchmarks)).deviations
+    assert not [text for text in told if unequal in text]
+    assert "FLORES is asked with 0 worked examples instead of 5" in told
+    told = ntl_section(ntl(benchmarks, "compose.train.steps=99", "compose.train.lr=0.5")).deviations
+    assert f"{unequal}: steps=10 instead of 99, lr=0.01 instead of 0.5" in told
+    without = ntl(benchmarks, "compose.train.steps=99", "compare=[random_aug]", "tasks=[gsm8k]", "gsm8k.limit=7")
+    told = ntl_section(replace(without, gsm8k=replace(without.gsm8k, dataset="gsm8k"))).deviations
+    assert "only the first 7 problems of GSM8K are asked" in told
+    assert not [text for text in told if unequal in text or "FLORES" in text]
 
 
 def test_existing_models_are_used_as_they_are(benchmarks: Path, tmp_path: Path) -> None:
@@ -80,6 +102,23 @@ def test_existing_models_are_used_as_they_are(benchmarks: Path, tmp_path: Path) 
     assert found["vanilla_aug"].settings["augs"] == ["org/small"]  # before its further training
     with pytest.raises(UserError, match="vanilla_aug=MODEL"):
         ntl(benchmarks, *some, "aug.train.steps=0", "compare=[vanilla_aug]")
+    with pytest.raises(UserError, match="m_B_finetuned, which is trained as m_A is"):  # for no steps at all
+        ntl(benchmarks, *some, "aug.train.steps=0", "compare=[m_B_finetuned]")
+
+
+def test_a_model_that_cannot_be_loaded_is_told_before_anything_is_made(
+    benchmarks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, missing = tmp_path / "out", tmp_path / "no-such-model"
+    command = ["reproduce", "ntl", "--preset", "smoke", "--out", str(out), "--data", str(benchmarks)]
+    assert main([*command, "~aug.model", f"aug.base={missing}"]) == 2
+    assert str(missing) in capsys.readouterr().err and not (out / "data").exists()
+
+
+def test_an_encoder_needs_prompts(benchmarks: Path) -> None:
+    for build, settings in ((code, []), (ntl, ["data.composition_rows=text"])):
+        with pytest.raises(UserError, match="aug_as_encoder, which reads prompts"):
+            build(benchmarks, *settings, "compare=[aug_as_encoder]")
 
 
 def test_languages_of_flores_are_those_that_m_a_learns(benchmarks: Path) -> None:
@@ -132,6 +171,10 @@ def test_the_plan_of_several_seeds_names_their_folders(
     folders = {stage["command"].rpartition("--out ")[2] for stage in plan["stages"] if stage["stage"] == "calm"}
     assert folders == {str(tmp_path / "out" / seed / "calm") for seed in ("seed0", "seed1")}
     assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text("{}")  # that of a run with one seed
+    assert main([*command, "--seeds", "2", "--dry-run"]) == 2
+    assert "holds a single run; choose another --out" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -162,7 +162,14 @@ def _reproduce(
 
 def _folders(out: Path, first: int, seeds: int) -> dict[int, Path]:
     """Return the folder of each seed: the one that was named, or one a seed in it."""
-    return {first: out} if seeds == 1 else {seed: out / f"seed{seed}" for seed in range(first, first + seeds)}
+    from calmctl.errors import UserError
+    from calmctl.run_info import RUN_FILE
+
+    if seeds == 1:
+        return {first: out}
+    if (out / RUN_FILE).exists():
+        raise UserError(f"--seeds {seeds}: {out} holds a single run; choose another --out, which gets a folder a seed")
+    return {seed: out / f"seed{seed}" for seed in range(first, first + seeds)}
 
 
 def _shown(stages: Sequence[Stage]) -> list[dict[str, Any]]:

@@ -55,6 +55,11 @@ class ReproduceCodeConfig(SectionConfig):
         """Return the settings of every task by its name."""
         return {"humaneval": self.humaneval, "mbpp": self.mbpp, "codexglue": self.codexglue, "text": self.text}
 
+    @property
+    def has_prompts(self) -> bool:
+        """Return whether the rows of D_C are prompts and completions: code is text."""
+        return False
+
 
 def code_section(config: ReproduceCodeConfig, out: Path) -> Section:
     """Return the experiment in a folder, in whose data the held-out files are.

@@ -155,15 +155,15 @@ def _generate(
     if run is not None:
         throughput.on_batch = lambda so_far: _report(run, so_far, ranks)
     engine = Engine(subject.model, tokenizer, config.decoding, throughput)
-    mine = _share(fitted, ranks)
+    mine, bits = _share(fitted, ranks), None
+    if config.bits_per_byte or not any(request.num_samples for request in requests):
+        # Before the generation, which may take hours: references that do not fit are told at once.
+        bits = _bits_per_byte(config, subject, requests, fitted, mine, ranks)
     for batch in engine.generate(fitted, finished.keys(), mine):
         work.append((sample.prompt_index, sample.index, sample.text) for sample in batch)
     seconds = throughput.seconds
     shares = ranks.gather((throughput.generated, throughput.tokens, throughput.batch_size, seconds))
-    about = _about(config, subject, fitted, shares)
-    if config.bits_per_byte or not any(request.num_samples for request in requests):
-        about["bits_per_byte"] = _bits_per_byte(config, subject, requests, fitted, mine, ranks)
-    return records, work, about
+    return records, work, _about(config, subject, fitted, shares) | {"bits_per_byte": bits}
 
 
 def _bits_per_byte(

@@ -20,6 +20,11 @@ FILES = Files(
     composition_validation="dc_validation.parquet",
 )
 PAPER_SHARE = 0.05
+RECORDS = {
+    "flores": "sentences of each language of FLORES devtest are scored",
+    "mgsm": "problems of each language of MGSM are asked",
+    "gsm8k": "problems of GSM8K are asked",
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,11 @@ class ReproduceNTLConfig(SectionConfig):
     def evaluations(self) -> dict[str, EvalConfig]:
         """Return the settings of every task by its name."""
         return {"flores": self.flores, "mgsm": self.mgsm, "gsm8k": self.gsm8k}
+
+    @property
+    def has_prompts(self) -> bool:
+        """Return whether the rows of D_C are prompts and completions."""
+        return self.data.composition_rows == "pairs"
 
 
 def ntl_section(config: ReproduceNTLConfig) -> Section:
@@ -77,10 +87,9 @@ def _deviations(config: ReproduceNTLConfig) -> list[str]:
         found.append(f"D_C holds {' and '.join(data.composition_kinds)} only")
     found += section_deviations(config)
     shots = config.flores.build_task().shots  # type: ignore[attr-defined]
-    if shots != 5:
+    if "flores" in config.tasks and shots != 5:
         found.append(f"FLORES is asked with {shots} worked examples instead of 5")
-    if config.flores.limit:
-        found.append(f"only the first {config.flores.limit} sentences of each language of FLORES devtest are scored")
-    if "mgsm" in config.tasks and config.mgsm.limit:
-        found.append(f"only the first {config.mgsm.limit} problems of each language of MGSM are asked")
+    for name in config.tasks:
+        if limit := getattr(config, name).limit:
+            found.append(f"only the first {limit} {RECORDS[name]}")
     return found

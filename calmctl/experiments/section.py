@@ -16,6 +16,7 @@ from calmctl.experiments.stages import Stage, StageRunner, stage_in
 from calmctl.experiments.systems import Files, System, Systems, Trained
 from calmctl.experiments.tasks import find_data
 from calmctl.files import read_json
+from calmctl.modeling.sources import base_config, load_tokenizer
 from calmctl.reporting.cost_table import cost_rows, is_training
 from calmctl.reporting.section_report import write_section_report
 from calmctl.reporting.section_results import RESULTS_FILE
@@ -66,10 +67,13 @@ def reproduce(
         nproc_per_node: processes of every training and evaluation; stages then run one after the other.
 
     Raises:
-        UserError: `out` holds another run or another configuration, or a stage refused its input.
+        UserError: `out` holds another run or another configuration, an existing model cannot be loaded, or a stage
+            refused its input.
     """
     config = section.config
     with Run.start(out, kind="reproduce", config=config, command=command, seed=config.seed) as run:
+        if not run.is_complete:
+            _check_bases(config)
         stages = section_stages(section, out, nproc_per_node)
         jobs = 1 if nproc_per_node else config.stages_at_once
         runner = StageRunner(out.resolve(), stages, jobs, config.threads, running)
@@ -81,6 +85,13 @@ def reproduce(
         if not run.is_complete:
             run.finish()
         return run
+
+
+def _check_bases(config: SectionConfig) -> None:
+    """Raise UserError now rather than after hours of other stages where an existing model cannot be loaded."""
+    for base in filter(None, (config.anchor.base, config.aug.base, config.vanilla_aug)):
+        base_config(base)
+        load_tokenizer(base)
 
 
 def section_stages(section: Section, out: Path, nproc_per_node: str | None = None) -> list[Stage]:

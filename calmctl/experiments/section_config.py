@@ -81,9 +81,18 @@ class SectionConfig:
             object.__setattr__(self, name, replace(settings, seed=self.seed))
         if "vanilla_aug" in self.compare and not self.vanilla_aug and is_used_as_it_is(self.aug):
             raise ValueError("compare names vanilla_aug: set vanilla_aug=MODEL, what m_A was before it was specialised")
+        if SKYLINE in self.compare and is_used_as_it_is(self.aug):
+            raise ValueError(f"compare names {SKYLINE}, which is trained as m_A is, and m_A is not; leave it out")
+        if "aug_as_encoder" in self.compare and not self.has_prompts:
+            raise ValueError("compare names aug_as_encoder, which reads prompts, and D_C has none; leave it out")
 
     def evaluations(self) -> dict[str, EvalConfig]:
         """Return the settings of every task of the section by its name."""
+        raise NotImplementedError
+
+    @property
+    def has_prompts(self) -> bool:
+        """Return whether the rows of D_C are prompts and completions."""
         raise NotImplementedError
 
     def completed(self, data: object, evaluations: Mapping[str, EvalConfig]) -> Self:

@@ -2,6 +2,8 @@
 
 from transformers import AutoConfig
 
+from calmctl.baselines.methods import METHODS
+from calmctl.config import to_dict
 from calmctl.experiments.section_config import SectionConfig, is_used_as_it_is
 from calmctl.modeling import layers
 from calmctl.training.configs import TrainConfig
@@ -30,7 +32,15 @@ def section_deviations(config: SectionConfig) -> list[str]:
         found.append(f"{compose.num} connections instead of one per {PAPER_EVERY} layers of m_A")
     elif compose.every != PAPER_EVERY:
         found.append(f"every={compose.every}: a connection per {compose.every} layers of m_A instead of {PAPER_EVERY}")
+    if set(METHODS) & set(config.compare) and (unequal := _unequal(config)):
+        found.append(f"other methods are not trained as CALM is: {', '.join(unequal)}")
     return found
+
+
+def _unequal(config: SectionConfig) -> list[str]:
+    """Name the settings in which the training of the methods at CALM's size differs from CALM's own."""
+    ours, theirs = to_dict(config.compose.train), to_dict(config.baseline.train)
+    return [f"{name}={theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
 
 
 def _model(config: TrainConfig) -> str:

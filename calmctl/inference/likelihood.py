@@ -36,7 +36,7 @@ def bits_of(
     if limit and (long := [place for place, ids in enumerate(wholes) if len(ids) > limit]):
         raise UserError(
             f"bits_per_byte: {len(long)} of {len(wholes)} prompts exceed the model's context of {limit} tokens with "
-            "their references; use fewer shots"
+            "their references; use fewer shots (of the task text a smaller window)"
         )
     order = sorted(range(len(wholes)), key=lambda place: -len(wholes[place]))
     for begin in range(0, len(order), batch_size):
@@ -56,10 +56,12 @@ def _batch_bits(model: PreTrainedModel, rows: Sequence[Sequence[int]], starts: S
         labels[row, start : len(ids)] = input_ids[row, start : len(ids)]
     device = model.device
     labels = labels.to(device)
+    inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
+    # Augs that read prompts only would otherwise take the text for a part of it.
+    if getattr(model.config, "aug_reads", None) == "prompt":
+        inputs["prompt_lengths"] = torch.tensor(starts, device=device)
     with labelled_rows_only(model, labels) as targets:
-        logits: Tensor = model(
-            input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), use_cache=False
-        ).logits
+        logits: Tensor = model(**inputs, use_cache=False).logits
     nats = F.cross_entropy(logits[0].float(), targets[0].to(logits.device), reduction="none")
     row_of = (labels[:, 1:] != IGNORED).nonzero()[:, 0].to(nats.device)
     return (torch.zeros(len(rows), device=nats.device).index_add_(0, row_of, nats) / math.log(2)).tolist()

@@ -78,6 +78,7 @@ def read_evaluation(root: Path, folder: str) -> Evaluation:
         conditions={
             "task_version": content.get("task_version"),
             "n": content.get("n"),
+            "data_sha256": data.get("sha256"),  # a protocol that names its files knows better: they may lie elsewhere
             **{name: value for name, value in protocol.items() if name not in NOT_COMPARED},
         },
         data=data,
