@@ -228,6 +228,19 @@ def test_table_4_has_the_papers_figures_beside_ours(code):
     assert "(lower is better): composed 1.904 ± 0.004" in text
 
 
+def test_functions_of_ones_own_are_not_subtracted_from_the_papers(tmp_path, undrawn):
+    folder = write_section(tmp_path / "run", "code", seeds=(0,))
+    made = json.loads((folder / "data/manifest.json").read_text())["files"]["aug_train.parquet"]["sha256"]
+    for path in folder.glob("eval/codexglue/*/metrics.json"):
+        metrics = json.loads(path.read_text())
+        write(path, metrics | {"protocol": metrics["protocol"] | {"data_sha256": {"ruby/test.jsonl": made}}})
+    write_section_report(folder)
+    text = markdown(folder)
+    assert "(paper 29.0)" in row(text, "ruby") and "(paper 22.5, −22.5)" in row(text, "[CALM")
+    assert "held out of its own data" in row(text, "codexglue | codexglue |")
+    assert "| 164 | humaneval | " in row(text, "humaneval | humaneval |")
+
+
 # What is missing, damaged or hostile
 
 

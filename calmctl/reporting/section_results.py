@@ -138,6 +138,13 @@ class SectionResults:
         folders = [found.folder for found in self.evaluations(task, key) if found.folder]
         return os.path.commonpath(folders) if folders else ""
 
+    def is_own(self, found: Evaluation) -> bool:
+        """Tell whether an evaluation is of records that the reproduction held out of its own data."""
+        files = mapping((self.manifest or {}).get("files") or {}, self.folder / MANIFEST_FILE)
+        made = {entry.get("sha256") for entry in files.values() if isinstance(entry, Mapping)}
+        read = found.conditions.get("data_sha256")
+        return not made.isdisjoint(map(str, read.values() if isinstance(read, Mapping) else (read,)))
+
     def disagreements(self) -> list[str]:
         """Name every figure of `results.json` that its evaluation does not confirm."""
         return list(self._disagreements())

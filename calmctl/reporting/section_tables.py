@@ -76,8 +76,11 @@ def grouped_table(results: SectionResults, grouped: Grouped) -> Table | None:
 def _group_number(results: SectionResults, key: str, grouped: Grouped, code: str) -> Number:
     spread = results.group_spread(key, grouped.measure, code)
     paper = paper_table(grouped.paper_table).figure(key, grouped.codes.get(code, "")) if grouped.paper_table else None
+    note = ""
+    if paper is not None and any(map(results.is_own, results.evaluations(grouped.measure.task, key))):
+        paper, note = None, f"paper {paper:.1f}"  # of other records: no difference
     href = results.href(key, grouped.measure.task) if spread.values else ""
-    return Number(spread.mean, paper, spread.std, grouped.measure.digits, href)
+    return Number(spread.mean, paper, spread.std, grouped.measure.digits, href, note)
 
 
 def _grouped_caption(results: SectionResults, grouped: Grouped) -> str:
@@ -126,7 +129,7 @@ def protocols_table(results: SectionResults) -> Table:
             _word(first.conditions.get("shots")),
             _word(first.conditions.get("decoding")),
             f"{UNKNOWN if first.n is None else f'{first.n:,}'}{f', first {limit} of each' if limit else ''}",
-            _word(first.data.get("source")).rsplit("/", 1)[-1],
+            "held out of its own data" if results.is_own(first) else _word(first.data.get("source")).rsplit("/", 1)[-1],
             str(len(alike)),
         )
         rows.append(tuple(Text(text) for text in shown))
