@@ -115,6 +115,16 @@ def test_a_model_that_cannot_be_loaded_is_told_before_anything_is_made(
     assert str(missing) in capsys.readouterr().err and not (out / "data").exists()
 
 
+def test_windows_of_held_out_code_fit_into_the_rows_that_models_are_trained_on() -> None:
+    """Code has about 2.5 bytes a token; beyond the longest row of its training a model knows no positions."""
+    for preset in list_presets():
+        if preset.group == "reproduce/code":
+            config = load_config(ReproduceCodeConfig, preset.name, [])
+            window = config.text.build_task().window
+            for train in (config.anchor.train, config.aug.train, config.compose.train):
+                assert not train.packing or 2 * window <= 2.5 * train.context, preset.name
+
+
 def test_an_encoder_needs_prompts(benchmarks: Path) -> None:
     for build, settings in ((code, []), (ntl, ["data.composition_rows=text"])):
         with pytest.raises(UserError, match="aug_as_encoder, which reads prompts"):
