@@ -100,6 +100,7 @@ def test_languages_beside_the_papers_are_languages_of_flores():
     (FLORES_CHRF, (20.0, 21.0), (15.0,), "better"),
     (FLORES_CHRF, (20.0, 21.0), (25.0,), "worse"),
     (FLORES_CHRF, (20.0, 24.0), (20.0, 21.0), "within the spread"),
+    (FLORES_CHRF, (20.0, 22.0), (19.0,), "within the spread"),
     (FLORES_CHRF, (20.01,), (20.04,), "equal"),
     (FLORES_CHRF, (), (20.0,), "not run"),
     (FLORES_BITS, (1.9, 1.91), (2.0,), "better"),

@@ -48,7 +48,7 @@ class ReproduceNTLConfig(SectionConfig):
 
 
 def ntl_section(config: ReproduceNTLConfig) -> Section:
-    """Return the experiment; the languages of FLORES are those of m_A's data where none are named.
+    """Return the experiment; FLORES is asked in the languages that m_A's data names: in all where it names none.
 
     Raises:
         UserError: no folder with the benchmarks is given, or it lacks one.

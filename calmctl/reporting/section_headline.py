@@ -35,14 +35,15 @@ class Comparison:
 def compare(ours: Spread, theirs: Spread, measure: Measure) -> Comparison:
     """Compare two figures as they are shown, that is rounded.
 
-    The spread is the root of the summed squares of both standard deviations over seeds; a figure of one run adds none.
+    The spread is twice the root of the summed squares of both standard deviations over seeds: of three seeds each, means
+    that differ by more do so by chance about once in forty times. A figure of one run adds nothing to it.
     """
     if ours.mean is None or theirs.mean is None:
         return Comparison(None, "not run")
     difference = round(ours.mean, measure.digits) - round(theirs.mean, measure.digits)
     if not round(difference, measure.digits):
         return Comparison(0.0, "equal")
-    if abs(difference) < math.hypot(ours.std or 0.0, theirs.std or 0.0):
+    if abs(difference) < 2 * math.hypot(ours.std or 0.0, theirs.std or 0.0):
         return Comparison(difference, "within the spread")
     return Comparison(difference, "better" if measure.gain(difference, 0.0) > 0 else "worse")
 
@@ -153,8 +154,8 @@ def answers_table(results: SectionResults) -> Table:
         told = (_told(models, measure, better), _told(against_lora(results, measure), measure))
         rows.append(table_row(Text(f"{measure.label}{lower}"), *figures, *told))
     caption = (
-        "Differences: CALM's figure less the other's. Within the spread: smaller than the root of the summed squares of"
-        " both standard deviations over seeds; a model of one run adds none. What the choice of test records adds is"
+        "Differences: CALM's figure less the other's. Within the spread: smaller than twice the root of the summed"
+        " squares of both standard deviations over seeds; a model of one run adds none. What the choice of test records adds is"
         " the standard_error of each evaluation."
     )
     return Table("Composition against either model and against LoRA", columns, tuple(rows), caption)
