@@ -32,7 +32,7 @@ def systems_tables(results: SectionResults) -> list[Table]:
                 ]
         if rows:
             columns = (Column("model", is_text=True), Column("trained params"), Column("against CALM"))
-            caption = f"{_units(measures)} {_seeds(results)}"
+            caption = f"{_units(measures)} {_seeds(results)}{_source(measures)}"
             tables.append(Table(title, (*columns, *_columns(measures)), tuple(rows), caption, headings))
     return tables
 
@@ -45,7 +45,7 @@ def models_table(results: SectionResults) -> Table | None:
         return None
     rows = tuple(table_row(_name(system), *_figures(results, system.key, measures)) for system in systems)
     columns = (Column("model", is_text=True), *_columns(measures))
-    caption = f"{_units(measures)} {_seeds(results)} Paper: {paper_table('table4').source}."
+    caption = f"{_units(measures)} {_seeds(results)}{_source(measures)}"
     return Table(results.section.models_table, columns, rows, caption)
 
 
@@ -198,6 +198,15 @@ def _units(measures: list[Measure]) -> str:
     lower = " Bits per byte: lower is better." if any(m.is_lower_better for m in measures) else ""
     scores = "Percent." if any(not measure.is_lower_better for measure in measures) else ""
     return f"{scores}{lower}".strip()
+
+
+def _source(measures: list[Measure]) -> str:
+    """Say where the paper's figures stand; empty where it has none of these."""
+    if not any(measure.paper for measure in measures):
+        return ""
+    if any(measure.is_papers for measure in measures):
+        return f" Paper: {paper_table('table4').source} and 5; differences in points."
+    return f" Paper: {paper_table('table5').source}, over other records."
 
 
 def _seeds(results: SectionResults) -> str:
