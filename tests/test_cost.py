@@ -68,4 +68,4 @@ def test_trainings_are_reported_side_by_side(trained, tmp_path):
 
 def test_only_trainings_are_compared_with_trainings(trained):
     refused = CliRunner().invoke(app, ["report", str(trained / "few"), str(trained)])
-    assert isinstance(refused.exception, UserError) and "is no run directory" in str(refused.exception)
+    assert isinstance(refused.exception, UserError) and "nothing to report" in str(refused.exception)

@@ -319,7 +319,8 @@ def test_terminal_table_cuts_nothing_when_piped(folder: Path, capsys: pytest.Cap
 def test_reporting_loads_without_torch_training_experiments_and_cli() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
-        "import calmctl.reporting.kv_report, calmctl.reporting.seeds\n"
+        "import calmctl.reporting.kv_report, calmctl.reporting.seeds, calmctl.reporting.section_report\n"
+        "import calmctl.reporting.section_seeds, calmctl.reporting.evaluation_report, calmctl.reporting.kinds\n"
         "rooms = ('calmctl.training', 'calmctl.experiments', 'calmctl.cli')\n"
         "print([name for name in sys.modules if name.startswith(rooms)])"
     )

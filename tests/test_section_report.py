@@ -166,8 +166,8 @@ def test_languages_stand_from_low_to_high_resource_as_the_anchor_has_it(ntl):
 
 def test_every_system_is_listed_with_its_size(ntl):
     lora = row(markdown(ntl), "[LoRA](lora) | 288,100")
-    assert "| −0.5% |" in lora and "[24.5 ± 0.4](eval/flores) (paper 59.2)" in lora
-    assert "| [1.951 ± 0.004](eval/flores) |" in lora
+    assert "| −0.5% |" in lora and "[24.5 ± 0.4](eval/flores) (paper 59.2, above m_B in 5 of 5)" in lora
+    assert "| [1.951 ± 0.004](eval/flores) (below m_B in 5 of 5) |" in lora
 
 
 def test_every_run_is_linked_with_seed_config_and_evaluation(ntl):
@@ -302,6 +302,12 @@ def test_hostile_texts_are_shown_not_obeyed(folder):
     assert "<script" not in re.sub(r"(`+) .*? \1", "", markdown(folder))
 
 
+def test_a_cost_without_its_figures_is_damage(folder):
+    change(folder, lambda results: results["systems"][2]["runs"][0]["cost"].pop("model_bytes"))
+    with pytest.raises(UserError, match=r"results\.json: damaged .*no 'model_bytes'"):
+        write_section_report(folder)
+
+
 @pytest.mark.parametrize("name, content, message", [
     ("results.json", "{", "damaged"),
     ("results.json", "[]", "expected names and figures"),
@@ -391,9 +397,12 @@ def test_evaluations_stand_side_by_side(folder, tmp_path, capsys):
 
 def test_other_folders_and_mixtures_are_one_clear_line(folder, tmp_path, capsys):
     write(tmp_path / "eval/run.json", {"kind": "eval", "status": "complete"})
+    unfinished = tmp_path / "unfinished"
+    write(unfinished / "run.json", {"kind": "train", "status": "running"})
     for arguments, message in (
         ([tmp_path / "nowhere"], "no such folder"),
-        ([folder / "data"], "nothing to report"),
+        ([folder / "data"], "nothing to report; name"),
+        ([unfinished], "nothing to report (kind train, interrupted)"),
         ([folder, folder / "calm"], "of a training; report them one by one"),
         ([tmp_path / "eval"], "metrics.json: no such file"),
         ([folder, "--out", tmp_path / "x"], "--out"),

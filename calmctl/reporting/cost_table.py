@@ -24,6 +24,19 @@ _COLUMNS = (
 )
 
 
+COST_FIELDS = (
+    "method",
+    "trainable_parameters",
+    "flops_per_token",
+    "seconds_per_step",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "model_bytes",
+    "seconds",
+)
+"""What a row of `cost_rows` has beside the run, and the table shows."""
+
+
 def is_training(folder: Path) -> bool:
     """Tell whether a folder is a run that trained something."""
     try:

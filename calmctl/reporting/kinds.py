@@ -11,7 +11,7 @@ from calmctl.reporting.cost_table import is_training
 from calmctl.reporting.evaluations import is_evaluation
 from calmctl.reporting.kv_results import TABLE_FILE
 from calmctl.reporting.section_results import is_section
-from calmctl.run_info import RUN_FILE
+from calmctl.run_info import RUN_FILE, RunInfo, read_run
 
 Kind = Literal["kv", "section", "training", "evaluation"]
 NAMES: dict[Kind, str] = {
@@ -38,9 +38,14 @@ def kind_of(folder: Path) -> Kind:
         return "training"
     if is_evaluation(folder):
         return "evaluation"
+    found = f" (kind {run.kind}, {run.status})" if (run := _run(folder)) else ""
     raise UserError(
-        f"{folder}: nothing to report; name folders of calmctl reproduce, complete trainings or evaluations"
+        f"{folder}: nothing to report{found}; name folders of calmctl reproduce, complete trainings or evaluations"
     )
+
+
+def _run(folder: Path) -> RunInfo | None:
+    return read_run(folder) if (folder / RUN_FILE).exists() else None
 
 
 def with_evaluations(folders: Sequence[Path]) -> list[Path]:

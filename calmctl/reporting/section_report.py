@@ -97,7 +97,9 @@ def _paper_sections(results: SectionResults) -> list[Section]:
         if grouped.is_plotted and results.above("calm", grouped.measure)[1]:
             alt = f"{grouped.measure.label}: gains over m_B by language, from low to high resource"
             png = gains_plot(results, grouped)
-            blocks.append(Picture(f"plots/gains_{grouped.measure.task}_{grouped.measure.metric}.png", alt, png))
+            # Where the table takes pages, the picture comes first.
+            place = 0 if len(table.rows) > MOST_PRINTED else 1
+            blocks.insert(place, Picture(f"plots/gains_{grouped.measure.task}_{grouped.measure.metric}.png", alt, png))
         found.append(Section(grouped.title, tuple(blocks)))
     if found:  # said once, below the first table with figures of the paper
         found[0] = replace(found[0], blocks=(*found[0].blocks, Paragraph(results.section.note)))

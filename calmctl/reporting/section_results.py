@@ -11,6 +11,7 @@ from typing import Any
 from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.checked import mapping, numbers
+from calmctl.reporting.cost_table import COST_FIELDS
 from calmctl.reporting.evaluations import BITS, METRICS_FILE, Evaluation, read_evaluation
 from calmctl.reporting.sections import CALM, GROUPS, M_B, SECTIONS, Measure, Section
 from calmctl.reporting.spread import Spread
@@ -231,7 +232,7 @@ def _run(value: Mapping[str, Any], folder: Path, path: Path) -> SystemRun:
         trainable_parameters=trainable if isinstance(trainable, int) else None,
         metrics={task: numbers(metrics) for task, metrics in mapping(value["metrics"], path).items()},
         evaluations={task: read_evaluation(folder, relative) for task, relative in value["evaluations"].items()},
-        cost=value["cost"],
+        cost=None if value["cost"] is None else {name: value["cost"][name] for name in COST_FIELDS},
     )
 
 

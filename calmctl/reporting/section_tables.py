@@ -32,7 +32,7 @@ def systems_tables(results: SectionResults) -> list[Table]:
                 ]
         if rows:
             columns = (Column("model", is_text=True), Column("trained params"), Column("against CALM"))
-            caption = f"{_units(measures)} {_seeds(results)}"
+            caption = f"{_units(measures)} {_seeds(results)}{_source(measures)}"
             tables.append(Table(title, (*columns, *_columns(measures)), tuple(rows), caption, headings))
     return tables
 
@@ -45,7 +45,7 @@ def models_table(results: SectionResults) -> Table | None:
         return None
     rows = tuple(table_row(_name(system), *_figures(results, system.key, measures)) for system in systems)
     columns = (Column("model", is_text=True), *_columns(measures))
-    caption = f"{_units(measures)} {_seeds(results)} Paper: {paper_table('table4').source}."
+    caption = f"{_units(measures)} {_seeds(results)}{_source(measures)}"
     return Table(results.section.models_table, columns, rows, caption)
 
 
@@ -66,9 +66,8 @@ def grouped_table(results: SectionResults, grouped: Grouped) -> Table | None:
     rows.append(table_row(Text(whole), *(number_of(results, key, measure) for key in keys)))
     if results.system(M_B) and len(codes) > 1:
         above = (f"{count} of {total}" for count, total in (results.above(key, measure) for key in keys))
-        better = "below" if measure.is_lower_better else "above"
         told = (Text("–" if key == M_B else count) for key, count in zip(keys, above, strict=True))
-        rows.append(table_row(Text(f"{better} m_B"), *told))
+        rows.append(table_row(Text(_beyond(measure)), *told))
     columns = (Column(grouped.column, is_text=True), *(Column(results.label(key)) for key in keys))
     return Table(grouped.title, columns, tuple(rows), _grouped_caption(results, grouped))
 
@@ -165,11 +164,22 @@ def _figures(results: SectionResults, key: str, measures: list[Measure]) -> list
 
 
 def _overall(results: SectionResults, key: str, measure: Measure) -> Number:
-    """Return a figure with the paper's: as a difference where the records are the same, else by the way."""
-    paper = paper_figure(key, measure)
-    if paper is None or measure.is_papers:
-        return number_of(results, key, measure, paper)
-    return number_of(results, key, measure, note=f"paper {paper:.1f}")
+    """Return a figure with the paper's: as a difference where the records are the same, else by the way.
+
+    Where gains by language are told, so is in how many languages m_B is left behind.
+    """
+    paper, notes = paper_figure(key, measure), []
+    if paper is not None and not measure.is_papers:
+        paper, notes = None, [f"paper {paper:.1f}"]
+    if key != M_B and any(grouped.measure == measure and grouped.is_plotted for grouped in results.section.grouped):
+        count, total = results.above(key, measure)
+        notes += [f"{_beyond(measure)} in {count} of {total}"] if total else []
+    return number_of(results, key, measure, paper, ", ".join(notes))
+
+
+def _beyond(measure: Measure) -> str:
+    """Return on which side of m_B a better figure is."""
+    return "below m_B" if measure.is_lower_better else "above m_B"
 
 
 def _columns(measures: list[Measure]) -> list[Column]:
@@ -191,6 +201,15 @@ def _units(measures: list[Measure]) -> str:
     lower = " Bits per byte: lower is better." if any(m.is_lower_better for m in measures) else ""
     scores = "Percent." if any(not measure.is_lower_better for measure in measures) else ""
     return f"{scores}{lower}".strip()
+
+
+def _source(measures: list[Measure]) -> str:
+    """Say where the paper's figures stand; empty where it has none of these."""
+    if not any(measure.paper for measure in measures):
+        return ""
+    if any(measure.is_papers for measure in measures):
+        return f" Paper: {paper_table('table4').source} and 5; differences in points."
+    return f" Paper: {paper_table('table5').source}, over other records."
 
 
 def _seeds(results: SectionResults) -> str:
