@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from data_builders.errors import DataError
 from data_builders.rows import Row, iter_rows, require_fields
 from evals.protocol import require_records
@@ -113,6 +110,9 @@ def _read_rows(path: Path) -> Iterator[Row]:
             raise DataError(f"{path}: no such file; name a JSONL or Parquet file with rows of text")
         yield from iter_rows(path, {"text": str})
         return
+    import pyarrow as pa  # heavy; tasks are loaded to be listed
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(path) as parquet:
             for group in range(parquet.num_row_groups):

@@ -35,8 +35,8 @@ class Comparison:
 def compare(ours: Spread, theirs: Spread, measure: Measure) -> Comparison:
     """Compare two figures as they are shown, that is rounded.
 
-    The spread is twice the root of the summed squares of both standard deviations over seeds: of three seeds each, means
-    that differ by more do so by chance about once in forty times. A figure of one run adds nothing to it.
+    The spread is twice the root of the summed squares of both standard deviations over seeds: means of three seeds each
+    differ by more once in forty times by chance. A figure of one run adds nothing to it.
     """
     if ours.mean is None or theirs.mean is None:
         return Comparison(None, "not run")
@@ -155,8 +155,8 @@ def answers_table(results: SectionResults) -> Table:
         rows.append(table_row(Text(f"{measure.label}{lower}"), *figures, *told))
     caption = (
         "Differences: CALM's figure less the other's. Within the spread: smaller than twice the root of the summed"
-        " squares of both standard deviations over seeds; a model of one run adds none. What the choice of test records adds is"
-        " the standard_error of each evaluation."
+        " squares of both standard deviations over seeds; a model of one run adds none. What the choice of test"
+        " records adds is the standard_error of each evaluation."
     )
     return Table("Composition against either model and against LoRA", columns, tuple(rows), caption)
 
