@@ -60,14 +60,13 @@ def kv(
     json: options.Json = False,
 ) -> None:
     """Build the key-value arithmetic data: keys, training files for both models and for D_C, test set."""
-    from calmctl.config import load_config, to_dict, to_yaml
+    from calmctl.config import load_config
     from data_builders.kv import KVDataConfig, build
 
     settings = options.with_options(overrides, seed=seed, tokenizer=tokenizer)
     config = load_config(KVDataConfig, f"data/kv/{preset}", settings, config_dir)
     if dry_run:
-        plan = {"command": "data kv", "preset": preset, "out": str(out), "config": to_dict(config)}
-        output.print_json(plan) if json else print(to_yaml(plan), end="")
+        _print_plan("data kv", preset, out, config, json)
         return
     _run(out, config, lambda progress: build(config, out, progress))
     _print_files(out, json)
@@ -87,17 +86,25 @@ def ntl(
     json: options.Json = False,
 ) -> None:
     """Build the low-resource language data: text and translations for both models, D_C, validation, tokenizer."""
-    from calmctl.config import load_config, to_dict, to_yaml
+    from calmctl.config import load_config
     from data_builders.ntl import NTLDataConfig, build
 
     settings = options.with_options(overrides, seed=seed, data_folder=data, tokenizer=tokenizer)
     config = load_config(NTLDataConfig, f"data/ntl/{preset}", settings, config_dir)
     if dry_run:
-        plan = {"command": "data ntl", "preset": preset, "out": str(out), "config": to_dict(config)}
-        output.print_json(plan) if json else print(to_yaml(plan), end="")
+        _print_plan("data ntl", preset, out, config, json)
         return
     _run(out, config, lambda progress: build(config, out, progress, workers))
     _print_files(out, json)
+
+
+def _print_plan(
+    command: str, preset: str, out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, as_json: bool
+) -> None:
+    from calmctl.config import to_dict, to_yaml
+
+    plan = {"command": command, "preset": preset, "out": str(out), "config": to_dict(config)}
+    output.print_json(plan) if as_json else print(to_yaml(plan), end="")
 
 
 def _run(out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, build: Callable[[Progress], object]) -> None:
@@ -155,7 +162,7 @@ def code(
     json: options.Json = False,
 ) -> None:
     """Build the code data: code for m_A, prose for m_B, code/docstring pairs, D_C and what is held out."""
-    from calmctl.config import load_config, to_dict, to_yaml
+    from calmctl.config import load_config
     from calmctl.files import read_json
     from data_builders.code_corpus import CodeDataConfig, build
 
@@ -163,8 +170,7 @@ def code(
     settings = options.with_options(overrides, seed=seed, sources=sources, tests=tests)
     config = load_config(CodeDataConfig, f"data/code/{preset}", settings, config_dir)
     if dry_run:
-        plan = {"command": "data code", "preset": preset, "out": str(out), "config": to_dict(config)}
-        output.print_json(plan) if json else print(to_yaml(plan), end="")
+        _print_plan("data code", preset, out, config, json)
         return
     _run(out, config, lambda progress: build(config, out, progress, workers))
     manifest = read_json(out / "manifest.json")

@@ -1,11 +1,12 @@
 """The settings of the key-value experiment and of its ablations."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import METHODS
 from calmctl.environment import usable_cores
 from calmctl.experiments.evaluation import EvalConfig
+from calmctl.experiments.shared_settings import give_one_seed, refuse_decided
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
 from data_builders.kv import KVDataConfig
 
@@ -99,12 +100,5 @@ class ReproduceKVConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.threads < 1:
             raise ValueError(f"threads={self.threads} must be at least 1")
-        for name in ("data", "anchor", "aug", "compose", "baseline"):
-            stage = getattr(self, name)
-            if stage.seed not in (0, self.seed):
-                raise ValueError(f"{name}.seed={stage.seed}: every stage takes the experiment's; set seed=... instead")
-            object.__setattr__(self, name, replace(stage, seed=self.seed))
-        for path in DECIDED_HERE:
-            name, setting = path.split(".")
-            if value := getattr(getattr(self, name), setting):
-                raise ValueError(f"{path}={value}: the experiment decides that; leave it out")
+        give_one_seed(self)
+        refuse_decided(self, DECIDED_HERE)

@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from transformers import AutoConfig
-
-from calmctl.modeling import layers
+from calmctl.experiments.composition_deviations import composition_deviations, shape_of
 from calmctl.training.configs import TrainConfig
 
 if TYPE_CHECKING:
@@ -12,7 +10,6 @@ if TYPE_CHECKING:
 
 PAPER_KEYS = 25_000
 PAPER_HELD_IN = 0.2
-PAPER_EVERY = 4
 
 
 def deviations(config: "ReproduceKVConfig") -> list[str]:
@@ -50,25 +47,11 @@ def _models(config: "ReproduceKVConfig") -> list[str]:
 def _model(config: TrainConfig) -> str:
     if not config.model:
         return config.base
-    settings = {name: value for name, value in config.model.items() if name != "attn_implementation"}
-    model = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    return f"a {layers.num_layers(model)}-layer {model.model_type} of width {layers.hidden_size(model)}"
+    return shape_of(config.model)
 
 
 def _composition(config: "ReproduceKVConfig") -> list[str]:
-    compose, bridge, data, found = config.compose, config.compose.bridge, config.data, []
-    extras = {
-        "an RMS norm on the projected states": bridge.norm,
-        "rotary positions": bridge.rotary,
-        "a zero-initialised output": bridge.zero_init,
-        f"{bridge.num_heads} heads whatever m_B has": bridge.num_heads is not None,
-    }
-    if any(extras.values()):
-        found.append(f"bridges have {', '.join(name for name, on in extras.items() if on)}")
-    if compose.connections is not None:
-        found.append(f"connections are {compose.connections} instead of every {PAPER_EVERY}th layer of m_A")
-    elif compose.every != PAPER_EVERY:
-        found.append(f"every={compose.every}: a connection per {compose.every} layers of m_A instead of {PAPER_EVERY}")
+    compose, data, found = config.compose, config.data, composition_deviations(config.compose)
     mix = f"{data.mix_stepwise:.0%} stepwise, {data.mix_direct:.0%} direct, {data.mix_num_math:.0%} NUM-MATH"
     found.append(f"the headline D_C is a mix ({mix}); the paper trains on KV-SUBS")
     if config.controls:

@@ -12,6 +12,7 @@ from calmctl.errors import UserError
 from calmctl.experiments.evaluation import METRICS_FILE
 from calmctl.experiments.kv import base_configs
 from calmctl.experiments.kv_config import ReproduceKVConfig
+from calmctl.experiments.labels import METHOD_LABELS
 from calmctl.experiments.stages import Stage, stage_in
 from calmctl.modeling.layers import num_heads, num_layers
 from calmctl.modeling.sources import without_weights
@@ -20,13 +21,6 @@ from calmctl.training.plan import plan_bridges
 from data_builders.errors import DataError
 
 DC_MIX = "dc_mix.parquet"
-METHOD_LABELS = {
-    "lora": "LoRA",
-    "prefix": "prefix tuning",
-    "series": "series adapters",
-    "parallel": "parallel adapters",
-    "full": "full fine-tuning on D_C",
-}
 
 
 @dataclass(frozen=True)

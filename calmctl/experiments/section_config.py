@@ -1,5 +1,6 @@
 """The settings that the sections of the paper on real text share: models, what they are compared with, seeds."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -8,6 +9,7 @@ from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import METHODS
 from calmctl.environment import usable_cores
 from calmctl.experiments.evaluation import EvalConfig
+from calmctl.experiments.shared_settings import give_one_seed, refuse_decided
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
 
 ABLATIONS = ("random_aug", "vanilla_aug", "aug_as_encoder")
@@ -24,7 +26,7 @@ _DECIDED_HERE = (
 
 
 @dataclass(frozen=True)
-class SectionConfig:
+class SectionConfig(ABC):
     """A section of the paper: data, m_B and m_A, their composition, what it is compared with, evaluations.
 
     Attributes:
@@ -70,15 +72,8 @@ class SectionConfig:
                 raise ValueError(f"{name}: {unknown[0]!r} is not one of {', '.join(choices)}")
             if twice := [value for value in values if values.count(value) > 1]:
                 raise ValueError(f"{name}={list(values)} names {twice[0]} twice")
-        for path in _DECIDED_HERE:
-            stage, setting = path.split(".")
-            if value := getattr(getattr(self, stage), setting):
-                raise ValueError(f"{path}={value}: the experiment decides that; leave it out")
-        for name in ("data", "anchor", "aug", "compose", "baseline"):
-            settings: Any = getattr(self, name)
-            if settings.seed not in (0, self.seed):
-                raise ValueError(f"{name}.seed={settings.seed}: every stage takes the experiment's; set seed=...")
-            object.__setattr__(self, name, replace(settings, seed=self.seed))
+        refuse_decided(self, _DECIDED_HERE)
+        give_one_seed(self)
         if "vanilla_aug" in self.compare and not self.vanilla_aug and is_used_as_it_is(self.aug):
             raise ValueError("compare names vanilla_aug: set vanilla_aug=MODEL, what m_A was before it was specialised")
         if SKYLINE in self.compare and is_used_as_it_is(self.aug):
@@ -86,14 +81,14 @@ class SectionConfig:
         if "aug_as_encoder" in self.compare and not self.has_prompts:
             raise ValueError("compare names aug_as_encoder, which reads prompts, and D_C has none; leave it out")
 
+    @abstractmethod
     def evaluations(self) -> dict[str, EvalConfig]:
         """Return the settings of every task of the section by its name."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def has_prompts(self) -> bool:
         """Return whether the rows of D_C are prompts and completions."""
-        raise NotImplementedError
 
     def completed(self, data: object, evaluations: Mapping[str, EvalConfig]) -> Self:
         """Return the configuration with other settings of its data and of some of its tasks."""

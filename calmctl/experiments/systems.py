@@ -6,6 +6,7 @@ from pathlib import Path
 
 from calmctl.baselines.methods import METHODS
 from calmctl.experiments.evaluation import METRICS_FILE
+from calmctl.experiments.labels import METHOD_LABELS
 from calmctl.experiments.section_config import SKYLINE, SectionConfig, is_used_as_it_is
 from calmctl.experiments.stages import Stage, stage_in
 from calmctl.training.configs import TrainConfig
@@ -18,11 +19,7 @@ LABELS = {
     "random_aug": "random m_A",
     "vanilla_aug": "vanilla m_A",
     "aug_as_encoder": "m_A as an encoder",
-    "lora": "LoRA",
-    "prefix": "prefix tuning",
-    "series": "series adapters",
-    "parallel": "parallel adapters",
-    "full": "full fine-tuning on D_C",
+    **METHOD_LABELS,
     SKYLINE: "m_B trained further on m_A's data",
 }
 
