@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from calmctl import files
-from calmctl.errors import UserError
+from calmctl.reporting.comparable import require_one, require_one_a_seed
 from calmctl.reporting.evaluations import Evaluation
 from calmctl.reporting.section_headline import answers_table, headline
 from calmctl.reporting.section_results import SectionResults, System, SystemRun, load_section_results
@@ -25,21 +25,9 @@ def pool_sections(folders: Sequence[Path]) -> SectionResults:
         UserError: a folder is no such folder, they are of different sections or presets, or a seed comes twice.
     """
     results = [load_section_results(Path(folder)) for folder in folders]
-    for what, names in (
-        ("sections", {found.section.key for found in results}),
-        ("presets", {found.preset for found in results}),
-    ):
-        if len(names) > 1:
-            raise UserError(
-                f"the folders are of different {what} ({', '.join(sorted(names))}); average seeds of one preset only"
-            )
-    first: dict[int | None, Path] = {}
-    for found in results:
-        if found.seed in first:
-            raise UserError(
-                f"{first[found.seed]} and {found.folder} are both of seed {found.seed}; name one folder a seed"
-            )
-        first[found.seed] = found.folder
+    require_one("sections", (found.section.key for found in results))
+    require_one("presets", (found.preset for found in results))
+    require_one_a_seed((found.seed, found.folder) for found in results)
     keys = dict.fromkeys(system.key for found in results for system in found.systems)
     return replace(results[0], seed=None, systems=tuple(_pooled(results, key) for key in keys))
 

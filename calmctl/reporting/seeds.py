@@ -9,6 +9,7 @@ from typing import Any
 
 from calmctl import files
 from calmctl.errors import UserError
+from calmctl.reporting.comparable import require_one, require_one_a_seed
 from calmctl.reporting.kv_ablations import KVAblations, ablation_figures, load_kv_ablations, table5
 from calmctl.reporting.kv_results import METRICS, SYSTEMS, KVResults, Metric, System, load_kv_results
 from calmctl.reporting.kv_tables import metric_columns
@@ -90,18 +91,8 @@ def aggregate_seeds(folders: Sequence[Path]) -> SeedSummary:
     if not folders:
         raise UserError("no folder given; name the folders that `calmctl reproduce kv` wrote")
     results = tuple(load_kv_results(Path(folder)) for folder in folders)
-    presets = sorted({result.preset for result in results})
-    if len(presets) > 1:
-        raise UserError(
-            f"the folders are of different presets ({', '.join(presets)}); average seeds of one preset only"
-        )
-    first: dict[int | None, Path] = {}
-    for result in results:
-        if result.seed in first:
-            raise UserError(
-                f"{first[result.seed]} and {result.folder} are both of seed {result.seed}; name one folder a seed"
-            )
-        first[result.seed] = result.folder
+    require_one("presets", (result.preset for result in results))
+    require_one_a_seed((result.seed, result.folder) for result in results)
     ablations = (load_kv_ablations(result.folder) for result in results)
     return SeedSummary(results, tuple(found for found in ablations if found is not None))
 
