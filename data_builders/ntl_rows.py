@@ -34,7 +34,7 @@ class RowPlan:
     max_shots: int
     max_characters: int
     validation_fraction: float
-    composition_fraction: float
+    composition_unseen: float
     seed: int
 
 
@@ -115,7 +115,7 @@ def _splits(columns: dict[str, _Column], plan: RowPlan) -> NDArray[np.int64]:
     mixed = (key ^ np.uint64(plan.seed)) * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(29)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    validation, composition = plan.validation_fraction, plan.validation_fraction + plan.composition_fraction
+    validation, composition = plan.validation_fraction, plan.validation_fraction + plan.composition_unseen
     places = mixed >> np.uint64(11)
     is_validation, is_composition = (places < np.uint64(share * 2**53) for share in (validation, composition))
     return np.where(is_validation, 1, np.where(is_composition, 2, 0))
