@@ -273,6 +273,28 @@ def test_evaluations_that_differ_in_more_than_the_model_are_pointed_out(folder):
     assert "flores: not comparable, as the evaluations differ in shots (5 and 0)." in page(folder).text
 
 
+def test_both_directions_of_flores_stand_side_by_side(folder):
+    def add(results):
+        results["tasks"].append("flores_from_english")
+        for system in results["systems"]:
+            for found in system["runs"]:
+                place = f"eval/flores_from_english/{found['run']}"
+                metrics = json.loads((folder / found["evaluations"]["flores"] / "metrics.json").read_text())
+                metrics["metrics"] = {name: value + 1 for name, value in metrics["metrics"].items()}
+                metrics["protocol"]["direction"] = "en-xx"
+                write(folder / place / "metrics.json", metrics)
+                found["evaluations"]["flores_from_english"] = place
+                found["metrics"]["flores_from_english"] = metrics["metrics"]
+
+    change(folder, add)
+    write_section_report(folder)
+    text = page(folder).text
+    assert "not comparable" not in text and "FLORES-200 from English, bits per byte by language" in text
+    assert (folder / "plots/gains_flores_from_english_bits_per_byte.png").exists()
+    row = next(line for line in markdown(folder).splitlines() if line.startswith("| FLORES-200 from English bits"))
+    assert row.startswith("| FLORES-200 from English bits per byte (lower is better) | [3.115](eval/flores_from_english/aug)")
+
+
 @pytest.mark.parametrize("files", [None, {"devtest": "c"}])
 def test_evaluations_of_other_data_are_pointed_out(folder, files, capsys):
     """Unless the protocol says that the files are the same, wherever they lie."""

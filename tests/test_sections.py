@@ -49,7 +49,7 @@ def test_everything_is_trained_on_its_own_file_and_scored(benchmarks: Path, tmp_
     }
     validation = {name: Path(stage.settings["validation"]).name for name, stage in trained.items()}
     assert validation == {name: f"{file.replace('train', 'validation')}.parquet" for name, file in read.items()}
-    scored = {name.removeprefix("eval/flores/") for name in found if name.startswith("eval/")}
+    scored = {name.removeprefix("eval/flores/") for name in found if name.startswith("eval/flores/")}
     assert scored == trained.keys() - {"aug_vanilla"}
     assert {name: found[name].settings["seed"] for name in ("anchor", "calm", "calm_seed4", "lora_seed4")} == {
         "anchor": 3, "calm": 3, "calm_seed4": 4, "lora_seed4": 4,
@@ -138,12 +138,23 @@ def test_languages_of_flores_are_those_that_m_a_learns(benchmarks: Path) -> None
     assert config.flores.dataset == str(benchmarks / "flores200") and config.data.data_folder == str(benchmarks)
 
 
+def test_flores_is_asked_in_both_directions_apart(benchmarks: Path, tmp_path: Path) -> None:
+    found = stages(ntl(benchmarks, "tasks=[flores,flores_from_english]", "flores_from_english.limit=3"), tmp_path)
+    into, out_of = (found[f"eval/{name}/calm"] for name in ("flores", "flores_from_english"))
+    assert into.command[:2] == out_of.command[:2] == ("eval", "flores")
+    assert into.settings["options"].get("direction", "xx-en") == "xx-en"
+    assert out_of.settings["options"]["direction"] == "en-xx" and out_of.settings["limit"] == 3
+    assert into.settings["options"]["languages"] == out_of.settings["options"]["languages"] == ["lij_Latn", "fur_Latn"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["compare=[luck]"], "compare: 'luck' is not one of random_aug"),
         (["compare=[lora,lora]"], "names lora twice"),
         (["tasks=[humaneval]"], "tasks: 'humaneval' is not one of flores"),
+        (["flores_from_english.options.direction=xx-en"], "flores_from_english.options.direction=xx-en: it is en-xx"),
+        (["gsm8k.task=mgsm"], "gsm8k.task=mgsm: it cannot be another task than its name says"),
         (["compose.augs=[x]"], "compose.augs=('x',): the experiment decides that"),
         (["aug.seed=5"], "set seed=..."),
         (["num_bridge_seeds=0"], "num_bridge_seeds=0 must be at least 1"),

@@ -91,7 +91,7 @@ def _evaluations(runs: list[Path], out: Path | None, json: bool) -> None:
         read_evaluations,
         write_evaluations,
     )
-    from calmctl.reporting.evaluations import not_comparable
+    from calmctl.reporting.evaluations import by_task, not_comparable
     from calmctl.reporting.terminal import print_tables
 
     found = read_evaluations(runs)
@@ -99,7 +99,7 @@ def _evaluations(runs: list[Path], out: Path | None, json: bool) -> None:
         output.print_json(evaluation_figures(found))
     else:
         print_tables(*evaluation_tables(found))
-        for sentence in not_comparable(found).values():
+        for sentence in not_comparable(by_task(found)).values():
             print(sentence)
     if out is not None:
         _note_written(write_evaluations(found, out))

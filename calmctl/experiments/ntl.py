@@ -20,8 +20,10 @@ FILES = Files(
     composition_validation="dc_validation.parquet",
 )
 PAPER_SHARE = 0.05
+DIRECTIONS = {"flores": "xx-en", "flores_from_english": "en-xx"}
 RECORDS = {
     "flores": "sentences of each language of FLORES devtest are scored",
+    "flores_from_english": "English sentences of FLORES devtest are translated into each language",
     "mgsm": "problems of each language of MGSM are asked",
     "gsm8k": "problems of GSM8K are asked",
 }
@@ -29,17 +31,33 @@ RECORDS = {
 
 @dataclass(frozen=True)
 class ReproduceNTLConfig(SectionConfig):
-    """The whole experiment; `flores`, `mgsm` and `gsm8k` are the settings of the tasks."""
+    """The whole experiment; `flores`, `flores_from_english`, `mgsm` and `gsm8k` are the settings of the tasks."""
 
     tasks: tuple[str, ...] = ("flores", "mgsm")
     data: NTLDataConfig = field(default_factory=NTLDataConfig)
     flores: EvalConfig = field(default_factory=lambda: EvalConfig(task="flores"))
+    flores_from_english: EvalConfig = field(
+        default_factory=lambda: EvalConfig(task="flores", options={"direction": "en-xx"})
+    )
     mgsm: EvalConfig = field(default_factory=lambda: EvalConfig(task="mgsm"))
     gsm8k: EvalConfig = field(default_factory=lambda: EvalConfig(task="gsm8k"))
 
+    def __post_init__(self) -> None:
+        """Also raise ValueError where FLORES would be asked in another direction than its name says."""
+        super().__post_init__()
+        for name, direction in DIRECTIONS.items():
+            asked = getattr(self, name).build_task().direction
+            if asked != direction:
+                raise ValueError(f"{name}.options.direction={asked}: it is {direction}; see `tasks`")
+
     def evaluations(self) -> dict[str, EvalConfig]:
-        """Return the settings of every task by its name."""
-        return {"flores": self.flores, "mgsm": self.mgsm, "gsm8k": self.gsm8k}
+        """Return the settings of every evaluation by its name."""
+        return {
+            "flores": self.flores,
+            "flores_from_english": self.flores_from_english,
+            "mgsm": self.mgsm,
+            "gsm8k": self.gsm8k,
+        }
 
     @property
     def has_prompts(self) -> bool:
@@ -64,9 +82,10 @@ def _complete(config: ReproduceNTLConfig) -> ReproduceNTLConfig:
     folder = Path(config.benchmarks).expanduser().resolve()
     evaluations = config.evaluations()
     found = {name: with_data(evaluations[name], folder) for name in config.tasks}
-    if "flores" in found and "languages" not in found["flores"].options:
-        options = {**found["flores"].options, "languages": list(config.data.aug.languages)}
-        found["flores"] = replace(found["flores"], options=options)
+    for name in DIRECTIONS:
+        if name in found and "languages" not in found[name].options:
+            options = {**found[name].options, "languages": list(config.data.aug.languages)}
+            found[name] = replace(found[name], options=options)
     return config.completed(replace(config.data, data_folder=str(folder)), found)
 
 
@@ -89,6 +108,8 @@ def _deviations(config: ReproduceNTLConfig) -> list[str]:
     shots = config.flores.build_task().shots  # type: ignore[attr-defined]
     if "flores" in config.tasks and shots != 5:
         found.append(f"FLORES is asked with {shots} worked examples instead of 5")
+    if "flores_from_english" in config.tasks:
+        found.append("FLORES is asked from English as well; the paper asks for translations into English")
     for name in config.tasks:
         if limit := getattr(config, name).limit:
             found.append(f"only the first {limit} {RECORDS[name]}")

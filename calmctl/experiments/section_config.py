@@ -36,7 +36,7 @@ class SectionConfig(ABC):
         jobs: stages at once; 0 = as many as there are cores for their threads.
         threads: CPU threads of each stage.
         benchmarks: folder that holds the data of each task (`--data`).
-        tasks: what is evaluated.
+        tasks: what is evaluated: names of `evaluations()`.
         compare: beside m_A, m_B and CALM: `random_aug`, `vanilla_aug` and `aug_as_encoder` (what m_A is), `lora`,
             `prefix`, `series`, `parallel` and `full` (trained on D_C at CALM's size), `m_B_finetuned` (m_B trained
             further on m_A's data, as m_A was: the paper's skyline).
@@ -72,6 +72,9 @@ class SectionConfig(ABC):
                 raise ValueError(f"{name}: {unknown[0]!r} is not one of {', '.join(choices)}")
             if twice := [value for value in values if values.count(value) > 1]:
                 raise ValueError(f"{name}={list(values)} names {twice[0]} twice")
+        for name, settings in self.evaluations().items():
+            if not name.startswith(settings.task):  # flores_from_english is flores in the other direction
+                raise ValueError(f"{name}.task={settings.task}: it cannot be another task than its name says")
         refuse_decided(self, _DECIDED_HERE)
         give_one_seed(self)
         if "vanilla_aug" in self.compare and not self.vanilla_aug and is_used_as_it_is(self.aug):
@@ -83,7 +86,7 @@ class SectionConfig(ABC):
 
     @abstractmethod
     def evaluations(self) -> dict[str, EvalConfig]:
-        """Return the settings of every task of the section by its name."""
+        """Return the settings of every evaluation of the section by its name, which begins with that of its task."""
 
     @property
     @abstractmethod

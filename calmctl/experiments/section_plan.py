@@ -88,9 +88,10 @@ def _evaluations(planner: Planner, stages: Sequence[Stage]) -> list[dict[str, An
             continue
         config = from_dict(EvalConfig, stage.settings)
         plan, model = prompts.plan(config), planner.model(config.model)
+        evaluation = stage.name.split("/")[1]
         row = rows.setdefault(
-            config.task,
-            {"task": config.task, "models": 0, "runs": 1, "prompts": plan.prompts, "prompt_tokens": plan.length,
+            evaluation,
+            {"task": evaluation, "models": 0, "runs": 1, "prompts": plan.prompts, "prompt_tokens": plan.length,
              "written_tokens": plan.written, "flops": None, "hours": None, "reason": plan.reason},
         )  # fmt: skip
         row["models"] += 1

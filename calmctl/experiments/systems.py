@@ -101,10 +101,10 @@ class Systems:
     def evaluations(self, model: Trained) -> Iterator[Stage]:
         """Yield the evaluations of a model."""
         settings = self.config.evaluations()
-        for task in self.config.tasks:
-            scored = replace(settings[task], task=task, model=model.model, threads=self.config.threads)
-            name = f"eval/{task}/{model.name}"
-            yield stage_in(self.out, name, ("eval", task), scored, ("data", *model.needs), METRICS_FILE)
+        for name in self.config.tasks:
+            scored = replace(settings[name], model=model.model, threads=self.config.threads)
+            folder = f"eval/{name}/{model.name}"
+            yield stage_in(self.out, folder, ("eval", scored.task), scored, ("data", *model.needs), METRICS_FILE)
 
     def _base(self, name: str, train: TrainConfig, file: str, validation: str) -> Trained:
         if is_used_as_it_is(train):

@@ -10,7 +10,7 @@ from typing import Any
 from calmctl import files
 from calmctl.reporting.document import Block, Document, Paragraph, Section
 from calmctl.reporting.document_files import write_document
-from calmctl.reporting.evaluations import BITS, Evaluation, not_comparable, read_evaluation
+from calmctl.reporting.evaluations import BITS, Evaluation, by_task, not_comparable, read_evaluation
 from calmctl.reporting.tables import Cell, Column, Number, Table, Text, table_row
 
 
@@ -25,8 +25,7 @@ def read_evaluations(folders: Sequence[Path]) -> list[Evaluation]:
 
 def evaluation_tables(evaluations: Sequence[Evaluation], root: Path | None = None) -> list[Table]:
     """Return a table a task; `root` is the folder that links start from, None: there are none."""
-    tasks = dict.fromkeys(found.task for found in evaluations)
-    return [_table(task, [found for found in evaluations if found.task == task], root) for task in tasks]
+    return [_table(task, found, root) for task, found in by_task(evaluations).items()]
 
 
 def _table(task: str, evaluations: Sequence[Evaluation], root: Path | None) -> Table:
@@ -62,14 +61,13 @@ def evaluation_figures(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         {"run": found.folder, "task": found.task, "model": found.model, "n": found.n, "metrics": dict(found.metrics)}
         for found in evaluations
     ]
-    return {"evaluations": rows, "not_comparable": list(not_comparable(evaluations).values())}
+    return {"evaluations": rows, "not_comparable": list(not_comparable(by_task(evaluations)).values())}
 
 
 def write_evaluations(evaluations: Sequence[Evaluation], folder: Path) -> list[Path]:
     """Write `report.md`, `report.html` and `report.json` into a folder and return their paths."""
-    warnings = not_comparable(evaluations)
-    tasks = list(dict.fromkeys(found.task for found in evaluations))
-    sections = []
+    tasks = by_task(evaluations)
+    warnings, sections = not_comparable(tasks), []
     for table in evaluation_tables(evaluations, folder):
         warning = warnings.get(table.title)
         blocks: tuple[Block, ...] = (Paragraph(warning, is_warning=True), table) if warning else (table,)

@@ -95,13 +95,21 @@ def _groups(by_language: Mapping[str, Any], bits: Any) -> dict[str, dict[str, fl
     return found
 
 
-def not_comparable(evaluations: Sequence[Evaluation]) -> dict[str, str]:
-    """Say for each task whose evaluations differ in more than the model what it is that differs."""
-    sentences = {}
-    for task in dict.fromkeys(found.task for found in evaluations):
-        if differing := _differing([found for found in evaluations if found.task == task]):
-            sentences[task] = f"{task}: not comparable, as the evaluations differ in {', '.join(differing)}."
-    return sentences
+def by_task(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+    """Return the evaluations of each task."""
+    found: dict[str, list[Evaluation]] = {}
+    for evaluation in evaluations:
+        found.setdefault(evaluation.task, []).append(evaluation)
+    return found
+
+
+def not_comparable(evaluations: Mapping[str, Sequence[Evaluation]]) -> dict[str, str]:
+    """Say of each name whose evaluations differ in more than the model what it is that differs."""
+    return {
+        name: f"{name}: not comparable, as the evaluations differ in {', '.join(differing)}."
+        for name, found in evaluations.items()
+        if (differing := _differing(found))
+    }
 
 
 def _differing(evaluations: Sequence[Evaluation]) -> list[str]:

@@ -96,9 +96,10 @@ class SectionResults:
         runs = (run for system in self.systems if key in (None, system.key) for run in system.runs)
         return [run.evaluations[task] for run in runs if task in run.evaluations]
 
-    def evaluations_of_all(self) -> list[Evaluation]:
-        """Return the evaluations of all tasks."""
-        return [found for system in self.systems for run in system.runs for found in run.evaluations.values()]
+    def evaluations_by_name(self) -> dict[str, list[Evaluation]]:
+        """Return the evaluations of all systems by their name, which is that of the task or begins with it."""
+        names = dict.fromkeys(name for s in self.systems for run in s.runs for name in run.evaluations)
+        return {name: self.evaluations(name) for name in names}
 
     def measured(self, measures: Sequence[Measure]) -> list[Measure]:
         """Return those measures of which there is any figure."""

@@ -93,7 +93,7 @@ def _grouped_caption(results: SectionResults, grouped: Grouped) -> str:
 
 def runs_table(results: SectionResults) -> Table:
     """Return every run with its seed, configuration and evaluations, each linked."""
-    tasks = list(dict.fromkeys(task for s in results.systems for run in s.runs for task in run.evaluations))
+    tasks = list(results.evaluations_by_name())
     columns = [Column(label, is_text=True) for label in ("model", "seed", "run", "config")]
     columns += [Column(task, group="evaluations", is_text=True) for task in tasks]
     rows = tuple(
@@ -117,7 +117,7 @@ def _evaluation(run: SystemRun, task: str) -> Text:
 
 def protocols_table(results: SectionResults) -> Table:
     """Return how each task was asked and scored: one row for all runs that did so alike."""
-    columns = ("task", "prompt format", "shots", "decoding", "records", "data", "runs")
+    columns = ("evaluation", "prompt format", "shots", "decoding", "records", "data", "runs")
     rows: list[tuple[Cell, ...]] = []
     for task, alike in _alike(results):
         first = alike[0]
@@ -139,14 +139,13 @@ def protocols_table(results: SectionResults) -> Table:
 def _alike(results: SectionResults) -> list[tuple[str, list[Evaluation]]]:
     """Return the evaluations of each task, those of equal conditions together."""
     together: list[tuple[str, list[Evaluation]]] = []
-    for found in results.evaluations_of_all():
-        for task, alike in together:
-            if task == found.task and alike[0].conditions == found.conditions:
-                alike.append(found)
-                break
-        else:
-            together.append((found.task, [found]))
-    return sorted(together, key=lambda pair: pair[0])
+    for name, evaluations in sorted(results.evaluations_by_name().items()):
+        groups: list[list[Evaluation]] = []
+        for found in evaluations:
+            alike = next((group for group in groups if group[0].conditions == found.conditions), None)
+            groups.append([found]) if alike is None else alike.append(found)
+        together += [(name, group) for group in groups]
+    return together
 
 
 def section_costs(results: SectionResults) -> Table | None:
