@@ -292,7 +292,7 @@ def test_both_directions_of_flores_stand_side_by_side(folder):
     assert "not comparable" not in text and "FLORES-200 from English, bits per byte by language" in text
     assert (folder / "plots/gains_flores_from_english_bits_per_byte.png").exists()
     row = next(line for line in markdown(folder).splitlines() if line.startswith("| FLORES-200 from English bits"))
-    assert row.startswith("| FLORES-200 from English bits per byte (lower is better) | [3.115](eval/flores_from_english/aug)")
+    assert row.split(" | ")[1] == "[3.115](eval/flores_from_english/aug)"
 
 
 @pytest.mark.parametrize("files", [None, {"devtest": "c"}])

@@ -115,6 +115,23 @@ def test_a_model_that_cannot_be_loaded_is_told_before_anything_is_made(
     assert str(missing) in capsys.readouterr().err and not (out / "data").exists()
 
 
+def test_what_cannot_be_asked_is_told_before_anything_is_trained(
+    benchmarks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["reproduce", "ntl", "--preset", "smoke", "--out", str(out), "--data", str(benchmarks)]
+    assert main([*command, "flores.options.languages=[zul_Latn]"]) == 2
+    assert "zul_Latn" in capsys.readouterr().err and not (out / "data").exists()
+    problems = tmp_path / "gsm8k"
+    problems.mkdir()
+    for split in ("train", "test"):
+        row = {"question": f"One and one in {split}?", "answer": "#### 2"}
+        (problems / f"{split}.jsonl").write_text(json.dumps(row))
+    asked = ["tasks=[gsm8k]", f"gsm8k.dataset={problems}", "gsm8k.bits_per_byte=true", "gsm8k.options.shots=0"]
+    assert main([*command, *asked]) == 2
+    assert "bits_per_byte: the task gsm8k has no references" in capsys.readouterr().err and not (out / "data").exists()
+
+
 def test_windows_of_held_out_code_fit_into_the_rows_that_models_are_trained_on() -> None:
     """Code has about 2.5 bytes a token; beyond the longest row of its training a model knows no positions."""
     for preset in list_presets():
@@ -159,6 +176,7 @@ def test_flores_is_asked_in_both_directions_apart(benchmarks: Path, tmp_path: Pa
         (["aug.seed=5"], "set seed=..."),
         (["num_bridge_seeds=0"], "num_bridge_seeds=0 must be at least 1"),
         (["benchmarks=''"], "--data FOLDER"),
+        (["compose.train.packing=true"], "only text is packed, and data.composition_rows=pairs"),
         (["tasks=[mgsm]"], "no data of the task 'mgsm'"),
     ],
 )

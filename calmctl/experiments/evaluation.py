@@ -166,6 +166,23 @@ def _generate(
     return records, work, _about(config, subject, fitted, shares) | {"bits_per_byte": bits}
 
 
+def check_data(config: EvalConfig) -> None:
+    """Read the task's data, for its errors alone: before hours of training rather than after them.
+
+    Raises:
+        DataError: it cannot be used.
+        UserError: bits per byte are wanted, and the task has no references.
+    """
+    requests = config.build_task().requests(config.load_records())
+    if config.bits_per_byte:
+        _check_references(config, requests)
+
+
+def _check_references(config: EvalConfig, requests: Sequence[Request]) -> None:
+    if not any(request.reference for request in requests):
+        raise UserError(f"bits_per_byte: the task {config.task} has no references; leave it out")
+
+
 def _bits_per_byte(
     config: EvalConfig,
     subject: Subject,
@@ -179,8 +196,7 @@ def _bits_per_byte(
     Raises:
         UserError: the task has no references.
     """
-    if not any(request.reference for request in requests):
-        raise UserError(f"bits_per_byte: the task {config.task} has no references; leave it out")
+    _check_references(config, requests)
     prompts, texts = [fitted.prompts[place].whole for place in mine], [requests[place].reference for place in mine]
     found = bits_of(subject.model, subject.tokenizer, prompts, texts, config.decoding.batch_size)
     everyones = [pair for share in ranks.gather([(mine[index], bits) for index, bits in found]) for pair in share]

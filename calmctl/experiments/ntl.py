@@ -43,8 +43,13 @@ class ReproduceNTLConfig(SectionConfig):
     gsm8k: EvalConfig = field(default_factory=lambda: EvalConfig(task="gsm8k"))
 
     def __post_init__(self) -> None:
-        """Also raise ValueError where FLORES would be asked in another direction than its name says."""
+        """Also raise ValueError where FLORES would be asked in another direction, or pairs would have to be packed."""
         super().__post_init__()
+        trained = {"train_rows": ("anchor", "aug"), "composition_rows": ("compose", "baseline")}
+        for setting, names in trained.items():
+            if packing := [name for name in names if getattr(self, name).train.packing]:
+                if getattr(self.data, setting) == "pairs":
+                    raise ValueError(f"{packing[0]}.train.packing=true: only text is packed, and data.{setting}=pairs")
         for name, direction in DIRECTIONS.items():
             asked = getattr(self, name).build_task().direction
             if asked != direction:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.environment import git_commit, hardware
-from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig
+from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig, check_data
 from calmctl.experiments.section_config import SectionConfig
 from calmctl.experiments.stages import Stage, StageRunner, stage_in
 from calmctl.experiments.systems import Files, System, Systems, Trained
@@ -67,6 +67,7 @@ def reproduce(
         nproc_per_node: processes of every training and evaluation; stages then run one after the other.
 
     Raises:
+        DataError: the data of a task cannot be used.
         UserError: `out` holds another run or another configuration, an existing model cannot be loaded, or a stage
             refused its input.
     """
@@ -74,6 +75,7 @@ def reproduce(
     with Run.start(out, kind="reproduce", config=config, command=command, seed=config.seed) as run:
         if not run.is_complete:
             _check_bases(config)
+            _check_evaluations(config)
         stages = section_stages(section, out, nproc_per_node)
         jobs = 1 if nproc_per_node else config.stages_at_once
         runner = StageRunner(out.resolve(), stages, jobs, config.threads, running)
@@ -92,6 +94,14 @@ def _check_bases(config: SectionConfig) -> None:
     for base in filter(None, (config.anchor.base, config.aug.base, config.vanilla_aug)):
         base_config(base)
         load_tokenizer(base)
+
+
+def _check_evaluations(config: SectionConfig) -> None:
+    """Raise UserError or DataError now where the data of a task, of those whose data is here, cannot be asked."""
+    settings = config.evaluations()
+    for name in config.tasks:
+        if Path(settings[name].dataset).exists():
+            check_data(settings[name])
 
 
 def section_stages(section: Section, out: Path, nproc_per_node: str | None = None) -> list[Stage]:
