@@ -66,7 +66,7 @@ def _refuse_other_run(existing: RunInfo, kind: Kind, config: object, inputs: Map
     if existing.kind != kind:
         raise UserError(f"{existing.path} holds a run of kind {existing.kind}, not {kind}; choose another --out")
     if existing.facts.get("config_sha256") != config_sha256(config):
-        differences = _differences(existing.path / CONFIG_FILE, to_dict(config))
+        differences = _differences(existing.path, to_dict(config))
         raise UserError(
             f"{existing.path} was started with another configuration ({differences}); "
             "use the old settings to resume it, or choose another --out"
@@ -78,21 +78,32 @@ def _refuse_other_run(existing: RunInfo, kind: Kind, config: object, inputs: Map
         raise UserError(f"{existing.path} was started on other inputs (changed: {names}); choose another --out")
 
 
-def _differences(old_file: Path, new: Mapping[str, Any]) -> str:
-    """Say which settings differ: `key: old -> new`, the first three."""
+def read_settings(folder: Path) -> dict[str, Any] | None:
+    """Return the settings of a run that identify it, `a.b.c` -> value; None where its file is missing or damaged."""
     import yaml
 
     try:
-        old = _flatten(_identifying(yaml.safe_load(old_file.read_text(encoding="utf-8")) or {}))
+        return _flatten(_identifying(yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8")) or {}))
     except (OSError, ValueError, AttributeError, yaml.YAMLError):
-        return f"{old_file.name} is missing or damaged, so it cannot be said which settings"
-    flat = _flatten(_identifying(json.loads(json.dumps(new))))
+        return None
+
+
+def shown_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Say which settings differ: `key: old -> new`, the first three; empty where none does."""
     missing = "(not set)"
-    pairs = {key: (old.get(key, missing), flat.get(key, missing)) for key in [*old, *flat]}
+    pairs = {key: (old.get(key, missing), new.get(key, missing)) for key in [*old, *new]}
     changed = [f"{key}: {before} -> {after}" for key, (before, after) in pairs.items() if before != after]
     shown = changed[:_SHOWN_DIFFERENCES]
     rest = len(changed) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "") or "settings that no longer exist"
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _differences(folder: Path, new: Mapping[str, Any]) -> str:
+    old = read_settings(folder)
+    if old is None:
+        return f"{CONFIG_FILE} is missing or damaged, so it cannot be said which settings"
+    changed = shown_differences(old, _flatten(_identifying(json.loads(json.dumps(new)))))
+    return changed or "settings that no longer exist"
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

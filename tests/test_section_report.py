@@ -402,6 +402,17 @@ def test_several_seeds_are_averaged_a_folder_being_a_run(tmp_path, capsys):
     assert "random m_A (1 of 2 seeds)" in run(capsys, *folders)[1]
 
 
+def test_only_runs_that_differ_in_nothing_but_the_seed_are_averaged(tmp_path, capsys):
+    folders = [write_section(tmp_path / f"s{seed}", seed=seed) for seed in (0, 1)]
+    for seed, folder in enumerate(folders):
+        settings = f"seed: {seed}\njobs: {seed}\ndata:\n  seed: {seed}\ncompose:\n  train:\n    steps: "
+        (folder / "config.yaml").write_text(f"{settings}600\n")
+    assert run(capsys, *folders)[0] == 0
+    (folders[1] / "config.yaml").write_text(f"{settings}700\n")
+    status, _, error = run(capsys, *folders)
+    assert status == 2 and "differ in more than their seed (compose.train.steps: 600 -> 700)" in error
+
+
 def test_evaluations_stand_side_by_side(folder, tmp_path, capsys):
     runs = [folder / "eval/flores" / name for name in ("calm", "lora")]
     for path in runs:

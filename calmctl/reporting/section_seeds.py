@@ -22,12 +22,13 @@ def pool_sections(folders: Sequence[Path]) -> SectionResults:
     """Read several reproduce folders and return them as one, with a run a folder: the mean of its own runs.
 
     Raises:
-        UserError: a folder is no such folder, they are of different sections or presets, or a seed comes twice.
+        UserError: a folder is no such folder, they are of different sections, presets or settings, or a seed comes
+            twice.
     """
     results = [load_section_results(Path(folder)) for folder in folders]
     require_one("sections", (found.section.key for found in results))
     require_one("presets", (found.preset for found in results))
-    require_one_a_seed((found.seed, found.folder) for found in results)
+    require_one_a_seed([(found.seed, found.folder) for found in results])
     keys = dict.fromkeys(system.key for found in results for system in found.systems)
     return replace(results[0], seed=None, systems=tuple(_pooled(results, key) for key in keys))
 

@@ -86,13 +86,14 @@ def aggregate_seeds(folders: Sequence[Path]) -> SeedSummary:
     """Read several reproduce folders that differ in their seed.
 
     Raises:
-        UserError: no folder, one that is no reproduce folder, different presets, or a seed that comes twice.
+        UserError: no folder, one that is no reproduce folder, different presets or settings, or a seed that comes
+            twice.
     """
     if not folders:
         raise UserError("no folder given; name the folders that `calmctl reproduce kv` wrote")
     results = tuple(load_kv_results(Path(folder)) for folder in folders)
     require_one("presets", (result.preset for result in results))
-    require_one_a_seed((result.seed, result.folder) for result in results)
+    require_one_a_seed([(result.seed, result.folder) for result in results])
     ablations = (load_kv_ablations(result.folder) for result in results)
     return SeedSummary(results, tuple(found for found in ablations if found is not None))
 
