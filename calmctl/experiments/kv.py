@@ -17,7 +17,7 @@ from calmctl.environment import git_commit, hardware
 from calmctl.experiments.evaluation import METRICS_FILE
 from calmctl.experiments.kv_config import KVAblationsConfig, ReproduceKVConfig
 from calmctl.experiments.kv_deviations import deviations
-from calmctl.experiments.stages import Stage, StageRunner, stage_in
+from calmctl.experiments.stages import Stage, run_stages, stage_in
 from calmctl.files import read_json
 from calmctl.modeling.sources import base_config, load_tokenizer
 from calmctl.reporting.kv_report import write_kv_report
@@ -59,13 +59,9 @@ def reproduce_kv(
     config = replace(config, baseline=BaselineConfig(), ablations=KVAblationsConfig())
     departures = deviations(config)
     with Run.start(out, kind="reproduce", config=config, command=command, seed=config.seed) as run:
-        stages = [stage.launched(nproc_per_node) for stage in kv_stages(config, out)]
-        jobs = 1 if nproc_per_node else config.stages_at_once
-        runner = StageRunner(out.resolve(), stages, jobs, config.threads, running)
-        ran = runner.run()
+        ran, seconds = run_stages(out, kv_stages(config, out), config, nproc_per_node, running)
         if ran or not run.is_complete:
-            seconds = {**runner.seconds(), "total": round(run.seconds, 1)}
-            run.write_json(TABLE_FILE, table(config, out, departures, seconds))
+            run.write_json(TABLE_FILE, table(config, out, departures, {**seconds, "total": round(run.seconds, 1)}))
         write_kv_report(out)
         if not run.is_complete:
             run.finish()

@@ -15,7 +15,7 @@ from calmctl.experiments.evaluation import METRICS_FILE
 from calmctl.experiments.kv import BASES, COMPOSITIONS, kv_stages
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.kv_variants import Variant, calm_values, check_ablations, kv_variants
-from calmctl.experiments.stages import Stage, StageRunner
+from calmctl.experiments.stages import Stage, run_stages
 from calmctl.files import read_json
 from calmctl.reporting.cost_table import cost_rows, is_training
 from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, TABLE_5_FILE
@@ -65,12 +65,8 @@ def ablate_kv(
     folder = out / ABLATIONS_FOLDER
     with Run.start(folder, kind="reproduce", config=config, command=command, seed=config.seed) as run:
         variants = list(kv_variants(config, out))
-        stages = [stage.launched(nproc_per_node) for stage in _ablation_stages(variants)]
-        jobs = 1 if nproc_per_node else config.stages_at_once
-        runner = StageRunner(folder.resolve(), stages, jobs, config.threads, running)
-        ran = runner.run()
-        seconds = {**runner.seconds(), "total": round(run.seconds, 1)}
-        table = table5(config, out, variants, seconds)
+        ran, seconds = run_stages(folder, _ablation_stages(variants), config, nproc_per_node, running)
+        table = table5(config, out, variants, {**seconds, "total": round(run.seconds, 1)})
         # The reproduction may have been scored anew, and other variants may have been asked for, without a stage here.
         if ran or not run.is_complete or not _holds(folder / TABLE_5_FILE, table["rows"]):
             run.write_text(CONFIG_FILE, to_yaml(config))

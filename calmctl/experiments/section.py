@@ -12,7 +12,7 @@ from typing import Any
 from calmctl.environment import git_commit, hardware
 from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig, check_data
 from calmctl.experiments.section_config import SectionConfig
-from calmctl.experiments.stages import Stage, StageRunner, stage_in
+from calmctl.experiments.stages import Stage, run_stages, stage_in
 from calmctl.experiments.systems import Files, System, Systems, Trained
 from calmctl.experiments.tasks import find_data
 from calmctl.files import read_json
@@ -76,13 +76,9 @@ def reproduce(
         if not run.is_complete:
             _check_bases(config)
             _check_evaluations(config)
-        stages = section_stages(section, out, nproc_per_node)
-        jobs = 1 if nproc_per_node else config.stages_at_once
-        runner = StageRunner(out.resolve(), stages, jobs, config.threads, running)
-        ran = runner.run()
+        ran, seconds = run_stages(out, section_stages(section, out), config, nproc_per_node, running)
         if ran or not run.is_complete or not (out / RESULTS_FILE).exists():
-            seconds = {**runner.seconds(), "total": round(run.seconds, 1)}
-            run.write_json(RESULTS_FILE, results(section, out, seconds))
+            run.write_json(RESULTS_FILE, results(section, out, {**seconds, "total": round(run.seconds, 1)}))
         write_section_report(out)
         if not run.is_complete:
             run.finish()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import calmctl
 from calmctl.config import to_dict, to_yaml
@@ -74,6 +74,39 @@ def stage_in(
     folder = root / name
     options = ("--preset", name.replace("/", "_"), "--config-dir", str(root / "conf"), "--out", str(folder))
     return Stage(name, (*command, *options), folder, folder / result, to_dict(settings), tuple(needs))
+
+
+class Sharing(Protocol):
+    """What the settings of an experiment say of how its stages share a machine."""
+
+    @property
+    def threads(self) -> int:
+        """Return the CPU threads of each stage."""
+
+    @property
+    def stages_at_once(self) -> int:
+        """Return how many stages run side by side."""
+
+
+def run_stages(
+    root: Path,
+    stages: Sequence[Stage],
+    sharing: Sharing,
+    nproc_per_node: str | None = None,
+    running: dict[str, Path] | None = None,
+) -> tuple[list[str], dict[str, float]]:
+    """Run what is not done yet: one stage after the other where each takes several processes.
+
+    Returns:
+        The names of the stages that ran, and the wall-clock seconds of every stage.
+
+    Raises:
+        CalmctlError: see `StageRunner.run`.
+    """
+    launched = [stage.launched(nproc_per_node) for stage in stages]
+    jobs = 1 if nproc_per_node else sharing.stages_at_once
+    runner = StageRunner(root.resolve(), launched, jobs, sharing.threads, running)
+    return runner.run(), runner.seconds()
 
 
 class StageRunner:
