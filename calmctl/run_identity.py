@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,13 @@ _SHOWN_DIFFERENCES = 3
 NOT_IDENTITY = frozenset({"sharding", "ablations"})
 
 
-def existing_run(path: Path, kind: Kind, config: object, inputs: Mapping[str, str]) -> RunInfo | None:
+def existing_run(
+    path: Path, kind: Kind, config: object, inputs: Mapping[str, str], changeable: Collection[str] = ()
+) -> RunInfo | None:
     """Return the run at `path`, or None where a new one can begin.
+
+    Args:
+        changeable: settings that may be others than those of the run.
 
     Raises:
         UserError: `path` is a file, holds something that is no run, or holds another run.
@@ -31,13 +36,18 @@ def existing_run(path: Path, kind: Kind, config: object, inputs: Mapping[str, st
     existing = read_run(path)
     if _made_nothing(existing):
         return None
-    _refuse_other_run(existing, kind, config, inputs)
+    _refuse_other_run(existing, kind, _without(to_dict(config), changeable), inputs, changeable)
     return existing
 
 
-def config_sha256(config: object) -> str:
+def config_sha256(config: object, changeable: Collection[str] = ()) -> str:
     """Return the checksum that identifies a configuration, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(_identifying(to_dict(config)), sort_keys=True).encode()).hexdigest()
+    settings = _identifying(_without(to_dict(config), changeable))
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def _identifying(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,11 +72,13 @@ def _refuse_foreign_folder(path: Path) -> None:
         raise UserError(f"{path} holds {example!r} and is no run directory; choose an empty or a new --out")
 
 
-def _refuse_other_run(existing: RunInfo, kind: Kind, config: object, inputs: Mapping[str, str]) -> None:
+def _refuse_other_run(
+    existing: RunInfo, kind: Kind, settings: Mapping[str, Any], inputs: Mapping[str, str], changeable: Collection[str]
+) -> None:
     if existing.kind != kind:
         raise UserError(f"{existing.path} holds a run of kind {existing.kind}, not {kind}; choose another --out")
-    if existing.facts.get("config_sha256") != config_sha256(config):
-        differences = _differences(existing.path, to_dict(config))
+    if existing.facts.get("config_sha256") != config_sha256(settings):
+        differences = _differences(existing.path, settings, changeable)
         raise UserError(
             f"{existing.path} was started with another configuration ({differences}); "
             "use the old settings to resume it, or choose another --out"
@@ -98,10 +110,11 @@ def shown_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _differences(folder: Path, new: Mapping[str, Any]) -> str:
+def _differences(folder: Path, new: Mapping[str, Any], changeable: Collection[str]) -> str:
     old = read_settings(folder)
     if old is None:
         return f"{CONFIG_FILE} is missing or damaged, so it cannot be said which settings"
+    old = {key: value for key, value in old.items() if key.partition(".")[0] not in changeable}
     changed = shown_differences(old, _flatten(_identifying(json.loads(json.dumps(new)))))
     return changed or "settings that no longer exist"
 

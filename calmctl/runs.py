@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -63,32 +63,36 @@ class Run:
         seed: int | None = None,
         inputs: Mapping[str, str] | None = None,
         name: str | None = None,
+        changeable: Collection[str] = (),
     ) -> Run:
         """Create the run at `path`, resume it, or find it complete (`run.is_complete`: nothing to do).
 
         `config` is a dataclass or a mapping; `inputs` maps what the run reads to its sha256. A run is
-        the same run only if kind, configuration and inputs are.
+        the same run only if kind, configuration and inputs are; of the configuration the settings that `changeable`
+        names may be others.
 
         Raises:
             UserError: `path` is in use, is another run, or is a folder that holds something else.
         """
         path, inputs = Path(path), dict(inputs or {})
         lock = files.FileLock(path / LOCK_FILE)
-        existing = existing_run(path, kind, config, inputs)
+        existing = existing_run(path, kind, config, inputs, changeable)
         if existing is not None and existing.is_complete:
             return cls(path, existing.facts, lock, is_resumed=True)
         path.mkdir(parents=True, exist_ok=True)
         if not lock.acquire():
             raise UserError(f"{path} is in use by process {lock.owner()}; wait for it, or choose another --out")
         try:
-            existing = existing_run(path, kind, config, inputs)  # what happened between our look and our lock
+            # Again, for what happened between our look and our lock.
+            existing = existing_run(path, kind, config, inputs, changeable)
         except UserError:
             lock.release()
             raise
         if existing is not None and existing.is_complete:
             lock.release()
             return cls(path, existing.facts, lock, is_resumed=True)
-        facts = _new_facts(kind, name or path.resolve().name, config, command, seed, inputs)
+        identity = config_sha256(config, changeable)
+        facts = _new_facts(kind, name or path.resolve().name, identity, command, seed, inputs)
         if existing is not None:
             facts |= {key: existing.facts[key] for key in ("started", "seconds") if key in existing.facts}
             facts["resumes"] = int(existing.facts.get("resumes", 0)) + 1
@@ -216,14 +220,14 @@ class Run:
 
 
 def _new_facts(
-    kind: Kind, name: str, config: object, command: Sequence[str], seed: int | None, inputs: Mapping[str, str]
+    kind: Kind, name: str, identity: str, command: Sequence[str], seed: int | None, inputs: Mapping[str, str]
 ) -> dict[str, Any]:
     return {
         "kind": kind,
         "name": name,
         "status": "running",
         "command": list(command),
-        "config_sha256": config_sha256(config),
+        "config_sha256": identity,
         "git_commit": environment.git_commit(),
         "versions": environment.package_versions(),
         "hardware": environment.hardware(),

@@ -217,7 +217,9 @@ def test_the_plan_of_several_seeds_names_their_folders(
 
 
 @pytest.mark.slow
-def test_an_experiment_runs_from_data_to_report_and_only_once(benchmarks: Path, tmp_path: Path) -> None:
+def test_an_experiment_runs_from_data_to_report_and_only_once(
+    benchmarks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     chosen = "compare=[random_aug,vanilla_aug,aug_as_encoder,lora,m_B_finetuned]"
     steps = ["anchor.train.steps=3", "aug.train.steps=3", "compose.train.steps=2", "baseline.train.steps=2"]
@@ -234,6 +236,23 @@ def test_an_experiment_runs_from_data_to_report_and_only_once(benchmarks: Path, 
     assert abs(lora["difference_percent"]) < 5
     assert read_json(out / "data" / "manifest.json")["overlap"]["left"] == {"exact": 0, "near": 0}
     assert (out / "report.html").is_file() and (out / "report.md").is_file()
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
+
+    def made() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for name in ("run", "metrics") for path in out.rglob(f"{name}.json")}
+
+    before = made()
     assert main(command) == 0
-    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
+    assert before == made()
+
+    # Other comparisons and tasks: what is there is kept, what is missing is made.
+    command = ["compare=[random_aug,prefix]" if word == chosen else word for word in command]
+    assert main([*command, "tasks=[flores]"]) == 0
+    results = read_json(out / "results.json")
+    assert [system["key"] for system in results["systems"]] == ["m_A", "m_B", "calm", "random_aug", "prefix"]
+    assert results["tasks"] == ["flores"] and "tasks:\n- flores\n" in (out / "config.yaml").read_text()
+    assert before.items() <= made().items() and {path.parent.name for path in made().keys() - before} == {"prefix"}
+    capsys.readouterr()
+    for _ in range(2):  # what is refused stays refused
+        assert main([*command, "flores.limit=3"]) == 2
+        assert "was started with another configuration (limit: 4 -> 3)" in capsys.readouterr().err
+    assert main([*command, "compose.every=2"]) == 2 and "compose.every: 1 -> 2" in capsys.readouterr().err

@@ -56,6 +56,11 @@ class ReproduceCodeConfig(SectionConfig):
         return {"humaneval": self.humaneval, "mbpp": self.mbpp, "codexglue": self.codexglue, "text": self.text}
 
     @property
+    def changeable(self) -> tuple[str, ...]:
+        """Return also the settings of the section that its evaluations alone depend on."""
+        return (*super().changeable, "codexglue_data", "allow_code_execution")
+
+    @property
     def has_prompts(self) -> bool:
         """Return whether the rows of D_C are prompts and completions: code is text."""
         return False

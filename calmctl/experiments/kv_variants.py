@@ -146,6 +146,7 @@ class _Builder:
     def baseline(self, name: str, label: str, method: str, file: str) -> Variant:
         settings = replace(
             self.config.baseline,
+            method=method,
             anchor=str(self.out / "anchor"),
             dataset=str(self.out / "data" / file),
             match=str(self.out / "calm"),

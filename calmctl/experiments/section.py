@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from calmctl.config import to_yaml
 from calmctl.environment import git_commit, hardware
 from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig, check_data
 from calmctl.experiments.section_config import SectionConfig
@@ -20,6 +21,7 @@ from calmctl.modeling.sources import base_config, load_tokenizer
 from calmctl.reporting.cost_table import cost_rows, is_training
 from calmctl.reporting.section_report import write_section_report
 from calmctl.reporting.section_results import RESULTS_FILE
+from calmctl.run_info import CONFIG_FILE
 from calmctl.runs import Run, read_run
 
 
@@ -62,6 +64,8 @@ def reproduce(
 ) -> Run:
     """Run whatever is not done yet, then write results, plots and report.
 
+    A run can be given more tasks, seeds and comparisons later; what is done with the same settings is kept.
+
     Args:
         running: is kept filled with the folders of the stages under way, for a progress display.
         nproc_per_node: processes of every training and evaluation; stages then run one after the other.
@@ -72,12 +76,17 @@ def reproduce(
             refused its input.
     """
     config = section.config
-    with Run.start(out, kind="reproduce", config=config, command=command, seed=config.seed) as run:
-        if not run.is_complete:
+    run = Run.start(
+        out, kind="reproduce", config=config, command=command, seed=config.seed, changeable=config.changeable
+    )
+    with run:
+        is_changed = not run.is_complete or (out / CONFIG_FILE).read_text(encoding="utf-8") != to_yaml(config)
+        if is_changed:
             _check_bases(config)
             _check_evaluations(config)
         ran, seconds = run_stages(out, section_stages(section, out), config, nproc_per_node, running)
-        if ran or not run.is_complete or not (out / RESULTS_FILE).exists():
+        if ran or is_changed or not (out / RESULTS_FILE).exists():
+            run.write_text(CONFIG_FILE, to_yaml(config))
             run.write_json(RESULTS_FILE, results(section, out, {**seconds, "total": round(run.seconds, 1)}))
         write_section_report(out)
         if not run.is_complete:

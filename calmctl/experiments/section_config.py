@@ -89,6 +89,11 @@ class SectionConfig(ABC):
         """Return the settings of every evaluation of the section by its name, which begins with that of its task."""
 
     @property
+    def changeable(self) -> tuple[str, ...]:
+        """Return the settings that say what is compared and measured: a run may go on with more or others of them."""
+        return ("jobs", "num_bridge_seeds", "compare", "vanilla_aug", "tasks", *self.evaluations())
+
+    @property
     @abstractmethod
     def has_prompts(self) -> bool:
         """Return whether the rows of D_C are prompts and completions."""

@@ -20,7 +20,7 @@ from calmctl.config import to_dict, to_yaml
 from calmctl.errors import CalmctlError, UserError
 from calmctl.files import write_text
 from calmctl.parent import PARENT_VARIABLE
-from calmctl.runs import read_run
+from calmctl.runs import config_sha256, read_run
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 20.0
@@ -47,8 +47,11 @@ class Stage:
 
     @property
     def is_complete(self) -> bool:
-        """Return whether its run directory says that it is done."""
-        return self.result.exists() and read_run(self.folder).is_complete
+        """Return whether its run directory says that it is done, and was with these settings."""
+        if not self.result.exists():
+            return False
+        run = read_run(self.folder)
+        return run.is_complete and run.facts.get("config_sha256") == config_sha256(self.settings)
 
     def launched(self, nproc_per_node: str | None) -> "Stage":
         """Return the stage run by so many processes of torchrun; what builds data stays alone."""
@@ -203,7 +206,7 @@ class StageRunner:
             del self._processes[name], self.running[name]
             if code:
                 raise self._error(name, code)
-            if not self.stages[name].is_complete:
+            if not self.stages[name].result.exists():
                 result = self.stages[name].result
                 raise CalmctlError(f"stage {name}: its run is complete, but {result} is missing; delete its folder")
             finished.append(name)

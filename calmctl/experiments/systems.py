@@ -153,6 +153,7 @@ class Systems:
     def _baseline(self, key: str, name: str, seed: int) -> Trained:
         settings = replace(
             self.config.baseline,
+            method=key,
             anchor=self.anchor.model,
             dataset=str(self.data / self.files.composition),
             validation=str(self.data / self.files.composition_validation),
