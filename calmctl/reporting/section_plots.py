@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -81,24 +82,14 @@ def systems_plot(results: SectionResults, measures: Sequence[Measure]) -> bytes:
             bars += [(place + 1 + number, system) for number, system in enumerate(systems)]
             place += len(systems) + 1.25
     with style(SIDEWAYS):
-        figure = Figure(figsize=(WIDTH, 0.9 + 0.25 * place), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.2 + 0.28 * place), layout="constrained")
         panels = list(figure.subplots(1, len(measures), squeeze=False, sharey=True).flat)
         for axes, measure in zip(panels, measures, strict=True):
             _bars(axes, results, bars, measure)
-        for y, heading in headings:
-            panels[0].annotate(
-                heading,
-                (0, y),
-                (4, 0),
-                xycoords=panels[0].get_yaxis_transform(),
-                textcoords="offset points",
-                va="center_baseline",
-                fontsize=10,
-                fontweight="bold",
-                annotation_clip=False,
-                bbox=BLANK,
-            )
-        panels[0].set_yticks([y for y, _ in bars], [system.label for _, system in bars])
+        rows = [*headings, *((y, system.label) for y, system in bars)]
+        panels[0].set_yticks([y for y, _ in rows], [textwrap.fill(label, 20) for _, label in rows])
+        for label in panels[0].get_yticklabels()[: len(headings)]:
+            label.set(fontsize=9, fontweight="bold")
         panels[0].set_ylim(place - 0.6, -0.6)
         return to_png(figure)
 
@@ -122,5 +113,5 @@ def _bars(axes: Axes, results: SectionResults, bars: Sequence[tuple[float, Syste
         )
     axes.set_xlim(0, 1.25 * largest or 1.0)
     axes.tick_params(axis="y", left=False)
-    axes.set_title(measure.label)
+    axes.set_title(textwrap.fill(measure.label, 20), fontsize=10)
     axes.set_xlabel("lower is better" if measure.is_lower_better else "percent")
