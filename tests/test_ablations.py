@@ -31,7 +31,7 @@ from calmctl.reporting.kv_report import measured_tables, write_kv_report
 from calmctl.reporting.plot_style import to_png
 from calmctl.reporting.seeds import aggregate_seeds, write_seed_summary
 from calmctl.reporting.tables import to_markdown
-from calmctl.runs import Run
+from calmctl.runs import Run, config_sha256
 from data_builders.kv import build
 from tests.kv_folder import SYNTHETIC, accuracies, write, write_folder
 from tests.kv_settings import SMALL
@@ -197,6 +197,7 @@ def write_done(config: ReproduceKVConfig, out: Path, change: float = 0.0) -> Non
     for number, variant in enumerate(kv_variants(config, out)):
         for stage in variant.stages:
             facts = {"kind": stage.command[0], "status": "complete", "seconds": 80.0, "trainable_parameters": 123_457}
+            facts["config_sha256"] = config_sha256(stage.settings)
             if stage.command[0] in ("compose", "baseline", "train"):
                 facts["cost"] = {
                     "trainable_parameters": 123_457, "flops_per_token": 3e6, "seconds_per_step": 0.1,

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from calmctl.config import load_config, to_dict
 from calmctl.errors import CalmctlError, UserError
 from calmctl.experiments.stages import Stage, StageRunner
 from calmctl.runs import read_run
+from data_builders.kv import KVDataConfig
 
 DATA = ("data", "kv", "--preset", "smoke")
 
@@ -21,7 +23,8 @@ DATA = ("data", "kv", "--preset", "smoke")
 def data_stage(root: Path, name: str, seed: int = 0, needs: tuple[str, ...] = (), extra: tuple[str, ...] = ()) -> Stage:
     folder = root / name
     command = (*DATA, "--seed", str(seed), "--out", str(folder), *extra)
-    return Stage(name, command, folder, folder / "manifest.json", {"seed": seed}, needs)
+    settings = to_dict(load_config(KVDataConfig, "data/kv/smoke", [f"seed={seed}"]))
+    return Stage(name, command, folder, folder / "manifest.json", settings, needs)
 
 
 def started(root: Path) -> set[str]:
@@ -47,6 +50,9 @@ def test_stages_run_once_and_again_when_they_or_their_needs_are_gone(tmp_path):
 def test_a_stage_of_another_configuration_is_refused_not_repeated(tmp_path):
     run(tmp_path, data_stage(tmp_path, "a"))
     changed = data_stage(tmp_path, "a", seed=1)
+    for _ in range(2):  # also where it is done, and again
+        with pytest.raises(UserError, match=r"stage a: .*another configuration \(seed: 0 -> 1\)"):
+            run(tmp_path, changed)
     (tmp_path / "a" / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"stage a: .*another configuration \(seed: 0 -> 1\)"):
         run(tmp_path, changed)

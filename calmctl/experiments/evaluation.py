@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from calmctl.cpu import set_up_cpu
 from calmctl.errors import UserError
 from calmctl.experiments.scoring import METRICS_FILE, write_scores
 from calmctl.experiments.tasks import TaskConfig
@@ -140,8 +141,7 @@ def _generate(
     Returns:
         The task's records, everybody's work files, and what a result says about the generation.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    set_up_cpu(config.threads)
     quiet_libraries()
     task = config.build_task()
     records = task.load(Path(config.dataset), config.limit or None)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from calmctl.cpu import set_up_cpu
 from calmctl.errors import UserError
 from calmctl.modeling.card import CARD_FILE, write_card
 from calmctl.modeling.layers import text_config
@@ -43,8 +44,7 @@ def set_up(settings: TrainSettings, seed: int) -> None:
     if settings.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("train.precision=fp16 needs a GPU, and there is none; use bf16 or fp32")
     _check_processes(settings, current_ranks().count)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    set_up_cpu(settings.threads)
     # Numbers too small to matter otherwise slow optimizers on CPU down.
     torch.set_flush_denormal(True)
     set_seed(seed)

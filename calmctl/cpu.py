@@ -1,0 +1,27 @@
+"""How this process computes on a CPU: threads, and what becomes of memory that tensors free."""
+
+import ctypes
+import sys
+
+import torch
+
+# Parameters of glibc's mallopt, as its malloc.h numbers them.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+
+
+def set_up_cpu(threads: int = 0) -> None:
+    """Set the number of CPU threads, 0 = torch's own choice, and keep freed memory for the next tensors.
+
+    glibc gives large blocks back to the kernel, which clears them page by page before every use, and that again and
+    again in every step of a training. Elsewhere than with glibc nothing is changed.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
