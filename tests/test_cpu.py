@@ -13,11 +13,11 @@ from calmctl.cpu import set_up_cpu
 if sys.argv[1] == "set-up":
     set_up_cpu(1)
 faults = []
-for _ in range(4):
+for _ in range(24):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(16_000_000)  # 64 MB
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(faults[-1], torch.get_num_threads())
+print(sum(faults[-8:]), torch.get_num_threads())
 """
 
 
@@ -28,5 +28,6 @@ def measured(how: str) -> list[int]:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept where the C library is glibc")
 def test_freed_memory_is_used_again_without_a_detour_by_the_kernel():
+    """The heap grows for some allocations first, until there is a block in it that is large enough."""
     faults, threads = measured("set-up")
-    assert threads == 1 and faults < 100 < measured("as it is")[0]
+    assert threads == 1 and faults < 20_000 < measured("as it is")[0]  # a tensor has 15,625 pages
