@@ -75,6 +75,8 @@ class FloresTask:
         direction: `xx-en` or `en-xx`.
         against: metrics.json, or the folder with it, of another run: in how many languages this one is better. It must
             have scored the same rows of all these languages, in the same direction.
+        first_row: of devtest, counted from 0; a limit counts from there. So settings can be chosen by some rows and
+            figures be reported on others.
         max_new_tokens: of a translation.
     """
 
@@ -85,6 +87,7 @@ class FloresTask:
     languages: tuple[str, ...] = ()
     direction: Literal["xx-en", "en-xx"] = "xx-en"
     against: str | None = None
+    first_row: int = 0
     max_new_tokens: int = 128
 
     def __post_init__(self) -> None:
@@ -93,19 +96,23 @@ class FloresTask:
             raise DataError(f"shots: {self.shots} is not within 0 and {ROWS['dev']}, the rows of dev")
         if self.direction not in ("xx-en", "en-xx"):
             raise DataError(f"direction: {self.direction!r} is not one of xx-en, en-xx")
+        if not 0 <= self.first_row < ROWS["devtest"]:
+            raise DataError(
+                f"first_row: {self.first_row} is not within 0 and {ROWS['devtest'] - 1}, the rows of devtest"
+            )
         if self.max_new_tokens < 1:
             raise DataError(f"max_new_tokens: {self.max_new_tokens} is too small; use at least 1")
         object.__setattr__(self, "languages", tuple(map(full_code, self.languages)))
 
     def load(self, data: Path, limit: int | None = None) -> list[FloresRecord]:
-        """Read the sentences of each language; `limit` = the first so many of each."""
+        """Read the sentences of each language; `limit` = so many of each, from `first_row` on."""
         require_limit(limit)
         flores = read_flores(data, self.languages, always=(ENGLISH,))
         # English is its own other side only where it is asked for by name.
         languages = dict.fromkeys(self.languages or [code for code in flores.sentences if code != ENGLISH])
         records = [record for code in languages for record in self._records(flores, code, limit)]
         if self.against is not None:
-            read_other(Path(self.against), self.direction, records)  # refused now rather than after the generation
+            read_other(self, Path(self.against), records)  # refused now rather than after the generation
         return records
 
     def _records(self, flores: Flores, language: str, limit: int | None) -> list[FloresRecord]:
@@ -123,8 +130,8 @@ class FloresTask:
             flores.release,
             flores.files,
         )
-        rows = zip(sources["devtest"][:limit], targets["devtest"][:limit], strict=True)
-        return [FloresRecord(f"{language}/{row}", pair, *sides) for row, sides in enumerate(rows)]
+        rows = list(zip(sources["devtest"], targets["devtest"], strict=True))[self.first_row :][:limit]
+        return [FloresRecord(f"{language}/{row}", pair, *sides) for row, sides in enumerate(rows, self.first_row)]
 
     def requests(self, records: Sequence[FloresRecord]) -> list[Request]:
         """Return one request a record; those of one language share their worked examples."""
@@ -167,7 +174,7 @@ class FloresTask:
         metrics = {name: float(np.mean([scores[name] for scores in by_language.values()])) for name in METRICS}
         breakdown: dict[str, Any] = {"by_language": by_language, "standard_error": _average_errors(resampled)}
         if self.against is not None:
-            theirs = read_other(Path(self.against), self.direction, records)
+            theirs = read_other(self, Path(self.against), records)
             breakdown["against"] = compare(by_language, theirs, self.against)
             metrics["languages_above"] = float(len(breakdown["against"]["above"]))
         pairs = {record.pair.language: record.pair for record in records}
@@ -186,6 +193,7 @@ class FloresTask:
                 {language: pair.exemplars for language, pair in pairs.items()},
                 release=first.release,
                 direction=self.direction,
+                first_row=self.first_row,
                 languages=list(pairs),
                 average="mean of the languages' corpus scores",
                 standard_error=f"bootstrap over sentences, {NUM_RESAMPLES} resamples, the same for every language",
@@ -194,7 +202,7 @@ class FloresTask:
         )
 
 
-def read_other(path: Path, direction: str, records: Sequence[FloresRecord]) -> dict[str, float]:
+def read_other(task: FloresTask, path: Path, records: Sequence[FloresRecord]) -> dict[str, float]:
     """Return another run's headline score by language.
 
     Raises:
@@ -204,17 +212,20 @@ def read_other(path: Path, direction: str, records: Sequence[FloresRecord]) -> d
     file = path / METRICS_FILE if path.is_dir() else path
     try:
         other = json.loads(file.read_text(encoding="utf-8"))
-        task, protocol = other["task"], other["protocol"]
+        name, protocol = other["task"], other["protocol"]
         about = protocol.get("direction"), protocol.get("release")
+        first_row = protocol.get("first_row", 0)
         rows = {language: scores["n"] for language, scores in other["breakdown"]["by_language"].items()}
         theirs = {language: float(scores[HEADLINE]) for language, scores in other["breakdown"]["by_language"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problem = error.strerror if isinstance(error, OSError) else f"no metrics of a flores run ({error})"
         raise DataError(f"against: {file}: {problem}; name a finished run of flores, or its {METRICS_FILE}") from None
     release = records[0].pair.release
-    if task != FloresTask.name or about != (direction, release):
-        what = " ".join(str(part) for part in (task, *about) if part)
-        raise DataError(f"against: {file} is a run of {what}, not of flores {direction} {release}; name one that is")
+    if name != task.name or about != (task.direction, release):
+        what = " ".join(str(part) for part in (name, *about) if part)
+        raise DataError(
+            f"against: {file} is a run of {what}, not of flores {task.direction} {release}; name one that is"
+        )
     ours = Counter(record.pair.language for record in records)
     if missing := [language for language in ours if language not in theirs]:
         raise DataError(
@@ -226,6 +237,11 @@ def read_other(path: Path, direction: str, records: Sequence[FloresRecord]) -> d
         raise DataError(
             f"against: {file} scored {rows[language]} rows of {language}, and this run is over {ours[language]}; "
             "compare runs with the same limit"
+        )
+    if first_row != task.first_row:
+        raise DataError(
+            f"against: {file} begins with row {first_row} of devtest, and this run with {task.first_row}; "
+            "compare runs with the same first_row"
         )
     return {language: theirs[language] for language in ours}
 

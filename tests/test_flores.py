@@ -123,6 +123,19 @@ def test_requests_of_a_language_share_their_shots_and_limit_is_per_language(fold
     assert load(folder, None, languages=("fra_Latn",))[3].sentence == ODD
 
 
+def test_later_rows_keep_their_numbers_and_their_worked_examples(folder: Path) -> None:
+    codes = ("fra_Latn", "zho_Hans")
+    whole = load(folder, None, languages=codes)
+    for first, limit in ((0, 2), (3, 2), (1010, 9), (1011, None)):
+        rows = [row for row in range(1012) if row >= first][:limit]
+        expected = [record for record in whole if int(record.id.partition("/")[2]) in rows]
+        assert load(folder, limit, languages=codes, first_row=first) == expected
+        assert {record.id for record in expected} == {f"{code}/{row}" for code in codes for row in rows}
+    task = FloresTask(languages=codes, first_row=3)
+    records = task.load(folder, 2)
+    assert task.score(records, echo(records)).protocol["first_row"] == 3
+
+
 def test_the_three_layouts_hold_the_same(folder: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "flores200_dataset.tar.gz", "w:gz") as archive:
         archive.add(folder, arcname="flores200_dataset")
@@ -181,6 +194,8 @@ def test_all_languages_means_all_of_the_table(folder: Path) -> None:
         ({"shots": 998}, "shots: 998"),
         ({"direction": "fr-en"}, "direction: 'fr-en' is not one of"),
         ({"max_new_tokens": 0}, "max_new_tokens: 0"),
+        ({"first_row": -1}, "first_row: -1 is not within 0 and 1011"),
+        ({"first_row": 1012}, "first_row: 1012"),
     ],
 )
 def test_options_that_are_refused(options: dict[str, Any], message: str) -> None:
@@ -287,6 +302,8 @@ def test_languages_above_another_run(folder: Path, tmp_path: Path) -> None:
         assert compared["difference"] == {"fra_Latn": pytest.approx(1.0), "zho_Hans": pytest.approx(0.0)}
     with pytest.raises(DataError, match="scored 9 rows of fra_Latn, and this run is over 5"):
         task.load(folder, 5)
+    with pytest.raises(DataError, match="begins with row 0 of devtest, and this run with 4; .* same first_row"):
+        FloresTask(languages=languages, against=str(run), first_row=4).load(folder, 9)
 
 
 def test_runs_that_cannot_be_compared_are_refused_before_anything_is_generated(folder: Path, tmp_path: Path) -> None:
