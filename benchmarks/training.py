@@ -8,6 +8,11 @@ program draws and collates them, counts, logs every fifth step, and decides in e
 
     speed      tokens/s of the program over those of the bare loop, between the fifth step and the last
     memory     peak memory of the program over that of the bare loop, each in a fresh process, checkpoint included
+    kept       on a CPU: tokens/s of the program as it is, over those when freed memory is given back (calmctl/cpu.py),
+               each in fresh processes that take turns
+
+The program of `memory` and `kept` is set up as the commands set it up; `speed` runs both sides in one process, which
+keeps freed memory for neither.
 """
 
 import argparse
@@ -16,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,6 +35,7 @@ from shapes import PRESETS, base, composed
 from torch import Tensor
 
 from calmctl import ComposedModelForCausalLM
+from calmctl.cpu import set_up_cpu
 from calmctl.modeling.sources import quiet_libraries
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
@@ -37,7 +43,7 @@ from calmctl.training.examples import Examples
 from calmctl.training.session import fit
 from calmctl.training.settings import TrainSettings
 
-TARGETS = {"speed": 0.95, "memory": 1.05}
+TARGETS = {"speed": 0.95, "memory": 1.05, "kept": 1.0}
 LOGGED = 5
 EXAMPLES = 64
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
@@ -165,32 +171,58 @@ def speed(case: Case, rounds: int) -> Row:
 
 def memory(case: Case) -> Row:
     """Measure the peaks, each in a fresh process."""
-    peaks = {}
-    for side in ("program", "bare"):
-        arguments = [case.preset_name, case.precision, case.device, side]
-        command = [sys.executable, __file__, "--peak", *arguments]
-        peaks[side] = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    peaks = {side: alone(case, side)["peak"] for side in ("program", "bare")}
     value = peaks["program"] / peaks["bare"]
-    megabytes = {name: size >> 20 for name, size in peaks.items()}
+    megabytes = {name: int(size) >> 20 for name, size in peaks.items()}
     return {"case": "memory", "value": round(value, 3), "met": value <= TARGETS["memory"], "megabytes": megabytes}
 
 
-def peak_of(case: Case, side: str) -> int:
-    """Return the peak bytes of a training, weights included."""
+def kept(case: Case, rounds: int) -> Row:
+    """Train in fresh processes, in turns, with freed memory kept and given back."""
+    found: dict[str, list[float]] = {"program": [], "given_back": []}
+    for _ in range(rounds):
+        for side, values in found.items():
+            values.append(alone(case, side)["seconds"])
+    tokens = case.shape[0] * case.shape[1] * (case.steps - LOGGED)
+    value = median(back / keep for keep, back in zip(*found.values(), strict=True))
+    return {
+        "case": "kept",
+        "value": round(value, 3),
+        "met": value >= TARGETS["kept"],
+        "tokens_per_second": {name: round(tokens / median(values), 1) for name, values in found.items()},
+        "seconds": {name: [round(second, 4) for second in values] for name, values in found.items()},
+    }
+
+
+def alone(case: Case, side: str) -> dict[str, float]:
+    """Train in a fresh process; return its peak bytes, weights included, and its seconds."""
+    arguments = [case.preset_name, case.precision, case.device, str(case.steps), side]
+    command = [sys.executable, __file__, "--alone", *arguments]
+    found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return found
+
+
+def trained(case: Case, side: str) -> dict[str, float]:
+    """Train in this process: by the bare loop, or by the program with freed memory kept or given back."""
+    if side == "program":
+        set_up_cpu()
     batches = list(case.batches())
     held_before = resident_bytes()
     model = case.model()
-    train: Callable[[], Timed] = (
-        (lambda: with_program(case, model)) if side == "program" else (lambda: with_bare_loop(case, model, batches))
-    )
-    return peak_bytes(train, case.device, held_before)
+    timed: list[Timed] = []
+
+    def train() -> None:
+        timed.append(with_bare_loop(case, model, batches) if side == "bare" else with_program(case, model))
+
+    return {"peak": peak_bytes(train, case.device, held_before), "seconds": timed[0].seconds}
 
 
 def run(preset_name: str, precisions: list[str], device: str, steps: int, rounds: int) -> Iterator[Row]:
     """Run the cases."""
     for precision in precisions:
         case = Case(preset_name, precision, device, steps)
-        for row in (speed(case, rounds), memory(case)):
+        rows = [speed(case, rounds), memory(case), *([kept(case, rounds)] if device == "cpu" else [])]
+        for row in rows:
             yield {"preset": preset_name, "precision": precision, "target": TARGETS[row["case"]], **row}
 
 
@@ -204,12 +236,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--alone", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     quiet_libraries()
-    if arguments.peak:
-        preset, precision, device, side = arguments.peak
-        print(peak_of(Case(preset, precision, device, 2 * LOGGED), side))
+    if arguments.alone:
+        preset, precision, device, steps, side = arguments.alone
+        print(json.dumps(trained(Case(preset, precision, device, int(steps)), side)))
         return
     preset = "quick" if arguments.quick else arguments.preset
     rounds = 1 if arguments.quick else arguments.rounds
@@ -217,7 +249,7 @@ def main() -> None:
     print(f"{'preset':<8}{'precision':<11}{'case':<8}{'value':>8}{'target':>8}          program / bare")
     for row in run(preset, arguments.precisions, arguments.device, arguments.steps, rounds):
         rows.append(row)
-        unit = "tokens_per_second" if row["case"] == "speed" else "megabytes"
+        unit = "megabytes" if row["case"] == "memory" else "tokens_per_second"
         sides = " / ".join(str(value) for value in row[unit].values())
         print(
             f"{row['preset']:<8}{row['precision']:<11}{row['case']:<8}{row['value']:>8.3f}{row['target']:>8.2f}"

@@ -47,4 +47,4 @@ def test_the_training_benchmark_compares_the_program_with_a_loop(tmp_path):
     file = tmp_path / "figures.json"
     subprocess.run([sys.executable, TRAINING, "--quick", "--json", file], capture_output=True, text=True, check=True)
     results = json.loads(file.read_text())["results"]
-    assert {row["case"] for row in results} == {"speed", "memory"} and all(row["value"] > 0 for row in results)
+    assert {row["case"] for row in results} == {"speed", "memory", "kept"} and all(row["value"] > 0 for row in results)
