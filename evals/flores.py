@@ -193,7 +193,7 @@ class FloresTask:
                 {language: pair.exemplars for language, pair in pairs.items()},
                 release=first.release,
                 direction=self.direction,
-                first_row=self.first_row,
+                **({"first_row": self.first_row} if self.first_row else {}),
                 languages=list(pairs),
                 average="mean of the languages' corpus scores",
                 standard_error=f"bootstrap over sentences, {NUM_RESAMPLES} resamples, the same for every language",

@@ -134,6 +134,8 @@ def test_later_rows_keep_their_numbers_and_their_worked_examples(folder: Path) -
     task = FloresTask(languages=codes, first_row=3)
     records = task.load(folder, 2)
     assert task.score(records, echo(records)).protocol["first_row"] == 3
+    two = load(folder, 2, languages=codes)
+    assert "first_row" not in FloresTask(languages=codes).score(two, echo(two)).protocol  # as in earlier results
 
 
 def test_the_three_layouts_hold_the_same(folder: Path, tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ def test_deviations_say_what_is_not_alike_and_only_of_what_is_evaluated(benchmar
     assert "FLORES is asked with 0 worked examples instead of 5" in told
     told = ntl_section(ntl(benchmarks, "compose.train.steps=99", "compose.train.lr=0.5")).deviations
     assert f"{unequal}: steps=10 instead of 99, lr=0.01 instead of 0.5" in told
+    later = ["flores.options.first_row=7", "flores_from_english.options.first_row=9", "flores_from_english.limit=0"]
+    told = ntl_section(ntl(benchmarks, "tasks=[flores,flores_from_english]", "flores.limit=5", *later)).deviations
+    rows = "only the first 5 sentences of each language of FLORES devtest are scored, counted from row 7"
+    assert rows in told and "flores_from_english: rows of FLORES devtest before row 9 are left out" in told
+    told = ntl_section(ntl(benchmarks, "tasks=[flores_from_english]", "flores.options.shots=5")).deviations
+    assert "FLORES is asked with 0 worked examples instead of 5" in told
     without = ntl(benchmarks, "compose.train.steps=99", "compare=[random_aug]", "tasks=[gsm8k]", "gsm8k.limit=7")
     told = ntl_section(replace(without, gsm8k=replace(without.gsm8k, dataset="gsm8k"))).deviations
     assert "only the first 7 problems of GSM8K are asked" in told

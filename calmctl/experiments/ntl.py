@@ -110,12 +110,19 @@ def _deviations(config: ReproduceNTLConfig) -> list[str]:
     if set(data.composition_kinds) != set(KINDS):
         found.append(f"D_C holds {' and '.join(data.composition_kinds)} only")
     found += section_deviations(config)
-    shots = config.flores.build_task().shots  # type: ignore[attr-defined]
-    if "flores" in config.tasks and shots != 5:
-        found.append(f"FLORES is asked with {shots} worked examples instead of 5")
+    shots = {_option(config, name, "shots") for name in DIRECTIONS if name in config.tasks}
+    found += [f"FLORES is asked with {number} worked examples instead of 5" for number in sorted(shots - {5})]
     if "flores_from_english" in config.tasks:
         found.append("FLORES is asked from English as well; the paper asks for translations into English")
     for name in config.tasks:
+        first = _option(config, name, "first_row") if name in DIRECTIONS else 0
         if limit := getattr(config, name).limit:
-            found.append(f"only the first {limit} {RECORDS[name]}")
+            found.append(f"only the first {limit} {RECORDS[name]}" + (f", counted from row {first}" if first else ""))
+        elif first:
+            found.append(f"{name}: rows of FLORES devtest before row {first} are left out")
     return found
+
+
+def _option(config: ReproduceNTLConfig, name: str, option: str) -> int:
+    value: int = getattr(config.evaluations()[name].build_task(), option)
+    return value

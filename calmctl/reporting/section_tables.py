@@ -121,13 +121,14 @@ def protocols_table(results: SectionResults) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for task, alike in _alike(results):
         first = alike[0]
-        limit = first.data.get("limit")
+        limit, row = first.data.get("limit"), first.conditions.get("first_row")
+        start = f" from row {row} on" if row else ""
         shown = (
             task,
             _word(first.conditions.get("format")),
             _word(first.conditions.get("shots")),
             _word(first.conditions.get("decoding")),
-            f"{UNKNOWN if first.n is None else f'{first.n:,}'}{f', first {limit} of each' if limit else ''}",
+            f"{UNKNOWN if first.n is None else f'{first.n:,}'}{f', first {limit} of each' if limit else ''}{start}",
             "held out of its own data" if results.is_own(first) else _word(first.data.get("source")).rsplit("/", 1)[-1],
             str(len(alike)),
         )
