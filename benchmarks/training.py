@@ -246,7 +246,7 @@ def main() -> None:
     preset = "quick" if arguments.quick else arguments.preset
     rounds = 1 if arguments.quick else arguments.rounds
     rows = []
-    print(f"{'preset':<8}{'precision':<11}{'case':<8}{'value':>8}{'target':>8}          program / bare")
+    print(f"{'preset':<8}{'precision':<11}{'case':<8}{'value':>8}{'target':>8}          program / what it is beside")
     for row in run(preset, arguments.precisions, arguments.device, arguments.steps, rounds):
         rows.append(row)
         unit = "megabytes" if row["case"] == "memory" else "tokens_per_second"

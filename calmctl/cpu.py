@@ -13,11 +13,12 @@ def set_up_cpu(threads: int = 0) -> None:
     """Set the number of CPU threads, 0 = torch's own choice, and keep freed memory for the next tensors.
 
     glibc gives large blocks back to the kernel, which clears them page by page before every use, and that again and
-    again in every step of a training. Elsewhere than with glibc nothing is changed.
+    again in every step of a training. Where there is a GPU, which has an allocator of its own, memory of the host is
+    given back as ever: what is loaded goes through it once. Elsewhere than with glibc nothing is changed either.
     """
     if threads:
         torch.set_num_threads(threads)
-    if not sys.platform.startswith("linux"):
+    if torch.cuda.is_available() or not sys.platform.startswith("linux"):
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt

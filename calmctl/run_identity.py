@@ -14,7 +14,7 @@ from calmctl.schema import to_dict
 
 _SHOWN_DIFFERENCES = 3
 # Settings that say how a run is computed, or which further runs go with it: a run may go on with another value.
-NOT_IDENTITY = frozenset({"sharding", "ablations"})
+NOT_IDENTITY = frozenset({"sharding", "ablations", "jobs"})
 
 
 def existing_run(
@@ -72,22 +72,52 @@ def _refuse_foreign_folder(path: Path) -> None:
         raise UserError(f"{path} holds {example!r} and is no run directory; choose an empty or a new --out")
 
 
+def has_settings(run: RunInfo, config: object, root: Path | None = None) -> bool:
+    """Tell whether a run was started with these settings, by its checksum or by its `config.yaml`.
+
+    Args:
+        root: a folder that the run lies in and that may have been moved since, with all that settings name in it.
+    """
+    if run.facts.get("config_sha256") == config_sha256(config):
+        return True
+    old, new = read_settings(run.path), _flat(to_dict(config))
+    return old is not None and old.keys() == new.keys() and all(_is_same(old[key], new[key], root) for key in new)
+
+
+def _is_same(old: Any, new: Any, root: Path | None) -> bool:
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(_is_same(*pair, root) for pair in zip(old, new, strict=True))
+    if root is not None and isinstance(old, str) and isinstance(new, str) and new.startswith(f"{root}/"):
+        return old.endswith(new.removeprefix(str(root)))
+    return bool(old == new)
+
+
+def refuse_other_settings(path: Path, config: object) -> None:
+    """Raise UserError where `path` holds a run that was started with other settings."""
+    if (path / RUN_FILE).exists() and not _made_nothing(existing := read_run(path)):
+        _refuse_other_settings(existing, to_dict(config), ())
+
+
 def _refuse_other_run(
     existing: RunInfo, kind: Kind, settings: Mapping[str, Any], inputs: Mapping[str, str], changeable: Collection[str]
 ) -> None:
     if existing.kind != kind:
         raise UserError(f"{existing.path} holds a run of kind {existing.kind}, not {kind}; choose another --out")
+    _refuse_other_settings(existing, settings, changeable)
+    old = existing.facts.get("inputs") or {}
+    changed = sorted(name for name in {*old, *inputs} if old.get(name) != inputs.get(name))
+    if changed:
+        names = ", ".join(changed)
+        raise UserError(f"{existing.path} was started on other inputs (changed: {names}); choose another --out")
+
+
+def _refuse_other_settings(existing: RunInfo, settings: Mapping[str, Any], changeable: Collection[str]) -> None:
     if existing.facts.get("config_sha256") != config_sha256(settings):
         differences = _differences(existing.path, settings, changeable)
         raise UserError(
             f"{existing.path} was started with another configuration ({differences}); "
             "use the old settings to resume it, or choose another --out"
         )
-    old = existing.facts.get("inputs") or {}
-    changed = sorted(name for name in {*old, *inputs} if old.get(name) != inputs.get(name))
-    if changed:
-        names = ", ".join(changed)
-        raise UserError(f"{existing.path} was started on other inputs (changed: {names}); choose another --out")
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
@@ -115,8 +145,12 @@ def _differences(folder: Path, new: Mapping[str, Any], changeable: Collection[st
     if old is None:
         return f"{CONFIG_FILE} is missing or damaged, so it cannot be said which settings"
     old = {key: value for key, value in old.items() if key.partition(".")[0] not in changeable}
-    changed = shown_differences(old, _flatten(_identifying(json.loads(json.dumps(new)))))
-    return changed or "settings that no longer exist"
+    return shown_differences(old, _flat(new)) or "the same, but by a version of calmctl that told runs apart otherwise"
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as `read_settings` reads them."""
+    return _flatten(_identifying(json.loads(json.dumps(settings))))
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

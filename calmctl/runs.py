@@ -102,6 +102,25 @@ class Run:
         run._write_facts()
         return run
 
+    def reopen(self, config: object, command: Sequence[str] = ()) -> None:
+        """Go on with a complete run, with other changeable settings, say, or because something of it is missing.
+
+        Raises:
+            UserError: another process is at it.
+        """
+        if not self._lock.acquire():
+            raise UserError(f"{self.path} is in use by process {self._lock.owner()}; wait for it")
+        self._facts |= {
+            "status": "running",
+            "command": list(command),
+            "git_commit": environment.git_commit(),
+            "versions": environment.package_versions(),
+            "finished": None,
+            "resumes": int(self._facts.get("resumes", 0)) + 1,
+        }
+        self._write_facts()  # from here on it is not complete, whatever happens
+        self.write_text(CONFIG_FILE, to_yaml(config))
+
     @property
     def is_complete(self) -> bool:
         """Return whether the run is finished, now or before this process began."""

@@ -179,6 +179,7 @@ class FloresTask:
             metrics["languages_above"] = float(len(breakdown["against"]["above"]))
         pairs = {record.pair.language: record.pair for record in records}
         first = records[0].pair
+        began: dict[str, Any] = {"first_row": self.first_row} if self.first_row else {}  # absent from earlier results
         return Scores(
             metrics=metrics,
             n=len(records),
@@ -193,7 +194,7 @@ class FloresTask:
                 {language: pair.exemplars for language, pair in pairs.items()},
                 release=first.release,
                 direction=self.direction,
-                **({"first_row": self.first_row} if self.first_row else {}),
+                **began,
                 languages=list(pairs),
                 average="mean of the languages' corpus scores",
                 standard_error=f"bootstrap over sentences, {NUM_RESAMPLES} resamples, the same for every language",

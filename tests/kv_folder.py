@@ -109,6 +109,7 @@ def write_folder(folder: Path, seed: int = 7, change: float = 0.0) -> Path:
     table |= {"hardware": {"cpu": "Test CPU", "cpu_cores": 3, "memory_bytes": 5 * 2**30, "gpus": []}}  # type: ignore[dict-item]
     table |= {"seconds": {"data": 1.5, "anchor": 333.0, "total": 7530.0}}
     write(folder / "run.json", facts)
+    (folder / "config.yaml").write_text(f"preset: tiny\nseed: {seed}\n")
     write(folder / "table1.json", table)
     for system, row in values.items():
         write_evaluation(folder, system, row)

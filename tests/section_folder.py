@@ -146,6 +146,8 @@ def write_section(
     write(folder / "data" / "manifest.json", NTL_MANIFEST if section == "ntl" else CODE_MANIFEST)
     command = ["/somewhere/bin/calmctl", "reproduce", section, "--out", "runs/x"]
     write(folder / "run.json", {"kind": "reproduce", "status": "complete", "command": command})
+    settings = "".join(f"{task}:\n  task: {task}\n" for task in tasks)
+    (folder / "config.yaml").write_text(f"preset: tiny\nseed: {seed}\ntasks: [{', '.join(tasks)}]\n{settings}")
     return folder
 
 

@@ -3,8 +3,12 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 FAULTS = """
 import resource, sys, torch
@@ -27,6 +31,8 @@ def measured(how: str) -> list[int]:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept where the C library is glibc")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="memory is kept where there is no GPU")
+@pytest.mark.skipif(HUGE_PAGES.exists() and "[always]" in HUGE_PAGES.read_text(), reason="huge pages are few")
 def test_freed_memory_is_used_again_without_a_detour_by_the_kernel():
     """The heap grows for some allocations first, until there is a block in it that is large enough."""
     faults, threads = measured("set-up")

@@ -406,11 +406,30 @@ def test_only_runs_that_differ_in_nothing_but_the_seed_are_averaged(tmp_path, ca
     folders = [write_section(tmp_path / f"s{seed}", seed=seed) for seed in (0, 1)]
     for seed, folder in enumerate(folders):
         settings = f"seed: {seed}\njobs: {seed}\ndata:\n  seed: {seed}\ncompose:\n  train:\n    steps: "
-        (folder / "config.yaml").write_text(f"{settings}600\n")
+        more = f"compare: [lora{', prefix' * seed}]\ntasks: [flores{', gsm8k' * seed}]\n"  # one of them was given more
+        more += f"flores:\n  task: flores\n  limit: 9\ngsm8k:\n  task: gsm8k\n  limit: {seed}\n"
+        (folder / "config.yaml").write_text(f"{more}{settings}600\n")
     assert run(capsys, *folders)[0] == 0
-    (folders[1] / "config.yaml").write_text(f"{settings}700\n")
+    (folders[1] / "config.yaml").write_text(f"{more}{settings}700\n")
     status, _, error = run(capsys, *folders)
     assert status == 2 and "differ in more than their seed (compose.train.steps: 600 -> 700)" in error
+    (folders[1] / "config.yaml").write_text(f"{more.replace('limit: 9', 'limit: 8')}{settings}600\n")
+    assert "differ in more than their seed (flores.limit: 9 -> 8)" in run(capsys, *folders)[2]
+    (folders[1] / "config.yaml").unlink()
+    status, _, error = run(capsys, *folders)
+    assert status == 2 and "config.yaml: missing or damaged" in error and error.count("\n") == 1
+
+
+def test_seeds_that_were_asked_other_records_are_not_averaged(tmp_path, capsys):
+    folders = [write_section(tmp_path / f"s{seed}", seed=seed) for seed in (0, 1)]
+    for path in folders[1].glob("eval/flores/*/metrics.json"):
+        metrics = json.loads(path.read_text())
+        write(path, metrics | {"protocol": {**metrics["protocol"], "release": "flores_plus"}})
+    status, _, error = run(capsys, *folders)
+    assert (
+        status == 2 and 'flores: not comparable, as the evaluations differ in release (null and "flores_plus")' in error
+    )
+    assert error.count("\n") == 1
 
 
 def test_evaluations_stand_side_by_side(folder, tmp_path, capsys):

@@ -24,7 +24,7 @@ def data_stage(root: Path, name: str, seed: int = 0, needs: tuple[str, ...] = ()
     folder = root / name
     command = (*DATA, "--seed", str(seed), "--out", str(folder), *extra)
     settings = to_dict(load_config(KVDataConfig, "data/kv/smoke", [f"seed={seed}"]))
-    return Stage(name, command, folder, folder / "manifest.json", settings, needs)
+    return Stage(name, command, folder, folder / "manifest.json", settings, root, needs)
 
 
 def started(root: Path) -> set[str]:

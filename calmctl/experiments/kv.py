@@ -59,12 +59,11 @@ def reproduce_kv(
     config = replace(config, baseline=BaselineConfig(), ablations=KVAblationsConfig())
     departures = deviations(config)
     with Run.start(out, kind="reproduce", config=config, command=command, seed=config.seed) as run:
-        ran, seconds = run_stages(out, kv_stages(config, out), config, nproc_per_node, running)
-        if ran or not run.is_complete:
-            run.write_json(TABLE_FILE, table(config, out, departures, {**seconds, "total": round(run.seconds, 1)}))
-        write_kv_report(out)
+        seconds = run_stages(run, kv_stages(config, out), config, command, nproc_per_node, running)
         if not run.is_complete:
+            run.write_json(TABLE_FILE, table(config, out, departures, {**seconds, "total": round(run.seconds, 1)}))
             run.finish()
+        write_kv_report(out)
         return run
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from calmctl.config import to_yaml
 from calmctl.environment import git_commit, hardware
 from calmctl.experiments.evaluation import METRICS_FILE
 from calmctl.experiments.kv import BASES, COMPOSITIONS, kv_stages
@@ -20,7 +19,6 @@ from calmctl.files import read_json
 from calmctl.reporting.cost_table import cost_rows, is_training
 from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, TABLE_5_FILE
 from calmctl.reporting.kv_report import write_kv_report
-from calmctl.run_info import CONFIG_FILE
 from calmctl.runs import Run, read_run
 
 REUSED = {
@@ -65,15 +63,15 @@ def ablate_kv(
     folder = out / ABLATIONS_FOLDER
     with Run.start(folder, kind="reproduce", config=config, command=command, seed=config.seed) as run:
         variants = list(kv_variants(config, out))
-        ran, seconds = run_stages(folder, _ablation_stages(variants), config, nproc_per_node, running)
+        seconds = run_stages(run, _ablation_stages(variants), config, command, nproc_per_node, running)
         table = table5(config, out, variants, {**seconds, "total": round(run.seconds, 1)})
         # The reproduction may have been scored anew, and other variants may have been asked for, without a stage here.
-        if ran or not run.is_complete or not _holds(folder / TABLE_5_FILE, table["rows"]):
-            run.write_text(CONFIG_FILE, to_yaml(config))
-            run.write_json(TABLE_5_FILE, table)
-        write_kv_report(out)
+        if run.is_complete and not _holds(folder / TABLE_5_FILE, table["rows"]):
+            run.reopen(config, command)
         if not run.is_complete:
+            run.write_json(TABLE_5_FILE, table)
             run.finish()
+        write_kv_report(out)
         return run
 
 

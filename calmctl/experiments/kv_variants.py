@@ -123,7 +123,7 @@ class _Builder:
         data = self.out / "data"
         tokenizer = self.config.data.tokenizer or str(data / "tokenizer")
         settings = replace(self.config.aug, dataset=str(data / "anchor_train.parquet"), tokenizer=tokenizer)
-        aug = stage_in(self.root, Path(VANILLA_RUN).name, ("train", "aug"), settings)
+        aug = self._stage(Path(VANILLA_RUN).name, ("train", "aug"), settings)
         composed = self._compose("vanilla_aug", (aug.name,), augs=(str(aug.folder),))
         return Variant("vanilla_aug", "vanilla m_A", "m_A", (aug, composed, self._score("vanilla_aug")))
 
@@ -134,8 +134,8 @@ class _Builder:
         """
         name = f"share_{share:g}"
         folder = f"data_{name}"
-        data = stage_in(
-            self.root, folder, ("data", "kv"), replace(self.config.data, held_in_fraction=share), result="manifest.json"
+        data = self._stage(
+            folder, ("data", "kv"), replace(self.config.data, held_in_fraction=share), result="manifest.json"
         )
         composed = self._compose(name, (folder,), dataset=str(self.root / folder / DC_MIX))
         return Variant(
@@ -151,8 +151,12 @@ class _Builder:
             dataset=str(self.out / "data" / file),
             match=str(self.out / "calm"),
         )
-        trained = stage_in(self.root, name, ("baseline", method), settings)
+        trained = self._stage(name, ("baseline", method), settings)
         return Variant(name, label, "baselines", (trained, self._score(name)))
+
+    def _stage(self, name: str, command: Sequence[str], settings: object, *others: Any, **more: Any) -> Stage:
+        stage = stage_in(self.root, name, command, settings, *others, **more)
+        return replace(stage, root=self.out)  # the reproduction, which it reads and is moved with
 
     def _compose(self, name: str, needs: Sequence[str] = (), **changes: Any) -> Stage:
         defaults = {
@@ -160,7 +164,7 @@ class _Builder:
             "augs": (str(self.out / "aug"),),
             "dataset": str(self.out / "data" / DC_MIX),
         }
-        return stage_in(self.root, name, ("compose",), replace(self.config.compose, **(defaults | changes)), needs)
+        return self._stage(name, ("compose",), replace(self.config.compose, **(defaults | changes)), needs)
 
     def _score(self, name: str, data: Path | None = None) -> Stage:
         settings = replace(
@@ -169,4 +173,4 @@ class _Builder:
             dataset=str(data or self.out / "data"),
             threads=self.config.threads,
         )
-        return stage_in(self.root, f"eval/{name}", ("eval", "kv"), settings, (name,), METRICS_FILE)
+        return self._stage(f"eval/{name}", ("eval", "kv"), settings, (name,), METRICS_FILE)

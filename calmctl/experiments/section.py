@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from calmctl.config import to_yaml
 from calmctl.environment import git_commit, hardware
 from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig, check_data
 from calmctl.experiments.section_config import SectionConfig
@@ -21,7 +20,7 @@ from calmctl.modeling.sources import base_config, load_tokenizer
 from calmctl.reporting.cost_table import cost_rows, is_training
 from calmctl.reporting.section_report import write_section_report
 from calmctl.reporting.section_results import RESULTS_FILE
-from calmctl.run_info import CONFIG_FILE
+from calmctl.run_identity import has_settings
 from calmctl.runs import Run, read_run
 
 
@@ -80,17 +79,16 @@ def reproduce(
         out, kind="reproduce", config=config, command=command, seed=config.seed, changeable=config.changeable
     )
     with run:
-        is_changed = not run.is_complete or (out / CONFIG_FILE).read_text(encoding="utf-8") != to_yaml(config)
-        if is_changed:
+        is_current = run.is_complete and has_settings(read_run(out), config) and (out / RESULTS_FILE).exists()
+        if not is_current:
             _check_bases(config)
-            _check_evaluations(config)
-        ran, seconds = run_stages(out, section_stages(section, out), config, nproc_per_node, running)
-        if ran or is_changed or not (out / RESULTS_FILE).exists():
-            run.write_text(CONFIG_FILE, to_yaml(config))
-            run.write_json(RESULTS_FILE, results(section, out, {**seconds, "total": round(run.seconds, 1)}))
-        write_section_report(out)
+            _check_evaluations(config, out)
+        stages = section_stages(section, out)
+        seconds = run_stages(run, stages, config, command, nproc_per_node, running, is_current)
         if not run.is_complete:
+            run.write_json(RESULTS_FILE, results(section, out, {**seconds, "total": round(run.seconds, 1)}))
             run.finish()
+        write_section_report(out)
         return run
 
 
@@ -101,11 +99,11 @@ def _check_bases(config: SectionConfig) -> None:
         load_tokenizer(base)
 
 
-def _check_evaluations(config: SectionConfig) -> None:
-    """Raise UserError or DataError now where the data of a task, of those whose data is here, cannot be asked."""
+def _check_evaluations(config: SectionConfig, out: Path) -> None:
+    """Raise UserError or DataError now where the data of a task, unless it is still to be made, cannot be asked."""
     settings = config.evaluations()
     for name in config.tasks:
-        if Path(settings[name].dataset).exists():
+        if not Path(settings[name].dataset).is_relative_to(out.resolve() / "data"):
             check_data(settings[name])
 
 

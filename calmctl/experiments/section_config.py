@@ -91,7 +91,7 @@ class SectionConfig(ABC):
     @property
     def changeable(self) -> tuple[str, ...]:
         """Return the settings that say what is compared and measured: a run may go on with more or others of them."""
-        return ("jobs", "num_bridge_seeds", "compare", "vanilla_aug", "tasks", *self.evaluations())
+        return ("num_bridge_seeds", "compare", "vanilla_aug", "tasks", *self.evaluations())
 
     @property
     @abstractmethod

@@ -20,7 +20,8 @@ from calmctl.config import to_dict, to_yaml
 from calmctl.errors import CalmctlError, UserError
 from calmctl.files import write_text
 from calmctl.parent import PARENT_VARIABLE
-from calmctl.runs import config_sha256, read_run
+from calmctl.run_identity import has_settings, refuse_other_settings
+from calmctl.runs import Run, read_run
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 20.0
@@ -35,6 +36,7 @@ class Stage:
         folder: the run directory it writes.
         result: a file that exists when it is done.
         settings: its configuration.
+        root: folder of the experiment.
         needs: names of stages that have to be done before.
     """
 
@@ -43,6 +45,7 @@ class Stage:
     folder: Path
     result: Path
     settings: dict[str, Any]
+    root: Path
     needs: tuple[str, ...] = ()
 
     @property
@@ -51,7 +54,7 @@ class Stage:
         if not self.result.exists():
             return False
         run = read_run(self.folder)
-        return run.is_complete and run.facts.get("config_sha256") == config_sha256(self.settings)
+        return run.is_complete and has_settings(run, self.settings, self.root)
 
     def launched(self, nproc_per_node: str | None) -> "Stage":
         """Return the stage run by so many processes of torchrun; what builds data stays alone."""
@@ -76,7 +79,7 @@ def stage_in(
     """Return the stage of an experiment in `root` that runs a command with these settings as its preset."""
     folder = root / name
     options = ("--preset", name.replace("/", "_"), "--config-dir", str(root / "conf"), "--out", str(folder))
-    return Stage(name, (*command, *options), folder, folder / result, to_dict(settings), tuple(needs))
+    return Stage(name, (*command, *options), folder, folder / result, to_dict(settings), root, tuple(needs))
 
 
 class Sharing(Protocol):
@@ -92,24 +95,36 @@ class Sharing(Protocol):
 
 
 def run_stages(
-    root: Path,
+    run: Run,
     stages: Sequence[Stage],
-    sharing: Sharing,
+    config: Sharing,
+    command: Sequence[str] = (),
     nproc_per_node: str | None = None,
     running: dict[str, Path] | None = None,
-) -> tuple[list[str], dict[str, float]]:
-    """Run what is not done yet: one stage after the other where each takes several processes.
+    is_current: bool = True,
+) -> dict[str, float]:
+    """Run what is not done yet of an experiment: one stage after the other where each takes several processes.
+
+    Afterwards `run.is_complete` says whether there was nothing to do. A complete run is reopened where there is: where
+    a stage is missing, or the caller says that what stands in its folder is not current.
 
     Returns:
-        The names of the stages that ran, and the wall-clock seconds of every stage.
+        The wall-clock seconds of every stage.
 
     Raises:
+        UserError: a stage was made with other settings; nothing has been started or changed then.
         CalmctlError: see `StageRunner.run`.
     """
+    missing = [stage for stage in stages if not stage.is_complete]
+    for stage in missing:
+        refuse_other_settings(stage.folder, stage.settings)
+    if run.is_complete and (missing or not is_current):
+        run.reopen(config, command)
     launched = [stage.launched(nproc_per_node) for stage in stages]
-    jobs = 1 if nproc_per_node else sharing.stages_at_once
-    runner = StageRunner(root.resolve(), launched, jobs, sharing.threads, running)
-    return runner.run(), runner.seconds()
+    jobs = 1 if nproc_per_node else config.stages_at_once
+    runner = StageRunner(run.path.resolve(), launched, jobs, config.threads, running)
+    runner.run()
+    return runner.seconds()
 
 
 class StageRunner:

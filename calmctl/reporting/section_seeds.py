@@ -9,8 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from calmctl import files
+from calmctl.errors import UserError
 from calmctl.reporting.comparable import require_one, require_one_a_seed
-from calmctl.reporting.evaluations import Evaluation
+from calmctl.reporting.evaluations import Evaluation, not_comparable
 from calmctl.reporting.section_headline import answers_table, headline
 from calmctl.reporting.section_results import SectionResults, System, SystemRun, load_section_results
 from calmctl.reporting.section_tables import grouped_table, systems_tables
@@ -29,8 +30,19 @@ def pool_sections(folders: Sequence[Path]) -> SectionResults:
     require_one("sections", (found.section.key for found in results))
     require_one("presets", (found.preset for found in results))
     require_one_a_seed([(found.seed, found.folder) for found in results])
+    _require_comparable(results)
     keys = dict.fromkeys(system.key for found in results for system in found.systems)
     return replace(results[0], seed=None, systems=tuple(_pooled(results, key) for key in keys))
+
+
+def _require_comparable(results: Sequence[SectionResults]) -> None:
+    """Raise UserError where the folders were not asked the same, but for what each has held out of its own data."""
+    found: dict[str, list[Evaluation]] = {}
+    for each in results:
+        for name, evaluations in each.evaluations_by_name().items():
+            found.setdefault(name, []).extend(one for one in evaluations if not each.is_own(one))
+    for sentence in not_comparable(found).values():
+        raise UserError(f"{sentence.removesuffix('.')}; average seeds that were asked the same")
 
 
 def _pooled(results: Sequence[SectionResults], key: str) -> System:
