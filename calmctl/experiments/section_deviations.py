@@ -3,6 +3,7 @@
 from calmctl.baselines.methods import METHODS
 from calmctl.config import to_dict
 from calmctl.experiments.composition_deviations import composition_deviations, shape_of
+from calmctl.experiments.labels import METHOD_LABELS
 from calmctl.experiments.section_config import SectionConfig, is_used_as_it_is
 from calmctl.training.configs import TrainConfig
 
@@ -16,6 +17,11 @@ def section_deviations(config: SectionConfig) -> list[str]:
     ]
     if set(METHODS) & set(config.compare) and (unequal := _unequal(config)):
         found.append(f"other methods are not trained as CALM is: {', '.join(unequal)}")
+    found += [
+        f"{METHOD_LABELS[name]} is trained at {scale:g} times the learning rate of its preset"
+        for name, scale in config.baseline.lr_scale.items()
+        if name in config.compare and scale != 1
+    ]
     return found
 
 
