@@ -40,7 +40,7 @@ test: $(INSTALLED) ## run the tests, on all cores; ARGS="-k name" goes to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take longer, which `make test` leaves out
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup -m slow $(ARGS)
 
 extras: $(INSTALLED) ## also install lm-eval, bitsandbytes, TensorBoard and wandb, so that their tests run
 	$(BIN)/python -m pip install -c constraints.txt -e '.[lm-eval,quantized,tracking]'

@@ -221,7 +221,8 @@ def run(preset_name: str, precisions: list[str], device: str, steps: int, rounds
     """Run the cases."""
     for precision in precisions:
         case = Case(preset_name, precision, device, steps)
-        rows = [speed(case, rounds), memory(case), *([kept(case, rounds)] if device == "cpu" else [])]
+        keeps = device == "cpu" and not torch.cuda.is_available()
+        rows = [speed(case, rounds), memory(case), *([kept(case, rounds)] if keeps else [])]
         for row in rows:
             yield {"preset": preset_name, "precision": precision, "target": TARGETS[row["case"]], **row}
 

@@ -72,24 +72,37 @@ def _refuse_foreign_folder(path: Path) -> None:
         raise UserError(f"{path} holds {example!r} and is no run directory; choose an empty or a new --out")
 
 
-def has_settings(run: RunInfo, config: object, root: Path | None = None) -> bool:
+def has_settings(run: RunInfo, config: object, changeable: Collection[str] = (), root: Path | None = None) -> bool:
     """Tell whether a run was started with these settings, by its checksum or by its `config.yaml`.
 
     Args:
-        root: a folder that the run lies in and that may have been moved since, with all that settings name in it.
+        changeable: settings that may be others.
+        root: a folder that may have been moved since, as a whole, with everything that settings name below it.
     """
-    if run.facts.get("config_sha256") == config_sha256(config):
+    settings = _without(to_dict(config), changeable)
+    if run.facts.get("config_sha256") == config_sha256(settings):
         return True
-    old, new = read_settings(run.path), _flat(to_dict(config))
-    return old is not None and old.keys() == new.keys() and all(_is_same(old[key], new[key], root) for key in new)
+    old = read_settings(run.path)
+    if old is None:
+        return False
+    old = {key: value for key, value in old.items() if key.partition(".")[0] not in changeable}
+    new = _flat(settings)
+    return old == new or (root is not None and _is_moved(old, new, root))
 
 
-def _is_same(old: Any, new: Any, root: Path | None) -> bool:
-    if isinstance(old, list) and isinstance(new, list):
-        return len(old) == len(new) and all(_is_same(*pair, root) for pair in zip(old, new, strict=True))
-    if root is not None and isinstance(old, str) and isinstance(new, str) and new.startswith(f"{root}/"):
-        return old.endswith(new.removeprefix(str(root)))
-    return bool(old == new)
+def _is_moved(old: Mapping[str, Any], new: Mapping[str, Any], root: Path) -> bool:
+    """Tell whether settings become the old ones where one other folder takes the place of `root` in all of them."""
+    for key, value in new.items():
+        for before, after in zip(_listed(old.get(key)), _listed(value), strict=False):
+            if isinstance(before, str) and isinstance(after, str) and after.startswith(f"{root}/"):
+                former = before.removesuffix(after.removeprefix(str(root)))
+                start, earlier = (json.dumps(f"{folder}/")[:-1] for folder in (root, former))
+                return bool(json.loads(json.dumps(new).replace(start, earlier)) == old)
+    return False
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def refuse_other_settings(path: Path, config: object) -> None:
@@ -112,7 +125,7 @@ def _refuse_other_run(
 
 
 def _refuse_other_settings(existing: RunInfo, settings: Mapping[str, Any], changeable: Collection[str]) -> None:
-    if existing.facts.get("config_sha256") != config_sha256(settings):
+    if not has_settings(existing, settings, changeable):
         differences = _differences(existing.path, settings, changeable)
         raise UserError(
             f"{existing.path} was started with another configuration ({differences}); "
@@ -145,7 +158,7 @@ def _differences(folder: Path, new: Mapping[str, Any], changeable: Collection[st
     if old is None:
         return f"{CONFIG_FILE} is missing or damaged, so it cannot be said which settings"
     old = {key: value for key, value in old.items() if key.partition(".")[0] not in changeable}
-    return shown_differences(old, _flat(new)) or "the same, but by a version of calmctl that told runs apart otherwise"
+    return shown_differences(old, _flat(new))
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,12 +64,14 @@ class Run:
         inputs: Mapping[str, str] | None = None,
         name: str | None = None,
         changeable: Collection[str] = (),
+        is_current: bool = True,
     ) -> Run:
         """Create the run at `path`, resume it, or find it complete (`run.is_complete`: nothing to do).
 
         `config` is a dataclass or a mapping; `inputs` maps what the run reads to its sha256. A run is
         the same run only if kind, configuration and inputs are; of the configuration the settings that `changeable`
-        names may be others.
+        names may be others. A complete run that is not `is_current`, as something is missing or a changeable setting is
+        another, is resumed.
 
         Raises:
             UserError: `path` is in use, is another run, or is a folder that holds something else.
@@ -77,7 +79,7 @@ class Run:
         path, inputs = Path(path), dict(inputs or {})
         lock = files.FileLock(path / LOCK_FILE)
         existing = existing_run(path, kind, config, inputs, changeable)
-        if existing is not None and existing.is_complete:
+        if existing is not None and existing.is_complete and is_current:
             return cls(path, existing.facts, lock, is_resumed=True)
         path.mkdir(parents=True, exist_ok=True)
         if not lock.acquire():
@@ -88,7 +90,7 @@ class Run:
         except UserError:
             lock.release()
             raise
-        if existing is not None and existing.is_complete:
+        if existing is not None and existing.is_complete and is_current:
             lock.release()
             return cls(path, existing.facts, lock, is_resumed=True)
         identity = config_sha256(config, changeable)
@@ -98,28 +100,9 @@ class Run:
             facts["resumes"] = int(existing.facts.get("resumes", 0)) + 1
         run = cls(path, facts, lock, is_resumed=existing is not None)
         (path / PROGRESS_FILE).unlink(missing_ok=True)  # an earlier attempt's
+        run._write_facts()  # first: from here on the run is not complete
         run.write_text(CONFIG_FILE, to_yaml(config))
-        run._write_facts()
         return run
-
-    def reopen(self, config: object, command: Sequence[str] = ()) -> None:
-        """Go on with a complete run, with other changeable settings, say, or because something of it is missing.
-
-        Raises:
-            UserError: another process is at it.
-        """
-        if not self._lock.acquire():
-            raise UserError(f"{self.path} is in use by process {self._lock.owner()}; wait for it")
-        self._facts |= {
-            "status": "running",
-            "command": list(command),
-            "git_commit": environment.git_commit(),
-            "versions": environment.package_versions(),
-            "finished": None,
-            "resumes": int(self._facts.get("resumes", 0)) + 1,
-        }
-        self._write_facts()  # from here on it is not complete, whatever happens
-        self.write_text(CONFIG_FILE, to_yaml(config))
 
     @property
     def is_complete(self) -> bool:

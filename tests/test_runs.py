@@ -12,6 +12,7 @@ import pytest
 
 from calmctl import files
 from calmctl.errors import UserError
+from calmctl.run_identity import has_settings
 from calmctl.runs import Run, list_runs, read_run
 
 CONFIG: dict[str, Any] = {"lr": 0.1, "data": {"rows": 10, "mode": "padded"}, "layers": [1, 2]}
@@ -77,6 +78,46 @@ def test_another_configuration_is_refused_and_the_differing_keys_named(tmp_path:
     assert "data.mode: padded -> natural" in message
     assert "and 1 more" in message
     assert "\n" not in message
+
+
+def test_settings_of_a_folder_that_was_moved_are_known_where_all_paths_were_moved_together(tmp_path: Path) -> None:
+    old, root = "/elsewhere/experiment", Path("/here/experiment")
+    config = {"lr": 1, "model": f"{old}/calm", "data": {"augs": [f"{old}/aug"], "seeds": [0]}, "tests": "/here/tests"}
+    with start(tmp_path / "run", config=config) as run:
+        run.finish()
+    info = read_run(tmp_path / "run")
+    moved = config | {"model": f"{root}/calm", "data": {"augs": [f"{root}/aug"], "seeds": [0]}}
+    assert has_settings(info, config, root=root) and has_settings(info, config)
+    assert has_settings(info, moved, root=root) and not has_settings(info, moved)
+    for changes in (
+        {"lr": 2},
+        {"model": f"{root}/lora"},
+        {"data": {"augs": [f"{root}/aug"], "seeds": [1]}},
+        {"tests": f"{root}/tests"},  # not where the others were
+        {"model": config["model"]},
+        {"more": 1},
+    ):
+        assert not has_settings(info, moved | changes, root=root), changes
+    assert has_settings(info, config | {"lr": 2, "more": 1}, changeable=("lr", "more"))
+    files.write_json(
+        info.path / "run.json", info.facts | {"config_sha256": "of a version that left out other settings"}
+    )
+    assert has_settings(read_run(info.path), config) and start(info.path, config=config).is_complete
+    (info.path / "config.yaml").unlink()
+    assert not has_settings(read_run(info.path), config)
+
+
+def test_a_complete_run_that_is_not_current_is_taken_up_again(tmp_path: Path) -> None:
+    path = finished(tmp_path / "run")
+    facts = read_run(path).facts
+    with start(path, is_current=False, command=["again"]) as run:
+        assert not run.is_complete and read_run(path).status == "running"
+        with pytest.raises(UserError, match="in use"):
+            start(path, is_current=False)
+        run.finish()
+    again = read_run(path).facts
+    assert (again["status"], again["resumes"], again["command"]) == ("complete", 1, ["again"])
+    assert again["started"] == facts["started"] and again["seconds"] >= facts["seconds"]
 
 
 def test_another_kind_other_inputs_and_foreign_folders_are_refused(tmp_path: Path) -> None:

@@ -415,6 +415,10 @@ def test_only_runs_that_differ_in_nothing_but_the_seed_are_averaged(tmp_path, ca
     assert status == 2 and "differ in more than their seed (compose.train.steps: 600 -> 700)" in error
     (folders[1] / "config.yaml").write_text(f"{more.replace('limit: 9', 'limit: 8')}{settings}600\n")
     assert "differ in more than their seed (flores.limit: 9 -> 8)" in run(capsys, *folders)[2]
+    # A third folder that was not asked a task does not hide what the others were asked.
+    third = write_section(tmp_path / "s2", seed=2)
+    (third / "config.yaml").write_text(f"{more.replace('[flores, gsm8k]', '[]')}{settings}600\n")
+    assert "flores.limit: 9 -> 8" in run(capsys, *folders, third)[2]
     (folders[1] / "config.yaml").unlink()
     status, _, error = run(capsys, *folders)
     assert status == 2 and "config.yaml: missing or damaged" in error and error.count("\n") == 1

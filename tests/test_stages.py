@@ -13,7 +13,7 @@ import pytest
 
 from calmctl.config import load_config, to_dict
 from calmctl.errors import CalmctlError, UserError
-from calmctl.experiments.stages import Stage, StageRunner
+from calmctl.experiments.stages import Stage, StageRunner, missing_stages
 from calmctl.runs import read_run
 from data_builders.kv import KVDataConfig
 
@@ -56,6 +56,18 @@ def test_a_stage_of_another_configuration_is_refused_not_repeated(tmp_path):
     (tmp_path / "a" / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"stage a: .*another configuration \(seed: 0 -> 1\)"):
         run(tmp_path, changed)
+
+
+def test_missing_stages_are_those_not_done_and_those_that_need_them_and_others_are_refused(tmp_path):
+    first, second = data_stage(tmp_path, "a"), data_stage(tmp_path, "b", needs=("a",))
+    third, changed = data_stage(tmp_path, "c", needs=("b",)), data_stage(tmp_path, "b", seed=1, needs=("a",))
+    assert missing_stages([first, second, third]) == ["a", "b", "c"]
+    run(tmp_path, first, second)
+    assert missing_stages([first, second, third]) == ["c"] and missing_stages([first, second]) == []
+    with pytest.raises(UserError, match=r"/b was started with another configuration \(seed: 0 -> 1\)"):
+        missing_stages([first, changed, third])
+    shutil.rmtree(first.folder)
+    assert missing_stages([first, second, third]) == ["a", "b", "c"]
 
 
 def test_a_stage_that_leaves_no_result_is_an_error_not_a_wait(tmp_path):

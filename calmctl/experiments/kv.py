@@ -17,12 +17,13 @@ from calmctl.environment import git_commit, hardware
 from calmctl.experiments.evaluation import METRICS_FILE
 from calmctl.experiments.kv_config import KVAblationsConfig, ReproduceKVConfig
 from calmctl.experiments.kv_deviations import deviations
-from calmctl.experiments.stages import Stage, run_stages, stage_in
+from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
 from calmctl.files import read_json
 from calmctl.modeling.sources import base_config, load_tokenizer
 from calmctl.reporting.kv_report import write_kv_report
 from calmctl.reporting.kv_results import TABLE_FILE
 from calmctl.reporting.paper import TABLE_1
+from calmctl.run_identity import existing_run
 from calmctl.runs import Run
 from calmctl.training.jobs import model_config
 from calmctl.training.plan import plan_bridges, plan_training
@@ -57,13 +58,18 @@ def reproduce_kv(
     """
     # Ablations are a run of their own: an experiment can be given them later, and more of them.
     config = replace(config, baseline=BaselineConfig(), ablations=KVAblationsConfig())
-    departures = deviations(config)
-    with Run.start(out, kind="reproduce", config=config, command=command, seed=config.seed) as run:
-        seconds = run_stages(run, kv_stages(config, out), config, command, nproc_per_node, running)
+    departures, stages = deviations(config), kv_stages(config, out)
+    existing_run(out, "reproduce", config, {})  # another run is refused before its stages are looked at
+    is_current = not missing_stages(stages) and (out / TABLE_FILE).exists()
+    with Run.start(
+        out, kind="reproduce", config=config, command=command, seed=config.seed, is_current=is_current
+    ) as run:
+        seconds = run_stages(out, stages, config, nproc_per_node, running)
         if not run.is_complete:
             run.write_json(TABLE_FILE, table(config, out, departures, {**seconds, "total": round(run.seconds, 1)}))
-            run.finish()
         write_kv_report(out)
+        if not run.is_complete:
+            run.finish()
         return run
 
 

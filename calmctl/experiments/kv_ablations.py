@@ -14,11 +14,12 @@ from calmctl.experiments.evaluation import METRICS_FILE
 from calmctl.experiments.kv import BASES, COMPOSITIONS, kv_stages
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.kv_variants import Variant, calm_values, check_ablations, kv_variants
-from calmctl.experiments.stages import Stage, run_stages
+from calmctl.experiments.stages import Stage, missing_stages, run_stages
 from calmctl.files import read_json
 from calmctl.reporting.cost_table import cost_rows, is_training
 from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, TABLE_5_FILE
 from calmctl.reporting.kv_report import write_kv_report
+from calmctl.run_identity import existing_run
 from calmctl.runs import Run, read_run
 
 REUSED = {
@@ -61,17 +62,20 @@ def ablate_kv(
     """
     check_ablations(config)
     folder = out / ABLATIONS_FOLDER
-    with Run.start(folder, kind="reproduce", config=config, command=command, seed=config.seed) as run:
-        variants = list(kv_variants(config, out))
-        seconds = run_stages(run, _ablation_stages(variants), config, command, nproc_per_node, running)
-        table = table5(config, out, variants, {**seconds, "total": round(run.seconds, 1)})
-        # The reproduction may have been scored anew, and other variants may have been asked for, without a stage here.
-        if run.is_complete and not _holds(folder / TABLE_5_FILE, table["rows"]):
-            run.reopen(config, command)
+    existing_run(folder, "reproduce", config, {})  # another run is refused before its stages are looked at
+    variants = list(kv_variants(config, out))
+    stages = _ablation_stages(variants)
+    # The reproduction may have been scored anew, and other variants may have been asked for, without a stage here.
+    is_current = not missing_stages(stages) and _holds(folder / TABLE_5_FILE, table5_rows(out, variants))
+    with Run.start(
+        folder, kind="reproduce", config=config, command=command, seed=config.seed, is_current=is_current
+    ) as run:
+        seconds = run_stages(folder, stages, config, nproc_per_node, running)
         if not run.is_complete:
-            run.write_json(TABLE_5_FILE, table)
-            run.finish()
+            run.write_json(TABLE_5_FILE, table5(config, out, variants, {**seconds, "total": round(run.seconds, 1)}))
         write_kv_report(out)
+        if not run.is_complete:
+            run.finish()
         return run
 
 
@@ -83,6 +87,19 @@ def table5(
     config: ReproduceKVConfig, out: Path, variants: Sequence[Variant], seconds: dict[str, float]
 ) -> dict[str, Any]:
     """Return `table5.json`: accuracies in percent on held-out keys, sizes, and where each row's runs are."""
+    return {
+        "rows": table5_rows(out, variants),
+        "calm_values": calm_values(config),
+        "seed": config.seed,
+        "preset": config.preset,
+        "git_commit": git_commit(),
+        "hardware": hardware(),
+        "seconds": seconds,
+    }
+
+
+def table5_rows(out: Path, variants: Sequence[Variant]) -> dict[str, Any]:
+    """Return the rows of table 5: what the reproduction has measured, then its variants."""
     rows: dict[str, Any] = {}
     runs = {key: name for name, (_, _, key) in COMPOSITIONS.items()} | {key: name for name, key in BASES.items()}
     for key, (label, group) in REUSED.items():
@@ -91,15 +108,7 @@ def table5(
     for variant in variants:
         about = {"label": variant.label, "group": variant.group, "value": variant.value}
         rows[variant.name] = about | _measured(out, f"{ABLATIONS_FOLDER}/", variant.name)
-    return {
-        "rows": rows,
-        "calm_values": calm_values(config),
-        "seed": config.seed,
-        "preset": config.preset,
-        "git_commit": git_commit(),
-        "hardware": hardware(),
-        "seconds": seconds,
-    }
+    return rows
 
 
 def _measured(out: Path, prefix: str, name: str) -> dict[str, Any]:

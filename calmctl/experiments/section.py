@@ -12,7 +12,7 @@ from typing import Any
 from calmctl.environment import git_commit, hardware
 from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig, check_data
 from calmctl.experiments.section_config import SectionConfig
-from calmctl.experiments.stages import Stage, run_stages, stage_in
+from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
 from calmctl.experiments.systems import Files, System, Systems, Trained
 from calmctl.experiments.tasks import find_data
 from calmctl.files import read_json
@@ -20,7 +20,7 @@ from calmctl.modeling.sources import base_config, load_tokenizer
 from calmctl.reporting.cost_table import cost_rows, is_training
 from calmctl.reporting.section_report import write_section_report
 from calmctl.reporting.section_results import RESULTS_FILE
-from calmctl.run_identity import has_settings
+from calmctl.run_identity import existing_run, has_settings
 from calmctl.runs import Run, read_run
 
 
@@ -63,7 +63,8 @@ def reproduce(
 ) -> Run:
     """Run whatever is not done yet, then write results, plots and report.
 
-    A run can be given more tasks, seeds and comparisons later; what is done with the same settings is kept.
+    A run can be given more tasks, seeds and comparisons later; what is done with the same settings is kept. What is
+    refused is refused before anything is written.
 
     Args:
         running: is kept filled with the folders of the stages under way, for a progress display.
@@ -74,21 +75,28 @@ def reproduce(
         UserError: `out` holds another run or another configuration, an existing model cannot be loaded, or a stage
             refused its input.
     """
-    config = section.config
-    run = Run.start(
-        out, kind="reproduce", config=config, command=command, seed=config.seed, changeable=config.changeable
-    )
-    with run:
-        is_current = run.is_complete and has_settings(read_run(out), config) and (out / RESULTS_FILE).exists()
-        if not is_current:
-            _check_bases(config)
-            _check_evaluations(config, out)
-        stages = section_stages(section, out)
-        seconds = run_stages(run, stages, config, command, nproc_per_node, running, is_current)
+    config, stages = section.config, section_stages(section, out)
+    existing = existing_run(out, "reproduce", config, {}, config.changeable)
+    is_same = existing is not None and has_settings(existing, config, root=out.resolve())
+    is_current = not missing_stages(stages) and is_same and (out / RESULTS_FILE).exists()
+    if not is_current:
+        _check_bases(config)
+        _check_evaluations(config, out)
+    with Run.start(
+        out,
+        kind="reproduce",
+        config=config,
+        command=command,
+        seed=config.seed,
+        changeable=config.changeable,
+        is_current=is_current,
+    ) as run:
+        seconds = run_stages(out, stages, config, nproc_per_node, running)
         if not run.is_complete:
             run.write_json(RESULTS_FILE, results(section, out, {**seconds, "total": round(run.seconds, 1)}))
-            run.finish()
         write_section_report(out)
+        if not run.is_complete:
+            run.finish()
         return run
 
 
@@ -103,7 +111,8 @@ def _check_evaluations(config: SectionConfig, out: Path) -> None:
     """Raise UserError or DataError now where the data of a task, unless it is still to be made, cannot be asked."""
     settings = config.evaluations()
     for name in config.tasks:
-        if not Path(settings[name].dataset).is_relative_to(out.resolve() / "data"):
+        path = Path(settings[name].dataset).resolve()
+        if path.exists() or not path.is_relative_to(out.resolve() / "data"):
             check_data(settings[name])
 
 

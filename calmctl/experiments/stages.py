@@ -21,7 +21,7 @@ from calmctl.errors import CalmctlError, UserError
 from calmctl.files import write_text
 from calmctl.parent import PARENT_VARIABLE
 from calmctl.run_identity import has_settings, refuse_other_settings
-from calmctl.runs import Run, read_run
+from calmctl.runs import read_run
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 20.0
@@ -54,7 +54,7 @@ class Stage:
         if not self.result.exists():
             return False
         run = read_run(self.folder)
-        return run.is_complete and has_settings(run, self.settings, self.root)
+        return run.is_complete and has_settings(run, self.settings, root=self.root)
 
     def launched(self, nproc_per_node: str | None) -> "Stage":
         """Return the stage run by so many processes of torchrun; what builds data stays alone."""
@@ -94,35 +94,38 @@ class Sharing(Protocol):
         """Return how many stages run side by side."""
 
 
+def missing_stages(stages: Sequence[Stage]) -> list[str]:
+    """Return the names of the stages that are not done, or need one that is not; what is needed comes first.
+
+    Raises:
+        UserError: one of them has begun with other settings.
+    """
+    missing: list[str] = []
+    for stage in stages:
+        if not stage.is_complete or set(stage.needs) & set(missing):
+            refuse_other_settings(stage.folder, stage.settings)
+            missing.append(stage.name)
+    return missing
+
+
 def run_stages(
-    run: Run,
+    root: Path,
     stages: Sequence[Stage],
-    config: Sharing,
-    command: Sequence[str] = (),
+    sharing: Sharing,
     nproc_per_node: str | None = None,
     running: dict[str, Path] | None = None,
-    is_current: bool = True,
 ) -> dict[str, float]:
-    """Run what is not done yet of an experiment: one stage after the other where each takes several processes.
-
-    Afterwards `run.is_complete` says whether there was nothing to do. A complete run is reopened where there is: where
-    a stage is missing, or the caller says that what stands in its folder is not current.
+    """Run what is not done yet: one stage after the other where each takes several processes.
 
     Returns:
         The wall-clock seconds of every stage.
 
     Raises:
-        UserError: a stage was made with other settings; nothing has been started or changed then.
         CalmctlError: see `StageRunner.run`.
     """
-    missing = [stage for stage in stages if not stage.is_complete]
-    for stage in missing:
-        refuse_other_settings(stage.folder, stage.settings)
-    if run.is_complete and (missing or not is_current):
-        run.reopen(config, command)
     launched = [stage.launched(nproc_per_node) for stage in stages]
-    jobs = 1 if nproc_per_node else config.stages_at_once
-    runner = StageRunner(run.path.resolve(), launched, jobs, config.threads, running)
+    jobs = 1 if nproc_per_node else sharing.stages_at_once
+    runner = StageRunner(root.resolve(), launched, jobs, sharing.threads, running)
     runner.run()
     return runner.seconds()
 

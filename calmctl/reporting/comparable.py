@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from calmctl.run_identity import read_settings, shown_differences
 from calmctl.run_info import CONFIG_FILE
 
 # Settings that change no figure, beside the seed itself: how the work is shared out, and where data lies.
-_MAY_DIFFER = frozenset({"seed", "threads", "benchmarks", "data_folder", "dataset", "tests"})
-# What a folder holds figures of; those that several hold are alike all the same.
-_HOW_MUCH = frozenset({"compare", "tasks"})
+_MAY_DIFFER = frozenset(
+    {"seed", "threads", "benchmarks", "data_folder", "dataset", "tests", "allow_code_execution", "compare", "tasks"}
+)
+# Settings that only those depend on that are named in another one.
+_ONLY_OF = {"codexglue_data": ("tasks", "codexglue"), "vanilla_aug": ("compare", "vanilla_aug")}
 
 
 def require_one(what: str, names: Iterable[str]) -> None:
@@ -35,13 +38,10 @@ def require_one_a_seed(folders: Sequence[tuple[int | None, Path]]) -> None:
             raise UserError(f"{first[seed]} and {folder} are both of seed {seed}; name one folder a seed")
         first[seed] = folder
     settings = {folder: _settings(folder) for folder in first.values()}
-    unshared = _unshared_tasks(list(settings.values()))
-    kept = {folder: _compared(found, unshared) for folder, found in settings.items()}
-    (some, others), *rest = kept.items()
-    for folder, found in rest:
-        if differences := shown_differences(others, found):
+    for (some, ours), (other, theirs) in combinations(settings.items(), 2):
+        if differences := shown_differences(*_compared(ours, theirs)):
             raise UserError(
-                f"{some} and {folder} differ in more than their seed ({differences}); average seeds of one "
+                f"{some} and {other} differ in more than their seed ({differences}); average seeds of one "
                 "configuration only"
             )
 
@@ -56,16 +56,20 @@ def _settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _unshared_tasks(settings: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the tasks that settings configure and that not all of these folders were asked."""
-    configured = {key.removesuffix(".task") for each in settings for key in each if key.endswith(".task")}
-    asked = [set(each["tasks"]) for each in settings if "tasks" in each]
-    return configured - set.intersection(*asked) if asked else set()
+def _compared(*settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what of the settings of two folders has to be the same, as figures depend on it that both have."""
 
+    def in_both(setting: str, value: str) -> bool:
+        return all(value in each.get(setting, ()) for each in settings)
 
-def _compared(settings: Mapping[str, Any], unshared: Collection[str]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in settings.items()
-        if key not in _HOW_MUCH and key.rpartition(".")[2] not in _MAY_DIFFER and key.partition(".")[0] not in unshared
-    }
+    tasks = {key.removesuffix(".task") for each in settings if "tasks" in each for key in each if key.endswith(".task")}
+    left_out = {task for task in tasks if not in_both("tasks", task)}
+    left_out |= {name for name, (setting, value) in _ONLY_OF.items() if not in_both(setting, value)}
+    return [
+        {
+            key: value
+            for key, value in each.items()
+            if key.rpartition(".")[2] not in _MAY_DIFFER and key.partition(".")[0] not in left_out
+        }
+        for each in settings
+    ]

@@ -10,7 +10,7 @@ from typing import Any
 from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.comparable import require_one, require_one_a_seed
-from calmctl.reporting.kv_ablations import KVAblations, ablation_figures, load_kv_ablations, table5
+from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, KVAblations, ablation_figures, load_kv_ablations, table5
 from calmctl.reporting.kv_results import METRICS, SYSTEMS, KVResults, Metric, System, load_kv_results
 from calmctl.reporting.kv_tables import metric_columns
 from calmctl.reporting.paper import paper_table
@@ -94,8 +94,10 @@ def aggregate_seeds(folders: Sequence[Path]) -> SeedSummary:
     results = tuple(load_kv_results(Path(folder)) for folder in folders)
     require_one("presets", (result.preset for result in results))
     require_one_a_seed([(result.seed, result.folder) for result in results])
-    ablations = (load_kv_ablations(result.folder) for result in results)
-    return SeedSummary(results, tuple(found for found in ablations if found is not None))
+    found = {each: ablations for each in results if (ablations := load_kv_ablations(each.folder)) is not None}
+    if found:
+        require_one_a_seed([(each.seed, each.folder / ABLATIONS_FOLDER) for each in found])
+    return SeedSummary(results, tuple(found.values()))
 
 
 def write_seed_summary(summary: SeedSummary, folder: Path) -> list[Path]:
