@@ -94,7 +94,6 @@ def test_settings_of_a_folder_that_was_moved_are_known_where_all_paths_were_move
         {"model": f"{root}/lora"},
         {"data": {"augs": [f"{root}/aug"], "seeds": [1]}},
         {"tests": f"{root}/tests"},  # not where the others were
-        {"model": config["model"]},
         {"more": 1},
     ):
         assert not has_settings(info, moved | changes, root=root), changes

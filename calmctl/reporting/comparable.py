@@ -37,6 +37,8 @@ def require_one_a_seed(folders: Sequence[tuple[int | None, Path]]) -> None:
         if seed in first:
             raise UserError(f"{first[seed]} and {folder} are both of seed {seed}; name one folder a seed")
         first[seed] = folder
+    if len(first) == 1:
+        return
     settings = {folder: _settings(folder) for folder in first.values()}
     for (some, ours), (other, theirs) in combinations(settings.items(), 2):
         if differences := shown_differences(*_compared(ours, theirs)):

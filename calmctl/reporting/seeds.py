@@ -94,10 +94,9 @@ def aggregate_seeds(folders: Sequence[Path]) -> SeedSummary:
     results = tuple(load_kv_results(Path(folder)) for folder in folders)
     require_one("presets", (result.preset for result in results))
     require_one_a_seed([(result.seed, result.folder) for result in results])
-    found = {each: ablations for each in results if (ablations := load_kv_ablations(each.folder)) is not None}
-    if found:
-        require_one_a_seed([(each.seed, each.folder / ABLATIONS_FOLDER) for each in found])
-    return SeedSummary(results, tuple(found.values()))
+    ablations = [(each, found) for each in results if (found := load_kv_ablations(each.folder)) is not None]
+    require_one_a_seed([(each.seed, each.folder / ABLATIONS_FOLDER) for each, _ in ablations])
+    return SeedSummary(results, tuple(found for _, found in ablations))
 
 
 def write_seed_summary(summary: SeedSummary, folder: Path) -> list[Path]:
