@@ -57,7 +57,7 @@ code: need-data $(INSTALLED) ## reproduce the section on code (DATA=FOLDER of be
 
 .PHONY: need-data
 need-data:
-	@test -n "$(DATA)" || { echo "DATA is not set: make ... DATA=FOLDER, with flores200, nllb_seed, humaneval ... in it (README)" >&2; exit 2; }
+	@test -n "$(DATA)" || { echo "DATA is not set: make ... DATA=FOLDER, with flores200, nllb_seed, humaneval ... in it (docs/experiments.md)" >&2; exit 2; }
 
 smoke: smoke-kv smoke-ntl smoke-code ## run every experiment at toy size, from scratch
 

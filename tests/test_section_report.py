@@ -407,6 +407,7 @@ def test_only_runs_that_differ_in_nothing_but_the_seed_are_averaged(tmp_path, ca
     for seed, folder in enumerate(folders):
         settings = f"seed: {seed}\njobs: {seed}\ndata:\n  seed: {seed}\ncompose:\n  train:\n    steps: "
         more = f"compare: [lora{', prefix' * seed}]\ntasks: [flores{', gsm8k' * seed}]\n"  # one of them was given more
+        more += f"num_bridge_seeds: {1 + seed}\n"
         more += f"flores:\n  task: flores\n  limit: 9\ngsm8k:\n  task: gsm8k\n  limit: {seed}\n"
         (folder / "config.yaml").write_text(f"{more}{settings}600\n")
     assert run(capsys, *folders)[0] == 0

@@ -11,10 +11,12 @@ from calmctl.errors import UserError
 from calmctl.run_identity import read_settings, shown_differences
 from calmctl.run_info import CONFIG_FILE
 
-# Settings that change no figure, beside the seed itself: how the work is shared out, and where data lies.
-_MAY_DIFFER = frozenset(
-    {"seed", "threads", "benchmarks", "data_folder", "dataset", "tests", "allow_code_execution", "compare", "tasks"}
-)
+# Settings that change no figure, beside the seed itself: how the work is shared out, where data lies, and how much was
+# asked for (a folder of several bridge seeds counts as one run, their mean).
+_MAY_DIFFER = frozenset({
+    "seed", "threads", "benchmarks", "data_folder", "dataset", "tests", "allow_code_execution",
+    "compare", "tasks", "num_bridge_seeds",
+})  # fmt: skip
 # Settings that only those depend on that are named in another one.
 _ONLY_OF = {"codexglue_data": ("tasks", "codexglue"), "vanilla_aug": ("compare", "vanilla_aug")}
 
