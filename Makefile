@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint types format test test-slow extras kv ntl code smoke smoke-kv smoke-ntl smoke-code wheel-test clean
+.PHONY: help setup lint types format test test-slow test-oldest extras kv ntl code smoke smoke-kv smoke-ntl smoke-code wheel-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ test: $(INSTALLED) ## run the tests, on all cores; ARGS="-k name" goes to pytest
 
 test-slow: $(INSTALLED) ## run the tests that take longer, which `make test` leaves out
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup -m slow $(ARGS)
+
+test-oldest: ## run the tests with the oldest dependencies that pyproject.toml allows, in .venv-oldest
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) -m tests.oldest_versions > .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip install -c .venv-oldest/constraints.txt -e '.[dev]'
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -n auto --dist loadscope $(ARGS)
 
 extras: $(INSTALLED) ## also install lm-eval, bitsandbytes, TensorBoard and wandb, so that their tests run
 	$(BIN)/python -m pip install -c constraints.txt -e '.[lm-eval,quantized,tracking]'

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from data_builders.errors import DataError
 from data_builders.kv_text import OPERATORS
+from data_builders.postings import contains
 
 MAX_DRAW = 1 << 18
 _MAX_BARREN_ROUNDS = 30
@@ -102,14 +103,6 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
-
-
-def contains(ordered: NDArray[np.uint64], marks: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return which marks are in `ordered`, a sorted array."""
-    if not len(ordered):
-        return np.zeros(len(marks), dtype=np.bool_)
-    found = np.minimum(np.searchsorted(ordered, marks), len(ordered) - 1)
-    return np.asarray(ordered[found] == marks)
 
 
 def sample_accepted(count: int, draw: Draw, accept: Accept, what: str) -> Expressions:

@@ -28,7 +28,12 @@ def num_workers(asked: int | None) -> int:
     """
     if asked is not None and asked < 1:
         raise DataError(f"workers: {asked} is too few; use at least 1")
-    return asked or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return asked or usable_cores()
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Workers:

@@ -77,6 +77,10 @@ def test_a_cropped_cache_continues_as_if_the_tokens_had_never_been_there(model, 
     assert cache.get_seq_length() == 5
     again = logits(model, ids[:, 5:], past_key_values=cache, use_cache=True)
     torch.testing.assert_close(again, logits(model, ids)[:, 5:], atol=2e-5, rtol=1e-4)
+    with pytest.raises(UserError, match=r"crop\(4\)"):  # formerly the length to keep
+        cache.crop(4)
+    cache.crop(0)
+    assert cache.get_seq_length() == ids.shape[1]
 
 
 def test_a_cache_repeats_selects_and_empties_all_its_parts(model, ids):

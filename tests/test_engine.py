@@ -66,6 +66,14 @@ def test_a_shared_prefix_changes_no_token(model, tokenizer, decoding):
     assert any(text.strip() for text in expected.values())
 
 
+def test_beams_end_with_stop_strings(model, tokenizer):
+    asked = [Prompt(text, 24, shots=SHOTS, stop=("k",)) for text in TEXTS]
+    together, alone = (
+        generate(model, tokenizer, asked, Decoding(batch_size=size, num_beams=3)) for size in (len(TEXTS), 1)
+    )
+    assert together == alone and not any("k" in text for text in together.values())
+
+
 def test_a_shared_prefix_is_read_once(tokenizer):
     model, read = llama(seed=4), []
     model.register_forward_pre_hook(lambda _, __, given: read.append(tuple(given["input_ids"].shape)), with_kwargs=True)

@@ -8,16 +8,19 @@ from math import nan
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
+from transformers import TrainingArguments
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.loss import IGNORED
 from calmctl.runs import Run, read_run
-from calmctl.training import trainer
+from calmctl.training import arguments, trainer
 from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.curriculum import Curriculum
@@ -98,7 +101,8 @@ def test_text_is_learned_whole_and_eos_is_optional(tmp_path, tokenizer):
     ("a.jsonl", '{"text": "a"}\n\nnot json\n', "line 3 is not JSON"),
     ("a.jsonl", '{"text": "a"}\n{"text": 1}\n', "line 2: `text` is not text"),
     ("a.jsonl", '{"text": "a"}\n[]\n', "line 2 is not an object"),
-    ("a.jsonl", '{"text": 1}\n', "column `text` must hold text, not int64"),
+    ("a.jsonl", '{"text": 1}\n', "line 1: `text` is not text"),
+    ("a.jsonl", '{"text": null}\n', "needs columns"),
     ("a.jsonl", '{"text": "a"}\n{"text": null}\n', "row 2 has no `text`"),
     ("a.jsonl", "", "cannot be read|no rows"),
     ("a.jsonl", '{"text": "1"}\n{"text": ""}\n', "row 2 has nothing to learn.*1 such rows of 2.*on_empty_completion"),
@@ -109,6 +113,17 @@ def test_bad_training_files_are_one_clear_error(tmp_path, tokenizer, name, conte
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         load_examples(tmp_path / name, tokenizer, SETTINGS)
+
+
+def test_texts_like_dates_long_lines_and_other_types_of_text_are_read(tmp_path, tokenizer):
+    dates = write(tmp_path / "dates.jsonl", {"prompt": "2024-01-01", "completion": "2024-01-02"})
+    assert load_examples(dates, tokenizer, SETTINGS).counts["examples"] == 1
+    long = write(tmp_path / "long.jsonl", {"text": "1 2", "note": "x" * 3_000_000}, {"text": "2 3", "note": ""})
+    assert load_examples(long, tokenizer, SETTINGS).counts["examples"] == 2
+    for kind in (pa.string(), pa.large_string(), pa.string_view()):
+        table = pa.table({"prompt": pa.array(["1 + 2 ="], kind), "completion": pa.array([" 3"], kind)})
+        pq.write_table(table, tmp_path / "a.parquet")
+        assert load_examples(tmp_path / "a.parquet", tokenizer, SETTINGS).counts["examples"] == 1
 
 
 def test_a_batch_is_a_function_of_seed_and_step_alone(examples):
@@ -178,6 +193,10 @@ def test_curriculum_errors_name_the_field(examples):
         Curriculum(CurriculumSettings("depth"), examples)
     with pytest.raises(UserError, match=r"no examples with num_operands = \[4, 5, 6\]"):
         Curriculum(CurriculumSettings("num_operands"), examples)
+    held_back = CurriculumSettings("num_operands", stop=3, held_back_kind="rare", held_back_until=3)
+    rare = replace(examples, meta=examples.meta | {"kind": np.array(["rare"] * len(examples))})
+    with pytest.raises(UserError, match=r"num_operands = \[.*2\] but those of rare, held back at first"):
+        Curriculum(held_back, rare)
 
 
 def test_muon_takes_matrices_and_adamw_the_rest():
@@ -400,6 +419,17 @@ def test_counts_of_the_data_are_in_the_run(folder, tmp_path):
     dropped = replace(config, train=replace(SETTINGS, on_long_example="drop", steps=1))
     counts = run_training(dropped, tmp_path / "out").facts["examples"]
     assert counts["rows"] == 60 and 0 < counts["dropped_long"] == 60 - counts["examples"]
+
+
+def test_one_process_trains_on_one_gpu_where_it_sees_several(tmp_path, monkeypatch):
+    # Else the Trainer makes a matrix of the loss, for DataParallel, which is not used.
+    class OnTwoGPUs(TrainingArguments):
+        def __post_init__(self):
+            super().__post_init__()
+            self._n_gpu = 2
+
+    monkeypatch.setattr(arguments, "TrainingArguments", OnTwoGPUs)
+    assert arguments.training_arguments(SETTINGS, tmp_path, seed=0, is_validated=False).n_gpu == 1
 
 
 def test_unknown_architectures_are_one_clear_error(folder, tmp_path):

@@ -94,7 +94,7 @@ def print_run(run: Run, as_json: bool) -> None:
 
 def print_metrics(result: Mapping[str, Any], source: str) -> None:
     """Print the headline figures of a task."""
-    rows = [(name, f"{value:.1f}") for name, value in result["metrics"].items()]
+    rows = [(name, f"{value:.{3 if name == 'bits_per_byte' else 1}f}") for name, value in result["metrics"].items()]
     print_table(["metric", "value"], rows, title=f"{result['task']}: {source} (n = {result['n']})")
 
 

@@ -67,7 +67,9 @@ class Continuations:
                 found[going[place]] = ids[:end]
                 if end is None:
                     goes_on.append(place)
-            if 0 < len(goes_on) < len(going) and self.in_stretches:
+            if not self.in_stretches:
+                break
+            if 0 < len(goes_on) < len(going):
                 rows.keep(goes_on)
                 if sampling is not None:
                     sampling.keep(goes_on)

@@ -67,15 +67,17 @@ class ComposedCache(Cache):
         return int(self.bridges[0].get_seq_length())
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Remove the newest tokens (a negative number of them, as in transformers).
+        """Remove the newest tokens (a negative number of them, as in transformers; 0 removes none).
 
         Layers that hold fewer tokens than the anchor (an aug that reads prompts only) lose what exceeds the new
         length; those that hold none (of an aug, beyond the last tapped one) are left alone.
 
         Raises:
-            UserError: a sliding window has dropped tokens that would be seen again, or the cache is static; no part
-                has been changed.
+            UserError: the number is positive, a sliding window has dropped tokens that would be seen again, or the
+                cache is static; no part has been changed.
         """
+        if tokens_to_remove > 0:
+            raise UserError(f"crop({tokens_to_remove}): the number of tokens to remove has to be negative")
         if self.allocated is not None:
             raise UserError("a static cache cannot be cropped; use one that grows")
         held = [layer for layer in self.layers if layer.is_initialized]
@@ -85,7 +87,7 @@ class ComposedCache(Cache):
                     f"a cache of {layer.get_seq_length()} tokens cannot be cropped: a sliding window of "
                     f"{layer.sliding_window} has dropped the earlier ones; call activate_past_recording() on it first"
                 )
-        length = self.get_seq_length() - abs(tokens_to_remove)
+        length = self.get_seq_length() + tokens_to_remove
         for layer in held:
             layer.crop(-max(layer.get_seq_length() - length, 0))
 

@@ -34,7 +34,7 @@ def build_schedule(settings: TrainSettings, optimizer: torch.optim.Optimizer, st
 
 def training_arguments(settings: TrainSettings, folder: Path, seed: int, is_validated: bool) -> TrainingArguments:
     """Return the arguments of a Trainer that writes its checkpoints below a folder."""
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size // settings.accumulation,
@@ -61,3 +61,6 @@ def training_arguments(settings: TrainSettings, folder: Path, seed: int, is_vali
         # The filter would turn a diverged run's loss into 0; ours stops the run.
         logging_nan_inf_filter=False,
     )
+    # One process trains on one GPU; where it sees several, the Trainer would shape losses for DataParallel.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

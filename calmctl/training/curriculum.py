@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calmctl.errors import UserError
 from calmctl.training.examples import Examples
@@ -15,7 +16,7 @@ class Curriculum:
     """Level and running exact match, which every checkpoint holds.
 
     Raises:
-        UserError: the examples have no such field, or none of a level.
+        UserError: the examples have no such field, or a level has none that may be drawn.
     """
 
     def __init__(self, settings: CurriculumSettings, examples: Examples) -> None:
@@ -29,9 +30,14 @@ class Curriculum:
         self.values = examples.meta[settings.field]
         kinds = examples.meta.get("kind")
         self.held_back = kinds == settings.held_back_kind if kinds is not None else np.zeros(len(examples), dtype=bool)
-        missing = [level for level in self._levels() if not (self.values == level).any()]
-        if missing:
-            raise UserError(f"curriculum: there are no examples with {settings.field} = {missing}")
+        if missing := [level for level in self._levels() if not self._drawable(level).any()]:
+            but = f" but those of {settings.held_back_kind}, held back at first" if self.held_back.any() else ""
+            raise UserError(f"curriculum: there are no examples with {settings.field} = {missing}{but}")
+
+    def _drawable(self, level: int) -> NDArray[np.bool_]:
+        """Return which examples a level can be drawn from when it is reached."""
+        is_held_back = self.held_back & (level < self.settings.held_back_until)
+        return (self.values == level) & ~is_held_back
 
     def _levels(self) -> list[int]:
         return list(range(self.settings.start, self.settings.stop + 1))

@@ -20,8 +20,9 @@ from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.ranks import current_ranks
 from calmctl.training.settings import TrainSettings
 
-READERS = {".jsonl": pyarrow.json.read_json, ".parquet": pyarrow.parquet.read_table}
 TEXT_COLUMNS = {"prompt", "completion", "text"}
+# No line of a JSONL file may be longer.
+BLOCK_BYTES = 64 * 1024**2
 TOKENIZER_BATCH = 10_000
 
 _LOGGER = logging.getLogger(__name__)
@@ -184,6 +185,29 @@ def _meta(table: pa.Table) -> dict[str, NDArray[Any]]:
         return {}
     meta = table["meta"].combine_chunks()
     return {field.name: meta.field(field.name).to_numpy(zero_copy_only=False) for field in meta.type}
+
+
+def _read_jsonl(path: Path) -> pa.Table:
+    # Types are inferred from all values, and texts that look like dates would become dates.
+    texts = pa.schema([(name, pa.string()) for name in sorted(TEXT_COLUMNS)])
+    table = pyarrow.json.read_json(
+        path,
+        read_options=pyarrow.json.ReadOptions(block_size=BLOCK_BYTES),
+        parse_options=pyarrow.json.ParseOptions(explicit_schema=texts),
+    )
+    absent = [name for name in texts.names if table[name].null_count == table.num_rows]
+    return table.drop_columns(absent)
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    table = pyarrow.parquet.read_table(path)
+    for index, field in enumerate(table.schema):
+        if pa.types.is_large_string(field.type) or pa.types.is_string_view(field.type):
+            table = table.set_column(index, field.name, table.column(index).cast(pa.string()))
+    return table
+
+
+READERS = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
 
 
 def _read(path: Path) -> pa.Table:

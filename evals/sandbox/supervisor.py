@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
 
+from data_builders.workers import usable_cores
 from evals.sandbox.confinement import private_memory
 from evals.sandbox.isolation import Isolation, detect
 from evals.sandbox.program import Limits, Program, Verdict
@@ -99,8 +100,3 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         if stream:
             stream.close()
     process.wait()
-
-
-def usable_cores() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
