@@ -32,6 +32,7 @@ def measured(how: str, **variables: str) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept where the C library is glibc")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="memory is kept where there is no GPU")
 @pytest.mark.skipif(HUGE_PAGES.exists() and "[always]" in HUGE_PAGES.read_text(), reason="huge pages are few")

@@ -130,6 +130,7 @@ def assert_same(path: Path, other: Path) -> None:
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_a_training_killed_at_the_worst_moments_ends_as_an_undisturbed_one(processes, config, straight, tmp_path):
     out = tmp_path / "run"
     moments = {

@@ -144,6 +144,7 @@ def test_uneven_or_empty_corpora_are_refused() -> None:
         sentence_statistics([], [])
 
 
+@pytest.mark.slow
 def test_modules_load_and_compute_without_network() -> None:
     code = """
 import json, socket
