@@ -42,7 +42,7 @@ test: $(INSTALLED) ## run the tests, on all cores; ARGS="-k name" goes to pytest
 test-slow: $(INSTALLED) ## run the tests that take longer, which `make test` leaves out
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup -m slow $(ARGS)
 
-test-oldest: ## run the tests with the oldest dependencies that pyproject.toml allows, in .venv-oldest
+test-oldest: ## run the tests with the oldest dependencies that pyproject.toml allows (Python 3.11), in .venv-oldest
 	$(PYTHON) -m venv .venv-oldest
 	$(PYTHON) -m tests.oldest_versions > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install -c .venv-oldest/constraints.txt -e '.[dev]'

@@ -77,9 +77,8 @@ def test_without_trust_and_import_transformers_explains(folder):
     assert "contains custom code" in done.stderr and "trust_remote_code=True" in done.stderr
 
 
-@pytest.mark.parametrize("start, argument", [
-    ("", ", trust_remote_code=True"), pytest.param("import calmctl", "", marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("start, argument", [("", ", trust_remote_code=True"), ("import calmctl", "")])
 def test_a_pipeline_generates(folder, start, argument):
     done = run(folder, f"""
 {start}

@@ -47,6 +47,7 @@ def test_stages_run_once_and_again_when_they_or_their_needs_are_gone(tmp_path):
     assert run(tmp_path, first, second) == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_a_stage_of_another_configuration_is_refused_not_repeated(tmp_path):
     run(tmp_path, data_stage(tmp_path, "a"))
     changed = data_stage(tmp_path, "a", seed=1)

@@ -193,10 +193,12 @@ def test_curriculum_errors_name_the_field(examples):
         Curriculum(CurriculumSettings("depth"), examples)
     with pytest.raises(UserError, match=r"no examples with num_operands = \[4, 5, 6\]"):
         Curriculum(CurriculumSettings("num_operands"), examples)
-    held_back = CurriculumSettings("num_operands", stop=3, held_back_kind="rare", held_back_until=3)
+    # Levels below the last need examples that are not held back: to be drawn, and to be left.
     rare = replace(examples, meta=examples.meta | {"kind": np.array(["rare"] * len(examples))})
-    with pytest.raises(UserError, match=r"num_operands = \[.*2\] but those of rare, held back at first"):
-        Curriculum(held_back, rare)
+    for until, missing in ((3, "2"), (2, "2"), (4, "2, 3")):
+        held_back = CurriculumSettings("num_operands", stop=3, held_back_kind="rare", held_back_until=until)
+        with pytest.raises(UserError, match=rf"num_operands = \[{missing}\] but those of the held-back kind 'rare'"):
+            Curriculum(held_back, rare)
 
 
 def test_muon_takes_matrices_and_adamw_the_rest():

@@ -31,12 +31,13 @@ class Curriculum:
         kinds = examples.meta.get("kind")
         self.held_back = kinds == settings.held_back_kind if kinds is not None else np.zeros(len(examples), dtype=bool)
         if missing := [level for level in self._levels() if not self._drawable(level).any()]:
-            but = f" but those of {settings.held_back_kind}, held back at first" if self.held_back.any() else ""
+            but = f" but those of the held-back kind {settings.held_back_kind!r}" if self.held_back.any() else ""
             raise UserError(f"curriculum: there are no examples with {settings.field} = {missing}{but}")
 
     def _drawable(self, level: int) -> NDArray[np.bool_]:
-        """Return which examples a level can be drawn from when it is reached."""
-        is_held_back = self.held_back & (level < self.settings.held_back_until)
+        """Return which examples a level has when it is reached; those held back do not count for leaving it."""
+        settings = self.settings
+        is_held_back = self.held_back & (level < max(settings.held_back_until, settings.stop))
         return (self.values == level) & ~is_held_back
 
     def _levels(self) -> list[int]:
