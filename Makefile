@@ -39,8 +39,10 @@ format: $(INSTALLED) ## format the code
 test: $(INSTALLED) ## run the tests, on all cores; ARGS="-k name" goes to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope $(ARGS)
 
+# One process runs a whole file, so that what its tests share is made once. Files are not sorted by how many tests they
+# have: of these, a file with one test may take the longest.
 test-slow: $(INSTALLED) ## run the tests that take longer, which `make test` leaves out
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope --no-loadscope-reorder -m slow $(ARGS)
 
 test-oldest: ## run the tests with the oldest dependencies that pyproject.toml allows (Python 3.11), in .venv-oldest
 	$(PYTHON) -m venv .venv-oldest

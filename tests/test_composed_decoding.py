@@ -148,6 +148,7 @@ def test_checkpointing_does_not_forget_what_a_cache_holds(ids):
         model(ids[:, 4:], labels=ids[:, 4:], past_key_values=cache)
 
 
+@pytest.mark.slow
 def test_a_thousand_decoding_steps_leave_nothing_behind(ids):
     model, cache = composed(), None
     counts = []

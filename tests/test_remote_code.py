@@ -49,6 +49,7 @@ def total(model) -> float:
 TOTAL = "m(torch.arange(2, 14).view(2, 6)).logits.double().sum().item()"
 
 
+@pytest.mark.slow
 def test_trust_remote_code_needs_no_import(folder):
     done = run(folder, f"""
 import sys, torch

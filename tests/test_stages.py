@@ -59,6 +59,7 @@ def test_a_stage_of_another_configuration_is_refused_not_repeated(tmp_path):
         run(tmp_path, changed)
 
 
+@pytest.mark.slow
 def test_missing_stages_are_those_not_done_and_those_that_need_them_and_others_are_refused(tmp_path):
     first, second = data_stage(tmp_path, "a"), data_stage(tmp_path, "b", needs=("a",))
     third, changed = data_stage(tmp_path, "c", needs=("b",)), data_stage(tmp_path, "b", seed=1, needs=("a",))
