@@ -1,6 +1,6 @@
 """Which texts of a scanned corpus are kept and in which files they go: duplicates, held-out files, D_C.
 
-Texts stay on the disk; what is in memory is a few numbers for each of them and a signature for each file.
+Texts stay on the disk; what is in memory is some 100 bytes for each of them and a signature for each file.
 """
 
 from __future__ import annotations
