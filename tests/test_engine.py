@@ -76,7 +76,7 @@ def test_beams_end_with_stop_strings(model, tokenizer):
     together, alone = (
         samples_of(model, tokenizer, asked, Decoding(batch_size=size, num_beams=3)) for size in (len(TEXTS), 1)
     )
-    assert together == alone
+    assert together == alone and not any("k" in sample.text for sample in together)
     if isinstance(model, ComposedModelForCausalLM):  # which soon writes a key, `k` and a letter
         assert all(sample.num_tokens < 24 for sample in together)
 
