@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from calmctl.reporting import section_report
 from tests.kv_folder import training_log, write, write_lines
 
 LANGUAGES = ("lij_Latn", "fur_Latn", "ban_Latn", "szl_Latn", "min_Arab")
@@ -163,3 +167,16 @@ def write_training(folder: Path, run: str, parameters: int) -> dict[str, Any]:
     (folder / run / "config.yaml").write_text("seed: 0\n")
     seen = {"run": run, "method": "train", "peak_memory_bytes": 2**30, "seconds": 333.0}
     return {**seen, **cost}
+
+
+def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Change `results.json`."""
+    results = json.loads((folder / "results.json").read_text())
+    edit(results)
+    write(folder / "results.json", results)
+
+
+def leave_plots_out(patch: pytest.MonkeyPatch) -> None:
+    """Let reports be made without drawing their plots, which takes most of the time."""
+    for name in ("gains_plot", "systems_plot", "training_plot"):
+        patch.setattr(section_report, name, lambda *about: b"\x89PNG not drawn")
