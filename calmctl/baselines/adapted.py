@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from calmctl.baselines.configuration import AdaptedConfig
 from calmctl.baselines.methods import ADAPTERS
 from calmctl.errors import UserError
 from calmctl.modeling import layers
+from calmctl.modeling.calling import CACHE, cache_argument, cache_of, either_cache
 from calmctl.modeling.fingerprint import fingerprint
 from calmctl.modeling.loss import completion_loss, frozen_head_loss
 from calmctl.modeling.outputs import ComposedOutput
@@ -68,6 +69,7 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
         num_items_in_batch: Tensor | int | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        cache: Cache | None = None,
     ) -> ComposedOutput:
         """Run the anchor with its adapters.
 
@@ -78,12 +80,14 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
             labels: (batch, seq), -100 = no loss. While training only the labelled rows reach the LM head, a chunk at
                 a time, and `logits` is None; in eval mode the logits are complete.
             num_items_in_batch: the number of labels to divide the summed loss by (gradient accumulation).
+            past_key_values, cache: two names of one argument.
 
         Raises:
             UserError: no `input_ids`, or tokens in a cache under gradient checkpointing.
         """
         if input_ids is None:
             raise UserError("an adapted model needs input_ids")
+        past_key_values = either_cache(past_key_values, cache)
         if use_cache is None:
             use_cache = not self.training and self.config.use_cache
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
@@ -97,7 +101,7 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
             past = int(past_key_values.get_seq_length()) if past_key_values is not None else 0
             position_ids = layers.position_ids_from(attention_mask, batch_size, past, length, input_ids.device)
         arguments = layers.arguments_of(self.anchor, input_ids, attention_mask, position_ids)
-        arguments |= {"past_key_values": past_key_values, "use_cache": use_cache}
+        arguments |= {cast(str, cache_argument(self.anchor)): past_key_values, "use_cache": use_cache}
         with self.recomputing(layers.decoder_layers(self.anchor) if recompute else ()):
             if labels is not None and self.training:
                 loss, correct = frozen_head_loss(self.anchor, arguments, labels, num_items_in_batch)
@@ -105,11 +109,14 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
             wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
             arguments |= {name: True for name, is_wanted in wanted.items() if is_wanted}
             answer = self.anchor(**arguments, logits_to_keep=logits_to_keep)
-        output = ComposedOutput(logits=answer.logits, past_key_values=answer.past_key_values)
-        output.hidden_states, output.attentions = answer.hidden_states, answer.attentions
+        facts: dict[str, Any] = {
+            CACHE: cache_of(answer),
+            "hidden_states": answer.hidden_states,
+            "attentions": answer.attentions,
+        }
         if labels is not None:
-            output.loss = completion_loss(answer.logits[:, :-1], labels[:, 1:], num_items_in_batch)
-        return output
+            facts["loss"] = completion_loss(answer.logits[:, :-1], labels[:, 1:], num_items_in_batch)
+        return ComposedOutput(logits=answer.logits, **facts)
 
     # What is stored.
 

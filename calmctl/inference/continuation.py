@@ -11,6 +11,7 @@ from calmctl.inference.prefix import SharedPrefix, can_share
 from calmctl.inference.rows import Rows
 from calmctl.inference.stopping import StopStrings
 from calmctl.inference.streaming import TextStream
+from calmctl.modeling.calling import CACHE, cache_of
 
 # Tokens generated before rows that have ended make room: a few thousandths of a second, against a row's share of each.
 STRETCH = 32
@@ -86,14 +87,14 @@ class Continuations:
         output = self.model.generate(  # type: ignore[operator]
             input_ids=rows.input_ids,
             attention_mask=rows.attention_mask,
-            past_key_values=rows.cache,
             max_new_tokens=max_new_tokens,
             stopping_criteria=StoppingCriteriaList([stops] if stops else []),
             streamer=TextStream(self.tokenizer, self.on_text, ends) if self.on_text is not None else None,
             return_dict_in_generate=True,
+            **{CACHE: rows.cache},
             **arguments,
         )
-        rows.extend(output.sequences, output.past_key_values)
+        rows.extend(output.sequences, cache_of(output))
         # Beams change places from step to step: where one of them ended says nothing about the best.
         return stops if self.decoding.num_beams == 1 else None
 

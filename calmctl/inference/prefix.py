@@ -3,13 +3,14 @@
 import copy
 from array import array
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from calmctl.inference.cache import growing_cache, is_plain, new_cache
-from calmctl.modeling.layers import accepts
+from calmctl.modeling.calling import accepts, cache_argument
 
 # Reading the prefix in a pass of its own pays from some 16 tokens on (1.2 times as fast; 1.4 times with 32, 2.4 with
 # 128: batches of 8 questions, benchmarks/generation.py); for models of a few hundred thousand parameters it does not.
@@ -29,7 +30,7 @@ class SharedPrefix:
         self._cache = growing_cache(model)
         last_only = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
         input_ids = torch.tensor([list(ids)], device=model.device)
-        model(input_ids=input_ids, past_key_values=self._cache, use_cache=True, **last_only)
+        model(input_ids=input_ids, use_cache=True, **{cast(str, cache_argument(model)): self._cache}, **last_only)
 
     @torch.inference_mode()
     def for_rows(self, rows: int) -> Cache:

@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from calmctl.errors import UserError
-from calmctl.modeling.layers import accepts
+from calmctl.modeling.calling import accepts
 
 # What the attention of a layer calls the cache, which nothing else in it takes.
-CACHE_ARGUMENTS = ("past_key_values", "past_key_value", "layer_past")
+CACHE_ARGUMENTS = ("cache", "past_key_values", "past_key_value", "layer_past")
 # What a block calls the states that it reads, where they are not its first argument.
 STATES = "hidden_states"
 

@@ -19,6 +19,7 @@ from calmctl.modeling import layers
 from calmctl.modeling.alignment import bridge_mask, packed_documents, prompt_to_read, same_tokenizer_visible
 from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.cache import ComposedCache
+from calmctl.modeling.calling import CACHE, cache_argument, either_cache
 from calmctl.modeling.card import composition_sections
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import Connection
@@ -106,6 +107,7 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
         num_items_in_batch: Tensor | int | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        cache: ComposedCache | None = None,
     ) -> ComposedOutput:
         """Run every aug on the tokens, then the anchor with the bridges.
 
@@ -122,6 +124,7 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
             num_items_in_batch: the number of labels to divide the summed loss by (gradient accumulation).
             output_hidden_states, output_attentions: return the anchor's, with what the bridges added (not with the
                 loss while training).
+            past_key_values, cache: two names of one argument.
 
         Raises:
             UserError: no `input_ids`, a cache that is not a `ComposedCache`, a mask of another shape, tokens in a cache
@@ -129,6 +132,7 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
         """
         if input_ids is None:
             raise UserError("a composed model needs input_ids: anchor and augs each embed the tokens themselves")
+        past_key_values = either_cache(past_key_values, cache)
         if past_key_values is not None and not isinstance(past_key_values, ComposedCache):
             raise UserError(f"past_key_values must be a ComposedCache, got {type(past_key_values).__name__}")
         if use_cache is None:
@@ -180,7 +184,7 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
             current.bridging = True
             arguments = layers.arguments_of(self.anchor, input_ids, attention_mask, position_ids)
             if past_key_values is not None:
-                arguments |= {"past_key_values": past_key_values.anchor, "use_cache": True}
+                arguments |= {cast(str, cache_argument(self.anchor)): past_key_values.anchor, "use_cache": True}
             else:
                 arguments["use_cache"] = False
             if labels is not None and self.training:
@@ -191,11 +195,14 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
             if output_attentions:
                 arguments["output_attentions"] = True
             answer = self.anchor(**arguments, logits_to_keep=logits_to_keep)
-        output = ComposedOutput(logits=answer.logits, past_key_values=past_key_values)
-        output.hidden_states, output.attentions = answer.hidden_states, answer.attentions
+        facts: dict[str, Any] = {
+            CACHE: past_key_values,
+            "hidden_states": answer.hidden_states,
+            "attentions": answer.attentions,
+        }
         if labels is not None:
-            output.loss = completion_loss(answer.logits[:, :-1], labels[:, 1:], num_items_in_batch)
-        return output
+            facts["loss"] = completion_loss(answer.logits[:, :-1], labels[:, 1:], num_items_in_batch)
+        return ComposedOutput(logits=answer.logits, **facts)
 
     def _read_aug(
         self,
@@ -224,7 +231,7 @@ class ComposedModelForCausalLM(RecomputingMixin, ComposedGenerationMixin, Stored
         arguments = layers.arguments_of(decoder, input_ids, attention_mask, positions)
         arguments["use_cache"] = cache is not None
         if cache is not None:
-            arguments["past_key_values"] = cache.augs[aug_index]
+            arguments[cast(str, cache_argument(decoder))] = cache.augs[aug_index]
         current.tapping, current.aug_states = aug_index, {}
         with torch.no_grad():
             decoder(**arguments)

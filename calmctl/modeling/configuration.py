@@ -6,6 +6,8 @@ from typing import Any
 from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import AutoConfig
 
+from calmctl.modeling.calling import CACHE
+
 ANCHOR_FACTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 CONTEXT = "max_position_embeddings"
 
@@ -21,7 +23,7 @@ class PartsConfig(PreTrainedConfig):
         use_cache: whether the model returns a cache when not told, outside training.
     """
 
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = [CACHE]
     aug_seed: int | None = None
 
     def __init__(

@@ -8,6 +8,7 @@ from transformers import GenerationMixin
 
 from calmctl.errors import UserError
 from calmctl.modeling.cache import ComposedCache
+from calmctl.modeling.calling import CACHE
 
 CACHE_IMPLEMENTATIONS = ("dynamic", "static")
 
@@ -47,6 +48,6 @@ class ComposedGenerationMixin(GenerationMixin):
             raise UserError(
                 f"cache_implementation={implementation!r}: a composed model has {' and '.join(CACHE_IMPLEMENTATIONS)}"
             )
-        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
+        if generation_config.use_cache is not False and model_kwargs.get(CACHE) is None:
             is_static = implementation == "static"
-            model_kwargs["past_key_values"] = self.new_cache(max_cache_length if is_static else None)
+            model_kwargs[CACHE] = self.new_cache(max_cache_length if is_static else None)

@@ -8,9 +8,7 @@ state that is not keys and values) shows in its structure too; see `check_base`.
 
 import copy
 import dataclasses
-import inspect
 from collections.abc import Callable
-from functools import cache
 from typing import Any, cast
 
 import torch
@@ -19,6 +17,7 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from calmctl.errors import UserError
+from calmctl.modeling.calling import CACHE_NAMES, accepts, cache_argument
 
 # What decoder layers call the attention to an encoder's output.
 CROSS_ATTENTION = ("encoder_attn", "cross_attn", "crossattention")
@@ -86,8 +85,10 @@ def _obstacle(model: PreTrainedModel) -> str:
     decoder_layers(model)
     if _is_recurrent(model, config):
         return "it keeps a recurrent state, which unlike keys and values can neither skip padding nor be cropped"
-    if missing := [name for name in ("attention_mask", "past_key_values") if not accepts(model, name)]:
-        return f"its forward does not take {' and '.join(missing)}"
+    if not accepts(model, "attention_mask"):
+        return "its forward does not take attention_mask"
+    if cache_argument(model) is None:
+        return f"its forward takes no cache ({' or '.join(CACHE_NAMES)})"
     return ""
 
 
@@ -210,16 +211,6 @@ def layer_output(output: Tensor | tuple[Any, ...]) -> Tensor:
 def with_layer_output(output: Tensor | tuple[Any, ...], states: Tensor) -> Tensor | tuple[Any, ...]:
     """Return what a decoder layer returned, with its output states replaced."""
     return states if isinstance(output, Tensor) else (states, *output[1:])
-
-
-def accepts(module: nn.Module, argument: str) -> bool:
-    """Tell whether a module's forward names an argument (BLOOM takes no `position_ids`)."""
-    return argument in _arguments(type(module).forward)
-
-
-@cache
-def _arguments(function: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(inspect.signature(function).parameters)
 
 
 def arguments_of(
