@@ -18,6 +18,7 @@ from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine
 from calmctl.inference.likelihood import bits_of
 from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
+from calmctl.inference.stopping import written_otherwise
 from calmctl.inference.throughput import Throughput
 from calmctl.modeling.fingerprint import fingerprint
 from calmctl.modeling.sources import load_model, load_tokenizer, quiet_libraries, source_sha256
@@ -127,7 +128,10 @@ def run_evaluation(
 
 def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> None:
     records, work, about = _generate(config, run.path, ranks, subject, run)
-    protocol = {"decoding": config.decoding.name}
+    protocol: dict[str, Any] = {"decoding": config.decoding.name}
+    stops = dict.fromkeys(stop for request in config.build_task().requests(records) for stop in request.stop)
+    if otherwise := written_otherwise(subject.tokenizer, stops):
+        protocol["stops_out_of_reach"] = otherwise
     bits = about.pop("bits_per_byte", None)
     write_scores(run, config, config.build_task(), records, work.gather(), about, protocol, bits)
     run.finish(total_parameters=sum(parameter.numel() for parameter in subject.model.parameters()))

@@ -61,10 +61,13 @@ class Continuations:
         found: list[list[int]] = [[] for _ in prompts]
         going = list(range(len(prompts)))
         while going and (room := max_new_tokens - rows.num_new):
-            stops = self._generate(rows, min(STRETCH, room) if self.in_stretches else room, stop, arguments)
+            stops = self._stops(stop, [prompts[place] for place in going], rows.width)
+            self._generate(rows, min(STRETCH, room) if self.in_stretches else room, stops, arguments)
+            # Beams change places from step to step: where one of them ended says nothing about the best.
+            stopped = stops.ends if stops and self.decoding.num_beams == 1 else {}
             goes_on = []
             for place, ids in enumerate(rows.input_ids[:, rows.width :].tolist()):
-                end = _end(ids, settings.eos_token_id or [], stops.ends.get(place) if stops else None)
+                end = _end(ids, settings.eos_token_id or [], stopped.get(place))
                 found[going[place]] = ids[:end]
                 if end is None:
                     goes_on.append(place)
@@ -77,12 +80,14 @@ class Continuations:
             going = [going[place] for place in goes_on]
         return found
 
-    def _generate(
-        self, rows: Rows, max_new_tokens: int, stop: tuple[str, ...], arguments: dict[str, object]
-    ) -> StopStrings | None:
-        """Continue all rows, until each has ended or there are so many more tokens; return where stop strings did."""
+    def _stops(self, stop: tuple[str, ...], prompts: Sequence[Sequence[int]], width: int) -> StopStrings | None:
         known = self._may_end.setdefault(stop, {})
-        stops = StopStrings(self.tokenizer, stop, rows.width, known) if stop else None
+        return StopStrings(self.tokenizer, stop, width, known, prompts) if stop else None
+
+    def _generate(
+        self, rows: Rows, max_new_tokens: int, stops: StopStrings | None, arguments: dict[str, object]
+    ) -> None:
+        """Continue all rows, until each has ended or there are so many more tokens."""
         ends = self.model.generation_config.eos_token_id or []
         output = self.model.generate(  # type: ignore[operator]
             input_ids=rows.input_ids,
@@ -95,8 +100,6 @@ class Continuations:
             **arguments,
         )
         rows.extend(output.sequences, cache_of(output))
-        # Beams change places from step to step: where one of them ended says nothing about the best.
-        return stops if self.decoding.num_beams == 1 else None
 
 
 def _end(ids: list[int], eos_ids: Sequence[int], stopped_at: int | None) -> int | None:

@@ -18,7 +18,7 @@ from calmctl.inference.habits import without_habits
 from calmctl.inference.memory import is_out_of_memory, release_memory
 from calmctl.inference.prefix import MIN_TOKENS, SharedPrefix, can_share
 from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
-from calmctl.inference.stopping import cut
+from calmctl.inference.stopping import cut, written_otherwise
 from calmctl.inference.text import completion_of
 from calmctl.inference.throughput import Throughput
 
@@ -86,6 +86,7 @@ class Engine:
         self.min_shared = 1 if share_prefixes else MIN_TOKENS
         self.share_prefixes = share_prefixes is not False and can_share(model)
         self._prefix: tuple[Sequence[int], SharedPrefix] | None = None
+        self._stops: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def generate(
         self, fitted: FittedPrompts, done: Collection[Row] = (), places: Sequence[int] | None = None
@@ -157,11 +158,19 @@ class Engine:
             seed_of(self.decoding.seed, fitted.prompts[place].id or fitted.prompts[place].whole, index)
             for place, index in rows
         ]
-        found = self.continuations.new_ids(prompts, seeds, group.stop, group.max_new_tokens, prefix)
+        stops = self._stops_of(group)
+        found = self.continuations.new_ids(prompts, seeds, stops, group.max_new_tokens, prefix)
         return [
-            Sample(place, index, cut(completion_of(self.tokenizer, prompt, new_ids), group.stop), len(new_ids))
+            Sample(place, index, cut(completion_of(self.tokenizer, prompt, new_ids), stops), len(new_ids))
             for (place, index), prompt, new_ids in zip(rows, prompts, found, strict=True)
         ]
+
+    def _stops_of(self, group: Group) -> tuple[str, ...]:
+        """Return what ends the completions of a group: its stop strings, and what the tokenizer makes of them."""
+        if group.stop not in self._stops:
+            forms = written_otherwise(self.tokenizer, group.stop).values()
+            self._stops[group.stop] = (*group.stop, *(form for form in forms if form is not None))
+        return self._stops[group.stop]
 
     def _shared_prefix(self, ids: Sequence[int]) -> SharedPrefix:
         if self._prefix is None or self._prefix[0] != ids:

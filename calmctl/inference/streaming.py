@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-from calmctl.inference.text import UNFINISHED, text_of
+from calmctl.inference.text import UNFINISHED, completion_of
 
 
 class TextStream(BaseStreamer):
@@ -24,21 +24,23 @@ class TextStream(BaseStreamer):
         self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], None], ends: Collection[int] = ()
     ) -> None:
         self.tokenizer, self.on_text, self.ends = tokenizer, on_text, ends
-        self.ids: list[int] = []
+        self.prompt_ids: list[int] | None = None
+        self.new_ids: list[int] = []
         self.passed_on = 0
         self.has_ended = False
 
     def put(self, value: Tensor) -> None:
         """Take the prompt's ids (1, seq) first, then new ids (1,) one step after the other."""
-        is_prompt, new_ids = not self.ids, value.flatten().tolist()
-        self.has_ended = self.has_ended or not is_prompt and new_ids[0] in self.ends
+        ids = value.flatten().tolist()
+        if self.prompt_ids is None:
+            self.prompt_ids = ids
+            return
+        self.has_ended = self.has_ended or ids[0] in self.ends
         if self.has_ended:
             return
-        self.ids += new_ids
+        self.new_ids += ids
         text = self._text()
-        if is_prompt:
-            self.passed_on = len(text)
-        elif not text.endswith(UNFINISHED):
+        if not text.endswith(UNFINISHED):
             self._pass_on(text)
 
     def end(self) -> None:
@@ -46,7 +48,7 @@ class TextStream(BaseStreamer):
         self._pass_on(self._text())
 
     def _text(self) -> str:
-        return text_of(self.tokenizer, self.ids)
+        return completion_of(self.tokenizer, self.prompt_ids or [], self.new_ids)
 
     def _pass_on(self, text: str) -> None:
         if piece := text[self.passed_on :]:

@@ -6,13 +6,27 @@ from transformers import PreTrainedTokenizerBase
 
 # What a decoder writes for bytes that are no whole character (yet).
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+# Tokens that open, close or fill up a text. All other special tokens are a part of it: tokenizers have line breaks,
+# indentation and markers such as [DONE] among them.
+FRAME = ("bos_token_id", "eos_token_id", "pad_token_id", "cls_token_id", "sep_token_id")
+
+
+def frame_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the ids that stand around a text and are never part of it."""
+    return {getattr(tokenizer, name) for name in FRAME} - {None}
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Return the text of token ids, without special tokens and without tidying up spaces."""
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    """Return the text of token ids, without tokens of its frame and without tidying up spaces."""
+    frame = frame_ids(tokenizer)
+    inside = [token for token in ids if token not in frame]
+    return str(tokenizer.decode(inside, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def completion_of(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], new_ids: Sequence[int]) -> str:
-    """Decode prompt and completion together and cut, so that a leading space of the completion survives."""
-    return text_of(tokenizer, [*prompt_ids, *new_ids])[len(text_of(tokenizer, prompt_ids)) :]
+    """Return what new tokens add to the text of a prompt: decoded together, so that a leading space survives.
+
+    Bytes that are no character can spoil those before them in a decoder's eyes; then they are decoded alone.
+    """
+    prompt, whole = text_of(tokenizer, prompt_ids), text_of(tokenizer, [*prompt_ids, *new_ids])
+    return whole[len(prompt) :] if whole.startswith(prompt) else text_of(tokenizer, new_ids)

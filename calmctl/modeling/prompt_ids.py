@@ -1,23 +1,55 @@
 """Prompt ids: texts that are gone on from, as token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from transformers import PreTrainedTokenizerBase
+
+from calmctl.errors import UserError
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Tokenise texts with what the tokenizer puts before one (a beginning-of-text token), but nothing after it.
 
     Some tokenizers end every text, and a model that has read its end writes something else.
+
+    Raises:
+        UserError: see `ids_around`.
     """
-    num_after = _num_after(tokenizer)
+    before, _ = ids_around(tokenizer, texts)
     # `verbose` would warn of texts beyond the tokenizer's own limit; the model's is what counts.
-    ids = tokenizer(list(texts), return_attention_mask=False, verbose=False)["input_ids"]
-    return [each[: len(each) - num_after] for each in ids] if num_after else ids
+    bare = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    return [[*before, *ids] for ids in bare] if before else bare
 
 
-def _num_after(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return how many special tokens the tokenizer puts after a text."""
-    alone, whole = (tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True))
-    starts = [start for start in range(len(whole)) if whole[start : start + len(alone)] == alone]
-    return len(whole) - len(alone) - starts[0] if starts else 0
+def ids_around(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] = ()) -> tuple[list[int], list[int]]:
+    """Return the special tokens that a tokenizer puts before and after a text.
+
+    They are what a text has around it with special tokens and has not without. The first text in which that is one
+    place only tells; where none of `texts` does, one made of the tokenizer's own vocabulary.
+
+    Raises:
+        UserError: no text tells, for the tokenizer changes texts where it adds special tokens.
+    """
+    if not _encoded(tokenizer, "", True):
+        return [], []
+    for text in chain(texts, _own_texts(tokenizer)):
+        bare, whole = _encoded(tokenizer, text, False), _encoded(tokenizer, text, True)
+        if bare and len(places := list(_places(bare, whole))) == 1:
+            return whole[: places[0]], whole[places[0] + len(bare) :]
+    raise UserError(
+        f"the tokenizer ({type(tokenizer).__name__}) does not keep the tokens of a text together when it adds special "
+        "ones, so that prompts cannot be told from what ends them; use another tokenizer"
+    )
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> list[int]:
+    return tokenizer(text, add_special_tokens=special, return_attention_mask=False, verbose=False)["input_ids"]
+
+
+def _places(part: list[int], whole: list[int]) -> Iterator[int]:
+    return (start for start in range(len(whole) - len(part) + 1) if whole[start : start + len(part)] == part)
+
+
+def _own_texts(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    return (tokenizer.convert_tokens_to_string([token]) for token in tokenizer.get_vocab())

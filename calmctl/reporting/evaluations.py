@@ -15,8 +15,8 @@ from calmctl.run_info import RUN_FILE, read_run
 
 METRICS_FILE = "metrics.json"
 BITS = "bits_per_byte"
-NOT_COMPARED = frozenset({"isolation"})
-"""Entries of a protocol that change no figure: all ways of isolating a program judge it alike."""
+NOT_COMPARED = frozenset({"isolation", "stops_out_of_reach"})
+"""Entries of a protocol that are no difference: all isolations judge alike, and a tokenizer is part of the model."""
 
 
 @dataclass(frozen=True)
