@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint types format test test-slow test-oldest extras kv ntl code smoke smoke-kv smoke-ntl smoke-code wheel-test clean
+.PHONY: help setup lint types format test test-slow test-oldest test-newest extras kv ntl code smoke smoke-kv smoke-ntl smoke-code wheel-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,14 @@ test-oldest: ## run the tests with the oldest dependencies that pyproject.toml a
 	$(PYTHON) -m tests.oldest_versions > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install -c .venv-oldest/constraints.txt -e '.[dev]'
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -n auto --dist loadscope $(ARGS)
+
+# What a plain `pip install` of the wheel gets: no constraints.
+test-newest: ## the same with the newest versions that the registry has, in .venv-newest; then use the wheel there
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --upgrade --upgrade-strategy eager -e '.[dev]'
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -n auto --dist loadscope $(ARGS)
+	.ci/wheel-test .venv-newest/bin/python
+	.venv-newest/bin/calmctl doctor
 
 extras: $(INSTALLED) ## also install lm-eval, bitsandbytes, TensorBoard and wandb, so that their tests run
 	$(BIN)/python -m pip install -c constraints.txt -e '.[lm-eval,quantized,tracking]'

@@ -19,6 +19,27 @@ from calmctl import environment
 
 MINIMUM_PYTHON = (3, 11)
 _LOW_DISK_BYTES = 2 * 1024**3
+# The newest version of every dependency that the tests have passed with (`make test-newest`); the oldest is the lower
+# bound in pyproject.toml (`make test-oldest`).
+NEWEST_TESTED = {
+    "accelerate": "1.15.0",
+    "datasets": "5.2.0",
+    "evaluate": "0.4.6",
+    "hydra-core": "1.3.8",
+    "jinja2": "3.1.6",
+    "matplotlib": "3.11.2",
+    "numpy": "2.4.6",
+    "omegaconf": "2.3.1",
+    "peft": "0.21.2",
+    "pyarrow": "26.0.1",
+    "pyyaml": "6.0.4",
+    "rich": "15.0.0",
+    "sacrebleu": "2.6.0",
+    "tokenizers": "0.23.3",
+    "torch": "2.14.1",
+    "transformers": "5.24.0",
+    "typer": "0.29.2",
+}
 
 
 @dataclass(frozen=True)
@@ -77,8 +98,10 @@ def _packages() -> Iterator[Check]:
             yield Check(name, "missing", f"not installed; pip install '{name}>={bound}'")
         elif not is_at_least(version, bound):
             yield Check(name, "missing", f"{version} is older than {bound}; pip install '{name}>={bound}'")
+        elif (newest := NEWEST_TESTED.get(name)) and not is_at_least(newest, version):
+            yield Check(name, "warning", f"{version} is newer than all that was tested ({bound} to {newest})")
         else:
-            yield Check(name, "ok", f"{version} (needs {bound} or newer)")
+            yield Check(name, "ok", f"{version} (tested: {bound} to {newest})")
 
 
 def _torch() -> Iterator[Check]:

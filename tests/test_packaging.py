@@ -4,8 +4,10 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import calmctl
-from calmctl.diagnosis import is_at_least, lower_bounds
+from calmctl.diagnosis import NEWEST_TESTED, _packages, is_at_least, lower_bounds
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -63,6 +65,23 @@ def test_the_doctor_knows_the_bounds_of_the_project() -> None:
     bounds = {normal(name): bound for name, bound in lower_bounds().items()}
     declared = dict(requirement.split(">=") for requirement in PROJECT["project"]["dependencies"])
     assert bounds == {normal(name): bound for name, bound in declared.items()}
+
+
+def test_every_dependency_was_tested_up_to_a_version() -> None:
+    pinned, bounds = pins(), lower_bounds()
+    assert NEWEST_TESTED.keys() == bounds.keys()
+    for name, newest in NEWEST_TESTED.items():
+        assert is_at_least(newest, bounds[name]) and is_at_least(newest, pinned[normal(name)]), name
+
+
+def test_the_doctor_says_what_is_newer_than_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calmctl.environment.installed_version", {**NEWEST_TESTED, "torch": "99.1"}.get)
+    statuses = {check.name: (check.status, check.detail) for check in _packages()}
+    assert statuses.pop("torch") == (
+        "warning",
+        f"99.1 is newer than all that was tested (2.9 to {NEWEST_TESTED['torch']})",
+    )
+    assert {status for status, _ in statuses.values()} == {"ok"}
 
 
 def test_versions_compare_by_their_numbers() -> None:
