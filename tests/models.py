@@ -52,6 +52,15 @@ def composed(
     return model
 
 
+def checkpointing(model: PreTrainedModel, enabled: bool, settings: dict[str, object] | None = None) -> None:
+    """Turn gradient checkpointing on or off, which transformers calls activation checkpointing from 5.24 on."""
+    prefix = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    if enabled:
+        getattr(model, f"{prefix}_checkpointing_enable")(settings)
+    else:
+        getattr(model, f"{prefix}_checkpointing_disable")()
+
+
 def example_ids() -> Tensor:
     """Return token ids (3, 9)."""
     return torch.randint(2, VOCABULARY, (3, 9), generator=torch.Generator().manual_seed(0))

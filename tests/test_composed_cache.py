@@ -6,6 +6,7 @@ from torch import Tensor
 
 from calmctl.errors import UserError
 from calmctl.modeling.cache import ComposedCache
+from calmctl.modeling.calling import CACHE_NAMES, cache_of
 from tests.models import FORMS, composed, example_ids, gpt2, llama, logits, padded
 
 
@@ -100,5 +101,15 @@ def test_a_cache_repeats_selects_and_empties_all_its_parts(model, ids):
 def test_a_foreign_cache_is_refused(ids):
     model = composed()
     with pytest.raises(UserError, match="ComposedCache"):
-        model(ids, past_key_values=model.anchor(ids, use_cache=True).past_key_values)
+        model(ids, past_key_values=cache_of(model.anchor(ids, use_cache=True)))
     assert isinstance(model(ids, use_cache=True).past_key_values, ComposedCache)
+
+
+def test_a_cache_is_taken_by_either_name(model, ids):
+    expected = logits(model, ids)
+    for name in CACHE_NAMES:
+        cache = model.new_cache()
+        logits(model, ids[:, :5], use_cache=True, **{name: cache})
+        torch.testing.assert_close(logits(model, ids[:, 5:], **{name: cache}), expected[:, 5:], atol=2e-5, rtol=1e-4)
+    with pytest.raises(UserError, match="two names of one argument"):
+        model(ids, **{name: model.new_cache() for name in CACHE_NAMES})

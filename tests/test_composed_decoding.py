@@ -10,7 +10,7 @@ from transformers import TextStreamer
 
 from calmctl.errors import UserError
 from calmctl.modeling.layers import decoder_layers
-from tests.models import FORMS, composed, example_ids, gpt2, llama, logits, padded
+from tests.models import FORMS, checkpointing, composed, example_ids, gpt2, llama, logits, padded
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_composed_model_can_assist(ids):
 def test_a_streamer_gets_every_token(ids):
     class Digits:
         def decode(self, token_ids, **_):
-            return " ".join(map(str, token_ids)) + "\n"
+            return " ".join(map(str, [token_ids] if isinstance(token_ids, int) else token_ids)) + "\n"
 
     class Collector(TextStreamer):
         text = ""
@@ -103,8 +103,8 @@ def gradients(model, ids) -> dict[str, Tensor]:
 def test_gradient_checkpointing_changes_no_gradient(ids, bases, settings):
     model = composed(norm=True, rotary=True) if bases == "llama" else composed(gpt2(1), gpt2(2))
     plain = gradients(model, ids)
-    model.gradient_checkpointing_enable(settings)
-    assert model.is_gradient_checkpointing
+    checkpointing(model, True, settings)
+    assert model.gradient_checkpointing
     runs = []
     for index, layer in enumerate(decoder_layers(model.anchor)):
         attention = layer.self_attn if bases == "llama" else layer.attn
@@ -112,7 +112,7 @@ def test_gradient_checkpointing_changes_no_gradient(ids, bases, settings):
     torch.testing.assert_close(gradients(model, ids), plain)
     # The layer of the first bridge needs no gradient; the later ones run once more in the backward pass.
     assert sorted(runs) == [0, 1, 1, 2, 2]
-    model.gradient_checkpointing_disable()
+    checkpointing(model, False)
     runs.clear()
     torch.testing.assert_close(gradients(model, ids), plain)
     assert runs == [0, 1, 2]
@@ -121,7 +121,7 @@ def test_gradient_checkpointing_changes_no_gradient(ids, bases, settings):
 def test_checkpointing_leaves_generation_and_copies_alone(ids):
     model = composed()
     expected = model.generate(ids, max_new_tokens=5, do_sample=False)
-    model.gradient_checkpointing_enable()
+    checkpointing(model, True)
     model.train()(ids, labels=ids, use_cache=True).loss.backward()
     assert not any("forward" in layer.__dict__ for layer in decoder_layers(model.anchor))
     assert torch.equal(model.generate(ids, max_new_tokens=5, do_sample=False), expected)
@@ -143,7 +143,7 @@ def test_compiled_equals_eager(model, ids):
 def test_checkpointing_does_not_forget_what_a_cache_holds(ids):
     model = composed().train()
     cache = model(ids[:, :4], use_cache=True).past_key_values
-    model.gradient_checkpointing_enable()
+    checkpointing(model, True)
     with pytest.raises(UserError, match="cannot go on from a cache"):
         model(ids[:, 4:], labels=ids[:, 4:], past_key_values=cache)
 

@@ -13,7 +13,7 @@ from calmctl.modeling.checkpoint import weights_sha256
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.layers import decoder_layers
 from tests.families import FAMILIES, WINDOW
-from tests.models import VOCABULARY, composed, logits, padded
+from tests.models import VOCABULARY, checkpointing, composed, logits, padded
 
 NAMES = list(FAMILIES)
 PAIRS = [
@@ -195,8 +195,8 @@ def test_training_touches_the_bridges_only(pair, ids):
 
 def test_gradient_checkpointing_changes_no_gradient(pair, ids):
     model, gradients = compose_pair(base(pair[0], "anchor"), base(pair[1], "aug")).train(), []
-    for enable in (model.gradient_checkpointing_disable, model.gradient_checkpointing_enable):
-        enable()
+    for enabled in (False, True):
+        checkpointing(model, enabled)
         model.zero_grad()
         model(ids, labels=ids).loss.backward()
         gradients.append([parameter.grad for parameter in model.composition_parameters().values()])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from calmctl.errors import UserError
+from calmctl.modeling.calling import accepts
 from calmctl.modeling.loss import IGNORED
 from calmctl.training.batches import Batches
 from calmctl.training.examples import Examples
@@ -84,6 +85,13 @@ def test_the_loss_of_packed_documents_is_that_of_each_alone(corpus, name, attent
 
 @pytest.mark.parametrize("name", ["OPT", "BLOOM", "Falcon, rotary", "Falcon, alibi"])
 def test_models_whose_documents_see_each_other_are_refused(name):
+    """Which ones do depends on the version of transformers (Falcon's no longer do in 5.24)."""
+    model, ids = FAMILIES[name]().eval(), torch.tensor([[4, 5, 2, 3]])
+    positions = {"position_ids": torch.tensor([[0, 1, 0, 1]])} if accepts(model, "position_ids") else {}
+    with torch.no_grad():
+        packed, alone = model(ids, **positions).logits[:, 2:], model(ids[:, 2:]).logits
+    if torch.allclose(packed, alone, atol=1e-5):
+        return check_packing(model)
     with pytest.raises(UserError, match="lets documents of a packed row see each other"):
         check_packing(FAMILIES[name]())
     with pytest.raises(UserError, match="train.packing: (OPT|Bloom|Falcon)"):

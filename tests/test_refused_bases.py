@@ -53,7 +53,7 @@ REFUSED = {
     "Bamba": ("BambaForCausalLM", "bamba", modern(2, width=16, **HYBRID), STATE, None),
     "Jamba": ("JambaForCausalLM", "jamba", modern(2, width=16, **JAMBA), STATE, None),
     "GPT": ("OpenAIGPTLMHeadModel", "openai-gpt", {"n_embd": 16, "n_layer": 2, "n_head": 2},
-            "does not take past_key_values", None),
+            "takes no cache", None),
     "no head": ("LlamaModel", "llama", modern(2, width=16), "has no LM head", LlamaModel),
 }  # fmt: skip
 
