@@ -296,7 +296,7 @@ def test_completions_do_not_depend_on_batches_or_shared_shots(folder, method):
 
 def test_gradient_checkpointing_gives_the_same_gradients():
     ids, found = example_ids(), []
-    for checkpointing in (False, True):
+    for enabled in (False, True):
         model = trained(adapt(llama(), "parallel", size=3)).train()
         if checkpointing:
             checkpointing(model, True)
