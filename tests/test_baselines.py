@@ -26,7 +26,7 @@ from calmctl.runs import Run
 from calmctl.training.settings import TrainSettings
 from data_builders.word_tokenizer import build_word_tokenizer
 from tests.families import FAMILIES, WINDOW
-from tests.models import composed, example_ids, llama, logits, padded
+from tests.models import checkpointing, composed, example_ids, llama, logits, padded
 
 # GPT-J attends as the others do from transformers 5.24 on.
 OWN_ATTENTION = {"BLOOM", "Falcon, rotary", "Falcon, alibi"} | ({"GPT-J"} if CACHE == "past_key_values" else set())
@@ -298,7 +298,7 @@ def test_gradient_checkpointing_gives_the_same_gradients():
     ids, found = example_ids(), []
     for enabled in (False, True):
         model = trained(adapt(llama(), "parallel", size=3)).train()
-        if checkpointing:
+        if enabled:
             checkpointing(model, True)
         model(ids, labels=ids).loss.backward()
         found.append([parameter.grad for parameter in model.trained_parameters().values()])
