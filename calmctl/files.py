@@ -9,11 +9,15 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from calmctl.errors import UserError
+from data_builders import files as reader
+from data_builders.errors import DataError
+from data_builders.rows import require_fields
 
 _LOCK_ATTEMPTS = 5
 _LOCK_PAUSE_SECONDS = 0.02
@@ -52,12 +56,8 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: it is missing or damaged.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged or unreadable ({error}); delete or restore it") from error
+    with _user_errors():
+        return reader.read_json(path)
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], durable: bool = False) -> None:
@@ -74,22 +74,33 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], durable: bool = 
             os.fsync(stream.fileno())
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(
+    path: Path, numbers: Collection[str] = (), fields: Mapping[str, type] | None = None
+) -> list[dict[str, Any]]:
     """Read JSON lines; a torn last line is ignored, a missing file is empty.
 
+    Args:
+        numbers: fields that hold a number or nothing, in rows that have them.
+        fields: fields that every row must have, and their types.
+
     Raises:
-        UserError: a line that is not the last one is damaged.
+        UserError: a line that is not the last one is damaged, or holds something else.
     """
     if not path.exists():
         return []
-    data = path.read_bytes()
     rows = []
-    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error})") from error
+    with _user_errors():
+        for number, row in reader.numbered_json(path, skip_torn=True):
+            rows.append(require_fields(row, fields or {}, f"{path}:{number}"))
+            for name in numbers:
+                if not is_number(row.get(name)):
+                    raise UserError(f"{path}:{number}: {name!r} is no number; delete or restore the file")
     return rows
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value that was read from JSON is a number, or null."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def finite(value: float | None) -> float | None:
@@ -99,11 +110,9 @@ def finite(value: float | None) -> float | None:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, or of a folder: names and checksums of its visible files, in order."""
-    if path.is_file():
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
     if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder")
+        with _user_errors():
+            return reader.sha256_file(path)
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")):
         relative = file.relative_to(path)
@@ -176,6 +185,15 @@ class FileLock:
             return self._path.read_text().strip() or "unknown"
         except OSError:
             return "unknown"
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Turn what is wrong with a file that is read in the block into a UserError."""
+    try:
+        yield
+    except DataError as error:
+        raise UserError(str(error)) from error
 
 
 def _json_line(row: Mapping[str, Any]) -> str:

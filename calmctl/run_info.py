@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal
 
 from calmctl import files
@@ -18,6 +20,20 @@ CONFIG_FILE = "config.yaml"
 LOG_FILE = "train_log.jsonl"
 PROGRESS_FILE = "progress.json"
 LOCK_FILE = ".lock"
+
+_NUMBER = int | float
+# What run.json says, and of which type where it says it.
+_FACTS: dict[str, type | UnionType] = {
+    **dict.fromkeys(("name", "config_sha256", "git_commit", "started", "finished", "error"), str),
+    **dict.fromkeys(("command",), list),
+    **dict.fromkeys(("versions", "hardware", "inputs", "cost"), dict),
+    **dict.fromkeys(("seed", "seconds", "peak_memory_bytes", "peak_gpu_memory_bytes", "resumes"), _NUMBER),
+    **dict.fromkeys(("trainable_parameters", "total_parameters"), _NUMBER),
+}
+_LOG_NUMBERS = (
+    *("step", "loss", "learning_rate", "tokens_per_second", "seconds"),
+    *("exact_match", "validation_loss", "validation_exact_match"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,17 +54,15 @@ class RunInfo:
 
     def log(self) -> list[dict[str, Any]]:
         """Return the rows of the training log."""
-        return files.read_jsonl(self.path / LOG_FILE)
+        return read_log(self.path / LOG_FILE)
 
     def metrics(self) -> dict[str, Any] | None:
         """Return `metrics.json`, or None if the run has none."""
-        path = self.path / "metrics.json"
-        return files.read_json(path) if path.exists() else None
+        return _read_object(self.path / "metrics.json", {"metrics": dict})
 
     def progress(self) -> dict[str, Any] | None:
         """Return the latest `progress.json`, or None if nothing was reported."""
-        path = self.path / PROGRESS_FILE
-        return files.read_json(path) if path.exists() else None
+        return _read_object(self.path / PROGRESS_FILE, {"stage": str, "step": _NUMBER, "total": _NUMBER})
 
 
 def read_run(path: Path) -> RunInfo:
@@ -60,12 +74,35 @@ def read_run(path: Path) -> RunInfo:
     if not (path / RUN_FILE).exists():
         raise UserError(f"{path} is no run directory: it has no {RUN_FILE}")
     facts = files.read_json(path / RUN_FILE)
-    if not isinstance(facts, dict) or not {"kind", "status"} <= facts.keys():
-        raise UserError(f"{path / RUN_FILE}: damaged (no kind and status); delete or restore it")
+    _check_object(path / RUN_FILE, facts, {"kind": str, "status": str})
+    stated = {name: kind for name, kind in _FACTS.items() if facts.get(name) is not None}
+    _check_object(path / RUN_FILE, facts, stated)
     status = str(facts["status"])
     if status == "running" and not files.FileLock(path / LOCK_FILE).is_held():
         status = "interrupted"
     return RunInfo(path, str(facts["kind"]), str(facts.get("name", path.name)), status, facts)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a training log; raises UserError for a damaged one."""
+    return files.read_jsonl(path, numbers=_LOG_NUMBERS)
+
+
+def _read_object(path: Path, fields: Mapping[str, type | UnionType]) -> dict[str, Any] | None:
+    """Return a JSON object with these fields, or None where there is no such file."""
+    if not path.exists():
+        return None
+    found: dict[str, Any] = files.read_json(path)
+    _check_object(path, found, fields)
+    return found
+
+
+def _check_object(path: Path, found: Any, fields: Mapping[str, type | UnionType]) -> None:
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged (it is no JSON object); delete or restore it")
+    for name, kind in fields.items():
+        if not isinstance(found.get(name), kind) or isinstance(found[name], bool):
+            raise UserError(f"{path}: damaged ({name!r} in it is missing or of a wrong type); delete or restore it")
 
 
 def list_runs(root: Path) -> list[RunInfo]:

@@ -31,6 +31,7 @@ from calmctl.run_info import (
     RunInfo,
     Status,
     list_runs,
+    read_log,
     read_run,
 )
 
@@ -133,12 +134,12 @@ class Run:
 
     def read_jsonl(self, name: str = LOG_FILE) -> list[dict[str, Any]]:
         """Read a log of the run; a line torn by a crash is left out."""
-        return files.read_jsonl(self.path / name)
+        return read_log(self.path / name) if name == LOG_FILE else files.read_jsonl(self.path / name)
 
     def rewind_log(self, step: int, name: str = LOG_FILE) -> None:
         """Drop the rows after `step`, which a run resumed from a checkpoint at `step` will write again."""
         rows = self.read_jsonl(name)
-        kept = [row for row in rows if row.get("step", 0) <= step]
+        kept = [row for row in rows if (row.get("step") or 0) <= step]
         if len(kept) != len(rows):
             self.write_text(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 

@@ -1,30 +1,27 @@
 """Folders of line-aligned text files, one a language: NLLB-Seed, NTREX, Moses and OPUS releases, or the user's own.
 
-A file is called `<code>`, `<name>.<code>`, each with `.txt` after it or not, and gzipped (`.gz`) or not: `lij_Latn.gz`,
-`newstest2019-ref.deu.txt.gz`, `train.fr`. Files of one name, in one folder, are aligned line by line. Other files are
-left alone, and so are languages that FLORES-200 does not have.
+A file is called `<code>`, `<name>.<code>`, each with `.txt` after it or not, and compressed (`.gz`, `.bz2`, `.xz`) or
+not: `lij_Latn.gz`, `newstest2019-ref.deu.txt.gz`, `train.fr`. Files of one name, in one folder, are aligned line by
+line; blank lines count. Other files are left alone, and so are languages that FLORES-200 does not have.
 """
 
 from __future__ import annotations
 
-import codecs
-import gzip
-import zlib
+import re
 from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_builders.corpus import Block, Corpus, block_rows, clean, require_languages
 from data_builders.errors import DataError
+from data_builders.files import read_lines, sha256_file
 from data_builders.flores_languages import ENGLISH
 from data_builders.language_codes import known_code
-from data_builders.manifest import sha256_file
 
-_CHUNK_BYTES = 1 << 20
+_END = re.compile(r"(\.txt)?(\.(gz|bz2|xz))?$")
 
 
 def read_aligned(folder: Path, languages: Collection[str]) -> list[Corpus]:
@@ -64,36 +61,20 @@ def read_texts(folder: Path, languages: Collection[str]) -> list[Corpus]:
 
 def count_lines(path: Path) -> int:
     """Return the number of lines of a file; raises DataError where it is no UTF-8 text, or has none in it."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    lines, has_text, chunk = 0, False, b""
-    with _opened(path) as stream:
-        while piece := _read(path, stream):
-            chunk = piece
-            try:
-                has_text = not decoder.decode(chunk).isspace() or has_text
-            except UnicodeDecodeError as error:
-                # What the decoder kept from the chunk before has no line end, so lines of this one are counted whole.
-                line = lines + error.object[: error.start].count(b"\n") + 1
-                raise _no_utf8(path, line, error) from None
-            lines += chunk.count(b"\n")
-    try:
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise _no_utf8(path, lines + 1, error) from None
+    lines, has_text = 0, False
+    for line in read_lines(path):
+        lines += 1
+        has_text = has_text or bool(line.strip("\ufeff \t\r") and not line.isspace())
     if not has_text:
         raise DataError(f"{path}: holds no text; get the file again, or leave its language out")
-    return lines + (not chunk.endswith(b"\n"))
-
-
-def _no_utf8(path: Path, line: int, error: UnicodeDecodeError) -> DataError:
-    return DataError(f"{path}: line {line} is no UTF-8 ({error.reason}); convert the file, or get it again")
+    return lines
 
 
 def _groups(folder: Path) -> dict[str, dict[str, Path]]:
     """Return the files by name (folder of the files, and what stands before the code) and language."""
     groups: dict[str, dict[str, Path]] = {}
     for path in sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file()):
-        stem, _, last = path.name.removesuffix(".gz").removesuffix(".txt").rpartition(".")
+        stem, _, last = _END.sub("", path.name).rpartition(".")
         code = known_code(last)
         if code is None:
             continue
@@ -108,27 +89,20 @@ def _groups(folder: Path) -> dict[str, dict[str, Path]]:
 
 def _corpus(name: str, files: dict[str, Path], num_rows: int) -> Corpus:
     def blocks() -> Iterator[Block]:
-        streams = {code: _opened(path) for code, path in files.items()}
-        try:
-            size = block_rows(len(files))
-            while True:
-                block = {
-                    code: [clean(_text(line)) for line in islice(stream, size)] for code, stream in streams.items()
-                }
-                if not any(block.values()):
-                    return
-                yield block
-        finally:
-            for stream in streams.values():
-                stream.close()
+        texts = {code: read_lines(path) for code, path in files.items()}
+        size = block_rows(len(files))
+        while True:
+            # The mark that editors write begins some lines too: such files were put together from others.
+            block = {
+                code: [clean(line.removeprefix("\ufeff")) for line in islice(lines, size)]
+                for code, lines in texts.items()
+            }
+            if not any(block.values()):
+                return
+            yield block
 
     hashes = {f"{name}: {path.name}": sha256_file(path) for path in files.values()}
     return Corpus(name, tuple(files), hashes, blocks, num_rows)
-
-
-def _text(line: bytes) -> str:
-    """Decode a line, without the mark that some editors write at the beginning of a file."""
-    return line.decode().removeprefix("\ufeff")
 
 
 def _require_aligned(files: dict[str, Path], counts: dict[str, int]) -> None:
@@ -160,17 +134,4 @@ def suspicious_line(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> i
 
 
 def _lengths(path: Path) -> NDArray[np.float64]:
-    with _opened(path) as stream:
-        return np.fromiter(map(len, stream), np.float64)
-
-
-def _opened(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if path.name.endswith(".gz") else path.open("rb")
-
-
-def _read(path: Path, stream: IO[bytes]) -> bytes:
-    try:
-        return stream.read(_CHUNK_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
-        problem = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(f"{path}: cannot be read ({problem}); get the file again") from None
+    return np.fromiter((len(line.encode()) for line in read_lines(path)), np.float64)

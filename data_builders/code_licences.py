@@ -6,12 +6,15 @@ What is looked at is what people wrote about their code, by words; it is a filte
 from __future__ import annotations
 
 import csv
+import io
 import re
+from contextlib import suppress
 from email.parser import HeaderParser
 from pathlib import Path
 
 PERMISSIVE, OTHER, UNKNOWN = "permissive", "other", "unknown"
 _HEADER_CHARACTERS = 3000
+_LICENCE_BYTES, _RECORD_BYTES = 1 << 20, 64 << 20
 _SPDX = re.compile(r"SPDX-License-Identifier:\s*([^\n*/#]+)")
 _RESTRICTED = re.compile(
     r"\b([al]?gpl|gnu|copyleft|mpl|mozilla public|epl|eclipse public|cddl|eupl|osl|sspl|busl|cc-by-(nc|sa|nd)|"
@@ -87,7 +90,7 @@ class TreeLicences:
     def _nearest(self, folder: Path) -> str:
         if folder not in self._of_folder:
             found = sorted(each for each in folder.iterdir() if _is_licence(each))
-            known = {of_licence_text(each.read_text(encoding="utf-8", errors="replace")) for each in found}
+            known = {of_licence_text(_beginning(each)) for each in found}
             if known:
                 # One that is not understood is not the licence of the folder above.
                 self._of_folder[folder] = next(each for each in (OTHER, PERMISSIVE, UNKNOWN) if each in known)
@@ -113,10 +116,20 @@ def _installed(root: Path) -> dict[Path, str]:
         metadata = record.with_name("METADATA")
         if not metadata.is_file():
             continue
-        licence = of_metadata(metadata.read_text(encoding="utf-8", errors="replace"))
-        with record.open(encoding="utf-8", errors="replace", newline="") as lines:
-            found |= {root / row[0]: licence for row in csv.reader(lines) if row}
+        licence = of_metadata(_beginning(metadata))
+        with suppress(csv.Error):  # a damaged record says nothing of the files after it
+            for row in csv.reader(io.StringIO(_beginning(record, _RECORD_BYTES))):
+                found |= {root / name: licence for name in row[:1]}
     return found
+
+
+def _beginning(path: Path, num_bytes: int = _LICENCE_BYTES) -> str:
+    """Return the beginning of a text, which says enough; nothing of a file that cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(num_bytes).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def of_metadata(text: str) -> str:

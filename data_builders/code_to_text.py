@@ -17,8 +17,8 @@ from itertools import islice
 from pathlib import Path
 
 from data_builders.errors import DataError
+from data_builders.files import sha256_file
 from data_builders.hub import hub_configs, is_hub, read_hub
-from data_builders.manifest import sha256_file
 from data_builders.rows import Fields, Row, iter_rows
 
 LANGUAGES = ("python", "php", "go", "java", "javascript", "ruby")
@@ -62,6 +62,8 @@ def find_languages(path: Path) -> dict[str, Path]:
     if is_hub(path):
         there = hub_configs(path)
         return {language: path for language in LANGUAGES if language in there}
+    if path.is_file() and path.name.startswith("test.jsonl"):
+        path = path.parent
     if not path.is_dir():
         raise DataError(f"{path}: no such folder; name CodeXGLUE's code-to-text data, a folder a language")
     if (path / "code_to_text").is_dir():

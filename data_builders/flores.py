@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import re
 import tarfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import IO, Any, Literal, cast
 
 from data_builders.errors import DataError
+from data_builders.files import lines_of, open_binary, read_bytes, sha256_file
 from data_builders.flores_languages import (
     FLORES_PLUS_LABELS,
     FLORES_PLUS_VARIETIES,
@@ -26,14 +26,14 @@ from data_builders.flores_languages import (
     require_language,
 )
 from data_builders.hub import is_hub_id, read_hub
-from data_builders.manifest import sha256_file
-from data_builders.rows import Fields, Row
+from data_builders.rows import Fields, Row, iter_rows
 
 ARCHIVE = "flores200_dataset.tar.gz"
 ROWS = {"dev": 997, "devtest": 1012}
-_FILE = re.compile(r"(?:.*/)?(dev|devtest)/(\w{3}_\w{4})\.\1")
+_FILE = re.compile(r"(?:.*/)?(dev|devtest)/(\w{3}_\w{4})\.\1(?:\.gz)?")
 _PARQUET_SPLIT = re.compile(r"(devtest|dev)(?![a-z])")
 _COLUMNS: Fields = {"id": (int, str), "iso_639_3": str, "iso_15924": str, "text": str}
+_MAX_MEMBER_BYTES = 16 * 1024**2  # the largest has 500,000
 _OPTIONAL_COLUMNS = ("glottocode", "variant")
 _ADVICE = f"name {ARCHIVE}, the folder it unpacks to, or a folder of FLORES+ Parquet files"
 
@@ -69,7 +69,7 @@ def read_flores(path: Path, languages: Sequence[str] = (), always: Sequence[str]
         return _hub(path, languages, always)
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; {_ADVICE}")
-    folder = next((each for each in (path, path / "flores200_dataset") if any(each.glob("dev/*_*.dev"))), None)
+    folder = next((each for each in (path, path / "flores200_dataset") if any(each.glob("dev/*_*.dev*"))), None)
     if folder is not None:
         return _official(folder, lambda: _folder(folder), languages, always, None)
     if parquet := {file: split for file in sorted(path.rglob("*.parquet")) if (split := _split_of(file))}:
@@ -102,36 +102,57 @@ def _official(
 
 
 def _archive(path: Path) -> Iterable[tuple[str, str, bytes]]:
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if (found := _FILE.fullmatch(member.name)) and (stream := archive.extractfile(member)):
-                    yield found[1], found[2], stream.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read as a tar archive ({error}); {_ADVICE}") from None
+    """Yield split, code and content of the archive's files; nothing of it is unpacked to the disk."""
+    seen: set[str] = set()
+    with open_binary(path) as stream:
+        try:
+            with tarfile.open(fileobj=cast(Any, _Sparing(stream, path)), mode="r:") as archive:
+                for member in archive:
+                    if member.size > _MAX_MEMBER_BYTES:
+                        raise DataError(f"{path}: {member.name!r} in it has {member.size} bytes; {_ADVICE}")
+                    found = _FILE.fullmatch(member.name)
+                    if found is None or member.isdir():
+                        continue
+                    if not member.isreg() or f"{found[1]}/{found[2]}" in seen:
+                        problem = "is there twice" if member.isreg() else "is a link or a device"
+                        raise DataError(f"{path}: {member.name!r} in it {problem}; {_ADVICE}")
+                    seen.add(f"{found[1]}/{found[2]}")
+                    content = archive.extractfile(member)
+                    assert content is not None, "a regular file"
+                    yield found[1], found[2], content.read()
+        except (tarfile.TarError, UnicodeError, RecursionError) as error:
+            raise DataError(f"{path}: cannot be read as a tar archive ({error}); {_ADVICE}") from None
+
+
+class _Sparing:
+    """A stream for `tarfile`, which reads a member's headers whole, however long the archive says that they are."""
+
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        self._stream, self._path = stream, path
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _MAX_MEMBER_BYTES:
+            raise DataError(f"{self._path}: a header in it has {size} bytes; {_ADVICE}")
+        return self._stream.read(size)
 
 
 def _folder(folder: Path) -> Iterable[tuple[str, str, bytes]]:
     for split in ROWS:
-        for file in sorted((folder / split).glob(f"*.{split}")):
+        for file in sorted((folder / split).glob(f"*.{split}*")):
             if found := _FILE.fullmatch(f"{split}/{file.name}"):
-                yield split, found[2], file.read_bytes()
+                yield split, found[2], read_bytes(file)
 
 
 def _lines(path: Path, code: str, split: str, content: bytes | None) -> tuple[str, ...]:
     where = f"{path}: {split}/{code}.{split}"
     if content is None:
         raise DataError(f"{where} is missing; {_ADVICE}")
-    try:
-        # Other line separators than \n are part of a sentence.
-        lines = content.decode("utf-8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where} is no UTF-8 ({error.reason} at byte {error.start}); get the file again") from None
-    return _checked(where, split, lines)
+    return _checked(where, split, lines_of(content, where))
 
 
 def _plus(path: Path, parquet: dict[Path, str], languages: Sequence[str], always: Sequence[str]) -> Flores:
-    contents = ((split, file.stem.rpartition("_")[2], _parquet_rows(file)) for file, split in parquet.items())
+    contents = ((split, file.stem.rpartition("_")[2], iter_rows(file, _COLUMNS)) for file, split in parquet.items())
     sentences = _plus_sentences(path, contents, languages, always)
     hashes = {str(PurePosixPath(file.relative_to(path))): sha256_file(file) for file in parquet}
     return Flores("flores_plus", sentences, {f"{path.name} ({len(hashes)} files)": _combined(hashes)})
@@ -166,21 +187,6 @@ def _plus_sentences(
             for split in ROWS
         }
     return sentences
-
-
-def _parquet_rows(file: Path) -> list[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{file}: cannot be read as Parquet ({str(error).splitlines()[0]}); get it again") from None
-    if missing := [name for name in _COLUMNS if name not in table.column_names]:
-        raise DataError(f"{file}: has no column {missing[0]!r}; FLORES+ files have {', '.join(_COLUMNS)}")
-    there = [name for name in (*_COLUMNS, *_OPTIONAL_COLUMNS) if name in table.column_names]
-    rows: list[Row] = table.select(there).to_pylist()
-    return rows
 
 
 def _code(row: Row, variety: str) -> str | None:

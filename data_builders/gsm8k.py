@@ -6,21 +6,27 @@ Both can also be datasets of the hub, by id or as a copy: openai/gsm8k, juletxar
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_builders.errors import DataError
+from data_builders.files import read_lines, read_text, sha256_file
 from data_builders.hub import hub_configs, is_hub, read_hub
-from data_builders.manifest import sha256_file
-from data_builders.rows import Fields, read_rows
+from data_builders.rows import Fields, find_file, located_rows, require_fields
 
 EXEMPLARS_FILE = "exemplars.py"
 MGSM_ROWS = 250
 _EXEMPLARS = "MGSM_EXEMPLARS"
 _GSM8K_FIELDS: Fields = {"question": str, "answer": str}
 _HUB_TEST_FIELDS: Fields = {"question": str, "answer_number": int}
+
+
+_NUMBER = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?")
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+_MGSM_FILE = re.compile(r"mgsm_(\w+)\.tsv(?:\.gz)?")
 
 
 @dataclass(frozen=True)
@@ -50,29 +56,52 @@ class Exemplar:
 
 def read_gsm8k(folder: Path, split: str) -> tuple[list[Problem], dict[str, str]]:
     """Return the problems of train or test, and their sha256; raises DataError for data that is not GSM8K's."""
-    path = folder / f"{split}.jsonl"
     if is_hub(folder):
         rows, source = read_hub(folder, "main", (split,), _GSM8K_FIELDS)
-    elif path.is_file():
-        rows, source = read_rows(path, _GSM8K_FIELDS)
+        located = [(f"{folder}, row {row}", fields) for row, fields in enumerate(rows)]
+        files = {source.file: source.sha256}
     else:
-        raise DataError(f"{path}: no such file; name a folder with GSM8K's train.jsonl and test.jsonl")
+        path = _gsm8k_file(folder, split)
+        located = [(where, require_fields(row, _GSM8K_FIELDS, where)) for where, row in located_rows(path)]
+        files = {path.name: sha256_file(path)}
     problems = []
-    for row, fields in enumerate(rows):
+    for row, (where, fields) in enumerate(located):
         _, marker, answer = fields["answer"].rpartition("####")
-        if not marker or not answer.strip():
-            raise DataError(f"{path}: row {row} has no '#### <number>' at its end; get the official file")
-        problems.append(Problem(f"{split}/{row}", fields["question"], answer.strip(), fields["answer"]))
-    return problems, {source.file: source.sha256}
+        if not marker:
+            raise DataError(f"{where}: has no '#### <number>' at its end; get the official file")
+        problems.append(Problem(f"{split}/{row}", fields["question"], _number(answer, where), fields["answer"]))
+    if not problems:
+        raise DataError(f"{folder}: {split} holds no rows; get the official file")
+    return problems, files
+
+
+def _gsm8k_file(data: Path, split: str) -> Path:
+    """Return the file of a split: of a folder, or `data` itself, a file of test that train may lie beside."""
+    if not data.is_dir() and split == "test":
+        return find_file(data, ())
+    folder = data if data.is_dir() else data.parent
+    found = [path for end in ("jsonl", "jsonl.gz") if (path := folder / f"{split}.{end}").is_file()]
+    if not found:
+        raise DataError(
+            f"{folder / f'{split}.jsonl'}: no such file; name a folder with GSM8K's train.jsonl and test.jsonl"
+        )
+    return found[0]
+
+
+def _number(answer: str, where: str) -> str:
+    """Return an answer that is a number; raises DataError for one that predictions could not be compared with."""
+    if not _NUMBER.fullmatch(answer.strip()):
+        raise DataError(f"{where}: its answer {answer.strip()!r} is no number; write digits only, as in 1,250 or -2.5")
+    return answer.strip()
 
 
 def mgsm_languages(folder: Path) -> list[str]:
     """Return the languages that the data has problems in; raises DataError where there are none."""
     if is_hub(folder):
         return sorted(hub_configs(folder))
-    languages = sorted(path.stem.removeprefix("mgsm_") for path in folder.glob("mgsm_*.tsv"))
+    languages = sorted(_mgsm_files(folder))
     if not languages:
-        raise DataError(f"{folder}: holds no mgsm_<language>.tsv; name a folder with MGSM's files")
+        raise DataError(f"{folder}: holds no mgsm_<language>.tsv; name a folder with MGSM's files, or one of them")
     return languages
 
 
@@ -86,22 +115,33 @@ def read_mgsm(folder: Path, language: str) -> tuple[list[Problem], dict[str, str
         ]
         _require_all(f"{folder} ({language})", problems)
         return problems, {source.file: source.sha256}
-    path = folder / f"mgsm_{language}.tsv"
-    try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except FileNotFoundError:
+    path = _mgsm_files(folder).get(language)
+    if path is None:
         there = ", ".join(mgsm_languages(folder))
-        raise DataError(f"languages: {language!r} is none of those in {folder} ({there})") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 ({error}); get the official file") from None
+        raise DataError(f"languages: {language!r} is none of those in {folder} ({there})")
     problems = []
-    for row, line in enumerate(lines):
-        question, tab, answer = line.removesuffix("\r").partition("\t")
-        if not tab or not question.strip() or not answer.strip() or "\t" in answer:
-            raise DataError(f"{path}: line {row + 1} is not <question><tab><answer>; get the official file")
-        problems.append(Problem(f"{language}/{row}", question, answer.strip()))
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        question, *answers = map(_unquoted, line.split("\t"))
+        if len(answers) != 1 or not question.strip() or not answers[0].strip():
+            raise DataError(f"{path}:{number}: is not <question><tab><answer>; get the official file")
+        answer = _number(answers[0], f"{path}:{number}")
+        problems.append(Problem(f"{language}/{len(problems)}", question, answer))
     _require_all(str(path), problems)
     return problems, {path.name: sha256_file(path)}
+
+
+def _mgsm_files(data: Path) -> dict[str, Path]:
+    """Return the files of a folder by language, or `data` itself, a file of one."""
+    paths = [path for path in data.glob("mgsm_*.tsv*") if path.is_file()] if data.is_dir() else [find_file(data, ())]
+    return {found[1]: path for path in sorted(paths) if (found := _MGSM_FILE.fullmatch(path.name))}
+
+
+def _unquoted(field: str) -> str:
+    """Return a field without the quotes that programs for tables put around it."""
+    found = _QUOTED.fullmatch(field)
+    return found[1].replace('""', '"') if found else field
 
 
 def _require_all(where: str, problems: Sequence[Problem]) -> None:
@@ -119,7 +159,7 @@ def read_mgsm_exemplars(folder: Path, languages: Sequence[str]) -> tuple[dict[st
     """
     if is_hub(folder):
         return _hub_exemplars(folder, languages)
-    path = folder / EXEMPLARS_FILE
+    path = (folder if folder.is_dir() else folder.parent) / EXEMPLARS_FILE
     if not path.is_file():
         raise DataError(
             f"{path} is missing, which has MGSM's worked examples; put mgsm/{EXEMPLARS_FILE} of google-research/url-nlp"
@@ -153,11 +193,13 @@ def _hub_exemplars(data: Path, languages: Sequence[str]) -> tuple[dict[str, list
 def _literal(path: Path) -> dict[str, Any]:
     """Return the value of MGSM_EXEMPLARS, which has to be a literal."""
     try:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in ast.parse(read_text(path)).body:
             if isinstance(node, ast.Assign) and any(getattr(name, "id", None) == _EXEMPLARS for name in node.targets):
                 value = ast.literal_eval(node.value)
                 if isinstance(value, dict):
                     return value
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
+    except DataError:
+        raise
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise DataError(f"{path}: cannot be read as Python data ({error}); get the official file") from None
     raise DataError(f"{path}: assigns no dictionary to {_EXEMPLARS}; get the official file")

@@ -42,7 +42,7 @@ def read_humaneval(data: Path, subset: str = "base") -> list[HumanEvalProblem]:
     for row in rows:
         try:
             ast.parse(row["prompt"])
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise DataError(
                 f"{data}, {row['task_id']}: the prompt is no Python ({error}); is it the right file?"
             ) from None

@@ -7,30 +7,25 @@ A builder calls `open_folder`, writes its files with `write_json` and `write_par
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from data_builders.errors import DataError
+from data_builders.files import read_json, sha256_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MANIFEST_NAME = "manifest.json"
 UNFINISHED_NAME = "unfinished.json"
+_ADVICE = "delete the folder and build it again, or name another folder"
 _IDENTITY = ("builder", "format", "config")
 # A command's record of itself may stand in the data folder before the data does.
 _RUN_FILES = frozenset({"run.json", "config.yaml", "progress.json", ".lock"})
-
-
-def sha256_file(path: Path) -> str:
-    """Return the hex sha256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
@@ -102,7 +97,7 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
     if (folder / UNFINISHED_NAME).exists():
         only_claimed = all(path.name in {UNFINISHED_NAME, *_RUN_FILES} for path in folder.iterdir())
         if not only_claimed:
-            _require_same_build(folder, _read_json(folder / UNFINISHED_NAME), identity, "an unfinished build")
+            _require_same_build(folder, _read_object(folder / UNFINISHED_NAME), identity, "an unfinished build")
         write_json(folder / UNFINISHED_NAME, identity)
         return None
     others = sorted(path.name for path in folder.iterdir() if path.name not in _RUN_FILES) if folder.exists() else []
@@ -123,10 +118,14 @@ def close_folder(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read a finished data folder's manifest; raises DataError where there is none."""
+    """Read a finished data folder's manifest; raises DataError where there is none, or a damaged one."""
     path = folder / MANIFEST_NAME
     if path.exists():
-        return _read_json(path)
+        manifest = _read_object(path)
+        files = manifest.get("files")
+        if not isinstance(files, dict) or not all(map(_is_entry, files, files.values())):
+            raise DataError(f"{path}: damaged (its list of files is none); {_ADVICE}")
+        return manifest
     if (folder / UNFINISHED_NAME).exists():
         raise DataError(f"{folder} holds an unfinished build; run the same build again to finish it")
     raise DataError(f"{folder} has no {MANIFEST_NAME}; name a folder made by `calmctl data`")
@@ -134,13 +133,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Raise DataError naming the first file that is missing or differs from its manifest entry."""
-    advice = "delete the folder and build it again, or name another folder"
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file():
-            raise DataError(f"{path} is named in {MANIFEST_NAME} but is missing; {advice}")
+            raise DataError(f"{path} is named in {MANIFEST_NAME} but is missing; {_ADVICE}")
         if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
-            raise DataError(f"{path} differs from its sha256 in {MANIFEST_NAME}; {advice}")
+            raise DataError(f"{path} differs from its sha256 in {MANIFEST_NAME}; {_ADVICE}")
 
 
 def _require_same_build(
@@ -149,21 +147,27 @@ def _require_same_build(
     if found.get("builder") != asked["builder"] or found.get("format") != asked["format"]:
         there, here = ((m.get("builder"), m.get("format")) for m in (found, asked))
         raise DataError(f"{folder} holds {what} of {there}, not {here}; name another folder")
-    theirs, ours = found.get("config", {}), asked["config"]
+    theirs, ours = found.get("config"), asked["config"]
+    if not isinstance(theirs, dict):
+        raise DataError(f"{folder} holds {what} whose settings are damaged; {_ADVICE}")
     changed = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
     if changed:
         differences = ", ".join(f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} asked" for key in changed)
         raise DataError(f"{folder} holds {what} with other settings ({differences}); name another folder")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}); delete the folder and build it again") from None
+def _read_object(path: Path) -> dict[str, Any]:
+    content = read_json(path)
     if not isinstance(content, dict):
-        raise DataError(f"{path} is not a JSON object; delete the folder and build it again")
+        raise DataError(f"{path}: is not a JSON object; {_ADVICE}")
     return content
+
+
+def _is_entry(name: str, entry: Any) -> bool:
+    """Tell whether a manifest's entry is one for a file in its folder."""
+    path = PurePosixPath(name)
+    is_inside = not path.is_absolute() and ".." not in path.parts
+    return is_inside and isinstance(entry, dict) and {"sha256", "bytes"} <= entry.keys()
 
 
 def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _require_usable(problem: MbppProblem, where: str) -> None:
     try:
         for code in (problem.code, problem.setup, *problem.tests):
             parse_python(code)
-    except (SyntaxError, TypeError, ValueError) as error:
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(f"{where}: its code or a test is no Python ({error}); is it the right file?") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -16,6 +15,7 @@ import pyarrow as pa
 from data_builders.bpe_tokenizer import save_tokenizer
 from data_builders.corpus import Corpus
 from data_builders.errors import DataError
+from data_builders.files import read_json
 from data_builders.flores import Flores, read_flores
 from data_builders.kv_keys import load_tokenizer
 from data_builders.manifest import close_folder, file_entry, open_folder, write_json
@@ -127,7 +127,7 @@ class _Build:
         """Keep the shards of an interrupted build, unless what they were made of has changed."""
         sources = {name: self.corpora[name].files for name in MODELS} | {"flores": flores.files if flores else {}}
         record = self.work / "sources.json"
-        if record.exists() and json.loads(record.read_text(encoding="utf-8")) != sources:
+        if record.exists() and read_json(record) != sources:
             self.report("the corpora or FLORES have changed since the build was interrupted: starting again")
         elif record.exists():
             return

@@ -5,7 +5,6 @@ A shard is two Parquet files and, written last, its counts: one that has them is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_builders.corpus import Block, Corpus
+from data_builders.files import read_json
 from data_builders.manifest import write_json, write_parquet
 from data_builders.ntl_corpora import Corpora
 from data_builders.ntl_rows import SHARD_SCHEMA, Counts, RowPlan, make_rows
@@ -43,11 +43,11 @@ class Shard:
     @property
     def counts(self) -> Counts:
         """Return what became of its sentences."""
-        return Counts(**json.loads(self.counts_file.read_text(encoding="utf-8"))["counts"])
+        return Counts(**read_json(self.counts_file)["counts"])
 
     def num_rows(self, split: str) -> int:
         """Return its rows of a split."""
-        return int(json.loads(self.counts_file.read_text(encoding="utf-8"))["rows"][split])
+        return int(read_json(self.counts_file)["rows"][split])
 
 
 @dataclass(frozen=True)

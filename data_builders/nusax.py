@@ -6,14 +6,14 @@ FLORES-200 has no code for them.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from data_builders.corpus import Block, Corpus, block_rows, clean, require_languages
 from data_builders.errors import DataError
+from data_builders.files import sha256_file
 from data_builders.language_codes import NUSAX_NAMES
-from data_builders.manifest import sha256_file
+from data_builders.rows import csv_rows
 
 FILES = ("train.csv", "valid.csv")
 
@@ -47,7 +47,7 @@ def _corpus(name: str, path: Path, columns: dict[str, str], num_rows: int) -> Co
         block: Block = {code: [] for code in columns}
         for number, row in enumerate(_rows(path), start=1):
             for code, column in columns.items():
-                block[code].append(clean(row[column] or ""))
+                block[code].append(clean(row[column]))
             if number % block_rows(len(columns)) == 0:
                 yield block
                 block = {code: [] for code in columns}
@@ -58,24 +58,13 @@ def _corpus(name: str, path: Path, columns: dict[str, str], num_rows: int) -> Co
 
 
 def _header(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            return next(csv.reader(stream), [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error}); get the file again") from None
+    return next(csv_rows(path), (1, []))[1]
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    reader = None
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(
-                        f"{path}: line {reader.line_num} has another number of columns than the header; correct it"
-                    )
-                yield row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        line = reader.line_num + 1 if reader else 1
-        raise DataError(f"{path}: cannot be read as CSV after line {line} ({error}); get the file again") from None
+    rows = csv_rows(path)
+    _, header = next(rows, (1, []))
+    for line, row in rows:
+        if len(row) != len(header):
+            raise DataError(f"{path}:{line}: has {len(row)} columns, and the header {len(header)}; correct it")
+        yield dict(zip(header, row, strict=True))

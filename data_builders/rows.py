@@ -1,22 +1,30 @@
-"""Rows of the benchmarks that come as one file: JSON Lines or a JSON list, plain or gzipped."""
+"""Rows of files: JSON Lines or a JSON list, CSV, TSV and Parquet; plain or compressed, as `data_builders.files` reads.
+
+What is wrong with a row is a DataError in one line: `FILE:LINE: what; what to do`, or `FILE, row N: ...` where a file
+has no lines (Parquet, a JSON list).
+"""
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
+import csv
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_builders.errors import DataError
-from data_builders.manifest import sha256_file
+from data_builders.files import is_json_list, numbered_json, open_binary, read_lines, require_file, sha256_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Row = dict[str, Any]
 # What a row must have, and its type.
 Fields = Mapping[str, type | tuple[type, ...]]
-_GZIP = b"\x1f\x8b"
+_PARQUET = b"PAR1"
+_BATCH_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -33,10 +41,9 @@ def find_file(data: Path, names: Sequence[str]) -> Path:
 
     Raises DataError where there is none, or more than one.
     """
-    if data.is_file():
-        return data
     if not data.is_dir():
-        raise DataError(f"{data}: no such file or folder; name {' or '.join(names)}, or the folder it is in")
+        require_file(data)
+        return data
     found = [path for name in names for path in (data / name, data / f"{name}.gz") if path.is_file()]
     if len(found) == 1:
         return found[0]
@@ -54,12 +61,27 @@ def read_rows(path: Path, fields: Fields) -> tuple[list[Row], Source]:
 
 
 def iter_rows(path: Path, fields: Fields) -> Iterator[Row]:
-    """Yield the rows of a file.
+    """Yield the rows of a file of JSON or Parquet, which its first bytes tell.
 
     Raises DataError where the file cannot be read, or a row is no object or lacks a field.
     """
-    for number, row in _numbered(path):
-        yield require_fields(row, fields, f"{path}, row {number}")
+    for where, row in located_rows(path):
+        yield require_fields(row, fields, where)
+
+
+def located_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the rows of a file of JSON or Parquet, each with where it stands, to be named in errors."""
+    if is_parquet(path):
+        yield from ((f"{path}, row {number}", row) for number, row in enumerate(_parquet_rows(path), start=1))
+    else:
+        form = "{}, row {}" if is_json_list(path) else "{}:{}"
+        yield from ((form.format(path, number), value) for number, value in numbered_json(path))
+
+
+def is_parquet(path: Path) -> bool:
+    """Tell whether a file is Parquet by its first bytes; raises DataError where it cannot be read."""
+    with open_binary(path) as stream:
+        return stream.read(len(_PARQUET)) == _PARQUET
 
 
 def require_fields(row: Any, fields: Fields, where: str) -> Row:
@@ -67,25 +89,52 @@ def require_fields(row: Any, fields: Fields, where: str) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{where}: no JSON object; is it the right file?")
     for field, kind in fields.items():
-        if not isinstance(row.get(field), kind):
+        value = row.get(field)
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise DataError(f"{where}: no usable {field!r}; is it the right file?")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DataError(f"{where}: {field!r} is {value}, no number; correct it")
     return row
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield values with the line that each is on, or its place in the list, from 1."""
-    number = 0
+def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV file (blank lines left out), header included, with the line that each ends on.
+
+    Raises DataError where a quoted field does not end, or goes on after its closing quote.
+    """
+    reader = csv.reader(read_lines(path, keep_ends=True), delimiter=delimiter, strict=True)
     try:
-        with path.open("rb") as stream:
-            opened = gzip.open if stream.read(len(_GZIP)) == _GZIP else open
-        with opened(path, "rt", encoding="utf-8") as lines:
-            if path.name.removesuffix(".gz").endswith(".json"):
-                content = json.load(lines)
-                yield from enumerate(content if isinstance(content, list) else [content], start=1)
-                return
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, json.loads(line)
-    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-        problem = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(f"{path} cannot be read as JSON after row {number} ({problem}); get the file again") from None
+        yield from ((reader.line_num, row) for row in reader if row)
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: is no CSV ({error}); correct it, or get the file again") from None
+
+
+def read_table(path: Path) -> pa.Table:
+    """Return a Parquet file whole; raises DataError where it is none, or is damaged."""
+    import pyarrow.parquet as pq
+
+    require_file(path)
+    with _reading_parquet(path):
+        table = pq.ParquetFile(path).read()
+        table.validate(full=True)  # that texts are UTF-8
+        return table
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow.parquet as pq
+
+    require_file(path)
+    with _reading_parquet(path), pq.ParquetFile(path) as parquet:
+        for batch in parquet.iter_batches(_BATCH_ROWS):
+            yield from batch.to_pylist()
+
+
+@contextmanager
+def _reading_parquet(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).splitlines()[:1])
+        raise DataError(f"{path}: cannot be read as Parquet ({reason}); get the file again") from None

@@ -6,7 +6,6 @@ first rows of dev before it. Metrics are over the corpus of a language; headline
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from data_builders.errors import DataError
+from data_builders.files import read_json
 from data_builders.flores import ROWS, Flores, read_flores
 from data_builders.flores_languages import ENGLISH, full_code, language_name
 from data_builders.translation_text import FORMAT, STOP, question, worked_pair
@@ -212,14 +212,16 @@ def read_other(task: FloresTask, path: Path, records: Sequence[FloresRecord]) ->
     """
     file = path / METRICS_FILE if path.is_dir() else path
     try:
-        other = json.loads(file.read_text(encoding="utf-8"))
+        other = read_json(file)
         name, protocol = other["task"], other["protocol"]
         about = protocol.get("direction"), protocol.get("release")
         first_row = protocol.get("first_row", 0)
         rows = {language: scores["n"] for language, scores in other["breakdown"]["by_language"].items()}
         theirs = {language: float(scores[HEADLINE]) for language, scores in other["breakdown"]["by_language"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = error.strerror if isinstance(error, OSError) else f"no metrics of a flores run ({error})"
+    except DataError as error:
+        raise DataError(f"against: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"no metrics of a flores run ({error})"
         raise DataError(f"against: {file}: {problem}; name a finished run of flores, or its {METRICS_FILE}") from None
     release = records[0].pair.release
     if name != task.name or about != (task.direction, release):

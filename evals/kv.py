@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,13 +23,19 @@ from data_builders.kv_text import (
     parse_substitution,
     parse_value,
 )
-from data_builders.manifest import read_manifest, verify_files
+from data_builders.manifest import MANIFEST_NAME, read_manifest, verify_files
+from data_builders.rows import Fields, iter_rows
 from evals.task import Completions, Request, Scores, require_completions, require_limit
 
 METRICS = ("kv_subs", "num_math", "kv_math", "kv_math_direct")
 HEADLINE_STRATUM = "held_out"
 _KINDS = {"substitute": "stepwise", "solve_numbers": "num_math", "solve_keys": "direct"}
 _TOKEN_MARGIN = 2
+_TEST_FILE = "test.parquet"
+_FIELDS: Fields = {
+    **dict.fromkeys(("id", "keys", "numbers", "value", "stratum"), str),
+    **dict.fromkeys(("num_operands", "num_held_in"), int),
+}
 
 
 @dataclass(frozen=True)
@@ -72,21 +79,29 @@ class KVTask:
 
     def load(self, data: Path, limit: int | None = None) -> list[KVRecord]:
         """Read the test set; any prefix of it is balanced over strata and operand counts."""
-        import pyarrow.parquet as pq
-
         require_limit(limit)
+        data = data.parent if data.is_file() and data.name == _TEST_FILE else data
         manifest = read_manifest(data)
         if manifest.get("format") != FORMAT:
             raise DataError(
                 f"{data}: data format {manifest.get('format')!r} is not {FORMAT!r};"
                 " name a folder made by `calmctl data kv`"
             )
-        path = data / "test.parquet"
-        verify_files(data, {"files": {path.name: manifest["files"][path.name]}})
-        numbers = NumberFormat(**manifest["number_format"])
-        word_level = manifest["tokenizer"]["source"] == "word-level"
-        rows = pq.read_table(path).slice(0, limit).to_pylist()
-        return [KVRecord(**row, written_value=numbers.result(int(row["value"])), word_level=word_level) for row in rows]
+        try:
+            verify_files(data, {"files": {_TEST_FILE: manifest["files"][_TEST_FILE]}})
+            numbers = NumberFormat(**manifest["number_format"])
+            word_level = manifest["tokenizer"]["source"] == "word-level"
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{data / MANIFEST_NAME}: damaged ({error}); build the data again") from None
+        rows = islice(iter_rows(data / _TEST_FILE, _FIELDS), limit)
+        return [
+            KVRecord(
+                **{name: row[name] for name in _FIELDS},
+                written_value=numbers.result(int(row["value"])),
+                word_level=word_level,
+            )
+            for row in rows
+        ]
 
     def requests(self, records: Sequence[KVRecord]) -> list[Request]:
         """Return three requests per record."""

@@ -6,13 +6,13 @@ depend on the tokenizer, and move long before any figure that is computed from w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from data_builders.errors import DataError
-from data_builders.rows import Row, iter_rows, require_fields
+from data_builders.rows import iter_rows
 from evals.protocol import require_records
 from evals.task import Completions, Request, Scores, require_limit
 
@@ -56,10 +56,10 @@ class TextTask:
         """Read the windows of the texts that have two or more; `limit` = those of the first so many texts."""
         require_limit(limit)
         records: list[TextRecord] = []
-        for number, row in enumerate(_read_rows(data)):
+        for number, row in enumerate(iter_rows(data, {"text": str})):
             if number == limit:
                 break
-            meta = row.get("meta") or {}
+            meta = found if isinstance(found := row.get("meta"), dict) else {}
             windows = split_windows(row["text"], self.window)
             name = str(row.get("id") or number)
             group = str(meta.get("language") or meta.get("kind") or "")
@@ -101,24 +101,3 @@ def split_windows(text: str, size: int) -> list[str]:
     if current and windows:
         windows[-1] += "".join(current)
     return windows
-
-
-def _read_rows(path: Path) -> Iterator[Row]:
-    """Yield rows with a `text` of a JSONL or Parquet file; raises DataError where it has none."""
-    if path.suffix != ".parquet":
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; name a JSONL or Parquet file with rows of text")
-        yield from iter_rows(path, {"text": str})
-        return
-    import pyarrow as pa  # heavy; tasks are loaded to be listed
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as parquet:
-            for group in range(parquet.num_row_groups):
-                for number, row in enumerate(parquet.read_row_group(group).to_pylist(), start=1):
-                    yield require_fields(row, {"text": str}, f"{path}, row {number}")
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}); get the file again"
-        ) from None

@@ -190,7 +190,7 @@ def test_files_that_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is of 'perl'"):
         CodeXGLUETask().load(folder)
     write(tmp_path / "more" / "test.jsonl", [row("go", "a") | {"docstring_tokens": "a b c"}])
-    with pytest.raises(DataError, match="row 1: no usable 'docstring_tokens'"):
+    with pytest.raises(DataError, match="test.jsonl:1: no usable 'docstring_tokens'"):
         CodeXGLUETask().load(tmp_path / "more")
 
 

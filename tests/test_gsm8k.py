@@ -132,10 +132,10 @@ def test_gsm8k_files_that_are_refused(gsm8k: Path) -> None:
         GSM8KTask().load(gsm8k)
     assert len(GSM8KTask(shots=0).load(gsm8k)) == 4
     for line, message in (
-        ('{"question": "a"}', "row 5: no usable 'answer'"),
-        ('{"question": "a", "answer": "5"}', "row 4 has no '#### <number>'"),
-        ("[]", "row 5: no JSON object"),
-        ("{", "cannot be read as JSON after row 5"),
+        ('{"question": "a"}', "test.jsonl:5: no usable 'answer'"),
+        ('{"question": "a", "answer": "5"}', "test.jsonl:5: has no '#### <number>'"),
+        ("[]", "test.jsonl:5: no JSON object"),
+        ("{", "test.jsonl:5: is no JSON"),
     ):
         before = (gsm8k / "test.jsonl").read_text()
         (gsm8k / "test.jsonl").write_text(before + line + "\n")
@@ -216,7 +216,7 @@ def test_mgsm_files_and_languages_that_are_refused(mgsm: Path, tmp_path_factory:
     before = (mgsm / "mgsm_de.tsv").read_text()
     for content, message in (
         (before + "one more\t1\n", "has 251 rows, and MGSM has 250"),
-        (before.replace("\t", " ", 1), "line 1 is not <question><tab><answer>"),
+        (before.replace("\t", " ", 1), "mgsm_de.tsv:1: is not <question><tab><answer>"),
     ):
         (mgsm / "mgsm_de.tsv").write_text(content)
         with pytest.raises(DataError, match=message):

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_builders.errors import DataError
+from data_builders.files import sha256_file
 from data_builders.kv import TRAINING_FILES, build, spread_over
 from data_builders.kv_test_set import EvalSet, count_overlaps
 from data_builders.kv_text import OPERATORS, parse_expression
-from data_builders.manifest import read_manifest, sha256_file
+from data_builders.manifest import read_manifest
 from tests.kv_settings import SMALL
 
 COMPOSITION = ("dc_subs.parquet", "dc_math.parquet", "dc_mix.parquet")

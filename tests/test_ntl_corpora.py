@@ -63,7 +63,7 @@ def test_nusax_leaves_its_test_set_alone(tmp_path: Path) -> None:
     assert set(train.languages) == {"ind_Latn", "ace_Latn", "eng_Latn"} and valid.num_rows == 40
     assert columns(train)["ace_Latn"] == list(sentences("lij_Latn", 40, "train"))
     (folder / "train.csv").write_text(",indonesian,acehnese,english\n0,a,b,c\n1,a,b\n")
-    with pytest.raises(DataError, match="train.csv: line 3 has another number of columns"):
+    with pytest.raises(DataError, match="train.csv:3: has"):
         read_nusax(folder, ())
 
 
@@ -114,7 +114,7 @@ def test_bytes_that_are_no_text_are_named_by_line(tmp_path: Path, place: int) ->
     content = bytearray(b"0123456789abcde\n" * 80_000)
     content[place] = 0xE9  # the beginning of a character that does not end
     (tmp_path / "fra.txt").write_bytes(bytes(content))
-    with pytest.raises(DataError, match=rf"fra.txt: line {place // 16 + 1} is no UTF-8"):
+    with pytest.raises(DataError, match=rf"fra.txt:{place // 16 + 1}: is no UTF-8"):
         read_texts(tmp_path, ())
 
 

@@ -263,7 +263,7 @@ def found_rows(text: str, start: str) -> list[str]:
         ("table1.json", "[]", "expected names and figures"),
         ("table1.json", "{}", "names none of m_A"),
         ("eval/calm/metrics.json", '{"metrics": 3}', "expected names and figures"),
-        ("calm/train_log.jsonl", "{}\nnot json\n{}\n", "line 2"),
+        ("calm/train_log.jsonl", "{}\nnot json\n{}\n", "train_log.jsonl:2: is no JSON"),
     ],
 )
 def test_damaged_files_are_named(folder: Path, name: str, content: str, message: str) -> None:

@@ -223,7 +223,7 @@ def test_a_torn_last_line_is_ignored_by_readers_and_dropped_by_writers(tmp_path:
     files.append_jsonl(log, [{"step": 1, "loss": float("nan")}])
     assert log.read_text() == '{"step": 1, "loss": null}\n'
     log.write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
-    with pytest.raises(UserError, match="line 2"):
+    with pytest.raises(UserError, match="log.jsonl:2: is no JSON"):
         files.read_jsonl(log)
 
 
@@ -255,7 +255,7 @@ def test_progress_is_throttled_but_never_loses_the_end(tmp_path: Path) -> None:
 def test_damaged_and_missing_run_files_are_named(tmp_path: Path) -> None:
     path = finished(tmp_path / "run")
     (path / "run.json").write_text('{"kind": "tr')
-    with pytest.raises(UserError, match=r"run/run\.json: damaged"):
+    with pytest.raises(UserError, match=r"run/run\.json: is no JSON"):
         read_run(path)
     with pytest.raises(UserError, match="is no run directory"):
         read_run(tmp_path)

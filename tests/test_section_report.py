@@ -317,7 +317,7 @@ def test_a_cost_without_its_figures_is_damage(folder):
     ("eval/flores/calm/metrics.json", '{"task": "flores", "metrics": {}}', "no task and figures"),
     ("data/manifest.json", "{", "damaged"),
     ("calm/run.json", None, "no run.json"),
-    ("calm/train_log.jsonl", "{}\nnot json\n{}\n", "line 2"),
+    ("calm/train_log.jsonl", "{}\nnot json\n{}\n", "train_log.jsonl:2: is no JSON"),
 ])  # fmt: skip
 def test_missing_and_damaged_files_are_named(folder, name, content, message):
     if content is None:

@@ -12,9 +12,11 @@ from calmctl.experiments.tasks import TaskConfig
 from calmctl.files import sha256_of
 from calmctl.runs import Run
 from data_builders.errors import DataError
+from data_builders.rows import iter_rows
 from evals import Completion, Completions, Scores, Task
 from evals.task import by_id, require_completions
 
+_EXAMPLE = '{"id": ..., "completion": ...}'
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 
@@ -105,28 +107,10 @@ def read_completions(path: Path) -> dict[str, list[str]]:
     Raises:
         UserError: a line is no such object, or there is none at all.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    completions = []
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                completions.append(_completion(line, f"{path}, line {number}"))
-    if not completions:
-        raise UserError(f"{path} is empty; it needs a line with id and completion for every request of the task")
-    return by_id(completions)
-
-
-def _completion(line: bytes, where: str) -> Completion:
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error})") from error
-    for key in ("id", "completion"):
-        if not isinstance(row, dict) or not isinstance(row.get(key), str):
-            raise UserError(f'{where}: {key!r} with a text is wanted, as in {{"id": ..., "completion": ...}}')
-        try:
-            row[key].encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"{where}: {key!r} is no valid text ({error.reason})") from error
-    return Completion(row["id"], row["completion"])
+        rows = list(iter_rows(path, {"id": str, "completion": str}))
+    except DataError as error:
+        raise UserError(f"{error} (a prediction is a line as {_EXAMPLE})") from error
+    if not rows:
+        raise UserError(f"{path} is empty; it needs a line with id and completion for every request of the task")
+    return by_id(Completion(row["id"], row["completion"]) for row in rows)

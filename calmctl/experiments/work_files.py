@@ -15,6 +15,7 @@ from calmctl.errors import UserError
 from evals import Request
 
 SAMPLES_FILE = "samples.jsonl"
+_FIELDS = {"id": str, "sample": int, "completion": str, "request": str}
 
 
 class WorkFiles:
@@ -47,7 +48,7 @@ class WorkFiles:
         """
         texts: dict[tuple[int, int], str] = {}
         for path in self._paths():
-            for row in files.read_jsonl(path):
+            for row in files.read_jsonl(path, fields=_FIELDS):
                 place = self._places.get(row["id"])
                 if place is None or self._hashes[place] != row["request"]:
                     raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from calmctl.reporting.checked import number
 from calmctl.reporting.section_results import SectionResults
 from calmctl.reporting.sections import CALM, HEADLINE_MODELS
 from calmctl.reporting.tables import NOT_RUN, Column, Table, Text, table_row
+from data_builders.rows import iter_rows
 
 PREDICTIONS_FILE = "predictions.jsonl"
 LONGEST = 600
@@ -67,15 +67,8 @@ def _files(results: SectionResults, task: str, key: str) -> list[Path]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """Return the predictions of a file; lines that are no prediction are left out: they are samples, not figures."""
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        for line in stream:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                yield row
+    """Return the predictions of a file; raises DataError for a damaged one."""
+    return iter_rows(path, {})
 
 
 def _score(row: Row) -> float:

@@ -1,7 +1,7 @@
 """Training examples: a JSONL or Parquet file of prompt/completion or text rows, as token ids."""
 
-import json
 import logging
+import re
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json
-import pyarrow.parquet
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
@@ -19,11 +17,12 @@ from calmctl.errors import UserError
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.ranks import current_ranks
 from calmctl.training.settings import TrainSettings
+from data_builders.errors import DataError
+from data_builders.rows import is_parquet, located_rows, read_table, require_fields
 
 TEXT_COLUMNS = {"prompt", "completion", "text"}
-# No line of a JSONL file may be longer.
-BLOCK_BYTES = 64 * 1024**2
 TOKENIZER_BATCH = 10_000
+_NAME = re.compile(r"\.(jsonl?|parquet)(\.(gz|bz2|xz))?$")
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -188,40 +187,53 @@ def _meta(table: pa.Table) -> dict[str, NDArray[Any]]:
 
 
 def _read_jsonl(path: Path) -> pa.Table:
-    # Types are inferred from all values, and texts that look like dates would become dates.
-    texts = pa.schema([(name, pa.string()) for name in sorted(TEXT_COLUMNS)])
-    table = pyarrow.json.read_json(
-        path,
-        read_options=pyarrow.json.ReadOptions(block_size=BLOCK_BYTES),
-        parse_options=pyarrow.json.ParseOptions(explicit_schema=texts),
-    )
-    absent = [name for name in texts.names if table[name].null_count == table.num_rows]
-    return table.drop_columns(absent)
+    """Read the texts and the `meta` of a file of JSON; other columns may hold anything."""
+    texts: dict[str, list[str | None]] = {name: [] for name in sorted(TEXT_COLUMNS)}
+    meta: dict[str, list[Any]] = {}
+    for number, (where, found) in enumerate(located_rows(path)):
+        row = require_fields(found, {}, where)
+        for name, values in texts.items():
+            if not isinstance(value := row.get(name), str | None):
+                raise UserError(f"{where}: `{name}` is not text; correct it")
+            values.append(value)
+        fields = each if isinstance(each := row.get("meta"), dict) else {}
+        for name in fields.keys() - meta.keys():
+            meta[name] = [None] * number
+        for name, values in meta.items():
+            values.append(fields.get(name))
+    columns = {
+        name: pa.array(values, pa.string()) for name, values in texts.items() if any(v is not None for v in values)
+    }
+    if meta:
+        columns["meta"] = pa.StructArray.from_arrays([_inferred(path, name, meta[name]) for name in meta], list(meta))
+    return pa.table(columns) if columns else pa.table({"": pa.nulls(len(texts["text"]))})
+
+
+def _inferred(path: Path, name: str, values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError) as error:
+        raise UserError(f"{path}: `meta.{name}` has values of several types ({error}); give it one") from error
 
 
 def _read_parquet(path: Path) -> pa.Table:
-    table = pyarrow.parquet.read_table(path)
+    table = read_table(path)
     for index, field in enumerate(table.schema):
-        if pa.types.is_large_string(field.type) or pa.types.is_string_view(field.type):
-            table = table.set_column(index, field.name, table.column(index).cast(pa.string()))
+        held = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_large_string(held) or pa.types.is_string_view(held) or held is not field.type:
+            table = table.set_column(index, field.name, table.column(index).cast(held).cast(pa.string()))
     return table
 
 
-READERS = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
-
-
 def _read(path: Path) -> pa.Table:
-    if path.suffix not in READERS:
-        raise UserError(f"{path}: training data must be {' or '.join(READERS)}, not {path.suffix or 'a folder'!r}")
-    if not path.is_file():
+    if not _NAME.search(path.name):
+        raise UserError(f"{path}: training data must be .jsonl or .parquet, not {path.suffix or 'a folder'!r}")
+    if not path.exists():
         raise UserError(f"{path}: no such training file; build it with `calmctl data`, or check the path")
     try:
-        table = READERS[path.suffix](path)
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = _bad_line(path) if path.suffix == ".jsonl" else None
-        raise UserError(
-            f"{path}: cannot be read as {path.suffix[1:]} ({reason or str(error).splitlines()[0]})"
-        ) from error
+        table = (_read_parquet if path.suffix == ".parquet" or is_parquet(path) else _read_jsonl)(path)
+    except DataError as error:
+        raise UserError(str(error)) from error
     if not table.num_rows:
         raise UserError(f"{path}: there are no rows in it")
     columns = set(table.column_names)
@@ -234,19 +246,3 @@ def _read(path: Path) -> pa.Table:
             row = pc.index(table[name].is_null(), True).as_py() + 1
             raise UserError(f"{path}: row {row} has no `{name}` ({table[name].null_count} such rows); remove them")
     return table
-
-
-def _bad_line(path: Path) -> str | None:
-    """Say which line of a JSONL file is not as the others: Arrow counts within blocks only."""
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                row = json.loads(line) if line.strip() else {}
-            except ValueError as error:
-                return f"line {number} is not JSON: {error}"
-            if not isinstance(row, dict):
-                return f"line {number} is not an object with columns"
-            for name in TEXT_COLUMNS & row.keys():
-                if not isinstance(row[name], str | None):
-                    return f"line {number}: `{name}` is not text"
-    return None
