@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from data_builders.humaneval import read_humaneval
+from data_builders.workers import usable_cores
 from evals.humaneval import program
 from evals.sandbox import Isolation, find_isolation, run_programs
-from evals.sandbox.supervisor import usable_cores
 
 TARGET_SECONDS = 12.0
 

@@ -5,15 +5,17 @@ the tests and a nonce; it calls the program's functions through pipes and comput
 builds itself. It writes its verdict with the nonce to a pipe that the candidate never had, after the tests returned. So
 a program cannot pass by ending its process, walking frames, searching memory, patching builtins or redefining `__eq__`:
 it would have to answer every call rightly. Both run under resource limits, in a session of their own, with no
-environment, and under the strongest isolation that works here (`isolation.detect`).
+environment, and under the strongest isolation that works here (`detection.detect`).
 
 What remains possible under which isolation, and what differs from running both in one process, is in
 docs/code-execution.md.
 """
 
-from evals.sandbox.isolation import Isolation, detect, find_isolation
+from evals.sandbox.detection import detect, find_isolation
+from evals.sandbox.isolation import Isolation
+from evals.sandbox.pool import run_programs
 from evals.sandbox.program import Limits, Program, Status, Verdict, require_permission
-from evals.sandbox.supervisor import run_alone, run_programs
+from evals.sandbox.supervisor import run_alone
 
 __all__ = [
     "Isolation",

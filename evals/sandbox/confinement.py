@@ -1,101 +1,137 @@
-"""What a process can do to itself so that nothing it runs later can do harm: limits, capabilities, Landlock, seccomp.
+"""What a process can do to itself so that nothing it runs later can do harm: limits, another user, no capabilities.
 
-None of it needs privileges. Linux on x86-64 and AArch64 has all of it; elsewhere the resource limits remain.
+Linux on x86-64 and AArch64 has all of it; elsewhere the resource limits remain. What a process may read and write, and
+which system calls it may make, is in `landlock` and `system_calls`.
 """
 
 import ctypes
 import os
 import resource
+import secrets
 import signal
 import struct
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-_PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 3, 4, 22, 38
-_SECCOMP_MODE_FILTER = 2
+from evals.sandbox.landlock import restrict_files
+from evals.sandbox.system_calls import restrict_system_calls
+
+_PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 3, 4, 8
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
 _CAPABILITY_VERSION_3 = 0x20080522
-_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
-_LANDLOCK_EXECUTE, _LANDLOCK_READ_FILE, _LANDLOCK_READ_DIR = 1 << 0, 1 << 2, 1 << 3
-_LANDLOCK_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # Number of rights by version of the interface; 16 in later ones.
-_O_PATH = 0o10000000
+_MAY_READ = 1 << 2  # CAP_DAC_READ_SEARCH
+_UNUSED_USERS = range(0x70000000, 0x80000000)  # No distribution, container or service manager gives these away.
+_NOBODY = 65534
+_NO_SET_ID, _NO_DEVICES, _NO_PROGRAMS = 2, 4, 8  # Flags of mount(2).
+_NEW_MOUNTS = 0x20000
+_ENDING_SECONDS = 2.0
+_STACK = 8 * 2**20
+# Without them, linear algebra starts a thread for each core of the machine, whose stacks need more memory than is
+# allowed; and local time would be that of the machine.
+_ENVIRONMENT = {
+    "TZ": "UTC",
+    **dict.fromkeys(
+        ["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "RAYON_NUM_THREADS"], "1"
+    ),
+}
 
-# Architecture -> (its number in audit.h, column of the tables below).
-_MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-_EPERM, _EACCES, _ENOSYS = 1, 13, 38
 
-# System calls by number on x86-64 and AArch64 (None: it has none), by what they would allow.
-_PROCESSES = {
-    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "setsid": (112, 157),
-    "setpgid": (109, 154), "prctl": (157, 167), "seccomp": (317, 277), "personality": (135, 92),
-}  # fmt: skip
-_OTHER_PROCESSES = {
-    "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
-    "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424), "pidfd_open": (434, 434),
-    "pidfd_getfd": (438, 438), "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
-    "process_madvise": (440, 440), "kcmp": (312, 272), "setpriority": (141, 140), "sched_setscheduler": (144, 119),
-    "sched_setparam": (142, 118), "sched_setattr": (314, 274), "sched_setaffinity": (203, 122), "ioprio_set": (251, 30),
-    "migrate_pages": (256, 238), "move_pages": (279, 239),
-}  # fmt: skip
-_NETWORK_AND_IPC = {
-    "socket": (41, 198), "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "msgget": (68, 186),
-    "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187), "semget": (64, 190), "semop": (65, 193),
-    "semctl": (66, 191), "semtimedop": (220, 192), "mq_open": (240, 180), "mq_unlink": (241, 181),
-    "memfd_create": (319, 279), "memfd_secret": (447, 447),
-}  # fmt: skip
-_KERNEL = {
-    "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
-    "chroot": (161, 51), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
-    "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
-    "bpf": (321, 280), "perf_event_open": (298, 241), "keyctl": (250, 219), "add_key": (248, 217),
-    "request_key": (249, 218), "userfaultfd": (323, 282), "init_module": (175, 105), "finit_module": (313, 273),
-    "delete_module": (176, 106), "kexec_load": (246, 104), "reboot": (169, 142), "clock_settime": (227, 112),
-    "settimeofday": (164, 170), "sethostname": (170, 161), "setdomainname": (171, 162), "swapon": (167, 224),
-    "swapoff": (168, 225), "acct": (163, 89), "quotactl": (179, 60),
-}  # fmt: skip
-_WRITING = {
-    "creat": (85, None), "mkdir": (83, None), "mkdirat": (258, 34), "rmdir": (84, None), "unlink": (87, None),
-    "unlinkat": (263, 35), "rename": (82, None), "renameat": (264, 38), "renameat2": (316, 276), "link": (86, None),
-    "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36), "mknod": (133, None), "mknodat": (259, 33),
-    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
-    "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "truncate": (76, 45), "ftruncate": (77, 46),
-    "utime": (132, None), "utimes": (235, None), "utimensat": (280, 88), "futimesat": (261, None),
-    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14),
-    "lremovexattr": (198, 15), "fremovexattr": (199, 16), "fallocate": (285, 47),
-}  # fmt: skip
-_UNKNOWN = {"clone3": (435, 435), "io_uring_setup": (425, 425)}  # libc knows how to do without.
-_CLONE, _PRLIMIT, _OPENAT2 = (56, 220), (302, 261), (437, 437)
-_SOCKETPAIR, _FCNTL, _IOCTL = (53, 199), (72, 25), (16, 29)
-_NEWEST = 462  # What came later, and x32 above it, is unknown here: the kernel is to say that it has none of it.
-_NOT_STREAM = 0xE  # Bits of the type of a socket: a pair of datagram sockets can send to any other of the machine.
-_F_SETOWN, _F_SETOWN_EX, _FIOSETOWN, _SIOCSPGRP = 8, 15, 0x8901, 0x8902  # Who gets a descriptor's signals.
-_OPEN = {"open": ((2, None), 1), "openat": ((257, 56), 2)}  # number, and which argument has the flags
-_CLONE_THREAD = 0x10000
-_WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+def prepare(settings: Mapping[str, Any]) -> None:
+    """Make this process, which has run nothing yet, a judge: another user than root, limits, an environment.
+
+    Args:
+        settings: what `Isolation.command` gives.
+
+    Raises:
+        OSError: it cannot be done here.
+    """
+    if settings["scratch"]:
+        _mount_scratch(**settings["scratch"])
+    _leave_root(settings["folder"])
+    die_with_parent()
+    if not settings["seccomp"] and sys.platform == "linux":  # Programs can start others, which `end_descendants` finds.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    limit_resources(**settings["limits"])
+    for name, value in _ENVIRONMENT.items():
+        os.putenv(name, value)  # for libraries; the programs themselves find no environment
+
+
+def confine(settings: Mapping[str, Any]) -> None:
+    """Have this process, and all that it starts, give up for good whatever a program does not need.
+
+    Raises:
+        OSError: it cannot be done here.
+    """
+    die_with_parent()
+    limit_processes(settings["processes"])
+    drop_privileges()
+    if settings["landlock"]:
+        restrict_files(settings["readable"], settings["folder"])
+    if settings["seccomp"]:
+        restrict_system_calls(settings["writing"])
 
 
 def limit_resources(memory: int, cpu_seconds: int, file_size: int) -> None:
-    """Limit address space and files (bytes) and processor time, for good."""
+    """Limit address space and files (bytes) and processor time, for good.
+
+    Raises:
+        OSError: the machine allows less, with which programs could fail that pass elsewhere.
+    """
     limits = {
         resource.RLIMIT_AS: memory,
         resource.RLIMIT_CPU: cpu_seconds,
         resource.RLIMIT_FSIZE: file_size,
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_STACK: _STACK,
         resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_CORE: 0,
     }
     for which, value in limits.items():
-        _limit(which, value)
+        hard = resource.getrlimit(which)[1]
+        if value > hard != resource.RLIM_INFINITY:
+            raise OSError(
+                f"a hard limit of this machine (ulimit -H -a) is {hard}, where programs get {value}; raise it"
+            )
+        resource.setrlimit(which, (value, value))
 
 
 def limit_processes(number: int) -> None:
-    """Limit the processes and threads that the user may have when this process starts one; root has no such limit."""
-    _limit(resource.RLIMIT_NPROC, number)
+    """Limit the processes and threads that the user may have when this process starts one; root has no such limit.
+
+    Args:
+        number: besides those of the whole machine, since the user's others count too; 0 = none can be started.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    number += _tasks_of_the_machine() if number else 0
+    number = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    resource.setrlimit(resource.RLIMIT_NPROC, (number, number))
 
 
-def _limit(which: int, value: int) -> None:
-    hard = resource.getrlimit(which)[1]
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(which, (value, value))
+def _tasks_of_the_machine() -> int:
+    try:
+        with open("/proc/loadavg") as stream:
+            return int(stream.read().split()[3].partition("/")[2])
+    except OSError:
+        return 0
+
+
+def end_descendants(child: int) -> None:
+    """Kill a child and, as far as the kernel tells of them, whatever it has started and left behind."""
+    deadline = time.monotonic() + _ENDING_SECONDS
+    remaining = [child]
+    while remaining and time.monotonic() < deadline:
+        for process in remaining:
+            os.kill(process, signal.SIGKILL)
+        for process in remaining:
+            os.waitpid(process, 0)
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children") as stream:
+                remaining = [int(number) for number in stream.read().split()]
+        except OSError:
+            return
 
 
 def die_with_parent() -> None:
@@ -121,110 +157,70 @@ def private_memory() -> Iterator[None]:
         libc.prctl(_PR_SET_DUMPABLE, before, 0, 0, 0)
 
 
-def drop_privileges() -> None:
-    """Give up all capabilities, and the means to gain any (Linux)."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-        _check(libc.capset(struct.pack("<Ii", _CAPABILITY_VERSION_3, 0), bytes(24)))
+def _mount_scratch(folder: str, size: int, entries: int) -> None:
+    """Mount an empty file system of so many bytes, files and folders, which nobody else sees and which ends with this.
 
-
-def restrict_files(readable: Sequence[str]) -> None:
-    """Let this process open nothing but what lies below `readable`, and that for reading only (Landlock).
-
-    Raises:
-        OSError: this kernel has no Landlock.
+    What bubblewrap can mount has no limit on empty files, which take the kernel's memory.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    version = _check(libc.syscall(_LANDLOCK_CREATE, None, 0, 1))
-    rights = (1 << _LANDLOCK_RIGHTS.get(version, 16)) - 1
-    attributes = struct.pack("<Q", rights)
-    ruleset = _check(libc.syscall(_LANDLOCK_CREATE, attributes, len(attributes), 0))
-    for path in readable:
-        if not os.path.exists(path):
-            continue
-        allowed = _LANDLOCK_EXECUTE | _LANDLOCK_READ_FILE | (_LANDLOCK_READ_DIR if os.path.isdir(path) else 0)
-        descriptor = os.open(path, _O_PATH | os.O_CLOEXEC)
-        _check(libc.syscall(_LANDLOCK_ADD, ruleset, 1, struct.pack("<Qi", allowed, descriptor), 0))
-        os.close(descriptor)
-    _check(libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0))
-    os.close(ruleset)
+    _check(libc.unshare(_NEW_MOUNTS))
+    options = f"size={size},nr_inodes={entries},mode=1777".encode()
+    flags = _NO_SET_ID | _NO_DEVICES | _NO_PROGRAMS
+    _check(libc.mount(b"tmpfs", folder.encode(), b"tmpfs", flags, options))
+    os.chdir(folder)
 
 
-def restrict_system_calls(writable: bool) -> None:
-    """Refuse processes, signals, the network, other processes' memory and, unless `writable`, changes of any file.
+def _leave_root(folder: str | None) -> None:
+    """Become a user that nothing else belongs to, if this is root and root may: no limit of the kernel counts for root.
 
-    Threads are still possible. `drop_privileges` comes first.
+    Python itself may be where only root can read it (`/root`), so reading stays allowed as it was.
 
-    Raises:
-        OSError: this kernel or machine cannot do it.
+    Args:
+        folder: is given to that user.
     """
-    if os.uname().machine not in _MACHINES:
-        raise OSError(_ENOSYS, f"no filter for {os.uname().machine}")
-    code = b"".join(_filter(*_MACHINES[os.uname().machine], writable))
-    buffer = ctypes.create_string_buffer(code, len(code))
-    program = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
-    _check(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0))
+    if sys.platform != "linux" or os.geteuid() != 0 or not (_MAY_READ & _capabilities() or _is_python_public()):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    for user in (_UNUSED_USERS.start + secrets.randbelow(len(_UNUSED_USERS)), _NOBODY):
+        try:
+            if folder:
+                os.chown(folder, user, user)
+            os.setgroups([])
+            _check(libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+        except OSError:  # A container without that user, or without the right to change to it.
+            continue
+        _set_capabilities(_MAY_READ & _capabilities())
+        return
 
 
-def _filter(architecture: int, column: int, writable: bool) -> Iterator[bytes]:
-    """Yield the instructions of a BPF program over `struct seccomp_data`."""
-    load, equal, above, any_bit, answer = 0x20, 0x15, 0x35, 0x45, 0x06
-    allow = _instruction(answer, 0x7FFF0000)
-
-    def refuse(error: int) -> bytes:
-        return _instruction(answer, 0x00050000 | error)
-
-    yield _instruction(load, 4)  # the architecture: another one numbers its calls otherwise
-    yield _instruction(equal, architecture, 1, 0)
-    yield _instruction(answer, 0x80000000)  # the process is killed
-    yield _instruction(load, 0)  # the number of the call
-    yield _instruction(above, _NEWEST + 1, 0, 1)
-    yield refuse(_ENOSYS)
-    tables: list[tuple[Mapping[str, tuple[int, int | None]], int]]
-    tables = [(_PROCESSES, _EPERM), (_OTHER_PROCESSES, _EPERM), (_NETWORK_AND_IPC, _EACCES), (_KERNEL, _EPERM)]
-    tables.append((_UNKNOWN, _ENOSYS))
-    if not writable:
-        tables += [(_WRITING, _EACCES), ({"openat2": _OPENAT2}, _ENOSYS)]
-    for table, error in tables:
-        for numbers in table.values():
-            if (number := numbers[column]) is not None:
-                yield _instruction(equal, number, 0, 1)
-                yield refuse(error)
-
-    def by_argument(number: int, argument: int, test: int, value: int, met: bytes, unmet: bytes) -> Iterator[bytes]:
-        yield _instruction(equal, number, 0, 4)
-        yield _instruction(load, 16 + 8 * argument)
-        yield _instruction(test, value, 0, 1)
-        yield met
-        yield unmet
-
-    def by_values(number: int, argument: int, refused: Sequence[int]) -> Iterator[bytes]:
-        yield _instruction(equal, number, 0, 2 + 2 * len(refused))
-        yield _instruction(load, 16 + 8 * argument)
-        for value in refused:
-            yield _instruction(equal, value, 0, 1)
-            yield refuse(_EPERM)
-        yield allow
-
-    yield from by_argument(_CLONE[column], 0, any_bit, _CLONE_THREAD, allow, refuse(_EPERM))
-    yield from by_argument(_PRLIMIT[column], 0, equal, 0, allow, refuse(_EPERM))
-    yield from by_argument(_SOCKETPAIR[column], 1, any_bit, _NOT_STREAM, refuse(_EACCES), allow)
-    yield from by_values(_FCNTL[column], 1, (_F_SETOWN, _F_SETOWN_EX))
-    yield from by_values(_IOCTL[column], 1, (_FIOSETOWN, _SIOCSPGRP))
-    if not writable:
-        for numbers, argument in _OPEN.values():
-            if (number := numbers[column]) is not None:
-                yield from by_argument(number, argument, any_bit, _WRITE_FLAGS, refuse(_EACCES), allow)
-    yield allow
+def _is_python_public() -> bool:
+    """Return whether every user can read Python's own modules."""
+    library = Path(os.__file__).resolve().parent
+    return all(folder.stat().st_mode & 0o001 for folder in (library, *library.parents))
 
 
-def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("<HBBI", code, if_true, if_false, value)
+def drop_privileges() -> None:
+    """Give up all capabilities (but for reading, of a process that was root's), and the means to gain any (Linux)."""
+    if sys.platform == "linux":
+        _check(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        _set_capabilities(_MAY_READ & _capabilities() if os.geteuid() != 0 else 0)
 
 
-def _check(result: int) -> int:
+def _capabilities() -> int:
+    """Return the lower 32 of the capabilities that this process may use, as bits."""
+    answer = ctypes.create_string_buffer(24)
+    _check(ctypes.CDLL(None, use_errno=True).capget(struct.pack("<Ii", _CAPABILITY_VERSION_3, 0), answer))
+    return int(struct.unpack("<6I", answer.raw)[1])
+
+
+def _set_capabilities(bits: int) -> None:
+    sets = struct.pack("<6I", bits, bits, 0, 0, 0, 0)  # effective, permitted, inheritable: lower halves, then upper
+    _check(ctypes.CDLL(None, use_errno=True).capset(struct.pack("<Ii", _CAPABILITY_VERSION_3, 0), sets))
+
+
+def _check(result: int) -> None:
     if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
-    return result

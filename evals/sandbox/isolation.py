@@ -1,13 +1,11 @@
-"""How strongly programs can be isolated on this machine: found by trying, once a process."""
+"""What stands between a program and the machine, and the command line that puts it there."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,9 @@ from evals.sandbox.program import Limits
 _HERE = Path(__file__).resolve().parent
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/etc/ld.so.cache")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+_FEW = 64  # processes, where those cannot be told from threads
+_ADMINISTRATION = (2, 6, 7, 21)  # CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
+_TO_LEAVE_ROOT = ("CAP_SETUID", "CAP_SETGID", "CAP_DAC_READ_SEARCH")
 # The modules of this package are imported under their names, and the packages around them are not.
 _BOOT = (
     "import sys,types\n"
@@ -28,20 +29,34 @@ _BOOT = (
 )
 
 
+@cache
+def _may_leave_root() -> bool:
+    """Return whether this is root, and may mount folders and become another user (Linux)."""
+    if os.geteuid() != 0 or not os.path.exists("/proc/self/status"):
+        return False
+    with open("/proc/self/status") as stream:
+        (capabilities,) = (int(line.split()[1], 16) for line in stream if line.startswith("CapEff:"))
+    return all(capabilities >> number & 1 for number in _ADMINISTRATION)
+
+
 @dataclass(frozen=True)
 class Isolation:
     """What stands between a program and the machine, besides resource limits and a process of its own.
 
     Attributes:
-        bubblewrap: the path of `bwrap`: no network, a read-only system, a private folder for temporary files, no
+        bubblewrap: the path of `bwrap`: no network, a read-only system, a small private folder for temporary files, no
             sight of other processes.
-        seccomp: no new processes, signals, sockets; without bubblewrap, no change of any file either.
-        landlock: nothing can be read but Python and the system's libraries; only without bubblewrap.
+        seccomp: no system calls but those that programs need: no new processes, signals, sockets, tracing.
+        landlock: nothing can be read but Python and the system's libraries, nothing written but a private folder; only
+            without bubblewrap.
+        own_user: whether bubblewrap is started by a root that may become another user, for which the kernel's limits
+            count, and not in a user namespace.
     """
 
     bubblewrap: str | None = None
     seccomp: bool = False
     landlock: bool = False
+    own_user: bool = field(default_factory=_may_leave_root)
 
     @property
     def name(self) -> str:
@@ -54,8 +69,12 @@ class Isolation:
         ]
         return " + ".join(part for part in parts if part)
 
-    def command(self, limits: Limits) -> list[str]:
-        """Return the command line that starts a judge."""
+    def command(self, limits: Limits, folder: str | None) -> list[str]:
+        """Return the command line that starts a judge.
+
+        Args:
+            folder: where programs may write, of which the caller takes care; None with bubblewrap, which has its own.
+        """
         readable = _readable_paths()
         settings: dict[str, Any] = {
             "limits": {
@@ -63,71 +82,43 @@ class Isolation:
                 "cpu_seconds": int(limits.timeout * 4 / 3) + 2,
                 "file_size": limits.file_size,
             },
-            "processes": limits.processes if self.seccomp else 0,
+            "processes": limits.processes if self.seccomp else min(limits.processes, _FEW),
             "timeout": limits.timeout,
             "seccomp": self.seccomp,
             "landlock": self.landlock,
-            "writable": bool(self.bubblewrap),
+            "writing": "mount" if self.bubblewrap else "folder" if self.landlock else "nothing",
             "readable": [*readable, *_DEVICES],
+            "folder": folder,
+            "scratch": {"folder": "/tmp", "size": limits.file_size, "entries": limits.entries}
+            if self.bubblewrap
+            else None,
             "site": _site_packages(),
         }
         boot = _BOOT.format(folder=str(_HERE))
         python = [os.path.realpath(sys.executable), "-I", "-S", "-B", "-X", "utf8", "-c", boot, json.dumps(settings)]
-        return [*self._wrapper(readable, limits), *python]
+        return [*self._wrapper(readable), *python]
 
-    def _wrapper(self, readable: list[str], limits: Limits) -> list[str]:
+    def _wrapper(self, readable: list[str]) -> list[str]:
         if not self.bubblewrap:
             return []
-        namespaces = "--unshare-user --unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup-try"
-        nobody = "--uid 65534 --gid 65534 --hostname sandbox --cap-drop ALL --clearenv"
-        folders = f"--proc /proc --dev /dev --size {limits.file_size} --tmpfs /tmp"
-        command = [self.bubblewrap, *f"{namespaces} {nobody} --die-with-parent --as-pid-1 {folders}".split()]
+        command = [self.bubblewrap, *"--unshare-pid --unshare-net --unshare-ipc --unshare-uts".split()]
+        command += "--unshare-cgroup-try --hostname sandbox --clearenv --die-with-parent --as-pid-1".split()
+        # The judge gives these up before it reads the program, once it has mounted a folder and left root.
+        capabilities = ["CAP_SYS_ADMIN", *(_TO_LEAVE_ROOT if self.own_user else ())]
+        if not self.own_user:
+            command += "--unshare-user --uid 65534 --gid 65534".split()
+        command += ["--cap-drop", "ALL", *(word for each in capabilities for word in ("--cap-add", each))]
+        command += "--proc /proc --tmpfs /dev --dir /tmp".split()
+        for device in _DEVICES:
+            command += ["--dev-bind", device, device]
         for path in readable:
             if os.path.islink(path):
                 command += ["--symlink", os.readlink(path), path]
             else:
                 command += ["--ro-bind", path, path]
-        return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--"]
-
-
-@cache
-def detect() -> Isolation:
-    """Return the strongest isolation that works here."""
-    return find_isolation()[0]
-
-
-def find_isolation() -> tuple[Isolation, str]:
-    """Return the strongest isolation that works here, and why no stronger one does ("" where there is none)."""
-    weaker = Isolation(seccomp=not _trouble(Isolation(seccomp=True)))
-    if not _trouble(Isolation(seccomp=weaker.seccomp, landlock=True)):
-        weaker = Isolation(seccomp=weaker.seccomp, landlock=True)
-    if sys.platform != "linux":
-        return weaker, "bubblewrap is for Linux only; use a Linux container"
-    path = shutil.which("bwrap")
-    if path is None:
-        return weaker, "bubblewrap is not installed; apt-get install bubblewrap"
-    strong = Isolation(bubblewrap=path, seccomp=weaker.seccomp)
-    if trouble := _trouble(strong):
-        return weaker, f"bubblewrap does not work here ({trouble}); allow unprivileged user namespaces"
-    return strong, "" if strong.seccomp else "this kernel has no seccomp filters"
-
-
-def _trouble(isolation: Isolation) -> str:
-    """Return what is wrong with an isolation, by a program that tries what has to fail; "" where nothing is."""
-    from evals.sandbox.program import Program
-    from evals.sandbox.supervisor import run_alone
-
-    with tempfile.NamedTemporaryFile() as outside:
-        attempts = [f"open({outside.name!r})"] if isolation.bubblewrap or isolation.landlock else []
-        if isolation.bubblewrap or isolation.seccomp:
-            attempts.append(f"open({outside.name + '.new'!r}, 'w')" if not isolation.bubblewrap else "open('/x', 'w')")
-            attempts.append("__import__('socket').create_connection(('127.0.0.1', 9), 1)")
-        tries = "".join(f"try:\n    {attempt}\nexcept OSError:\n    failed += 1\n" for attempt in attempts)
-        program = Program(
-            f"failed = 0\n{tries}", f"assert failed == {len(attempts)}, 'it does not isolate'", names=("failed",)
-        )
-        verdict = run_alone(program, Limits(timeout=10.0), isolation)
-    return "" if verdict.passed else verdict.detail or verdict.status
+        for mount in ("/proc", "/dev", "/"):
+            command += ["--remount-ro", mount]
+        return [*command, "--chdir", "/tmp", "--"]
 
 
 @cache

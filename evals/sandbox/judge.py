@@ -28,6 +28,7 @@ class _Clock:
     def __init__(self, pid: int, seconds: float, end: Callable[[], NoReturn]) -> None:
         self.pid, self.seconds, self.end = pid, seconds, end
         self.credited = 0.0
+        self.counts = [_open_waiting_times(who) for who in (str(pid), "self")]  # before this process is confined
         signal.signal(signal.SIGALRM, self._on_alarm)
 
     def start(self) -> None:
@@ -47,18 +48,23 @@ class _Clock:
     def _waited(self) -> float:
         """Return the seconds the program and the judge have waited for a processor (0 where nobody counts them)."""
         try:
-            lines = [open(f"/proc/{pid}/schedstat").read() for pid in (self.pid, "self")]
-        except OSError:
+            return sum(int(os.pread(each, 100, 0).split()[1]) for each in self.counts) / 1e9
+        except (OSError, IndexError):
             return 0.0
-        return sum(int(line.split()[1]) for line in lines) / 1e9
+
+
+def _open_waiting_times(process: str) -> int:
+    try:
+        return os.open(f"/proc/{process}/schedstat", os.O_RDONLY)
+    except OSError:
+        return -1
 
 
 def main() -> None:
     """Judge one program; what the supervisor gives is in `sys.argv` (how) and on stdin (what)."""
     settings = json.loads(sys.argv[1])
     try:
-        confinement.die_with_parent()
-        confinement.limit_resources(**settings["limits"])
+        confinement.prepare(settings)
         to_candidate, to_judge = os.pipe(), os.pipe()
         pid = os.fork()
     except OSError as error:
@@ -73,7 +79,8 @@ def main() -> None:
     _silence()
 
     def finish(status: str, detail: str) -> NoReturn:
-        os.kill(pid, signal.SIGKILL)
+        if not settings["seccomp"]:  # A confined process may send no signal; the kernel ends the program with it.
+            confinement.end_descendants(pid)
         _answer(verdicts, {"nonce": job["nonce"], "status": status, "detail": detail})
         os._exit(0)
 
@@ -86,6 +93,10 @@ def main() -> None:
         ready = "its process ended at once"
     if ready != "ready":
         finish("refused", str(ready))
+    try:
+        confinement.confine(settings)  # Tests are not the program's, but nobody may have read them either.
+    except OSError as error:
+        finish("refused", f"the tests cannot be confined: {error}")
     # What stands if the program, or what it has the tests compute, is the end of this process.
     _answer(verdicts, {"nonce": job["nonce"], "status": "crashed", "detail": "no verdict: the judge was ended"})
     clock.start()
@@ -104,13 +115,7 @@ def _become_candidate(reading: int, writing: int, settings: dict[str, Any]) -> N
         sys.argv = [""]
         sys.path += settings["site"]
         try:
-            confinement.die_with_parent()
-            confinement.limit_processes(settings["processes"])
-            confinement.drop_privileges()
-            if settings["landlock"]:
-                confinement.restrict_files(settings["readable"])
-            if settings["seccomp"]:
-                confinement.restrict_system_calls(settings["writable"])
+            confinement.confine(settings)
         except OSError as error:
             send(writing, f"cannot be confined: {error}")
             os._exit(1)

@@ -38,13 +38,14 @@ class Limits:
         timeout: wall-clock seconds of program and tests; a third more than that of processor time also ends it.
         memory: bytes of address space.
         file_size: bytes of a file, and of its private folder for temporary files.
-        processes: of the user, threads counted, when a program may start a thread; without seccomp it may start none,
-            for a thread cannot be told from a process there.
+        entries: files and folders in that folder.
+        processes: threads of all programs and, without seccomp, processes, besides what runs on the machine.
     """
 
     timeout: float = 3.0
     memory: int = 2 * 2**30
     file_size: int = 16 * 2**20
+    entries: int = 1024
     processes: int = 1024
 
 

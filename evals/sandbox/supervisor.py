@@ -7,50 +7,17 @@ import os
 import secrets
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
 
-from data_builders.workers import usable_cores
-from evals.sandbox.confinement import private_memory
-from evals.sandbox.isolation import Isolation, detect
+from evals.sandbox.isolation import Isolation
 from evals.sandbox.program import Limits, Program, Verdict
+from evals.sandbox.scratch import is_too_full, scratch_folder
 
 STARTING_SECONDS = 30.0
 """How long starting an interpreter may take on a busy machine; a program's own time begins afterwards."""
-
-
-def run_programs(
-    programs: Sequence[Program],
-    limits: Limits | None = None,
-    isolation: Isolation | None = None,
-    workers: int | None = None,
-    on_verdict: Callable[[int], None] | None = None,
-) -> list[Verdict]:
-    """Judge programs side by side; one that takes too long or cannot start is tried again when no other runs.
-
-    Args:
-        isolation: the strongest that works here, unless given.
-        workers: programs at a time; at most, and by default, one for each core this process may use.
-        on_verdict: called with the number of programs judged so far.
-    """
-    limits, isolation = limits or Limits(), isolation or detect()
-    cores = usable_cores()
-    verdicts: list[Verdict] = []
-    # Bubblewrap and Landlock keep a program from this process's memory, which has the tests and nonces of all.
-    with nullcontext() if isolation.bubblewrap or isolation.landlock else private_memory():
-        with ThreadPoolExecutor(max(1, min(workers or cores, cores))) as pool:
-            for verdict in pool.map(lambda program: run_alone(program, limits, isolation), programs):
-                verdicts.append(verdict)
-                if on_verdict:
-                    on_verdict(len(verdicts))
-        return [
-            run_alone(program, limits, isolation) if verdict.status in ("timeout", "refused") else verdict
-            for program, verdict in zip(programs, verdicts, strict=True)
-        ]
+_WATCHING_SECONDS = 0.05
 
 
 def run_alone(program: Program, limits: Limits, isolation: Isolation) -> Verdict:
@@ -58,24 +25,48 @@ def run_alone(program: Program, limits: Limits, isolation: Isolation) -> Verdict
     began = time.monotonic()
     nonce = secrets.token_hex(16)
     job = json.dumps({**asdict(program), "nonce": nonce}).encode()
-    # A folder of its own where the program could write otherwise; bubblewrap has a private one inside.
-    with nullcontext("/") if isolation.seccomp else tempfile.TemporaryDirectory(prefix="calmctl-") as folder:
+    with nullcontext(None) if isolation.bubblewrap else scratch_folder() as folder:
         process = subprocess.Popen(
-            isolation.command(limits),
+            isolation.command(limits, folder),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=folder,
+            cwd=folder or "/",
             env={},
             start_new_session=True,
         )
         try:
-            output, errors = process.communicate(job, STARTING_SECONDS + 4 * limits.timeout)
+            output, errors = _communicate(process, job, limits, folder)
         except subprocess.TimeoutExpired:
             return Verdict("timeout", "killed by the supervisor", time.monotonic() - began)
+        except OSError as trouble:
+            return Verdict("crashed", str(trouble), time.monotonic() - began)
         finally:
             _kill(process)
     return _verdict(output, errors, nonce, time.monotonic() - began)
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], job: bytes, limits: Limits, folder: str | None
+) -> tuple[bytes, bytes]:
+    """Send a job and return what came of it; meanwhile, watch the folder in which the program may write.
+
+    Raises:
+        subprocess.TimeoutExpired: it took too long.
+        OSError: the folder is too full.
+    """
+    ends = time.monotonic() + STARTING_SECONDS + 4 * limits.timeout
+    given: bytes | None = job
+    while True:
+        left = ends - time.monotonic()
+        try:
+            return process.communicate(given, min(left, _WATCHING_SECONDS) if folder else left)
+        except subprocess.TimeoutExpired:
+            if left <= _WATCHING_SECONDS or not folder:
+                raise
+        if is_too_full(folder, limits):
+            raise OSError("killed by the supervisor: too many files or bytes in its folder")
+        given = None
 
 
 def _verdict(output: bytes, errors: bytes, nonce: str, seconds: float) -> Verdict:
