@@ -136,10 +136,13 @@ class Run:
         """Read a log of the run; a line torn by a crash is left out."""
         return read_log(self.path / name) if name == LOG_FILE else files.read_jsonl(self.path / name)
 
-    def rewind_log(self, step: int, name: str = LOG_FILE) -> None:
-        """Drop the rows after `step`, which a run resumed from a checkpoint at `step` will write again."""
+    def rewind_log(self, step: int, name: str = LOG_FILE, without: str = "") -> None:
+        """Drop the rows after `step`, which a run resumed from a checkpoint at `step` will write again.
+
+        Of the rows at `step` those that have a key `without` go too.
+        """
         rows = self.read_jsonl(name)
-        kept = [row for row in rows if (row.get("step") or 0) <= step]
+        kept = [row for row in rows if (row.get("step") or 0) < step + (not without or without not in row)]
         if len(kept) != len(rows):
             self.write_text(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 

@@ -55,11 +55,22 @@ COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
 }
 
 
+class _Ended(BaseException):
+    """A command was interrupted; the message, if any, says what is left of it."""
+
+
 class _OrderOfUse(TyperGroup):
     """Lists commands in the order of `COMMANDS`; typer would put every command before every group."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; typer would forget what an interruption has to say."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Ended(str(error)) from error
 
 
 app = typer.Typer(
@@ -111,11 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(given or ["--help"], standalone_mode=False, prog_name="calmctl", obj=given)
-        if code == _INTERRUPTED:  # what typer makes of Ctrl-C
+        if code == _INTERRUPTED:  # what typer makes of Ctrl-C before there is a command
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted; run the same command again to resume", _INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort, _Ended) as error:
+        return _complain(str(error) or "interrupted; run the same command again to resume", _INTERRUPTED)
     except Exception as error:
         if isinstance(error, _ClickError):
             return _complain_about_usage(error)

@@ -19,12 +19,12 @@ import calmctl
 from calmctl.config import to_dict, to_yaml
 from calmctl.errors import CalmctlError, UserError
 from calmctl.files import write_text
-from calmctl.parent import PARENT_VARIABLE
+from calmctl.parent import PARENT_VARIABLE, Interrupted
 from calmctl.run_identity import has_settings, refuse_other_settings
 from calmctl.runs import read_run
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 20.0
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,7 @@ class StageRunner:
         Raises:
             UserError: a stage refused its input.
             CalmctlError: a stage failed; the message says where its log is.
+            Interrupted: a stage was told to end.
         """
         done: set[str] = set()
         ran: list[str] = []
@@ -230,30 +231,37 @@ class StageRunner:
             finished.append(name)
         return finished
 
-    def _error(self, name: str, code: int) -> CalmctlError:
+    def _error(self, name: str, code: int) -> CalmctlError | Interrupted:
         log = self._log(name)
+        if code == INTERRUPTED:
+            return Interrupted(f"stage {name}: {self._last_words(name)}")
         if code < 0:
             name_of_signal = signal.Signals(-code).name
             hint = " (perhaps out of memory)" if name_of_signal == "SIGKILL" else ""
             return CalmctlError(f"stage {name}: killed by {name_of_signal}{hint} (log: {log})")
-        lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-        reason = lines[-1].removeprefix("calmctl: ").removeprefix("error: ")
-        message = f"stage {name}: {reason} (log: {log})"
+        message = f"stage {name}: {self._last_words(name)} (log: {log})"
         return UserError(message) if code == 2 else CalmctlError(message)
 
+    def _last_words(self, name: str) -> str:
+        lines = self._log(name).read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        return lines[-1].removeprefix("calmctl: ").removeprefix("error: ")
+
     def _stop_all(self) -> None:
-        """Interrupt what still runs, as Ctrl-C would, so that it can be resumed."""
+        """Interrupt what still runs, as Ctrl-C would, and wait until it is saved; a second Ctrl-C waits no longer."""
         for process, _ in self._processes.values():
             process.send_signal(signal.SIGINT)
-        for name, (process, stream) in self._processes.items():
-            try:
-                process.wait(GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        try:
+            for process, _ in self._processes.values():
                 process.wait()
-            stream.close()
-            self.running.pop(name, None)
-        self._processes.clear()
+        finally:
+            for name, (process, stream) in self._processes.items():
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+                stream.close()
+                self.running.pop(name, None)
+                print(f"stage {name}: {self._last_words(name)}", file=sys.stderr)
+            self._processes.clear()
 
     def _preset_file(self, stage: Stage) -> Path:
         group = {"data": "/".join(stage.command[:2])}.get(stage.command[0], stage.command[0])

@@ -21,6 +21,7 @@ from calmctl.ranks import current_ranks
 
 SEAL_FILE = "complete.json"
 CURRICULUM_FILE = "curriculum.json"
+METER_FILE = "meter.json"
 KEPT = 2
 
 _LOGGER = logging.getLogger(__name__)
@@ -75,6 +76,11 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
         else:
             return checkpoint
     return None
+
+
+def newest_sealed(folder: Path) -> Path | None:
+    """Return the newest checkpoint below a folder that was written to its end, unverified."""
+    return next((path for path in reversed(_by_step(folder)) if (path / SEAL_FILE).is_file()), None)
 
 
 def _by_step(folder: Path) -> list[Path]:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.files import FileLock
+from calmctl.parent import Interrupted
 from calmctl.ranks import joined_ranks
 from calmctl.run_info import LOCK_FILE, LOG_FILE, Kind, Status
 from calmctl.runs import Run
+from calmctl.training.interruption import interrupted_training
 
 
 class FollowedRun(Run):
@@ -23,7 +25,7 @@ class FollowedRun(Run):
     def append_jsonl(self, row: Mapping[str, Any], name: str = LOG_FILE, durable: bool = False) -> None:
         """Leave it to the first process."""
 
-    def rewind_log(self, step: int, name: str = LOG_FILE) -> None:
+    def rewind_log(self, step: int, name: str = LOG_FILE, without: str = "") -> None:
         """Leave it to the first process."""
 
     def report_progress(self, *_: Any) -> None:
@@ -47,6 +49,7 @@ def started_run(
 
     Raises:
         UserError: see `Run.start`. The first process tells; the others exit with its code.
+        Interrupted: the process was told to end; says which checkpoint there is.
     """
     with joined_ranks(trains=True) as ranks:
         if ranks.is_first:
@@ -60,5 +63,10 @@ def started_run(
             run = FollowedRun(path, facts, FileLock(path / LOCK_FILE), is_resumed=True)
         else:
             raise SystemExit(2)
-        with run:
-            yield run
+        try:
+            with run:
+                yield run
+        except KeyboardInterrupt as error:
+            if isinstance(error, Interrupted):
+                ranks.wait()  # the end of one process ends the others: not before the first has written that it ends
+            raise interrupted_training(path / "checkpoints") from error

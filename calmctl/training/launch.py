@@ -7,16 +7,20 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from calmctl.environment import usable_cores
 from calmctl.errors import CalmctlError, UserError
-from calmctl.parent import LAUNCHER_VARIABLE, PARENT_VARIABLE
+from calmctl.parent import ASKING, LAUNCHER_VARIABLE, PARENT_VARIABLE, Interrupted
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 USER_ERROR = 2
+INTERRUPTED = 130
 
 
 def launch(arguments: Sequence[str], count: int, nnodes: int = 1, rdzv_endpoint: str | None = None) -> None:
@@ -30,7 +34,7 @@ def launch(arguments: Sequence[str], count: int, nnodes: int = 1, rdzv_endpoint:
     Raises:
         UserError: the processes cannot be started so, or one of them refused its input.
         CalmctlError: one of them failed.
-        KeyboardInterrupt: the user interrupted; all processes have ended.
+        Interrupted: this process or one of them was told to end; all have ended.
     """
     if nnodes > 1 and not rdzv_endpoint:
         raise UserError("--rdzv-endpoint is not set; give host:port of one of the machines, the same on all of them")
@@ -38,7 +42,7 @@ def launch(arguments: Sequence[str], count: int, nnodes: int = 1, rdzv_endpoint:
         _check_endpoint(rdzv_endpoint, nnodes)
     level = os.environ.get("TORCH_CPP_LOG_LEVEL")
     os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"  # of this process only
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing import api as multiprocessing_api
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.launcher.api import elastic_launch
@@ -58,16 +62,38 @@ def launch(arguments: Sequence[str], count: int, nnodes: int = 1, rdzv_endpoint:
         # -P: a folder of the user's that is named like a package must not be imported in its place.
         program = ["--no-python", sys.executable, "-P", "-m", "calmctl", *arguments]
         config, entrypoint, rest = config_from_args(parse_args([*flags, f"--log-dir={logs}", *program]))
+        signals = _PassedOn()
+        for number in ASKING:
+            signal.signal(number, signals.handle)
+        # Elastic's own handler kills the processes after half a minute, in which a large checkpoint is not written.
+        setattr(multiprocessing_api, "_terminate_process_handler", signals.handle)  # noqa: B010 (it is private)
         try:
             elastic_launch(config, entrypoint)(*rest)
-        except SignalException:
-            raise KeyboardInterrupt from None
         except ChildFailedError as error:
-            raise _first_cause(error.failures) from None
+            raise _first_cause(error.failures, signals.count > 0) from None
         except RendezvousError as error:
             reason = str(error).strip().splitlines()[0]
             where = rdzv_endpoint or "on this machine"
             raise UserError(f"--rdzv-endpoint: the processes cannot meet {where} ({reason})") from error
+
+
+class _PassedOn:
+    """Signals that ask this process to end: its processes get the first one, and no time after a second one.
+
+    Attributes:
+        count: how many there were.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Pass a signal on; without processes, end."""
+        self.count += 1
+        if not (processes := psutil.Process().children()):
+            raise KeyboardInterrupt
+        for process in processes:
+            process.send_signal(signal.SIGTERM if self.count == 1 else signal.SIGKILL)
 
 
 def _check_endpoint(endpoint: str, nnodes: int) -> None:
@@ -105,8 +131,10 @@ def num_processes(wanted: str) -> int:
     return gpus or usable_cores()
 
 
-def _first_cause(failures: "dict[int, ProcessFailure]") -> CalmctlError:
+def _first_cause(failures: "dict[int, ProcessFailure]", is_asked: bool = False) -> CalmctlError | Interrupted:
     """Return what went wrong first, as an error of this process.
+
+    Where it was asked to end, or all ended because they were, that is the cause, and one of them may say what is left.
 
     When one process fails the others lose their connection to it, so of several failures a refused input counts most,
     then a process that the system killed, then the earliest. One that ended without a word followed another, or
@@ -120,6 +148,9 @@ def _first_cause(failures: "dict[int, ProcessFailure]") -> CalmctlError:
 
     rank = min(failures, key=order)
     failure = failures[rank]
+    if is_asked or failure.exitcode == INTERRUPTED:
+        said = [_reported(each).get("line", "") for each in failures.values() if each.exitcode == INTERRUPTED]
+        return Interrupted(max(said, default=""))
     if failure.exitcode < 0:
         hint = " (perhaps out of memory)" if failure.signal_name() == "SIGKILL" else ""
         return CalmctlError(f"process {rank} was killed by {failure.signal_name()}{hint}")

@@ -15,6 +15,7 @@ from calmctl.modeling.card import CARD_FILE, write_card
 from calmctl.modeling.layers import text_config
 from calmctl.modeling.sources import quiet_libraries
 from calmctl.modeling.storing import StoredInParts
+from calmctl.parent import Interrupted, putting_off_the_end
 from calmctl.ranks import current_ranks
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
@@ -23,6 +24,7 @@ from calmctl.training.cost import training_cost
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import Examples, load_examples
 from calmctl.training.frozen import FrozenBases
+from calmctl.training.interruption import all_asked_to_end, owes_validation
 from calmctl.training.layout import reassemble
 from calmctl.training.packing import check_packing, pack
 from calmctl.training.settings import TrainSettings
@@ -178,6 +180,9 @@ def fit(
 
     Returns:
         The FLOPs and the tokens of one micro-batch; None where they were not measured.
+
+    Raises:
+        Interrupted: the process was told to end, and a checkpoint of the step it was at is there.
     """
 
     def on_log(row: dict[str, Any]) -> None:
@@ -197,10 +202,14 @@ def fit(
     # Looking for it may remove or rename what is no checkpoint, which is the first process's to do.
     checkpoint = ranks.from_first(last_complete_checkpoint(folder) if ranks.is_first else None)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    run.rewind_log(step)
+    owes = checkpoint is not None and validation is not None and owes_validation(state_of(checkpoint), settings)
+    trainer.owes_validation = trainer.args.eval_on_start = owes
+    run.rewind_log(step, without="validation_loss" if owes else "")
     rows = run.read_jsonl()
     trainer.meter.seconds_before = rows[-1]["seconds"] if rows else 0.0
-    if checkpoint and out_of_patience(state_of(checkpoint), settings):
+    if checkpoint and ranks.is_first:
+        print(f"{run.path}: goes on after step {step} of {settings.steps}, from {checkpoint}", file=sys.stderr)
+    if checkpoint and not owes and out_of_patience(state_of(checkpoint), settings):
         # It had ended when it was interrupted; the Trainer would go on.
         trainer.state = state_of(checkpoint)
         trainer._load_from_checkpoint(str(checkpoint))
@@ -208,7 +217,10 @@ def fit(
         with trackers(settings.report_to if ranks.is_first else (), run.path, step) as callbacks:
             for callback in callbacks:
                 trainer.add_callback(callback)
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            with putting_off_the_end():
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                if trainer.is_interrupted or all_asked_to_end(ranks):
+                    raise Interrupted
     if use_cache is not None:
         # The Trainer turns it off in the configuration, and it would be saved so.
         model.config.use_cache = use_cache

@@ -1,7 +1,7 @@
 """The log of a training: what was counted since the last row, and the Trainer's logs as rows."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,24 +18,40 @@ Row = dict[str, Any]
 
 
 class Meter:
-    """Tokens and exact match since the last row of the log, and the seconds of the run.
+    """Loss, tokens and exact match since the last row of the log, and the seconds of the run.
 
     Attributes:
         seconds_before: what earlier attempts at the run took.
+        carried: what an interrupted attempt had counted since its last row (see `state`).
     """
 
     def __init__(self) -> None:
         self.seconds_before, self._run_began = 0.0, time.monotonic()
-        self.reset()
+        self.carried: Mapping[str, float] = {}
+        self.reset(0)
 
-    def begin(self) -> None:
-        """Begin the run, or this attempt at it."""
+    def begin(self, step: int, is_first: bool) -> None:
+        """Begin the run, or this attempt at it, after a step; what is carried over is the first process's."""
         self._run_began = time.monotonic()
-        self.reset()
+        self.reset(step)
+        if carried := self.carried:
+            self._loss, self._row_step = torch.tensor(carried["loss"]), int(carried["step"])
+            if is_first:
+                self._counts = torch.tensor([int(carried["exact"]), int(carried["rows"])])
 
-    def reset(self) -> None:
-        """Begin to count anew."""
+    def reset(self, step: int) -> None:
+        """Begin to count anew, after a row of the log for a step."""
+        self._loss, self._row_step = torch.tensor(0.0), step
         self._tokens, self._counts, self._began = 0, torch.zeros(2, dtype=torch.int64), time.monotonic()
+
+    def state(self, ranks: Ranks) -> dict[str, float]:
+        """Return what all processes have counted since the last row, and at which step that was; all have to ask."""
+        exact, rows, loss = ranks.sum([*self._counts.tolist(), self._loss.item()])
+        return {"step": self._row_step, "loss": loss / ranks.count, "exact": exact, "rows": rows}
+
+    def add_loss(self, loss: Tensor) -> None:
+        """Add the loss of a micro-batch, of which those of a step add up to its loss."""
+        self._loss = self._loss.to(loss.device) + loss
 
     def add(self, tokens: int, exact: Tensor, rows: Tensor) -> None:
         """Count a batch: its tokens, how many of its completions were answered exactly, and of how many."""
@@ -52,11 +68,18 @@ class Meter:
         finally:
             self._began += time.monotonic() - began
 
-    def totals(self, ranks: Ranks) -> dict[str, float]:
-        """Return the speed of the training itself, padding included, and exact match (0 to 1), over all processes."""
-        tokens, exact, rows = ranks.sum([self._tokens, *self._counts.tolist()])
+    def totals(self, ranks: Ranks, step: int) -> dict[str, float]:
+        """Return the mean loss up to a step, the speed of the training itself, padding included, and exact match.
+
+        They are over all processes; exact match is a share (0 to 1).
+        """
+        tokens, exact, rows, loss = ranks.sum([self._tokens, *self._counts.tolist(), self._loss.item()])
         speed = tokens / max(time.monotonic() - self._began, 1e-9)
-        return {"tokens_per_second": round(speed, 1), "exact_match": round(exact / max(rows, 1), 4)}
+        return {
+            "loss": loss / ranks.count / (step - self._row_step),
+            "tokens_per_second": round(speed, 1),
+            "exact_match": round(exact / max(rows, 1), 4),
+        }
 
     def seconds_of_run(self) -> float:
         """Return the seconds spent on training, earlier attempts included."""
@@ -72,7 +95,7 @@ class StepLog(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin where the Trainer begins."""
         self.trainer.batches.start_step = state.global_step
-        self.trainer.meter.begin()
+        self.trainer.meter.begin(state.global_step, self.trainer.ranks.is_first)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note what the step is about to be taken on."""
@@ -93,10 +116,10 @@ class StepLog(TrainerCallback):
             return
         self.trainer.divergence.check_losses()
         meter, curriculum = self.trainer.meter, self.trainer.batches.curriculum
-        totals = meter.totals(self.trainer.ranks)
+        totals = meter.totals(self.trainer.ranks, state.global_step)
         row = {
             "step": state.global_step,
-            "loss": logs["loss"],
+            "loss": totals["loss"],
             "learning_rate": logs["learning_rate"],
             "tokens_per_second": totals["tokens_per_second"],
             "seconds": meter.seconds_of_run(),
@@ -104,7 +127,7 @@ class StepLog(TrainerCallback):
         }
         if curriculum is not None:
             row[curriculum.settings.field] = curriculum.level
-        meter.reset()
+        meter.reset(state.global_step)
         # Trackers are called after this and report whatever they find.
         logs.update(totals)
         self.trainer.on_log(row)

@@ -17,13 +17,15 @@ from calmctl.files import read_json, write_json
 from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters
 from calmctl.modeling.loss import IGNORED, completion_loss, labelled_rows_only
 from calmctl.modeling.storing import StoredInParts
+from calmctl.parent import Interrupted
 from calmctl.ranks import current_ranks
 from calmctl.training.arguments import build_schedule, training_arguments
 from calmctl.training.batches import Batches
-from calmctl.training.checkpoints import CURRICULUM_FILE, rotate, seal, written_or_removed
+from calmctl.training.checkpoints import CURRICULUM_FILE, METER_FILE, rotate, seal, written_or_removed
 from calmctl.training.cost import flop_counter
 from calmctl.training.divergence import DivergenceWatch
 from calmctl.training.frozen import FrozenBases, check_optimizer
+from calmctl.training.interruption import SaveAndStop
 from calmctl.training.layout import keep_whole, replicate, shard, whole_state
 from calmctl.training.optimizer import build_optimizer
 from calmctl.training.settings import TrainSettings
@@ -40,6 +42,10 @@ class RunTrainer(Trainer):
             validation_exact_match, seconds) a validation.
         validation: what to validate on, every `settings.validation_steps` steps and at the end.
         frozen: the bases of a model that is stored in parts, in the first process.
+
+    Attributes:
+        is_interrupted: the training ended early because the process was told to end.
+        owes_validation: the checkpoint that is resumed from was interrupted before its validation; it comes first.
     """
 
     def __init__(
@@ -67,9 +73,12 @@ class RunTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.meter, self.divergence = Meter(), DivergenceWatch(self.ranks)
         self.flops: dict[str, int] | None = None
+        self.is_interrupted = self.owes_validation = False
+        self._saved_step = -1
         self.add_callback(StepLog(self))
         if validation is not None:
             self.add_callback(ActOnValidation(settings))
+        self.add_callback(SaveAndStop(self))
 
     def get_train_dataloader(self) -> Batches:  # type: ignore[override]
         """Return our own batches: they place, shard and resume themselves."""
@@ -114,7 +123,9 @@ class RunTrainer(Trainer):
         """Take a micro-batch forward and backward, the first one once more beforehand to count its FLOPs."""
         if self.flops is None and not self.is_sharded:
             self.flops = self._count_flops(dict(inputs))
-        return super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.meter.add_loss(loss)
+        return loss
 
     def _count_flops(self, inputs: dict[str, Any]) -> dict[str, int]:
         # Counting may replace operations by their parts, which round otherwise: nothing of this pass is kept.
@@ -183,6 +194,7 @@ class RunTrainer(Trainer):
 
         Raises:
             CalmctlError: the loss is not finite.
+            Interrupted: the process was told to end; a checkpoint of the step is there.
         """
         if self.validation is None:
             raise ValueError("there is nothing to validate on")
@@ -191,7 +203,12 @@ class RunTrainer(Trainer):
             return self._answer(cast(nn.Module, self.model), inputs, labels, 1)[:2]
 
         with self.meter.paused():
-            score = self.validation.score(cast(PreTrainedModel, self.model), answer, self.args.device)
+            try:
+                score = self.validation.score(cast(PreTrainedModel, self.model), answer, self.args.device)
+            except Interrupted:
+                if self._saved_step != self.state.global_step:
+                    self._save_checkpoint(cast(nn.Module, self.model), None)
+                raise
         if not math.isfinite(score.loss):
             raise CalmctlError(
                 f"step {self.state.global_step}: the validation loss is {score.loss}; lower train.lr, and start with "
@@ -202,21 +219,33 @@ class RunTrainer(Trainer):
         metrics = {f"{metric_key_prefix}_loss": score.loss, f"{metric_key_prefix}_exact_match": score.exact_match}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if self.owes_validation:
+            self._catch_up(metrics)
         return metrics
+
+    def _catch_up(self, metrics: dict[str, float]) -> None:
+        """Do what the Trainer does after a validation; of one before its first step it only keeps the log."""
+        self.owes_validation = self.control.should_save = False  # the checkpoint of this step is there
+        self._determine_best_metric(metrics, None)
+        if self.control.should_training_stop:
+            self.batches.start_step = self.settings.steps
 
     # Checkpoints: sealed when whole; older ones go only then, and only sealed ones are resumed from. The first process
     # writes them, the same whatever the layout; all take part in putting them together.
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.divergence.check_losses()
         self.divergence.check_parameters(parameter for parameter in model.parameters() if parameter.requires_grad)
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         with written_or_removed(folder):
             super()._save_checkpoint(model, trial)
-            self.ranks.wait()
+            counted = self.meter.state(self.ranks)
             if self.ranks.is_first:
+                write_json(folder / METER_FILE, counted)
                 if self.batches.curriculum is not None:
                     write_json(folder / CURRICULUM_FILE, self.batches.curriculum.state())
                 seal(folder)
+        self._saved_step = self.state.global_step
         if self.ranks.is_first:
             rotate(folder.parent, self.state.best_model_checkpoint)
 
@@ -255,3 +284,6 @@ class RunTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.batches.curriculum is not None:
             self.batches.curriculum.restore(read_json(folder / CURRICULUM_FILE))
+        if (folder / METER_FILE).is_file():
+            self.meter.carried = read_json(folder / METER_FILE)
+        self._saved_step = int(folder.name.rpartition("-")[2])

@@ -13,9 +13,11 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from calmctl.modeling.loss import IGNORED
+from calmctl.parent import Interrupted
 from calmctl.ranks import current_ranks
 from calmctl.training.batches import Batches
 from calmctl.training.examples import Examples
+from calmctl.training.interruption import all_asked_to_end
 from calmctl.training.settings import TrainSettings
 
 HELD_OUT_STREAM = 0x7E57
@@ -84,6 +86,9 @@ class Validation:
         """Score a model, which is left in the mode that it was in; nothing random is drawn.
 
         Every process returns the same, down to the last bit: what follows from it has to be the same everywhere.
+
+        Raises:
+            Interrupted: one of the processes was told to end; on all of them.
         """
         was_training = model.training
         model.eval()
@@ -93,6 +98,8 @@ class Validation:
         labels, exact = 0, torch.zeros((), dtype=torch.float64, device=device)
         try:
             for batch in self:
+                if all_asked_to_end(current_ranks()):
+                    raise Interrupted
                 batch = {name: tensor.to(device) for name, tensor in batch.items()}
                 targets = batch.pop("labels")
                 total, correct = answer(batch, targets)
