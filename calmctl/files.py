@@ -45,6 +45,14 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
         sync_folder(path.parent)
 
 
+def share_as_umask_says(path: Path) -> None:
+    """Give a file, or every file below a folder, the mode of a new one: libraries make theirs their owner's alone."""
+    mode = 0o666 & ~_umask()
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
+
+
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
     """Write `value` as indented JSON, atomically. Not-a-number is an error: it is not JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable)

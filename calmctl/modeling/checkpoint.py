@@ -19,11 +19,13 @@ from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import cached_file
 
 from calmctl.errors import UserError
-from calmctl.files import write_text
+from calmctl.files import share_as_umask_says, write_text
 from calmctl.modeling.card import write_card
+from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.fingerprint import check_base, weights_sha256
+from calmctl.modeling.locating import hub_arguments
 from calmctl.modeling.placement import as_dtype, check_placement, convert
-from calmctl.modeling.sources import HUB_ARGUMENTS, base_config, load_base, untrained
+from calmctl.modeling.sources import SOURCE_ARGUMENTS, base_config, checked_object, load_base, untrained
 from calmctl.modeling.storing import StoredInParts
 
 Model = TypeVar("Model", bound=StoredInParts)
@@ -63,6 +65,7 @@ def save_parts(
     if merge_bases:
         for base, name in zip(bases, names, strict=True):
             base.save_pretrained(directory / name)
+            share_as_umask_says(directory / name)
         # Where a base came from on the hub stays known; a folder of this machine means nothing elsewhere.
         sources = [
             {"subfolder": name} if "relative_source" in source else {"subfolder": name, **source}
@@ -86,6 +89,7 @@ def save_parts(
         raise UserError(f"{written}: cannot be written ({error})") from error
     if weights_sha256(_read_weights(written)) != weights_sha256(tensors):
         raise UserError(f"{written}: the file read back differs from what was written; check the disk")
+    share_as_umask_says(written)
     os.replace(written, directory / WEIGHTS_FILE)
     model.config.save_pretrained(directory)
     model.generation_config.save_pretrained(directory)
@@ -129,17 +133,21 @@ def load_parts(
     """
     # What the Auto classes pass on about this checkpoint says nothing about its bases.
     revision = arguments.pop("revision", None) or "main"
-    arguments.pop("adapter_kwargs", None)
+    for unneeded in ("adapter_kwargs", "ignore_mismatched_sizes"):
+        arguments.pop(unneeded, None)
     dtype = arguments.pop("torch_dtype", dtype)
     check_placement(dtype, arguments.get("device_map"))
     # Callers that pass every argument on say "no subfolder" by an empty one.
     if not arguments.get("subfolder"):
         arguments.pop("subfolder", None)
-    if unwanted := sorted(arguments.keys() & {"subfolder", "output_loading_info", "state_dict"}):
+    if unwanted := sorted(arguments.keys() & {"subfolder", "state_dict"}):
         raise TypeError(f"from_pretrained of {model_class.__name__} does not take {', '.join(unwanted)}")
-    hub = {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
-    config_class: Any = model_class.config_class
-    config = arguments.pop("config", None) or config_class.from_pretrained(location, revision=revision, **hub)
+    hub = hub_arguments(arguments)
+    config: Any = arguments.pop("config", None)
+    if config is None:
+        config = base_config(str(location) if Path(location).is_dir() else f"{location}@{revision}", **hub)
+    if type(config) is not model_class.config_class:
+        raise UserError(f"{location}: holds a {config.model_type} model, which is no {model_class.__name__}")
     if config._attn_implementation is not None:
         # Where the Auto classes put this argument. Files never say it.
         arguments.setdefault("attn_implementation", config._attn_implementation)
@@ -153,15 +161,16 @@ def load_parts(
     recorded = [config.anchor, *config.augs]
     bases: list[PreTrainedModel] = []
     for role, known, settings, override in zip(roles, config.bases, recorded, given, strict=True):
-        if isinstance(override, PreTrainedModel):
-            base = override
+        if override is not None and not isinstance(override, str | Path):
+            base = checked_object(override)
         elif override is None and "untrained_seed" in known and "subfolder" not in known:
             recorded_dtype = as_dtype(known["fingerprint"]["dtype"])
             base = untrained(config.aug_configs()[len(bases) - 1], known["untrained_seed"], recorded_dtype)
         elif override is None and "subfolder" in known and not Path(location).is_dir():
             base = _load_merged(f"{location}@{revision}", known, arguments)
         else:
-            base = _load_unmerged(override or _locate(known, location, role), known, settings, arguments)
+            source = _locate(known, location, role) if override is None else str(override)
+            base = _load_unmerged(source, known, settings, arguments)
         if not allow_different_base:
             check_base(role, known["fingerprint"], settings, base)
         bases.append(base)
@@ -193,11 +202,12 @@ def _load_unmerged(
 ) -> PreTrainedModel:
     """Load a base from its own place, quantised as it was unless told otherwise or stored so."""
     how = {"dtype": known["fingerprint"]["dtype"], **arguments}
-    quantization = settings.get("quantization_config")
-    if quantization and "quantization_config" not in how:
-        hub = {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
-        if not getattr(base_config(source, **hub), "quantization_config", None):
-            how["quantization_config"] = AutoQuantizationConfig.from_dict(dict(quantization))
+    reach = {name: arguments[name] for name in SOURCE_ARGUMENTS if name in arguments}
+    config, quantization = base_config(source, **reach), settings.get("quantization_config")
+    if isinstance(config, PartsConfig):
+        raise UserError(f"{source}: itself composed or adapted, so it cannot be a base")
+    if quantization and "quantization_config" not in how and not getattr(config, "quantization_config", None):
+        how["quantization_config"] = AutoQuantizationConfig.from_dict(dict(quantization))
     return load_base(source, **how)
 
 
@@ -230,6 +240,8 @@ def load_parameters(model: StoredInParts, path: Path) -> torch.dtype:
     for name, parameter in parameters.items():
         if parameter.shape != tensors[name].shape:
             raise UserError(f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {tuple(parameter.shape)}")
+        if not tensors[name].isfinite().all():
+            raise UserError(f"{path}: {name} holds values that are not finite numbers; the checkpoint is no use")
         with torch.no_grad():
             parameter.copy_(tensors[name])
     return next(iter(tensors.values())).dtype

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
@@ -13,12 +14,19 @@ from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.sources import HUB_ARGUMENTS, base_config, load_base, untrained, without_weights
+from calmctl.modeling.sources import (
+    SOURCE_ARGUMENTS,
+    base_config,
+    check_reloadable,
+    checked_object,
+    load_base,
+    untrained,
+    without_weights,
+)
 from calmctl.modeling.storing import StoredInParts
 from calmctl.modeling.tokenizers import check_sources
 
 AUG_READS = ("all", "prompt")
-SOURCE_ARGUMENTS = (*HUB_ARGUMENTS, "trust_remote_code")
 
 
 def compose(
@@ -48,7 +56,8 @@ def compose(
         aug_reads: "all" tokens, or the "prompt" only (the paper's ablation "m_A as an encoder").
         aug_seed: take augs of the given shape with untrained weights, drawn with this seed (its ablation "random m_A").
         load_arguments: passed to `from_pretrained` of bases given as paths or ids (dtype, device_map,
-            quantization_config, ...). Bridges stay in a float type whatever the bases are quantised to.
+            quantization_config, trust_remote_code, ...). Bridges stay in a float type whatever the bases are
+            quantised to.
 
     Raises:
         UserError: connections out of range, heads that do not divide the anchor's width, a base that is itself
@@ -57,7 +66,7 @@ def compose(
             is told before any weights are loaded.
         TypeError: load arguments, but nothing to load.
     """
-    augs = [aug] if isinstance(aug, PreTrainedModel | str | Path) else list(aug)
+    augs = [aug] if isinstance(aug, nn.Module | str | Path) else list(aug)
     if load_arguments and all(isinstance(model, PreTrainedModel) for model in (anchor, *augs)):
         raise TypeError(f"compose does not take {', '.join(load_arguments)}: the models are loaded already")
     bridge = BridgeConfig(num_heads, norm, rotary, gate, dropout, zero_init)
@@ -97,7 +106,7 @@ def check_parts(
     if aug_reads not in AUG_READS:
         raise UserError(f"aug_reads={aug_reads!r} is not one of {', '.join(AUG_READS)}")
     shapes = [
-        model if isinstance(model, PreTrainedModel) else without_weights(base_config(str(model), **reach))
+        without_weights(base_config(str(model), **reach)) if isinstance(model, str | Path) else checked_object(model)
         for model in (anchor, *augs)
     ]
     check_bases(shapes[0], shapes[1:], check_sources(anchor, augs, **reach))
@@ -119,6 +128,7 @@ def check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel], num_to
         if isinstance(model, StoredInParts):
             raise UserError(f"the {role} is a frozen model with adapters; compose plain models (LoRA can be merged)")
         layers.check_base(model, role)
+        check_reloadable(model, role)
     # A vocabulary may be padded: what counts is what the tokenizer can produce, where it is known.
     needed = num_token_ids or layers.text_config(anchor.config).vocab_size
     owner = "the anchor's tokenizer" if num_token_ids else "the anchor"

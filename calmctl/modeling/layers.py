@@ -6,21 +6,21 @@ either as a tensor or as the first entry of a tuple. What a model must not do (l
 state that is not keys and values) shows in its structure too; see `check_base`.
 """
 
-from collections.abc import Mapping
+import copy
+import dataclasses
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import Cache
+from transformers.utils import ModelOutput
 
 from calmctl.errors import UserError
 from calmctl.modeling.calling import CACHE_NAMES, accepts, cache_argument
 
 # What decoder layers call the attention to an encoder's output.
 CROSS_ATTENTION = ("encoder_attn", "cross_attn", "crossattention")
-# What a configuration may ask a model to return beside its states.
-BESIDE = ("output_hidden_states", "output_attentions", "output_router_logits")
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -41,12 +41,6 @@ def hidden_size(config: PreTrainedConfig) -> int:
 def num_heads(config: PreTrainedConfig) -> int:
     """Return the number of attention (query) heads."""
     return _setting(config, "num_attention_heads")
-
-
-def context_length(config: PreTrainedConfig) -> int | None:
-    """Return for how many tokens a model is made; None: its configuration does not say."""
-    names = ("max_position_embeddings", "max_seq_len")
-    return next((length for name in names if (length := getattr(text_config(config), name, None))), None)
 
 
 def _setting(config: PreTrainedConfig, name: str) -> int:
@@ -83,11 +77,8 @@ def _obstacle(model: PreTrainedModel) -> str:
     attentions = dict(model.get_decoder().named_modules())
     if crossing := next((name for name in attentions if name.rpartition(".")[2] in CROSS_ATTENTION), ""):
         return f"it is half of an encoder-decoder (its layers attend to an encoder: {crossing})"
-    # "vision": the tokens of an image see each other; text, which is all that a composed model reads, stays causal.
-    both_ways = getattr(config, "use_bidirectional_attention", None) not in (None, False, "vision")
-    if both_ways or any(getattr(module, "is_causal", None) is False for module in attentions.values()):
-        hint = " (is_decoder=False)" if getattr(config, "is_decoder", None) is False else ""
-        return f"it attends to later tokens{hint}, so it is no causal language model"
+    if reason := reads_ahead(model):
+        return reason
     decoder_layers(model)
     if _is_recurrent(model, config):
         return "it keeps a recurrent state, which unlike keys and values can neither skip padding nor be cropped"
@@ -98,6 +89,17 @@ def _obstacle(model: PreTrainedModel) -> str:
     return ""
 
 
+def reads_ahead(model: PreTrainedModel) -> str:
+    """Say, of a model that attends to later tokens, that it does; an empty string for a causal one."""
+    config, modules = text_config(model.config), model.get_decoder().modules()
+    # "vision": the tokens of an image see each other; text, which is all that is read here, stays causal.
+    both_ways = getattr(config, "use_bidirectional_attention", None) not in (None, False, "vision")
+    if not both_ways and all(getattr(module, "is_causal", None) is not False for module in modules):
+        return ""
+    hint = " (is_decoder=False)" if getattr(config, "is_decoder", None) is False else ""
+    return f"it attends to later tokens{hint}, so it is no causal language model"
+
+
 def _is_recurrent(model: PreTrainedModel, config: PreTrainedConfig) -> bool:
     states = ("update_conv_state", "update_recurrent_state")
     return model._is_stateful or any(
@@ -105,13 +107,13 @@ def _is_recurrent(model: PreTrainedModel, config: PreTrainedConfig) -> bool:
     )
 
 
-def decoder(model: PreTrainedModel) -> PreTrainedModel:
+def decoder(model: PreTrainedModel) -> nn.Module:
     """Return the module that embeds tokens and runs the decoder layers, without the LM head.
 
     Raises:
         UserError: no module has a single ModuleList of `num_hidden_layers` entries.
     """
-    return find_layers(model)[0]
+    return _find_layers(model)[0]
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -120,16 +122,12 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     Raises:
         UserError: no module has a single ModuleList of `num_hidden_layers` entries.
     """
-    parent, name = find_layers(model)
+    parent, name = _find_layers(model)
     return getattr(parent, name)
 
 
-def find_layers(model: PreTrainedModel) -> tuple[PreTrainedModel, str]:
-    """Return a model's decoder and the name of its layers there.
-
-    Raises:
-        UserError: no module has a single ModuleList of `num_hidden_layers` entries.
-    """
+def _find_layers(model: PreTrainedModel) -> tuple[nn.Module, str]:
+    """Return a model's decoder and the name of its layers there."""
     expected = num_layers(model.config)
     # `get_decoder` is a best effort: of some models it is the LM head (called `decoder`), of others the whole model.
     candidates = (model.get_decoder(), model.base_model, getattr(model, "model", None))
@@ -137,11 +135,63 @@ def find_layers(model: PreTrainedModel) -> tuple[PreTrainedModel, str]:
         children = candidate.named_children() if isinstance(candidate, nn.Module) else ()
         names = [name for name, child in children if isinstance(child, nn.ModuleList) and len(child) == expected]
         if candidate is not None and len(names) == 1:
-            return cast(PreTrainedModel, candidate), names[0]
+            return candidate, names[0]
     raise UserError(
         f"{type(model).__name__}: found no single ModuleList of {expected} decoder layers directly below "
         f"{type(candidates[0]).__name__}; this architecture cannot be composed"
     )
+
+
+def first_layers(model: PreTrainedModel, count: int) -> nn.Module:
+    """Return a decoder that runs only the first `count` layers of a model and shares all its parameters.
+
+    The view is a shallow copy: its blocks, embeddings and buffers are the model's own objects, so hooks, device
+    moves and weight changes are seen by both. It has no LM head.
+    """
+    whole, name = _find_layers(model)
+    return _view(whole, [name], getattr(whole, name)[:count])
+
+
+def head_of(model: PreTrainedModel, decoded: ModelOutput) -> Callable[[Tensor], Tensor]:
+    """Return the function from output states (rows, dim) of a model's decoder to logits (rows, vocabulary).
+
+    It is the model's own forward pass on a view whose decoder has answered already, so that whatever an architecture
+    does to its logits after the LM head (scaling, soft-capping) is done here too.
+
+    Args:
+        decoded: what the decoder returned; its states are replaced.
+    """
+    whole = decoder(model)
+    path = next(name for name, module in model.named_modules() if module is whole).split(".")
+
+    def head(states: Tensor) -> Tensor:
+        view = _view(model, path, _Answer(dataclasses.replace(cast(Any, decoded), last_hidden_state=states[None])))
+        # Not view(...): what others have put around the forward of this very model must not run twice.
+        # The states stand in for an input, which what is around a nested decoder (of a multimodal model) asks for.
+        return type(model).forward(view, inputs_embeds=states[None], use_cache=False).logits[0]
+
+    return head
+
+
+class _Answer(nn.Module):
+    """A module that has its answer already."""
+
+    def __init__(self, answer: ModelOutput) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, *_args: Any, **_kwargs: Any) -> ModelOutput:
+        return self.answer
+
+
+def _view(module: nn.Module, path: list[str], replacement: nn.Module) -> nn.Module:
+    """Return a shallow copy of a module in which the module at `path` is another."""
+    if not path:
+        return replacement
+    view = copy.copy(module)
+    view._modules = dict(module._modules)
+    view._modules[path[0]] = _view(cast(nn.Module, module._modules[path[0]]), path[1:], replacement)
+    return view
 
 
 def device_of(layer: nn.Module) -> torch.device:
@@ -172,51 +222,13 @@ def with_layer_output(output: Tensor | tuple[Any, ...], states: Tensor) -> Tenso
 
 
 def arguments_of(
-    model: PreTrainedModel,
-    input_ids: Tensor,
-    attention_mask: Tensor | None,
-    position_ids: Tensor,
-    cache: Cache | None = None,
-    wanted: Mapping[str, Any] | None = None,
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor
 ) -> dict[str, Any]:
-    """Return what to call a model with: positions only where it takes them, elsewhere it finds them by the mask.
-
-    Args:
-        wanted: what to return beside the states, `output_attentions=True` for example.
-    """
-    device = device_of(model.get_input_embeddings())
-    arguments: dict[str, Any] = {"input_ids": input_ids.to(device), "use_cache": cache is not None}
-    arguments["attention_mask"] = attention_mask.to(device) if attention_mask is not None else None
+    """Return what to call a model with: positions only where it takes them, elsewhere it finds them by the mask."""
+    arguments: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
     if accepts(model, "position_ids"):
-        arguments["position_ids"] = position_ids.to(device)
-    if cache is not None:
-        arguments[cast(str, cache_argument(model))] = cache
-    asked = {name: value for name, value in (wanted or {}).items() if value is not None and value is not False}
-    return arguments | as_asked(model) | asked
-
-
-def as_asked(model: PreTrainedModel) -> dict[str, Any]:
-    """Return arguments against what a model's configuration would have it return beside, or instead of, its states."""
-    config = model.config
-    against = {name: False for name in BESIDE if getattr(config, name, False)}
-    return against if getattr(config, "return_dict", True) else {**against, "return_dict": True}
-
-
-def has_positions_table(model: PreTrainedModel) -> bool:
-    """Tell whether a model looks positions up in a table as long as its context, rather than compute any."""
-    length = context_length(model.config)
-    whole, name = find_layers(model)
-    embedding = model.get_input_embeddings()
-    parts = [child for each, child in whole.named_children() if each != name and child is not embedding]
-    return length is not None and any(
-        _is_table(part, length) for part in (whole, *parts, *getattr(whole, name)[0].modules())
-    )
-
-
-def _is_table(module: nn.Module, length: int) -> bool:
-    if isinstance(module, nn.Embedding):
-        return 0 <= module.num_embeddings - length <= 2  # some keep a row or two at the start for no position
-    return any(buffer is not None and buffer.ndim == 2 and len(buffer) == length for buffer in module._buffers.values())
+        arguments["position_ids"] = position_ids
+    return arguments
 
 
 def position_ids_from(

@@ -14,7 +14,8 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from calmctl.errors import UserError
 from calmctl.files import read_json
-from calmctl.modeling.sources import base_config, locate
+from calmctl.modeling.locating import locate
+from calmctl.modeling.sources import base_config
 
 SHAPES_FILE = Path(__file__).with_suffix(".json")
 

@@ -1,10 +1,14 @@
-"""Sources: what a user's name for a model means (a run, a folder, a hub id), and loading from there."""
+"""Sources: the one way in for models, configurations and tokenizers, given as a run, a folder, a hub id or themselves.
 
+What is loaded is what is there; anything else is refused in one line.
+"""
+
+import copy
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+import transformers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -13,92 +17,172 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import cached_file
+from transformers.quantizers.auto import AutoHfQuantizer, get_hf_quantizer
 from transformers.utils import logging as transformers_logging
-from transformers.utils.hub import extract_commit_hash
 
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
+from calmctl.modeling import layers
+from calmctl.modeling.adapters import has_adapters, with_adapter
 from calmctl.modeling.configuration import PartsConfig
+from calmctl.modeling.loading_report import check_numbers, check_report, without_report
+from calmctl.modeling.locating import HUB_ARGUMENTS, adapted_model, commit_of, has_tokenizer, locate, whole_model
 from calmctl.modeling.placement import check_placement, convert
+from calmctl.modeling.source_files import IDENTITY_FILES, WEIGHT_SUFFIXES, check_files, read_settings, unloadable
 
-WEIGHT_SUFFIXES = (".safetensors", ".bin")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
-# What a model computes follows from these and its weights; what it writes, from its tokenizer too.
-IDENTITY_FILES = (*TOKENIZER_FILES, "merges.txt", "special_tokens_map.json", "config.json", "generation_config.json")
-# Arguments of `from_pretrained` that say how to reach the hub.
-HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
+# Arguments that configurations and tokenizers take like weights do.
+SOURCE_ARGUMENTS = (*HUB_ARGUMENTS, "trust_remote_code")
+WHAT = "a causal language model"
 
 
 def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrainedModel:
     """Return a causal LM from a path or hub id (`id@revision`), or the model itself.
 
-    A model from the hub has the commit it was loaded from in its configuration (`_commit_hash`).
+    A model from the hub has the commit it was loaded from in its configuration (`_commit_hash`). An adapter, as peft
+    stores them, means its model with the adapter merged into it.
 
     Raises:
-        UserError: nothing that can be loaded is there.
+        UserError: nothing that can be loaded is there; its weights are not exactly those of the model that its
+            configuration describes, or are no numbers; or it needs code of its own that is not trusted.
     """
-    if isinstance(model, PreTrainedModel):
-        return model
-    name, revision = locate(str(model))
+    if not isinstance(model, str | Path):
+        return checked_object(model)
+    source = str(model)
+    name, revision = locate(source)
     if Path(name).is_dir():
+        check_files(Path(name))
         # The name is recorded in checkpoints; it has to mean the same from another working directory.
         name = str(Path(name).resolve())
     arguments.setdefault("dtype", "auto")
+    # Never None: transformers would ask on standard input whether to run a repository's code.
+    arguments["trust_remote_code"] = bool(arguments.get("trust_remote_code"))
+    arguments.pop("ignore_mismatched_sizes", None)
     check_placement(arguments["dtype"], arguments.get("device_map"))
+    if not arguments.get("subfolder") and (base := adapted_model(source, **arguments)) is not None:
+        whole_model(source, **arguments)
+        return with_adapter(load_base(base, **arguments), name, revision, arguments)
     try:
-        commit = _commit(name, revision, arguments)
-        loaded = AutoModelForCausalLM.from_pretrained(name, revision=commit or revision, **arguments)
-        loaded.config._commit_hash = commit
-        return loaded
-    except (OSError, SafetensorError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot load a causal language model from {str(model)!r}: {reason}") from error
+        commit = commit_of(name, revision, arguments)
+        with without_report():
+            found: Any = AutoModelForCausalLM.from_pretrained(
+                name, revision=commit or revision, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise unloadable(WHAT, source, error) from error
+    loaded, report = found
+    loaded.config._commit_hash = commit
+    _check_quantization(loaded.config)
+    known = {name: arguments[name] for name in SOURCE_ARGUMENTS if name in arguments}
+    check_report(source, loaded, report, lambda: base_config(source, **known))
+    check_numbers(source, loaded)
+    return loaded
+
+
+def load_model(source: str, *, allow_different_base: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Load a plain, composed or adapted model of a path, run or hub id, to generate with.
+
+    Raises:
+        UserError: there is none, a base is not the recorded one, a plain model was told to allow different bases, or
+            one that reads text in both directions.
+    """
+    how = {"trust_remote_code": trust_remote_code}
+    if isinstance(base_config(source, **how), PartsConfig):
+        return load_base(source, allow_different_base=allow_different_base, **how)
+    if allow_different_base:
+        raise UserError(f"{source!r} is a plain model: it has no frozen bases that --allow-different-base could mean")
+    model = load_base(source, **how)
+    if reason := layers.reads_ahead(model):
+        raise UserError(f"{source!r}, a {type(model).__name__}, cannot generate: {reason}")
+    return model
 
 
 def without_weights(config: PreTrainedConfig) -> PreTrainedModel:
     """Return a causal LM of this configuration whose parameters have shapes but no values.
 
     Raises:
-        UserError: the configuration is not that of a causal LM.
+        UserError: the configuration is not that of a causal LM, or of one quantised in a way that cannot be loaded
+            here.
     """
+    _check_quantization(config)
     with torch.device("meta"):
-        try:
-            return AutoModelForCausalLM.from_config(config)
-        except ValueError as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{type(config).__name__} describes no causal language model: {reason}") from error
+        return _from_config(config)
 
 
 def untrained(config: PreTrainedConfig, seed: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Return a model of a configuration with the random weights that a seed gives, whatever was drawn before."""
+    """Return a model of a configuration with the random weights that a seed gives, whatever was drawn before.
+
+    Raises:
+        UserError: the configuration is not that of a causal LM.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = _from_config(config, dtype=torch.float32)
     convert(model, dtype)
     return model
 
 
-def load_model(source: str, *, allow_different_base: bool = False) -> PreTrainedModel:
-    """Load a plain, composed or adapted model of a path, run or hub id.
+def _from_config(config: PreTrainedConfig, **arguments: Any) -> PreTrainedModel:
+    try:
+        # A configuration of a class of its own has run its code already.
+        is_trusted = type(config).__module__.startswith("transformers_modules.")
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=is_trusted, **arguments)
+    except Exception as error:
+        raise unloadable(WHAT, config._name_or_path or type(config).__name__, error) from error
+
+
+def _check_quantization(config: PreTrainedConfig) -> None:
+    """Refuse a configuration of weights that are quantised in a way that is unknown or cannot run here.
 
     Raises:
-        UserError: there is none, a base is not the recorded one, or a plain model was told to allow different bases.
+        UserError: it is one: a package or a device is missing.
     """
-    if not allow_different_base:
-        return load_base(source)
-    if not isinstance(base_config(source), PartsConfig):
-        raise UserError(f"{source!r} is a plain model: it has no frozen bases that --allow-different-base could mean")
-    return load_base(source, allow_different_base=True)
+    settings = getattr(config, "quantization_config", None)
+    if not settings:
+        return
+    name = config._name_or_path or type(config).__name__
+    if not AutoHfQuantizer.supports_quant_method(settings):
+        method = settings.get("quant_method") if isinstance(settings, dict) else type(settings).__name__
+        raise UserError(f"{name}: quantised by {method!r}, which transformers {transformers.__version__} does not know")
+    try:
+        get_hf_quantizer(copy.deepcopy(config), None, None, True, {})
+    except Exception as error:
+        raise unloadable(WHAT, name, error) from error
 
 
-def _commit(name: str, revision: str, arguments: dict[str, Any]) -> str | None:
-    """Return the commit that a revision on the hub means now, so that all files come from it and it can be recorded."""
-    if Path(name).is_dir():
-        return None
-    hub = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
-    file = cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False, **hub)
-    return extract_commit_hash(file, None)
+def checked_object(model: Any) -> PreTrainedModel:
+    """Return a model that was given as one, if it is a plain model of transformers.
+
+    Raises:
+        UserError: it is something else, or holds adapters of peft.
+    """
+    name = type(model).__name__
+    if has_adapters(model):
+        raise UserError(
+            f"a {name} with adapters of peft in it cannot be a base: merge them first, `model = "
+            "peft_model.merge_and_unload()`, or give the adapter's folder instead of the model"
+        )
+    if not isinstance(model, PreTrainedModel):
+        raise UserError(f"a {name} cannot be a base; give a model of transformers, a path or a hub id")
+    return model
+
+
+def check_reloadable(model: PreTrainedModel, role: str) -> None:
+    """Refuse a model of a class that `AutoModelForCausalLM` would not give back for its configuration once saved.
+
+    Raises:
+        UserError: it is such a wrapper (of a model that also sees, of one with a value head).
+    """
+    config, mapping, name = type(model.config), AutoModelForCausalLM._model_mapping, type(model).__name__
+    found = mapping[config] if config in mapping else ()
+    names = [known.__name__ for known in (found if isinstance(found, tuple) else (found,)) if known is not None]
+    if name not in names and not hasattr(model.config, "auto_map"):
+        instead = f"a {names[0]}" if names else "nothing"
+        raise UserError(
+            f"the {role}, a {name}, cannot be loaded again by AutoModelForCausalLM, which makes {instead} of a "
+            f"{config.__name__}; compose its text decoder with its LM head, as a causal language model"
+        )
 
 
 def quiet_libraries() -> None:
@@ -106,41 +190,28 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def locate(source: str) -> tuple[str, str]:
-    """Return the folder or hub id, and the revision, that a user's name for a model means.
-
-    A run directory means the model it made; `id@revision` a revision on the hub.
-
-    Raises:
-        UserError: a run that has not made its model yet.
-    """
-    path = Path(source)
-    if not path.exists():
-        name, _, revision = source.partition("@")
-        return name, revision or "main"
-    if (path / "model" / "config.json").is_file():
-        return str(path / "model"), "main"
-    if (path / "run.json").is_file():
-        raise UserError(f"{source}: this run has no model (yet); see `calmctl show {source}`")
-    return source, "main"
-
-
 def base_config(source: str, **arguments: Any) -> PreTrainedConfig:
-    """Load the configuration of a path, run or hub id.
+    """Load the configuration of a path, run or hub id; that of an adapter is its model's.
 
     Raises:
         UserError: there is none.
     """
-    return _load(AutoConfig, "a model configuration", source, **arguments)
+    return _load(AutoConfig, "a model configuration", whole_model(source, **arguments), **arguments)
 
 
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a path, run directory or hub id (`id@revision`).
+def load_tokenizer(source: str, **arguments: Any) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a path, run directory or hub id (`id@revision`); an adapter without one has its model's.
 
     Raises:
         UserError: there is none.
     """
-    return _load(AutoTokenizer, "a tokenizer", source)
+    base = adapted_model(source, **arguments)
+    if base is None:
+        return _load(AutoTokenizer, "a tokenizer", source, **arguments)
+    if not has_tokenizer(source, **arguments):
+        return load_tokenizer(whole_model(source, **arguments), **arguments)
+    # An adapter has no configuration, which says of some models how their tokenizers cut text.
+    return _load(AutoTokenizer, "a tokenizer", source, config=base_config(source, **arguments), **arguments)
 
 
 def find_tokenizer(source: str, **arguments: Any) -> PreTrainedTokenizerBase | None:
@@ -149,32 +220,34 @@ def find_tokenizer(source: str, **arguments: Any) -> PreTrainedTokenizerBase | N
     Raises:
         UserError: there is one, but it cannot be loaded.
     """
-    name, revision = locate(source)
-    if Path(name).is_dir():
-        found = any((Path(name) / file).is_file() for file in TOKENIZER_FILES)
-    else:
-        hub = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
-        missing_is_fine = {
-            "_raise_exceptions_for_missing_entries": False,
-            "_raise_exceptions_for_connection_errors": False,
-        }
-        found = any(cached_file(name, file, revision=revision, **missing_is_fine, **hub) for file in TOKENIZER_FILES)
-    return _load(AutoTokenizer, "a tokenizer", source, **arguments) if found else None
+    if adapted_model(source, **arguments) is None and not has_tokenizer(source, **arguments):
+        return None
+    return load_tokenizer(source, **arguments)
 
 
 def _load(auto_class: Any, what: str, source: str, **arguments: Any) -> Any:
     name, revision = locate(source)
+    if Path(name).is_dir():
+        check_files(Path(name))
+    # Never None: transformers would ask on standard input whether to run a repository's code.
+    arguments["trust_remote_code"] = bool(arguments.get("trust_remote_code"))
     try:
         return auto_class.from_pretrained(name, revision=revision, **arguments)
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"cannot load {what} from {source!r}: {reason}") from error
+    except Exception as error:
+        if (Path(name) / "tokenizer.json").is_file():
+            read_settings(Path(name) / "tokenizer.json")
+        raise unloadable(what, source, error) from error
 
 
 def source_sha256(source: str) -> str:
-    """Return what identifies a model and its tokenizer, given as a path, run or hub id: a hash of files, or the id."""
+    """Return what identifies a model and its tokenizer, given as a path, run or hub id: a hash of files, or the id.
+
+    Of an adapter both it and its model count.
+    """
     name, _ = locate(source) if source else ("", "")
     if not name or not Path(name).is_dir():
         return source
     files = [file for file in Path(name).iterdir() if file.suffix in WEIGHT_SUFFIXES or file.name in IDENTITY_FILES]
-    return ",".join(sha256_of(file)[:16] for file in sorted(files))
+    found = ",".join(sha256_of(file)[:16] for file in sorted(files))
+    base = whole_model(source)
+    return found if base == source else f"{found}+{source_sha256(base)}"

@@ -7,6 +7,7 @@ from typing import Any, Self, cast
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from calmctl.errors import UserError
 from calmctl.modeling.fingerprint import fingerprint
 
 # Arguments of `save_pretrained` that say how to write what a checkpoint of parts always is: one safetensors file.
@@ -112,11 +113,35 @@ class StoredInParts(PreTrainedModel):
         anchor: PreTrainedModel | str | None = None,
         augs: PreTrainedModel | str | Sequence[PreTrainedModel | str] | None = None,
         allow_different_base: bool = False,
+        output_loading_info: bool = False,
         **kwargs: Any,
-    ) -> Self:
-        """Load a model and its bases; see `checkpoint.load_parts`."""
+    ) -> Any:
+        """Load a model and its bases; see `checkpoint.load_parts`.
+
+        Returns:
+            The model; with `output_loading_info` a report beside it, as of any model of transformers. It is empty, for
+            a file that lacks a weight or has one too many is refused.
+        """
         from calmctl.modeling.checkpoint import load_parts
 
-        return load_parts(
+        model = load_parts(
             cls, pretrained_model_name_or_path, anchor, augs, allow_different_base=allow_different_base, **kwargs
         )
+        if not output_loading_info:
+            return model
+        return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
+
+    def add_adapter(self, *_: Any, **__: Any) -> None:
+        """Refuse: bases are frozen, and what is trained is stored by name."""
+        raise _no_adapters(self)
+
+    def load_adapter(self, *_: Any, **__: Any) -> Any:
+        """Refuse, as `add_adapter` does."""
+        raise _no_adapters(self)
+
+
+def _no_adapters(model: StoredInParts) -> UserError:
+    return UserError(
+        f"a {type(model).__name__} takes no adapters of peft: its bases are frozen; merge adapters into a base before, "
+        "or train one of the methods of `calmctl baseline`"
+    )

@@ -14,10 +14,16 @@ from calmctl.modeling.sources import find_tokenizer
 
 # Parts of the `tokenizers` library's JSON that decide what a text is cut into; the decoder never reaches the aug.
 PARTS = ("added_tokens", "model", "normalizer", "pre_tokenizer")
-PROBE = "a"
+# Texts in many scripts, with what tokenizers differ in: spaces, digits, case, accents, marks, lines, code.
+PROBES = (
+    "a", "Hello, world!  It's 12,345.67 km.", " before", "after ", "two  spaces\t\ttabs\n\nlines\r\n", "snake_CASE",
+    "naïve cafe\u0301 \ufb01 ½ ①", "\uff21\uff22 «€»", "привет, мир", "γειά", "שלום", "مرحبا ١٢٣", "नमस्ते", "สวัสดี",
+    "你好\uff0c世界。", "こんにちは カタカナ", "안녕하세요", "🙂 👩\u200d👧", "def f(x):\n    return x  # 1e-3\n",
+    "3 + 4 = 7", "\u200b\u00a0",
+)  # fmt: skip
 # Tokens that a tokenizer only keeps free for later (Gemma, Llama 3): no text becomes them unless it spells them out.
 RESERVED = re.compile(r"<unused\d+>|<\|reserved_special_token_\d+\|>")
-LONGEST_SHOWN = 200
+LONGEST_SHOWN = 120
 
 
 def check_sources(
@@ -58,8 +64,9 @@ def check_same_tokenizer(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokeniz
     difference = next(differences(anchor, aug), None)
     if difference is not None:
         raise UserError(
-            f"the aug {aug.name_or_path!r} and the anchor {anchor.name_or_path!r} have different tokenizers: "
-            f"{difference}; compose models that share one (the aug reads the anchor's token ids)"
+            f"the aug {aug.name_or_path!r} ({_described(aug)}) and the anchor {anchor.name_or_path!r} "
+            f"({_described(anchor)}) have different tokenizers: {difference}{_example(anchor, aug)}; "
+            "compose models that share one (the aug reads the anchor's token ids)"
         )
 
 
@@ -82,7 +89,51 @@ def differences(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase) -
         for part in PARTS:
             yield from _differing(part, ours[part], theirs[part])
     yield from _differing("bos_token_id", anchor.bos_token_id, aug.bos_token_id)
-    yield from _differing(f"{PROBE!r} in ids", anchor(PROBE)["input_ids"], aug(PROBE)["input_ids"])
+    for probe in PROBES:
+        yield from _differing(f"{probe!r} in ids", ids_of(anchor, probe), ids_of(aug, probe))
+
+
+def differences_in_json(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Yield what differs in the settings of two tokenizers, what they are decoded by included."""
+    ours, theirs = _backend(one), _backend(other)
+    for part in (*PARTS, "post_processor", "decoder"):
+        if ours.get(part) != theirs.get(part):
+            yield f"{part} is {_shown(ours.get(part))} and becomes {_shown(theirs.get(part))}"
+
+
+def reading(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """Return what a tokenizer makes of texts in many scripts and of its special tokens: ids, and text again."""
+    found = []
+    for text in (*PROBES, *(f"a {token} a" for token in tokenizer.all_special_tokens)):
+        ids = ids_of(tokenizer, text)
+        found.append([ids, tokenizer.decode(ids) if isinstance(ids, list) else ""])
+    return found
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """Return the ids of the tokens that begin, end and pad a text, and how many tokens there are."""
+    return [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, len(tokenizer)]
+
+
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int] | str:
+    """Return the ids of a text, or why it has none (of a vocabulary without a token for what is unknown)."""
+    try:
+        return tokenizer(text)["input_ids"]
+    except Exception as error:  # the tokenizers library has no error of its own
+        return str(error)
+
+
+def _described(tokenizer: PreTrainedTokenizerBase) -> str:
+    return f"{type(tokenizer).__name__}, {len(tokenizer):,} tokens"
+
+
+def _example(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase) -> str:
+    """Return a text that two tokenizers read differently, in words; nothing where none is known."""
+    for probe in PROBES:
+        ours, theirs = ids_of(anchor, probe), ids_of(aug, probe)
+        if ours != theirs:
+            return f" ({probe!r} becomes {_shown(ours)} and {_shown(theirs)})"
+    return ""
 
 
 def _differing(what: str, our: Any, their: Any) -> Iterator[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from calmctl.errors import CalmctlError, UserError
-from calmctl.files import read_json, sha256_of, sync_folder, sync_tree, write_json
+from calmctl.files import read_json, sha256_of, share_as_umask_says, sync_folder, sync_tree, write_json
 from calmctl.ranks import current_ranks
 
 SEAL_FILE = "complete.json"
@@ -29,6 +29,7 @@ _LOGGER = logging.getLogger(__name__)
 
 def seal(folder: Path) -> None:
     """Wait until a checkpoint is on the disk, then say so in it."""
+    share_as_umask_says(folder)
     sync_tree(folder)
     files = {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
@@ -133,6 +134,7 @@ def replaced_whole(folder: Path) -> Iterator[Path]:
     shutil.rmtree(unfinished, ignore_errors=True)
     with written_or_removed(unfinished):
         yield unfinished
+        share_as_umask_says(unfinished)
         sync_tree(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(unfinished, folder)

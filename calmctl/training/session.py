@@ -14,6 +14,7 @@ from calmctl.errors import UserError
 from calmctl.modeling.card import CARD_FILE, write_card
 from calmctl.modeling.layers import text_config
 from calmctl.modeling.sources import quiet_libraries
+from calmctl.modeling.stored_tokenizer import check_storable, store_tokenizer
 from calmctl.modeling.storing import StoredInParts
 from calmctl.parent import Interrupted, putting_off_the_end
 from calmctl.ranks import current_ranks
@@ -91,6 +92,8 @@ def train_into(
     total = sum(parameter.numel() for parameter in model.parameters())
     frozen = FrozenBases(model) if isinstance(model, StoredInParts) and ranks.is_first else None
     known, flops = dict(facts or {}), None
+    if ranks.is_first:
+        check_storable(tokenizer, model.config)
     if settings.steps:
         run.report_progress("tokenising", 0, settings.steps)
         examples, held_out = _examples(model, tokenizer, data, validation, settings, seed)
@@ -126,7 +129,7 @@ def _save(
                 write_card(model, unfinished, folder.name)
         else:
             model.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
+        store_tokenizer(tokenizer, unfinished)
 
 
 def _described(data: str, settings: TrainSettings, seed: int) -> dict[str, Any]:

@@ -1,0 +1,147 @@
+"""The files of a model before they are read: none is empty, a placeholder, cut off or missing."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError, safe_open
+
+from calmctl.errors import UserError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+# What a model computes follows from these and its weights; what it writes, from its tokenizer too.
+IDENTITY_FILES = (
+    *TOKENIZER_FILES, "merges.txt", "special_tokens_map.json", "config.json", "generation_config.json",
+    "adapter_config.json",
+)  # fmt: skip
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
+ADAPTER_FILE = "adapter_config.json"
+# What transformers and peft load weights from, in the order in which they look.
+WEIGHT_FILES = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+ADAPTER_WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+# Settings that have to be an object each; a tokenizer.json is large, so it is looked at when it cannot be used.
+SETTINGS_FILES = (
+    "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", ADAPTER_FILE,
+)  # fmt: skip
+# What Git leaves in the place of a large file that was not fetched.
+PLACEHOLDER = b"version https://git-lfs"
+LONGEST_REASON = 300
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder in which a file that loading would read is not what its name says.
+
+    Raises:
+        UserError: a file is empty, a Git LFS placeholder, not JSON or cut off, or an index names one that is missing.
+    """
+    for name in IDENTITY_FILES:
+        if (folder / name).exists():
+            _check_content(folder / name)
+    for name in SETTINGS_FILES:
+        if (folder / name).exists():
+            read_settings(folder / name)
+    for names in (WEIGHT_FILES, ADAPTER_WEIGHT_FILES):
+        if file := next((folder / name for name in names if (folder / name).exists()), None):
+            for weights in _files_of_weights(file):
+                _check_weights(weights)
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Read a file of settings, which is one JSON object.
+
+    Raises:
+        UserError: it is none.
+    """
+    _check_content(file)
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: damaged, it is not JSON ({error}); fetch it again") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{file}: damaged, it holds no JSON object; fetch it again")
+    return settings
+
+
+def has_weights(folder: Path) -> bool:
+    """Tell whether a folder holds the weights of a whole model."""
+    return any((folder / name).exists() for name in WEIGHT_FILES)
+
+
+def _files_of_weights(file: Path) -> Iterator[Path]:
+    """Yield the files that a file of weights, or an index of such files, stands for."""
+    if file.suffix != ".json":
+        yield file
+        return
+    names = read_settings(file).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise UserError(f"{file}: damaged, it does not say in which file a weight is (weight_map); fetch it again")
+    for name in sorted(set(names.values())):
+        if not (file.parent / name).exists():
+            raise UserError(f"{file}: {name}, which it names, is missing; fetch it")
+        yield file.parent / name
+
+
+def _check_content(file: Path) -> None:
+    """Refuse a file that holds nothing, or what stands for a file elsewhere."""
+    if not file.is_file():
+        raise UserError(f"{file}: not a file")
+    with file.open("rb") as stream:
+        start = stream.read(len(PLACEHOLDER))
+    if not start:
+        raise UserError(f"{file}: empty; fetch it again")
+    if start == PLACEHOLDER:
+        raise UserError(f"{file}: a Git LFS placeholder instead of the file; fetch it with `git lfs pull`")
+
+
+def _check_weights(file: Path) -> None:
+    _check_content(file)
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                tensors.keys()
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{file}: the checkpoint is damaged or cut off ({error}); fetch it again") from error
+
+
+def unloadable(what: str, source: str, error: Exception) -> UserError:
+    """Return the error that says in one line why something cannot be loaded.
+
+    Whatever the libraries raise over a file that a user named, that file is what is wrong.
+    """
+    if isinstance(error, UserError):
+        return error
+    text = _first_sentence(str(error))
+    if "trust_remote_code" in str(error):
+        reason = "it needs code that lies beside it; read that code, then give --trust-remote-code to run it"
+    elif found := re.match(r"Unrecognized configuration class <class '[\w.]*?(\w+)'>", text):
+        reason = f"a {found[1]} describes none"
+    elif isinstance(error, ImportError):
+        reason = f"a package is missing ({text})"
+    elif isinstance(error, UnpicklingError):
+        reason = "its pickled file holds more than tensors, and code in it is never run; store it as safetensors"
+    elif isinstance(error, KeyError):
+        reason = f"its config.json says {text}, which transformers {transformers.__version__} does not know"
+    elif type(error) is Exception:
+        # The tokenizers library has no error of its own.
+        reason = f"{text} (damaged, or of a newer version than is installed)"
+    elif isinstance(error, OSError | ValueError) and text:
+        reason = text
+    else:
+        reason = f"{type(error).__name__}: {text}"
+    return UserError(f"cannot load {what} from {source!r}: {reason}")
+
+
+def _first_sentence(text: str) -> str:
+    """Return the first line that says something, with those that it announces by a colon."""
+    found = ""
+    for line in filter(None, (" ".join(line.split()) for line in text.splitlines())):
+        found = f"{found} {line}".strip()
+        if not found.endswith(":"):
+            break
+    return found[:LONGEST_REASON]
