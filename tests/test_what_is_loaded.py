@@ -179,7 +179,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str | None]] = {
     "unknown rope": (setting(rope_parameters={"rope_type": "spiral", "rope_theta": 1e4}), "spiral"),
     "unknown activation": (setting(hidden_act="wiggle"), "wiggle"),
     "a setting of another type": (setting(hidden_size="wide"), "hidden_size|wide"),
-    "heads that do not divide": (setting(num_attention_heads=5, head_dim=None), "hidden size .* 5|num_attention_heads"),
+    "heads that do not divide": (setting(num_attention_heads=5, head_dim=None), "attention heads"),
     "a package missing": (setting(quantization_config={"quant_method": "awq", "bits": 4}), "a package is missing"),
     "an unknown quantisation": (setting(quantization_config={"quant_method": "none-such"}), "none-such"),
     "half a model": (saved(headless), "lm_head.weight.*saved from a LlamaModel"),

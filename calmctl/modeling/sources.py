@@ -139,11 +139,11 @@ def _check_quantization(config: PreTrainedConfig) -> None:
         UserError: it is one: a package or a device is missing.
     """
     settings = getattr(config, "quantization_config", None)
-    if not settings:
-        return
+    if not isinstance(settings, dict):
+        return  # none, or an object, which is made of a known one only
     name = config._name_or_path or type(config).__name__
     if not AutoHfQuantizer.supports_quant_method(settings):
-        method = settings.get("quant_method") if isinstance(settings, dict) else type(settings).__name__
+        method = settings.get("quant_method")
         raise UserError(f"{name}: quantised by {method!r}, which transformers {transformers.__version__} does not know")
     try:
         get_hf_quantizer(copy.deepcopy(config), None, None, True, {})
