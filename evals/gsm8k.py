@@ -1,73 +1,50 @@
 """GSM8K and MGSM: chain of thought, and the number it ends in.
 
-Three extractions of the same completions stand side by side. `exact_match`, the headline, takes the number behind the
-answer's phrase, or else the last one, reads it in the language's notation and compares numbers. `strict_match` and
-`flexible_extract` compare strings, as harnesses do: the first number behind the phrase, the last number anywhere.
+Figures of several codes stand side by side over the same completions, each named by the code that it equals
+(`evals.metrics.answers`). The headline is the official one where there is one: GSM8K's `official_match`. MGSM's authors
+published no code; its headline is `exact_match`, which reads numbers as each language writes them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
 from data_builders.errors import DataError
 from data_builders.gsm8k import Problem, mgsm_languages, read_gsm8k, read_mgsm, read_mgsm_exemplars
-from evals.metrics.answers import GSM8K_PHRASE, answer, flexible_answer, parse_number, strict_answer
+from evals.math_wordings import GSM8K_WORDING, MGSM_WORDINGS, Wording
+from evals.metrics.answers import (
+    answer,
+    flexible_answer,
+    gsm8k_string,
+    mgsm_string,
+    official_answer,
+    parse_number,
+    strict_answer,
+)
 from evals.protocol import describe, require_records
 from evals.stops import before_stops
 from evals.task import Completions, Request, Scores, require_completions, require_limit
 
-METRICS = ("exact_match", "strict_match", "flexible_extract")
-DESCRIPTIONS = {
-    "exact_match": "the last number of the line after the answer's phrase, or else of the text; as numbers, percent",
-    "strict_match": "the first number behind the answer's phrase; compared as strings without , $ and a final .",
-    "flexible_extract": r"the last match of (-?[$0-9.,]{2,})|(-?[0-9]+); compared as strings likewise",
+EXACT_MATCH = {
+    "exact_match": "ours: the number behind the answer's phrase, or else the last one; as numbers, read kindly",
 }
-
-
-@dataclass(frozen=True)
-class Wording:
-    """How a set of problems is asked: the words before a question and its answer, and those before the result.
-
-    `question` keeps the space that follows it, where there is one; `phrase` is a regular expression.
-    """
-
-    question: str
-    answer: str
-    phrase: str
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """Return what ends an answer: the start of the next question."""
-        return (self.question.strip(),)
-
-    def prompt(self, problem: str) -> str:
-        """Return a question that waits for its answer."""
-        return f"{self.question}{problem}\n{self.answer}"
-
-    def is_label_of(self, question: str, answer: str) -> bool:
-        """Tell whether a worked example begins with these words, as a prompt will."""
-        return question.startswith(self.question.strip()) and answer.startswith(self.answer)
-
-
-GSM8K_WORDING = Wording("Question: ", "Answer:", GSM8K_PHRASE)
-# The words of MGSM's own worked examples.
-MGSM_WORDINGS: dict[str, Wording] = {
-    "bn": Wording("প্রশ্ন: ", "ধাপে ধাপে উত্তর:", "উত্তর হল"),
-    "de": Wording("Frage: ", "Schritt-für-Schritt-Antwort:", "Die Antwort (?:lautet|ist)"),
-    "en": Wording("Question: ", "Step-by-Step Answer:", "The answer is"),
-    "es": Wording("Pregunta: ", "Respuesta paso a paso:", "La respuesta es"),
-    "fr": Wording("Question : ", "Réponse étape par étape :", "La réponse est"),
-    "ja": Wording("問題：", "ステップごとの答え：", "答えは"),
-    "ru": Wording("Задача: ", "Пошаговое решение:", "Ответ —"),
-    "sw": Wording("Swali: ", "Jibu la Hatua kwa Hatua:", "Jibu ni"),
-    "te": Wording("ప్రశ్న: ", "దశలవారీగా సమాధానం:", "సమాధానం"),
-    "th": Wording("โจทย์: ", "คำตอบทีละขั้นตอน:", "คำตอบคือ"),
-    "zh": Wording("问题：", "逐步解答：", "答案是"),
+GSM8K_METRICS = {
+    "official_match": "is_correct of openai/grade-school-math: the first number behind ####; compared as strings",
+    "strict_match": "lm-evaluation-harness, gsm8k, strict-match: the same without $ and a final point",
+    "flexible_extract": "lm-evaluation-harness, gsm8k, flexible-extract: the last number; compared likewise",
+    **EXACT_MATCH,
+}
+MGSM_METRICS = {
+    **EXACT_MATCH,
+    "strict_match": "lm-evaluation-harness, mgsm_native_cot, strict-match: the first number behind the phrase, as "
+    "strings without punctuation",
+    "flexible_extract": "lm-evaluation-harness, mgsm_native_cot, flexible-extract: the last number; compared likewise",
 }
 
 
@@ -105,8 +82,9 @@ class _MathTask:
     """What GSM8K and MGSM have in common."""
 
     name: ClassVar[str]
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     format: ClassVar[str]
+    metrics: ClassVar[Mapping[str, str]]
 
     shots: int = 8
     max_new_tokens: int = 320
@@ -129,25 +107,27 @@ class _MathTask:
         require_records(records)
         requests = self.requests(records)
         require_completions(requests, completions)
-        samples = [_sample(record, completions[record.id][0]) for record in records]
+        samples = [self._sample(record, completions[record.id][0]) for record in records]
         by_language: dict[str, dict[str, Any]] = {}
         sets: dict[str, ProblemSet] = {}
         for language, group in groupby(zip(records, samples, strict=True), key=lambda pair: pair[0].set.language):
             rows = list(group)
             sets[language] = rows[0][0].set
-            by_language[language] = _accuracies([sample for _, sample in rows])
+            by_language[language] = _accuracies([sample for _, sample in rows], self.metrics)
         errors = [each["standard_error"] for each in by_language.values()]
         return Scores(
-            metrics={name: sum(each[name] for each in by_language.values()) / len(by_language) for name in METRICS},
+            metrics={
+                name: sum(each[name] for each in by_language.values()) / len(by_language) for name in self.metrics
+            },
             n=len(records),
             breakdown={
                 "by_language": by_language,
-                "standard_error": {name: math.hypot(*(e[name] for e in errors)) / len(errors) for name in METRICS},
+                "standard_error": {name: math.hypot(*(e[name] for e in errors)) / len(errors) for name in self.metrics},
             },
             protocol=describe(
                 self.format,
                 requests,
-                DESCRIPTIONS,
+                self.metrics,
                 {file: sha256 for each in sets.values() for file, sha256 in each.files.items()},
                 "test",
                 len(records[0].set.shots),
@@ -158,6 +138,23 @@ class _MathTask:
             ),
             samples=samples,
         )
+
+    def _sample(self, record: MathRecord, text: str) -> dict[str, Any]:
+        answers = self._answers(record, before_stops(text, record.set.wording.stop))
+        metrics = {name: given is not None and given == wanted for name, (given, wanted) in answers.items()}
+        return {
+            "id": record.id,
+            "prompt": record.prompt,
+            "completion": text,
+            "answer": {name: given if given is None else _written(given) for name, (given, _) in answers.items()},
+            "reference": record.problem.answer,
+            "correct": metrics[next(iter(self.metrics))],
+            "metrics": metrics,
+        }
+
+    def _answers(self, record: MathRecord, text: str) -> dict[str, tuple[str | Decimal | None, str | Decimal | None]]:
+        """Return what each metric compares: what it takes for the answer of a text, and the reference."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -171,6 +168,7 @@ class GSM8KTask(_MathTask):
 
     name: ClassVar[str] = "gsm8k"
     format: ClassVar[str] = "question-answer"
+    metrics: ClassVar[Mapping[str, str]] = GSM8K_METRICS
 
     def load(self, data: Path, limit: int | None = None) -> list[MathRecord]:
         """Read the test problems and the worked examples."""
@@ -188,6 +186,16 @@ class GSM8KTask(_MathTask):
         shared = ProblemSet("en", GSM8K_WORDING, shots, tuple(each.id for each in worked), files)
         return [MathRecord(problem, shared) for problem in problems[:limit]]
 
+    def _answers(self, record: MathRecord, text: str) -> dict[str, tuple[str | Decimal | None, str | Decimal | None]]:
+        solution = record.problem.solution
+        strict, flexible = strict_answer(text, record.set.wording.strict), flexible_answer(text)
+        return {
+            "official_match": (official_answer(text), official_answer(solution)),
+            "strict_match": (_if_any(strict, gsm8k_string), gsm8k_string(solution)),
+            "flexible_extract": (_if_any(flexible, gsm8k_string), gsm8k_string(solution)),
+            "exact_match": (answer(text, record.set.wording.phrase), parse_number(record.problem.answer)),
+        }
+
 
 @dataclass(frozen=True)
 class MGSMTask(_MathTask):
@@ -201,6 +209,7 @@ class MGSMTask(_MathTask):
 
     name: ClassVar[str] = "mgsm"
     format: ClassVar[str] = "native-cot"
+    metrics: ClassVar[Mapping[str, str]] = MGSM_METRICS
 
     languages: tuple[str, ...] = ()
 
@@ -229,36 +238,33 @@ class MGSMTask(_MathTask):
             records += [MathRecord(problem, shared) for problem in problems[:limit]]
         return records
 
-
-def _sample(record: MathRecord, text: str) -> dict[str, Any]:
-    wording, language = record.set.wording, record.set.language
-    written = before_stops(text, wording.stop)
-    answers = {
-        "exact_match": answer(written, wording.phrase, language),
-        "strict_match": strict_answer(written, wording.phrase),
-        "flexible_extract": flexible_answer(written),
-    }
-    as_number = parse_number(record.problem.answer)
-    as_string = record.problem.answer.replace(",", "").replace("$", "").removesuffix(".")
-    metrics = {
-        name: given is not None and given == (as_number if name == "exact_match" else as_string)
-        for name, given in answers.items()
-    }
-    return {
-        "id": record.id,
-        "prompt": record.prompt,
-        "completion": text,
-        "answer": {name: None if given is None else str(given) for name, given in answers.items()},
-        "reference": record.problem.answer,
-        "correct": metrics["exact_match"],
-        "metrics": metrics,
-    }
+    def _answers(self, record: MathRecord, text: str) -> dict[str, tuple[str | Decimal | None, str | Decimal | None]]:
+        wording, language = record.set.wording, record.set.language
+        strict, flexible, number = (
+            strict_answer(text, wording.strict),
+            flexible_answer(text),
+            parse_number(record.problem.answer),
+        )
+        reference = mgsm_string(_written(number)) if number is not None else None
+        return {
+            "exact_match": (answer(text, wording.phrase, language), number),
+            "strict_match": (_if_any(strict, mgsm_string), reference),
+            "flexible_extract": (_if_any(flexible, mgsm_string), reference),
+        }
 
 
-def _accuracies(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _if_any(given: str | None, form: Callable[[str], str]) -> str | None:
+    return None if given is None else form(given)
+
+
+def _written(given: str | Decimal) -> str:
+    return f"{given:f}" if isinstance(given, Decimal) else given
+
+
+def _accuracies(samples: Sequence[Mapping[str, Any]], metrics: Iterable[str]) -> dict[str, Any]:
     """Return percentages and their binomial standard errors."""
     n = len(samples)
-    shares = {name: sum(sample["metrics"][name] for sample in samples) / n for name in METRICS}
+    shares = {name: sum(sample["metrics"][name] for sample in samples) / n for name in metrics}
     return {
         "n": n,
         **{name: 100 * share for name, share in shares.items()},

@@ -1,4 +1,4 @@
-"""GSM8K and MGSM: prompts to the byte, the three extractions, worked examples, refusals."""
+"""GSM8K and MGSM: prompts to the byte, the figures of each code, worked examples, refusals."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import pytest
 
 from data_builders.errors import DataError
 from evals import TASKS
-from evals.gsm8k import MGSM_WORDINGS, GSM8KTask, MathRecord, MGSMTask
+from evals.gsm8k import GSM8K_METRICS, MGSM_METRICS, MGSM_WORDINGS, GSM8KTask, MathRecord, MGSMTask
+from evals.metrics.answers import answer
 from tests.real_data import real_data
 
+ENDS = ("</s>", "<|im_end|>")
 EXEMPLARS = '''"""Prompts."""
 raise SystemExit("this file is parsed, not run")
 EXEMPLAR_NUMBER_ANSWERS = [11, 29]
@@ -64,7 +66,7 @@ def test_the_gsm8k_prompt_is_this_to_the_byte(gsm8k: Path) -> None:
         "Question: test 3?\nAnswer:"
     )
     assert [request.id for request in requests] == [f"test/{row}" for row in range(4)]
-    assert requests[0].stop == ("Question:",) and requests[0].max_new_tokens == 320
+    assert requests[0].stop == ("Question:", *ENDS) and requests[0].max_new_tokens == 320
     assert len({id(request.shots) for request in requests}) == 1
     assert len(GSM8KTask().requests(GSM8KTask().load(gsm8k, limit=1))[0].shots) == 8
 
@@ -79,44 +81,47 @@ def test_gsm8k_on_the_real_data() -> None:
         == "91081653084251e141d423e8b58d06b558fd70895987ba1158f088368dfc215e"
     )
     scores = task.score(records, completions(records, lambda record: f" {record.problem.solution}\n\nQuestion: 1?"))
-    assert scores.metrics == {"exact_match": 100.0, "strict_match": 100.0, "flexible_extract": 100.0}
+    assert scores.metrics == dict.fromkeys(GSM8K_METRICS, 100.0)
     assert scores.protocol["exemplars"]["en"] == [f"train/{row}" for row in range(8)]
 
 
-def test_the_three_extractions_side_by_side(gsm8k: Path) -> None:
+def test_each_figure_is_that_of_the_code_it_names(gsm8k: Path) -> None:
     task = GSM8KTask()
     records = task.load(gsm8k)
 
-    def correct(write: Callable[[MathRecord], str]) -> dict[str, float]:
-        return task.score(records, completions(records, write)).metrics
+    def wrong(write: Callable[[MathRecord], str]) -> set[str]:
+        metrics = task.score(records, completions(records, write)).metrics
+        assert list(metrics) == list(GSM8K_METRICS) and set(metrics.values()) <= {0.0, 100.0}
+        return {name for name, value in metrics.items() if not value}
 
-    all_three = dict.fromkeys(("exact_match", "strict_match", "flexible_extract"), 100.0)
-    assert correct(lambda r: f"Well, 7. #### {r.problem.answer}") == all_three
-    assert correct(lambda r: f"#### {r.problem.answer}.") == all_three
-    # The official expression wants one space, and a digit behind it.
+    official, strict, flexible, exact = GSM8K_METRICS
+    assert official == "official_match"  # the first is the headline
+    assert wrong(lambda r: f"Well, 7. #### {r.problem.answer}") == set()
+    # Their code takes a final point for a part of the number, and wants one space and a digit behind the marker.
+    assert wrong(lambda r: f"#### {r.problem.answer}.") == {official}
     for marker in ("#### $", "####", "####  ", "####: "):
-        assert correct(lambda r, m=marker: f"{m}{r.problem.answer}") == all_three | {"strict_match": 0.0}  # type: ignore[misc]
-    # Another question that the model asks itself is no part of the answer.
-    assert correct(lambda r: f"#### {r.problem.answer}\n\nQuestion: 5?\nAnswer: #### 6") == all_three
-    assert correct(lambda r: f"It is {r.problem.answer}, I say") == all_three | {"strict_match": 0.0}
-    assert correct(lambda r: f"#### {r.problem.answer}\nor 77") == all_three | {"flexible_extract": 0.0}
-    assert correct(lambda r: f"#### {r.problem.answer}.00") == all_three | {
-        "strict_match": 0.0,
-        "flexible_extract": 0.0,
-    }
-    assert correct(lambda r: "no number") == dict.fromkeys(all_three, 0.0)
+        assert wrong(lambda r, m=marker: f"{m}{r.problem.answer}") == {official, strict}  # type: ignore[misc]
+    # Another question that the model asks itself is no part of the answer, nor what stands behind an end.
+    for end in ("\n\nQuestion: 5?\nAnswer:", *ENDS):
+        assert wrong(lambda r, e=end: f"#### {r.problem.answer}{e} #### 6") == set()  # type: ignore[misc]
+    assert wrong(lambda r: f"It is {r.problem.answer}, I say") == {official, strict}
+    assert wrong(lambda r: f"#### {r.problem.answer} of 77") == {flexible}
+    assert wrong(lambda r: f"#### {r.problem.answer}\n#### 77") == {flexible, exact}
+    assert wrong(lambda r: f"#### 77\n#### {r.problem.answer}") == {official, strict}
+    assert wrong(lambda r: f"#### {r.problem.answer}.00") == {official, strict, flexible}
+    assert wrong(lambda r: "no number") == set(GSM8K_METRICS)
     half = task.score(
         records, completions(records, lambda r: "#### 0" if r.id in ("test/0", "test/1") else "#### 2000")
     )
-    assert half.metrics["exact_match"] == 50.0 and half.breakdown["standard_error"]["exact_match"] == 25.0
+    assert half.metrics[official] == 50.0 and half.breakdown["standard_error"][official] == 25.0
     assert half.samples[0] | {"prompt": ""} == {
         "id": "test/0",
         "prompt": "",
         "completion": "#### 0",
-        "answer": {"exact_match": "0", "strict_match": "0", "flexible_extract": "0"},
+        "answer": dict.fromkeys(GSM8K_METRICS, "0"),
         "reference": "0",
         "correct": True,
-        "metrics": {"exact_match": True, "strict_match": True, "flexible_extract": True},
+        "metrics": dict.fromkeys(GSM8K_METRICS, True),
     }
     json.dumps([half.protocol, half.breakdown, half.samples])
 
@@ -157,7 +162,7 @@ def test_the_mgsm_prompt_is_this_to_the_byte(mgsm: Path) -> None:
         'Frage: de "problem" 1?\nSchritt-für-Schritt-Antwort:'
     )
     assert requests["zh/0"].text == '问题：1 + 1?\n逐步解答：答案是 2。\n\n问题：zh "problem" 0?\n逐步解答：'
-    assert (requests["de/0"].stop, requests["zh/0"].stop) == (("Frage:",), ("问题：",))
+    assert (requests["de/0"].stop, requests["zh/0"].stop) == (("Frage:", *ENDS), ("问题：", *ENDS))
 
 
 def test_mgsm_without_worked_examples_says_what_to_put_where(mgsm: Path) -> None:
@@ -198,12 +203,23 @@ def test_mgsm_scores_by_language(mgsm: Path) -> None:
         return f" 1 + 2. Die Antwort lautet {number} Euro." if record.set.language == "de" else "答案是 ３,000。"
 
     scores = task.score(records, completions(records, write))
+    assert list(scores.metrics) == list(MGSM_METRICS) == ["exact_match", "strict_match", "flexible_extract"]
     assert scores.breakdown["by_language"]["de"]["exact_match"] == 100.0
+    # To the harness 3.000 is 3000, whatever the language, and ３ is no digit.
+    assert scores.breakdown["by_language"]["de"]["strict_match"] == 100.0
     assert scores.breakdown["by_language"]["zh"]["exact_match"] == 25.0
-    assert scores.breakdown["by_language"]["zh"]["strict_match"] == 25.0
+    assert scores.breakdown["by_language"]["zh"]["strict_match"] == 0.0
     assert scores.metrics["exact_match"] == 62.5 and scores.n == 8
-    assert scores.protocol["stops"] == {"de": ["Frage:"], "zh": ["问题："]}
+    assert scores.protocol["stops"] == {"de": ["Frage:", *ENDS], "zh": ["问题：", *ENDS]}
     assert sorted(scores.protocol["data_sha256"]) == ["mgsm_de.tsv", "mgsm_zh.tsv"]
+
+
+@pytest.mark.parametrize("language", MGSM_WORDINGS)
+def test_a_label_announces_no_result(language: str) -> None:
+    wording = MGSM_WORDINGS[language]
+    assert answer(f"{wording.answer} 3 + 4\nso 12", wording.phrase, language) == 12
+    announced = wording.phrase if language == "bn" else wording.strict.partition("(")[0]
+    assert answer(f"{wording.answer} 3\n{announced} 12 of 5", wording.phrase, language) == 12
 
 
 def test_mgsm_files_and_languages_that_are_refused(mgsm: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -233,9 +249,9 @@ def test_every_language_of_the_real_mgsm() -> None:
         "te": "సమాధానం {}.", "th": "คำตอบคือ {}", "zh": "答案是 {}。",
     }  # fmt: skip
     given = completions(records, lambda r: f" 1 + 2 = 3. {by_phrase[r.set.language].format(r.problem.answer)}")
-    assert task.score(records, given).metrics == dict.fromkeys(
-        ("exact_match", "strict_match", "flexible_extract"), 100.0
-    )
+    # The harness looks for an English phrase in Bengali.
+    expected = dict.fromkeys(MGSM_METRICS, 100.0) | {"strict_match": pytest.approx(100 * 10 / 11)}
+    assert task.score(records, given).metrics == expected
 
 
 def test_the_tasks_are_listed() -> None:

@@ -109,7 +109,7 @@ FROM_ENGLISH = "FLORES-200 from English"
 FROM_ENGLISH_CHRF = Measure("flores_from_english", "chrf1", FROM_ENGLISH, "chrF1")
 FROM_ENGLISH_BITS = Measure("flores_from_english", BITS, FROM_ENGLISH, "bits per byte", 3, is_lower_better=True)
 MGSM = Measure("mgsm", "exact_match", "MGSM", "accuracy", paper="gsm8k_high_resource_accuracy")
-GSM8K = Measure("gsm8k", "exact_match", "GSM8K", "accuracy")
+GSM8K = Measure("gsm8k", "official_match", "GSM8K", "accuracy")
 PAPER_FLORES = {
     "lij_Latn": "lij",
     "mar_Deva": "mr",

@@ -1,94 +1,107 @@
-"""Numbers in what a model wrote: found, read in the language's own notation, and compared as numbers.
+"""The number that an answer gives, found as four codes find it.
 
-`answer` is the comparison to trust. `strict_answer` and `flexible_answer` are the two strings that harnesses compare:
-the one behind the answer's phrase, and the last one anywhere.
+`answer` reads kindly and compares numbers. The others are strings that published codes compare, to the letter:
+`official_answer` of openai/grade-school-math, `strict_answer` and `flexible_answer` of lm-evaluation-harness.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
+import string
 from decimal import Decimal
 from functools import cache
 
-# Languages that write 2,5 for two and a half, and part thousands with a point or a space.
-DECIMAL_COMMA = frozenset({"de", "es", "fr", "ru"})
-_SPACES = "\u00a0\u2009\u202f"
-_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*")
+from evals.metrics.numbers import numbers_of, parse_number, uniform
+
+__all__ = [
+    "answer",
+    "flexible_answer",
+    "gsm8k_string",
+    "mgsm_string",
+    "official_answer",
+    "parse_number",
+    "strict_answer",
+]
+
 GSM8K_PHRASE = "####"
-_GSM8K = re.compile(r"#### (-?[0-9.,]+)")
+GSM8K_PATTERN = r"#### (\-?[0-9\.\,]+)"
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-# What may stand between "The answer is" and the number: a colon, a currency, emphasis.
-_BETWEEN = r"[\s:\uff1a*$\u20ac\u00a3\u00a5\u20b9\u20bd\u0e3f\u09f3]*"
-_UNIFORM = str.maketrans({"\uff0c": ",", "\uff0e": ".", "\u066c": ",", "\u066b": ".", "\u2212": "-", "\uff0d": "-"})
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_SENTENCE_END = re.compile(r"\n|[.!?](?=[\s\"'*)]|\Z)|[\u3002\uff01\uff1f\u0964\u061f]")
+_OPERATOR = re.compile(r"[-+*/\u00d7\u00f7\u00b7^]|(?<![^\W\d])x(?![^\W\d])")
+# A colon, emphasis, line breaks: and the bullet of a list, which is no minus.
+_BEFORE_ANSWER = re.compile(r"\A[\s:\uff1a*_`]*?\n\s*(?:[-*] )?[\s*_`]*|\A[\s:\uff1a*_`]+")
+_EQUALS = re.compile("[=\u2248]")
 
 
 def answer(text: str, phrase: str, language: str = "en") -> Decimal | None:
-    """Return the last number of the line that the answer's phrase (a regular expression) begins, or else of the text.
+    r"""Return the number of the sentence that the answer's phrase (a regular expression) begins.
 
-    Of several such lines the last counts, so that "The answer is 5 + 6 = 11." gives 11 whatever stands before it.
+    Of several such sentences the last with a number counts; where there is none, the last `\boxed{}`, or else the last
+    number of the text. Of several numbers in the sentence the first one counts, or the result of the calculation that
+    it begins: "The answer is 5 + 6 = 11, of 20" gives 11. `numbers` says what is read as a number.
     """
-    number = _number_pattern(language)
-    uniform = _uniform(text)
-    for line in reversed(re.findall(f"(?i:{phrase})(.*)", uniform)):
-        if numbers := number.findall(line):
-            return parse_number(numbers[-1], language)
-    numbers = number.findall(uniform)
-    return parse_number(numbers[-1], language) if numbers else None
+    same = uniform(text)
+    phrases = list(_phrase(phrase).finditer(same))
+    ends = [match.start() for match in phrases[1:]] + [len(same)]
+    behind = [same[match.end() : end] for match, end in zip(phrases, ends, strict=True)] if phrases else []
+    for announced in (*reversed(behind), *reversed(_BOXED.findall(same))):
+        if (found := _announced(announced, language)) is not None:
+            return found
+    numbers = list(numbers_of(same, language))
+    return numbers[-1].value if numbers else None
 
 
-def strict_answer(text: str, phrase: str) -> str | None:
-    """Return the first number that follows the phrase, without commas, currency and a final point.
+def official_answer(text: str) -> str | None:
+    """Return the first number behind `#### `, without commas, as `extract_answer` of openai/grade-school-math does."""
+    found = strict_answer(text, GSM8K_PATTERN)
+    return None if found is None else found.replace(",", "")
 
-    Behind GSM8K's `####` comes one space and the number, as its authors have it; prose is read more kindly.
-    """
-    found = _GSM8K.search(text) if phrase == GSM8K_PHRASE else _behind(phrase).search(_uniform(text))
-    return _bare(found[1]) if found else None
+
+def strict_answer(text: str, pattern: str) -> str | None:
+    """Return what lm-evaluation-harness's filter `strict-match` does: the first match of a task's pattern."""
+    found = re.search(pattern, text)
+    return found[1] if found else None
 
 
 def flexible_answer(text: str) -> str | None:
-    """Return the last thing that looks like a number, without commas, currency and a final point."""
+    """Return what its filter `flexible-extract` does: the last thing that looks like a number."""
     found = _FLEXIBLE.findall(text)
-    return _bare(found[-1][0] or found[-1][1]) if found else None
+    return found[-1][0] or found[-1][1] if found else None
 
 
-def parse_number(text: str, language: str = "en") -> Decimal | None:
-    """Read one number as `language` writes it; None where it is none."""
-    bare = re.sub(rf"[\s{_SPACES}]", "", _uniform(text)).rstrip(".,")
-    comma_language = language in DECIMAL_COMMA
-    if "." in bare and "," in bare:
-        decimal = "." if bare.rfind(".") > bare.rfind(",") else ","
-        bare = bare.replace("," if decimal == "." else ".", "").replace(decimal, ".")
-    elif grouped := _THOUSANDS.fullmatch(bare):
-        # One point and three digits behind it are thousandths where a point marks decimals.
-        if grouped[1] == "," or comma_language or bare.count(".") > 1:
-            bare = bare.replace(grouped[1], "")
-    elif comma_language and bare.count(",") == 1:
-        bare = bare.replace(",", ".")
-    else:
-        bare = bare.replace(",", "")
-    return Decimal(bare) if re.fullmatch(r"-?\d+(\.\d+)?", bare) else None
+def gsm8k_string(text: str) -> str:
+    """Return a string as the harness's GSM8K compares it: without , and $, a final point, and what is before ####."""
+    bare = re.sub(r"(?s).*#### ", "", text.replace(",", "").replace("$", ""))
+    return re.sub(r"\.$", "", bare).lower()
 
 
-def _uniform(text: str) -> str:
-    """Return the text with the digits, separators and minus signs of every script as ASCII has them."""
-    text = text.translate(_UNIFORM)
-    if text.isascii():
-        return text
-    return "".join(str(unicodedata.digit(c)) if not c.isascii() and c.isdecimal() else c for c in text)
+def mgsm_string(text: str) -> str:
+    """Return a string as the harness's MGSM compares it: without any punctuation, be it a point or a minus."""
+    return text.lower().translate(_PUNCTUATION)
 
 
 @cache
-def _behind(phrase: str) -> re.Pattern[str]:
-    return re.compile(rf"{phrase}{_BETWEEN}(-?[0-9.,]+)")
+def _phrase(phrase: str) -> re.Pattern[str]:
+    return re.compile(f"(?i:{phrase})")
 
 
-@cache
-def _number_pattern(language: str) -> re.Pattern[str]:
-    spaces = _SPACES + (" " if language in DECIMAL_COMMA else "")
-    sign = r"(?:(?<![\w)])-)?"
-    return re.compile(rf"{sign}\d{{1,3}}(?:[{spaces}]\d{{3}})+(?!\d)(?:[.,]\d+)?|{sign}\d[\d.,]*")
-
-
-def _bare(text: str) -> str:
-    return text.replace(",", "").replace("$", "").removesuffix(".")
+def _announced(text: str, language: str) -> Decimal | None:
+    """Return the number of an announced answer: the first, or the result of the calculation that it begins."""
+    line = _BEFORE_ANSWER.sub("", text).partition("\n")[0]
+    first = next(numbers_of(line, language, announced=True), None)
+    if first is None:
+        return None
+    end = _SENTENCE_END.search(line, first.end)
+    sentence = line[: end.start()] if end else line
+    found = first
+    for part in _EQUALS.split(sentence):
+        numbers = numbers_of(part, language, announced=True)
+        head, second = next(numbers, None), next(numbers, None)
+        if head is None:
+            continue
+        found = head
+        if second is None or not _OPERATOR.search(part, head.end, second.start):
+            break
+    return found.value

@@ -1,0 +1,175 @@
+"""Numbers in texts, in whatever notation: found, and read as a language writes them.
+
+What is read, everywhere:
+
+- a minus before or behind a currency sign, of any kind (`-$5`, `$-5`, `\u22125`), but none between two numbers (`5-7`);
+- digits of every script, full-width ones included, with their own separators;
+- thousands parted by commas, points, apostrophes or thin and no-break spaces, and by plain spaces where no other
+  reading is left (`2 000`), in languages that write so, or where an answer begins; Indian groups (`1,14,200`);
+- decimals with or without a digit before the point (`.5`); behind a comma where it cannot part thousands (`2,5`);
+- powers of ten (`1e3`, `1.5 \u00d7 10^3`), fractions (`1/2`, `3 1/2`, `\u00bd`, `\\frac{1}{2}`);
+- LaTeX's spacing and escapes (`9{,}500`, `9,\\!500`, `2\\,000`, `\\$5`, `50\\%`).
+
+One point and three digits (`1.234`) are thousandths, but thousands in a language with decimal commas; one comma and
+three digits (`1,234`) are thousands everywhere. A percent sign changes nothing: 50% is 50. Words (`five`, `2 million`)
+are not read.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+
+# Languages that write 2,5 for two and a half, and part thousands with a point or a space.
+DECIMAL_COMMA = frozenset({"de", "es", "fr", "ru"})
+MAX_EXPONENT = 30  # of ten: beyond, no answer is meant, and digits would fill the memory
+
+_SIGNS = dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-")
+_SEPARATORS = {"\uff0c": ",", "\u066c": ",", "\uff0e": ".", "\u066b": ".", "\u2019": "'", "\u2044": "/", "\u2215": "/"}
+_FULL_WIDTH = {"\uff0f": "/", "\uff1d": "=", "\uff05": "%", "\uff0b": "+", "\uff0a": "*", "\u22c5": "\u00b7"}
+_UNIFORM = str.maketrans(_SIGNS | _SEPARATORS | _FULL_WIDTH)
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_LATEX = (
+    (re.compile(r"\{([.,])\}"), r"\1"),
+    (re.compile(r"\\!"), ""),
+    (re.compile(r"\\[,;: ]"), "\u2009"),
+    (re.compile(r"\\(?:times|cdot)(?![a-z])"), "\u00d7"),
+    (re.compile(r"\\([$%])"), r"\1"),
+)
+_FRACTION = re.compile(r"(\d?)\s*\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))")
+_CURRENCIES = (
+    "$\u00a2-\u00a5\u058f\u060b\u09f2\u09f3\u09fb\u0af1\u0bf9\u0e3f\u17db\u20a0-\u20cf"
+    "\ufdfc\ufe69\uff04\uffe0\uffe1\uffe5\uffe6"
+)
+_NARROW = "\u00a0\u2009\u202f'"
+_GROUPED = re.compile(r"[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*|[1-9]\d?(?:(,)\d{2})*,\d{3}")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of a text, and where it stands in it: with its sign and currency from `start` to `end`."""
+
+    value: Decimal
+    start: int
+    end: int
+
+
+def uniform(text: str) -> str:
+    """Return a text with digits, signs and separators of every script, and LaTeX's, as ASCII has them."""
+    if "\\" in text or "{" in text:
+        for pattern, replacement in _LATEX:
+            text = pattern.sub(replacement, text)
+        text = _FRACTION.sub(_fraction_text, text)
+    if text.isascii():
+        return text
+    return "".join(_ascii(c) for c in re.sub(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215e])", " ", text.translate(_UNIFORM)))
+
+
+def _ascii(character: str) -> str:
+    if character.isascii():
+        return character
+    if character.isdecimal():
+        return str(unicodedata.digit(character))
+    if unicodedata.category(character) == "Cf":
+        return ""  # marks of direction and joiners stand between a sign and its number
+    form = unicodedata.normalize("NFKC", character) if unicodedata.category(character) == "No" else ""
+    return form.replace("\u2044", "/") if "\u2044" in form else character
+
+
+def _fraction_text(match: re.Match[str]) -> str:
+    whole, top, bottom = match[1], match[2] or match[4], match[3] or match[5]
+    return f"{whole} {top}/{bottom}" if whole else f"{top}/{bottom}"
+
+
+def numbers_of(text: str, language: str = "en", announced: bool = False) -> Iterator[Number]:
+    """Yield the numbers of a uniform text as `language` writes them.
+
+    Args:
+        announced: the text is an answer: its first number may have a space after its sign and between its thousands.
+    """
+    place = 0
+    if announced and (first := _pattern(language, True).match(text, _opening(text))):
+        yield from _read(first, language)
+        place = first.end()
+    for match in _pattern(language, False).finditer(text, place):
+        yield from _read(match, language)
+
+
+def parse_number(text: str, language: str = "en") -> Decimal | None:
+    """Read a text that is one number, with or without a currency or percent sign; None where it is none."""
+    bare = re.sub(rf"\A\+|[\s{_CURRENCIES}%.,]+\Z", "", uniform(text).strip())
+    match = _pattern(language, True).fullmatch(bare)
+    values = [number.value for number in _read(match, language)] if match else []
+    return values[0] if len(values) == 1 else None
+
+
+def _opening(text: str) -> int:
+    """Return where the first thing stands that may be part of a number."""
+    return len(text) - len(text.lstrip(" \t\r\n:\uff1a*_`([{"))
+
+
+@cache
+def _pattern(language: str, announced: bool) -> re.Pattern[str]:
+    spaces = _NARROW + (" " if announced or language in DECIMAL_COMMA else "")
+    currency = rf"(?:[A-Z]{{0,3}}[{_CURRENCIES}]{{1,2}}\s?(?P<inner>-)?)?"
+    minus = r"-\s*" if announced else "-"
+    # Thousands that begin with a zero are no number of their own.
+    zeros = r"\d{1,3}(?: \d{3})*? 0\d\d(?: \d{3})*(?!\d)"
+    grouped = rf"(?:\d{{1,3}}(?:[{spaces}]\d{{3}})+(?!\d)|{zeros})(?:[.,]\d+)?"
+    fraction = r"(?<!\d/)(?:(?P<whole>\d+) )?(?P<top>\d+) ?/ ?(?P<bottom>\d+)(?![\d/]|[.,]\d)"
+    decimal = r"\d+(?:[.,]\d+)*|(?<![\w.,])\.\d+"
+    ten = r"[eE](?P<e>[-+]?\d+)(?!\w)| ?[\u00d7x*\u00b7] ?10(?:\^\{?(?P<caret>[-+]?\d+)\}?|(?P<raised>[⁻⁺]?[⁰¹²³⁴-⁹]+))"
+    return re.compile(
+        rf"(?:(?<![\w)\]}}%])(?P<minus>{minus}))?{currency}"
+        rf"(?:{fraction}|(?P<magnitude>{grouped}|{decimal})(?:{ten})?)"
+    )
+
+
+def _read(match: re.Match[str], language: str) -> Iterator[Number]:
+    """Yield the number that was found, or its parts where they are no number together (1.2.3)."""
+    negative = bool(match["minus"] or match["inner"])
+    if match["top"]:
+        values = _fraction(match)
+    else:
+        value = _magnitude(match["magnitude"], language)
+        parts = [part for part in re.split(r"[.,]", match["magnitude"]) if part]
+        values = [Decimal(part) for part in parts] if value is None else [value]
+        exponent = match["e"] or match["caret"] or (match["raised"] or "").translate(_SUPERSCRIPTS)
+        if exponent:
+            is_sane = len(exponent) < 4 and abs(int(exponent)) <= MAX_EXPONENT
+            values = [values[-1].scaleb(int(exponent))] if is_sane else []
+    for value in values:
+        yield Number(-value if negative else value, match.start(), match.end())
+
+
+def _fraction(match: re.Match[str]) -> list[Decimal]:
+    whole, top, bottom = (Decimal(match[part] or 0) for part in ("whole", "top", "bottom"))
+    if bottom and (not match["whole"] or top < bottom):
+        return [whole + top / bottom]
+    return [Decimal(match[part]) for part in ("whole", "top", "bottom") if match[part]]
+
+
+def _magnitude(written: str, language: str) -> Decimal | None:
+    """Return what digits with points, commas and spaces mean; None where they mean nothing."""
+    bare = re.sub(rf"[ {_NARROW}]", "", written)
+    if bare != written:
+        return Decimal(bare.replace(",", "."))
+    if "." in bare and "," in bare:
+        decimal = max(".,", key=bare.rfind)
+        whole, part = bare.rsplit(decimal, 1)
+        grouped = _GROUPED.fullmatch(whole)
+        if grouped is None or decimal in whole:
+            return None
+        return Decimal(f"{re.sub('[.,]', '', whole)}.{part}")
+    separators = bare.count(".") + bare.count(",")
+    if separators and _GROUPED.fullmatch(bare):
+        # One point and three digits behind it are thousandths where a point marks decimals.
+        if "," in bare or language in DECIMAL_COMMA or separators > 1:
+            return Decimal(re.sub("[.,]", "", bare))
+    elif separators > 1:
+        return None
+    return Decimal(bare.replace(",", "."))
