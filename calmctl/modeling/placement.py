@@ -52,3 +52,10 @@ def convert(model: nn.Module, dtype: torch.dtype) -> None:
     nn.Module.to(model, dtype=dtype)
     for (module, name), buffer in zip(kept, buffers, strict=True):
         module._buffers[name] = buffer
+
+
+def is_movable(model: nn.Module) -> bool:
+    """Tell whether a model may be moved to another device as a whole: no part of it is quantised or spread out."""
+    return not any(
+        getattr(part, "is_quantized", False) or getattr(part, "hf_device_map", None) for part in model.modules()
+    )

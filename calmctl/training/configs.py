@@ -58,6 +58,7 @@ class ComposeConfig:
         merge_bases: write the bases too, which makes the model self-contained.
         validation: file like `dataset` that is not trained on (see `train.eval_every`); empty = none, or a share of the
             dataset (`train.validation_share`).
+        self_check: try the pair on a few tokens before it is trained (see `check_composition`); what fails is refused.
     """
 
     anchor: str = ""
@@ -72,6 +73,7 @@ class ComposeConfig:
     attention: str = ""
     merge_bases: bool = False
     validation: str = ""
+    self_check: bool = True
     seed: int = 0
     train: TrainSettings = field(default_factory=TrainSettings)
 

@@ -10,8 +10,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
+from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
+from calmctl.modeling.placement import is_movable
+from calmctl.modeling.selfcheck import check_composition
 from calmctl.modeling.sources import load_base, load_tokenizer, source_sha256
+from calmctl.ranks import current_ranks
 from calmctl.runs import Run
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.distributed import started_run
@@ -73,8 +77,32 @@ def run_composition(config: ComposeConfig, out: Path, command: Sequence[str] = (
                 config.seed,
                 validation=config.validation,
                 merge_bases=config.merge_bases,
+                facts={"self_check": _checked(model, config, run.path)},
             )
         return run
+
+
+def _checked(model: ComposedModelForCausalLM, config: ComposeConfig, folder: Path) -> dict[str, float] | str:
+    """Check a composed model on itself, in the first process, and return what a run says of it.
+
+    Raises:
+        UserError: the check fails. The first process tells; the others exit with its code.
+    """
+    if not config.self_check:
+        return "left out"
+    ranks = current_ranks()
+    if not ranks.is_first:
+        if not (measured := ranks.from_first()):
+            raise SystemExit(2)
+        return measured
+    try:
+        if is_movable(model) and config.train.sharding == "none":
+            torch.nn.Module.to(model, ranks.device)  # where it is trained, and quicker
+        measured = check_composition(model, folder)
+    except BaseException:
+        ranks.from_first()  # nobody waits for what will not come
+        raise
+    return ranks.from_first(measured)
 
 
 def model_config(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:

@@ -1,0 +1,89 @@
+"""Probes: a few tokens to try a model on, and how far two answers to them may lie apart."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from calmctl.modeling import layers
+
+# Numbers that a model of no float type (an integer, a packed kind) computes with.
+_QUANTIZED_EPS = torch.finfo(torch.bfloat16).eps
+# What float32 matrix products may be rounded to on a GPU, by `torch.set_float32_matmul_precision`.
+_MATMUL_EPS = {"highest": 0.0, "high": 2.0**-10, "medium": torch.finfo(torch.bfloat16).eps}
+# Answers further apart than this are different ones in any type.
+_MOST = 0.25
+
+
+def probe_ids(models: Sequence[PreTrainedModel], rows: int, length: int, seed: int = 0) -> Tensor:
+    """Return token ids (rows, length) on the first model's device that every model knows and none takes for special."""
+    known = min(layers.text_config(model.config).vocab_size for model in models)
+    special = {token for model in models for token in _special_ids(model.config.to_dict())}
+    ordinary = torch.tensor([token for token in range(min(known, 2**16)) if token not in special] or [0])
+    drawn = torch.randint(len(ordinary), (rows, length), generator=torch.Generator().manual_seed(seed))
+    return ordinary[drawn].to(input_device(models[0]))
+
+
+def _special_ids(config: dict[str, Any]) -> Iterator[int]:
+    """Yield the ids that a configuration names: of begin, end and padding, of images, sounds and their borders."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _special_ids(value)
+        elif "token" in str(name):
+            yield from (each for each in (value if isinstance(value, list) else [value]) if type(each) is int)
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Return where a model takes its token ids, also when its weights are kept elsewhere until then (offloading)."""
+    return layers.device_of(model.get_input_embeddings())
+
+
+def deviation(found: Tensor, expected: Tensor) -> float:
+    """Return how far logits (..., vocabulary) lie apart at the worst position, as a share of their spread.
+
+    The distance is the root mean square over the vocabulary, which depends less on its size than the largest one. What
+    both models rule out (-inf) does not count; anything else that is no number makes the answer infinite.
+    """
+    if found.shape != expected.shape:
+        return float("inf")
+    found, expected = found.detach().float(), expected.detach().to(found.device).float()
+    ruled_out = expected < -1e30
+    if not torch.equal(ruled_out, found < -1e30):
+        return float("inf")
+    counted = (~ruled_out).float()
+    number = counted.sum(-1).clamp(min=1)
+    found, expected = found.masked_fill(ruled_out, 0), expected.masked_fill(ruled_out, 0)
+    mean = expected.sum(-1, keepdim=True) / number[..., None]
+    spread = (((expected - mean) * counted).square().sum(-1) / number).sqrt()
+    # Logits that hardly vary still round as large numbers do.
+    spread = spread + 0.01 * mean.squeeze(-1).abs()
+    distance = ((found - expected).square().sum(-1) / number).sqrt()
+    shares = torch.where(distance == 0, 0.0, distance / spread.clamp(min=torch.finfo(torch.float32).tiny))
+    return float(shares.nan_to_num(nan=float("inf")).max())
+
+
+def tolerance(models: Sequence[PreTrainedModel]) -> float:
+    """Return the deviation that rounding explains, by the coarsest type that the models compute with.
+
+    Errors grow through a model's layers from a few eps to some hundred, where faults (padding that is seen, a wrong
+    position) move logits by a tenth of their spread or more: 2 sqrt(eps) lies between them in every type, at 0.0007 in
+    float32, 0.06 in float16 and 0.18 in bfloat16.
+    """
+    types = {p.dtype for model in models for p in model.parameters() if p.is_floating_point()}
+    coarsest = max((torch.finfo(dtype).eps for dtype in types), default=_QUANTIZED_EPS)
+    if any(getattr(model, "is_quantized", False) for model in models):
+        coarsest = max(coarsest, _QUANTIZED_EPS)
+    if any(p.is_cuda for p in next(iter(models)).parameters()):
+        coarsest = max(coarsest, _MATMUL_EPS[torch.get_float32_matmul_precision()])
+    return min(2 * coarsest**0.5, _MOST)
+
+
+@contextmanager
+def unchanged_chance(*devices: torch.device) -> Iterator[None]:
+    """Leave the random states of CPU and GPUs as they were."""
+    gpus = [device for device in devices if device.type == "cuda"]
+    with torch.random.fork_rng(gpus):
+        yield

@@ -1,0 +1,295 @@
+"""The self-check: what has to hold of a composed model, tried on the real pair before it is trained.
+
+A few tokens and a dozen short forward passes. Bridges that start at zero would hide every fault, so their outputs are
+random while the check lasts, about as large as the states that they are added to; afterwards all is as it was.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from calmctl.errors import UserError
+from calmctl.modeling.bridge import Bridge
+from calmctl.modeling.calling import CACHE
+from calmctl.modeling.checkpoint import load_parameters
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.loss import IGNORED
+from calmctl.modeling.probe import deviation, probe_ids, tolerance, unchanged_chance
+from calmctl.modeling.sources import without_weights
+
+ROWS, LENGTH, LEFT, RIGHT = 2, 10, 3, 2
+# The standard deviation of a bridge's attention scores while the check lasts: some tokens are seen, others hardly.
+SHARPNESS = 2.0
+# Where the later tokens begin that are exchanged; how many tokens the cache is given at a time, a prompt first.
+SEEN, CHUNKS = (4, LENGTH - 1), (4, 1, 3, 2)
+
+
+def check_composition(model: ComposedModelForCausalLM, folder: str | Path | None = None) -> dict[str, float]:
+    """Check a composed model on itself and return what was measured: deviations (see `probe.deviation`) and seconds.
+
+    Weights, gradients, mode and random states are the same afterwards, bit by bit.
+
+    Args:
+        folder: where the bridges are stored for a moment, on the disk that is going to keep them; None = the
+            temporary folder.
+
+    Raises:
+        UserError: one line that names the bases, what failed, and by how much.
+    """
+    began = time.monotonic()
+    check = _Check(model)
+    devices = [parameter.device for parameter in model.composition_parameters().values()]
+    with (
+        unchanged_chance(*devices),
+        _restored(model),
+        tempfile.TemporaryDirectory(prefix=".self-check-", dir=folder) as scratch,
+    ):
+        measured = {
+            "tolerance": check.allowed,
+            **check.identity(),
+            **check.effect(),
+            **check.suffix(),
+            **check.padding(),
+            **check.cache(),
+            **check.gradient(),
+            **check.storing(Path(scratch) / "bridges.safetensors"),
+        }
+    return {name: float(f"{value:.2g}") for name, value in measured.items()} | {
+        "seconds": round(time.monotonic() - began, 2)
+    }
+
+
+class _Check:
+    """The steps, in an order in which each builds on those before."""
+
+    def __init__(self, model: ComposedModelForCausalLM) -> None:
+        self.model, self.bases = model, model.bases()
+        self.allowed = tolerance(self.bases)
+        self.ids = probe_ids(self.bases, ROWS, LENGTH)
+        self.logits = torch.empty(0)
+
+    def identity(self) -> dict[str, float]:
+        """Compare the model with closed bridges with its anchor."""
+        for bridge in _bridges(self.model):
+            _close(bridge)
+        expected = self._answer("the anchor alone", lambda: self.model.anchor(input_ids=self.ids).logits)
+        if not torch.isfinite(expected).any(-1).all() or expected.isnan().any():
+            raise self._refusal(f"the anchor's logits are no finite numbers (in {self.model.anchor.dtype})")
+        found = self._answer("closed bridges", lambda: self._logits(self.ids))
+        return {"identity": self._compare("with closed bridges, its logits are not the anchor's", found, expected)}
+
+    def effect(self) -> dict[str, float]:
+        """Open the bridges and see that each of them reaches the logits."""
+        closed = self._answer("closed bridges", lambda: self._logits(self.ids))
+        self._answer("open bridges", lambda: _open(self.model, lambda: self._logits(self.ids)))
+        self.logits = self._answer("open bridges", lambda: self._logits(self.ids))
+        effect = deviation(self.logits, closed)
+        if not self.logits.isfinite().any(-1).all() or self.logits.isnan().any():
+            raise self._refusal("with open bridges, its logits are no finite numbers")
+        if effect <= self.allowed:
+            raise self._refusal(f"its bridges do not reach the logits (open, they move them by {effect:.2g})")
+        return {"effect": effect}
+
+    def suffix(self) -> dict[str, float]:
+        """Exchange later tokens."""
+        worst, other = 0.0, probe_ids(self.bases, ROWS, LENGTH, seed=1)
+        for seen in SEEN:
+            changed = torch.cat([self.ids[:, :seen], other[:, seen:]], dim=1)
+            found = self._answer("later tokens", partial(self._logits, changed))
+            what = f"logits of the first {seen} tokens depend on later tokens"
+            worst = max(worst, self._compare(what, found[:, :seen], self.logits[:, :seen]))
+        return {"suffix": worst}
+
+    def padding(self) -> dict[str, float]:
+        """Put padding on the left and on the right of one row, and on the right only of the other."""
+        wide = probe_ids(self.bases, ROWS, LEFT + LENGTH + RIGHT, seed=2)
+        mask, starts = torch.zeros_like(wide), [LEFT] + [0] * (ROWS - 1)
+        for row, start in enumerate(starts):
+            wide[row, start : start + LENGTH], mask[row, start : start + LENGTH] = self.ids[row], 1
+        found = self._answer("padding", lambda: self._logits(wide, starts, {"attention_mask": mask}))
+        found = torch.stack([found[row, start : start + LENGTH] for row, start in enumerate(starts)])
+        return {"padding": self._compare("padding changes its logits", found, self.logits)}
+
+    def cache(self) -> dict[str, float]:
+        """Read the tokens in chunks, with a cache."""
+
+        def chunks() -> Tensor:
+            cache, start, pieces = self.model.new_cache(), 0, []
+            for length in CHUNKS:
+                ids = self.ids[:, start : start + length]
+                pieces.append(self._logits(ids, more={CACHE: cache, "use_cache": True}))
+                start += length
+            return torch.cat(pieces, dim=1)
+
+        found = self._answer("the cache", chunks)
+        return {"cache": self._compare("decoding with a cache gives other logits than without", found, self.logits)}
+
+    def gradient(self) -> dict[str, float]:
+        """Take one gradient: every parameter of the bridges gets one, no other does."""
+        labels = self.ids.clone()
+        labels[:, : CHUNKS[0]] = IGNORED
+
+        def backward() -> Tensor:
+            loss = self.model.train()(input_ids=self.ids, labels=labels, use_cache=False).loss
+            loss.backward()
+            return loss.detach()
+
+        loss = self._answer("the gradient", backward)
+        if not torch.isfinite(loss):
+            raise self._refusal(f"its loss is {loss.item()}")
+        ours = self.model.composition_parameters()
+        for name, parameter in self.model.named_parameters():
+            if name not in ours and parameter.grad is not None:
+                raise self._refusal(f"a frozen parameter gets a gradient: {name}")
+        for name, parameter in ours.items():
+            # Frozen layers in float16 may round it to nothing; training scales the loss.
+            if parameter.grad is None or not parameter.grad.any() and self.model.anchor.dtype != torch.float16:
+                raise self._refusal(f"no gradient reaches {name}")
+            if not parameter.grad.isfinite().all():
+                raise self._refusal(f"the gradient of {name} is not finite")
+        self.model.eval()
+        return {"loss": float(loss)}
+
+    def storing(self, path: Path) -> dict[str, float]:
+        """Store the bridges, load them again, and see that stored configurations describe the same bases."""
+        names = ["the anchor", *(f"aug {index}" for index in range(len(self.model.augs)))]
+        configs = [self.model.config.anchor_config(), *self.model.config.aug_configs()]
+        for name, base, config in zip(names, self.bases, configs, strict=True):
+            self._check_described(name, base, config)
+        expected = {name: p.detach().clone() for name, p in self.model.composition_parameters().items()}
+
+        def again() -> Tensor:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in expected.items()}, path)
+            for parameter in self.model.composition_parameters().values():
+                parameter.data.zero_()
+            load_parameters(self.model, path)
+            return self._logits(self.ids)
+
+        found = self._answer("storing the bridges", again)
+        for name, parameter in self.model.composition_parameters().items():
+            if not torch.equal(parameter, expected[name]):
+                raise self._refusal(f"stored and loaded again, {name} is another")
+        return {"storing": self._compare("stored and loaded again, it gives other logits", found, self.logits)}
+
+    def _check_described(self, name: str, base: PreTrainedModel, config: PreTrainedConfig) -> None:
+        """See that a base's configuration, which is stored in place of the base, leads to such a model again."""
+        try:
+            described = without_weights(config)
+        except UserError as error:
+            raise self._refusal(f"{name} could not be loaded again: {error}") from error
+        if type(described).__name__ != type(base).__name__:
+            raise self._refusal(f"loaded again, {name} would be a {type(described).__name__}")
+        if getattr(base, "is_quantized", False):
+            return
+        shapes = ({n: p.shape for n, p in model.named_parameters() if "lora_" not in n} for model in (base, described))
+        found, expected = shapes
+        if differing := sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name)):
+            raise self._refusal(f"loaded again, {name} would have other parameters ({differing[0]}, for one)")
+
+    def _logits(
+        self, ids: Tensor, starts: Sequence[int] = (0,) * ROWS, more: Mapping[str, Any] | None = None
+    ) -> Tensor:
+        """Return the logits of rows that begin at `starts`."""
+        arguments = {"input_ids": ids, "use_cache": False, **(more or {})}
+        if self.model.config.aug_reads == "prompt":
+            arguments["prompt_lengths"] = torch.tensor([start + CHUNKS[0] for start in starts], device=ids.device)
+        with torch.no_grad():
+            return self.model(**arguments).logits
+
+    def _answer(self, step: str, compute: Callable[[], Tensor]) -> Tensor:
+        """Return what is computed; what goes wrong meanwhile is told in one line."""
+        try:
+            return compute()
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            reason = (str(error).strip() or "no message").splitlines()[0]
+            raise self._refusal(f"{type(error).__name__} with {step}: {reason}") from error
+
+    def _compare(self, what: str, found: Tensor, expected: Tensor) -> float:
+        found_deviation = deviation(found, expected)
+        if found_deviation > self.allowed:
+            raise self._refusal(f"{what} (by {found_deviation:.2g} of their spread; {self.allowed:.2g} is rounding)")
+        return found_deviation
+
+    def _refusal(self, reason: str) -> UserError:
+        augs = " and ".join(type(aug).__name__ for aug in self.model.augs)
+        return UserError(f"self-check: {type(self.model.anchor).__name__} with {augs} cannot be composed: {reason}")
+
+
+def _bridges(model: ComposedModelForCausalLM) -> list[Bridge]:
+    return [module for module in model.bridges.modules() if isinstance(module, Bridge)]
+
+
+@torch.no_grad()
+def _close(bridge: Bridge) -> None:
+    bridge.output.weight.zero_()
+
+
+@torch.no_grad()
+def _open(model: ComposedModelForCausalLM, forward: Callable[[], Tensor]) -> Tensor:
+    """Draw the outputs of the bridges, and fit them to the states that they meet in a forward pass.
+
+    New bridges attend to everything alike, whatever its place: their queries are made longer, until they choose.
+    """
+    draws = torch.Generator().manual_seed(3)
+    for bridge in _bridges(model):
+        weight = bridge.output.weight
+        weight.copy_(torch.randn(weight.shape, generator=draws))
+        if bridge.gate is not None:
+            bridge.gate.fill_(1.0)
+
+    def choose(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        bridge, (states, _, keys) = cast(Bridge, module), args[:3]
+        queries = bridge.query(states.to(keys.dtype)).unflatten(-1, (bridge.num_heads, -1)).transpose(1, 2)
+        scores = (queries @ keys.transpose(-1, -2)).float() * keys.shape[-1] ** -0.5
+        _scale(bridge.query, SHARPNESS, scores.std())
+
+    def fit(module: nn.Module, args: tuple[Tensor, ...], update: Tensor) -> Tensor:
+        # The median over tokens: the first one's states may be a hundred times as large as all others'.
+        wanted, given = (each.float().square().mean(-1).sqrt().median() for each in (args[0], update))
+        return update * _scale(cast(Bridge, module).output, float(wanted), given).to(update.dtype)
+
+    handles = [handle for bridge in _bridges(model) for handle in (
+        bridge.register_forward_pre_hook(choose), bridge.register_forward_hook(fit)
+    )]  # fmt: skip
+    try:
+        return forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _scale(layer: nn.Linear, wanted: float, given: Tensor) -> Tensor:
+    """Scale a layer so that what it gives is as large as wanted, and return the factor."""
+    factor = (wanted / given.clamp(min=torch.finfo(torch.float32).tiny)).nan_to_num(posinf=1.0)
+    layer.weight.mul_(factor.to(layer.weight.device))
+    return factor
+
+
+@contextmanager
+def _restored(model: ComposedModelForCausalLM) -> Iterator[None]:
+    """Put the bridges' weights, all gradients and the mode back as they were."""
+    weights = {name: parameter.detach().clone() for name, parameter in model.composition_parameters().items()}
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    was_training = model.training
+    for parameter, _ in gradients:
+        parameter.grad = None
+    model.eval()
+    try:
+        yield
+    finally:
+        for name, parameter in model.composition_parameters().items():
+            parameter.data.copy_(weights[name])
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        model.train(was_training)
