@@ -40,15 +40,16 @@ def score_programs(
     Args:
         programs: what makes a program of a completion, for each request.
         references: a right completion of each request.
+
+    Raises:
+        DataError: the sandbox did not start.
     """
-    verdicts = run_programs(
-        [
-            program(before_stops(text, request.stop))
-            for request, program in zip(requests, programs, strict=True)
-            for text in completions[request.id]
-        ],
-        limits,
-    )
+    texts = [(text, request.stop) for request in requests for text in completions[request.id]]
+    makers = [program for request, program in zip(requests, programs, strict=True) for _ in completions[request.id]]
+    kept = [before_stops(text, stops) for text, stops in texts]
+    verdicts = run_programs([program(text) for program, text in zip(makers, kept, strict=True)], limits)
+    if refused := next((verdict for verdict in verdicts if verdict.status == "refused"), None):
+        raise DataError(f"the sandbox does not start here: {refused.detail}; `calmctl doctor` says what it needs")
     remaining = iter(verdicts)
     outcomes = [[next(remaining).passed for _ in completions[request.id]] for request in requests]
     samples = [
@@ -62,13 +63,16 @@ def score_programs(
         n=len(requests),
         breakdown={
             "statuses": _statuses(verdicts),
+            "cut_to_nothing": sum(
+                bool(text.strip() and not cut.strip()) for (text, _), cut in zip(texts, kept, strict=True)
+            ),
             "standard_error": {name: _standard_error(outcomes, int(name[5:])) for name in metrics},
         },
         protocol={
             **protocol,
             "k": list(k),
             "num_samples": requests[0].num_samples,
-            "post_processing": "none but the cut at the first stop string",
+            "post_processing": "none but the cut at the first stop string" if requests[0].stop else "none",
             "timeout_seconds": limits.timeout,
             "isolation": detect().name,
         },

@@ -31,6 +31,8 @@ class HumanEvalTask:
         subset: `base`, or `plus` for HumanEval+ (the file of EvalPlus: its inputs, against its reference solutions).
         k: the values of k in pass@k.
         num_samples: completions of each problem.
+        as_given: completions run as they are, to their end: for whole programs, which the stop strings would cut to
+            nothing. They follow the prompt all the same.
         timeout: seconds for one program; null: 3 (as the reference harness), 60 for `plus`.
         allow_code_execution: whether programs that a model wrote may run.
     """
@@ -40,6 +42,7 @@ class HumanEvalTask:
     subset: Literal["base", "plus"] = "base"
     k: tuple[int, ...] = (1,)
     num_samples: int = 1
+    as_given: bool = False
     timeout: float | None = None
     allow_code_execution: bool = False
 
@@ -57,7 +60,7 @@ class HumanEvalTask:
                 record.task_id,
                 record.prompt,
                 MAX_NEW_TOKENS,
-                STOPS,
+                () if self.as_given else STOPS,
                 num_samples=self.num_samples,
                 reference=record.canonical_solution,
             )

@@ -8,6 +8,7 @@ stop, a new line, the tests.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -49,11 +50,12 @@ class MbppTask:
         subset: `full`, `sanitized` or `plus` (the file of EvalPlus); their scores are not comparable.
         shots: worked examples, at most 3.
         split: `test`: the ids 11-510 (of `plus`: every one); `all`: every problem. Never one that is shown as example.
-        test_setup_code: whether to run the set-up code (full, after the solution) or imports (sanitized) of a problem
-            before its tests. The reference harness does not.
+        test_setup_code: whether to run the set-up code of a problem (full) after the solution and before its tests. The
+            reference harness does not. The imports that the tests of `sanitized` come with are always run.
         k: the values of k in pass@k.
         num_samples: completions of each problem.
         max_new_tokens: the reference harness has 256.
+        as_given: completions run as they are, to their end.
         timeout: seconds for one program; null: 3 (as the reference harness), 60 for `plus`.
         allow_code_execution: whether programs that a model wrote may run.
     """
@@ -67,6 +69,7 @@ class MbppTask:
     k: tuple[int, ...] = (1,)
     num_samples: int = 1
     max_new_tokens: int = 256
+    as_given: bool = False
     timeout: float | None = None
     allow_code_execution: bool = False
 
@@ -97,7 +100,7 @@ class MbppTask:
                 record.id,
                 render_question(record.problem),
                 self.max_new_tokens,
-                STOPS,
+                () if self.as_given else STOPS,
                 tuple(render_shot(shot) for shot in record.shots),
                 self.num_samples,
                 reference=record.problem.code,
@@ -113,10 +116,11 @@ class MbppTask:
         require_completions(requests, completions)
         source = records[0].problem.source
         limits = PLUS_LIMITS if self.subset == "plus" else LIMITS
+        with_setup = self.test_setup_code or self.subset == "sanitized"
         return score_programs(
             requests,
             completions,
-            programs=[partial(_program, record.problem, self.test_setup_code) for record in records],
+            programs=[partial(_program, record.problem, with_setup) for record in records],
             references=[record.problem.code for record in records],
             k=self.k,
             limits=replace(limits, timeout=self.timeout or limits.timeout),
@@ -129,7 +133,7 @@ class MbppTask:
                 shots=self.shots,
                 exemplars={"mbpp": [f"mbpp/{shot.task_id}" for shot in records[0].shots]},
                 subset=self.subset,
-                test_setup_code="run before the tests" if self.test_setup_code else "not run",
+                test_setup_code="run before the tests" if with_setup else "not run",
             ),
         )
 
@@ -151,8 +155,8 @@ def render_shot(problem: MbppProblem) -> str:
 def _program(problem: MbppProblem, with_setup: bool, completion: str) -> Program:
     """Return the program of a completion.
 
-    The tests may use what the reference solution defines, by name, as the program defines it; modules that the
-    reference solution imports are the real ones, if the program binds their names too.
+    The tests may use what the reference solution defines, by name, as the program defines it; modules that it imports,
+    or that come with Python, are the real ones, if the program binds their names too.
     """
     if problem.inputs:
         name = problem.entry_point
@@ -165,7 +169,8 @@ def _program(problem: MbppProblem, with_setup: bool, completion: str) -> Program
     tests = "\n".join([problem.setup, *problem.tests] if with_setup else problem.tests)
     used = {node.id for node in ast.walk(parse_python(tests)) if isinstance(node, ast.Name)}
     defined, imported = _bound_names(problem.code)
-    modules = tuple((name, statement) for name, statement in imported.items() if name in used)
+    imported = {name: f"import {name}" for name in used & sys.stdlib_module_names - defined} | imported
+    modules = tuple((name, statement) for name, statement in sorted(imported.items()) if name in used)
     return Program(completion, problem.test or tests, names=tuple(sorted(used & defined)), modules=modules)
 
 

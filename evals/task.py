@@ -103,17 +103,18 @@ def by_id(completions: Iterable[Completion]) -> dict[str, list[str]]:
 
 def require_completions(requests: Sequence[Request], completions: Completions) -> None:
     """Raise DataError unless there are completions for these requests and no others, as many as each asks for."""
-    known = {request.id for request in requests}
+    known = dict.fromkeys(request.id for request in requests)
     if unknown := [name for name in completions if name not in known]:
         raise DataError(
-            f"completions: {unknown[0]!r} is no request of this task and data ({len(unknown)} such ids); "
-            "score them with the data and options they were made for"
+            f"completions: {unknown[0]!r} is no request of this task and data ({len(unknown)} such ids);"
+            f" its ids are {_named(list(known))}; score them with the data and options they were made for"
         )
     missing = [request.id for request in requests if request.num_samples and not completions.get(request.id)]
     if missing:
         raise DataError(
             f"completions: {missing[0]!r} is missing ({len(missing)} of {len(requests)} requests have none);"
-            " give a completion for every request, or limit the records to those that have one"
+            f" its ids are {_named(list(known))}; give a completion for every request, or score those that have one:"
+            " ids=given"
         )
     for request in requests:
         if (given := len(completions.get(request.id, ()))) != request.num_samples:
@@ -121,6 +122,11 @@ def require_completions(requests: Sequence[Request], completions: Completions) -
                 f"completions: {request.id!r} has {given}, and {request.num_samples} are wanted; give as many for each,"
                 " or set options.num_samples where the task has it"
             )
+
+
+def _named(ids: Sequence[str]) -> str:
+    """Return the first few of some ids and the last, for people."""
+    return " ".join(map(repr, ids)) if len(ids) <= 3 else f"{ids[0]!r} {ids[1]!r} ... {ids[-1]!r}"
 
 
 def require_limit(limit: int | None) -> None:

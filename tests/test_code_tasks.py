@@ -19,43 +19,14 @@ from evals.mbpp import MbppTask
 from evals.metrics import pass_at_k as metric
 from evals.metrics.pass_at_k import mean_pass_at_k, pass_at_k
 from evals.task import Scores, Task
+from tests.code_rows import HUMANEVAL_ROW, mbpp_row, score, write
 
 DATA = Path(os.environ.get("CALMCTL_DATA", "") or "/nonexistent")
-HUMANEVAL_ROW = {
-    "task_id": "HumanEval/0",
-    "prompt": 'import math\n\n\ndef helper(x):\n    return x\n\n\ndef twice(x: int) -> int:\n    """ Double it. """\n',
-    "entry_point": "twice",
-    "canonical_solution": "    return 2 * helper(x)\n",
-    "test": "\n\nMETADATA = {}\n\n\ndef check(candidate):\n    assert candidate(2) == helper(4)\n    assert twice(0) == 0\n",
-}
-
-
-def mbpp_row(task_id: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "task_id": task_id,
-        "text": f"Write a function to add {task_id}.",
-        "code": f"import sys\r\ndef add(x):\r\n  return x + {task_id} ",
-        "test_list": [f"assert add({x}) == {x + task_id}" for x in (1, 2)] + ["assert add(0) < sys.maxsize "],
-        "test_setup_code": "",
-        "challenge_test_list": [],
-    } | changes
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    return path
 
 
 @pytest.fixture
 def mbpp_file(tmp_path: Path) -> Path:
     return write(tmp_path / "mbpp.jsonl", [mbpp_row(number) for number in (1, 2, 3, 4, 11, 510, 511)])
-
-
-def score(task: Task[Any], data: Path, *answers: str) -> Scores:
-    """Score the same answers for every record."""
-    records = task.load(data)
-    return task.score(records, {request.id: answers for request in task.requests(records)})
 
 
 def test_humaneval_asks_the_prompt_as_it_is_and_runs_the_test_with_it(tmp_path: Path) -> None:

@@ -50,3 +50,6 @@ def score(
         output.print_json(result)
     else:
         output.print_metrics(result, config.predictions)
+        if cut := result["breakdown"].get("cut_to_nothing"):
+            note = "the stop strings left nothing of them; if they are whole programs, add options.as_given=true"
+            print(f"{cut} of the completions count for nothing: {note}", file=sys.stderr)

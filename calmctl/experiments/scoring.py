@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from calmctl.environment import git_commit, package_versions
 from calmctl.errors import UserError
@@ -27,9 +27,11 @@ class ScoreConfig(TaskConfig):
 
     Attributes:
         predictions: JSON lines with `id` and `completion`; several lines of one id are its samples.
+        ids: which requests of the task are scored: `all`, or those `given` in the predictions.
     """
 
     predictions: str = ""
+    ids: Literal["all", "given"] = "all"
 
 
 def run_scoring(config: ScoreConfig, out: Path, command: Sequence[str] = ()) -> Run:
@@ -48,6 +50,8 @@ def run_scoring(config: ScoreConfig, out: Path, command: Sequence[str] = ()) -> 
             task = config.build_task()
             records = task.load(Path(config.dataset), config.limit or None)
             completions = read_completions(file)
+            if config.ids == "given":
+                records = _with_completions(task, records, completions) or records
             try:
                 require_completions(task.requests(records), completions)
             except DataError as error:
@@ -56,6 +60,15 @@ def run_scoring(config: ScoreConfig, out: Path, command: Sequence[str] = ()) -> 
             write_scores(run, config, task, records, completions, about)
             run.finish()
         return run
+
+
+def _with_completions(task: Task[Any], records: Sequence[Any], completions: Completions) -> list[Any]:
+    """Return the records all of whose requests have completions, but for requests that want none."""
+    return [
+        record
+        for record in records
+        if all(request.id in completions or not request.num_samples for request in task.requests([record]))
+    ]
 
 
 def write_scores(
