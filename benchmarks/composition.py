@@ -35,7 +35,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from calmctl import ComposedModelForCausalLM
-from calmctl.modeling.layers import decoder_layers, first_layers, layer_output, with_layer_output
+from calmctl.modeling.layers import decoder_layers, layer_output, with_layer_output
+from calmctl.modeling.views import first_layers
 
 TARGETS = {"decode": 1.15, "prefill": 1.20, "train": 0.75, "memory": 0.60, "floor": 1.30, "growth": 0, "augs": 1.15}
 SHARES = {"all": 1.0, "quarter": 0.25}

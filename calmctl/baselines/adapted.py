@@ -104,7 +104,8 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
         arguments |= {cast(str, cache_argument(self.anchor)): past_key_values, "use_cache": use_cache}
         with self.recomputing(layers.decoder_layers(self.anchor) if recompute else ()):
             if labels is not None and self.training:
-                loss, correct = frozen_head_loss(self.anchor, arguments, labels, num_items_in_batch)
+                states = layers.decoder(self.anchor)(**arguments).last_hidden_state
+                loss, correct = frozen_head_loss(self.anchor, states, labels, num_items_in_batch)
                 return ComposedOutput(loss=loss, correct=correct)
             wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
             arguments |= {name: True for name, is_wanted in wanted.items() if is_wanted}

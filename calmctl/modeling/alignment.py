@@ -27,22 +27,24 @@ def same_tokenizer_visible(
     return visible if prompt_lengths is None else visible.minimum(prompt_lengths[:, None])
 
 
+def prompts_before(labels: Tensor) -> Tensor:
+    """Return the prompt lengths (batch,) of rows with labels (batch, seq): a prompt ends before its first label."""
+    labelled = labels != IGNORED
+    return torch.where(labelled.any(-1), labelled.int().argmax(-1), labels.shape[1])
+
+
 def prompt_to_read(
-    prompt_lengths: Tensor | None, labels: Tensor | None, batch_size: int, past: int, length: int, read: int
+    prompt_lengths: Tensor | None, batch_size: int, past: int, length: int, read: int
 ) -> tuple[Tensor, int]:
     """Return the prompt lengths (batch,), and how many of `length` new tokens an aug that reads prompts only reads.
 
     Args:
-        prompt_lengths: (batch,) when they are known. Else a prompt ends before a row's first label; without labels it
-            is the whole first input.
+        prompt_lengths: (batch,) when they are known; else the prompt is the whole first input.
         past: number of tokens in the cache; `read`: how many of them such augs have read.
 
     Raises:
         UserError: the prompt goes on where the augs have missed something before.
     """
-    if prompt_lengths is None and labels is not None and not past:
-        labelled = labels != IGNORED
-        prompt_lengths = torch.where(labelled.any(-1), labelled.int().argmax(-1), length)
     if prompt_lengths is None:
         prompt_lengths = torch.full((batch_size,), read if past else length)
     # Without a single key there would be nothing to attend to; what may be seen is the lengths' business.

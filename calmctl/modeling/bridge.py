@@ -79,8 +79,11 @@ class Bridge(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> Tensor | None:
-        """Return [W_K W_P; W_V W_P] (2 d_anchor, d_aug) for decoding, or None where a norm stands between them."""
-        if self.norm is not None:
+        """Return [W_K W_P; W_V W_P] (2 d_anchor, d_aug) for decoding.
+
+        None where a norm stands between them, and where the weights are offloaded: they are at hand in calls only.
+        """
+        if self.norm is not None or self.key.weight.is_meta:
             return None
         with torch.autocast(self.key.weight.device.type, enabled=False):
             projection, key, value = (layer.weight.float() for layer in (self.projection, self.key, self.value))

@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig, StaticCache
-from transformers.cache_utils import Cache, StaticLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
 from calmctl.errors import UserError
 from calmctl.modeling.layers import text_config
@@ -80,16 +80,19 @@ class ComposedCache(Cache):
             raise UserError(f"crop({tokens_to_remove}): the number of tokens to remove has to be negative")
         if self.allocated is not None:
             raise UserError("a static cache cannot be cropped; use one that grows")
-        held = [layer for layer in self.layers if layer.is_initialized]
-        for layer in held:
-            if not getattr(layer, "record_past", True) and layer.get_seq_length() >= layer.sliding_window:
+        length = self.get_seq_length() + tokens_to_remove
+        # Without keys: layers beyond the last one that is run, and those that share another one's keys.
+        held = [layer for layer in self.layers if layer.keys is not None]
+        removals = [max(layer.get_seq_length() - length, 0) for layer in held]
+        for layer, removed in zip(held, removals, strict=True):
+            if removed and layer.keys.shape[-2] - removed < _keys_needed(layer, removed):
                 raise UserError(
                     f"a cache of {layer.get_seq_length()} tokens cannot be cropped: a sliding window of "
                     f"{layer.sliding_window} has dropped the earlier ones; call activate_past_recording() on it first"
                 )
-        length = self.get_seq_length() + tokens_to_remove
-        for layer in held:
-            layer.crop(-max(layer.get_seq_length() - length, 0))
+        for layer, removed in zip(held, removals, strict=True):
+            if removed or getattr(layer, "record_past", False):
+                layer.crop(-removed)
 
     def reset(self) -> None:
         """Empty every part."""
@@ -103,3 +106,9 @@ class ComposedCache(Cache):
         self.anchor, *self.augs = (StaticCache(config, self.allocated) for config in self._configs)
         new_layer = partial(StaticLayer, max_cache_len=self.allocated)
         self.bridges = [Cache(layer_class_to_replicate=new_layer) for _ in self.augs]  # type: ignore[arg-type]
+
+
+def _keys_needed(layer: DynamicLayer, removed: int) -> int:
+    """Return how many keys of a layer the next token will see, once so many of the newest are removed."""
+    length = int(layer.get_seq_length()) - removed
+    return min(length, layer.sliding_window - 1) if isinstance(layer, DynamicSlidingWindowLayer) else length

@@ -7,9 +7,11 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, AutoConfig
 
 from calmctl.modeling.calling import CACHE
+from calmctl.modeling.layers import context_length
 
-ANCHOR_FACTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-CONTEXT = "max_position_embeddings"
+ANCHOR_FACTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "use_cache")
+# What happens to logits after the LM head: tools that go around a model's forward pass do it by these.
+HEAD_FACTS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 
 
 class PartsConfig(PreTrainedConfig):
@@ -20,7 +22,7 @@ class PartsConfig(PreTrainedConfig):
         augs: one configuration dict per aug.
         bases: where the weights of the anchor and the augs come from and their fingerprints (see checkpoint.py).
         training: how the parts were trained, as label and value, for the model card; empty = not known.
-        use_cache: whether the model returns a cache when not told, outside training.
+        use_cache: whether the model returns a cache when not told, outside training; the anchor's own habit by default.
     """
 
     keys_to_ignore_at_inference = [CACHE]
@@ -32,15 +34,16 @@ class PartsConfig(PreTrainedConfig):
         augs: Sequence[dict[str, Any]] = (),
         bases: Sequence[dict[str, Any]] = (),
         training: dict[str, Any] | None = None,
-        use_cache: bool = True,
+        use_cache: bool | None = None,
         **kwargs: Any,
     ) -> None:
         self.anchor = anchor or {}
         self.augs = list(augs)
         self.bases = list(bases)
         self.training = training or {}
-        self.use_cache = use_cache
-        for name, value in self._facts().items():
+        facts = self._facts()
+        self.use_cache = facts.pop("use_cache", True) if use_cache is None else use_cache
+        for name, value in facts.items():
             kwargs.setdefault(name, value)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             kwargs.setdefault(name, self.anchor.get(name))
@@ -56,9 +59,9 @@ class PartsConfig(PreTrainedConfig):
         if not self.anchor:
             return {}
         text, *others = (base.get_text_config(decoder=True) for base in (self.anchor_config(), *self.aug_configs()))
-        facts = {name: getattr(text, name) for name in ANCHOR_FACTS if hasattr(text, name)}
-        if contexts := [limit for each in (text, *others) if (limit := getattr(each, CONTEXT, None))]:
-            facts[CONTEXT] = min(contexts)
+        facts = {name: getattr(text, name) for name in (*ANCHOR_FACTS, *HEAD_FACTS) if hasattr(text, name)}
+        if contexts := [length for each in (text, *others) if (length := context_length(each))]:
+            facts["max_position_embeddings"] = min(contexts)
         return facts
 
     def anchor_config(self) -> PreTrainedConfig:
@@ -82,7 +85,7 @@ class ComposedConfig(PartsConfig):
             generated, or learned, is not fed to the augs.
         aug_seed: seed that untrained augs were drawn with (the ablation "random m_A"); None = augs with weights.
         bases: where the weights of the anchor and the augs come from and their fingerprints (see checkpoint.py).
-        use_cache: whether the model returns a cache when not told, outside training.
+        use_cache: whether the model returns a cache when not told, outside training; the anchor's own habit by default.
         training: how the bridges were trained, as label and value, for the model card; empty = not known.
     """
 
@@ -98,7 +101,7 @@ class ComposedConfig(PartsConfig):
         aug_seed: int | None = None,
         bases: Sequence[dict[str, Any]] = (),
         training: dict[str, Any] | None = None,
-        use_cache: bool = True,
+        use_cache: bool | None = None,
         **kwargs: Any,
     ) -> None:
         self.connections = [[list(pair) for pair in pairs] for pairs in connections]

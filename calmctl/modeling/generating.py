@@ -20,14 +20,25 @@ class ComposedGenerationMixin(GenerationMixin):
 
     def new_cache(self, max_cache_len: int | None = None) -> ComposedCache:
         """Return an empty cache for this model; `max_cache_len` makes it static, with room for that many tokens."""
-        return ComposedCache(self.config.anchor_config(), self.config.aug_configs(), max_cache_len)
+        raise NotImplementedError
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Generate as any model does, and tell augs that read prompts only where the prompt ends."""
+        """Generate as any model does, and tell augs that read prompts only where the prompt ends.
+
+        Raises:
+            UserError: `inputs_embeds`, or a cache of another kind.
+        """
+        if kwargs.get("inputs_embeds") is not None:
+            raise UserError("a composed model generates from input_ids only: anchor and augs each embed the tokens")
         ids = inputs if inputs is not None else kwargs.get("input_ids")
         if self.config.aug_reads == "prompt" and ids is not None:
             kwargs.setdefault("prompt_lengths", torch.full(ids.shape[:1], ids.shape[1], device=ids.device))
-        return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
+        depth = self.config.num_hidden_layers
+        try:
+            return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            # `assistant_early_exit` lowers it for its drafts, and would leave it so when it is interrupted.
+            self.config.num_hidden_layers = depth
 
     def _get_candidate_generator(self, **kwargs: Any) -> Any:  # type: ignore[override]
         """Keep from an assistant what only a composed model knows; one that is composed finds its own."""
@@ -50,4 +61,8 @@ class ComposedGenerationMixin(GenerationMixin):
             )
         if generation_config.use_cache is not False and model_kwargs.get(CACHE) is None:
             is_static = implementation == "static"
-            model_kwargs[CACHE] = self.new_cache(max_cache_length if is_static else None)
+            cache = self.new_cache(max_cache_length if is_static else None)
+            if generation_config.is_assistant:
+                # What a target model does not accept of a draft will be taken back.
+                cache.activate_past_recording()
+            model_kwargs[CACHE] = cache

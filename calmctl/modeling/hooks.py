@@ -4,22 +4,22 @@ Bases are left as they are but for forward hooks on the connected layers. A hook
 own model is under way in the same thread, and is removed when that model is gone.
 """
 
+import operator
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch.utils.hooks import RemovableHandle
 
 from calmctl.modeling import layers
-
-if TYPE_CHECKING:
-    from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.bridge import Bridge
+from calmctl.modeling.connections import Connection
 
 
 @dataclass
@@ -27,6 +27,9 @@ class ForwardPass:
     """What the hooks need to know of the forward call that is under way.
 
     Attributes:
+        identity: what hooks know their model by.
+        bridges: [aug][connection].
+        eager: see `Bridge.forward`.
         aug_states: layer index -> output states (batch, seq, d_aug) of the aug that is being read.
         tapping: index of that aug, or None.
         bridging: whether the anchor is running.
@@ -35,13 +38,19 @@ class ForwardPass:
         positions: (batch, seq) positions of the new tokens.
     """
 
-    model: "ComposedModelForCausalLM"
+    identity: object
+    bridges: nn.ModuleList
+    eager: bool = False
     aug_states: dict[int, Tensor] = field(default_factory=dict)
     tapping: int | None = None
     bridging: bool = False
     keys_values: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     masks: list[Tensor | None] = field(default_factory=list)
     positions: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def bridge(self, aug_index: int, bridge_index: int) -> Bridge:
+        """Return the bridge of an aug's connection."""
+        return cast(Bridge, cast(nn.ModuleList, self.bridges[aug_index])[bridge_index])
 
 
 # Per thread and task, so that forwards of one model may overlap; hooks of a shared base tell the models apart.
@@ -50,7 +59,7 @@ _current: ContextVar[ForwardPass | None] = ContextVar("calmctl_forward_pass", de
 
 def _pass_of(identity: object) -> ForwardPass | None:
     current = _current.get()
-    return current if current is not None and current.model.identity is identity else None
+    return current if current is not None and current.identity is identity else None
 
 
 def _tap(identity: object, aug_index: int, layer_index: int, _module: nn.Module, _args: Any, output: Any) -> None:
@@ -72,20 +81,18 @@ def _bridge(
         return None
     states = layers.layer_output(output)
     positions, updated = current.positions.to(states.device), states
-    eager = getattr(current.model.anchor.config, "_attn_implementation", None) == "eager"
     for aug_index, bridge_index in bridges:
         keys, values = current.keys_values[aug_index, bridge_index]
-        bridge = current.model.bridge_of(aug_index, bridge_index)
         mask = current.masks[aug_index]
         mask = mask.to(states.device) if mask is not None else None
-        updated = updated + bridge(states, positions, keys, values, mask, eager)
+        bridge = current.bridge(aug_index, bridge_index)
+        updated = updated + bridge(states, positions, keys, values, mask, current.eager)
     return layers.with_layer_output(output, updated)
 
 
 @contextmanager
-def new_pass(model: "ComposedModelForCausalLM") -> Iterator[ForwardPass]:
-    """Begin a forward pass of a model; it ends with the block, however the block ends."""
-    current = ForwardPass(model)
+def new_pass(current: ForwardPass) -> Iterator[ForwardPass]:
+    """Begin a forward pass; it ends with the block, however the block ends."""
     token = _current.set(current)
     try:
         yield current
@@ -93,18 +100,45 @@ def new_pass(model: "ComposedModelForCausalLM") -> Iterator[ForwardPass]:
         _current.reset(token)
 
 
-def install_hooks(model: "ComposedModelForCausalLM", augs: Sequence[PreTrainedModel]) -> None:
-    """Put a hook on every connected layer of a model's bases."""
-    anchor_layers, handles = layers.decoder_layers(model.anchor), []
-    ending: dict[int, list[tuple[int, int]]] = {}
-    for aug_index, (aug, pairs) in enumerate(zip(augs, model.connections, strict=True)):
-        aug_layers = layers.decoder_layers(aug)
-        for layer_index in sorted({pair.aug_layer for pair in pairs}):
-            hook = partial(_tap, model.identity, aug_index, layer_index)
-            handles.append(aug_layers[layer_index].register_forward_hook(hook))
-        for bridge_index, pair in enumerate(pairs):
-            ending.setdefault(pair.anchor_layer, []).append((aug_index, bridge_index))
-    for layer_index, bridges in ending.items():
-        handles.append(anchor_layers[layer_index].register_forward_hook(partial(_bridge, model.identity, bridges)))
-    for handle in handles:
-        weakref.finalize(model, handle.remove)
+class Hooks:
+    """The hooks of one composed model, on the connected layers of its bases.
+
+    Args:
+        identity: what the hooks know their model by: a shallow copy keeps it, a deep copy has one of its own.
+    """
+
+    def __init__(self, identity: object, connections: Sequence[Sequence[Connection]]) -> None:
+        self._taps: dict[tuple[int, int], Any] = {}
+        ending: dict[int, list[tuple[int, int]]] = {}
+        for aug_index, pairs in enumerate(connections):
+            for layer_index in sorted({pair.aug_layer for pair in pairs}):
+                self._taps[aug_index, layer_index] = partial(_tap, identity, aug_index, layer_index)
+            for bridge_index, pair in enumerate(pairs):
+                ending.setdefault(pair.anchor_layer, []).append((aug_index, bridge_index))
+        self._bridges = {index: partial(_bridge, identity, bridges) for index, bridges in ending.items()}
+        self._hooked: list[nn.Module] = []
+        self._handles: list[RemovableHandle] = []
+        weakref.finalize(self, _remove, self._handles)
+
+    def follow(self, anchor: nn.ModuleList, augs: Sequence[nn.ModuleList]) -> None:
+        """Put the hooks on what now stands at the places of the connected layers.
+
+        That may change: activation checkpointing, sharding and compilation wrap layers. A hook belongs around the
+        wrapper, or a bridge would be taken for a part of the layer and run again without its pass.
+
+        Args:
+            anchor, augs: all layers of each base.
+        """
+        tapped = [augs[aug_index][layer_index] for aug_index, layer_index in self._taps]
+        places = tapped + [anchor[layer_index] for layer_index in self._bridges]
+        if all(map(operator.is_, places, self._hooked)) and self._hooked:
+            return
+        _remove(self._handles)
+        hooks = (*self._taps.values(), *self._bridges.values())
+        self._handles += [place.register_forward_hook(hook) for place, hook in zip(places, hooks, strict=True)]
+        self._hooked = places
+
+
+def _remove(handles: list[RemovableHandle]) -> None:
+    while handles:
+        handles.pop().remove()

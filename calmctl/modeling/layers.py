@@ -6,21 +6,21 @@ either as a tensor or as the first entry of a tuple. What a model must not do (l
 state that is not keys and values) shows in its structure too; see `check_base`.
 """
 
-import copy
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.cache_utils import Cache
 
 from calmctl.errors import UserError
 from calmctl.modeling.calling import CACHE_NAMES, accepts, cache_argument
 
 # What decoder layers call the attention to an encoder's output.
 CROSS_ATTENTION = ("encoder_attn", "cross_attn", "crossattention")
+# What a configuration may ask a model to return beside its states.
+BESIDE = ("output_hidden_states", "output_attentions", "output_router_logits")
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -41,6 +41,12 @@ def hidden_size(config: PreTrainedConfig) -> int:
 def num_heads(config: PreTrainedConfig) -> int:
     """Return the number of attention (query) heads."""
     return _setting(config, "num_attention_heads")
+
+
+def context_length(config: PreTrainedConfig) -> int | None:
+    """Return for how many tokens a model is made; None: its configuration does not say."""
+    names = ("max_position_embeddings", "max_seq_len")
+    return next((length for name in names if (length := getattr(text_config(config), name, None))), None)
 
 
 def _setting(config: PreTrainedConfig, name: str) -> int:
@@ -107,13 +113,13 @@ def _is_recurrent(model: PreTrainedModel, config: PreTrainedConfig) -> bool:
     )
 
 
-def decoder(model: PreTrainedModel) -> nn.Module:
+def decoder(model: PreTrainedModel) -> PreTrainedModel:
     """Return the module that embeds tokens and runs the decoder layers, without the LM head.
 
     Raises:
         UserError: no module has a single ModuleList of `num_hidden_layers` entries.
     """
-    return _find_layers(model)[0]
+    return find_layers(model)[0]
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -122,12 +128,16 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     Raises:
         UserError: no module has a single ModuleList of `num_hidden_layers` entries.
     """
-    parent, name = _find_layers(model)
+    parent, name = find_layers(model)
     return getattr(parent, name)
 
 
-def _find_layers(model: PreTrainedModel) -> tuple[nn.Module, str]:
-    """Return a model's decoder and the name of its layers there."""
+def find_layers(model: PreTrainedModel) -> tuple[PreTrainedModel, str]:
+    """Return a model's decoder and the name of its layers there.
+
+    Raises:
+        UserError: no module has a single ModuleList of `num_hidden_layers` entries.
+    """
     expected = num_layers(model.config)
     # `get_decoder` is a best effort: of some models it is the LM head (called `decoder`), of others the whole model.
     candidates = (model.get_decoder(), model.base_model, getattr(model, "model", None))
@@ -135,63 +145,11 @@ def _find_layers(model: PreTrainedModel) -> tuple[nn.Module, str]:
         children = candidate.named_children() if isinstance(candidate, nn.Module) else ()
         names = [name for name, child in children if isinstance(child, nn.ModuleList) and len(child) == expected]
         if candidate is not None and len(names) == 1:
-            return candidate, names[0]
+            return cast(PreTrainedModel, candidate), names[0]
     raise UserError(
         f"{type(model).__name__}: found no single ModuleList of {expected} decoder layers directly below "
         f"{type(candidates[0]).__name__}; this architecture cannot be composed"
     )
-
-
-def first_layers(model: PreTrainedModel, count: int) -> nn.Module:
-    """Return a decoder that runs only the first `count` layers of a model and shares all its parameters.
-
-    The view is a shallow copy: its blocks, embeddings and buffers are the model's own objects, so hooks, device
-    moves and weight changes are seen by both. It has no LM head.
-    """
-    whole, name = _find_layers(model)
-    return _view(whole, [name], getattr(whole, name)[:count])
-
-
-def head_of(model: PreTrainedModel, decoded: ModelOutput) -> Callable[[Tensor], Tensor]:
-    """Return the function from output states (rows, dim) of a model's decoder to logits (rows, vocabulary).
-
-    It is the model's own forward pass on a view whose decoder has answered already, so that whatever an architecture
-    does to its logits after the LM head (scaling, soft-capping) is done here too.
-
-    Args:
-        decoded: what the decoder returned; its states are replaced.
-    """
-    whole = decoder(model)
-    path = next(name for name, module in model.named_modules() if module is whole).split(".")
-
-    def head(states: Tensor) -> Tensor:
-        view = _view(model, path, _Answer(dataclasses.replace(cast(Any, decoded), last_hidden_state=states[None])))
-        # Not view(...): what others have put around the forward of this very model must not run twice.
-        # The states stand in for an input, which what is around a nested decoder (of a multimodal model) asks for.
-        return type(model).forward(view, inputs_embeds=states[None], use_cache=False).logits[0]
-
-    return head
-
-
-class _Answer(nn.Module):
-    """A module that has its answer already."""
-
-    def __init__(self, answer: ModelOutput) -> None:
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, *_args: Any, **_kwargs: Any) -> ModelOutput:
-        return self.answer
-
-
-def _view(module: nn.Module, path: list[str], replacement: nn.Module) -> nn.Module:
-    """Return a shallow copy of a module in which the module at `path` is another."""
-    if not path:
-        return replacement
-    view = copy.copy(module)
-    view._modules = dict(module._modules)
-    view._modules[path[0]] = _view(cast(nn.Module, module._modules[path[0]]), path[1:], replacement)
-    return view
 
 
 def device_of(layer: nn.Module) -> torch.device:
@@ -222,13 +180,51 @@ def with_layer_output(output: Tensor | tuple[Any, ...], states: Tensor) -> Tenso
 
 
 def arguments_of(
-    model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    position_ids: Tensor,
+    cache: Cache | None = None,
+    wanted: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return what to call a model with: positions only where it takes them, elsewhere it finds them by the mask."""
-    arguments: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+    """Return what to call a model with: positions only where it takes them, elsewhere it finds them by the mask.
+
+    Args:
+        wanted: what to return beside the states, `output_attentions=True` for example.
+    """
+    device = device_of(model.get_input_embeddings())
+    arguments: dict[str, Any] = {"input_ids": input_ids.to(device), "use_cache": cache is not None}
+    arguments["attention_mask"] = attention_mask.to(device) if attention_mask is not None else None
     if accepts(model, "position_ids"):
-        arguments["position_ids"] = position_ids
-    return arguments
+        arguments["position_ids"] = position_ids.to(device)
+    if cache is not None:
+        arguments[cast(str, cache_argument(model))] = cache
+    asked = {name: value for name, value in (wanted or {}).items() if value is not None and value is not False}
+    return arguments | as_asked(model) | asked
+
+
+def as_asked(model: PreTrainedModel) -> dict[str, Any]:
+    """Return arguments against what a model's configuration would have it return beside, or instead of, its states."""
+    config = model.config
+    against = {name: False for name in BESIDE if getattr(config, name, False)}
+    return against if getattr(config, "return_dict", True) else {**against, "return_dict": True}
+
+
+def has_positions_table(model: PreTrainedModel) -> bool:
+    """Tell whether a model looks positions up in a table as long as its context, rather than compute any."""
+    length = context_length(model.config)
+    whole, name = find_layers(model)
+    embedding = model.get_input_embeddings()
+    parts = [child for each, child in whole.named_children() if each != name and child is not embedding]
+    return length is not None and any(
+        _is_table(part, length) for part in (whole, *parts, *getattr(whole, name)[0].modules())
+    )
+
+
+def _is_table(module: nn.Module, length: int) -> bool:
+    if isinstance(module, nn.Embedding):
+        return 0 <= module.num_embeddings - length <= 2  # some keep a row or two at the start for no position
+    return any(buffer is not None and buffer.ndim == 2 and len(buffer) == length for buffer in module._buffers.values())
 
 
 def position_ids_from(

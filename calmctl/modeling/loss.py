@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from calmctl.modeling import layers
+from calmctl.modeling.views import head_of
 
 IGNORED = -100
 # Logits that exist at a time above a frozen head: 256 MiB in float32. Smaller chunks read the head more often.
@@ -60,7 +62,7 @@ def completion_loss(logits: Tensor, targets: Tensor, num_items: Tensor | int | N
 
 
 def frozen_head_loss(
-    model: PreTrainedModel, arguments: dict[str, Any], labels: Tensor, num_items: Tensor | int | None = None
+    model: PreTrainedModel, states: Tensor, labels: Tensor, num_items: Tensor | int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of a model whose LM head is frozen, and which labels (rows,) were the most likely tokens.
 
@@ -68,8 +70,8 @@ def frozen_head_loss(
     exist beyond a chunk of the labelled rows, and nothing is computed twice.
 
     Args:
-        arguments: what the model's decoder is called with.
-        labels: (batch, seq), -100 = none; the label at position t is predicted at t - 1.
+        states: (batch, seq, dim), what the model's decoder returned.
+        labels: (batch, seq), -100 = no loss; the label at position t is predicted at t - 1.
         num_items: see `completion_loss`.
 
     Raises:
@@ -77,16 +79,22 @@ def frozen_head_loss(
     """
     if any(parameter.requires_grad for parameter in model.get_output_embeddings().parameters()):
         raise ValueError("the LM head must be frozen (requires_grad_(False))")
-    decoded = layers.decoder(model)(**arguments)
-    states, targets = decoded.last_hidden_state[:, :-1], labels[:, 1:]
+    states, targets = states[:, :-1], labels[:, 1:].to(states.device)
     rows = targets != IGNORED
-    head = layers.head_of(model, decoded)
-    total, correct = _FrozenHeadLoss.apply(states[rows], targets[rows], head, _chunk_rows(model))
+    total, correct = _FrozenHeadLoss.apply(states[rows], targets[rows], head_of(model), _chunk_rows(model))
     return total / (rows.sum().clamp(min=1) if num_items is None else num_items), correct
 
 
 def _chunk_rows(model: PreTrainedModel) -> int:
     return max(1, CHUNK_ELEMENTS // layers.text_config(model.config).vocab_size)
+
+
+def _kept_here() -> saved_tensors_hooks:
+    """Let what a backward pass needs be kept as it is, whatever is around.
+
+    Checkpointing around the loss would compute it again for the backward pass inside of the forward pass, endlessly.
+    """
+    return saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
@@ -101,14 +109,14 @@ class _FrozenHeadLoss(torch.autograd.Function):
         gradient = torch.empty_like(rows)
         pieces = zip(rows.split(chunk), targets.to(rows.device).split(chunk), gradient.split(chunk), strict=True)
         for states, labels, slot in pieces:
-            with torch.set_grad_enabled(is_needed):
+            with torch.set_grad_enabled(is_needed), _kept_here():
                 states = states.detach().requires_grad_(is_needed)
-                logits = head(states).float()
-                loss = F.cross_entropy(logits, labels, reduction="sum")
-            if is_needed:
-                slot.copy_(torch.autograd.grad(loss, states)[0])
-            total += loss.detach()
-            correct.append(logits.argmax(-1) == labels)
+                logits = head(states[None])[0].float()
+                loss = F.cross_entropy(logits, labels.to(logits.device), reduction="sum")
+                if is_needed:
+                    slot.copy_(torch.autograd.grad(loss, states)[0])
+            total += loss.detach().to(total.device)
+            correct.append(logits.argmax(-1).to(labels.device) == labels)
         ctx.save_for_backward(gradient)
         is_correct = torch.cat(correct)
         ctx.mark_non_differentiable(is_correct)

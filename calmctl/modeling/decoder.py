@@ -1,0 +1,282 @@
+"""A composed model below its LM head: token ids in, the anchor's last states out, with what the bridges added.
+
+Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils.generic import can_return_tuple
+
+from calmctl.errors import UserError
+from calmctl.modeling import layers
+from calmctl.modeling.alignment import prompt_to_read
+from calmctl.modeling.bridge import Bridge, BridgeConfig
+from calmctl.modeling.cache import ComposedCache
+from calmctl.modeling.calling import CACHE, either_cache
+from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.connections import Connection
+from calmctl.modeling.hooks import ForwardPass, Hooks, new_pass
+from calmctl.modeling.recomputation import RecomputingMixin
+from calmctl.modeling.tokens import NewTokens
+from calmctl.modeling.views import first_layers
+
+
+class ComposedPreTrainedModel(PreTrainedModel):
+    """What transformers has to know of composed models, with a head and without."""
+
+    config_class = ComposedConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def init_weights(self) -> None:
+        """Do nothing: the bases bring their weights and bridges initialise themselves."""
+
+
+class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
+    """Anchor, augs and bridges, without the anchor's LM head: what `get_decoder` of a composed model returns.
+
+    Augs run without gradients, without their LM heads and only up to the last layer that is tapped. Bridges act through
+    hooks on the anchor's layers, so any decoder-only model can be a base.
+    """
+
+    def __init__(self, config: ComposedConfig, anchor: PreTrainedModel, augs: Sequence[PreTrainedModel]) -> None:
+        super().__init__(config)
+        self.anchor, self.augs = anchor, nn.ModuleList(augs)
+        self.connections: list[tuple[Connection, ...]] = [
+            tuple(Connection(*pair) for pair in pairs) for pairs in config.connections
+        ]
+        bridge_config = BridgeConfig(**config.bridge)
+        self.bridges = nn.ModuleList(
+            nn.ModuleList(self._new_bridge(bridge_config, aug, pair) for pair in pairs)
+            for aug, pairs in zip(augs, self.connections, strict=True)
+        )
+        for base in (anchor, *augs):
+            base.requires_grad_(False)
+        # Walking over the modules of the bases takes long, and they have to be looked at before every step.
+        self._frozen = [self.augs, *(module for base in (anchor, *augs) for module in base.modules())]
+        self._identity = object()
+        self._hooks = Hooks(self._identity, self.connections)
+        self._ready()
+        self.post_init()
+        self.eval()
+
+    def _new_bridge(self, config: BridgeConfig, aug: PreTrainedModel, pair: Connection) -> Bridge:
+        anchor_config = self.anchor.config
+        bridge = Bridge(
+            config, layers.hidden_size(aug.config), layers.hidden_size(anchor_config), layers.num_heads(anchor_config)
+        )
+        return bridge.to(device=layers.device_of(layers.decoder_layers(self.anchor)[pair.anchor_layer]))
+
+    # The forward pass.
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: ComposedCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        prompt_lengths: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        cache: ComposedCache | None = None,
+    ) -> BaseModelOutputWithPast:
+        """Run every aug on the tokens, then the anchor's decoder with the bridges; see `ComposedModelForCausalLM`.
+
+        Args:
+            logits_to_keep: taken for the sake of callers that give it to decoders too; all states are returned.
+
+        Raises:
+            UserError: see `ComposedModelForCausalLM.forward`.
+        """
+        if input_ids is None or inputs_embeds is not None:
+            raise UserError(
+                "a composed model needs input_ids, inputs_embeds will not do: anchor and augs each embed the tokens "
+                "themselves"
+            )
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        held = self._cache_to_use(either_cache(past_key_values, cache), use_cache, recompute)
+        tokens = NewTokens.read(input_ids, attention_mask, position_ids, held)
+        prompt_lengths, num_read = self._prompt(tokens, prompt_lengths, held)
+        anchor_layers = self._ready()
+        first = min(pair.anchor_layer for pairs in self.connections for pair in pairs)
+        above = anchor_layers[first + 1 :] if recompute else ()
+        eager = getattr(self.anchor.config, "_attn_implementation", None) == "eager"
+        with new_pass(ForwardPass(self._identity, self.bridges, eager)) as current, self.recomputing(above):
+            current.positions = tokens.positions
+            for aug_index in range(len(self.augs)):
+                self._read_aug(current, aug_index, tokens.first(num_read), held)
+                aug_length = current.keys_values[aug_index, 0][0].shape[-2]
+                current.masks.append(tokens.mask(aug_length, prompt_lengths))
+            current.bridging = True
+            # Fewer layers than there are: drafts of `generate(assistant_early_exit=...)`.
+            depth = self.config.num_hidden_layers
+            is_whole = depth >= len(anchor_layers)
+            decoded = self._run(
+                self.anchor,
+                layers.decoder(self.anchor) if is_whole else first_layers(self.anchor, depth),
+                tokens,
+                held.anchor if held is not None else None,
+                {
+                    "output_hidden_states": _given_or(self.config.output_hidden_states, output_hidden_states),
+                    "output_attentions": _given_or(self.config.output_attentions, output_attentions),
+                },
+            )
+        return BaseModelOutputWithPast(
+            last_hidden_state=decoded.last_hidden_state,
+            hidden_states=decoded.hidden_states,
+            attentions=decoded.attentions,
+            **{CACHE: held},
+        )
+
+    def _cache_to_use(self, cache: Cache | None, use_cache: bool | None, recompute: bool) -> ComposedCache | None:
+        """Return the cache that was given, or a new one, or none."""
+        if cache is not None and not isinstance(cache, ComposedCache):
+            raise UserError(f"{CACHE} must be a ComposedCache, got {type(cache).__name__}")
+        if recompute:
+            # What is computed again must not write into a cache a second time.
+            if cache is not None and cache.get_seq_length():
+                raise UserError("gradient checkpointing cannot go on from a cache; disable one of them")
+            return None
+        if use_cache is None:
+            use_cache = not self.training and self.config.use_cache
+        return self.new_cache() if use_cache and cache is None else cache
+
+    def _prompt(
+        self, tokens: NewTokens, prompt_lengths: Tensor | None, cache: ComposedCache | None
+    ) -> tuple[Tensor | None, int]:
+        """Return the prompt lengths (batch,) if augs read prompts only, and how many of the new tokens they read."""
+        if self.config.aug_reads != "prompt":
+            return None, tokens.length
+        if tokens.documents is not None:
+            raise UserError("augs that read prompts only cannot read packed rows; give one document a row")
+        if self.training and prompt_lengths is None and not tokens.past:
+            raise UserError(
+                "augs that read prompts only need labels or prompt_lengths while training: what computes its loss "
+                "elsewhere would let them read the answers"
+            )
+        read = cache.num_read if cache is not None else 0
+        lengths, num_read = prompt_to_read(prompt_lengths, len(tokens.ids), tokens.past, tokens.length, read)
+        return lengths.to(tokens.ids.device), num_read
+
+    def _run(
+        self,
+        base: PreTrainedModel,
+        decoder: PreTrainedModel,
+        tokens: NewTokens,
+        cache: Cache | None,
+        wanted: dict[str, Any] | None = None,
+    ) -> BaseModelOutputWithPast:
+        """Run the decoder of a base, or the first layers of it, on the new tokens.
+
+        Raises:
+            UserError: the base has no positions for so many.
+        """
+        limit = layers.context_length(base.config)
+        arguments = layers.arguments_of(decoder, tokens.ids, tokens.attention_mask, tokens.positions, cache, wanted)
+        if limit is None or tokens.past + tokens.length <= limit:
+            return decoder(**arguments)
+        # Many models read more than they were made for. Looked up on a GPU, a position beyond a table's end would take
+        # the whole process with it; the rest tells by itself.
+        beyond = UserError(
+            f"a {type(base).__name__} reads {limit} tokens, and not the {tokens.past + tokens.length} that there are "
+            "now: shorten the prompt or generate fewer"
+        )
+        if layers.has_positions_table(base) and int(tokens.positions.max()) >= limit:
+            raise beyond
+        try:
+            return decoder(**arguments)
+        except torch.OutOfMemoryError:
+            raise
+        except (IndexError, RuntimeError) as error:
+            raise beyond from error
+
+    def _ready(self) -> nn.ModuleList:
+        """Return the anchor's layers, with no dropout in the bases and all hooks where they belong."""
+        self._keep_still()
+        anchor_layers = layers.decoder_layers(self.anchor)
+        self._hooks.follow(anchor_layers, [layers.decoder_layers(cast(PreTrainedModel, aug)) for aug in self.augs])
+        return anchor_layers
+
+    def _read_aug(self, current: ForwardPass, aug_index: int, tokens: NewTokens, cache: ComposedCache | None) -> None:
+        """Run one aug on new tokens and turn its tapped states into the keys and values of its bridges."""
+        pairs = self.connections[aug_index]
+        if cache is not None and tokens.length == 0:
+            for bridge_index, layer in enumerate(cache.bridges[aug_index].layers):
+                held = cast(DynamicLayer, layer)
+                current.keys_values[aug_index, bridge_index] = cast(Tensor, held.keys), cast(Tensor, held.values)
+            return
+        aug = cast(PreTrainedModel, self.augs[aug_index])
+        known = layers.text_config(aug.config).vocab_size
+        if known < layers.text_config(self.anchor.config).vocab_size:
+            # Ids that only pad the anchor's vocabulary: no text becomes them, but a model may happen to choose one.
+            tokens = replace(tokens, ids=tokens.ids.clamp(max=known - 1))
+        decoder = first_layers(aug, max(pair.aug_layer for pair in pairs) + 1)
+        current.tapping, current.aug_states = aug_index, {}
+        with torch.no_grad():
+            self._run(aug, decoder, tokens, cache.augs[aug_index] if cache is not None else None)
+        current.tapping = None
+        for bridge_index, pair in enumerate(pairs):
+            bridge = current.bridge(aug_index, bridge_index)
+            folded = None
+            # A cache that already holds tokens is being decoded with: worth folding the matrices once for.
+            if cache is not None and cache.get_seq_length() and not torch.is_grad_enabled():
+                if (aug_index, bridge_index) not in cache.folded:
+                    cache.folded[aug_index, bridge_index] = bridge.folded()
+                folded = cache.folded[aug_index, bridge_index]
+            device = layers.device_of(bridge.query)
+            states = current.aug_states[pair.aug_layer].to(device)
+            keys, values = bridge.keys_values(states, tokens.positions.to(device), folded)
+            if cache is not None:
+                keys, values = cache.bridges[aug_index].update(keys, values, bridge_index)
+            current.keys_values[aug_index, bridge_index] = keys, values
+
+    def new_cache(self, max_cache_len: int | None = None) -> ComposedCache:
+        """Return an empty cache for this model; `max_cache_len` makes it static, with room for that many tokens."""
+        return ComposedCache(
+            self.anchor.config, [cast(PreTrainedModel, aug).config for aug in self.augs], max_cache_len
+        )
+
+    # What makes it behave like any other Hugging Face model.
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the bridges' mode; the bases always stay in eval mode (no dropout in frozen models)."""
+        self.training = mode
+        self.bridges.train(mode)
+        self._keep_still()
+        return self
+
+    def _keep_still(self) -> None:
+        """Put what is frozen back into eval mode, wherever somebody has called `train`."""
+        for module in self._frozen:
+            if module.training:
+                module.training = False
+
+    def get_decoder(self) -> nn.Module:
+        """Return this model: it has no head."""
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the anchor's token embedding."""
+        return self.anchor.get_input_embeddings()
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: a checkpoint is that of the model with its head."""
+        raise UserError("a composed model is saved with its head: call save_pretrained of the whole model")
+
+
+def _given_or(configured: Any, given: Any) -> Any:
+    return configured if given is None else given
