@@ -57,6 +57,16 @@ def prompt_to_read(
     return prompt_lengths, num_read
 
 
+def positions_in_documents(starts: Tensor, length: int) -> Tensor:
+    """Return the positions (1, length) of the tokens of a packed row in their documents.
+
+    Args:
+        starts: (documents + 1,), where each document begins, and the end of the last one.
+    """
+    places = torch.arange(length, device=starts.device)
+    return (places - starts[torch.searchsorted(starts, places, right=True) - 1])[None]
+
+
 def packed_documents(position_ids: Tensor) -> Tensor | None:
     """Return the document (batch, seq) that each token of a packed row belongs to, or None where rows hold one each.
 

@@ -89,6 +89,11 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         cache: ComposedCache | None = None,
+        cu_seq_lens_q: Tensor | None = None,
+        cu_seq_lens_k: Tensor | None = None,
+        max_length_q: int | None = None,
+        max_length_k: int | None = None,
+        seq_idx: Tensor | None = None,
     ) -> ComposedOutput:
         """Run every aug on the tokens, then the anchor with the bridges.
 
@@ -109,6 +114,8 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
             output_hidden_states, output_attentions: return the anchor's, with what the bridges added; None = what the
                 configuration says.
             past_key_values, cache: two names of one argument.
+            cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k, seq_idx: where the documents of a packed row
+                begin, as transformers' collators say it; `position_ids` are found from the first when not given.
 
         Raises:
             UserError: no `input_ids`, a cache that is not a `ComposedCache` or is full, more tokens than a base has
@@ -128,6 +135,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
             prompt_lengths=prompt_lengths,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
+            cu_seq_lens_q=cu_seq_lens_q,
             return_dict=True,
             **{CACHE: past_key_values},
         )

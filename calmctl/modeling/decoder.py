@@ -16,7 +16,7 @@ from transformers.utils.generic import can_return_tuple
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.alignment import prompt_to_read
+from calmctl.modeling.alignment import positions_in_documents, prompt_to_read
 from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.calling import CACHE, either_cache
@@ -93,6 +93,11 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         cache: ComposedCache | None = None,
+        cu_seq_lens_q: Tensor | None = None,
+        cu_seq_lens_k: Tensor | None = None,
+        max_length_q: int | None = None,
+        max_length_k: int | None = None,
+        seq_idx: Tensor | None = None,
     ) -> BaseModelOutputWithPast:
         """Run every aug on the tokens, then the anchor's decoder with the bridges; see `ComposedModelForCausalLM`.
 
@@ -108,6 +113,8 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
                 "themselves"
             )
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        if position_ids is None and cu_seq_lens_q is not None:
+            position_ids = positions_in_documents(cu_seq_lens_q, input_ids.shape[1])
         held = self._cache_to_use(either_cache(past_key_values, cache), use_cache, recompute)
         tokens = NewTokens.read(input_ids, attention_mask, position_ids, held)
         prompt_lengths, num_read = self._prompt(tokens, prompt_lengths, held)

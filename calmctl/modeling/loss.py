@@ -125,4 +125,5 @@ class _FrozenHeadLoss(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, _: Tensor | None) -> tuple[Tensor, None, None, None]:
-        return ctx.saved_tensors[0] * upstream.to(ctx.saved_tensors[0].dtype), None, None, None
+        (gradient,) = ctx.saved_tensors  # checkpointing around the loss gives them once only
+        return gradient * upstream.to(gradient.dtype), None, None, None
