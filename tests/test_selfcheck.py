@@ -9,8 +9,8 @@ from torch import Tensor
 
 from calmctl.cli.main import main
 from calmctl.errors import UserError
-from calmctl.modeling import composed as composed_module
 from calmctl.modeling import selfcheck
+from calmctl.modeling import tokens as tokens_module
 from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.composition import compose
 from calmctl.modeling.probe import deviation, probe_ids
@@ -113,7 +113,7 @@ FAULTS = [
     (Bridge, "folded", folded_wrongly, "decoding with a cache gives other logits than without .by"),
     (Bridge, "_rotate", forgets_positions, "decoding with a cache gives other logits than without .by"),
     (Bridge, "keys_values", crashes, "RuntimeError with closed bridges: no kernel$"),
-    (composed_module, "bridge_mask", sees_padding, "padding changes its logits .by"),
+    (tokens_module, "bridge_mask", sees_padding, "padding changes its logits .by"),
     ("calmctl.modeling.bridge", "_attention", looks_ahead, "logits of the first 4 tokens depend on later tokens .by"),
     (selfcheck, "load_parameters", loads_too_little, "stored and loaded again, bridges.0.0.key.weight is another"),
 ]
@@ -200,7 +200,7 @@ def test_a_run_records_its_check_and_a_pair_that_fails_is_refused_before_it_is_t
     model, data = write_models(tmp_path)["plain"], tmp_path / "data.jsonl"
     data.write_text('{"prompt": "a b", "completion": " c"}\n' * 4)
     command = ["compose", "--anchor", str(model), "--aug", str(model), "--data", str(data), "train.steps=1"]
-    monkeypatch.setattr(composed_module, "bridge_mask", sees_padding(composed_module.bridge_mask))
+    monkeypatch.setattr(tokens_module, "bridge_mask", sees_padding(tokens_module.bridge_mask))
     assert main([*command, "--out", str(tmp_path / "refused")]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "self-check" in line]
     assert "padding changes its logits" in line

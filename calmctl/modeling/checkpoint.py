@@ -175,6 +175,8 @@ def load_parts(
             check_base(role, known["fingerprint"], settings, base)
         bases.append(base)
     model = model_class.from_bases(config, bases)
+    # Tools load a model once more by what it is called: as the reference of a preference loss, for example.
+    model.name_or_path = model.config.name_or_path = str(location)
     path = Path(location) / WEIGHTS_FILE
     if not Path(location).is_dir():
         path = Path(cached_file(str(location), WEIGHTS_FILE, revision=revision, **hub))  # type: ignore[arg-type]
