@@ -8,13 +8,16 @@ preset files need no `# @package` header. No OmegaConf object leaves this module
 from __future__ import annotations
 
 import importlib.util
+import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from calmctl.errors import UserError
+from calmctl.files import read_text, read_yaml
 from calmctl.schema import field_types, from_dict, nested_schema, to_dict, unknown_key
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+# What Hydra takes minutes over, and no preset needs.
+_MAX_VALUES, _MAX_CHARACTERS = 10_000, 20_000
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ def load_config(schema: type[T], preset: str, overrides: Sequence[str] = (), con
     """
     folders = _config_folders(config_dir)
     _check_preset(preset, config_dir)
+    if config_dir is not None:
+        _check_files(preset, folders)
     prepared = _prepare_overrides(schema, overrides, folders)
     return from_dict(schema, _compose(preset, prepared, folders))
 
@@ -107,7 +114,11 @@ def _config_folders(config_dir: Path | None) -> list[Path]:
 
 def _read_preset(name: str, path: Path) -> Preset:
     comments: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = read_text(path).split("\n")
+    except UserError as error:
+        return Preset(name, name.rpartition("/")[0], "", str(error), path)
+    for line in lines:
         text = line.strip()
         if not text.startswith("#"):
             break
@@ -131,6 +142,31 @@ def _check_preset(preset: str, config_dir: Path | None) -> None:
     raise UserError(f"unknown preset {preset!r}: no group {group!r}; groups: {', '.join(groups) or 'none'}")
 
 
+def _check_files(preset: str, folders: Sequence[Path], after: tuple[str, ...] = ()) -> None:
+    """Raise UserError for a file that Hydra would choke on: the preset's, and those of the presets it builds on."""
+    if preset in after:
+        raise UserError(f"preset {after[0]} builds on itself ({' -> '.join((*after, preset))}); correct its defaults")
+    path = next((path for folder in folders if (path := folder / f"{preset}.yaml").exists()), None)
+    if path is None:
+        return  # Hydra says which presets there are
+    content = read_yaml(path, _MAX_VALUES)
+    if not isinstance(content, dict | None):
+        raise UserError(f"{path}: is a {type(content).__name__}, not settings; write NAME: VALUE")
+    for other in _defaults(content or {}, posixpath.dirname(preset)):
+        _check_files(other, folders, (*after, preset))
+
+
+def _defaults(content: dict[str, Any], group: str) -> Iterator[str]:
+    """Yield the presets that the defaults list of a preset of a group names."""
+    listed = content.get("defaults")
+    for entry in listed if isinstance(listed, list) else []:
+        for key, value in entry.items() if isinstance(entry, dict) else [("", entry)]:
+            folder = re.sub(r"^((optional|override) +)*|@.*", "", str(key))
+            for name in value if isinstance(value, list) else [value]:
+                if isinstance(name, str) and name != "_self_":
+                    yield posixpath.join("/", group, folder, name.partition("@")[0]).lstrip("/")
+
+
 def _prepare_overrides(schema: type, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """Check the keys of value overrides; let them set also what the preset leaves at its default."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -139,13 +175,18 @@ def _prepare_overrides(schema: type, overrides: Sequence[str], folders: Sequence
 
     prepared = []
     for text in overrides:
+        if len(text) > _MAX_CHARACTERS:
+            advice = f"{len(text):,} characters are too many; write it into a preset (--config-dir)"
+            raise UserError(f"override {text[:30]!r}...: {advice}")
         try:
             override = OverridesParser.create().parse_override(text)
-        except HydraException as error:
-            raise UserError(f"override {text!r}: {_one_line(error)} (write key=value)") from error
+        except (HydraException, RecursionError) as error:
+            raise UserError(f"override {text[:200]!r}: {_one_line(error)} (write key=value)") from error
         if override.is_sweep_override():
             raise UserError(f"override {text!r}: one value; write key=[a,b] for a list, key='a,b' for text")
         if _is_group_override(override, folders):
+            if len(folders) > 1 and isinstance(choice := override.value(), str):
+                _check_files(f"{override.key_or_group}/{choice}", folders)
             prepared.append(text)
             continue
         _check_key(schema, override.key_or_group, text)
@@ -194,10 +235,10 @@ def _compose(preset: str, overrides: Sequence[str], folders: Sequence[Path]) -> 
     outer = GlobalHydra.instance().hydra  # calmctl may be called from inside somebody's Hydra application
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(folders[0]), version_base=None):
+        with _without_environment(), initialize_config_dir(str(folders[0]), version_base=None):
             config = compose(None, arguments)
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, YAMLError, RecursionError) as error:
         raise UserError(f"preset {preset}: {_one_line(error)}") from error
     finally:
         GlobalHydra.instance().hydra = outer
@@ -205,8 +246,28 @@ def _compose(preset: str, overrides: Sequence[str], folders: Sequence[Path]) -> 
     return {str(key): value for key, value in plain.items()}
 
 
+@contextmanager
+def _without_environment() -> Iterator[None]:
+    """Let no setting take its value from an environment variable: settings are stored, and variables hold secrets."""
+    from omegaconf import OmegaConf
+    from omegaconf.resolvers import oc
+
+    def refuse(name: str, *_: object) -> None:
+        raise ValueError(f"${{oc.env:{name}}} is not read, as settings are stored; give the value on the command line")
+
+    OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
 def _one_line(error: BaseException) -> str:
     """Return the message without Hydra's search path, links and line breaks."""
     text = str(error).split("Config search path:")[0]
     text = re.sub(r"See https?://\S+( for details)?", "", text)
+    text = text.removeprefix("ValueError raised while resolving interpolation: ")
+    text, _, where = text.partition("full_key: ")
+    if where:
+        text += f" (setting {where.split()[0][:80]})"
     return " ".join(text.split()) or type(error).__name__

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import math
 import os
-import tempfile
+import secrets
+import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,22 +26,26 @@ _LOCK_PAUSE_SECONDS = 0.02
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
-    """Replace `path` by `text` so that a reader, or a crash, sees the old file or the new one, never a part.
+    """Replace a file as `write_bytes` does; what UTF-8 cannot hold (a name that is no text) becomes its escape."""
+    write_bytes(path, text.encode(errors="backslashreplace"), durable)
+
+
+def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
+    """Replace `path` by `content` so that a reader, or a crash, sees the old file or the new one, never a part.
 
     `durable=False` skips the fsync: still atomic for readers, for files that are rewritten all the time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with temporary.open("xb") as stream:
+            stream.write(content)
             stream.flush()
-            os.fchmod(stream.fileno(), 0o666 & ~_umask())  # mkstemp makes files only their owner can read
             if durable:
                 os.fsync(stream.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if durable:
         sync_folder(path.parent)
@@ -58,6 +64,12 @@ def write_json(path: Path, value: Any, durable: bool = True) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable)
 
 
+def read_text(path: Path) -> str:
+    """Read a text in UTF-8; raises UserError where it is missing or is none."""
+    with _user_errors():
+        return reader.read_text(path)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -68,6 +80,48 @@ def read_json(path: Path) -> Any:
         return reader.read_json(path)
 
 
+def read_yaml(path: Path, max_values: int = 100_000) -> Any:
+    """Read a YAML file, whose anchors and aliases are looked at before they are followed.
+
+    Raises:
+        UserError: it is missing or damaged, names itself, is nested too deeply, or has more values than that.
+    """
+    import yaml
+
+    with _user_errors():
+        text = reader.read_text(path)
+    try:
+        _check_values(yaml.parse(text, Loader=yaml.SafeLoader), path, max_values)
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path}: is no YAML ({' '.join(str(error).split())}); correct the file") from error
+
+
+def _check_values(events: Iterable[Any], path: Path, limit: int) -> None:
+    """Raise UserError where the values of a YAML file, each alias written out, are too many or too deep."""
+    import yaml
+
+    # Where in the count each open list or group begins, and how many values an anchor stands for.
+    total, open_at, sizes = 0, list[tuple[str | None, int]](), dict[str | None, int]()
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_at.append((event.anchor, total))
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise UserError(f"{path}:{event.start_mark.line + 1}: *{event.anchor} names itself; write it out")
+            total += sizes[event.anchor]
+        elif isinstance(event, yaml.NodeEvent):
+            total += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, start = open_at.pop()
+            sizes[anchor] = total - start
+        if isinstance(event, yaml.ScalarEvent):
+            sizes[event.anchor] = 1
+        if total > limit or len(open_at) > reader.MAX_DEPTH:
+            problem = f"more than {limit:,} values" if total > limit else f"more than {reader.MAX_DEPTH} levels"
+            raise UserError(f"{path}:{event.start_mark.line + 1}: {problem}, aliases written out; make it smaller")
+
+
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], durable: bool = False) -> None:
     """Append rows, each on a line of its own, after dropping a last line that a crash tore.
 
@@ -76,7 +130,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], durable: bool = 
     text = "".join(_json_line(row) for row in rows)
     with path.open("ab+") as stream:
         _drop_torn_line(stream)
-        stream.write(text.encode())
+        stream.write(text.encode(errors="backslashreplace"))
         if durable:
             stream.flush()
             os.fsync(stream.fileno())
@@ -150,7 +204,7 @@ class FileLock:
 
     def acquire(self) -> bool:
         """Take the lock and leave the process id in the file; False if another process holds it."""
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = self._open(os.O_RDWR | os.O_CREAT)
         for attempt in range(_LOCK_ATTEMPTS):  # `is_held` of another process may hold it for an instant
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -176,7 +230,7 @@ class FileLock:
         if self._handle is not None:
             return True
         try:
-            handle = os.open(self._path, os.O_RDONLY)
+            handle = self._open(os.O_RDONLY)
         except FileNotFoundError:
             return False
         try:
@@ -190,9 +244,27 @@ class FileLock:
     def owner(self) -> str:
         """Return the process id in the lock file, or `unknown`."""
         try:
-            return self._path.read_text().strip() or "unknown"
-        except OSError:
+            handle = self._open(os.O_RDONLY)
+        except (OSError, UserError):
             return "unknown"
+        with os.fdopen(handle, "rb") as stream:
+            name = stream.read(32).strip()
+        return name.decode() if name.isdigit() else "unknown"
+
+    def _open(self, how: int) -> int:
+        """Open the file itself: what a link led to would be emptied, and a FIFO would be waited for."""
+        advice = f"{self._path}: is no lock file but a link or something else; remove it"
+        try:
+            handle = os.open(self._path, how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise UserError(advice) from error
+            raise
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            os.close(handle)
+            raise UserError(advice)
+        return handle
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.errors import UserError
+from calmctl.files import read_yaml
 from calmctl.run_info import CONFIG_FILE, LOCK_FILE, PROGRESS_FILE, RUN_FILE, Kind, RunInfo, read_run
 from calmctl.schema import to_dict
 
@@ -135,11 +136,9 @@ def _refuse_other_settings(existing: RunInfo, settings: Mapping[str, Any], chang
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
     """Return the settings of a run that identify it, `a.b.c` -> value; None where its file is missing or damaged."""
-    import yaml
-
     try:
-        return _flatten(_identifying(yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8")) or {}))
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        return _flatten(_identifying(read_yaml(folder / CONFIG_FILE) or {}))
+    except (UserError, AttributeError):
         return None
 
 

@@ -36,14 +36,14 @@ def show(
 
 
 def _as_json(info: RunInfo) -> dict[str, Any]:
-    import yaml
+    from calmctl.files import read_yaml
 
-    text = _config_text(info)
+    path = info.path / "config.yaml"
     return {
         "path": str(info.path),
         "status": info.status,
         "run": info.facts,
-        "config": yaml.safe_load(text) if text else None,
+        "config": read_yaml(path) if path.exists() else None,
         "progress": info.progress(),
         "metrics": info.metrics(),
         "last_log_rows": info.log()[-_SHOWN_LOG_ROWS:],
@@ -51,8 +51,10 @@ def _as_json(info: RunInfo) -> dict[str, Any]:
 
 
 def _config_text(info: RunInfo) -> str | None:
+    from calmctl.files import read_text
+
     path = info.path / "config.yaml"
-    return path.read_text(encoding="utf-8") if path.exists() else None
+    return read_text(path) if path.exists() else None
 
 
 def _key_facts(info: RunInfo) -> dict[str, object]:

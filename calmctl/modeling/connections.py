@@ -3,6 +3,7 @@
 Both indices are 0-based and name decoder layers whose OUTPUT is used (paper section 3.1).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,8 +103,9 @@ def _explicit(pairs: Sequence[Any], num_aug_layers: int, num_anchor_layers: int)
         connections.append(Connection(*pair))
     if not connections:
         raise UserError("connections: the list is empty; give at least one [aug_layer, anchor_layer] pair")
-    if len({connection.anchor_layer for connection in connections}) != len(connections):
-        raise UserError(f"connections: an anchor layer is named twice in {[list(pair) for pair in pairs]}")
+    counts = Counter(connection.anchor_layer for connection in connections)
+    if twice := [layer for layer, count in counts.items() if count > 1]:
+        raise UserError(f"connections: anchor layer {twice[0]} is named twice; give each at most one pair")
     return tuple(sorted(connections, key=lambda connection: connection.anchor_layer))
 
 
