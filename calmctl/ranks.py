@@ -68,11 +68,39 @@ class Ranks:
 
 
 _joined = Ranks()
+_planned = (1, 1)
 
 
 def current_ranks() -> Ranks:
     """Return the ranks that this process has joined; alone outside of `joined_ranks`."""
     return _joined
+
+
+def num_processes() -> int:
+    """Return how many processes share the work, or would in a run that is only planned."""
+    return max(_joined.count, _planned[0] * _planned[1])
+
+
+def check_devices() -> None:
+    """Raise UserError unless every process that would train here has a GPU of its own, where there are GPUs."""
+    if torch.cuda.is_available() and _planned[0] > torch.cuda.device_count():
+        raise _too_few_gpus()
+
+
+@contextmanager
+def planned_processes(count: int, nnodes: int = 1) -> Iterator[None]:
+    """Let the block plan for so many processes on each of some machines, which do not exist."""
+    global _planned
+    before, _planned = _planned, (count, nnodes)
+    try:
+        yield
+    finally:
+        _planned = before
+
+
+def _too_few_gpus() -> UserError:
+    found = torch.cuda.device_count()
+    return UserError(f"--nproc-per-node: there are {found} GPUs here; every process that trains needs its own")
 
 
 @contextmanager
@@ -95,8 +123,8 @@ def joined_ranks(trains: bool = False) -> Iterator[Ranks]:
     # A few words are exchanged by gloo whatever the tensors are on.
     backend = "gloo"
     if trains and torch.cuda.is_available():
-        if local_index >= (found := torch.cuda.device_count()):
-            raise UserError(f"--nproc-per-node: there are {found} GPUs here; every process that trains needs its own")
+        if local_index >= torch.cuda.device_count():
+            raise _too_few_gpus()
         torch.cuda.set_device(local_index)
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend)

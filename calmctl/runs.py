@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -79,12 +80,12 @@ class Run:
         """
         path, inputs = Path(path), dict(inputs or {})
         lock = files.FileLock(path / LOCK_FILE)
-        existing = existing_run(path, kind, config, inputs, changeable)
+        existing = cls.look(path, kind=kind, config=config, inputs=inputs, changeable=changeable, is_current=is_current)
         if existing is not None and existing.is_complete and is_current:
             return cls(path, existing.facts, lock, is_resumed=True)
         path.mkdir(parents=True, exist_ok=True)
         if not lock.acquire():
-            raise UserError(f"{path} is in use by process {lock.owner()}; wait for it, or choose another --out")
+            raise in_use(path, lock)
         try:
             # Again, for what happened between our look and our lock.
             existing = existing_run(path, kind, config, inputs, changeable)
@@ -104,6 +105,33 @@ class Run:
         run._write_facts()  # first: from here on the run is not complete
         run.write_text(CONFIG_FILE, to_yaml(config))
         return run
+
+    @staticmethod
+    def look(
+        path: Path,
+        *,
+        kind: Kind,
+        config: object,
+        inputs: Mapping[str, str] | None = None,
+        changeable: Collection[str] = (),
+        is_current: bool = True,
+    ) -> RunInfo | None:
+        """Return the run that a start (see `start`) would resume or find complete; None = a new one would begin.
+
+        Raises:
+            UserError: what the start would refuse.
+        """
+        existing = existing_run(path, kind, config, dict(inputs or {}), changeable)
+        if existing is not None and existing.is_complete and is_current:
+            return existing
+        lock = files.FileLock(path / LOCK_FILE)
+        if lock.is_held():
+            raise in_use(path, lock)
+        nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            reason = "may not be written to" if nearest.is_dir() else "is no folder"
+            raise UserError(f"--out {path}: {nearest} {reason}; choose another --out")
+        return existing
 
     @property
     def is_complete(self) -> bool:
@@ -223,6 +251,11 @@ class Run:
 
     def _write_facts(self) -> None:
         self.write_json(RUN_FILE, self._facts)
+
+
+def in_use(path: Path, lock: files.FileLock) -> UserError:
+    """Return what is said of a run that another process holds."""
+    return UserError(f"{path} is in use by process {lock.owner()}; wait for it, or choose another --out")
 
 
 def _new_facts(

@@ -10,9 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 
 from calmctl import AdaptedModelForCausalLM, adapt
 from calmctl.baselines.configs import BaselineConfig
-from calmctl.baselines.jobs import run_baseline
+from calmctl.baselines.jobs import baseline_job, run_baseline
 from calmctl.baselines.methods import ADAPTERS
-from calmctl.baselines.plan import plan_baseline
 from calmctl.baselines.sizes import difference_percent, matched_sizes
 from calmctl.cli.main import main
 from calmctl.errors import UserError
@@ -327,7 +326,7 @@ def test_bad_settings_are_one_clear_error(folder, tmp_path, settings, message):
 def test_any_training_can_be_matched_and_nothing_else(folder, tmp_path):
     with Run.start(tmp_path / "full", kind="baseline", config={}) as run:
         run.finish(trainable_parameters=2_000)
-    found = plan_baseline(config(folder, "lora", parameters=0, match=str(tmp_path / "full")))
+    found = baseline_job(config(folder, "lora", parameters=0, match=str(tmp_path / "full"))).check().facts
     assert found["matched_parameters"] == 2_000 and abs(found["difference_percent"]) < 2
     with Run.start(tmp_path / "eval", kind="eval", config={}) as run:
         run.finish()

@@ -80,7 +80,8 @@ def test_generate_completes_prompts_of_plain_and_composed_models(call, model):
 
 
 def test_the_plan_of_a_composition_counts_what_training_trains(call, demo):
-    line = "compose --preset kv/smoke --anchor runs/demo/anchor --aug runs/demo/aug --data x.jsonl --out y"
+    line = "compose --preset kv/smoke --anchor runs/demo/anchor --aug runs/demo/aug --out y"
+    line += " --data runs/demo/data/dc_mix.parquet"
     code, out, _ = call(f"{line} --dry-run --json")
     plan = json.loads(out)
     facts = json.loads((demo / "runs/demo/calm/run.json").read_text())

@@ -1,6 +1,6 @@
 """Training a baseline: the anchor with a method's adapters, on the path that every training takes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,14 @@ from transformers import PreTrainedModel
 from calmctl.baselines.adapted import unmergeable
 from calmctl.baselines.building import adapt
 from calmctl.baselines.configs import BaselineConfig
+from calmctl.baselines.configuration import AdaptedConfig
 from calmctl.baselines.methods import ADAPTERS, FULL, METHODS
-from calmctl.baselines.sizes import difference_percent
+from calmctl.baselines.plan import baseline_facts, matching
 from calmctl.errors import UserError
-from calmctl.modeling.sources import load_base, load_tokenizer, source_sha256
-from calmctl.modeling.storing import StoredInParts
+from calmctl.modeling.sources import base_config, load_base, load_tokenizer, source_sha256
 from calmctl.runs import Run, read_run
-from calmctl.training.distributed import started_run
-from calmctl.training.jobs import data_sha256
-from calmctl.training.session import set_up, train_into
+from calmctl.training.job import Checked, Job, check_attention, data_sha256, run_job
+from calmctl.training.session import num_trainable
 
 
 def run_baseline(config: BaselineConfig, out: Path, command: Sequence[str] = ()) -> Run:
@@ -30,31 +29,35 @@ def run_baseline(config: BaselineConfig, out: Path, command: Sequence[str] = ())
     Raises:
         UserError: anchor or data are missing, or the method does not fit the anchor or the number of parameters.
     """
+    return run_job(baseline_job(config), out, command)
+
+
+def baseline_job(config: BaselineConfig) -> Job:
+    """Return the training of a baseline.
+
+    Raises:
+        UserError: the configuration does not say what is trained, on what, and how large it is to be.
+    """
     check(config)
     target = target_parameters(config)
+
+    def checked() -> Checked:
+        anchor = base_config(config.anchor)
+        check_attention(anchor, config.attention)
+        facts = baseline_facts(config, anchor, target)
+        is_plain = config.method == FULL or config.merge
+        stored = anchor if is_plain else AdaptedConfig(anchor.to_dict(), config.method)
+        return Checked(load_tokenizer(config.anchor), stored, [anchor], facts)
+
     inputs = {**data_sha256(config.dataset, config.validation), "anchor": source_sha256(config.anchor)}
     if target is not None:
         inputs["parameters"] = str(target)
-    with started_run(out, kind="baseline", config=config, command=command, seed=config.seed, inputs=inputs) as run:
-        if not run.is_complete:
-            settings = config.settings()
-            set_up(settings, config.seed)
-            tokenizer = load_tokenizer(config.anchor)
-            model = build(config, target)
-            trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-            facts = {"method": config.method, **matching(trainable, target)}
-            train_into(
-                run,
-                model,
-                tokenizer,
-                config.dataset,
-                settings,
-                config.seed,
-                validation=config.validation,
-                merge_bases=config.merge,
-                facts=facts,
-            )
-        return run
+    return Job(
+        "baseline", config, config.seed, config.settings(), config.dataset, config.validation, inputs, checked,
+        build=lambda tokenizer: build(config, target),
+        merge_bases=config.merge,
+        facts=lambda model, folder: {"method": config.method, **matching(num_trainable(model), target)},
+    )  # fmt: skip
 
 
 def check(config: BaselineConfig) -> None:
@@ -101,17 +104,7 @@ def build(config: BaselineConfig, target: int | None) -> PreTrainedModel:
     arguments: dict[str, Any] = {"attn_implementation": config.attention} if config.attention else {}
     if config.method == FULL:
         # Whole models are trained in float32, whatever they are stored in.
-        model = load_base(config.anchor, dtype=torch.float32, **arguments)
-        if isinstance(model, StoredInParts):
-            raise UserError(f"anchor={config.anchor}: full trains plain models")
-        return model
+        return load_base(config.anchor, dtype=torch.float32, **arguments)
     return adapt(
         config.anchor, config.method, parameters=target, size=config.size or None, where=config.where, **arguments
     )
-
-
-def matching(trainable: int, target: int | None) -> Mapping[str, Any]:
-    """Return what a run says of how near its number of parameters came to the one wanted."""
-    if target is None:
-        return {}
-    return {"matched_parameters": target, "difference_percent": round(difference_percent(trainable, target), 3)}

@@ -1,26 +1,31 @@
 """The plan of a baseline, worked out from configurations without loading or allocating any weights."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
+
+from transformers import PreTrainedConfig
 
 from calmctl.baselines.building import sizes_for
 from calmctl.baselines.configs import BaselineConfig
-from calmctl.baselines.jobs import check, matching, target_parameters
 from calmctl.baselines.methods import ADAPTERS, FULL
+from calmctl.baselines.sizes import difference_percent
 from calmctl.config import to_dict
-from calmctl.modeling.sources import base_config, without_weights
-from calmctl.training.plan import count_parameters, describe, training_memory
+from calmctl.errors import UserError
+from calmctl.modeling.configuration import PartsConfig
+from calmctl.modeling.sources import without_weights
+from calmctl.training.plan import count_parameters, describe, memory_facts, training_memory
 
 
-def plan_baseline(config: BaselineConfig) -> dict[str, Any]:
-    """Return the plan of `calmctl baseline`: how large the adapters are, and how near that is to what is wanted.
+def baseline_facts(config: BaselineConfig, anchor: PreTrainedConfig, target: int | None) -> dict[str, Any]:
+    """Return what a plan says of a baseline: how large the adapters are, and how near that is to what is wanted.
 
     Raises:
-        UserError: what the training would refuse before it loads any weights.
+        UserError: the method does not fit the anchor or the number of parameters.
     """
-    check(config)
-    target, settings = target_parameters(config), config.settings()
-    anchor = base_config(config.anchor)
+    settings = config.settings()
+    if config.method == FULL and isinstance(anchor, PartsConfig):
+        raise UserError(f"anchor={config.anchor}: full trains plain models")
     total = trainable = count_parameters(anchor)
     adapters: dict[str, Any] = {}
     if config.method != FULL:
@@ -39,6 +44,13 @@ def plan_baseline(config: BaselineConfig) -> dict[str, Any]:
         "trainable_parameters": trainable,
         **matching(trainable, target),
         "data": config.dataset,
-        "memory_bytes": training_memory(total, trainable, settings),
+        **memory_facts(training_memory(total, trainable, settings)),
         "train": to_dict(settings),
     }
+
+
+def matching(trainable: int, target: int | None) -> Mapping[str, Any]:
+    """Return what a run says of how near its number of parameters came to the one wanted."""
+    if target is None:
+        return {}
+    return {"matched_parameters": target, "difference_percent": round(difference_percent(trainable, target), 3)}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from calmctl.cli import options, output
+from calmctl.cli import options
 from calmctl.cli.launching import launchable
+from calmctl.cli.training import run_or_plan
 
 
 @launchable
@@ -41,9 +41,7 @@ def baseline(
 ) -> None:
     """Train a baseline: adapters with as many parameters as a composition, or the whole anchor (full)."""
     from calmctl.baselines.configs import BaselineConfig
-    from calmctl.baselines.jobs import run_baseline
-    from calmctl.baselines.plan import plan_baseline
-    from calmctl.cli.progress import watching
+    from calmctl.baselines.jobs import baseline_job
     from calmctl.config import load_config
 
     settings = options.with_options(
@@ -51,9 +49,4 @@ def baseline(
         parameters=parameters, seed=seed, merge=merge or None,
     )  # fmt: skip
     config = load_config(BaselineConfig, f"baseline/{preset}", settings, config_dir)
-    if dry_run:
-        output.print_plan({"command": "baseline", "preset": preset, "out": str(out), **plan_baseline(config)}, json)
-        return
-    with watching({out.name: out}):
-        run = run_baseline(config, out, sys.argv)
-    output.print_run(run, json)
+    run_or_plan(baseline_job(config), "baseline", preset, out, dry_run, json)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from calmctl.cli import options, output
+from calmctl.cli import options
 from calmctl.cli.launching import launchable
+from calmctl.cli.training import run_or_plan
 
 
 @launchable
@@ -34,11 +34,9 @@ def compose(
     json: options.Json = False,
 ) -> None:
     """Compose models: train the bridges from the augs to the anchor; both stay frozen."""
-    from calmctl.cli.progress import watching
     from calmctl.config import load_config
     from calmctl.training.configs import ComposeConfig
-    from calmctl.training.jobs import run_composition
-    from calmctl.training.plan import plan_composition
+    from calmctl.training.jobs import composition_job
 
     settings = options.with_options(
         overrides, anchor=anchor, dataset=data, validation=validation, seed=seed, merge_bases=merge_bases or None
@@ -46,9 +44,4 @@ def compose(
     if aug:
         settings.insert(0, f"augs=[{','.join(options.quoted(model) for model in aug)}]")
     config = load_config(ComposeConfig, f"compose/{preset}", settings, config_dir)
-    if dry_run:
-        output.print_plan({"command": "compose", "preset": preset, "out": str(out), **plan_composition(config)}, json)
-        return
-    with watching({out.name: out}):
-        run = run_composition(config, out, sys.argv)
-    output.print_run(run, json)
+    run_or_plan(composition_job(config), "compose", preset, out, dry_run, json)

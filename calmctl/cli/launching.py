@@ -51,14 +51,20 @@ def launchable(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         is_part = "TORCHELASTIC_RUN_ID" in os.environ
         is_alone = nproc_per_node is None and nnodes == 1
-        if is_part or is_alone or arguments.get("dry_run"):
+        if is_part or is_alone:
             command(**arguments)
             return
-        from calmctl.training.launch import launch, num_processes
+        from calmctl.training.launch import check_meeting, launch, num_processes
 
         count = num_processes(nproc_per_node or "auto")
+        check_meeting(nnodes, rdzv_endpoint)
         if count == nnodes == 1:
             command(**arguments)
+        elif arguments.get("dry_run"):
+            from calmctl.ranks import planned_processes
+
+            with planned_processes(count, nnodes):
+                command(**arguments)
         else:
             launch(context.obj, count, nnodes, rdzv_endpoint)
 

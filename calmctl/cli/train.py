@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from calmctl.cli import options, output
+from calmctl.cli import options
 from calmctl.cli.launching import launchable
+from calmctl.cli.training import run_or_plan
 
 app = typer.Typer(help="Train a model from scratch, or an existing one further.")
 
@@ -44,19 +44,12 @@ def train(
     json: options.Json = False,
 ) -> None:
     """Train a model; anchor and aug differ in their presets only."""
-    from calmctl.cli.progress import watching
     from calmctl.config import load_config
     from calmctl.training.configs import TrainConfig
-    from calmctl.training.jobs import run_training
-    from calmctl.training.plan import plan_training
+    from calmctl.training.jobs import training_job
 
     settings = options.with_options(
         overrides, dataset=data, validation=validation, tokenizer=tokenizer, base=base, seed=seed
     )
     config = load_config(TrainConfig, f"train/{preset}", settings, config_dir)
-    if dry_run:
-        output.print_plan({"command": "train", "preset": preset, "out": str(out), **plan_training(config)}, json)
-        return
-    with watching({out.name: out}):
-        run = run_training(config, out, sys.argv)
-    output.print_run(run, json)
+    run_or_plan(training_job(config), "train", preset, out, dry_run, json)

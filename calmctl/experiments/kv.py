@@ -25,8 +25,8 @@ from calmctl.reporting.kv_results import TABLE_FILE
 from calmctl.reporting.paper import TABLE_1
 from calmctl.run_identity import existing_run
 from calmctl.runs import Run
-from calmctl.training.jobs import model_config
-from calmctl.training.plan import plan_bridges, plan_training
+from calmctl.training.models import model_config
+from calmctl.training.plan import plan_bridges, training_facts
 from data_builders.kv_text import WORDS
 from data_builders.word_tokenizer import build_word_tokenizer
 
@@ -110,25 +110,18 @@ def kv_stages(config: ReproduceKVConfig, out: Path) -> list[Stage]:
 
 def plan(config: ReproduceKVConfig) -> dict[str, Any]:
     """Return what the experiment trains: models, bridges, memory, steps. The tokenizer is that of the data to come."""
-    tokenizer = _tokenizer(config)
+    base, augs = base_configs(config)
     anchor, aug = (
-        plan_training(replace(train, dataset=f"data/{role}_train.parquet"), tokenizer)
-        for role, train in (("anchor", config.anchor), ("aug", config.aug))
+        training_facts(replace(train, dataset=f"data/{role}_train.parquet"), model)
+        for role, train, model in (("anchor", config.anchor, base), ("aug", config.aug, augs[0]))
     )
-    composition = plan_bridges(
-        replace(config.compose, dataset="data/dc_mix.parquet"), *_base_configs(config, tokenizer)
-    )
+    composition = plan_bridges(replace(config.compose, dataset="data/dc_mix.parquet"), base, augs)
     return {"data": to_dict(config.data), "anchor": anchor, "aug": aug, "composition": composition}
 
 
 def base_configs(config: ReproduceKVConfig) -> tuple[PreTrainedConfig, list[PreTrainedConfig]]:
     """Return the configurations of m_B and of m_A, whether or not they are trained yet."""
-    return _base_configs(config, _tokenizer(config))
-
-
-def _base_configs(
-    config: ReproduceKVConfig, tokenizer: PreTrainedTokenizerBase
-) -> tuple[PreTrainedConfig, list[PreTrainedConfig]]:
+    tokenizer = _tokenizer(config)
     anchor, aug = (
         base_config(train.base) if train.base else model_config(train.model, tokenizer)
         for train in (config.anchor, config.aug)

@@ -22,7 +22,7 @@ from calmctl.schema import from_dict
 from calmctl.training.checkpoints import KEPT
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.flops import EAGER, FUSED, CompositionFlops, DecoderFlops, adapter_training
-from calmctl.training.jobs import model_config_of_size
+from calmctl.training.models import model_config_of_size
 from calmctl.training.plan import BYTES_PER_FLOAT, OPTIMIZER_STATES, bridge_without_weights, training_memory
 from calmctl.training.settings import TrainSettings
 

@@ -36,10 +36,7 @@ def launch(arguments: Sequence[str], count: int, nnodes: int = 1, rdzv_endpoint:
         CalmctlError: one of them failed.
         Interrupted: this process or one of them was told to end; all have ended.
     """
-    if nnodes > 1 and not rdzv_endpoint:
-        raise UserError("--rdzv-endpoint is not set; give host:port of one of the machines, the same on all of them")
-    if rdzv_endpoint:
-        _check_endpoint(rdzv_endpoint, nnodes)
+    check_meeting(nnodes, rdzv_endpoint)
     level = os.environ.get("TORCH_CPP_LOG_LEVEL")
     os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"  # of this process only
     from torch.distributed.elastic.multiprocessing import api as multiprocessing_api
@@ -94,6 +91,14 @@ class _PassedOn:
             raise KeyboardInterrupt
         for process in processes:
             process.send_signal(signal.SIGTERM if self.count == 1 else signal.SIGKILL)
+
+
+def check_meeting(nnodes: int, rdzv_endpoint: str | None) -> None:
+    """Raise UserError unless processes can meet: on several machines, or where they were told to."""
+    if nnodes > 1 and not rdzv_endpoint:
+        raise UserError("--rdzv-endpoint is not set; give host:port of one of the machines, the same on all of them")
+    if rdzv_endpoint:
+        _check_endpoint(rdzv_endpoint, nnodes)
 
 
 def _check_endpoint(endpoint: str, nnodes: int) -> None:

@@ -4,17 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig
 
 from calmctl.config import to_dict
-from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.bridge import Bridge
-from calmctl.modeling.composition import check_parts
 from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.sources import base_config, load_tokenizer, without_weights
+from calmctl.modeling.sources import without_weights
 from calmctl.training.configs import ComposeConfig, TrainConfig
-from calmctl.training.jobs import model_config
 from calmctl.training.settings import TrainSettings
 
 BYTES_PER_FLOAT = 4
@@ -22,34 +19,27 @@ BYTES_PER_FLOAT = 4
 OPTIMIZER_STATES = {"adamw": 2, "muon": 1}
 
 
-def plan_training(config: TrainConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> dict[str, Any]:
-    """Return the plan of `calmctl train`; `tokenizer` stands in for one that does not exist yet."""
-    config.check()
-    if config.base:
-        base = base_config(config.base)
-    else:
-        base = model_config(config.model, tokenizer or load_tokenizer(config.tokenizer))
-    parameters = count_parameters(base)
+def training_facts(config: TrainConfig, model: PreTrainedConfig) -> dict[str, Any]:
+    """Return what a plan says of the training of a whole model."""
+    parameters = count_parameters(model)
     return {
-        "model": {"source": config.base or "from scratch", **describe(base)},
+        "model": {"source": config.base or "from scratch", **describe(model)},
         "data": config.dataset,
         "validation": config.validation or config.train.validation_share or None,
         "trainable_parameters": parameters,
-        "memory_bytes": training_memory(parameters, parameters, config.train),
+        **memory_facts(training_memory(parameters, parameters, config.train)),
         "train": to_dict(config.train),
     }
 
 
-def plan_composition(config: ComposeConfig) -> dict[str, Any]:
-    """Return the plan of `calmctl compose`.
+def composition_facts(
+    config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence[PreTrainedConfig]
+) -> dict[str, Any]:
+    """Return what a plan says of a composition.
 
     Raises:
-        UserError: what `compose` would refuse before it loads any weights.
+        UserError: connections are out of range, or heads do not divide the anchor's width.
     """
-    for name in ("anchor", "augs"):
-        if not getattr(config, name):
-            raise UserError(f"{name} is not set; give --{name.removesuffix('s')} MODEL")
-    anchor, *augs = (shape.config for shape in check_parts(config.anchor, config.augs, config.aug_reads))
     return {
         "anchor": {"source": config.anchor, **describe(anchor)},
         "augs": [{"source": source, **describe(aug)} for source, aug in zip(config.augs, augs, strict=True)],
@@ -88,7 +78,7 @@ def plan_bridges(config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence
         "paper_formula_without_output": formula,
         "data": config.dataset,
         "validation": config.validation or config.train.validation_share or None,
-        "memory_bytes": training_memory(frozen + trainable, trainable, config.train),
+        **memory_facts(training_memory(frozen + trainable, trainable, config.train)),
         "train": to_dict(config.train),
     }
 
@@ -117,6 +107,11 @@ def describe(config: PreTrainedConfig) -> dict[str, Any]:
 def count_parameters(config: PreTrainedConfig) -> int:
     """Return the number of parameters of a causal LM of this configuration."""
     return sum(parameter.numel() for parameter in without_weights(config).parameters())
+
+
+def memory_facts(size: int) -> dict[str, Any]:
+    """Return what a plan says of memory, in bytes and readable."""
+    return {"memory_bytes": size, "memory": f"{size / 2**30:.2f} GiB"}
 
 
 def training_memory(total: int, trainable: int, settings: TrainSettings) -> int:

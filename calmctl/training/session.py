@@ -12,41 +12,53 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from calmctl.cpu import set_up_cpu
 from calmctl.errors import UserError
 from calmctl.modeling.card import CARD_FILE, write_card
-from calmctl.modeling.layers import text_config
-from calmctl.modeling.sources import quiet_libraries
-from calmctl.modeling.stored_tokenizer import check_storable, store_tokenizer
+from calmctl.modeling.stored_tokenizer import store_tokenizer
 from calmctl.modeling.storing import StoredInParts
 from calmctl.parent import Interrupted, putting_off_the_end
-from calmctl.ranks import current_ranks
+from calmctl.ranks import check_devices, current_ranks, num_processes
 from calmctl.runs import Run
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import damage, last_complete_checkpoint, replaced_whole
 from calmctl.training.cost import training_cost
 from calmctl.training.curriculum import Curriculum
-from calmctl.training.examples import Examples, load_examples
+from calmctl.training.examples import Examples
 from calmctl.training.frozen import FrozenBases
 from calmctl.training.interruption import all_asked_to_end, owes_validation
 from calmctl.training.layout import reassemble
-from calmctl.training.packing import check_packing, pack
+from calmctl.training.packing import check_packing
 from calmctl.training.settings import TrainSettings
 from calmctl.training.tracking import check_trackers, trackers
 from calmctl.training.trainer import RunTrainer
-from calmctl.training.validation import Validation, hold_out, out_of_patience, state_of
+from calmctl.training.validation import Validation, out_of_patience, state_of
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def set_up(settings: TrainSettings, seed: int) -> None:
-    """Seed everything and set what training needs.
+def check_settings(settings: TrainSettings, is_validated: bool) -> None:
+    """Check what settings need of this machine and of each other.
+
+    Args:
+        is_validated: there is a validation file.
 
     Raises:
-        UserError: something it needs is not there, or the settings do not go with the number of processes.
+        UserError: something they need is not there, or they do not go with the number of processes.
     """
-    quiet_libraries()
     check_trackers(settings.report_to)
-    if settings.precision == "fp16" and not torch.cuda.is_available():
+    has_gpu = torch.cuda.is_available()
+    if settings.precision == "fp16" and not has_gpu:
         raise UserError("train.precision=fp16 needs a GPU, and there is none; use bf16 or fp32")
-    _check_processes(settings, current_ranks().count)
+    if settings.precision == "bf16" and has_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(f"train.precision=bf16: {torch.cuda.get_device_name()} cannot compute in it; use fp16 or fp32")
+    if settings.steps and not is_validated and not settings.validation_share:
+        if wanting := [name for name in ("patience", "keep_best") if getattr(settings, name)]:
+            wanted = "give --validation FILE or train.validation_share=..."
+            raise UserError(f"train.{wanting[0]} needs a validation: {wanted}")
+    _check_processes(settings, num_processes())
+    check_devices()
+
+
+def set_up(settings: TrainSettings, seed: int) -> None:
+    """Seed everything and set what training needs."""
     set_up_cpu(settings.threads)
     # Numbers too small to matter otherwise slow optimizers on CPU down.
     torch.set_flush_denormal(True)
@@ -71,32 +83,31 @@ def train_into(
     data: str,
     settings: TrainSettings,
     seed: int,
+    examples: Examples | None,
+    held_out: Examples | None,
     *,
-    validation: str = "",
     merge_bases: bool = False,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Train the parameters of a model that require gradients, save model and tokenizer, and finish the run.
 
     Args:
-        data: training file; `validation` a file like it, or empty (see `TrainSettings.validation_share`).
+        data: name of the training file, from which the examples are; `held_out` ones are validated on.
         merge_bases: let a model that is stored in parts write all that it needs.
         facts: what else `run.json` is to say.
 
     Raises:
-        UserError: the data cannot be used, or its examples do not fit the model.
+        UserError: the model cannot read packed rows.
         CalmctlError: the training diverged, a frozen base changed, or the disk does not take a checkpoint.
     """
     ranks = current_ranks()
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    trainable = num_trainable(model)
     total = sum(parameter.numel() for parameter in model.parameters())
     frozen = FrozenBases(model) if isinstance(model, StoredInParts) and ranks.is_first else None
     known, flops = dict(facts or {}), None
-    if ranks.is_first:
-        check_storable(tokenizer, model.config)
-    if settings.steps:
-        run.report_progress("tokenising", 0, settings.steps)
-        examples, held_out = _examples(model, tokenizer, data, validation, settings, seed)
+    if examples is not None:
+        if settings.packing:
+            check_packing(model)
         known["examples"] = examples.counts
         curriculum = Curriculum(settings.curriculum, examples) if settings.curriculum.field else None
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
@@ -108,6 +119,11 @@ def train_into(
         _save(model, tokenizer, run.path / "model", frozen, described, merge_bases)
         known["cost"] = training_cost(trainable, run.read_jsonl(), flops, run.path / "model")
     run.finish(trainable_parameters=trainable, total_parameters=total, processes=ranks.count, **known)
+
+
+def num_trainable(model: PreTrainedModel) -> int:
+    """Return the number of parameters that a training changes."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _save(
@@ -137,35 +153,6 @@ def _described(data: str, settings: TrainSettings, seed: int) -> dict[str, Any]:
     shown = ("steps", "batch_size", "batch_tokens", "optimizer", "lr", "schedule", "precision")
     set_ones = {name: value for name in shown if (value := getattr(settings, name))}
     return {"data": Path(data).name, **set_ones, "seed": seed}
-
-
-def _examples(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: str,
-    validation: str,
-    settings: TrainSettings,
-    seed: int,
-) -> tuple[Examples, Examples | None]:
-    """Return what to train on, and what to validate on, if anything."""
-    limit = getattr(text_config(model.config), "max_position_embeddings", None)
-    # Packing cuts long documents itself.
-    context = None if settings.packing else limit
-    examples, held_out = load_examples(Path(data), tokenizer, settings, context), None
-    if validation:
-        held_out = load_examples(Path(validation), tokenizer, settings, context)
-    elif settings.validation_share:
-        if len(examples) < 2:
-            raise UserError(f"{data}: train.validation_share needs two examples at least")
-        examples, held_out = hold_out(examples, settings.validation_share, seed)
-    elif settings.patience or settings.keep_best:
-        name = "patience" if settings.patience else "keep_best"
-        raise UserError(f"train.{name} needs a validation: give --validation FILE or train.validation_share=...")
-    if settings.packing:
-        check_packing(model)
-        width = min(settings.context, limit or sys.maxsize)
-        return pack(examples, width), pack(held_out, width) if held_out is not None else None
-    return examples, held_out
 
 
 def fit(

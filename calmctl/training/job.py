@@ -1,0 +1,208 @@
+"""A training as a job: what it reads and makes sure of before any weights are read, its plan, and its run.
+
+Plan and run begin with the same steps, `Run.look` and `prepare`, so that a plan refuses what the run would.
+"""
+
+import copy
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from calmctl.errors import UserError
+from calmctl.files import sha256_of
+from calmctl.modeling.layers import text_config
+from calmctl.modeling.sources import quiet_libraries
+from calmctl.modeling.stored_tokenizer import check_storable
+from calmctl.run_info import Kind
+from calmctl.runs import Run
+from calmctl.training.checkpoints import newest_sealed
+from calmctl.training.distributed import started_run
+from calmctl.training.examples import Examples, load_examples
+from calmctl.training.packing import pack
+from calmctl.training.session import check_settings, set_up, train_into
+from calmctl.training.settings import TrainSettings
+from calmctl.training.validation import hold_out
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a job knows of its model without weights.
+
+    Attributes:
+        stored: configuration that the model will be stored with.
+        bases: those of what reads the tokens: the shortest context counts.
+        facts: what a plan says.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    stored: PreTrainedConfig
+    bases: Sequence[PreTrainedConfig]
+    facts: Mapping[str, Any]
+
+    @property
+    def context(self) -> int | None:
+        """Return how many tokens the model can read; None where no base says."""
+        found = (getattr(text_config(base), "max_position_embeddings", None) for base in self.bases)
+        return min((limit for limit in found if limit), default=None)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training, whatever it trains.
+
+    Attributes:
+        config: all of its configuration, which identifies the run.
+        settings: how the model is trained; of the configuration, perhaps scaled.
+        data: training file; `validation` a file like it, or empty (see `TrainSettings.validation_share`).
+        inputs: checksums of what it reads, by name.
+        check: makes sure of the models; raises UserError for what can be told without weights.
+        build: returns the model to train; random numbers have been seeded.
+        facts: what else `run.json` says, from the model and the folder of the run; may raise UserError.
+    """
+
+    kind: Kind
+    config: object
+    seed: int
+    settings: TrainSettings
+    data: str
+    validation: str
+    inputs: Mapping[str, str]
+    check: Callable[[], Checked]
+    build: Callable[[PreTrainedTokenizerBase], PreTrainedModel]
+    merge_bases: bool = False
+    facts: Callable[[PreTrainedModel, Path], Mapping[str, Any]] = lambda model, folder: {}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that nothing is to be said against, with what it learns from and is validated on; None without steps."""
+
+    checked: Checked
+    examples: Examples | None = None
+    held_out: Examples | None = None
+
+
+def prepare(job: Job) -> Prepared:
+    """Check everything that can be told before weights are read, and tokenise the data.
+
+    Raises:
+        UserError: settings do not fit this machine or each other, models do not fit, or the data cannot be used.
+    """
+    quiet_libraries()
+    check_settings(job.settings, is_validated=bool(job.validation))
+    checked = job.check()
+    check_storable(checked.tokenizer, checked.stored)
+    if not job.settings.steps:
+        return Prepared(checked)
+    return Prepared(checked, *_examples(job, checked))
+
+
+def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
+    """Train as configured; resume, or return at once when complete.
+
+    Raises:
+        UserError: see `prepare`, and `Run.start`.
+    """
+    inputs = job.inputs
+    with started_run(out, kind=job.kind, config=job.config, command=command, seed=job.seed, inputs=inputs) as run:
+        if not run.is_complete:
+            run.report_progress("tokenising", 0, job.settings.steps)
+            prepared = prepare(job)
+            set_up(job.settings, job.seed)
+            model = job.build(prepared.checked.tokenizer)
+            train_into(
+                run,
+                model,
+                prepared.checked.tokenizer,
+                job.data,
+                job.settings,
+                job.seed,
+                prepared.examples,
+                prepared.held_out,
+                merge_bases=job.merge_bases,
+                facts=job.facts(model, run.path),
+            )
+        return run
+
+
+def plan_job(job: Job, out: Path) -> dict[str, Any]:
+    """Return what a run of the job would do; nothing is written, and no weights are read.
+
+    Raises:
+        UserError: what the run would refuse before it reads weights.
+    """
+    existing = Run.look(out, kind=job.kind, config=job.config, inputs=job.inputs)
+    if existing is not None and existing.is_complete:
+        return {"run": "complete: nothing is left to do", "data": job.data, "seed": job.seed}
+    prepared = prepare(job)
+    facts = dict(prepared.checked.facts)
+    train = facts.pop("train")
+    checkpoint = newest_sealed(out / "checkpoints")
+    status = "new" if existing is None else f"goes on from {checkpoint.name if checkpoint else 'the beginning'}"
+    return {"run": status, **facts, **_data_facts(job, prepared), "seed": job.seed, "train": train}
+
+
+def check_attention(config: PreTrainedConfig, attention: str, name: str = "attention") -> None:
+    """Raise UserError where a model cannot be given an attention implementation here; empty = transformers' choice."""
+    if not attention:
+        return
+    try:
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=attention)
+    except (ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name}={attention}: {reason}") from error
+
+
+def data_sha256(dataset: str, validation: str = "") -> dict[str, str]:
+    """Return the checksums of what a run trains and validates on, by name, as `Run.start` takes them."""
+    files = {"data": dataset, "validation": validation}
+    return {name: sha256_of(Path(file)) if Path(file).is_file() else file for name, file in files.items() if file}
+
+
+def require(value: object, name: str, option: str) -> None:
+    """Raise UserError unless a setting is given."""
+    if not value:
+        raise UserError(f"{name} is not set; give {option} or {name}=...")
+
+
+def _examples(job: Job, checked: Checked) -> tuple[Examples, Examples | None]:
+    """Return what to train on, and what to validate on, if anything."""
+    settings, tokenizer = job.settings, checked.tokenizer
+    # Packing cuts long documents itself.
+    context = None if settings.packing else checked.context
+    examples, held_out = load_examples(Path(job.data), tokenizer, settings, context), None
+    if job.validation:
+        held_out = load_examples(Path(job.validation), tokenizer, settings, context)
+    elif settings.validation_share:
+        if len(examples) < 2:
+            raise UserError(f"{job.data}: train.validation_share needs two examples at least")
+        examples, held_out = hold_out(examples, settings.validation_share, job.seed)
+    if settings.packing:
+        width = min(settings.context, checked.context or sys.maxsize)
+        return pack(examples, width), pack(held_out, width) if held_out is not None else None
+    return examples, held_out
+
+
+def _data_facts(job: Job, prepared: Prepared) -> dict[str, Any]:
+    """Return what a plan says of the data: rows of the file, examples and tokens of them, and passes over it."""
+    examples, held_out, settings = prepared.examples, prepared.held_out, job.settings
+    if examples is None:
+        return {"steps": 0}
+    tokens = int(examples.lengths.sum())
+    passes = settings.steps * settings.batch_size / len(examples)
+    if settings.batch_tokens:
+        passes = settings.steps * settings.batch_tokens / tokens
+    return {
+        "rows": examples.counts["rows"],
+        "examples": len(examples),
+        "tokens": tokens,
+        "validation_examples": len(held_out) if held_out is not None else 0,
+        "steps": settings.steps,
+        "passes_over_the_data": round(passes, 2),
+    }

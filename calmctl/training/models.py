@@ -1,0 +1,40 @@
+"""Models from scratch: a configuration as users write it, with a tokenizer's vocabulary and special tokens."""
+
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from calmctl.errors import UserError
+
+
+def model_config(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """Return the configuration of a new model, with the tokenizer's vocabulary and special tokens.
+
+    Raises:
+        UserError: `model_type` is missing or unknown, or a setting does not fit it.
+    """
+    special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    return model_config_of_size(settings, len(tokenizer), **special)
+
+
+def model_config_of_size(
+    settings: dict[str, Any], vocab_size: int, **special_token_ids: int | None
+) -> PreTrainedConfig:
+    """Return the configuration of a new model with so many token ids.
+
+    Raises:
+        UserError: `model_type` is missing or unknown, or a setting does not fit it.
+    """
+    arguments = {name: value for name, value in settings.items() if name not in ("model_type", "attn_implementation")}
+    model_type = str(settings.get("model_type"))
+    try:
+        return AutoConfig.for_model(model_type, vocab_size=vocab_size, **special_token_ids, **arguments)
+    except (ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model.model_type={model_type!r}: no such configuration can be built ({reason})") from error
+
+
+def new_model(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Return a randomly initialised model of a configuration (see `model_config`)."""
+    attention = {"attn_implementation": settings["attn_implementation"]} if "attn_implementation" in settings else {}
+    return AutoModelForCausalLM.from_config(model_config(settings, tokenizer), **attention)
