@@ -105,8 +105,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
     source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, revision=revision or "main")
-    except (OSError, ValueError) as error:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, revision=revision or "main", trust_remote_code=False
+        )
+    except Exception as error:  # the tokenizers library has no error of its own
         reason = str(error).strip().partition("\n")[0]
         raise DataError(f"tokenizer: {name!r} cannot be loaded ({reason}); give a folder or a hub id") from error
     return tokenizer

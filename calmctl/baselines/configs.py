@@ -23,6 +23,7 @@ class BaselineConfig:
         where: blocks that get adapters (attention, feed_forward or both); empty = the method's own choice.
         attention: attention implementation of the anchor; empty = transformers' choice.
         merge: write a plain model with the adapters added to its weights (lora).
+        trust_remote_code: run the code that lies beside the anchor, where that needs it.
         lr_scale: by method, what the learning rates are multiplied by; 1 where not named.
     """
 
@@ -36,6 +37,7 @@ class BaselineConfig:
     where: str = ""
     attention: str = ""
     merge: bool = False
+    trust_remote_code: bool = False
     lr_scale: dict[str, float] = field(default_factory=dict)
     seed: int = 0
     train: TrainSettings = field(default_factory=TrainSettings)

@@ -41,13 +41,15 @@ def baseline_job(config: BaselineConfig) -> Job:
     check(config)
     target = target_parameters(config)
 
+    how = {"trust_remote_code": config.trust_remote_code}
+
     def checked() -> Checked:
-        anchor = base_config(config.anchor)
+        anchor = base_config(config.anchor, **how)
         check_attention(anchor, config.attention)
         facts = baseline_facts(config, anchor, target)
         is_plain = config.method == FULL or config.merge
         stored = anchor if is_plain else AdaptedConfig(anchor.to_dict(), config.method)
-        return Checked(load_tokenizer(config.anchor), stored, [anchor], facts)
+        return Checked(load_tokenizer(config.anchor, **how), stored, [anchor], facts)
 
     inputs = {**data_sha256(config.dataset, config.validation), "anchor": source_sha256(config.anchor)}
     if target is not None:
@@ -101,7 +103,9 @@ def build(config: BaselineConfig, target: int | None) -> PreTrainedModel:
     Raises:
         UserError: the method does not fit the anchor or the number of parameters.
     """
-    arguments: dict[str, Any] = {"attn_implementation": config.attention} if config.attention else {}
+    arguments: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    if config.attention:
+        arguments["attn_implementation"] = config.attention
     if config.method == FULL:
         # Whole models are trained in float32, whatever they are stored in.
         return load_base(config.anchor, dtype=torch.float32, **arguments)

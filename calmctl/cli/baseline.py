@@ -34,6 +34,7 @@ def baseline(
     merge: Annotated[
         bool, typer.Option("--merge", help="Write a plain model with the adapters added to its weights (lora).")
     ] = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     seed: options.Seed = None,
     config_dir: options.ConfigDir = None,
     dry_run: options.DryRun = False,
@@ -46,7 +47,7 @@ def baseline(
 
     settings = options.with_options(
         overrides, method=method, anchor=anchor, dataset=data, validation=validation, match=match,
-        parameters=parameters, seed=seed, merge=merge or None,
+        parameters=parameters, seed=seed, merge=merge or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
     config = load_config(BaselineConfig, f"baseline/{preset}", settings, config_dir)
     run_or_plan(baseline_job(config), "baseline", preset, out, dry_run, json)

@@ -28,6 +28,7 @@ def compose(
     merge_bases: Annotated[
         bool, typer.Option("--merge-bases", help="Write the bases too: a self-contained model.")
     ] = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     seed: options.Seed = None,
     config_dir: options.ConfigDir = None,
     dry_run: options.DryRun = False,
@@ -39,7 +40,13 @@ def compose(
     from calmctl.training.jobs import composition_job
 
     settings = options.with_options(
-        overrides, anchor=anchor, dataset=data, validation=validation, seed=seed, merge_bases=merge_bases or None
+        overrides,
+        anchor=anchor,
+        dataset=data,
+        validation=validation,
+        seed=seed,
+        merge_bases=merge_bases or None,
+        trust_remote_code=trust_remote_code or None,
     )
     if aug:
         settings.insert(0, f"augs=[{','.join(options.quoted(model) for model in aug)}]")

@@ -40,6 +40,7 @@ def evaluate(
     against: options.Against = None,
     allow_code_execution: options.AllowCodeExecution = False,
     allow_different_base: options.AllowDifferentBase = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     preset: options.Preset = "default",
     seed: options.Seed = None,
     config_dir: options.ConfigDir = None,
@@ -54,6 +55,7 @@ def evaluate(
     named, overrides = options.split_overrides(tasks)
     given = options.task_options(shots, languages, against, allow_code_execution)
     settings = {"model": model, "limit": limit, "allow_different_base": allow_different_base or None}
+    settings["trust_remote_code"] = trust_remote_code or None
     settings["decoding.seed"] = seed
 
     def configure(task: str, dataset: Path | None, task_options: Mapping[str, object]) -> EvalConfig:

@@ -21,6 +21,7 @@ def generate(
     num_beams: Annotated[int, typer.Option("--num-beams", help="Beams of beam search.", min=1)] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.", min=0, max=2**32 - 1)] = 0,
     allow_different_base: options.AllowDifferentBase = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
     """Complete prompts with a model and print what it writes, as it writes it."""
@@ -32,8 +33,8 @@ def generate(
     from calmctl.modeling.sources import load_model, load_tokenizer, quiet_libraries
 
     quiet_libraries()
-    tokenizer = load_tokenizer(model)
-    loaded = load_model(model, allow_different_base=allow_different_base).eval()
+    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
+    loaded = load_model(model, allow_different_base=allow_different_base, trust_remote_code=trust_remote_code).eval()
     if torch.cuda.is_available():
         loaded.to("cuda")
     decoding = Decoding(num_beams=num_beams, temperature=temperature, top_p=top_p, seed=seed)

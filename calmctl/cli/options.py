@@ -24,6 +24,13 @@ AllowDifferentBase = Annotated[
     bool,
     typer.Option("--allow-different-base", help="Load a composed model although its bases are not the recorded ones."),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the code that lies beside a model or tokenizer, if it needs it. Read it first.",
+    ),
+]
 Data = Annotated[
     Path | None,
     typer.Option(

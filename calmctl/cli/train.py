@@ -38,6 +38,7 @@ def train(
     validation: options.Validation = None,
     tokenizer: Tokenizer = None,
     base: Base = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     seed: options.Seed = None,
     config_dir: options.ConfigDir = None,
     dry_run: options.DryRun = False,
@@ -49,7 +50,13 @@ def train(
     from calmctl.training.jobs import training_job
 
     settings = options.with_options(
-        overrides, dataset=data, validation=validation, tokenizer=tokenizer, base=base, seed=seed
+        overrides,
+        dataset=data,
+        validation=validation,
+        tokenizer=tokenizer,
+        base=base,
+        seed=seed,
+        trust_remote_code=trust_remote_code or None,
     )
     config = load_config(TrainConfig, f"train/{preset}", settings, config_dir)
     run_or_plan(training_job(config), "train", preset, out, dry_run, json)

@@ -38,6 +38,7 @@ class EvalConfig(TaskConfig):
         on_overflow: what happens to a prompt that exceeds the model's context: `drop_shots` (the first ones; the
             question is kept) or `fail`.
         allow_different_base: evaluate a composed model although its bases are not the recorded ones.
+        trust_remote_code: run the code that lies beside the model, where that needs it.
         bits_per_byte: also measure how many bits the model needs for the references of the task (`bits_per_byte`): a
             figure that moves long before the others do.
         threads: CPU threads; 0 = torch's default.
@@ -46,6 +47,7 @@ class EvalConfig(TaskConfig):
     model: str = ""
     on_overflow: OnOverflow = "drop_shots"
     allow_different_base: bool = False
+    trust_remote_code: bool = False
     decoding: Decoding = field(default_factory=Decoding)
     bits_per_byte: bool = False
     threads: int = 0
@@ -54,18 +56,20 @@ class EvalConfig(TaskConfig):
 class Subject:
     """The model that is evaluated, loaded when it is first needed and kept for the next task."""
 
-    def __init__(self, source: str, allow_different_base: bool, device: torch.device) -> None:
-        self.source, self.allow_different_base, self.device = source, allow_different_base, device
+    def __init__(self, config: EvalConfig, device: torch.device) -> None:
+        self.source, self.device = config.model, device
+        self.allow_different_base, self.trust_remote_code = config.allow_different_base, config.trust_remote_code
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer; raises UserError where the model has none."""
-        return load_tokenizer(self.source)
+        return load_tokenizer(self.source, trust_remote_code=self.trust_remote_code)
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """Return the model, in eval mode."""
-        model = load_model(self.source, allow_different_base=self.allow_different_base).eval()
+        how = {"allow_different_base": self.allow_different_base, "trust_remote_code": self.trust_remote_code}
+        model = load_model(self.source, **how).eval()
         if self.device.type == "cuda":
             model.to(self.device)
         return model
@@ -86,10 +90,10 @@ def run_evaluations(plan: Mapping[Path, EvalConfig], command: Sequence[str] = ()
         UserError: see `run_evaluation`.
     """
     with joined_ranks() as ranks:
-        subjects: dict[tuple[str, bool], Subject] = {}
+        subjects: dict[tuple[str, bool, bool], Subject] = {}
         for out, config in plan.items():
-            key = config.model, config.allow_different_base
-            subject = subjects.setdefault(key, Subject(*key, ranks.device))
+            key = config.model, config.allow_different_base, config.trust_remote_code
+            subject = subjects.setdefault(key, Subject(config, ranks.device))
             run_evaluation(config, out, command, ranks, subject)
 
 
@@ -108,7 +112,7 @@ def run_evaluation(
         UserError: no model or data was given, or one cannot be loaded.
     """
     ranks = ranks or Ranks()
-    subject = subject or Subject(config.model, config.allow_different_base, ranks.device)
+    subject = subject or Subject(config, ranks.device)
     if not ranks.is_first:
         if ranks.from_first():
             _generate(config, out, ranks, subject)

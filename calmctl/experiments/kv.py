@@ -123,7 +123,9 @@ def base_configs(config: ReproduceKVConfig) -> tuple[PreTrainedConfig, list[PreT
     """Return the configurations of m_B and of m_A, whether or not they are trained yet."""
     tokenizer = _tokenizer(config)
     anchor, aug = (
-        base_config(train.base) if train.base else model_config(train.model, tokenizer)
+        base_config(train.base, trust_remote_code=train.trust_remote_code)
+        if train.base
+        else model_config(train.model, tokenizer)
         for train in (config.anchor, config.aug)
     )
     return anchor, [aug]

@@ -103,8 +103,8 @@ def reproduce(
 def _check_bases(config: SectionConfig) -> None:
     """Raise UserError now rather than after hours of other stages where an existing model cannot be loaded."""
     for base in filter(None, (config.anchor.base, config.aug.base, config.vanilla_aug)):
-        base_config(base)
-        load_tokenizer(base)
+        base_config(base, trust_remote_code=config.compose.trust_remote_code)
+        load_tokenizer(base, trust_remote_code=config.compose.trust_remote_code)
 
 
 def _check_evaluations(config: SectionConfig, out: Path) -> None:

@@ -51,6 +51,8 @@ def shape_of(source: str) -> Shape:
     try:
         return Shape(base_config(source, local_files_only=True), token_ids=known["token_ids"] if known else None)
     except UserError:
+        if Path(name).is_dir():
+            raise
         if known is None:
             raise UserError(
                 f"{source!r} is neither a folder nor in the cache of the hub, and its shape is not known; download it, "

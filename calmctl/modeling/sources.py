@@ -125,11 +125,14 @@ def untrained(config: PreTrainedConfig, seed: int, dtype: torch.dtype = torch.fl
 
 def _from_config(config: PreTrainedConfig, **arguments: Any) -> PreTrainedModel:
     try:
-        # A configuration of a class of its own has run its code already.
-        is_trusted = type(config).__module__.startswith("transformers_modules.")
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=is_trusted, **arguments)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=is_own_code(config), **arguments)
     except Exception as error:
         raise unloadable(WHAT, config._name_or_path or type(config).__name__, error) from error
+
+
+def is_own_code(thing: object) -> bool:
+    """Tell whether an object is of a class that came with a model: its code was trusted, and has been run."""
+    return type(thing).__module__.startswith("transformers_modules.")
 
 
 def _check_quantization(config: PreTrainedConfig) -> None:

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 from calmctl.files import read_json, write_json, write_text
-from calmctl.modeling.sources import load_tokenizer
+from calmctl.modeling.sources import is_own_code, load_tokenizer
 from calmctl.modeling.tokenizers import differences_in_json, reading, special_ids
 
 SETTINGS_FILE = "tokenizer_config.json"
@@ -65,9 +65,8 @@ def check_storable(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig)
 
 def _difference(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:
     """Return the first difference between a tokenizer and the one that is loaded from a folder, if there is one."""
-    is_code = type(tokenizer).__module__.startswith("transformers_modules.")
     try:
-        other = load_tokenizer(str(folder), trust_remote_code=is_code)
+        other = load_tokenizer(str(folder), trust_remote_code=is_own_code(tokenizer))
     except UserError as error:
         return str(error)
     for what, of in (("special tokens", special_ids), ("texts", reading), ("the chat template", _chat_template)):

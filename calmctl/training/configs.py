@@ -20,6 +20,7 @@ class TrainConfig:
             vocabulary and special tokens are the tokenizer's.
         validation: file like `dataset` that is not trained on (see `train.eval_every`); empty = none, or a share of the
             dataset (`train.validation_share`).
+        trust_remote_code: run the code that lies beside a base or tokenizer, where that needs it.
     """
 
     dataset: str = ""
@@ -27,6 +28,7 @@ class TrainConfig:
     base: str = ""
     model: dict[str, Any] = field(default_factory=dict)
     validation: str = ""
+    trust_remote_code: bool = False
     seed: int = 0
     train: TrainSettings = field(default_factory=TrainSettings)
 
@@ -59,6 +61,7 @@ class ComposeConfig:
         validation: file like `dataset` that is not trained on (see `train.eval_every`); empty = none, or a share of the
             dataset (`train.validation_share`).
         self_check: try the pair on a few tokens before it is trained (see `check_composition`); what fails is refused.
+        trust_remote_code: run the code that lies beside a base, where that needs it.
     """
 
     anchor: str = ""
@@ -74,6 +77,7 @@ class ComposeConfig:
     merge_bases: bool = False
     validation: str = ""
     self_check: bool = True
+    trust_remote_code: bool = False
     seed: int = 0
     train: TrainSettings = field(default_factory=TrainSettings)
 

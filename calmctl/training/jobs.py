@@ -48,16 +48,17 @@ def training_job(config: TrainConfig) -> Job:
     """
     config.check()
     require(config.dataset, "dataset", "--data FILE")
+    how = {"trust_remote_code": config.trust_remote_code}
 
     def check() -> Checked:
-        tokenizer = load_tokenizer(config.tokenizer or config.base)
-        base = base_config(config.base) if config.base else model_config(config.model, tokenizer)
+        tokenizer = load_tokenizer(config.tokenizer or config.base, **how)
+        base = base_config(config.base, **how) if config.base else model_config(config.model, tokenizer)
         check_attention(base, config.model.get("attn_implementation", ""), "model.attn_implementation")
         return Checked(tokenizer, base, [base], training_facts(config, base))
 
     def build(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         if config.base:
-            return load_base(config.base, dtype=torch.float32)
+            return load_base(config.base, dtype=torch.float32, **how)
         return new_model(config.model, tokenizer)
 
     inputs = {**data_sha256(config.dataset, config.validation), "base": source_sha256(config.base)}
@@ -73,17 +74,18 @@ def composition_job(config: ComposeConfig) -> Job:
     require(config.anchor, "anchor", "--anchor MODEL")
     require(config.augs, "augs", "--aug MODEL")
     require(config.dataset, "dataset", "--data FILE")
+    how = {"trust_remote_code": config.trust_remote_code}
 
     def check() -> Checked:
-        bases = [shape.config for shape in check_parts(config.anchor, config.augs, config.aug_reads)]
+        bases = [shape.config for shape in check_parts(config.anchor, config.augs, config.aug_reads, **how)]
         for base in bases:
             check_attention(base, config.attention)
         facts = composition_facts(config, bases[0], bases[1:])
         stored = ComposedConfig(bases[0].to_dict(), [aug.to_dict() for aug in bases[1:]])
-        return Checked(load_tokenizer(config.anchor), stored, bases, facts)
+        return Checked(load_tokenizer(config.anchor, **how), stored, bases, facts)
 
     def build(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-        options: dict[str, Any] = asdict(config.bridge)
+        options: dict[str, Any] = asdict(config.bridge) | how
         if config.attention:
             options["attn_implementation"] = config.attention
         return compose(
