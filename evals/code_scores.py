@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import sqrt
 from typing import Any
 
 from data_builders.errors import DataError
-from evals.sandbox import Limits, Program, Verdict, detect, run_programs
+from evals.sandbox import Limits, Program, Reference, Verdict, detect, expected_results, run_programs
 from evals.stops import before_stops
 from evals.task import Completions, Request, Scores
 
@@ -24,6 +24,22 @@ def require_samples(k: Sequence[int], num_samples: int, timeout: float | None) -
         raise DataError(f"k={list(k)}: each k must appear once and be in 1..{num_samples}; raise num_samples")
     if timeout is not None and not 0 < timeout < float("inf"):
         raise DataError(f"timeout={timeout} must be a positive number of seconds")
+
+
+def compare_code(benchmark: str, entry_point: str, inputs: Sequence[Any], atol: float) -> str:
+    """Return tests that compare a function with the results that are expected, as EvalPlus does."""
+    return (
+        "from evals.sandbox.differential import require_same\n"
+        "inf, nan = float('inf'), float('nan')\n"
+        f"require_same({benchmark!r}, {entry_point!r}, {entry_point}, {inputs!r}, {atol!r})"
+    )
+
+
+def expected_files(references: Iterable[Reference | None]) -> list[str]:
+    """Return the files with the results of reference solutions, "" where there is none."""
+    wanted = list(references)
+    files = iter(expected_results([each for each in wanted if each is not None]))
+    return [next(files) if each is not None else "" for each in wanted]
 
 
 def score_programs(

@@ -13,9 +13,17 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from data_builders.humaneval import HumanEvalProblem, read_humaneval
-from evals.code_scores import LIMITS, PASS_AT_K, PLUS_LIMITS, require_samples, score_programs
+from evals.code_scores import (
+    LIMITS,
+    PASS_AT_K,
+    PLUS_LIMITS,
+    compare_code,
+    expected_files,
+    require_samples,
+    score_programs,
+)
 from evals.protocol import describe, require_records
-from evals.sandbox import Program, require_permission
+from evals.sandbox import Program, Reference, require_permission
 from evals.task import Completions, Request, Scores, require_completions, require_limit
 
 FORMAT = "lme"
@@ -38,7 +46,7 @@ class HumanEvalTask:
     """
 
     name: ClassVar[str] = "humaneval"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     subset: Literal["base", "plus"] = "base"
     k: tuple[int, ...] = (1,)
     num_samples: int = 1
@@ -75,10 +83,11 @@ class HumanEvalTask:
         require_completions(requests, completions)
         source = records[0].source
         limits = PLUS_LIMITS if self.subset == "plus" else LIMITS
+        files = expected_files(_reference(record) if record.inputs else None for record in records)
         return score_programs(
             requests,
             completions,
-            programs=[partial(program, record) for record in records],
+            programs=[partial(program, record, expected=file) for record, file in zip(records, files, strict=True)],
             references=[record.canonical_solution for record in records],
             k=self.k,
             limits=replace(limits, timeout=self.timeout or limits.timeout),
@@ -95,16 +104,19 @@ class HumanEvalTask:
         )
 
 
-def program(problem: HumanEvalProblem, completion: str) -> Program:
-    """Return the program of a completion; helpers that the prompt defines are the tests' own, not the program's."""
+def program(problem: HumanEvalProblem, completion: str, expected: str = "") -> Program:
+    """Return the program of a completion; helpers that the prompt defines are the tests' own, not the program's.
+
+    Args:
+        expected: the file with the results of the reference solution, for problems with inputs.
+    """
     name = problem.entry_point
-    if problem.inputs:
-        reference = problem.prompt + problem.canonical_solution
-        tests = (
-            "from evals.sandbox.differential import require_same\n"
-            "inf, nan = float('inf'), float('nan')\n"
-            f"require_same('humaneval', {name!r}, {name}, {reference!r}, {problem.inputs!r}, {problem.atol!r})"
-        )
-    else:
-        tests = f"{problem.test}\ncheck({name})"
-    return Program(problem.prompt + completion, tests, setup=problem.prompt, names=(name,))
+    tests = (
+        compare_code("humaneval", name, problem.inputs, problem.atol) if expected else f"{problem.test}\ncheck({name})"
+    )
+    return Program(problem.prompt + completion, tests, setup=problem.prompt, names=(name,), expected=expected)
+
+
+def _reference(problem: HumanEvalProblem) -> Reference:
+    code = problem.prompt + problem.canonical_solution
+    return Reference(problem.task_id, code, problem.entry_point, repr(problem.inputs))

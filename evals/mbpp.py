@@ -17,9 +17,18 @@ from typing import ClassVar, Literal
 
 from data_builders.errors import DataError
 from data_builders.mbpp import MbppProblem, parse_python, read_mbpp
-from evals.code_scores import LIMITS, PASS_AT_K, PLUS_LIMITS, require_samples, score_programs
+from evals.code_scores import (
+    LIMITS,
+    PASS_AT_K,
+    PLUS_LIMITS,
+    compare_code,
+    expected_files,
+    require_samples,
+    score_programs,
+)
 from evals.protocol import describe, require_records
-from evals.sandbox import Program, require_permission
+from evals.sandbox import Program, Reference, require_permission
+from evals.sandbox.differential import FOUND
 from evals.task import Completions, Request, Scores, require_completions, require_limit
 
 FORMAT = "official"
@@ -61,7 +70,7 @@ class MbppTask:
     """
 
     name: ClassVar[str] = "mbpp"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     subset: Literal["full", "sanitized", "plus"] = "full"
     shots: int = 3
     split: Literal["test", "all"] = "test"
@@ -116,11 +125,14 @@ class MbppTask:
         require_completions(requests, completions)
         source = records[0].problem.source
         limits = PLUS_LIMITS if self.subset == "plus" else LIMITS
+        files = expected_files(_reference(record) if record.problem.inputs else None for record in records)
         with_setup = self.test_setup_code or self.subset == "sanitized"
         return score_programs(
             requests,
             completions,
-            programs=[partial(_program, record.problem, with_setup) for record in records],
+            programs=[
+                partial(_program, record.problem, with_setup, file) for record, file in zip(records, files, strict=True)
+            ],
             references=[record.problem.code for record in records],
             k=self.k,
             limits=replace(limits, timeout=self.timeout or limits.timeout),
@@ -152,26 +164,26 @@ def render_shot(problem: MbppProblem) -> str:
     return f"{render_question(problem)}{problem.code}\n[DONE]\n\n"
 
 
-def _program(problem: MbppProblem, with_setup: bool, completion: str) -> Program:
+def _program(problem: MbppProblem, with_setup: bool, expected: str, completion: str) -> Program:
     """Return the program of a completion.
 
     The tests may use what the reference solution defines, by name, as the program defines it; modules that it imports,
     or that come with Python, are the real ones, if the program binds their names too.
     """
-    if problem.inputs:
-        name = problem.entry_point
-        tests = (
-            "from evals.sandbox.differential import require_same\n"
-            "inf, nan = float('inf'), float('nan')\n"
-            f"require_same('mbpp', {name!r}, {name}, {problem.code!r}, {problem.inputs!r}, {problem.atol!r})"
-        )
-        return Program(completion, tests, names=(name,))
+    if expected:
+        tests = compare_code("mbpp", problem.entry_point, problem.inputs, problem.atol)
+        return Program(completion, tests, names=(problem.entry_point,), expected=expected)
     tests = "\n".join([problem.setup, *problem.tests] if with_setup else problem.tests)
     used = {node.id for node in ast.walk(parse_python(tests)) if isinstance(node, ast.Name)}
     defined, imported = _bound_names(problem.code)
     imported = {name: f"import {name}" for name in used & sys.stdlib_module_names - defined} | imported
     modules = tuple((name, statement) for name, statement in sorted(imported.items()) if name in used)
     return Program(completion, problem.test or tests, names=tuple(sorted(used & defined)), modules=modules)
+
+
+def _reference(record: MbppRecord) -> Reference:
+    problem = record.problem
+    return Reference(record.id, problem.code, problem.entry_point, repr(problem.inputs), problem.entry_point in FOUND)
 
 
 def _bound_names(code: str) -> tuple[set[str], dict[str, str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,97 @@ from data_builders.errors import DataError
 from evals import TASKS
 from evals.humaneval import HumanEvalTask
 from evals.mbpp import MbppTask
-from evals.sandbox import Verdict
+from evals.sandbox import Verdict, references
 from tests.code_rows import HUMANEVAL_ROW, mbpp_row, score, write
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where results of references are kept meanwhile."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    references._folder.cache_clear()
+    yield tmp_path / "cache"
+    references._folder.cache_clear()
+
+
+def plus(tmp_path: Path, reference: str, inputs: list[Any]) -> Path:
+    row = {
+        **HUMANEVAL_ROW,
+        "base_input": inputs,
+        "plus_input": [],
+        "atol": 0,
+        "canonical_solution": reference,
+    }
+    return write(tmp_path / "HumanEvalPlus.jsonl", [row])
+
+
+PLUS = HumanEvalTask(subset="plus", allow_code_execution=True)
+FLOATS = "    return [2.0 * x] if x else 0\n"
+
+
+@pytest.mark.parametrize(
+    ("reference", "inputs", "answer", "passes"),
+    [
+        ("    return 2 * x\n", [[2], [-3]], "    return x + x\n", True),
+        ("    return 2 * x\n", [[2], [-3]], "    return x + abs(x)\n", False),
+        ("    return 2 * x\n", [[2]], "    return [2 * x]\n", False),
+        ("    return tuple(set(x))\n", [[["a", "b", "c", "d", "e"]]], "    return tuple(set(x))\n", True),
+        ("    return {x: float('inf'), 1j: b'x', frozenset([x]): None}\n", [[2]],
+         "    return {frozenset([x]): None, x: 1e999, 1j: b'x'}\n", True),
+        ("    x.clear()\n    return 1\n", [[[1, 2]]], "    return len(x) - 1\n", True),  # a copy was cleared
+        (FLOATS, [[1], [2]], "    return [2.0 * x + 1e-9]\n", True),
+        (FLOATS, [[1], [0]], "    return [2.0 * x] if x else 1e-9\n", False),  # another type
+        (FLOATS, [[1]], "    return [2.0 * x + 1e-3]\n", False),
+        ("    print('noise')\n    return 2 * x\n", [[2]], "    return 2 * x\n", True),
+    ],
+)  # fmt: skip
+def test_plus_compares_with_what_the_reference_returned(
+    reference: str, inputs: list[Any], answer: str, passes: bool, tmp_path: Path
+) -> None:
+    scores = score(PLUS, plus(tmp_path, reference, inputs), answer)
+    assert scores.metrics == {"pass@1": 100.0 * passes}, scores.samples
+
+
+def test_references_run_once_and_not_on_the_clock_of_a_program(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = plus(tmp_path, "    import time\n    time.sleep(1.5)\n    return 2 * x\n", [[2]])
+    assert score(replace(PLUS, timeout=1.0), data, "    return 2 * x\n").metrics == {"pass@1": 100.0}
+    (kept,) = cache.glob("calmctl/expected/*")
+    monkeypatch.setattr(references, "ask", None)
+    assert score(PLUS, data, "    return 4\n").metrics == {"pass@1": 100.0}
+    assert [*cache.glob("calmctl/expected/*")] == [kept]
+    with pytest.raises(TypeError):
+        score(PLUS, plus(tmp_path, "    return 4\n", [[2]]), "    return 4\n")  # another reference is computed
+
+
+@pytest.mark.slow
+def test_an_input_has_a_time_limit_of_its_own(tmp_path: Path) -> None:
+    data = plus(tmp_path, "    return 2 * x\n", [[1], [2]])
+    (row,) = score(PLUS, data, "    while x == 2: pass\n    return 2 * x\n").samples
+    assert (row["status"], row["detail"]) == ("timeout", "more than 4 s") and row["seconds"] < 30
+
+
+@pytest.mark.parametrize("reference", ["    return 1 / 0\n", "    import os\n    os._exit(0)\n"])
+def test_a_reference_that_fails_is_an_error_of_the_data(reference: str, tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(DataError, match="HumanEval/0: the reference solution fails"):
+        score(PLUS, plus(tmp_path, reference, [[1]]), "    return 1\n")
+    assert not [*cache.glob("calmctl/expected/*")]
+
+
+def test_a_program_cannot_read_what_is_expected(tmp_path: Path) -> None:
+    """Neither from a descriptor, however high its number is, nor from the memory that its process starts with."""
+    data = plus(tmp_path, "    return 'sesame-' + str(x)\n", [[1]])
+    answer = (
+        "    import os\n    for each in range(3, 400):\n        try:\n            os.lseek(each, 0, 0)\n"
+        "            return 'sesame-1' if os.read(each, 9) else ''\n        except OSError: pass\n"
+    )
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(100)]
+    try:
+        assert score(PLUS, data, answer).metrics == {"pass@1": 0.0}
+    finally:
+        for each in held:
+            os.close(each)
 
 
 @pytest.mark.parametrize("subset", ["full", "sanitized"])

@@ -67,12 +67,9 @@ def test_several_samples_give_pass_at_every_k(tmp_path: Path) -> None:
     assert [(row["id"], row["sample"]) for row in scores.samples][3] == ("HumanEval/1", 0)
 
 
-def test_humaneval_plus_compares_with_the_reference_on_every_input(tmp_path: Path) -> None:
+def test_humaneval_plus_is_not_taken_for_humaneval(tmp_path: Path) -> None:
     row = {**HUMANEVAL_ROW, "base_input": [[1]], "plus_input": [[2], [-3]], "atol": 0, "contract": ""}
     write(tmp_path / "HumanEvalPlus.jsonl.gz", [row])
-    task = HumanEvalTask(subset="plus", allow_code_execution=True)
-    assert score(task, tmp_path, "    return x + x\n").metrics == {"pass@1": 100.0}
-    assert score(task, tmp_path, "    return x + abs(x)\n").metrics == {"pass@1": 0.0}
     with pytest.raises(DataError, match="subset=plus"):
         HumanEvalTask(allow_code_execution=True).load(tmp_path / "HumanEvalPlus.jsonl.gz")
 

@@ -15,15 +15,18 @@ from evals.sandbox.detection import detect, find_isolation
 from evals.sandbox.isolation import Isolation
 from evals.sandbox.pool import run_programs
 from evals.sandbox.program import Limits, Program, Status, Verdict, require_permission
+from evals.sandbox.references import Reference, expected_results
 from evals.sandbox.supervisor import run_alone
 
 __all__ = [
     "Isolation",
     "Limits",
     "Program",
+    "Reference",
     "Status",
     "Verdict",
     "detect",
+    "expected_results",
     "find_isolation",
     "require_permission",
     "run_alone",

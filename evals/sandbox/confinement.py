@@ -56,6 +56,7 @@ def prepare(settings: Mapping[str, Any]) -> None:
     if not settings["seccomp"] and sys.platform == "linux":  # Programs can start others, which `end_descendants` finds.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     limit_resources(**settings["limits"])
+    os.environ.clear()
     for name, value in _ENVIRONMENT.items():
         os.putenv(name, value)  # for libraries; the programs themselves find no environment
 

@@ -1,10 +1,11 @@
 """A program against a reference implementation, over many inputs, by the rules of EvalPlus 0.3.1; runs in the judge."""
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from evals.sandbox.clock import Clock
+from evals.sandbox.expected import load, results
 from evals.sandbox.remote import Many
 
 _SAME_SET = {
@@ -17,27 +18,31 @@ _SAME_SET = {
     "find_dissimilar",
     "Diff",
 }
-_FOUND = {"check_str", "text_match_three", "text_starta_endb"}
+FOUND = {"check_str", "text_match_three", "text_starta_endb"}
+"""Functions of MBPP of whose result only counts if it is None."""
 _RTOL = 1e-07
+_MIN_SECONDS, _TIMES_REFERENCE = 4.0, 4.0  # of one input, the latter times what the reference takes
 
 
 def require_same(
-    benchmark: str, entry_point: str, candidate: Callable[..., Any], reference: str, inputs: Sequence[Any], atol: float
+    benchmark: str, entry_point: str, candidate: Callable[..., Any], inputs: Sequence[Any], atol: float
 ) -> None:
     """Raise AssertionError at the first input for which the candidate's result is not as good as the reference's.
 
+    Each input has a time limit of its own. The reference's results are read (`expected`), which takes nobody's time.
+
     Args:
         benchmark: `humaneval` or `mbpp`, some problems of which have rules of their own.
-        reference: source text that defines `entry_point`.
-        atol: absolute tolerance for floats; exact where it is 0, but for results that are all floats.
+        atol: absolute tolerance for floats; exact where it is 0, but from the first result on that is all floats.
     """
-    namespace: dict[str, Any] = {}
-    exec(reference, namespace)
-    for number, arguments in enumerate(inputs):
-        expected = namespace[entry_point](*copy.deepcopy(arguments))
-        if benchmark == "mbpp" and entry_point in _FOUND:
-            expected = expected is not None
-        result = candidate(*arguments)
+    assert (clock := Clock.current)
+    for number, (arguments, (seconds, content)) in enumerate(zip(inputs, results(), strict=True)):
+        with clock.stopped():
+            expected = load(content)
+        with clock.within(max(_MIN_SECONDS, _TIMES_REFERENCE * seconds)):
+            result = candidate(*arguments)
+        if atol == 0 and _is_floats(expected):
+            atol = 1e-6
         if not _is_right(benchmark, entry_point, arguments, result, expected, atol):
             raise AssertionError(f"input {number}")
 
@@ -48,8 +53,6 @@ def _is_right(benchmark: str, name: str, arguments: Any, result: Any, expected: 
     is_same = bool(result == expected)
     if benchmark == "mbpp":
         is_same = _by_own_rule(name, arguments, result, expected, atol, is_same)
-    if atol == 0 and _is_floats(expected):
-        atol = 1e-6
     if is_same or atol == 0:
         return is_same
     if isinstance(result, Many):
@@ -69,7 +72,7 @@ def _by_own_rule(name: str, arguments: Any, result: Any, expected: Any, atol: fl
         return is_same or bool(result == _digit_distance(*arguments))
     if name in _SAME_SET:
         return set(result) == set(expected)
-    if name in _FOUND:
+    if name in FOUND:
         return result is expected if isinstance(result, bool) else expected is (result is not None)
     return is_same
 

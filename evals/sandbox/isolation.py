@@ -18,14 +18,16 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _FEW = 64  # processes, where those cannot be told from threads
 _ADMINISTRATION = (2, 6, 7, 21)  # CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
 _TO_LEAVE_ROOT = ("CAP_SETUID", "CAP_SETGID", "CAP_DAC_READ_SEARCH")
+ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+"""What a judge starts with, so that the order of a set is the same every time; the program does not find it."""
 # The modules of this package are imported under their names, and the packages around them are not.
 _BOOT = (
     "import sys,types\n"
     "for name, path in (('evals', []), ('evals.sandbox', [{folder!r}])):\n"
     "    module = sys.modules[name] = types.ModuleType(name)\n"
     "    module.__path__ = path\n"
-    "import evals.sandbox.judge as judge\n"
-    "judge.main()\n"
+    "import evals.sandbox.{main} as main\n"
+    "main.main()\n"
 )
 
 
@@ -69,8 +71,8 @@ class Isolation:
         ]
         return " + ".join(part for part in parts if part)
 
-    def command(self, limits: Limits, folder: str | None) -> list[str]:
-        """Return the command line that starts a judge.
+    def command(self, limits: Limits, folder: str | None, main: str = "judge") -> list[str]:
+        """Return the command line that starts a judge, or another module of this package.
 
         Args:
             folder: where programs may write, of which the caller takes care; None with bubblewrap, which has its own.
@@ -94,8 +96,9 @@ class Isolation:
             else None,
             "site": _site_packages(),
         }
-        boot = _BOOT.format(folder=str(_HERE))
-        python = [os.path.realpath(sys.executable), "-I", "-S", "-B", "-X", "utf8", "-c", boot, json.dumps(settings)]
+        boot = _BOOT.format(folder=str(_HERE), main=main)
+        # As `-I`, which would not have the seed of hashes read.
+        python = [os.path.realpath(sys.executable), *"-s -P -S -B -X utf8 -c".split(), boot, json.dumps(settings)]
         return [*self._wrapper(readable), *python]
 
     def _wrapper(self, readable: list[str]) -> list[str]:
@@ -103,6 +106,8 @@ class Isolation:
             return []
         command = [self.bubblewrap, *"--unshare-pid --unshare-net --unshare-ipc --unshare-uts".split()]
         command += "--unshare-cgroup-try --hostname sandbox --clearenv --die-with-parent --as-pid-1".split()
+        for name, value in ENVIRONMENT.items():
+            command += ["--setenv", name, value]
         # The judge gives these up before it reads the program, once it has mounted a folder and left root.
         capabilities = ["CAP_SYS_ADMIN", *(_TO_LEAVE_ROOT if self.own_user else ())]
         if not self.own_user:

@@ -7,57 +7,16 @@ nothing is computed that would tell the program what is expected of it.
 
 import json
 import os
-import resource
-import signal
 import sys
-from collections.abc import Callable
 from typing import Any, NoReturn
 
-from evals.sandbox import confinement
+from evals.sandbox import confinement, expected
 from evals.sandbox.candidate import serve
+from evals.sandbox.clock import Clock
 from evals.sandbox.remote import CandidateGone, Channel
 from evals.sandbox.wire import receive, send
 
-
-class _Clock:
-    """Ends what takes too long; the time in which the program was ready and the machine too busy does not count.
-
-    It is credited up to three times the limit, so that a verdict does not depend on what else the machine does.
-    """
-
-    def __init__(self, pid: int, seconds: float, end: Callable[[], NoReturn]) -> None:
-        self.pid, self.seconds, self.end = pid, seconds, end
-        self.credited = 0.0
-        self.counts = [_open_waiting_times(who) for who in (str(pid), "self")]  # before this process is confined
-        signal.signal(signal.SIGALRM, self._on_alarm)
-
-    def start(self) -> None:
-        self.before = self._waited()
-        signal.setitimer(signal.ITIMER_REAL, self.seconds)
-
-    def stop(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def _on_alarm(self, *_: Any) -> None:
-        credit = min(self._waited() - self.before, 3 * self.seconds) - self.credited
-        if credit < 0.01:
-            self.end()
-        self.credited += credit
-        signal.setitimer(signal.ITIMER_REAL, credit)
-
-    def _waited(self) -> float:
-        """Return the seconds the program and the judge have waited for a processor (0 where nobody counts them)."""
-        try:
-            return sum(int(os.pread(each, 100, 0).split()[1]) for each in self.counts) / 1e9
-        except (OSError, IndexError):
-            return 0.0
-
-
-def _open_waiting_times(process: str) -> int:
-    try:
-        return os.open(f"/proc/{process}/schedstat", os.O_RDONLY)
-    except OSError:
-        return -1
+_MANY_DESCRIPTORS = 2**20  # More than the limit of this process, which may have been given one above it.
 
 
 def main() -> None:
@@ -85,7 +44,8 @@ def main() -> None:
         os._exit(0)
 
     sys.path += settings["site"]
-    clock = _Clock(pid, settings["timeout"], lambda: finish("timeout", f"more than {settings['timeout']:g} s"))
+    expected.descriptor = job["expected"]
+    clock = Clock(pid, lambda too_much: finish("timeout", too_much))
     channel = Channel(to_judge[0], to_candidate[1])
     try:
         ready = receive(channel.reading)
@@ -99,9 +59,8 @@ def main() -> None:
         finish("refused", f"the tests cannot be confined: {error}")
     # What stands if the program, or what it has the tests compute, is the end of this process.
     _answer(verdicts, {"nonce": job["nonce"], "status": "crashed", "detail": "no verdict: the judge was ended"})
-    clock.start()
-    status, detail = _judge(job, channel)
-    clock.stop()
+    with clock.within(settings["timeout"]):
+        status, detail = _judge(job, channel)
     finish(status, detail)
 
 
@@ -109,9 +68,9 @@ def _become_candidate(reading: int, writing: int, settings: dict[str, Any]) -> N
     """Keep two pipes and nothing else, give up what can be given up, and serve."""
     try:
         _silence()
-        for descriptor in range(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
-            if descriptor not in (reading, writing):
-                _close(descriptor)
+        first, second = sorted((reading, writing))
+        for low, high in ((3, first), (first + 1, second), (second + 1, _MANY_DESCRIPTORS)):
+            os.closerange(low, high)
         sys.argv = [""]
         sys.path += settings["site"]
         try:
@@ -158,10 +117,3 @@ def _silence() -> None:
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     os.close(null)
-
-
-def _close(descriptor: int) -> None:
-    try:
-        os.close(descriptor)
-    except OSError:
-        pass

@@ -21,6 +21,7 @@ class Program:
         setup: runs by the judge before, and may define what the tests need besides.
         names: what the tests use of the program. A name the program does not bind stays undefined.
         modules: pairs of a name and the import that binds it, which the tests use if the program binds that name.
+        expected: the file with the results that the tests expect (`references`), "" = they have them.
     """
 
     code: str
@@ -28,6 +29,7 @@ class Program:
     setup: str = ""
     names: tuple[str, ...] = ()
     modules: tuple[tuple[str, str], ...] = ()
+    expected: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import secrets
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 
-from evals.sandbox.isolation import Isolation
+from evals.sandbox.isolation import ENVIRONMENT, Isolation
 from evals.sandbox.program import Limits, Program, Verdict
 from evals.sandbox.scratch import is_too_full, scratch_folder
 
@@ -24,26 +25,48 @@ def run_alone(program: Program, limits: Limits, isolation: Isolation) -> Verdict
     """Judge one program."""
     began = time.monotonic()
     nonce = secrets.token_hex(16)
-    job = json.dumps({**asdict(program), "nonce": nonce}).encode()
+    expected = os.open(program.expected, os.O_RDONLY) if program.expected else None
+    job = json.dumps({**asdict(program), "nonce": nonce, "expected": expected}).encode()
+    try:
+        output, errors = ask(job, limits, isolation, "judge", () if expected is None else (expected,))
+    except subprocess.TimeoutExpired:
+        return Verdict("timeout", "killed by the supervisor", time.monotonic() - began)
+    except OSError as trouble:
+        return Verdict("crashed", str(trouble), time.monotonic() - began)
+    finally:
+        if expected is not None:
+            os.close(expected)
+    return _verdict(output, errors, nonce, time.monotonic() - began)
+
+
+def ask(
+    job: bytes, limits: Limits, isolation: Isolation, main: str, descriptors: Sequence[int] = ()
+) -> tuple[bytes, bytes]:
+    """Give a job to a process of its own and return what it wrote, and its errors.
+
+    Args:
+        main: the module of this package that it runs (`judge`, `expected`).
+        descriptors: what it gets besides its standard ones.
+
+    Raises:
+        subprocess.TimeoutExpired: it took too long.
+        OSError: the program wrote too much.
+    """
     with nullcontext(None) if isolation.bubblewrap else scratch_folder() as folder:
         process = subprocess.Popen(
-            isolation.command(limits, folder),
+            isolation.command(limits, folder, main),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=folder or "/",
-            env={},
+            env=ENVIRONMENT,
             start_new_session=True,
+            pass_fds=descriptors,
         )
         try:
-            output, errors = _communicate(process, job, limits, folder)
-        except subprocess.TimeoutExpired:
-            return Verdict("timeout", "killed by the supervisor", time.monotonic() - began)
-        except OSError as trouble:
-            return Verdict("crashed", str(trouble), time.monotonic() - began)
+            return _communicate(process, job, limits, folder)
         finally:
             _kill(process)
-    return _verdict(output, errors, nonce, time.monotonic() - began)
 
 
 def _communicate(
