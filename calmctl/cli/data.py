@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calmctl.cli import options, output
+from calmctl.escaping import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +105,7 @@ def _print_plan(
     from calmctl.config import to_dict, to_yaml
 
     plan = {"command": command, "preset": preset, "out": str(out), "config": to_dict(config)}
-    output.print_json(plan) if as_json else print(to_yaml(plan), end="")
+    output.print_json(plan) if as_json else print(visible(to_yaml(plan)), end="")
 
 
 def _run(out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, build: Callable[[Progress], object]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from calmctl.cli import options, output
+from calmctl.escaping import visible
 
 
 def generate(
@@ -24,7 +25,7 @@ def generate(
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
-    """Complete prompts with a model and print what it writes, as it writes it."""
+    """Complete prompts with a model and print what it writes; control characters are written out (--json: as JSON)."""
     import torch
 
     from calmctl.inference.decoding import Decoding
@@ -45,15 +46,15 @@ def generate(
             output.print_json([{"prompt": p, "completion": c} for p, c in zip(prompts, texts, strict=True)])
             return
         for prompt, text in zip(prompts, texts, strict=True):
-            print(f"{prompt}{text}")
+            print(visible(f"{prompt}{text}"))
         return
     for question in asked:
         unsaid = [question.text]
         complete(loaded, tokenizer, [question], decoding, on_text=partial(_say, unsaid))
-        print(*unsaid, sep="")
+        print(visible("".join(unsaid)))
 
 
 def _say(unsaid: list[str], piece: str) -> None:
     """Print a piece of a completion, the first time after the prompt: a prompt that is refused is not printed."""
-    print(*unsaid, piece, sep="", end="", flush=True)
+    print(visible("".join([*unsaid, piece])), end="", flush=True)
     unsaid.clear()

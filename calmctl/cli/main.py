@@ -28,6 +28,7 @@ from calmctl.cli import (
     train,
 )
 from calmctl.errors import CalmctlError, UserError
+from calmctl.escaping import visible
 from calmctl.parent import end_like_ctrl_c, report_to_launcher
 
 # Recent versions of typer bundle click, older ones depend on it; this is click's base error in both.
@@ -166,5 +167,5 @@ def _one_line(message: object) -> str:
 def _complain(message: str, code: int, trace: str = "") -> int:
     """Say what is wrong; one of several processes leaves that to the process that launched them."""
     if not report_to_launcher(message.removeprefix("error: ").removeprefix("failed: "), trace):
-        print(f"{trace}calmctl: {message}", file=sys.stderr)
+        print(visible(f"{trace}calmctl: {message}"), file=sys.stderr)
     return code

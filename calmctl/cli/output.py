@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from calmctl.escaping import visible
 from calmctl.parent import is_first_process
 
 if TYPE_CHECKING:
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 def print_json(value: Any) -> None:
     """Print `value` as JSON on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print(visible(json.dumps(value, indent=2, ensure_ascii=False, default=str)))
 
 
 def note(message: str) -> None:
     """Print a line of progress on stderr; the first process of several does."""
     if is_first_process():
-        print(message, file=sys.stderr, flush=True)
+        print(visible(message), file=sys.stderr, flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
@@ -33,7 +34,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=200)
-    table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE)
+    from rich.text import Text
+
+    heading = None if title is None else Text(visible(title))
+    table = Table(*map(_cell, columns), title=heading, title_justify="left", box=box.SIMPLE)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
@@ -44,7 +48,7 @@ def print_facts(facts: Mapping[str, object]) -> None:
     shown = {name: value for name, value in facts.items() if value not in (None, "", [], {})}
     width = max((len(name) for name in shown), default=0)
     for name, value in shown.items():
-        print(f"{name:<{width}}  {value}")
+        print(visible(f"{name:<{width}}  {value}"))
 
 
 def print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
@@ -63,7 +67,8 @@ def print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
             return self.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=on_one_line)
 
     Plan.add_representer(list, Plan.represent_list)
-    print(yaml.dump(dict(plan), Dumper=Plan, sort_keys=False, allow_unicode=True, width=120), end="")
+    text = yaml.dump(dict(plan), Dumper=Plan, sort_keys=False, allow_unicode=True, width=120)
+    print(visible(text), end="")
 
 
 def print_run(run: Run, as_json: bool) -> None:
@@ -123,4 +128,4 @@ def human_seconds(seconds: float | None) -> str | None:
 def _cell(value: object) -> str:
     from rich.markup import escape
 
-    return "-" if value is None else escape(str(value))
+    return "-" if value is None else escape(visible(str(value)))

@@ -13,9 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from calmctl.cli.output import human_bytes, human_seconds
 from calmctl.errors import UserError
+from calmctl.escaping import visible
 from calmctl.files import read_json
 from calmctl.parent import is_first_process
 
@@ -56,7 +58,7 @@ def _show_plain(runs: Mapping[str, Path], stop: threading.Event) -> None:
         if time.monotonic() >= due:
             due += PLAIN_SECONDS
             for name, facts in _facts(runs):
-                print(f"{name}: {', '.join(text for text in facts if text)}", file=sys.stderr, flush=True)
+                print(visible(f"{name}: {', '.join(text for text in facts if text)}"), file=sys.stderr, flush=True)
 
 
 def _table(runs: Mapping[str, Path]) -> Table:
@@ -65,7 +67,7 @@ def _table(runs: Mapping[str, Path]) -> Table:
         table.add_column(column, justify="left" if column in ("run", "stage") else "right")
     for name, (stage, step, loss, speed, memory, left) in _facts(runs):
         plain = loss.removeprefix("loss "), speed.removesuffix(" tokens/s"), memory, left.removesuffix(" left")
-        table.add_row(name, stage, step, *plain)
+        table.add_row(Text(visible(name)), Text(visible(stage)), step, *plain)
     return table
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from calmctl.cli import options, output
+from calmctl.escaping import visible
 
 _Runs = Annotated[
     list[Path],
@@ -100,7 +101,7 @@ def _evaluations(runs: list[Path], out: Path | None, json: bool) -> None:
     else:
         print_tables(*evaluation_tables(found))
         for sentence in not_comparable(by_task(found)).values():
-            print(sentence)
+            print(visible(sentence))
     if out is not None:
         _note_written(write_evaluations(found, out))
 
@@ -127,7 +128,7 @@ def _section_seeds(runs: list[Path], out: Path | None, json: bool) -> None:
     if json:
         output.print_json(pooled_figures(pooled))
     else:
-        print("\n".join(headline(pooled)), end="\n\n")
+        print(visible("\n".join(headline(pooled))), end="\n\n")
         print_tables(*pooled_tables(pooled))
     if out is not None:
         _note_written(write_pooled(pooled, out))

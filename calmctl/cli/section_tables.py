@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from calmctl.cli.output import human_bytes, human_seconds, print_table
+from calmctl.escaping import visible
 
 
 def print_section_plan(plan: Mapping[str, Any]) -> None:
@@ -21,7 +22,7 @@ def print_section_plan(plan: Mapping[str, Any]) -> None:
     print_table(columns, [_evaluation(row, devices) for row in plan["evaluations"]], title="Evaluations, of all models")
     print_table(("of all", ""), _totals(plan["totals"]), title="Totals")
     for assumption in plan["assumptions"]:
-        print(f"- {assumption}")
+        print(visible(f"- {assumption}"))
 
 
 def count(number: float) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calmctl.cli import options, output
+from calmctl.escaping import visible
 
 if TYPE_CHECKING:
     from calmctl.runs import RunInfo
@@ -29,7 +30,7 @@ def show(
     config = _config_text(info)
     if config:
         print("\nconfiguration")
-        print("\n".join(f"  {line}" for line in config.splitlines()))
+        print(visible("\n".join(f"  {line}" for line in config.split("\n"))))
     _print_progress(info)
     _print_metrics(info.metrics())
     _print_log(info.log())
@@ -92,7 +93,7 @@ def _print_progress(info: RunInfo) -> None:
         return
     eta = output.human_seconds(progress.get("eta_seconds"))
     left = f", {eta} left" if eta else ""
-    print(f"\nprogress\n  {progress['stage']}: {progress['step']} of {progress['total']}{left}")
+    print(visible(f"\nprogress\n  {progress['stage']}: {progress['step']} of {progress['total']}{left}"))
 
 
 def _print_metrics(metrics: dict[str, Any] | None) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TextIO
 import calmctl
 from calmctl.config import to_dict, to_yaml
 from calmctl.errors import CalmctlError, UserError
+from calmctl.escaping import visible
 from calmctl.files import write_text
 from calmctl.parent import PARENT_VARIABLE, Interrupted
 from calmctl.run_identity import has_settings, refuse_other_settings
@@ -260,7 +261,7 @@ class StageRunner:
                     process.wait()
                 stream.close()
                 self.running.pop(name, None)
-                print(f"stage {name}: {self._last_words(name)}", file=sys.stderr)
+                print(visible(f"stage {name}: {self._last_words(name)}"), file=sys.stderr)
             self._processes.clear()
 
     def _preset_file(self, stage: Stage) -> Path:

@@ -1,6 +1,8 @@
 """The model card of a model that is stored in parts: the README.md beside its checkpoint, for people and the hub."""
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import calmctl
+from calmctl.escaping import md_code, md_text, url_path, visible
 from calmctl.files import write_text
 
 if TYPE_CHECKING:
     from calmctl.modeling.composed import ComposedModelForCausalLM
     from calmctl.modeling.storing import StoredInParts
 
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CARD_FILE = "README.md"
 PAPER = "2401.02412"
 # A card whose text no longer has this checksum was edited, and is left alone.
@@ -23,7 +27,7 @@ USE = """\
 import calmctl  # or, without this line: trust_remote_code=True below
 from transformers import AutoModelForCausalLM
 
-model = AutoModelForCausalLM.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained({name})
 ```
 """
 CITATION = f"""\
@@ -56,19 +60,21 @@ def model_card(model: "StoredInParts", name: str) -> str:
     bases = model.config.bases
     introduction, *trained = model.card_sections()
     parts = [
-        f"# {name}\n",
+        f"# {md_text(name)}\n",
         introduction,
         "## Bases\n",
         _table(["", "model", "revision", "class", "dtype", "parameters", "weights (SHA-256)"], _base_rows(model)),
         _where_bases_are(bases),
         *trained,
         "## Use\n",
-        USE.format(name=name),
+        USE.format(name=json.dumps(visible(" ".join(name.split())), ensure_ascii=False)),
     ]
     if training := model.config.training:
-        parts += ["## Training\n", _table(["", ""], [[label, str(value)] for label, value in training.items()])]
+        facts = [[md_text(str(part)) for part in pair] for pair in training.items()]
+        parts += ["## Training\n", _table(["", ""], facts)]
     parts += ["## Citation\n", CITATION]
-    text = f"---\n{yaml.safe_dump(_metadata(model), sort_keys=False)}---\n{MARK}\n\n" + "\n".join(parts)
+    metadata = yaml.safe_dump(_metadata(model), sort_keys=False)
+    text = visible(f"---\n{metadata}---\n{MARK}\n\n" + "\n".join(parts))
     return text.replace("{checksum}", _checksum(text), 1)
 
 
@@ -86,7 +92,7 @@ def composition_sections(model: "ComposedModelForCausalLM") -> list[str]:
 def hub_id(base: Mapping[str, Any]) -> str | None:
     """Return the hub id that a checkpoint records for a base, or None for a local or unnamed one."""
     source = base.get("source") or ""
-    return source if source and "relative_source" not in base and not Path(source).is_absolute() else None
+    return source if HUB_ID.fullmatch(source) and "relative_source" not in base else None
 
 
 def _metadata(model: "StoredInParts") -> dict[str, Any]:
@@ -131,8 +137,8 @@ def _base_name(base: Mapping[str, Any]) -> str:
     if "untrained_seed" in base:
         return f"untrained weights, seed {base['untrained_seed']}"
     if name := hub_id(base):
-        return f"[{name}](https://huggingface.co/{name})"
-    return f"`{base['subfolder']}`" if "subfolder" in base else f"`{Path(base.get('source') or '(unnamed)').name}`"
+        return f"[{md_text(name)}](https://huggingface.co/{url_path(name)})"
+    return md_code(base["subfolder"] if "subfolder" in base else Path(base.get("source") or "(unnamed)").name)
 
 
 def _where_bases_are(bases: list[dict[str, Any]]) -> str:

@@ -9,7 +9,8 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from calmctl.reporting.tables import Table, md_code, md_text, to_html, to_markdown
+from calmctl.escaping import md_code, md_text, url_path, visible
+from calmctl.reporting.tables import Table, to_html, to_markdown
 
 TEMPLATE = "report.html.j2"
 
@@ -102,7 +103,7 @@ def _markdown_block(block: Block) -> str:
                 f"- {md_text(name)}: {md_code(value) if name in code else md_text(value)}" for name, value in items
             )
         case Picture(path, alt):
-            return f"![{md_text(alt)}]({path})"
+            return f"![{md_text(alt)}]({url_path(path)})"
         case Gallery(pictures):
             return "\n\n".join(_markdown_block(picture) for picture in pictures)
         case Table():
@@ -115,7 +116,7 @@ def document_html(document: Document) -> str:
         (section.title, Markup("\n").join(_html_block(block) for block in _blocks(section)))
         for section in document.sections
     ]
-    return _environment().get_template(TEMPLATE).render(document=document, sections=sections)
+    return visible(_environment().get_template(TEMPLATE).render(document=document, sections=sections))
 
 
 def _html_block(block: Block) -> Markup:
@@ -135,7 +136,7 @@ def _html_block(block: Block) -> Markup:
         case Picture(path, alt, png):
             data = base64.b64encode(png).decode("ascii")
             return Markup('<figure><a href="{}"><img src="data:image/png;base64,{}" alt="{}"></a></figure>').format(
-                path, data, alt
+                url_path(path), data, alt
             )
         case Gallery(pictures):
             inner = Markup("").join(_html_block(picture) for picture in pictures)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from calmctl import files
+from calmctl.escaping import visible
 from calmctl.reporting import kv_tables, plots
 from calmctl.reporting.document import (
     Block,
@@ -71,7 +72,7 @@ def write_kv_report(folder: Path) -> list[Path]:
 def terminal_table(folder: Path) -> None:
     """Print what came out, Table 1 beside the paper's and the controls on stdout."""
     results = load_kv_results(Path(folder))
-    print("\n".join(headline(results)), end="\n\n")
+    print(visible("\n".join(headline(results))), end="\n\n")
     print_tables(kv_tables.table1(results), kv_tables.controls_table(results))
     if ablations := load_kv_ablations(Path(folder)):
         print_tables(table5(ablations))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from calmctl import files
+from calmctl.escaping import visible
 from calmctl.reporting.data_facts import files_table, overlap_table
 from calmctl.reporting.document import Block, Bullets, Document, Gallery, Paragraph, Picture, Section
 from calmctl.reporting.document_files import write_document
@@ -46,7 +47,7 @@ def write_section_report(folder: Path) -> list[Path]:
 def section_terminal_tables(folder: Path) -> None:
     """Print what came out: the sentences, the answers, and the tables that a terminal has room for."""
     results = load_section_results(Path(folder))
-    print("\n".join(headline(results)), end="\n\n")
+    print(visible("\n".join(headline(results))), end="\n\n")
     grouped = (grouped_table(results, each) for each in results.section.grouped)
     short = [table for table in grouped if table and len(table.rows) <= MOST_PRINTED]
     print_tables(answers_table(results), *short, *systems_tables(results))

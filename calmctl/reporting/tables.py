@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -11,6 +10,8 @@ from markupsafe import Markup
 from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
+
+from calmctl.escaping import md_code, md_text, url_path, visible
 
 NOT_RUN = "not run"
 SHORT = 16
@@ -125,8 +126,8 @@ def signed(value: float, digits: int = 1) -> str:
 def to_rich(table: Table) -> RichTable:
     """Return the table for a terminal; cell texts are data, never console markup."""
     rich = RichTable(
-        title=RichText(table.title, "bold"),
-        caption=RichText(table.caption, "dim") if table.caption else None,
+        title=RichText(visible(table.title), "bold"),
+        caption=RichText(visible(table.caption), "dim") if table.caption else None,
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
@@ -134,19 +135,19 @@ def to_rich(table: Table) -> RichTable:
         caption_justify="left",
     )
     for column in table.columns:
-        rich.add_column(RichText(column.label), justify="left" if column.is_text else "right", overflow="fold")
+        rich.add_column(RichText(visible(column.label)), justify="left" if column.is_text else "right", overflow="fold")
     for index, cells in enumerate(table.rows):
         if index in table.headings:
-            rich.add_row(RichText(table.headings[index], "bold"))
+            rich.add_row(RichText(visible(table.headings[index]), "bold"))
         rich.add_row(*(_rich_cell(cell) for cell in cells))
     return rich
 
 
 def _rich_cell(cell: Cell) -> RichText:
     main = cell.main() if isinstance(cell, Number) else cell.text
-    text = RichText(main, "dim" if main == NOT_RUN else "")
+    text = RichText(visible(main), "dim" if main == NOT_RUN else "")
     if asides := cell.asides():
-        text.append(f"\n{', '.join(asides)}", "dim")
+        text.append(visible(f"\n{', '.join(asides)}"), "dim")
     return text
 
 
@@ -173,27 +174,8 @@ def _markdown_cell(cell: Cell) -> str:
         main = cell.main()
     else:
         main = md_code(cell.text) if cell.is_code else md_text(cell.text)
-    linked = f"[{main}]({cell.href})" if cell.href else main
+    linked = f"[{main}]({url_path(cell.href)})" if cell.href else main
     return f"{linked} ({md_text(', '.join(asides))})" if (asides := cell.asides()) else linked
-
-
-def md_text(text: str) -> str:
-    """Return text on one line that Markdown shows as it is: no markup, HTML, links or cells of its own."""
-    text = " ".join(text.split())
-    text = re.sub(r"([\\`*\[\]|~])", r"\\\1", text)
-    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word (m_A) it is no markup
-    text = text.replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"^([#>+-])", r"\\\1", text)
-
-
-def md_code(text: str) -> str:
-    """Return text as a Markdown code span on one line, also inside a table."""
-    text = " ".join(text.split()).replace("|", "\\|")
-    if not text:
-        return "(empty)"
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    pad = " " if "`" in text else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def to_html(table: Table) -> Markup:
@@ -235,7 +217,7 @@ def _html_cell(cell: Cell, css: str) -> Markup:
     else:
         main = Markup('<code dir="auto">{}</code>' if cell.is_code else "{}").format(cell.text)
     if cell.href:
-        main = Markup('<a href="{}">{}</a>').format(cell.href, main)
+        main = Markup('<a href="{}">{}</a>').format(url_path(cell.href), main)
     parts = [Markup("<span>{}</span>").format(part) for part in cell.asides()]
     small = Markup("<small>{}</small>").format(Markup(" ").join(parts)) if parts else Markup("")
     return Markup('<td class="{}">{}{}</td>').format(css, main, small)

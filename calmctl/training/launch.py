@@ -14,6 +14,7 @@ import psutil
 
 from calmctl.environment import usable_cores
 from calmctl.errors import CalmctlError, UserError
+from calmctl.escaping import visible
 from calmctl.parent import ASKING, LAUNCHER_VARIABLE, PARENT_VARIABLE, Interrupted
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _first_cause(failures: "dict[int, ProcessFailure]", is_asked: bool = False) 
         return CalmctlError(f"process {rank} was killed by {failure.signal_name()}{hint}")
     reported = _reported(failure)
     if trace := reported.get("traceback"):
-        print(trace, end="", file=sys.stderr)
+        print(visible(trace), end="", file=sys.stderr)
     line = reported.get("line") or f"process {rank} ended with exit code {failure.exitcode}"
     return UserError(line) if failure.exitcode == USER_ERROR else CalmctlError(line)
 
