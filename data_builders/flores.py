@@ -53,10 +53,13 @@ class Flores:
     files: dict[str, str]
 
 
-def read_flores(path: Path, languages: Sequence[str] = (), always: Sequence[str] = ()) -> Flores:
+def read_flores(
+    path: Path, languages: Sequence[str] = (), always: Sequence[str] = (), splits: Sequence[str] = tuple(ROWS)
+) -> Flores:
     """Read `languages` (codes such as `fra_Latn`; none: the 204 of the official table) and those of `always`.
 
-    Of `always`, later additions to the release (`LATER_LANGUAGES`) are read where this copy has them.
+    Of `always`, later additions to the release (`LATER_LANGUAGES`) are read where this copy has them. Other splits than
+    `splits` need not be there.
 
     Raises:
         DataError: there is no such data, a language is unknown or ambiguous, or its rows are not 997 and 1012.
@@ -64,16 +67,16 @@ def read_flores(path: Path, languages: Sequence[str] = (), always: Sequence[str]
     if path.is_dir() and (path / ARCHIVE).is_file():
         path = path / ARCHIVE
     if path.is_file():
-        return _official(path, lambda: _archive(path), languages, always, {path.name: sha256_file(path)})
+        return _official(path, lambda: _archive(path), languages, always, splits, {path.name: sha256_file(path)})
     if is_hub_id(path):
-        return _hub(path, languages, always)
+        return _hub(path, languages, always, splits)
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; {_ADVICE}")
-    folder = next((each for each in (path, path / "flores200_dataset") if any(each.glob("dev/*_*.dev*"))), None)
+    folder = next((each for each in (path, path / "flores200_dataset") if any(each.glob("dev*/*_*.dev*"))), None)
     if folder is not None:
-        return _official(folder, lambda: _folder(folder), languages, always, None)
+        return _official(folder, lambda: _folder(folder, splits), languages, always, splits, None)
     if parquet := {file: split for file in sorted(path.rglob("*.parquet")) if (split := _split_of(file))}:
-        return _plus(path, parquet, languages, always)
+        return _plus(path, parquet, languages, always, splits)
     raise DataError(f"{path}: holds no FLORES data (no dev/<code>.dev, no Parquet file of dev and devtest); {_ADVICE}")
 
 
@@ -82,19 +85,21 @@ def _official(
     read: Callable[[], Iterable[tuple[str, str, bytes]]],
     languages: Sequence[str],
     always: Sequence[str],
+    splits: Sequence[str],
     files: dict[str, str] | None,
 ) -> Flores:
     contents: dict[str, dict[str, bytes]] = {}
     for split, code, content in read():
-        contents.setdefault(code, {})[split] = content
+        if split in splits:
+            contents.setdefault(code, {})[split] = content
     codes = _chosen(path, contents, languages, always)
     sentences = {
-        code: {split: _lines(path, code, split, contents[code].get(split)) for split in ROWS} for code in codes
+        code: {split: _lines(path, code, split, contents[code].get(split)) for split in splits} for code in codes
     }
     if files is None:
         hashes = {
             f"{split}/{code}.{split}": hashlib.sha256(contents[code][split]).hexdigest()
-            for split in ROWS
+            for split in splits
             for code in codes
         }
         files = {f"{path.name} ({len(hashes)} files)": _combined(hashes)}
@@ -137,8 +142,8 @@ class _Sparing:
         return self._stream.read(size)
 
 
-def _folder(folder: Path) -> Iterable[tuple[str, str, bytes]]:
-    for split in ROWS:
+def _folder(folder: Path, splits: Sequence[str]) -> Iterable[tuple[str, str, bytes]]:
+    for split in splits:
         for file in sorted((folder / split).glob(f"*.{split}*")):
             if found := _FILE.fullmatch(f"{split}/{file.name}"):
                 yield split, found[2], read_bytes(file)
@@ -151,22 +156,29 @@ def _lines(path: Path, code: str, split: str, content: bytes | None) -> tuple[st
     return _checked(where, split, lines_of(content, where))
 
 
-def _plus(path: Path, parquet: dict[Path, str], languages: Sequence[str], always: Sequence[str]) -> Flores:
+def _plus(
+    path: Path, parquet: dict[Path, str], languages: Sequence[str], always: Sequence[str], splits: Sequence[str]
+) -> Flores:
+    parquet = {file: split for file, split in parquet.items() if split in splits}
     contents = ((split, file.stem.rpartition("_")[2], iter_rows(file, _COLUMNS)) for file, split in parquet.items())
-    sentences = _plus_sentences(path, contents, languages, always)
+    sentences = _plus_sentences(path, contents, languages, always, splits)
     hashes = {str(PurePosixPath(file.relative_to(path))): sha256_file(file) for file in parquet}
     return Flores("flores_plus", sentences, {f"{path.name} ({len(hashes)} files)": _combined(hashes)})
 
 
-def _hub(data: Path, languages: Sequence[str], always: Sequence[str]) -> Flores:
-    contents = {split: read_hub(data, "default", (split,), _COLUMNS, _OPTIONAL_COLUMNS) for split in ROWS}
+def _hub(data: Path, languages: Sequence[str], always: Sequence[str], splits: Sequence[str]) -> Flores:
+    contents = {split: read_hub(data, "default", (split,), _COLUMNS, _OPTIONAL_COLUMNS) for split in splits}
     rows = [(split, "", found) for split, (found, _) in contents.items()]
     files = {source.file: source.sha256 for _, source in contents.values()}
-    return Flores("flores_plus", _plus_sentences(data, rows, languages, always), files)
+    return Flores("flores_plus", _plus_sentences(data, rows, languages, always, splits), files)
 
 
 def _plus_sentences(
-    path: Path, contents: Iterable[tuple[str, str, Iterable[Row]]], languages: Sequence[str], always: Sequence[str]
+    path: Path,
+    contents: Iterable[tuple[str, str, Iterable[Row]]],
+    languages: Sequence[str],
+    always: Sequence[str],
+    splits: Sequence[str],
 ) -> dict[str, dict[str, tuple[str, ...]]]:
     """Return the sentences by language and split of (split, variety that a file is named after, its rows)."""
     rows: dict[str, dict[str, list[tuple[int, str]]]] = {}
@@ -177,14 +189,14 @@ def _plus_sentences(
     codes = _chosen(path, rows, languages, always)
     sentences = {}
     for code in codes:
-        for split in ROWS:
+        for split in splits:
             if len({row for row, _ in rows[code].get(split, [])}) != len(rows[code].get(split, [])):
                 raise DataError(f"{path}: {split} of {code} has several rows of one id; get the files again")
         sentences[code] = {
             split: _checked(
                 f"{path}: {split} of {code}", split, [text for _, text in sorted(rows[code].get(split, []))]
             )
-            for split in ROWS
+            for split in splits
         }
     return sentences
 

@@ -107,7 +107,8 @@ class FloresTask:
     def load(self, data: Path, limit: int | None = None) -> list[FloresRecord]:
         """Read the sentences of each language; `limit` = so many of each, from `first_row` on."""
         require_limit(limit)
-        flores = read_flores(data, self.languages, always=(ENGLISH,))
+        splits = ("dev", "devtest") if self.shots else ("devtest",)
+        flores = read_flores(data, self.languages, always=(ENGLISH,), splits=splits)
         # English is its own other side only where it is asked for by name.
         languages = dict.fromkeys(self.languages or [code for code in flores.sentences if code != ENGLISH])
         records = [record for code in languages for record in self._records(flores, code, limit)]
@@ -118,7 +119,7 @@ class FloresTask:
     def _records(self, flores: Flores, language: str, limit: int | None) -> list[FloresRecord]:
         source, target = (language, ENGLISH) if self.direction == "xx-en" else (ENGLISH, language)
         sources, targets = flores.sentences[source], flores.sentences[target]
-        worked = list(zip(sources["dev"], targets["dev"], strict=True))[: self.shots]
+        worked = list(zip(sources["dev"], targets["dev"], strict=True))[: self.shots] if self.shots else []
         if overlap := {sentence for sentence, _ in worked} & set(sources["devtest"]):
             raise DataError(f"{source}: the worked example {min(overlap)!r} is in devtest as well; get the data again")
         pair = LanguagePair(

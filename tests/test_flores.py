@@ -311,7 +311,7 @@ def test_languages_above_another_run(folder: Path, tmp_path: Path) -> None:
 def test_runs_that_cannot_be_compared_are_refused_before_anything_is_generated(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{}")
     for against, message in (
-        (tmp_path / "none", "none: No such file"),
+        (tmp_path / "none", "none: no such file"),
         (tmp_path, "no metrics of a flores run"),
         (write_run(tmp_path / "gsm8k", "gsm8k", "", {}), "is a run of gsm8k"),
         (

@@ -1,6 +1,8 @@
 """Scoring: completions in, `metrics.json` and `predictions.jsonl` out, whoever made the completions."""
 
+import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any, Literal
 
 from calmctl.environment import git_commit, package_versions
 from calmctl.errors import UserError
-from calmctl.experiments.tasks import TaskConfig
+from calmctl.experiments.tasks import TaskConfig, has_option
 from calmctl.files import sha256_of
 from calmctl.runs import Run
 from data_builders.errors import DataError
@@ -16,6 +18,7 @@ from data_builders.rows import iter_rows
 from evals import Completion, Completions, Scores, Task
 from evals.task import by_id, require_completions
 
+_LOGGER = logging.getLogger(__name__)
 _EXAMPLE = '{"id": ..., "completion": ...}'
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -47,28 +50,54 @@ def run_scoring(config: ScoreConfig, out: Path, command: Sequence[str] = ()) -> 
     inputs = {"data": config.data_sha256(), "predictions": checksum}
     with Run.start(out, kind="score", config=config, command=command, inputs=inputs) as run:
         if not run.is_complete:
-            task = config.build_task()
-            records = task.load(Path(config.dataset), config.limit or None)
+            task, records, protocol = load_without_shots(config)
             completions = read_completions(file)
             if config.ids == "given":
-                records = _with_completions(task, records, completions) or records
+                records, part = given_part(task, records, completions)
+                protocol |= {"subset": part}
             try:
                 require_completions(task.requests(records), completions)
             except DataError as error:
                 raise UserError(f"{file}: {error}") from error
             about = {"model": {"predictions": config.predictions, "sha256": checksum}}
-            write_scores(run, config, task, records, completions, about)
+            write_scores(run, config, task, records, completions, about, protocol)
             run.finish()
         return run
 
 
-def _with_completions(task: Task[Any], records: Sequence[Any], completions: Completions) -> list[Any]:
-    """Return the records all of whose requests have completions, but for requests that want none."""
-    return [
-        record
-        for record in records
-        if all(request.id in completions or not request.num_samples for request in task.requests([record]))
-    ]
+def load_without_shots(config: TaskConfig) -> tuple[Task[Any], list[Any], dict[str, Any]]:
+    """Return the task and its records, without worked examples where their data is missing: they score nothing.
+
+    Returns:
+        The task, its records, and what a result says about worked examples that are not known.
+
+    Raises:
+        DataError: the data cannot be used, or a number of worked examples was asked for that it does not have.
+    """
+    task, data, limit = config.build_task(), Path(config.dataset), config.limit or None
+    try:
+        return task, task.load(data, limit), {}
+    except DataError as error:
+        if not has_option(config.task, "shots") or "shots" in config.options:
+            raise
+        bare = replace(config, options={**config.options, "shots": 0}).build_task()
+        try:
+            records = bare.load(data, limit)
+        except DataError:
+            raise error from None
+        _LOGGER.warning("scored without the worked examples, which change no score: %s", error)
+        return bare, records, {"shots": None, "exemplars": None}
+
+
+def given_part(
+    task: Task[Any], records: Sequence[Any], completions: Completions
+) -> tuple[list[Any], dict[str, int | str]]:
+    """Return the records that there are completions of (all where there are none), and which part of all that is."""
+    ids = [{request.id for request in task.requests([record])} for record in records]
+    chosen = [place for place, each in enumerate(ids) if not each.isdisjoint(completions)] or list(range(len(records)))
+    names = "\n".join(name for place in chosen for name in sorted(ids[place]))
+    part: dict[str, int | str] = {"records": len(chosen), "of": len(records)}
+    return [records[place] for place in chosen], part | {"ids_sha256": hashlib.sha256(names.encode()).hexdigest()}
 
 
 def write_scores(
