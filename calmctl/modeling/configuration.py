@@ -7,11 +7,11 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, AutoConfig
 
 from calmctl.modeling.calling import CACHE
-from calmctl.modeling.layers import context_length
 
 ANCHOR_FACTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "use_cache")
 # What happens to logits after the LM head: tools that go around a model's forward pass do it by these.
 HEAD_FACTS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+CONTEXTS = ("max_position_embeddings", "max_seq_len")
 
 
 class PartsConfig(PreTrainedConfig):
@@ -61,7 +61,7 @@ class PartsConfig(PreTrainedConfig):
         text, *others = (base.get_text_config(decoder=True) for base in (self.anchor_config(), *self.aug_configs()))
         facts = {name: getattr(text, name) for name in (*ANCHOR_FACTS, *HEAD_FACTS) if hasattr(text, name)}
         if contexts := [length for each in (text, *others) if (length := context_length(each))]:
-            facts["max_position_embeddings"] = min(contexts)
+            facts[CONTEXTS[0]] = min(contexts)
         return facts
 
     def anchor_config(self) -> PreTrainedConfig:
@@ -109,6 +109,12 @@ class ComposedConfig(PartsConfig):
         self.aug_reads = aug_reads
         self.aug_seed = aug_seed
         super().__init__(anchor, augs, bases, training, use_cache, **kwargs)
+
+
+def context_length(config: PreTrainedConfig) -> int | None:
+    """Return for how many tokens a model is made; None: its configuration does not say."""
+    text = config.get_text_config(decoder=True)
+    return next((length for name in CONTEXTS if (length := getattr(text, name, None))), None)
 
 
 def _config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:

@@ -20,7 +20,7 @@ from calmctl.modeling.alignment import positions_in_documents, prompt_to_read
 from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.calling import CACHE, either_cache
-from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.configuration import ComposedConfig, context_length
 from calmctl.modeling.connections import Connection
 from calmctl.modeling.hooks import ForwardPass, Hooks, new_pass
 from calmctl.modeling.recomputation import RecomputingMixin
@@ -192,7 +192,7 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
         Raises:
             UserError: the base has no positions for so many.
         """
-        limit = layers.context_length(base.config)
+        limit = context_length(base.config)
         arguments = layers.arguments_of(decoder, tokens.ids, tokens.attention_mask, tokens.positions, cache, wanted)
         if limit is None or tokens.past + tokens.length <= limit:
             return decoder(**arguments)

@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache
 
 from calmctl.errors import UserError
 from calmctl.modeling.calling import CACHE_NAMES, accepts, cache_argument
+from calmctl.modeling.configuration import context_length
 
 # What decoder layers call the attention to an encoder's output.
 CROSS_ATTENTION = ("encoder_attn", "cross_attn", "crossattention")
@@ -41,12 +42,6 @@ def hidden_size(config: PreTrainedConfig) -> int:
 def num_heads(config: PreTrainedConfig) -> int:
     """Return the number of attention (query) heads."""
     return _setting(config, "num_attention_heads")
-
-
-def context_length(config: PreTrainedConfig) -> int | None:
-    """Return for how many tokens a model is made; None: its configuration does not say."""
-    names = ("max_position_embeddings", "max_seq_len")
-    return next((length for name in names if (length := getattr(text_config(config), name, None))), None)
 
 
 def _setting(config: PreTrainedConfig, name: str) -> int:
