@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from calmctl.inference.decoding import Decoding
 from calmctl.inference.prompt import FittedPrompts, Prompt
 from calmctl.modeling.sources import source_sha256
 from calmctl.ranks import Ranks
+from calmctl.runs import read_run
 from data_builders.errors import DataError
 from data_builders.kv import build
 from evals import TASKS, Request, Scores
@@ -353,9 +355,33 @@ def test_all_evaluates_what_there_is_and_says_what_is_not(
     assert f"skipped kv: no data of the task 'kv': {tmp_path}/data/kv is wanted, there is none" in captured.err
     assert "words" in captured.out and [path.name for path in (tmp_path / "out").iterdir()] == ["words"]
     (tmp_path / "data" / "kv").mkdir()
-    assert main(["eval", "all", *shared, "--dry-run", "--json"]) == 0
+    assert main(["eval", "all", *shared[:-1], str(tmp_path / "new"), "--dry-run", "--json"]) == 0
     captured = capsys.readouterr()
     assert "skipped kv: " in captured.err and json.loads(captured.out)["task"] == "words"
+
+
+def test_a_task_that_fails_does_not_end_the_others(
+    place: Path, tmp_path: Path, words: None, capsys, monkeypatch
+) -> None:
+    """It fails while it is scored, or before: a mistake of the program, or of its data."""
+    (tmp_path / "data").mkdir()
+    shutil.copy(place / "data" / "words.txt", tmp_path / "data")
+    shutil.copytree(place / "data" / "kv", tmp_path / "data" / "kv")
+    shared = ["eval", "all", "--model", str(place / "model"), "--data", str(tmp_path / "data"), "--json"]
+    for error in (DataError("no such key"), ZeroDivisionError("division by zero")):
+        with monkeypatch.context() as patch:
+            patch.setattr(TASKS["kv"], "score", Mock(side_effect=error))
+            out = tmp_path / type(error).__name__
+            assert main([*shared, "--out", str(out)]) == 1
+        captured = capsys.readouterr()
+        failed, done = sorted(json.loads(captured.out), key=lambda row: "error" not in row)
+        assert failed == {"task": "kv", "error": str(error)} and done["task"] == "words"
+        line = captured.err.splitlines()[-1]
+        assert line == f"calmctl: failed: 1 of 2 tasks failed, the others are done: kv ({error})"
+        assert ("Traceback" in captured.err) == isinstance(error, ZeroDivisionError)
+        assert read_run(out / "kv").status == "failed" and read_run(out / "words").is_complete
+        assert main([*shared, "--out", str(out)]) == 0
+        capsys.readouterr()
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,9 @@ def evaluate(
 ) -> None:
     """Evaluate a model on tasks: really generated, then scored. Several tasks write OUT/TASK each."""
     from calmctl.cli.progress import watching
-    from calmctl.config import load_config, to_dict
-    from calmctl.experiments.evaluation import EvalConfig, run_evaluations
+    from calmctl.config import load_config
+    from calmctl.errors import CalmctlError
+    from calmctl.experiments.evaluation import EvalConfig, plan_evaluations, run_evaluations
 
     named, overrides = options.split_overrides(tasks)
     given = options.task_options(shots, languages, against, allow_code_execution)
@@ -65,14 +66,17 @@ def evaluate(
 
     plan = _plan(named, data, given, out, configure)
     if dry_run:
-        shown = [{"task": config.task, "out": str(folder), **to_dict(config)} for folder, config in plan.items()]
+        planned, failed = plan_evaluations(plan)
         one = {"command": "eval", "preset": preset}
-        output.print_plan({**one, **shown[0]} if len(shown) == 1 else {**one, "tasks": shown}, json)
-        return
-    with watching({folder.name: folder for folder in plan}):
-        run_evaluations(plan, sys.argv)
-    if is_first_process():
-        _print_results(plan, json)
+        output.print_plan({**one, **planned[0]} if len(plan) == 1 else {**one, "tasks": planned}, json)
+    else:
+        with watching({folder.name: folder for folder in plan}):
+            failed = run_evaluations(plan, sys.argv)
+        if is_first_process():
+            _print_results(plan, failed, json)
+    if failed:
+        reasons = "; ".join(f"{plan[folder].task} ({reason})" for folder, reason in failed.items())
+        raise CalmctlError(f"{len(failed)} of {len(plan)} tasks failed, the others are done: {reasons}")
 
 
 def _plan(
@@ -110,13 +114,15 @@ def _plan(
     return plan
 
 
-def _print_results(plan: Mapping[Path, EvalConfig], json: bool) -> None:
+def _print_results(plan: Mapping[Path, EvalConfig], failed: Mapping[Path, str], json: bool) -> None:
     from calmctl.experiments.scoring import METRICS_FILE
     from calmctl.files import read_json
 
-    results = [read_json(folder / METRICS_FILE) for folder in plan]
+    results = {folder: read_json(folder / METRICS_FILE) for folder in plan if folder not in failed}
     if json:
-        output.print_json(results[0] if len(results) == 1 else results)
+        errors = [{"task": plan[folder].task, "error": reason} for folder, reason in failed.items()]
+        told = [*results.values(), *errors]
+        output.print_json(told[0] if len(plan) == 1 else told)
         return
-    for result, config in zip(results, plan.values(), strict=True):
-        output.print_metrics(result, config.model)
+    for folder, result in results.items():
+        output.print_metrics(result, plan[folder].model)

@@ -1,100 +1,83 @@
 """Evaluation: a model generates, the task scores; the task sees records and completions, never the model."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.cpu import set_up_cpu
-from calmctl.errors import UserError
+from calmctl.errors import CalmctlError
+from calmctl.experiments.questions import (
+    EvalConfig,
+    ModelError,
+    Questions,
+    Subject,
+    Subjects,
+    check_data,
+    plan_evaluation,
+    questions,
+)
 from calmctl.experiments.scoring import METRICS_FILE, write_scores
-from calmctl.experiments.tasks import TaskConfig
 from calmctl.experiments.work_files import WorkFiles
-from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine
 from calmctl.inference.likelihood import bits_of
-from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
+from calmctl.inference.prompt import FittedPrompts
 from calmctl.inference.stopping import written_otherwise
 from calmctl.inference.throughput import Throughput
-from calmctl.modeling.fingerprint import fingerprint
-from calmctl.modeling.sources import load_model, load_tokenizer, quiet_libraries, source_sha256
 from calmctl.ranks import Ranks, joined_ranks
 from calmctl.runs import Run
+from data_builders.errors import DataError
 from evals import Request, Scores
 
-__all__ = ["METRICS_FILE", "EvalConfig", "run_evaluation", "run_evaluations"]
+__all__ = ["METRICS_FILE", "EvalConfig", "check_data", "run_evaluation", "run_evaluations"]
 
 
-@dataclass(frozen=True)
-class EvalConfig(TaskConfig):
-    """Generate and score a task.
+def run_evaluations(plan: Mapping[Path, EvalConfig], command: Sequence[str] = ()) -> dict[Path, str]:
+    """Evaluate one model on several tasks, each into a run directory of its own; one that fails does not end the rest.
 
-    Attributes:
-        model: a run, folder or hub id.
-        on_overflow: what happens to a prompt that exceeds the model's context: `drop_shots` (the first ones; the
-            question is kept) or `fail`.
-        allow_different_base: evaluate a composed model although its bases are not the recorded ones.
-        trust_remote_code: run the code that lies beside the model, where that needs it.
-        bits_per_byte: also measure how many bits the model needs for the references of the task (`bits_per_byte`): a
-            figure that moves long before the others do.
-        threads: CPU threads; 0 = torch's default.
-    """
-
-    model: str = ""
-    on_overflow: OnOverflow = "drop_shots"
-    allow_different_base: bool = False
-    trust_remote_code: bool = False
-    decoding: Decoding = field(default_factory=Decoding)
-    bits_per_byte: bool = False
-    threads: int = 0
-
-
-class Subject:
-    """The model that is evaluated, loaded when it is first needed and kept for the next task."""
-
-    def __init__(self, config: EvalConfig, device: torch.device) -> None:
-        self.source, self.device = config.model, device
-        self.allow_different_base, self.trust_remote_code = config.allow_different_base, config.trust_remote_code
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Return the tokenizer; raises UserError where the model has none."""
-        return load_tokenizer(self.source, trust_remote_code=self.trust_remote_code)
-
-    @cached_property
-    def model(self) -> PreTrainedModel:
-        """Return the model, in eval mode."""
-        how = {"allow_different_base": self.allow_different_base, "trust_remote_code": self.trust_remote_code}
-        model = load_model(self.source, **how).eval()
-        if self.device.type == "cuda":
-            model.to(self.device)
-        return model
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """Return the fingerprints of the model, and of the bases it was composed from."""
-        identity = {"source": self.source, **fingerprint(self.model)}
-        if bases := getattr(self.model.config, "bases", None):
-            identity["bases"] = [base["fingerprint"] for base in bases]
-        return identity
-
-
-def run_evaluations(plan: Mapping[Path, EvalConfig], command: Sequence[str] = ()) -> None:
-    """Evaluate one model on several tasks, each into a run directory of its own.
+    Returns:
+        Why a task failed, of those that did; of a single one the error is raised.
 
     Raises:
-        UserError: see `run_evaluation`.
+        UserError: the model cannot be loaded; of a single task see `run_evaluation`.
     """
     with joined_ranks() as ranks:
-        subjects: dict[tuple[str, bool, bool], Subject] = {}
+        subjects, failed = Subjects(ranks.device), dict[Path, str]()
         for out, config in plan.items():
-            key = config.model, config.allow_different_base, config.trust_remote_code
-            subject = subjects.setdefault(key, Subject(config, ranks.device))
-            run_evaluation(config, out, command, ranks, subject)
+            with going_on(out, failed, among=len(plan)):
+                run_evaluation(config, out, command, ranks, subjects.of(config))
+    return failed
+
+
+def plan_evaluations(plan: Mapping[Path, EvalConfig]) -> tuple[list[dict[str, Any]], dict[Path, str]]:
+    """Return what every evaluation would do (see `plan_evaluation`), and why it would fail of those that would."""
+    subjects, failed, planned = Subjects(torch.device("cpu")), dict[Path, str](), []
+    for out, config in plan.items():
+        with going_on(out, failed, among=len(plan)):
+            planned.append(plan_evaluation(config, out, subjects.of(config)))
+    return planned, failed
+
+
+@contextmanager
+def going_on(out: Path, failed: dict[Path, str], among: int) -> Iterator[None]:
+    """Note why the block, one of several evaluations, fails; a mistake of the program is shown as well.
+
+    A model that cannot be loaded fails them all.
+    """
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        if among == 1:
+            raise
+        if not isinstance(error, CalmctlError | DataError):
+            traceback.print_exc()
+        failed[out] = str(error) or type(error).__name__
 
 
 def run_evaluation(
@@ -118,9 +101,7 @@ def run_evaluation(
             _generate(config, out, ranks, subject)
         return
     try:
-        if not config.model:
-            raise UserError("model is not set; give --model MODEL")
-        inputs = {"model": source_sha256(config.model), "data": config.data_sha256()}
+        inputs = config.inputs()
         run = Run.start(out, kind="eval", config=config, command=command, seed=config.decoding.seed, inputs=inputs)
     except BaseException:
         ranks.from_first(False)  # nobody waits for what will not come
@@ -131,83 +112,83 @@ def run_evaluation(
 
 
 def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> None:
-    records, work, about = _generate(config, run.path, ranks, subject, run)
+    asked, work, about = _generate(config, run.path, ranks, subject, run)
     protocol: dict[str, Any] = {"decoding": config.decoding.name}
-    stops = dict.fromkeys(stop for request in config.build_task().requests(records) for stop in request.stop)
+    stops = dict.fromkeys(stop for request in asked.requests for stop in request.stop)
     if otherwise := written_otherwise(subject.tokenizer, stops):
         protocol["stops_out_of_reach"] = otherwise
     bits = about.pop("bits_per_byte", None)
-    write_scores(run, config, config.build_task(), records, work.gather(), about, protocol, bits)
+    write_scores(run, config, config.build_task(), asked.records, work.gather(), about, protocol, bits)
     run.finish(total_parameters=sum(parameter.numel() for parameter in subject.model.parameters()))
 
 
 def _generate(
     config: EvalConfig, out: Path, ranks: Ranks, subject: Subject, run: Run | None = None
-) -> tuple[list[Any], WorkFiles, dict[str, Any]]:
+) -> tuple[Questions, WorkFiles, dict[str, Any]]:
     """Generate this process's share of what is missing; return when every process has done so.
 
     Returns:
-        The task's records, everybody's work files, and what a result says about the generation.
+        What was asked, everybody's work files, and what a result says about the generation.
+
+    Raises:
+        CalmctlError: another process failed.
     """
+    made, failure = None, None
+    try:
+        made = _made(config, out, ranks, subject, run)
+    except Exception as error:
+        if ranks.count == 1:
+            raise
+        failure = error
+    # Whatever happened to one, all of them come here: nobody waits for what will not come.
+    shares = ranks.gather(made[2] if made else None)
+    if failure is not None:
+        raise failure
+    if made is None or None in shares:
+        raise CalmctlError(f"process {shares.index(None)} failed; it says why")
+    asked, work, _ = made
+    bits = _bits_per_byte(asked.requests, shares) if asked.has_bits else None
+    return asked, work, _about(config, subject, asked.fitted, shares) | {"bits_per_byte": bits}
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one process has done: completions and tokens, how many at once, seconds, and bits of references."""
+
+    generated: int
+    tokens: int
+    largest_batch: int
+    seconds: float
+    bits: Sequence[tuple[int, float]]
+
+
+def _made(
+    config: EvalConfig, out: Path, ranks: Ranks, subject: Subject, run: Run | None
+) -> tuple[Questions, WorkFiles, _Share]:
+    """Do this process's share, without waiting for any other."""
     set_up_cpu(config.threads)
-    quiet_libraries()
-    task = config.build_task()
-    records = task.load(Path(config.dataset), config.limit or None)
-    requests = task.requests(records)
-    prompts = [_prompt(request, config.decoding) for request in requests]
-    tokenizer = subject.tokenizer  # before the model: a missing one is told sooner
-    fitted = fit(subject.model, tokenizer, prompts, config.on_overflow)
-    work = WorkFiles(out, requests, subject.identity["weights_sha256"], ranks.index)
+    asked = questions(config, subject)
+    work = WorkFiles(out, asked.requests, subject.identity["weights_sha256"], ranks.index)
     finished = work.read()
     throughput = Throughput()
     if run is not None:
         throughput.on_batch = lambda so_far: _report(run, so_far, ranks)
-    engine = Engine(subject.model, tokenizer, config.decoding, throughput)
-    mine, bits = _share(fitted, ranks), None
-    if config.bits_per_byte or not any(request.num_samples for request in requests):
-        # Before the generation, which may take hours: references that do not fit are told at once.
-        bits = _bits_per_byte(config, subject, requests, fitted, mine, ranks)
-    for batch in engine.generate(fitted, finished.keys(), mine):
+    engine = Engine(subject.model, subject.tokenizer, config.decoding, throughput)
+    mine, bits = _share(asked.fitted, ranks), []
+    if asked.has_bits:
+        prompts = [asked.fitted.prompts[place].whole for place in mine]
+        texts = [asked.requests[place].reference for place in mine]
+        found = bits_of(subject.model, subject.tokenizer, prompts, texts, config.decoding.batch_size)
+        bits = [(mine[index], value) for index, value in found]
+    for batch in engine.generate(asked.fitted, finished.keys(), mine):
         work.append((sample.prompt_index, sample.index, sample.text) for sample in batch)
-    seconds = throughput.seconds
-    shares = ranks.gather((throughput.generated, throughput.tokens, throughput.batch_size, seconds))
-    return records, work, _about(config, subject, fitted, shares) | {"bits_per_byte": bits}
+    done = throughput
+    return asked, work, _Share(done.generated, done.tokens, done.batch_size, done.seconds, bits)
 
 
-def check_data(config: EvalConfig) -> None:
-    """Read the task's data, for its errors alone: before hours of training rather than after them.
-
-    Raises:
-        DataError: it cannot be used.
-        UserError: bits per byte are wanted, and the task has no references.
-    """
-    requests = config.build_task().requests(config.load_records())
-    if config.bits_per_byte:
-        _check_references(config, requests)
-
-
-def _check_references(config: EvalConfig, requests: Sequence[Request]) -> None:
-    if not any(request.reference for request in requests):
-        raise UserError(f"bits_per_byte: the task {config.task} has no references; leave it out")
-
-
-def _bits_per_byte(
-    config: EvalConfig,
-    subject: Subject,
-    requests: Sequence[Request],
-    fitted: FittedPrompts,
-    mine: Sequence[int],
-    ranks: Ranks,
-) -> Scores:
-    """Return the bits that the model needs for each byte of the references, over all and over each group of them.
-
-    Raises:
-        UserError: the task has no references.
-    """
-    _check_references(config, requests)
-    prompts, texts = [fitted.prompts[place].whole for place in mine], [requests[place].reference for place in mine]
-    found = bits_of(subject.model, subject.tokenizer, prompts, texts, config.decoding.batch_size)
-    everyones = [pair for share in ranks.gather([(mine[index], bits) for index, bits in found]) for pair in share]
+def _bits_per_byte(requests: Sequence[Request], shares: Sequence[_Share]) -> Scores:
+    """Return the bits that the model needs for each byte of the references, over all and over each group of them."""
+    everyones = [pair for share in shares for pair in share.bits]
     sums: dict[str, list[float]] = {}
     for place, bits in everyones:
         for name in {"all", requests[place].group or "all"}:
@@ -225,11 +206,6 @@ def _share(fitted: FittedPrompts, ranks: Ranks) -> list[int]:
     return sorted(by_length[ranks.index :: ranks.count])
 
 
-def _prompt(request: Request, decoding: Decoding) -> Prompt:
-    count = min(request.max_new_tokens, decoding.max_new_tokens or request.max_new_tokens)
-    return Prompt(request.prompt, count, request.stop, request.shots, request.num_samples, request.id)
-
-
 def _report(run: Run, so_far: Throughput, ranks: Ranks) -> None:
     """Report the progress of the first process, in whose pace the others go."""
     speed = so_far.tokens_per_second * ranks.count
@@ -237,12 +213,10 @@ def _report(run: Run, so_far: Throughput, ranks: Ranks) -> None:
     run.report_progress("generating", done, total, None, speed, so_far.eta_seconds)
 
 
-def _about(
-    config: EvalConfig, subject: Subject, fitted: FittedPrompts, shares: Sequence[tuple[int, int, int, float]]
-) -> dict[str, Any]:
+def _about(config: EvalConfig, subject: Subject, fitted: FittedPrompts, shares: Sequence[_Share]) -> dict[str, Any]:
     """Return what a result says about the model and how it generated; speeds are those of the last attempt."""
-    generated, tokens = sum(share[0] for share in shares), sum(share[1] for share in shares)
-    seconds = max(share[3] for share in shares)
+    generated, tokens = sum(share.generated for share in shares), sum(share.tokens for share in shares)
+    seconds = max(share.seconds for share in shares)
     model = subject.model
     asked = [prompt.max_new_tokens for prompt in fitted.prompts]
     return {
@@ -256,7 +230,7 @@ def _about(
             "num_shortened_prompts": fitted.num_shortened,
             "on_overflow": config.on_overflow,
             "batch_size": config.decoding.batch_size,
-            "largest_batch": max(share[2] for share in shares),
+            "largest_batch": max(share.largest_batch for share in shares),
             "processes": len(shares),
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": str(model.device),

@@ -101,7 +101,7 @@ class Engine:
             UserError: several samples are asked for, but there is no chance in the decoding.
             CalmctlError: memory does not suffice for a single prompt.
         """
-        self._check_samples(fitted.prompts)
+        check_samples(fitted.prompts, self.decoding)
         places = range(len(fitted.prompts)) if places is None else places
         rows = [(place, index) for place in places for index in range(fitted.prompts[place].num_samples)]
         self.throughput.total, self.throughput.done = len(rows), sum(row in done for row in rows)
@@ -119,14 +119,6 @@ class Engine:
                     yield samples
                     self.throughput.add(len(samples), sum(sample.num_tokens for sample in samples))
         self._prefix = None
-
-    def _check_samples(self, prompts: Sequence[Prompt]) -> None:
-        most = max((prompt.num_samples for prompt in prompts), default=1)
-        if most > 1 and not self.decoding.samples:
-            raise UserError(
-                f"{most} samples of a prompt are wanted, and {self.decoding.name} decoding writes the same every time; "
-                "set decoding.temperature above 0"
-            )
 
     def _attempt(
         self, fitted: FittedPrompts, rows: list[Row], groups: Sequence[Group], shared: Mapping[Group, int]
@@ -177,3 +169,13 @@ class Engine:
             self._prefix = None  # not two at a time
             self._prefix = ids, SharedPrefix(self.model, ids)
         return self._prefix[1]
+
+
+def check_samples(prompts: Sequence[Prompt], decoding: Decoding) -> None:
+    """Raise UserError where several samples of a prompt are wanted, and there is no chance in the decoding."""
+    most = max((prompt.num_samples for prompt in prompts), default=1)
+    if most > 1 and not decoding.samples:
+        raise UserError(
+            f"{most} samples of a prompt are wanted, and {decoding.name} decoding writes the same every time; "
+            "set decoding.temperature above 0"
+        )

@@ -30,6 +30,22 @@ def bits_of(
     Raises:
         UserError: a prompt and its text exceed the model's context.
     """
+    wholes, starts = encoded_pairs(model, tokenizer, prompts, texts)
+    order = sorted(range(len(wholes)), key=lambda place: -len(wholes[place]))
+    for begin in range(0, len(order), batch_size):
+        places = order[begin : begin + batch_size]
+        bits = _batch_bits(model, [wholes[place] for place in places], [starts[place] for place in places])
+        yield from zip(places, bits, strict=True)
+
+
+def encoded_pairs(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], texts: Sequence[str]
+) -> tuple[list[list[int]], list[int]]:
+    """Return the ids of each prompt with its text, and how many of them are the prompt's.
+
+    Raises:
+        UserError: a prompt and its text exceed the context of the model, which need not have weights.
+    """
     wholes = prompt_ids(tokenizer, [prompt + text for prompt, text in zip(prompts, texts, strict=True)])
     starts = [len(ids) for ids in prompt_ids(tokenizer, prompts)]
     limit = context_length(model)
@@ -38,11 +54,7 @@ def bits_of(
             f"bits_per_byte: {len(long)} of {len(wholes)} prompts exceed the model's context of {limit} tokens with "
             "their references; use fewer shots (of the task text a smaller window)"
         )
-    order = sorted(range(len(wholes)), key=lambda place: -len(wholes[place]))
-    for begin in range(0, len(order), batch_size):
-        places = order[begin : begin + batch_size]
-        bits = _batch_bits(model, [wholes[place] for place in places], [starts[place] for place in places])
-        yield from zip(places, bits, strict=True)
+    return wholes, starts
 
 
 def _batch_bits(model: PreTrainedModel, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:

@@ -213,6 +213,13 @@ def _load_unmerged(
     return load_base(source, **how)
 
 
+def check_bases_are_there(config: PartsConfig, location: str | Path) -> None:
+    """Raise UserError unless every base of a model that is stored in a place is where it was."""
+    for place, known in enumerate(config.bases):
+        if "untrained_seed" not in known and not ("subfolder" in known and not Path(location).is_dir()):
+            base_config(_locate(known, location, f"aug {place - 1}" if place else "anchor"))
+
+
 def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
     """Return where to load a base from: inside or beside the checkpoint, else where it was, else a hub id."""
     keys = ("subfolder", "relative_source", "source")

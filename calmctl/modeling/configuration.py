@@ -58,6 +58,9 @@ class PartsConfig(PreTrainedConfig):
         """Return what generate and other tools read: the anchor's facts, and the shortest context of all bases."""
         if not self.anchor:
             return {}
+        # Registered while transformers is still being imported, this module cannot have a module that needs models.
+        from calmctl.modeling.layers import context_length
+
         text, *others = (base.get_text_config(decoder=True) for base in (self.anchor_config(), *self.aug_configs()))
         facts = {name: getattr(text, name) for name in (*ANCHOR_FACTS, *HEAD_FACTS) if hasattr(text, name)}
         if contexts := [length for each in (text, *others) if (length := context_length(each))]:

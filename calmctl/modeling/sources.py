@@ -90,9 +90,29 @@ def load_model(source: str, *, allow_different_base: bool = False, trust_remote_
     how = {"trust_remote_code": trust_remote_code}
     if isinstance(base_config(source, **how), PartsConfig):
         return load_base(source, allow_different_base=allow_different_base, **how)
+    return _checked_to_generate(load_base(source, **how), source, allow_different_base)
+
+
+def model_without_weights(
+    source: str, *, allow_different_base: bool = False, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """Return what `load_model` would load, with parameters that have shapes but no values.
+
+    Raises:
+        UserError: what `load_model` would refuse before it reads weights, bases of a composed model aside.
+    """
+    how = {"trust_remote_code": trust_remote_code}
+    config = base_config(source, **how)
+    model = without_weights(config)
+    if isinstance(config, PartsConfig):
+        return model
+    return _checked_to_generate(model, source, allow_different_base)
+
+
+def _checked_to_generate(model: PreTrainedModel, source: str, allow_different_base: bool) -> PreTrainedModel:
+    """Return a plain model that can generate."""
     if allow_different_base:
         raise UserError(f"{source!r} is a plain model: it has no frozen bases that --allow-different-base could mean")
-    model = load_base(source, **how)
     if reason := layers.reads_ahead(model):
         raise UserError(f"{source!r}, a {type(model).__name__}, cannot generate: {reason}")
     return model

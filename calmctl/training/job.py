@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
-from calmctl.modeling.layers import text_config
+from calmctl.modeling.layers import context_length
 from calmctl.modeling.sources import quiet_libraries
 from calmctl.modeling.stored_tokenizer import check_storable
 from calmctl.run_info import Kind
@@ -47,8 +47,7 @@ class Checked:
     @property
     def context(self) -> int | None:
         """Return how many tokens the model can read; None where no base says."""
-        found = (getattr(text_config(base), "max_position_embeddings", None) for base in self.bases)
-        return min((limit for limit in found if limit), default=None)
+        return min((limit for base in self.bases if (limit := context_length(base))), default=None)
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,11 @@ def check_attention(config: PreTrainedConfig, attention: str, name: str = "atten
     if not attention:
         return
     try:
+        is_trusted = type(config).__module__.startswith("transformers_modules.")  # its code has run already
         with torch.device("meta"):
-            AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=attention)
+            AutoModelForCausalLM.from_config(
+                copy.deepcopy(config), attn_implementation=attention, trust_remote_code=is_trusted
+            )
     except (ImportError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}={attention}: {reason}") from error

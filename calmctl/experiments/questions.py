@@ -1,0 +1,223 @@
+"""Questions: what a task asks of a model, made sure of before any weights are read; the plan of an evaluation."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from calmctl.config import to_dict
+from calmctl.errors import UserError
+from calmctl.experiments.tasks import TaskConfig
+from calmctl.inference.decoding import Decoding
+from calmctl.inference.generation import check_samples
+from calmctl.inference.likelihood import encoded_pairs
+from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
+from calmctl.modeling.checkpoint import check_bases_are_there
+from calmctl.modeling.configuration import PartsConfig
+from calmctl.modeling.fingerprint import fingerprint
+from calmctl.modeling.sources import (
+    load_model,
+    load_tokenizer,
+    locate,
+    model_without_weights,
+    quiet_libraries,
+    source_sha256,
+)
+from calmctl.runs import Run
+from evals import Request
+
+
+@dataclass(frozen=True)
+class EvalConfig(TaskConfig):
+    """Generate and score a task.
+
+    Attributes:
+        model: a run, folder or hub id.
+        on_overflow: what happens to a prompt that exceeds the model's context: `drop_shots` (the first ones; the
+            question is kept) or `fail`.
+        allow_different_base: evaluate a composed model although its bases are not the recorded ones.
+        trust_remote_code: run the code that lies beside the model, where that needs it.
+        bits_per_byte: also measure how many bits the model needs for the references of the task (`bits_per_byte`): a
+            figure that moves long before the others do.
+        threads: CPU threads; 0 = torch's default.
+    """
+
+    model: str = ""
+    on_overflow: OnOverflow = "drop_shots"
+    allow_different_base: bool = False
+    trust_remote_code: bool = False
+    decoding: Decoding = field(default_factory=Decoding)
+    bits_per_byte: bool = False
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise UserError or ValueError for settings out of range."""
+        super().__post_init__()
+        if self.threads < 0:
+            raise ValueError(f"threads={self.threads} must not be negative (0 = torch's default)")
+
+    def inputs(self) -> dict[str, str]:
+        """Return the checksums of what the evaluation reads, by name; raises UserError for what was not given."""
+        if not self.model:
+            raise UserError("model is not set; give --model MODEL")
+        return {"model": source_sha256(self.model), "data": self.data_sha256()}
+
+
+class ModelError(UserError):
+    """The model cannot be evaluated, whatever the task."""
+
+
+class Subject:
+    """The model that is evaluated, loaded when it is first needed and kept for the next task."""
+
+    def __init__(self, config: EvalConfig, device: torch.device) -> None:
+        self.source, self.device, self._trust = config.model, device, config.trust_remote_code
+        self._how = {"allow_different_base": config.allow_different_base, "trust_remote_code": config.trust_remote_code}
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer; raises ModelError where the model has none."""
+        with _whatever_the_task():
+            return load_tokenizer(self.source, trust_remote_code=self._trust)
+
+    @cached_property
+    def shape(self) -> PreTrainedModel:
+        """Return the model without weights; raises ModelError for what cannot be evaluated."""
+        quiet_libraries()
+        with _whatever_the_task():
+            shape = model_without_weights(self.source, **self._how)
+            if isinstance(shape.config, PartsConfig):
+                check_bases_are_there(shape.config, locate(self.source)[0])
+            return shape
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """Return the model, in eval mode; raises ModelError where it cannot be loaded."""
+        with _whatever_the_task():
+            model = load_model(self.source, **self._how).eval()
+        if self.device.type == "cuda":
+            model.to(self.device)
+        return model
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Return the fingerprints of the model, and of the bases it was composed from."""
+        identity = {"source": self.source, **fingerprint(self.model)}
+        if bases := getattr(self.model.config, "bases", None):
+            identity["bases"] = [base["fingerprint"] for base in bases]
+        return identity
+
+
+class Subjects:
+    """The models of several evaluations, each loaded once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._known: dict[tuple[str, bool, bool], Subject] = {}
+
+    def of(self, config: EvalConfig) -> Subject:
+        """Return the model of an evaluation."""
+        key = config.model, config.allow_different_base, config.trust_remote_code
+        return self._known.setdefault(key, Subject(config, self._device))
+
+
+@contextmanager
+def _whatever_the_task() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise ModelError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a task asks: its records, their requests, and the prompts as the model reads them."""
+
+    records: Sequence[Any]
+    requests: Sequence[Request]
+    fitted: FittedPrompts
+    has_bits: bool
+
+    @property
+    def references(self) -> list[str]:
+        """Return the text whose likelihood is measured after each prompt."""
+        return [request.reference for request in self.requests]
+
+
+def questions(config: EvalConfig, subject: Subject) -> Questions:
+    """Read a task's data and fit its prompts into the model's context; no weights are read.
+
+    Raises:
+        DataError: the data cannot be used.
+        UserError: the model cannot be evaluated, or not be asked so.
+    """
+    task = config.build_task()
+    records = config.load_records()
+    requests = task.requests(records)
+    prompts = [_prompt(request, config.decoding) for request in requests]
+    check_samples(prompts, config.decoding)
+    has_bits = config.bits_per_byte or not any(request.num_samples for request in requests)
+    if has_bits:
+        _check_references(config, requests)
+    tokenizer = subject.tokenizer  # before the model: a missing one is told sooner
+    fitted = fit(subject.shape, tokenizer, prompts, config.on_overflow)
+    found = Questions(records, requests, fitted, has_bits)
+    if has_bits:
+        encoded_pairs(subject.shape, tokenizer, [prompt.whole for prompt in fitted.prompts], found.references)
+    return found
+
+
+def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str, Any]:
+    """Return what an evaluation would do, with all options of its task; nothing is written or generated.
+
+    Raises:
+        DataError, UserError: what the run would refuse before it reads weights.
+    """
+    existing = Run.look(out, kind="eval", config=config, inputs=config.inputs())
+    settings = {**to_dict(config), "options": to_dict(config.build_task())}
+    if existing is not None and existing.is_complete:
+        return {"out": str(out), "run": "complete: nothing is left to do", **settings}
+    asked = questions(config, subject)
+    prompts = asked.fitted.prompts
+    size = sum(parameter.numel() * parameter.element_size() for parameter in subject.shape.parameters())
+    return {
+        "out": str(out),
+        "run": "new" if existing is None else "goes on with what is missing",
+        "prompts": len(prompts),
+        "shortened_prompts": asked.fitted.num_shortened,
+        "samples": sum(prompt.num_samples for prompt in prompts),
+        "prompt_tokens": sum(map(len, asked.fitted.ids)),
+        "new_tokens_at_most": sum(prompt.max_new_tokens * prompt.num_samples for prompt in prompts),
+        "measures_bits_per_byte": asked.has_bits,
+        "memory_bytes": size,
+        "memory": f"{size / 2**30:.2f} GiB",
+        "seed": config.decoding.seed,
+        **settings,
+    }
+
+
+def check_data(config: EvalConfig) -> None:
+    """Read the task's data, for its errors alone: before hours of training rather than after them.
+
+    Raises:
+        DataError: it cannot be used.
+        UserError: bits per byte are wanted, and the task has no references.
+    """
+    requests = config.build_task().requests(config.load_records())
+    if config.bits_per_byte:
+        _check_references(config, requests)
+
+
+def _check_references(config: EvalConfig, requests: Sequence[Request]) -> None:
+    if not any(request.reference for request in requests):
+        raise UserError(f"bits_per_byte: the task {config.task} has no references; leave it out")
+
+
+def _prompt(request: Request, decoding: Decoding) -> Prompt:
+    count = min(request.max_new_tokens, decoding.max_new_tokens or request.max_new_tokens)
+    return Prompt(request.prompt, count, request.stop, request.shots, request.num_samples, request.id)
