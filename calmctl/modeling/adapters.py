@@ -1,6 +1,7 @@
 """Adapters as peft stores them: merged into the model that they are for when that is loaded."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ def with_adapter(model: PreTrainedModel, name: str, revision: str, arguments: di
             raise UserError(f"{name}: an adapter for {config.task_type}, not for a causal language model")
         if config.is_prompt_learning or config.is_adaption_prompt:
             raise UserError(f"{name}: an adapter of kind {kind}, which cannot be merged into the weights of a model")
-        wrapped = PeftModelForCausalLM(model, config, adapter_name=ADAPTER)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # what peft asks of a model has another name by now
+            wrapped = PeftModelForCausalLM(model, config, adapter_name=ADAPTER)
         result = wrapped.load_adapter(name, ADAPTER, torch_device="cpu", **where)
         stray = [*result.missing_keys, *result.unexpected_keys]
         if stray:
@@ -62,7 +65,8 @@ def with_adapter(model: PreTrainedModel, name: str, revision: str, arguments: di
                 f"weights are missing, {len(result.unexpected_keys)} not in the model ({', '.join(stray[:3])})"
             )
         for key, parameter in wrapped.named_parameters():
-            if f".{ADAPTER}" in key and parameter.is_floating_point():
+            # Not a module that was trained as a whole: it takes the place of the model's own.
+            if f".{ADAPTER}" in key and ".modules_to_save." not in key and parameter.is_floating_point():
                 parameter.data = parameter.data.to(torch.float64)
         merged = wrapped.merge_and_unload(safe_merge=True)
     except torch.OutOfMemoryError:

@@ -77,6 +77,8 @@ def adapted_model(source: str, **arguments: Any) -> str | None:
         raise UserError(f"{file}: it does not name the model that the adapter is for (base_model_name_or_path)")
     if (folder / base).is_dir():
         return str((folder / base).resolve())
+    if not Path(base).exists() and (Path(base).is_absolute() or base.startswith(".")):
+        raise UserError(f"{source}: the model that this adapter is for, {base}, is not there")
     is_id = not Path(base).exists() and settings.get("revision")
     return f"{base}@{settings['revision']}" if is_id else base
 

@@ -181,7 +181,7 @@ def checked_object(model: Any) -> PreTrainedModel:
         UserError: it is something else, or holds adapters of peft.
     """
     name = type(model).__name__
-    if has_adapters(model):
+    if has_adapters(model) and not isinstance(getattr(model, "config", None), PartsConfig):
         raise UserError(
             f"a {name} with adapters of peft in it cannot be a base: merge them first, `model = "
             "peft_model.merge_and_unload()`, or give the adapter's folder instead of the model"

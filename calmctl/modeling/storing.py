@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
+from calmctl.modeling.adapters import has_adapters
 from calmctl.modeling.fingerprint import fingerprint
 
 # Arguments of `save_pretrained` that say how to write what a checkpoint of parts always is: one safetensors file.
@@ -33,7 +34,13 @@ class StoredInParts(PreTrainedModel):
         return cast(list[PreTrainedModel], [self.anchor, *self.augs])
 
     def fingerprints(self) -> list[dict[str, Any]]:
-        """Return what identifies each base; hashing large models takes a while."""
+        """Return what identifies each base; hashing large models takes a while.
+
+        Raises:
+            UserError: adapters of peft were put into one since.
+        """
+        if any(has_adapters(base) for base in self.bases()):
+            raise _no_adapters(self)
         return [fingerprint(base) for base in self.bases()]
 
     def card_sections(self) -> list[str]:
