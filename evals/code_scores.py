@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import sqrt
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from data_builders.errors import DataError
-from evals.sandbox import Limits, Program, Reference, Verdict, detect, expected_results, run_programs
+from evals.sandbox import Journal, Limits, Program, Reference, Verdict, detect, expected_results
 from evals.stops import before_stops
 from evals.task import Completions, Request, Scores
 
 PASS_AT_K = {"name": "pass@k", "signature": "estimator:unbiased|mean:problems|unit:percent"}
 LIMITS = Limits()
 PLUS_LIMITS = Limits(timeout=60.0, memory=4 * 2**30)  # those of EvalPlus for a problem
+
+
+@runtime_checkable
+class RunsPrograms(Protocol):
+    """A task that scores completions by running them."""
+
+    def score_into(self, records: Sequence[Any], completions: Completions, journal: Journal) -> Scores:
+        """Score completions as `Task.score` does, with the verdicts that a journal has and keeps."""
+        ...
 
 
 def require_samples(k: Sequence[int], num_samples: int, timeout: float | None) -> None:
@@ -35,35 +45,40 @@ def compare_code(benchmark: str, entry_point: str, inputs: Sequence[Any], atol: 
     )
 
 
-def expected_files(references: Iterable[Reference | None]) -> list[str]:
+def expected_files(references: Iterable[Reference | None], journal: Journal) -> list[str]:
     """Return the files with the results of reference solutions, "" where there is none."""
     wanted = list(references)
-    files = iter(expected_results([each for each in wanted if each is not None]))
+    real = [each for each in wanted if each is not None]
+    files = iter(expected_results(real, lambda done: journal.progress.step("running references", done, len(real))))
     return [next(files) if each is not None else "" for each in wanted]
 
 
 def score_programs(
     requests: Sequence[Request],
     completions: Completions,
-    programs: Sequence[Callable[[str], Program]],
+    programs: Sequence[Program],
     references: Sequence[str],
     k: Sequence[int],
     limits: Limits,
     protocol: dict[str, Any],
+    journal: Journal,
 ) -> Scores:
     """Run every completion, up to the first stop string, and return pass@k in percent.
 
     Args:
-        programs: what makes a program of a completion, for each request.
+        programs: what each request's completions are appended to.
         references: a right completion of each request.
+        journal: keeps the verdicts.
 
     Raises:
         DataError: the sandbox did not start.
     """
     texts = [(text, request.stop) for request in requests for text in completions[request.id]]
-    makers = [program for request, program in zip(requests, programs, strict=True) for _ in completions[request.id]]
     kept = [before_stops(text, stops) for text, stops in texts]
-    verdicts = run_programs([program(text) for program, text in zip(makers, kept, strict=True)], limits)
+    bases = [program for request, program in zip(requests, programs, strict=True) for _ in completions[request.id]]
+    whole = [replace(program, code=program.code + text) for program, text in zip(bases, kept, strict=True)]
+    isolation = detect()
+    verdicts = journal.judge(whole, limits, isolation)
     if refused := next((verdict for verdict in verdicts if verdict.status == "refused"), None):
         raise DataError(f"the sandbox does not start here: {refused.detail}; `calmctl doctor` says what it needs")
     remaining = iter(verdicts)
@@ -90,7 +105,7 @@ def score_programs(
             "num_samples": requests[0].num_samples,
             "post_processing": "none but the cut at the first stop string" if requests[0].stop else "none",
             "timeout_seconds": limits.timeout,
-            "isolation": detect().name,
+            "isolation": isolation.name,
         },
         samples=[
             {**row, "correct": verdict.passed, **verdict.as_row()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -23,7 +22,7 @@ from evals.code_scores import (
     score_programs,
 )
 from evals.protocol import describe, require_records
-from evals.sandbox import Program, Reference, require_permission
+from evals.sandbox import Journal, Program, Reference, require_permission
 from evals.task import Completions, Request, Scores, require_completions, require_limit
 
 FORMAT = "lme"
@@ -77,17 +76,21 @@ class HumanEvalTask:
 
     def score(self, records: Sequence[HumanEvalProblem], completions: Completions) -> Scores:
         """Run every completion with the tests of its problem."""
+        return self.score_into(records, completions, Journal())
+
+    def score_into(self, records: Sequence[HumanEvalProblem], completions: Completions, journal: Journal) -> Scores:
+        """Run every completion whose verdict the journal does not have."""
         require_permission(self.allow_code_execution, self.name)
         require_records(records)
         requests = self.requests(records)
         require_completions(requests, completions)
         source = records[0].source
         limits = PLUS_LIMITS if self.subset == "plus" else LIMITS
-        files = expected_files(_reference(record) if record.inputs else None for record in records)
+        files = expected_files((_reference(record) if record.inputs else None for record in records), journal)
         return score_programs(
             requests,
             completions,
-            programs=[partial(program, record, expected=file) for record, file in zip(records, files, strict=True)],
+            programs=[program(record, "", file) for record, file in zip(records, files, strict=True)],
             references=[record.canonical_solution for record in records],
             k=self.k,
             limits=replace(limits, timeout=self.timeout or limits.timeout),
@@ -101,6 +104,7 @@ class HumanEvalTask:
                 exemplars={},
                 subset=self.subset,
             ),
+            journal=journal,
         )
 
 

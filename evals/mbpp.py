@@ -11,7 +11,6 @@ import ast
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -27,7 +26,7 @@ from evals.code_scores import (
     score_programs,
 )
 from evals.protocol import describe, require_records
-from evals.sandbox import Program, Reference, require_permission
+from evals.sandbox import Journal, Program, Reference, require_permission
 from evals.sandbox.differential import FOUND
 from evals.task import Completions, Request, Scores, require_completions, require_limit
 
@@ -119,20 +118,22 @@ class MbppTask:
 
     def score(self, records: Sequence[MbppRecord], completions: Completions) -> Scores:
         """Run every completion with the tests of its problem."""
+        return self.score_into(records, completions, Journal())
+
+    def score_into(self, records: Sequence[MbppRecord], completions: Completions, journal: Journal) -> Scores:
+        """Run every completion whose verdict the journal does not have."""
         require_permission(self.allow_code_execution, self.name)
         require_records(records)
         requests = self.requests(records)
         require_completions(requests, completions)
         source = records[0].problem.source
         limits = PLUS_LIMITS if self.subset == "plus" else LIMITS
-        files = expected_files(_reference(record) if record.problem.inputs else None for record in records)
+        files = expected_files((_reference(record) if record.problem.inputs else None for record in records), journal)
         with_setup = self.test_setup_code or self.subset == "sanitized"
         return score_programs(
             requests,
             completions,
-            programs=[
-                partial(_program, record.problem, with_setup, file) for record, file in zip(records, files, strict=True)
-            ],
+            programs=[_program(record.problem, with_setup, file) for record, file in zip(records, files, strict=True)],
             references=[record.problem.code for record in records],
             k=self.k,
             limits=replace(limits, timeout=self.timeout or limits.timeout),
@@ -147,6 +148,7 @@ class MbppTask:
                 subset=self.subset,
                 test_setup_code="run before the tests" if with_setup else "not run",
             ),
+            journal=journal,
         )
 
 
@@ -164,21 +166,21 @@ def render_shot(problem: MbppProblem) -> str:
     return f"{render_question(problem)}{problem.code}\n[DONE]\n\n"
 
 
-def _program(problem: MbppProblem, with_setup: bool, expected: str, completion: str) -> Program:
-    """Return the program of a completion.
+def _program(problem: MbppProblem, with_setup: bool, expected: str) -> Program:
+    """Return the program to which a completion is added.
 
     The tests may use what the reference solution defines, by name, as the program defines it; modules that it imports,
     or that come with Python, are the real ones, if the program binds their names too.
     """
     if expected:
         tests = compare_code("mbpp", problem.entry_point, problem.inputs, problem.atol)
-        return Program(completion, tests, names=(problem.entry_point,), expected=expected)
+        return Program("", tests, names=(problem.entry_point,), expected=expected)
     tests = "\n".join([problem.setup, *problem.tests] if with_setup else problem.tests)
     used = {node.id for node in ast.walk(parse_python(tests)) if isinstance(node, ast.Name)}
     defined, imported = _bound_names(problem.code)
     imported = {name: f"import {name}" for name in used & sys.stdlib_module_names - defined} | imported
     modules = tuple((name, statement) for name, statement in sorted(imported.items()) if name in used)
-    return Program(completion, problem.test or tests, names=tuple(sorted(used & defined)), modules=modules)
+    return Program("", problem.test or tests, names=tuple(sorted(used & defined)), modules=modules)
 
 
 def _reference(record: MbppRecord) -> Reference:

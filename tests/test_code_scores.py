@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from data_builders.errors import DataError
 from evals import TASKS
 from evals.humaneval import HumanEvalTask
 from evals.mbpp import MbppTask
-from evals.sandbox import Verdict, references
+from evals.sandbox import Journal, Limits, Program, Verdict, detect, pool, references, run_alone
 from tests.code_rows import HUMANEVAL_ROW, mbpp_row, score, write
 
 
@@ -159,6 +161,51 @@ def test_ids_are_named_and_any_of_them_can_be_scored(tmp_path: Path) -> None:
 
 def test_a_sandbox_that_does_not_start_is_no_score_of_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write(tmp_path / "HumanEval.jsonl", [HUMANEVAL_ROW])
-    monkeypatch.setattr("evals.code_scores.run_programs", lambda programs, *_: [Verdict("refused", "no", 0.0)])
+    monkeypatch.setattr(pool, "run_alone", lambda *_: Verdict("refused", "no", 0.0))
     with pytest.raises(DataError, match="sandbox does not start here: no"):
         score(HumanEvalTask(allow_code_execution=True), data, "")
+
+
+def test_an_interrupted_scoring_goes_on_with_the_verdicts_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write(tmp_path / "HumanEval.jsonl", [HUMANEVAL_ROW | {"task_id": f"HumanEval/{n}"} for n in range(3)])
+    texts = ["    return 2 * x\n", "    return x\n", "    return x + x\n", "    return 2 * x\n"]
+    rows = [{"id": f"HumanEval/{n}", "completion": text} for n in range(3) for text in texts]
+    predictions = write(tmp_path / "p.jsonl", rows)
+    options = {"allow_code_execution": True, "num_samples": 4}
+    config = ScoreConfig(task="humaneval", options=options, dataset=str(data), predictions=str(predictions))
+    out, judged = tmp_path / "out", []
+
+    def judge(program: Program, *arguments: Any, limit: float) -> Verdict:
+        judged.append(program.code)
+        if len(judged) > limit:
+            raise KeyboardInterrupt
+        return run_alone(program, *arguments)
+
+    monkeypatch.setattr(pool, "usable_cores", lambda: 1)
+    monkeypatch.setattr(pool, "run_alone", partial(judge, limit=2))
+    with pytest.raises(KeyboardInterrupt):
+        run_scoring(config, out)
+    progress = json.loads((out / "progress.json").read_text())
+    assert (progress["stage"], progress["total"]) == ("scoring", 3), "one program runs once, however often it is there"
+    kept = (out / "verdicts.jsonl").read_text()
+    (out / "verdicts.jsonl").write_text(kept + '{"program": "torn')
+    judged.clear()
+    monkeypatch.setattr(pool, "run_alone", partial(judge, limit=math.inf))
+    result = json.loads((run_scoring(config, out).path / "metrics.json").read_text())
+    assert (len(kept.splitlines()), len(judged)) == (2, 1)
+    assert result["metrics"] == {"pass@1": pytest.approx(75.0)} and not (out / "verdicts.jsonl").exists()
+    assert json.loads((out / "progress.json").read_text())["step"] == 3
+
+
+def test_verdicts_are_kept_for_all_that_they_depend_on(tmp_path: Path) -> None:
+    isolation = detect()
+    base = Program("def f(): return 1", "assert f() == 1", names=("f",))
+    others = [replace(base, tests="assert f() == 2"), replace(base, code=""), replace(base, names=())]
+    Journal(tmp_path / "v").judge([base], Limits(), isolation)
+    journal = Journal(tmp_path / "v")
+    assert [each.status for each in journal.judge([base, *others, base], Limits(), isolation)].count("passed") >= 2
+    assert len((tmp_path / "v").read_text().splitlines()) == 4
+    journal.judge([base], Limits(timeout=2.0), isolation)
+    assert len((tmp_path / "v").read_text().splitlines()) == 5

@@ -31,6 +31,7 @@ def score(
     json: options.Json = False,
 ) -> None:
     """Score completions that were made elsewhere, as `calmctl eval` scores its own."""
+    from calmctl.cli.progress import watching
     from calmctl.config import load_config, to_dict
     from calmctl.experiments.scoring import METRICS_FILE, ScoreConfig, run_scoring
     from calmctl.experiments.tasks import check_options
@@ -44,7 +45,8 @@ def score(
     if dry_run:
         output.print_plan({"command": "score", "preset": preset, "out": str(out), **to_dict(config)}, json)
         return
-    run_scoring(config, out, sys.argv)
+    with watching({out.name: out}):
+        run_scoring(config, out, sys.argv)
     result = read_json(out / METRICS_FILE)
     if json:
         output.print_json(result)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +15,18 @@ from calmctl.experiments.tasks import TaskConfig, has_option
 from calmctl.files import sha256_of
 from calmctl.runs import Run
 from data_builders.errors import DataError
+from data_builders.progress import Progress
 from data_builders.rows import iter_rows
 from evals import Completion, Completions, Scores, Task
+from evals.code_scores import RunsPrograms
+from evals.sandbox import Journal
 from evals.task import by_id, require_completions
 
 _LOGGER = logging.getLogger(__name__)
 _EXAMPLE = '{"id": ..., "completion": ...}'
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.jsonl"
+VERDICTS_FILE = "verdicts.jsonl"
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def write_scores(
         protocol: added to the task's own.
         measured: figures that do not come from completions, which stand beside the task's own.
     """
-    scores = task.score(records, completions)
+    scores = _score(run, task, records, completions)
     if measured is not None:
         scores = replace(
             scores,
@@ -141,6 +146,21 @@ def write_scores(
             "git_commit": git_commit(),
         },
     )
+    (run.path / VERDICTS_FILE).unlink(missing_ok=True)  # They are in the predictions now.
+
+
+def _score(run: Run, task: Task[Any], records: Sequence[Any], completions: Completions) -> Scores:
+    """Score; of a task that runs programs, keep verdicts as they come and go on with those of an earlier attempt."""
+    if not isinstance(task, RunsPrograms):
+        return task.score(records, completions)
+    pace: dict[str, tuple[float, int]] = {}
+
+    def step(stage: str, done: int, total: int) -> None:
+        began, before = pace.setdefault(stage, (time.monotonic(), done))
+        left = (time.monotonic() - began) * (total - done) / (done - before) if done > before else None
+        run.report_progress(stage, done, total, eta_seconds=left)
+
+    return task.score_into(records, completions, Journal(run.path / VERDICTS_FILE, Progress(step=step)))
 
 
 def read_completions(path: Path) -> dict[str, list[str]]:

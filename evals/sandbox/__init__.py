@@ -13,6 +13,7 @@ docs/code-execution.md.
 
 from evals.sandbox.detection import detect, find_isolation
 from evals.sandbox.isolation import Isolation
+from evals.sandbox.journal import Journal
 from evals.sandbox.pool import run_programs
 from evals.sandbox.program import Limits, Program, Status, Verdict, require_permission
 from evals.sandbox.references import Reference, expected_results
@@ -20,6 +21,7 @@ from evals.sandbox.supervisor import run_alone
 
 __all__ = [
     "Isolation",
+    "Journal",
     "Limits",
     "Program",
     "Reference",
