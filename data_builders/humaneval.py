@@ -41,7 +41,7 @@ def read_humaneval(data: Path, subset: str = "base") -> list[HumanEvalProblem]:
         raise DataError(f"{data}: a task_id appears twice; get the file again")
     for row in rows:
         try:
-            ast.parse(row["prompt"])
+            ast.parse(row["prompt"] + row["canonical_solution"])
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise DataError(
                 f"{data}, {row['task_id']}: the prompt is no Python ({error}); is it the right file?"

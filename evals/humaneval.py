@@ -6,6 +6,7 @@ stop. The program is `prompt + completion`, then a new line, `test`, a new line 
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,7 +119,16 @@ def program(problem: HumanEvalProblem, completion: str, expected: str = "") -> P
     tests = (
         compare_code("humaneval", name, problem.inputs, problem.atol) if expected else f"{problem.test}\ncheck({name})"
     )
-    return Program(problem.prompt + completion, tests, setup=problem.prompt, names=(name,), expected=expected)
+    return Program(problem.prompt + completion, tests, setup=_setup(problem), names=(name,), expected=expected)
+
+
+def _setup(problem: HumanEvalProblem) -> str:
+    """Return what defines the prompt's helpers: the prompt, which is no function yet if it ends with a signature."""
+    try:
+        ast.parse(problem.prompt)
+    except SyntaxError:
+        return problem.prompt + problem.canonical_solution
+    return problem.prompt
 
 
 def _reference(problem: HumanEvalProblem) -> Reference:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from evals.task import Scores, Task
 
+DATA = Path(os.environ.get("CALMCTL_DATA", "") or "/nonexistent")
 HUMANEVAL_ROW = {
     "task_id": "HumanEval/0",
     "prompt": 'import math\n\n\ndef helper(x):\n    return x\n\n\ndef twice(x: int) -> int:\n    """ Double it. """\n',
@@ -40,3 +44,9 @@ def score(task: Task[Any], data: Path, *answers: str) -> Scores:
     """Score the same answers for every record."""
     records = task.load(data)
     return task.score(records, {request.id: answers for request in task.requests(records)})
+
+
+def real(name: str) -> Path:
+    if not (DATA / name).exists():
+        pytest.skip(f"CALMCTL_DATA is no folder with {name}")
+    return DATA / name

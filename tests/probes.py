@@ -69,7 +69,12 @@ ATTEMPTS = {
         "resource.prlimit(VICTIM, resource.RLIMIT_CPU)",
         "call((203, 122), VICTIM, 0, None)  # sched_setaffinity: EFAULT where it may be set\n",
     ],
-    "kill its judge, which counts as `crashed`": ["os.kill(os.getppid(), 0)"],
+    "kill its judge, which counts as `crashed`": [
+        "os.kill(os.getppid(), 0)",
+        "os.kill(-1, 0)",
+        "os.killpg(0, 0)",
+        "call((424, 424), call((434, 434), os.getppid(), 0), 0, None, 0)  # by pidfd",
+    ],
     "read memory and environment of processes of calmctl's user, but not of calmctl and the judge": [
         "assert open('/proc/VICTIM/environ').read()",
         "open('/proc/VICTIM/mem', 'rb').close()",

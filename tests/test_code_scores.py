@@ -20,7 +20,7 @@ from evals import TASKS
 from evals.humaneval import HumanEvalTask
 from evals.mbpp import MbppTask
 from evals.sandbox import Journal, Limits, Program, Verdict, detect, pool, references, run_alone
-from tests.code_rows import HUMANEVAL_ROW, mbpp_row, score, write
+from tests.code_rows import HUMANEVAL_ROW, mbpp_row, real, score, write
 
 
 @pytest.fixture(autouse=True)
@@ -209,3 +209,14 @@ def test_verdicts_are_kept_for_all_that_they_depend_on(tmp_path: Path) -> None:
     assert len((tmp_path / "v").read_text().splitlines()) == 4
     journal.judge([base], Limits(timeout=2.0), isolation)
     assert len((tmp_path / "v").read_text().splitlines()) == 5
+
+
+@pytest.mark.slow
+def test_the_official_example_agrees_sample_by_sample() -> None:
+    folder = real("humaneval")
+    task = HumanEvalTask(num_samples=6, allow_code_execution=True)
+    records = task.load(folder / "example_problem.jsonl")
+    rows = [json.loads(line) for line in (folder / "example_samples.jsonl").read_text().splitlines()]
+    scores = task.score(records, {"test/0": [row["completion"] for row in rows]})
+    assert [row["correct"] for row in scores.samples] == [False, False, False, True, True, True]
+    assert scores.metrics == {"pass@1": pytest.approx(50.0)}

@@ -6,7 +6,6 @@ from __future__ import annotations
 import ast
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,7 @@ from evals.mbpp import MbppTask
 from evals.metrics import pass_at_k as metric
 from evals.metrics.pass_at_k import mean_pass_at_k, pass_at_k
 from evals.task import Scores, Task
-from tests.code_rows import HUMANEVAL_ROW, mbpp_row, score, write
-
-DATA = Path(os.environ.get("CALMCTL_DATA", "") or "/nonexistent")
+from tests.code_rows import HUMANEVAL_ROW, mbpp_row, real, score, write
 
 
 @pytest.fixture
@@ -206,12 +203,6 @@ def test_the_metric_loads_from_the_package_without_a_network(tmp_path: Path, mon
     expected = {"pass@1": pytest.approx(1 / 6), "pass@2": pytest.approx(1 / 3)}
     assert loaded.compute(predictions=outcomes, k=[1, 2]) == expected
     assert metric.PassAtK(cache_dir=str(tmp_path)).compute(predictions=outcomes, k=[1, 2]) == expected
-
-
-def real(name: str) -> Path:
-    if not (DATA / name).exists():
-        pytest.skip(f"CALMCTL_DATA is no folder with {name}")
-    return DATA / name
 
 
 def score_references(task: Task[Any], data: Path, limit: int | None = None) -> Scores:

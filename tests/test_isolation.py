@@ -145,6 +145,17 @@ def test_what_programs_find_does_not_depend_on_the_machine(column: str) -> None:
     assert verdict.passed, verdict
 
 
+def test_temporary_files_work_where_the_table_says_so(column: str) -> None:
+    code = (
+        "import os, tempfile\ndef f():\n"
+        "  with tempfile.TemporaryDirectory() as folder, tempfile.NamedTemporaryFile() as file:\n"
+        "    open(folder + '/x', 'w').write('y')\n    open('z', 'w').write(str(os.path.exists(file.name)))\n"
+        "    return open(folder + '/x').read() + open('z').read()\n"
+    )
+    verdict = outcome(code, "assert f() == 'yTrue'", COLUMNS[column])
+    assert verdict.passed == (table()["write files in its folder"][column] == "yes"), verdict
+
+
 def test_linear_algebra_has_one_thread_however_many_cores_there_are() -> None:
     pytest.importorskip("numpy")
     code = "import os, numpy\nnumpy.ones((99, 99)) @ numpy.ones((99, 9))\ndef f(): return os.listdir('/proc/self/task')"
