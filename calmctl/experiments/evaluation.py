@@ -23,6 +23,7 @@ from calmctl.experiments.questions import (
 )
 from calmctl.experiments.scoring import METRICS_FILE, write_scores
 from calmctl.experiments.work_files import WorkFiles
+from calmctl.inference.finite import NotFiniteError
 from calmctl.inference.generation import Engine
 from calmctl.inference.likelihood import bits_of
 from calmctl.inference.prompt import FittedPrompts
@@ -179,7 +180,10 @@ def _made(
         prompts = [asked.fitted.prompts[place].whole for place in mine]
         texts = [asked.requests[place].reference for place in mine]
         found = bits_of(subject.model, subject.tokenizer, prompts, texts, config.decoding.batch_size)
-        bits = [(mine[index], value) for index, value in found]
+        try:
+            bits = [(mine[index], value) for index, value in found]
+        except NotFiniteError as error:
+            raise error.named([asked.requests[place].id for place in mine]) from None
     for batch in engine.generate(asked.fitted, finished.keys(), mine):
         work.append((sample.prompt_index, sample.index, sample.text) for sample in batch)
     done = throughput

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calmctl.environment import git_commit, package_versions
-from calmctl.errors import UserError
+from calmctl.errors import CalmctlError, UserError
 from calmctl.experiments.tasks import TaskConfig, has_option
 from calmctl.files import sha256_of
 from calmctl.runs import Run
@@ -121,6 +122,9 @@ def write_scores(
         about: what else the result says (the model, how it generated).
         protocol: added to the task's own.
         measured: figures that do not come from completions, which stand beside the task's own.
+
+    Raises:
+        CalmctlError: a figure is NaN or infinite.
     """
     scores = _score(run, task, records, completions)
     if measured is not None:
@@ -129,6 +133,8 @@ def write_scores(
             metrics={**scores.metrics, **measured.metrics},
             breakdown={**scores.breakdown, **measured.breakdown},
         )
+    _check_finite("metrics", scores.metrics)
+    _check_finite("breakdown", scores.breakdown)
     run.write_text(PREDICTIONS_FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.samples))
     run.write_json(
         METRICS_FILE,
@@ -161,6 +167,15 @@ def _score(run: Run, task: Task[Any], records: Sequence[Any], completions: Compl
         run.report_progress(stage, done, total, eta_seconds=left)
 
     return task.score_into(records, completions, Journal(run.path / VERDICTS_FILE, Progress(step=step)))
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """Raise CalmctlError for a figure that is no number, which JSON cannot hold."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _check_finite(f"{name}.{key}", part)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise CalmctlError(f"{name} is {value}: it cannot be computed from these completions")
 
 
 def read_completions(path: Path) -> dict[str, list[str]]:

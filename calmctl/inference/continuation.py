@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
+from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
 from calmctl.inference.cache import growing_cache
 from calmctl.inference.decoding import Decoding
+from calmctl.inference.finite import FiniteLogits, NotFiniteError
 from calmctl.inference.prefix import SharedPrefix, can_share
 from calmctl.inference.rows import Rows
 from calmctl.inference.stopping import StopStrings
@@ -51,6 +52,9 @@ class Continuations:
 
         Args:
             prefix: what all prompts begin with.
+
+        Raises:
+            NotFiniteError: the logits after a prompt are NaN or infinite.
         """
         settings = self.model.generation_config
         cache = growing_cache(self.model) if self.has_growing_cache else None
@@ -58,11 +62,15 @@ class Continuations:
             cache = prefix.for_rows(len(prompts) * self.decoding.num_beams)
         rows = Rows(prompts, settings.pad_token_id, self.model.device, cache)
         arguments, sampling = self.decoding.arguments(seeds, self.model.device)
+        finite = FiniteLogits()
+        arguments["logits_processor"] = LogitsProcessorList([finite, *([sampling] if sampling else [])])
         found: list[list[int]] = [[] for _ in prompts]
         going = list(range(len(prompts)))
         while going and (room := max_new_tokens - rows.num_new):
             stops = self._stops(stop, [prompts[place] for place in going], rows.width)
             self._generate(rows, min(STRETCH, room) if self.in_stretches else room, stops, arguments)
+            if (bad := finite.first_bad()) is not None:
+                raise NotFiniteError(self.model, "logits", going[bad // self.decoding.num_beams])
             # Beams change places from step to step: where one of them ended says nothing about the best.
             stopped = stops.ends if stops and self.decoding.num_beams == 1 else {}
             goes_on = []

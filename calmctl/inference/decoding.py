@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
+from transformers import LogitsProcessor, TopPLogitsWarper
 
 from calmctl.errors import UserError
 
@@ -60,12 +60,11 @@ class Decoding:
     def arguments(
         self, seeds: Sequence[int], device: torch.device
     ) -> tuple[dict[str, object], "SeededSampling | None"]:
-        """Return the arguments of `generate`, and where the chance in it comes from; `seeds` are those of the rows."""
+        """Return arguments of `generate`, and the processor that draws, if any; `seeds` are those of the rows."""
         if not self.samples:
             return {"do_sample": False, "num_beams": self.num_beams}, None
-        # Sampling is the processor's business: `generate` would draw for all rows from one generator.
-        processor = SeededSampling(self.temperature, self.top_p, seeds, device)
-        return {"do_sample": False, "logits_processor": LogitsProcessorList([processor])}, processor
+        # Sampling is a processor's business: `generate` would draw for all rows from one generator.
+        return {"do_sample": False}, SeededSampling(self.temperature, self.top_p, seeds, device)
 
 
 class SeededSampling(LogitsProcessor):

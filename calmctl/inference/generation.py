@@ -14,6 +14,7 @@ from calmctl.errors import CalmctlError, UserError
 from calmctl.inference.batching import Group, Row, batches, groups_of, shared_tokens
 from calmctl.inference.continuation import Continuations
 from calmctl.inference.decoding import Decoding, seed_of
+from calmctl.inference.finite import NotFiniteError
 from calmctl.inference.habits import without_habits
 from calmctl.inference.memory import is_out_of_memory, release_memory
 from calmctl.inference.prefix import MIN_TOKENS, SharedPrefix, can_share
@@ -99,7 +100,7 @@ class Engine:
 
         Raises:
             UserError: several samples are asked for, but there is no chance in the decoding.
-            CalmctlError: memory does not suffice for a single prompt.
+            CalmctlError: memory does not suffice for a single prompt, or the logits after one are NaN or infinite.
         """
         check_samples(fitted.prompts, self.decoding)
         places = range(len(fitted.prompts)) if places is None else places
@@ -151,7 +152,10 @@ class Engine:
             for place, index in rows
         ]
         stops = self._stops_of(group)
-        found = self.continuations.new_ids(prompts, seeds, stops, group.max_new_tokens, prefix)
+        try:
+            found = self.continuations.new_ids(prompts, seeds, stops, group.max_new_tokens, prefix)
+        except NotFiniteError as error:
+            raise error.named([fitted.prompts[place].id or str(place + 1) for place, _ in rows]) from None
         return [
             Sample(place, index, cut(completion_of(self.tokenizer, prompt, new_ids), stops), len(new_ids))
             for (place, index), prompt, new_ids in zip(rows, prompts, found, strict=True)

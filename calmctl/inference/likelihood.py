@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
+from calmctl.inference.finite import NotFiniteError
 from calmctl.inference.prompt import context_length
 from calmctl.modeling.loss import IGNORED, labelled_rows_only
 from calmctl.modeling.prompt_ids import prompt_ids
@@ -29,12 +30,15 @@ def bits_of(
 
     Raises:
         UserError: a prompt and its text exceed the model's context.
+        NotFiniteError: the likelihood of a text is NaN or zero.
     """
     wholes, starts = encoded_pairs(model, tokenizer, prompts, texts)
     order = sorted(range(len(wholes)), key=lambda place: -len(wholes[place]))
     for begin in range(0, len(order), batch_size):
         places = order[begin : begin + batch_size]
         bits = _batch_bits(model, [wholes[place] for place in places], [starts[place] for place in places])
+        if bad := [place for place, value in zip(places, bits, strict=True) if not math.isfinite(value)]:
+            raise NotFiniteError(model, "bits of the reference", bad[0])
         yield from zip(places, bits, strict=True)
 
 

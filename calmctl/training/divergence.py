@@ -14,6 +14,8 @@ from calmctl.errors import CalmctlError
 from calmctl.ranks import Ranks
 
 SHOWN_ROWS = 8
+# In fp16 the first steps may overflow, until the scale of the loss is small enough; it halves each time from 2**16.
+MOST_SKIPPED = 40
 
 
 @dataclass
@@ -29,11 +31,15 @@ class DivergenceWatch:
 
     They stay on their device until they are looked at, which is one synchronisation for all of them. Of several
     processes each sees its share, and all of them raise the same error.
+
+    Args:
+        numbers: what is computed in, for the error.
     """
 
-    def __init__(self, ranks: Ranks | None = None) -> None:
-        self._ranks = ranks if ranks is not None else Ranks()
+    def __init__(self, ranks: Ranks | None = None, numbers: str = "float32") -> None:
+        self._ranks, self._numbers = ranks if ranks is not None else Ranks(), numbers
         self._steps: list[_Step] = []
+        self._skipped = 0
 
     def begin(self, step: int, rows: NDArray[np.int64]) -> None:
         """Begin a step on some rows of the data; both are counted from 1."""
@@ -60,8 +66,9 @@ class DivergenceWatch:
                 # A loss is often the first to show what the gradient of the step before has done.
                 before = self._steps[max(index - 1, 0)]
                 if index and not math.isfinite(before.gradient_norm):
-                    raise _diverged("the gradient is not finite", before)
-                raise _diverged(f"the loss is {value}", self._steps[index])
+                    raise self._diverged("the gradient is not finite", before)
+                raise self._diverged(f"the loss is {value}", self._steps[index])
+        self._check_gradients()
         del self._steps[:-1]
         for step in self._steps:
             step.losses.clear()
@@ -75,18 +82,25 @@ class DivergenceWatch:
         """
         finite = [_local(parameter).isfinite().all() for parameter in parameters]
         if self._ranks.sum([0.0 if torch.stack(finite).all() else 1.0])[0]:
-            raise _diverged("the trained parameters are not finite", self._steps[-1])
+            raise self._diverged("the trained parameters are not finite", self._steps[-1])
+
+    def _check_gradients(self) -> None:
+        """Refuse to go on where every step is skipped, as in fp16 those whose gradient overflows are."""
+        for step in self._steps[:-1]:
+            self._skipped = 0 if math.isfinite(step.gradient_norm) else self._skipped + 1
+            if self._skipped == MOST_SKIPPED:
+                raise self._diverged(f"the gradient was not finite {MOST_SKIPPED} times in a row", step)
+
+    def _diverged(self, what: str, step: _Step) -> CalmctlError:
+        rows = np.unique(step.rows).tolist()
+        more = f" and {len(rows) - SHOWN_ROWS} more" * (len(rows) > SHOWN_ROWS)
+        shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + more
+        return CalmctlError(
+            f"step {step.number}: {what} after rows {shown} of the data (counted from 1), computed in {self._numbers}; "
+            "no later checkpoint is kept. Look at these rows or lower train.lr, and start with another --out"
+        )
 
 
 def _local(tensor: Tensor) -> Tensor:
     """Return what this process holds of a tensor that may be sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _diverged(what: str, step: _Step) -> CalmctlError:
-    rows = np.unique(step.rows).tolist()
-    shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (f" and {len(rows) - SHOWN_ROWS} more" * (len(rows) > SHOWN_ROWS))
-    return CalmctlError(
-        f"step {step.number}: {what} after rows {shown} of the data (counted from 1); no later checkpoint is kept. "
-        "Look at these rows or lower train.lr, and start with another --out"
-    )

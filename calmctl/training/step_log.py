@@ -90,11 +90,12 @@ class StepLog(TrainerCallback):
     """Turns the Trainer's logs into rows of the run's own log."""
 
     def __init__(self, trainer: "RunTrainer") -> None:
-        self.trainer = trainer
+        self.trainer, self.first_step = trainer, 1
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin where the Trainer begins."""
         self.trainer.batches.start_step = state.global_step
+        self.first_step = state.global_step + 1
         self.trainer.meter.begin(state.global_step, self.trainer.ranks.is_first)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -105,8 +106,10 @@ class StepLog(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write a row with every checkpoint, so that what is counted begins anew there in a resumed run too.
 
-        A validation may end in one.
+        A validation may end in one. The first step is looked at alone: what is wrong from the start is told then.
         """
+        if state.global_step <= self.first_step:
+            self.trainer.divergence.check_losses()
         if control.should_save or control.should_evaluate:
             control.should_log = True
 

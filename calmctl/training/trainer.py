@@ -71,7 +71,8 @@ class RunTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True
-        self.meter, self.divergence = Meter(), DivergenceWatch(self.ranks)
+        self.numbers = f"{settings.precision}, weights in {str(model.dtype).removeprefix('torch.')}"
+        self.meter, self.divergence = Meter(), DivergenceWatch(self.ranks, self.numbers)
         self.flops: dict[str, int] | None = None
         self.is_interrupted = self.owes_validation = False
         self._saved_step = -1
@@ -211,8 +212,8 @@ class RunTrainer(Trainer):
                 raise
         if not math.isfinite(score.loss):
             raise CalmctlError(
-                f"step {self.state.global_step}: the validation loss is {score.loss}; lower train.lr, and start with "
-                "another --out"
+                f"step {self.state.global_step}: the validation loss is {score.loss}, computed in {self.numbers}; "
+                "lower train.lr, and start with another --out"
             )
         row = {"step": self.state.global_step, "validation_loss": score.loss, "seconds": self.meter.seconds_of_run()}
         self.on_log(row | {"validation_exact_match": round(score.exact_match, 4)})
