@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from calmctl import environment, files
 from calmctl.config import to_yaml
-from calmctl.errors import CalmctlError, UserError
+from calmctl.errors import CalmctlError, UserError, errno_of
 from calmctl.run_identity import config_sha256, existing_run
 from calmctl.run_info import (
     CONFIG_FILE,
@@ -232,9 +232,9 @@ class Run:
             self._lock.release()
             if error is None:
                 raise
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        if error is not None and (number := errno_of(error)) in _DISK_FULL:
             raise CalmctlError(
-                f"{self.path}: {error.strerror}; make room, then run the same command again to resume"
+                f"{self.path}: {os.strerror(number)}; make room, then run the same command again to resume"
             ) from error
 
     def _end(self, status: Status, facts: Mapping[str, Any]) -> None:

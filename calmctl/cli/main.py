@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -27,7 +28,8 @@ from calmctl.cli import (
     slurm,
     train,
 )
-from calmctl.errors import CalmctlError, UserError
+from calmctl.cli.streams import NobodyReads, prepare_streams
+from calmctl.errors import CalmctlError, UserError, errno_of
 from calmctl.escaping import visible
 from calmctl.parent import end_like_ctrl_c, report_to_launcher
 
@@ -36,7 +38,10 @@ _ClickError = cast(type[Exception], typer.BadParameter.__mro__[2])
 
 _INTERRUPTED = 130
 
-_PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+# Of an OSError: what another path would not have, and what only room, or another disk, helps against.
+_PATH_PROBLEMS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS}
+_PATH_PROBLEMS |= {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE}
 
 # One line a command, in the order of use, which is the order `calmctl --help` shows.
 COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
@@ -107,15 +112,16 @@ def _options(
 
 def script() -> int:
     """Run the command of this process; the entry point of `calmctl`."""
+    prepare_streams()
     end_like_ctrl_c()
     try:
         code = main()
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; nothing is left to say, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except NobodyReads:
         return 0
+    except CalmctlError as error:  # from the flush
+        return _complain(f"failed: {error}", 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,14 +137,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, _ClickError):
             return _complain_about_usage(error)
-        if isinstance(error, BrokenPipeError):
+        if isinstance(error, NobodyReads):
             raise
         if isinstance(error, _user_errors()):
             return _complain(f"error: {_one_line(error)}", 2)
         if isinstance(error, CalmctlError):
             return _complain(f"failed: {_one_line(error)}", 1)
-        if isinstance(error, _PATH_ERRORS) and error.filename:
-            return _complain(f"error: {error.filename}: {error.strerror}; check the path", 2)
+        number, path = errno_of(error), _path_of(error)
+        if number in _PATH_PROBLEMS and path:
+            return _complain(f"error: {path}: {os.strerror(number)}; check the path", 2)
+        if number in _NO_ROOM:
+            where = f"{path}: " if path else ""
+            return _complain(f"failed: {where}{os.strerror(number)}; make room, then run the same command again", 1)
         return _complain(f"failed: {type(error).__name__}: {_one_line(error)}", 1, traceback.format_exc())
 
 
@@ -157,6 +167,12 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from data_builders.errors import DataError
 
     return (UserError, DataError)
+
+
+def _path_of(error: Exception) -> str:
+    """Return the path that an error of the system is about; empty where it names none."""
+    name = getattr(error, "filename", None)
+    return os.fsdecode(name) if isinstance(name, str | bytes) else ""
 
 
 def _one_line(message: object) -> str:
