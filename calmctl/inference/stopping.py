@@ -34,11 +34,10 @@ def _as_written(tokenizer: PreTrainedTokenizerBase, stop: str) -> str | None:
     ids = set(_encoded(tokenizer, stop))
     if ids & _unknown_ids(tokenizer):
         return None
-    once, twice = _read_back(tokenizer, stop), _read_back(tokenizer, 2 * stop)
-    # Within a text, for at its ends tokenizers drop spaces.
-    within = 3 * stop if stop.strip() else stop.join(2 * [_own_word(tokenizer)])
-    if stop in once or stop in _read_back(tokenizer, within):
+    once = _read_back(tokenizer, stop)
+    if stop in once or stop in _read_back(tokenizer, _within(tokenizer, stop)):
         return stop
+    twice = _read_back(tokenizer, 2 * stop)
     form = twice[len(once) :] if twice.startswith(once) else once
     loses_space = bool(form) and any(stop[end].isspace() and not form[end].isspace() for end in (0, -1))
     return None if not form.strip() or loses_space or ids & frame_ids(tokenizer) else form
@@ -50,6 +49,11 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def _read_back(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     return text_of(tokenizer, _encoded(tokenizer, text))
+
+
+def _within(tokenizer: PreTrainedTokenizerBase, stop: str) -> str:
+    """Return a text with a stop string inside of it, for at its ends tokenizers drop spaces."""
+    return 3 * stop if stop.strip() else stop.join(2 * [_own_word(tokenizer)])
 
 
 def _own_word(tokenizer: PreTrainedTokenizerBase) -> str:
