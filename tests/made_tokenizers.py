@@ -74,8 +74,16 @@ def characters() -> PreTrainedTokenizerBase:
     return _ready(backend, unk_token="?")
 
 
+def words() -> PreTrainedTokenizerBase:
+    """Return a tokenizer of a few words and of line breaks, that cannot read any other text."""
+    known = {word: place for place, word in enumerate(["the", "st", ":", "bcd", "1", "e", ".", "x", "c", "b", "7"])}
+    backend = Tokenizer(models.WordLevel(known))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return _ready(backend)
+
+
 TOKENIZERS = {make.__name__: make for make in (
-    byte_level, byte_level_nfkc, sentencepiece, collapsing, word_pieces, characters,
+    byte_level, byte_level_nfkc, sentencepiece, collapsing, word_pieces, characters, words,
 )}  # fmt: skip
 TEMPLATES = ("<s> $A", "$A </s>", "<s> $A </s>", "<s> <s> $A </s> </s>", "$A")
 

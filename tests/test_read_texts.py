@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from itertools import product
 
 import pytest
@@ -15,7 +16,7 @@ from calmctl.inference.generation import Engine, complete
 from calmctl.inference.likelihood import bits_of
 from calmctl.inference.prompt import Prompt, fit
 from calmctl.inference.stopping import cut, written_otherwise
-from calmctl.modeling.prompt_ids import ids_around, prompt_ids
+from calmctl.modeling.prompt_ids import ids_around, ids_of, prompt_ids
 from tests.made_tokenizers import TEMPLATES, TOKENIZERS, framed, that_writes
 
 PROMPTS = ["the st:", "bcd \n", "7: ", "[DONE] b", "Q？ ２"]
@@ -95,6 +96,8 @@ def test_special_tokens_are_read_where_prompts_share_what_they_begin_with(name):
     ("word_pieces", "</p>", {"</p>": None}),
     ("characters", "a", {"a": None}),
     ("characters", "\nbcd", {}),
+    ("words", "Question:", {"Question:": None}),
+    ("words", "\nthe", {"\nthe": " \n the"}),
 ])  # fmt: skip
 def test_stops_that_a_tokenizer_never_writes_are_told_and_searched_for_as_it_writes_them(name, stop, expected):
     tokenizer = TOKENIZERS[name]()
@@ -112,11 +115,15 @@ def test_prompts_are_opened_and_never_lose_their_last_token(name, template):
     tokenizer = framed(TOKENIZERS[name](), template)
     around = template.replace("<s>", str(tokenizer.bos_token_id)).replace("</s>", str(tokenizer.eos_token_id))
     before, after = ([int(part) for part in side.split()] for side in around.split("$A"))
-    texts = [*PROMPTS, "", "<s>", "</s>", "<s><s>", "</s></s>", "aaa"]
+    every = [*PROMPTS, "", "<s>", "</s>", "<s><s>", "</s></s>", "aaa"]
+    texts = [text for text in every if ids_of(tokenizer, text) is not None]
     bare = tokenizer(texts, add_special_tokens=False)["input_ids"]
     assert ids_around(tokenizer) == ids_around(tokenizer, texts[::-1]) == (before, after)
     for chosen in (slice(None), *(slice(place, place + 1) for place in range(len(texts)))):
         assert prompt_ids(tokenizer, texts[chosen]) == [before + ids for ids in bare[chosen]]
+    if unread := [text for text in every if text not in texts]:
+        with pytest.raises(UserError, match=f"cannot read {re.escape(repr(unread[0]))}"):
+            prompt_ids(tokenizer, every)
 
 
 def test_a_result_names_the_stops_that_are_out_of_reach(tmp_path):

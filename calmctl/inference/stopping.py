@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
 from calmctl.inference.text import UNFINISHED, completion_of, frame_ids, text_of
+from calmctl.modeling.prompt_ids import ids_of
 
 CONTEXT = 8  # tokens of a prompt: a completion reads after them as after all of it
 
@@ -31,8 +32,8 @@ def _as_written(tokenizer: PreTrainedTokenizerBase, stop: str) -> str | None:
     """Return what a stop string is after encoding and decoding; None where that would end other texts as well."""
     if stop == tokenizer.eos_token:
         return stop
-    ids = set(_encoded(tokenizer, stop))
-    if ids & _unknown_ids(tokenizer):
+    ids = ids_of(tokenizer, stop)
+    if ids is None or not _unknown_ids(tokenizer).isdisjoint(ids):
         return None
     once = _read_back(tokenizer, stop)
     if stop in once or stop in _read_back(tokenizer, _within(tokenizer, stop)):
@@ -40,15 +41,11 @@ def _as_written(tokenizer: PreTrainedTokenizerBase, stop: str) -> str | None:
     twice = _read_back(tokenizer, 2 * stop)
     form = twice[len(once) :] if twice.startswith(once) else once
     loses_space = bool(form) and any(stop[end].isspace() and not form[end].isspace() for end in (0, -1))
-    return None if not form.strip() or loses_space or ids & frame_ids(tokenizer) else form
-
-
-def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return None if not form.strip() or loses_space or not frame_ids(tokenizer).isdisjoint(ids) else form
 
 
 def _read_back(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    return text_of(tokenizer, _encoded(tokenizer, text))
+    return text_of(tokenizer, ids_of(tokenizer, text) or [])
 
 
 def _within(tokenizer: PreTrainedTokenizerBase, stop: str) -> str:

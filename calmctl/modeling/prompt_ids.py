@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -14,11 +15,14 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list
     Some tokenizers end every text, and a model that has read its end writes something else.
 
     Raises:
-        UserError: see `ids_around`.
+        UserError: a text has what the vocabulary has no token for, not even one for the unknown; see `ids_around` too.
     """
     before, _ = ids_around(tokenizer, texts)
-    # `verbose` would warn of texts beyond the tokenizer's own limit; the model's is what counts.
-    bare = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    try:
+        bare = _tokenised(tokenizer, list(texts), False)
+    except Exception as error:  # the tokenizers library has no error of its own
+        unread = next((repr(text[:80]) for text in texts if ids_of(tokenizer, text) is None), "a text")
+        raise UserError(f"the tokenizer ({type(tokenizer).__name__}) cannot read {unread}: {error}") from error
     return [[*before, *ids] for ids in bare] if before else bare
 
 
@@ -31,11 +35,11 @@ def ids_around(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] = ()) ->
     Raises:
         UserError: no text tells, for the tokenizer changes texts where it adds special tokens.
     """
-    if not _encoded(tokenizer, "", True):
+    if not ids_of(tokenizer, "", special=True):
         return [], []
     for text in chain(texts, _own_texts(tokenizer)):
-        bare, whole = _encoded(tokenizer, text, False), _encoded(tokenizer, text, True)
-        if bare and len(places := list(_places(bare, whole))) == 1:
+        bare, whole = ids_of(tokenizer, text), ids_of(tokenizer, text, special=True)
+        if bare and whole and len(places := list(_places(bare, whole))) == 1:
             return whole[: places[0]], whole[places[0] + len(bare) :]
     raise UserError(
         f"the tokenizer ({type(tokenizer).__name__}) does not keep the tokens of a text together when it adds special "
@@ -43,8 +47,17 @@ def ids_around(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] = ()) ->
     )
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> list[int]:
-    return tokenizer(text, add_special_tokens=special, return_attention_mask=False, verbose=False)["input_ids"]
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str, special: bool = False) -> list[int] | None:
+    """Return the ids of a text, with or without special tokens around it; None where it has none."""
+    try:
+        return _tokenised(tokenizer, text, special)
+    except Exception:  # the tokenizers library has no error of its own
+        return None
+
+
+def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: str | list[str], special: bool) -> Any:
+    # `verbose` would warn of texts beyond the tokenizer's own limit; the model's is what counts.
+    return tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)["input_ids"]
 
 
 def _places(part: list[int], whole: list[int]) -> Iterator[int]:
