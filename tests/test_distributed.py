@@ -1,7 +1,6 @@
 """Several processes: the same losses as one, checkpoints that fit every layout, one line for what goes wrong."""
 
 import json
-import os
 import pickle
 import re
 import shutil
@@ -28,7 +27,6 @@ from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.examples import load_examples
 from calmctl.training.settings import CurriculumSettings, TrainSettings
-from calmctl.training.slurm import SlurmConfig, batch_script
 from data_builders.word_tokenizer import build_word_tokenizer
 from tests.two_processes import Config, run_job
 
@@ -256,56 +254,3 @@ def test_of_several_failures_the_first_cause_is_told(tmp_path: Path) -> None:
     for code in (2, -15):
         assert str(_first_cause({0: lost, 1: failure(4, code)})) == "connection closed by peer"
     assert not isinstance(_first_cause({0: lost}), UserError) and isinstance(_first_cause({0: lost}), CalmctlError)
-
-
-# SLURM.
-
-COMMAND = ["compose", "--anchor", "a b", "--aug", "it's", "--out", "runs/x", "train.lr=1e-4"]
-
-
-def shell(script: str, folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
-    """Run a script where some programs are others."""
-    for name, text in programs.items():
-        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
-        (folder / name).chmod(0o755)
-    environment = os.environ | {
-        "PATH": f"{folder}:{os.environ['PATH']}",
-        "SLURM_JOB_ID": "7",
-        "SLURM_JOB_NODELIST": "n",
-    }
-    return subprocess.run(["bash"], input=script, env=environment, cwd=folder, capture_output=True, text=True)
-
-
-def test_a_batch_script_runs_the_command_given_on_all_nodes(tmp_path: Path) -> None:
-    script = batch_script(SlurmConfig(nodes=2, gpus_per_node=4, setup=("echo ready",)), COMMAND)
-    done = shell(script, tmp_path, srun='printf "%s\\n" "$@"', scontrol="echo node1; sleep 0.1; echo node2")
-    launch = ["--nnodes", "2", "--nproc-per-node", "4", "--rdzv-endpoint", "node1:20007"]
-    assert done.stdout.splitlines() == ["ready", "python", "-m", "calmctl", *COMMAND, *launch]
-    assert done.returncode == 0 and "#SBATCH --gpus-per-node=4\n" in script
-    alone = shell(batch_script(SlurmConfig(), COMMAND), tmp_path, srun="exit 2")
-    assert alone.returncode == 2
-
-
-def test_a_job_near_its_limit_is_interrupted_and_queued_again(tmp_path: Path) -> None:
-    programs = {
-        "srun": "kill -USR1 $PPID; for i in {1..100}; do sleep 0.05; [ -e interrupted ] && exit 130; done",
-        "scancel": 'echo "scancel $@"; touch interrupted',
-        "scontrol": 'echo "scontrol $@"',
-    }  # fmt: skip
-    done = shell(batch_script(SlurmConfig(), COMMAND), tmp_path, **programs)
-    assert done.stdout.splitlines() == ["scancel --signal=INT 7", "scontrol requeue 7"] and done.returncode == 130
-
-
-def test_a_job_is_submitted_with_sbatch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "job.sh"
-    submit = ["slurm", "nodes=2", "--script", str(file), "--submit", "--", *COMMAND]
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert main(submit) == 2 and "there is no sbatch on this machine" in capsys.readouterr().err
-    (tmp_path / "sbatch").write_text('#!/bin/sh\n[ -s "$2" ] && echo "42;cluster"\n')
-    (tmp_path / "sbatch").chmod(0o755)
-    assert main(submit) == 0 and f"submitted {file} as job 42" in capsys.readouterr().err
-    assert file.read_text() == batch_script(SlurmConfig(nodes=2), COMMAND)
-    assert main(["slurm"]) == 2 and "no command is given" in capsys.readouterr().err
-    assert main(["slurm", "--", "eval", "kv", "--nnodes=2"]) == 2 and "leave it out" in capsys.readouterr().err

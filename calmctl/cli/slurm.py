@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 from calmctl.cli import options, output
 
+LAUNCH_OPTIONS = {"--nproc-per-node", "--nnodes", "--rdzv-endpoint"}
+
 
 def slurm(
+    context: typer.Context,
     command: Annotated[
         list[str] | None,
         typer.Argument(
@@ -33,7 +36,8 @@ def slurm(
     words = command or []
     start = next((place for place, word in enumerate(words) if "=" not in word), len(words))
     config = load_config(cluster.SlurmConfig, f"slurm/{preset}", words[:start], config_dir)
-    text = cluster.batch_script(config, words[start:])
+    name, parameters = _parsed(context.find_root(), words[start:])
+    text = cluster.batch_script(config, words[start:], cluster.launch_options(config, name, parameters))
     if script is not None:
         write_text(script, text)
     elif submit:
@@ -42,3 +46,32 @@ def slurm(
         print(text, end="")
     if submit and script is not None:
         output.note(f"submitted {script} as job {cluster.submit(script)}")
+
+
+def _parsed(root: Any, words: list[str]) -> tuple[str, dict[str, Any]]:
+    """Parse a command as it will be in the job, and return its name and the values of all options that it has.
+
+    Raises:
+        UserError: it is empty, does nothing, or says what the job decides.
+    """
+    from calmctl.errors import UserError
+
+    if not words:
+        raise UserError("no command is given; write `calmctl slurm -- compose --anchor ...`")
+    if shown := {"--help", "-h", "--version"} & set(words):
+        raise UserError(f"{min(shown)}: that needs no job; leave it out")
+    context, group, rest, names = root, cast(Any, root.command), words, list[str]()
+    while hasattr(group, "resolve_command"):
+        if not rest:
+            raise UserError(f"calmctl {' '.join(names)}: missing command; choose from {', '.join(group.commands)}")
+        name, group, rest = group.resolve_command(context, rest)
+        names.append(name)
+        context = type(root)(group, parent=context, info_name=name)
+    parameters = group.make_context(names[-1], list(rest), parent=context.parent).params
+    if given := sorted({word.partition("=")[0] for word in rest} & LAUNCH_OPTIONS):
+        raise UserError(f"{given[0]}: that follows from nodes and gpus_per_node of the job; leave it out")
+    if names[0] in ("slurm", "doctor"):
+        raise UserError(f"calmctl {names[0]} runs where you are, not in a job")
+    if parameters.get("dry_run"):
+        raise UserError("--dry-run: a plan needs no job; leave it out, or run it here")
+    return " ".join(names), parameters

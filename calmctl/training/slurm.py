@@ -4,13 +4,17 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from calmctl.errors import CalmctlError, UserError
 
-OURS = ("--nproc-per-node", "--nnodes", "--rdzv-endpoint")
+NOTICE_SECONDS = 120
+DECIDED = (
+    "job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "time", "partition", "account", "output",
+    "open-mode", "signal", "requeue", "no-requeue", "J", "N", "t", "p", "A", "o",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,21 +51,52 @@ class SlurmConfig:
         for name, least in (("nodes", 1), ("gpus_per_node", 0), ("cpus_per_gpu", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.time and _seconds(self.time) <= NOTICE_SECONDS:
+            raise ValueError(f"time={self.time}: a job is told {NOTICE_SECONDS} seconds before the end; give it longer")
+        for name in ("name", "partition", "account", "log"):
+            if re.search(r"\s", getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)!r} must not have spaces in it")
+        for option in self.options:
+            if not re.fullmatch(r"--?[a-zA-Z][^\n]*", option):
+                raise ValueError(f"options: {option!r} is no option of sbatch, such as --mem=0")
+            if (name := option.lstrip("-").partition("=")[0].split()[0]) in DECIDED:
+                raise ValueError(f"options: --{name} is decided by the other settings; leave it out")
+        if not self.python:
+            raise ValueError("python is empty; name the interpreter that has calmctl")
 
 
-def batch_script(config: SlurmConfig, command: Sequence[str]) -> str:
-    """Return the script that runs a command (what follows `calmctl`) on all GPUs of the job.
+def launch_options(config: SlurmConfig, name: str, parameters: Collection[str]) -> str:
+    """Return the options that make a command use all of the job.
 
-    Two minutes before the time is up the processes are interrupted, and the job is queued again: the same command
-    resumes its run.
+    Args:
+        name: of the command.
+        parameters: options that it has.
 
     Raises:
-        UserError: the command is empty, or says itself how it is launched.
+        UserError: it cannot use so many nodes or GPUs.
     """
-    if not command:
-        raise UserError("no command is given; write `calmctl slurm -- compose --anchor ...`")
-    if said := [text for text in command if text.partition("=")[0] in OURS]:
-        raise UserError(f"{said[0]}: that follows from nodes and gpus_per_node of the job; leave it out")
+    is_alone = "nproc_per_node" not in parameters
+    if config.nodes > 1 and "nnodes" not in parameters:
+        raise UserError(f"nodes={config.nodes}: {name} runs on one machine; set nodes=1")
+    usable = int(name == "generate")
+    if is_alone and config.gpus_per_node > usable:
+        raise UserError(f"gpus_per_node={config.gpus_per_node}: {name} is one process; set gpus_per_node={usable}")
+    if is_alone:
+        return ""
+    launch = f" --nproc-per-node {config.gpus_per_node or config.cpus_per_gpu}"
+    if "nnodes" in parameters:
+        launch = f" --nnodes {config.nodes}{launch}"
+    if config.nodes > 1:
+        launch += ' --rdzv-endpoint "$first:$((20000 + SLURM_JOB_ID % 20000))"'
+    return launch
+
+
+def batch_script(config: SlurmConfig, command: Sequence[str], launch: str) -> str:
+    """Return the script that runs a command (what follows `calmctl`) with its launch options.
+
+    Two minutes before the time is up the processes are interrupted, and the job is queued again: the same command
+    resumes its run. A job that is preempted waits for its processes, which SLURM tells themselves.
+    """
     wanted = {
         "job-name": config.name,
         "nodes": config.nodes,
@@ -73,16 +108,13 @@ def batch_script(config: SlurmConfig, command: Sequence[str]) -> str:
         "account": config.account,
         "output": config.log,
         "open-mode": "append",
-        "signal": "B:USR1@120",
+        "signal": f"B:USR1@{NOTICE_SECONDS}",
     }
     options = [f"--{name}={value}" for name, value in wanted.items() if value]
-    count = config.gpus_per_node or config.cpus_per_gpu
-    launch = f"--nnodes {config.nodes} --nproc-per-node {count}"
     meeting = []
     if config.nodes > 1:
         # Not `head`, which closes the pipe while names are still being written: that would end the script.
         meeting = ['first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)']
-        launch += ' --rdzv-endpoint "$first:$((20000 + SLURM_JOB_ID % 20000))"'
     lines = [
         "#!/bin/bash",
         f"# calmctl {shlex.join(command)}",
@@ -90,16 +122,29 @@ def batch_script(config: SlurmConfig, command: Sequence[str]) -> str:
         "set -euo pipefail",
         *config.setup,
         *meeting,
-        "code=0 limit=",
-        """trap 'limit=near; scancel --signal=INT "$SLURM_JOB_ID"' USR1""",
-        f"srun {shlex.quote(config.python)} -m calmctl {shlex.join(command)} {launch} &",
-        "wait $! || code=$?",
-        # The signal has ended the wait, not the processes.
-        'if [ "$limit" ]; then code=0; wait $! || code=$?; fi',
+        "limit= again=yes",
+        """trap 'limit=near again=yes; scancel --signal=INT "$SLURM_JOB_ID"' USR1""",
+        "trap again=yes TERM",
+        f"srun {shlex.quote(config.python)} -m calmctl {shlex.join(command)}{launch} &",
+        # A signal ends the wait, not the processes.
+        'while [ "$again" ]; do again= code=0; wait $! || code=$?; done',
         'if [ "$limit" ] && [ "$code" != 0 ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
         'exit "$code"',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _seconds(time: str) -> int:
+    """Return the seconds of a time as SLURM writes it; raises ValueError for another one."""
+    match = re.fullmatch(r"(?:(?P<d>\d+)-(?P<dh>\d+)(?::(?P<dm>\d+)(?::(?P<ds>\d+))?)?)"
+                         r"|(?:(?P<h>\d+):(?P<hm>\d+):(?P<hs>\d+))|(?:(?P<m>\d+)(?::(?P<ms>\d+))?)", time)  # fmt: skip
+    if match is None:
+        raise ValueError(f"time={time}: write it as SLURM does, 30 (minutes), 30:00, 24:00:00, 2-12 or 2-12:30:00")
+    found = {name: int(value or 0) for name, value in match.groupdict().items()}
+    minutes, seconds = found["dm"] + found["hm"], found["ds"] + found["hs"] + found["ms"]
+    if minutes > 59 or seconds > 59:
+        raise ValueError(f"time={time}: there are no {max(minutes, seconds)} minutes or seconds beside a larger unit")
+    return seconds + 60 * (minutes + found["m"]) + 3600 * (found["dh"] + found["h"]) + 86400 * found["d"]
 
 
 def submit(script: Path) -> str:
