@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from tests.models import VOCABULARY
+from tests.models import VOCABULARY, randomised
 
 POSITIONS = 64
 WINDOW = 4
@@ -63,12 +63,7 @@ def _builder(model_type: str, settings: dict) -> Callable[..., PreTrainedModel]:
     def build(seed: int = 1, **more: object) -> PreTrainedModel:
         torch.manual_seed(seed)
         config = AutoConfig.for_model(model_type, vocab_size=VOCABULARY, **SPECIAL, **settings)
-        model = AutoModelForCausalLM.from_config(config, **more)
-        for parameter in model.parameters():
-            # Biases, norms and gains matter too: initialisations leave them at nought or one, where errors hide.
-            noise = torch.randn_like(parameter)
-            parameter.data = noise * 0.15 if parameter.ndim > 1 else parameter.data + noise * 0.2
-        return model.eval()
+        return randomised(AutoModelForCausalLM.from_config(config, **more)).eval()
 
     return build
 

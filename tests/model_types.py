@@ -9,7 +9,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from calmctl.modeling.configuration import PartsConfig
-from tests.models import VOCABULARY
+from tests.models import VOCABULARY, randomised
 
 # Larger than this is not tiny: a size that no row below knows.
 MOST_PARAMETERS = 2_000_000
@@ -133,4 +133,4 @@ def tiny_model(model_type: str, seed: int = 1, **more: Any) -> PreTrainedModel:
     if size > MOST_PARAMETERS:
         raise ValueError(f"{model_type}: {size:,} parameters are not tiny; add what it calls its sizes")
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config, **more).eval()
+    return randomised(AutoModelForCausalLM.from_config(config, **more)).eval()

@@ -38,6 +38,14 @@ def gpt2(seed: int = 0, layers: int = 3) -> PreTrainedModel:
     return GPT2LMHeadModel(config)
 
 
+def randomised(model: PreTrainedModel) -> PreTrainedModel:
+    """Make all parameters of a model random: initialisations leave biases, norms and gains where errors hide."""
+    for parameter in model.parameters():
+        noise = torch.randn_like(parameter)
+        parameter.data = noise * 0.15 if parameter.ndim > 1 else parameter.data + noise * 0.2
+    return model
+
+
 def composed(
     anchor: PreTrainedModel | None = None, aug: PreTrainedModel | None = None, trained: bool = True, **settings: object
 ) -> ComposedModelForCausalLM:

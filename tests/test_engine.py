@@ -12,6 +12,7 @@ from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, Sample, complete
 from calmctl.inference.prefix import can_share
 from calmctl.inference.prompt import Prompt, fit
+from calmctl.inference.reading import reading_of
 from calmctl.inference.text import completion_of
 from calmctl.inference.throughput import Throughput
 from calmctl.modeling.composed import ComposedModelForCausalLM
@@ -83,6 +84,7 @@ def test_beams_end_with_stop_strings(model, tokenizer):
 
 def test_a_shared_prefix_is_read_once(tokenizer):
     model, read = llama(seed=4), []
+    reading_of(model, tokenizer)
     model.register_forward_pre_hook(lambda _, __, given: read.append(tuple(given["input_ids"].shape)), with_kwargs=True)
     generate(model, tokenizer, prompts(), Decoding(batch_size=2), share=True)
     whole = fit(model, tokenizer, prompts()).ids
@@ -222,6 +224,11 @@ def test_batches_are_halved_when_memory_is_short_and_no_sample_is_lost(tokenizer
 
 def test_a_prompt_that_no_memory_suffices_for_is_one_clear_error(tokenizer):
     model = Small(torch.OutOfMemoryError("CUDA out of memory"), most=0).attach(llama())
+    with pytest.raises(CalmctlError, match="out of memory with 14 tokens of LlamaForCausalLM"):
+        complete(model, tokenizer, [Prompt("9", 2)], Decoding())
+    model = llama()
+    reading_of(model, tokenizer)
+    Small(torch.OutOfMemoryError("CUDA out of memory"), most=0).attach(model)
     with pytest.raises(CalmctlError, match="out of memory with a single prompt of 1 tokens"):
         complete(model, tokenizer, [Prompt("9", 2)], Decoding())
 

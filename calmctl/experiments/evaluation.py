@@ -27,6 +27,7 @@ from calmctl.inference.finite import NotFiniteError
 from calmctl.inference.generation import Engine
 from calmctl.inference.likelihood import bits_of
 from calmctl.inference.prompt import FittedPrompts
+from calmctl.inference.reading import reading_of
 from calmctl.inference.stopping import written_otherwise
 from calmctl.inference.throughput import Throughput
 from calmctl.ranks import Ranks, joined_ranks
@@ -114,7 +115,8 @@ def run_evaluation(
 
 def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> None:
     asked, work, about = _generate(config, run.path, ranks, subject, run)
-    protocol: dict[str, Any] = {"decoding": config.decoding.name}
+    reading = reading_of(subject.model, subject.tokenizer)
+    protocol: dict[str, Any] = {"decoding": config.decoding.name, "read_in": str(reading)}
     stops = dict.fromkeys(stop for request in asked.requests for stop in request.stop)
     if otherwise := written_otherwise(subject.tokenizer, stops):
         protocol["stops_out_of_reach"] = otherwise

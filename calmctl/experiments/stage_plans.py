@@ -15,6 +15,7 @@ from calmctl.errors import UserError
 from calmctl.experiments.stages import Stage
 from calmctl.modeling import layers
 from calmctl.modeling.composition import check_bases
+from calmctl.modeling.configuration import context_length
 from calmctl.modeling.connections import resolve_connections
 from calmctl.modeling.public_shapes import Shape, shape_of
 from calmctl.modeling.sources import without_weights
@@ -201,7 +202,7 @@ def _model(shape: Shape) -> Model:
     empty, dtype = without_weights(shape.config), shape.config.dtype
     parameters = sum(parameter.numel() for parameter in empty.parameters())
     each = dtype.itemsize if isinstance(dtype, torch.dtype) else BYTES_PER_FLOAT
-    context = getattr(layers.text_config(shape.config), "max_position_embeddings", None) or sys.maxsize
+    context = context_length(shape.config) or sys.maxsize
     flops = DecoderFlops(empty)
     return Model(parameters, each * parameters, context, flops, empty, shape.token_ids, shape.is_public)
 

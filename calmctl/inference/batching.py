@@ -25,18 +25,26 @@ def groups_of(fitted: FittedPrompts) -> list[Group]:
 
 
 def batches(
-    rows: Sequence[Row], fitted: FittedPrompts, groups: Sequence[Group], batch_size: int
+    rows: Sequence[Row], fitted: FittedPrompts, groups: Sequence[Group], batch_size: int, equal_lengths: bool = False
 ) -> Iterator[list[Row]]:
-    """Yield batches, the longest prompts of each group first; a batch shares how its completions end."""
-    order = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    """Yield batches, the longest prompts of each group first; a batch shares how its completions end.
+
+    Args:
+        equal_lengths: put prompts of one length only into a batch, of whatever groups.
+    """
+    order = {group: 0 if equal_lengths else number for number, group in enumerate(dict.fromkeys(groups))}
 
     def key(row: Row) -> tuple[int, tuple[str, ...], int, int, Row]:
         group = groups[row[0]]
         return -group.max_new_tokens, group.stop, order[group], -len(fitted.ids[row[0]]), row
 
+    def shared(row: Row) -> tuple[int, tuple[str, ...], int]:
+        group = groups[row[0]]
+        return group.max_new_tokens, group.stop, len(fitted.ids[row[0]]) if equal_lengths else 0
+
     batch: list[Row] = []
     for row in sorted(rows, key=key):
-        if batch and (len(batch) == batch_size or _ending(groups[row[0]]) != _ending(groups[batch[0][0]])):
+        if batch and (len(batch) == batch_size or shared(row) != shared(batch[0])):
             yield batch
             batch = []
         batch.append(row)
@@ -55,7 +63,3 @@ def shared_tokens(fitted: FittedPrompts, groups: Sequence[Group], at_least: int)
         if len(places) > 1
     }
     return {group: length for group, length in lengths.items() if length >= at_least}
-
-
-def _ending(group: Group) -> tuple[int, tuple[str, ...]]:
-    return group.max_new_tokens, group.stop

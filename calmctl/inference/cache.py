@@ -7,6 +7,8 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.layers import text_config
+from calmctl.modeling.storing import StoredInParts
 
 # Tokens that there is room for before everything held is copied again.
 ROOM = 64
@@ -54,7 +56,8 @@ def new_cache(model: PreTrainedModel) -> Cache:
     """Return an empty cache of a model, as it would make one itself."""
     if isinstance(model, ComposedModelForCausalLM):
         return model.new_cache()
-    return DynamicCache(config=model.config.get_text_config(decoder=True))
+    anchor = model.anchor if isinstance(model, StoredInParts) else model
+    return DynamicCache(config=text_config(anchor.config))
 
 
 def is_plain(cache: Cache) -> bool:

@@ -8,11 +8,11 @@ from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokeniz
 from calmctl.inference.cache import growing_cache
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.finite import FiniteLogits, NotFiniteError
-from calmctl.inference.prefix import SharedPrefix, can_share
+from calmctl.inference.prefix import SharedPrefix
 from calmctl.inference.rows import Rows
 from calmctl.inference.stopping import StopStrings
 from calmctl.inference.streaming import TextStream
-from calmctl.modeling.calling import CACHE, cache_of
+from calmctl.modeling.calling import cache_of
 
 # Tokens generated before rows that have ended make room: a few thousandths of a second, against a row's share of each.
 STRETCH = 32
@@ -22,6 +22,7 @@ class Continuations:
     """Continues batches of prompts with a model, whose own habits have been put aside.
 
     Args:
+        goes_on: whether the model goes on from a cache that it is given (see `Reading`).
         on_text: receives the text while it is written; for one prompt, without beams or stop strings.
     """
 
@@ -30,10 +31,11 @@ class Continuations:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         decoding: Decoding,
+        goes_on: bool,
         on_text: Callable[[str], None] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.decoding, self.on_text = model, tokenizer, decoding, on_text
-        self.has_growing_cache = can_share(model) and decoding.num_beams == 1
+        self.has_growing_cache = goes_on and decoding.num_beams == 1
         # Augs that read prompts only take what a call of `generate` begins with for the prompt.
         is_encoder = getattr(model.config, "aug_reads", None) == "prompt"
         self.in_stretches = self.has_growing_cache and on_text is None and not is_encoder
@@ -98,13 +100,11 @@ class Continuations:
         """Continue all rows, until each has ended or there are so many more tokens."""
         ends = self.model.generation_config.eos_token_id or []
         output = self.model.generate(  # type: ignore[operator]
-            input_ids=rows.input_ids,
-            attention_mask=rows.attention_mask,
+            **rows.arguments(self.model),
             max_new_tokens=max_new_tokens,
             stopping_criteria=StoppingCriteriaList([stops] if stops else []),
             streamer=TextStream(self.tokenizer, self.on_text, ends) if self.on_text is not None else None,
             return_dict_in_generate=True,
-            **{CACHE: rows.cache},
             **arguments,
         )
         rows.extend(output.sequences, cache_of(output))

@@ -1,7 +1,8 @@
 """Generation: prompts in, completions out as they are finished, in batches of similar length.
 
 Rows are padded on the left with an explicit attention mask, from which the positions follow, so a completion does not
-depend on the batch it was made in beyond float noise. What a group of prompts begins with is read once.
+depend on the batch it was made in beyond float noise. What a group of prompts begins with is read once. A model that
+does not read so (see reading.py) gets batches of equal lengths, or one row at a time.
 """
 
 import logging
@@ -17,8 +18,9 @@ from calmctl.inference.decoding import Decoding, seed_of
 from calmctl.inference.finite import NotFiniteError
 from calmctl.inference.habits import without_habits
 from calmctl.inference.memory import is_out_of_memory, release_memory
-from calmctl.inference.prefix import MIN_TOKENS, SharedPrefix, can_share
+from calmctl.inference.prefix import MIN_TOKENS, SharedPrefix
 from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
+from calmctl.inference.reading import reading_of
 from calmctl.inference.stopping import cut, written_otherwise
 from calmctl.inference.text import completion_of
 from calmctl.inference.throughput import Throughput
@@ -81,11 +83,13 @@ class Engine:
         on_text: Callable[[str], None] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.decoding = model, tokenizer, decoding
-        self.continuations = Continuations(model, tokenizer, decoding, on_text)
+        self.reading = reading_of(model, tokenizer)
+        self.continuations = Continuations(model, tokenizer, decoding, self.reading.goes_on, on_text)
         self.throughput = throughput or Throughput()
-        self.batch_size = decoding.batch_size
+        self.largest_batch = 1 if self.reading.together == "alone" else decoding.batch_size
+        self.batch_size = self.largest_batch
         self.min_shared = 1 if share_prefixes else MIN_TOKENS
-        self.share_prefixes = share_prefixes is not False and can_share(model)
+        self.share_prefixes = share_prefixes is not False and self.reading.goes_on
         self._prefix: tuple[Sequence[int], SharedPrefix] | None = None
         self._stops: dict[tuple[str, ...], tuple[str, ...]] = {}
 
@@ -109,7 +113,7 @@ class Engine:
         groups = groups_of(fitted)
         shared = shared_tokens(fitted, groups, self.min_shared) if self.share_prefixes else {}
         with without_habits(self.model, self.tokenizer):
-            for batch in batches(rows, fitted, groups, self.decoding.batch_size):
+            for batch in batches(rows, fitted, groups, self.largest_batch, self.reading.together == "equal"):
                 remaining = [row for row in batch if row not in done]
                 while remaining:
                     part = remaining[: self.batch_size]
@@ -139,7 +143,7 @@ class Engine:
         # Outside of the handler, where the error still held what had been allocated.
         self._prefix = None
         release_memory()
-        if self.batch_size == self.decoding.batch_size:
+        if self.batch_size == self.largest_batch:
             _LOGGER.warning("out of memory with a batch of %d; going on with smaller ones", len(rows))
         self.batch_size = (len(rows) + 1) // 2
         return None

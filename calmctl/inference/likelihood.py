@@ -2,17 +2,38 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 from calmctl.inference.finite import NotFiniteError
-from calmctl.inference.prompt import context_length
+from calmctl.inference.memory import is_out_of_memory
+from calmctl.inference.reading import Together
+from calmctl.modeling.calling import accepts
+from calmctl.modeling.context import context_length
 from calmctl.modeling.loss import IGNORED, labelled_rows_only
+from calmctl.modeling.probe import deviation, probe_ids, tolerance
 from calmctl.modeling.prompt_ids import prompt_ids
+from calmctl.modeling.storing import StoredInParts
+
+# The texts that are tried: one shorter than the others, whose last tokens would be padding beside them.
+_LENGTHS, _START = (5, 12, 12), 2
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How texts are read: which together (see `Reading`), and whether the head may compute labelled rows only."""
+
+    together: Together
+    labels_only: bool
+
+
+_ways: WeakKeyDictionary[nn.Module, dict[torch.dtype, _Way]] = WeakKeyDictionary()
 
 
 @torch.inference_mode()
@@ -29,14 +50,14 @@ def bits_of(
     (`TemplateLM._encode_pair`). Bits over the UTF-8 bytes of a text do not depend on the tokenizer.
 
     Raises:
-        UserError: a prompt and its text exceed the model's context.
+        UserError: a prompt and its text exceed the model's context, or the model attends to later tokens.
         NotFiniteError: the likelihood of a text is NaN or zero.
     """
     wholes, starts = encoded_pairs(model, tokenizer, prompts, texts)
+    way = _way_of(model)
     order = sorted(range(len(wholes)), key=lambda place: -len(wholes[place]))
-    for begin in range(0, len(order), batch_size):
-        places = order[begin : begin + batch_size]
-        bits = _batch_bits(model, [wholes[place] for place in places], [starts[place] for place in places])
+    for places in _batches(order, wholes, way, batch_size):
+        bits = _batch_bits(model, [wholes[place] for place in places], [starts[place] for place in places], way)
         if bad := [place for place, value in zip(places, bits, strict=True) if not math.isfinite(value)]:
             raise NotFiniteError(model, "bits of the reference", bad[0])
         yield from zip(places, bits, strict=True)
@@ -61,7 +82,74 @@ def encoded_pairs(
     return wholes, starts
 
 
-def _batch_bits(model: PreTrainedModel, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
+def _way_of(model: PreTrainedModel) -> _Way:
+    """Return how a model reads texts; it is tried once, on a few tokens.
+
+    Raises:
+        UserError: logits depend on later tokens, so that they say nothing about how likely those are.
+    """
+    known = _ways.setdefault(model, {})
+    if model.dtype in known:
+        return known[model.dtype]
+    bases = model.bases() if isinstance(model, StoredInParts) else [model]
+    ids, allowed = probe_ids(bases, len(_LENGTHS), max(_LENGTHS)), tolerance(bases)
+    rows, starts = [ids[row, :length].tolist() for row, length in enumerate(_LENGTHS)], [_START] * len(_LENGTHS)
+    plain = _Way("alone", labels_only=False)
+    try:
+        alone = [_labelled(model, [row], [_START], plain)[0] for row in rows]
+        shorter = _labelled(model, [rows[-1][: _LENGTHS[0]]], [_START], plain)[0]
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        raise UserError(f"bits_per_byte: {type(model).__name__} cannot read a text: {reason}") from error
+    if not all(logits.amax(-1).isfinite().all() for logits in alone):
+        return plain  # the texts themselves are going to tell
+    if deviation(shorter, alone[-1][: len(shorter)]) > allowed:
+        raise UserError(
+            f"bits_per_byte: {type(model).__name__} attends to later tokens, so its likelihoods are those of texts "
+            "that it has seen; leave bits_per_byte out"
+        )
+
+    def is_right(way: _Way, places: Sequence[int]) -> bool:
+        try:
+            found = _labelled(model, [rows[place] for place in places], [starts[place] for place in places], way)[0]
+        except Exception as error:  # whatever a model says to what it was not made for
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                raise
+            return False
+        return deviation(found, torch.cat([alone[place] for place in places])) <= allowed
+
+    labels_only = is_right(_Way("alone", labels_only=True), [0])
+    padded, equal = _Way("padded", labels_only), _Way("equal", labels_only)
+    if is_right(padded, range(len(rows))):
+        known[model.dtype] = padded
+    else:
+        known[model.dtype] = equal if is_right(equal, [1, 2]) else _Way("alone", labels_only)
+    return known[model.dtype]
+
+
+def _batches(order: Sequence[int], rows: Sequence[Sequence[int]], way: _Way, batch_size: int) -> Iterator[list[int]]:
+    """Yield places in batches that a model reads in this way; rows come sorted by length."""
+    batch: list[int] = []
+    for place in order:
+        is_full = len(batch) == (1 if way.together == "alone" else batch_size)
+        if batch and (is_full or way.together == "equal" and len(rows[place]) != len(rows[batch[0]])):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _batch_bits(model: PreTrainedModel, rows: Sequence[Sequence[int]], starts: Sequence[int], way: _Way) -> list[float]:
+    logits, targets, row_of = _labelled(model, rows, starts, way)
+    nats = F.cross_entropy(logits.float(), targets, reduction="none")
+    return (torch.zeros(len(rows), device=nats.device).index_add_(0, row_of, nats) / math.log(2)).tolist()
+
+
+def _labelled(
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], starts: Sequence[int], way: _Way
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the logits (labels, vocabulary) from which texts follow, the labels, and the row of each."""
     # Padding stands on the right: no token sees it, and none of it is counted.
     width = max(map(len, rows))
     input_ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -72,12 +160,20 @@ def _batch_bits(model: PreTrainedModel, rows: Sequence[Sequence[int]], starts: S
         labels[row, start : len(ids)] = input_ids[row, start : len(ids)]
     device = model.device
     labels = labels.to(device)
-    inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
+    inputs = {"input_ids": input_ids.to(device)}
+    if accepts(model, "attention_mask"):
+        inputs["attention_mask"] = attention_mask.to(device)
     # Augs that read prompts only would otherwise take the text for a part of it.
     if getattr(model.config, "aug_reads", None) == "prompt":
         inputs["prompt_lengths"] = torch.tensor(starts, device=device)
-    with labelled_rows_only(model, labels) as targets:
-        logits: Tensor = model(**inputs, use_cache=False).logits
-    nats = F.cross_entropy(logits[0].float(), targets[0].to(logits.device), reduction="none")
-    row_of = (labels[:, 1:] != IGNORED).nonzero()[:, 0].to(nats.device)
-    return (torch.zeros(len(rows), device=nats.device).index_add_(0, row_of, nats) / math.log(2)).tolist()
+    without_cache = {"use_cache": False} if accepts(model, "use_cache") else {}
+    if way.labels_only:
+        with labelled_rows_only(model, labels) as targets:
+            logits: Tensor = model(**inputs, **without_cache).logits[0]
+        targets = targets[0]
+    else:
+        rows_of_labels = labels[:, 1:] != IGNORED
+        logits = model(**inputs, **without_cache).logits[:, :-1]
+        logits, targets = logits[rows_of_labels.to(logits.device)], labels[:, 1:][rows_of_labels]
+    row_of = (labels[:, 1:] != IGNORED).nonzero()[:, 0]
+    return logits, targets.to(logits.device), row_of.to(logits.device)

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
+from calmctl.modeling.context import context_length
 from calmctl.modeling.prompt_ids import prompt_ids
 
 OnOverflow = Literal["drop_shots", "fail"]
@@ -91,11 +92,6 @@ def fit(
         too_long = _too_long(fitted, limit)
     _refuse(fitted, too_long, limit, "no shots are left to drop; use less decoding.max_new_tokens, or another model")
     return replace(fitted, num_shortened=num_shortened)
-
-
-def context_length(model: PreTrainedModel) -> int | None:
-    """Return how many tokens a model has positions for; None = it does not say."""
-    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:

@@ -1,11 +1,15 @@
 """Rows: prompts padded to one width, with what has been generated after them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
+
+from calmctl.modeling.calling import CACHE, accepts
 
 
 class Rows:
@@ -30,6 +34,11 @@ class Rows:
             input_ids[row, :read], input_ids[row, rest:] = ids[:read], ids[read:]
             attention_mask[row, :read], attention_mask[row, rest:] = 1, 1
         self.input_ids, self.attention_mask = input_ids.to(device), attention_mask.to(device)
+
+    def arguments(self, model: PreTrainedModel) -> dict[str, Any]:
+        """Return what `generate` of a model is called with to continue the rows."""
+        mask = {"attention_mask": self.attention_mask} if accepts(model, "attention_mask") else {}
+        return {"input_ids": self.input_ids, **mask, CACHE: self.cache}
 
     @property
     def num_new(self) -> int:

@@ -11,7 +11,11 @@ from calmctl.modeling.calling import CACHE
 ANCHOR_FACTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "use_cache")
 # What happens to logits after the LM head: tools that go around a model's forward pass do it by these.
 HEAD_FACTS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
-CONTEXTS = ("max_position_embeddings", "max_seq_len")
+# What the number of tokens that a model is made for is called, the commonest name first.
+CONTEXTS = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"),
+    *("max_target_positions", "n_ctx", "seq_length"),
+)
 
 
 class PartsConfig(PreTrainedConfig):
@@ -58,9 +62,6 @@ class PartsConfig(PreTrainedConfig):
         """Return what generate and other tools read: the anchor's facts, and the shortest context of all bases."""
         if not self.anchor:
             return {}
-        # Registered while transformers is still being imported, this module cannot have a module that needs models.
-        from calmctl.modeling.layers import context_length
-
         text, *others = (base.get_text_config(decoder=True) for base in (self.anchor_config(), *self.aug_configs()))
         facts = {name: getattr(text, name) for name in (*ANCHOR_FACTS, *HEAD_FACTS) if hasattr(text, name)}
         if contexts := [length for each in (text, *others) if (length := context_length(each))]:
@@ -117,7 +118,8 @@ class ComposedConfig(PartsConfig):
 def context_length(config: PreTrainedConfig) -> int | None:
     """Return for how many tokens a model is made; None: its configuration does not say."""
     text = config.get_text_config(decoder=True)
-    return next((length for name in CONTEXTS if (length := getattr(text, name, None))), None)
+    lengths = (getattr(text, name, None) for name in CONTEXTS)
+    return next((length for length in lengths if isinstance(length, int) and length > 0), None)
 
 
 def _config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:

@@ -18,10 +18,16 @@ _MATMUL_EPS = {"highest": 0.0, "high": 2.0**-10, "medium": torch.finfo(torch.bfl
 _MOST = 0.25
 
 
-def probe_ids(models: Sequence[PreTrainedModel], rows: int, length: int, seed: int = 0) -> Tensor:
-    """Return token ids (rows, length) on the first model's device that every model knows and none takes for special."""
+def probe_ids(
+    models: Sequence[PreTrainedModel], rows: int, length: int, seed: int = 0, without: Sequence[int] = ()
+) -> Tensor:
+    """Return token ids (rows, length) on the first model's device that every model knows and none takes for special.
+
+    Args:
+        without: ids that are left out, too.
+    """
     known = min(layers.text_config(model.config).vocab_size for model in models)
-    special = {token for model in models for token in _special_ids(model.config.to_dict())}
+    special = {token for model in models for token in _special_ids(model.config.to_dict())} | set(without)
     ordinary = torch.tensor([token for token in range(min(known, 2**16)) if token not in special] or [0])
     drawn = torch.randint(len(ordinary), (rows, length), generator=torch.Generator().manual_seed(seed))
     return ordinary[drawn].to(input_device(models[0]))

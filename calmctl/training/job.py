@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
-from calmctl.modeling.layers import context_length
+from calmctl.modeling.configuration import context_length
 from calmctl.modeling.sources import quiet_libraries
 from calmctl.modeling.stored_tokenizer import check_storable
 from calmctl.run_info import Kind

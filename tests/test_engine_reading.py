@@ -1,0 +1,145 @@
+"""What the engine finds out about a model: its completions and likelihoods are those of each row alone."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from calmctl.errors import UserError
+from calmctl.inference.decoding import Decoding
+from calmctl.inference.generation import Engine
+from calmctl.inference.habits import without_habits
+from calmctl.inference.likelihood import bits_of
+from calmctl.inference.prompt import Prompt, fit
+from calmctl.inference.reading import reading_of
+from calmctl.inference.text import completion_of
+from calmctl.modeling.context import context_length
+from data_builders.word_tokenizer import build_word_tokenizer
+from tests.model_types import tiny_model
+from tests.models import composed, gpt2, llama
+
+SHOTS = ("solve: 1 + 2 = 3 ", "solve: 12 - 4 = 8 ", "substitute: ab = 7 ")
+TEXTS = ["solve: 1 + 2 =", "solve: 12 + 33 - 4 =", "substitute: ab + cd =", "solve: 7 =", "9"]
+REFERENCES = [" 3", " 41 k", " kc", " 7 8 9", " 1 + 2"]
+WAYS = {
+    "llama": "padded batches, continued caches",
+    "mistral": "padded batches",
+    "mamba": "padded batches",
+    "recurrent_gemma": "batches of equal lengths",
+    "roformer": "batches of equal lengths",
+    "prophetnet": "batches of equal lengths",
+    "rwkv": "one row at a time",
+}
+READS_AHEAD = ("roformer", "prophetnet", "xlnet", "bert")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_word_tokenizer([f"k{chr(97 + i)}" for i in range(20)] + ["ab", "cd"], ["substitute:", "solve:"])
+
+
+def completions(model, tokenizer, prompts: list[Prompt], batch_size: int = 3) -> list[str]:
+    fitted = fit(model, tokenizer, prompts)
+    batches = Engine(model, tokenizer, Decoding(batch_size=batch_size), share_prefixes=True).generate(fitted)
+    return [sample.text for sample in sorted((s for batch in batches for s in batch), key=lambda s: s.prompt_index)]
+
+
+def alone(model: PreTrainedModel, tokenizer, prompts: list[Prompt]) -> list[str]:
+    """Return what plain `generate` writes after each prompt."""
+    found = []
+    with without_habits(model, tokenizer), torch.inference_mode():
+        ends = model.generation_config.eos_token_id
+        for ids in (each.tolist() for each in fit(model, tokenizer, prompts).ids):
+            asked = {"max_new_tokens": prompts[0].max_new_tokens, "do_sample": False}
+            new = model.generate(torch.tensor([ids]), **asked)[0, len(ids) :].tolist()
+            end = next((place for place, token in enumerate(new) if token in ends), len(new))
+            found.append(completion_of(tokenizer, ids, new[:end]))
+    return found
+
+
+def asked() -> list[Prompt]:
+    return [Prompt(text, 6, shots=SHOTS[: place % 3]) for place, text in enumerate(TEXTS)]
+
+
+@pytest.mark.parametrize("model_type", WAYS)
+def test_completions_are_those_of_each_prompt_alone(model_type, tokenizer):
+    model = tiny_model(model_type)
+    assert completions(model, tokenizer, asked()) == alone(model, tokenizer, asked())
+    assert str(reading_of(model, tokenizer)) == WAYS[model_type]
+
+
+@pytest.mark.parametrize("model_type", WAYS)
+def test_likelihoods_are_those_of_each_text_alone_or_refused(model_type, tokenizer):
+    model = tiny_model(model_type)
+    if model_type in READS_AHEAD:
+        with pytest.raises(UserError, match="attends to later tokens, so its likelihoods are those of texts that it"):
+            list(bits_of(model, tokenizer, TEXTS, REFERENCES, 3))
+        return
+    found = dict(bits_of(model, tokenizer, TEXTS, REFERENCES, 3))
+    for place, (text, reference) in enumerate(zip(TEXTS, REFERENCES, strict=True)):
+        ids, start = tokenizer(text + reference)["input_ids"], len(tokenizer(text)["input_ids"])
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, start - 1 : -1]
+        nats = F.cross_entropy(logits, torch.tensor(ids[start:]), reduction="sum").item()
+        assert found[place] == pytest.approx(nats / math.log(2), rel=1e-4)
+
+
+def test_a_model_is_tried_once_and_left_as_it_was(tokenizer, monkeypatch):
+    model, chance, tried = llama(), torch.get_rng_state(), []
+    settings, forward = model.generation_config, model.forward
+    monkeypatch.setattr(model, "forward", lambda *args, **kwargs: tried.append(1) or forward(*args, **kwargs))
+    assert reading_of(model, tokenizer) is reading_of(model, tokenizer)
+    assert 0 < len(tried) < 30
+    assert torch.equal(torch.get_rng_state(), chance) and model.generation_config is settings
+    count = len(tried)
+    reading_of(model.bfloat16(), tokenizer)
+    assert len(tried) > count
+
+
+@pytest.mark.parametrize(
+    "build", [composed, lambda: composed(aug_reads="prompt"), gpt2], ids=["all", "prompts", "gpt2"]
+)
+def test_models_of_frozen_parts_go_on_from_caches(build, tokenizer):
+    assert str(reading_of(build(), tokenizer)) == WAYS["llama"]
+
+
+def test_a_model_whose_answers_are_chance_is_refused(tokenizer):
+    model = llama()
+    model.lm_head.register_forward_hook(lambda _module, _args, output: output + torch.randn_like(output))
+    with pytest.raises(UserError, match="^LlamaForCausalLM computes other logits each time that it reads a prompt"):
+        reading_of(model, tokenizer)
+
+
+def test_a_model_that_completes_nothing_is_refused(tokenizer):
+    model = llama()
+    model.lm_head.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(UserError, match="^LlamaForCausalLM cannot complete a prompt: ZeroDivisionError: division"):
+        reading_of(model, tokenizer)
+
+
+# What a model can read: with so many tokens it works, with one more it does not, where it looks positions up.
+CONTEXTS = {
+    "gpt2": 64, "opt": 64, "biogpt": 64, "bert": 64, "llama": 64, "mpt": 64, "openai-gpt": 64, "codegen": 64,
+    "roberta": 63, "xlm-roberta": 63, "camembert": 63, "mamba": None, "rwkv": 1024, "xlnet": None, "bloom": None,
+}  # fmt: skip
+TABLES = ("gpt2", "opt", "biogpt", "bert", "openai-gpt", "roberta", "xlm-roberta", "camembert")
+
+
+@pytest.mark.parametrize("model_type", CONTEXTS)
+def test_the_context_is_as_long_as_a_model_can_read(model_type):
+    model = tiny_model(model_type)
+    length = context_length(model)
+    assert length == CONTEXTS[model_type]
+    with torch.no_grad():
+        assert model(torch.full((1, length or 80), 7)).logits.isfinite().all()
+        if model_type in TABLES:
+            with pytest.raises((IndexError, RuntimeError)):
+                model(torch.full((1, length + 1), 7))
+
+
+def test_the_shortest_context_of_all_bases_counts():
+    aug = llama(seed=2)
+    aug.config.max_position_embeddings = 20
+    assert context_length(composed(llama(seed=1), [gpt2(), aug])) == 20
