@@ -10,6 +10,7 @@ from transformers import TextStreamer
 
 from calmctl.errors import UserError
 from calmctl.modeling.layers import decoder_layers
+from tests.families import FAMILIES
 from tests.models import FORMS, checkpointing, composed, example_ids, gpt2, llama, logits, padded
 
 
@@ -59,20 +60,48 @@ def test_other_caches_are_refused_by_name(ids):
         composed().generate(ids, max_new_tokens=2, cache_implementation="quantized")
 
 
-def test_assisted_decoding_equals_greedy_decoding(ids):
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("Mistral", "GPT-2", "Gemma 2")]
+
+
+@pytest.mark.parametrize("name", ["Llama", "Gemma 4", *SLOW])
+def test_assisted_decoding_equals_greedy_decoding(name, ids):
+    """In every form, with sliding windows that are full, and keys that layers share; as target and as assistant."""
+    anchor, settings = FAMILIES[name](1), {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    model = composed(anchor, FAMILIES[name](2), connections=[[0, 0], [1, 2]])
+    alone, expected = (each.generate(ids[:1], **settings) for each in (anchor, model))
+    assert not torch.equal(alone, expected)
+    draft = composed(anchor, FAMILIES[name](2), connections=[[0, 1]])
+    helps = [{"assistant_model": anchor}, {"assistant_model": llama(seed=7)}, {"assistant_model": draft},
+             {"prompt_lookup_num_tokens": 2}, {"assistant_early_exit": 1}]  # fmt: skip
+    for how in helps:
+        assert torch.equal(model.generate(ids[:1], **how, **settings), expected), how
+    assert torch.equal(anchor.generate(ids[:1], assistant_model=model, **settings), alone)
+    assert torch.equal(model.generate(ids[:1], **settings), expected)
+
+
+def test_drafts_of_the_first_layers_are_those_of_a_model_with_no_more(ids):
+    model = composed(connections=[[0, 0], [1, 2]])
+    shallow = composed(llama(seed=1, layers=2), connections=[[0, 0]])
+    shallow.anchor.load_state_dict(model.anchor.state_dict(), strict=False)
+    shallow.bridges[0][0].load_state_dict(model.bridges[0][0].state_dict())
+    full, model.config.num_hidden_layers = logits(model, ids), 2
+    torch.testing.assert_close(logits(model, ids), logits(shallow, ids))
+    model.config.num_hidden_layers = 3
+    assert torch.equal(logits(model, ids), full)
+
+
+def test_a_draft_that_is_interrupted_leaves_the_model_whole(ids):
     model = composed()
-    expected = model.generate(ids[:1], max_new_tokens=12, do_sample=False)
-    settings = {"max_new_tokens": 12, "do_sample": False}
-    assert torch.equal(model.generate(ids[:1], assistant_model=model.anchor, **settings), expected)
-    assert torch.equal(model.generate(ids[:1], assistant_model=llama(seed=7), **settings), expected)
-    assert torch.equal(model.generate(ids[:1], prompt_lookup_num_tokens=2, **settings), expected)
+    expected = logits(model, ids)
+    handle = model.anchor.model.layers[0].register_forward_hook(_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.generate(ids[:1], assistant_early_exit=1, max_new_tokens=3)
+    handle.remove()
+    assert torch.equal(logits(model, ids), expected)
 
 
-def test_a_composed_model_can_assist(ids):
-    anchor = llama(seed=1).eval()
-    expected = anchor.generate(ids[:1], max_new_tokens=8, do_sample=False)
-    assisted = anchor.generate(ids[:1], assistant_model=composed(anchor), max_new_tokens=8, do_sample=False)
-    assert torch.equal(assisted, expected)
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_streamer_gets_every_token(ids):

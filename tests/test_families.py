@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, Gemma3Config
+from transformers import AutoModelForCausalLM, Gemma3Config, Gemma4Config
 
 from calmctl.errors import UserError
 from calmctl.modeling.checkpoint import weights_sha256
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.layers import decoder_layers
 from tests.families import FAMILIES, WINDOW
-from tests.models import VOCABULARY, checkpointing, composed, logits, padded
+from tests.models import VOCABULARY, checkpointing, composed, llama, logits, padded
 
 NAMES = list(FAMILIES)
 PAIRS = [
@@ -210,13 +210,20 @@ def test_bases_in_bfloat16_give_finite_logits_and_generate(pair, ids):
     assert model.generate(ids, max_new_tokens=2, do_sample=False, eos_token_id=None).shape == (2, LENGTH + 2)
 
 
-def test_a_multimodal_model_is_a_base_for_text(ids):
+@pytest.mark.parametrize("name", ["Gemma 3", "Gemma 4"])
+def test_a_multimodal_model_is_a_base_for_text(name, ids):
     torch.manual_seed(1)
-    text = FAMILIES["Gemma 3"]().config.to_dict()
+    text = FAMILIES[name]().config.to_dict()
     vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    vision |= {"image_size": 16, "patch_size": 8}
-    config = Gemma3Config(text_config=text, vision_config=vision, image_token_index=VOCABULARY - 1)
-    model, labels = composed(AutoModelForCausalLM.from_config(config)), ids.clone()
+    if name == "Gemma 3":
+        vision |= {"image_size": 16, "patch_size": 8}
+        config = Gemma3Config(text_config=text, vision_config=vision, image_token_index=VOCABULARY - 1)
+    else:
+        vision |= {"num_key_value_heads": 2, "head_dim": 8}
+        config = Gemma4Config(text_config=text, vision_config=vision, image_token_id=VOCABULARY - 1)
+    anchor = AutoModelForCausalLM.from_config(config).eval()
+    model, labels = compose_pair(anchor, llama(seed=2)), ids.clone()
+    assert torch.equal(logits(compose_pair(anchor, llama(seed=2), trained=False), ids), logits(anchor, ids))
     labels[:, :3] = -100
     expected = model(ids, labels=labels).loss
     loss = model.train()(ids, labels=labels).loss

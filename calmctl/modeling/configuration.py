@@ -11,6 +11,8 @@ from calmctl.modeling.calling import CACHE
 ANCHOR_FACTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "use_cache")
 # What happens to logits after the LM head: tools that go around a model's forward pass do it by these.
 HEAD_FACTS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+# These multiply by what their relatives, and therefore the tools, divide by under that name.
+SCALED_UP = ("hyperclovax",)
 # What the number of tokens that a model is made for is called, the commonest name first.
 CONTEXTS = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"),
@@ -64,6 +66,8 @@ class PartsConfig(PreTrainedConfig):
             return {}
         text, *others = (base.get_text_config(decoder=True) for base in (self.anchor_config(), *self.aug_configs()))
         facts = {name: getattr(text, name) for name in (*ANCHOR_FACTS, *HEAD_FACTS) if hasattr(text, name)}
+        if text.model_type in SCALED_UP and "logits_scaling" in facts:
+            facts["logit_scale"] = facts.pop("logits_scaling")
         if contexts := [length for each in (text, *others) if (length := context_length(each))]:
             facts[CONTEXTS[0]] = min(contexts)
         return facts

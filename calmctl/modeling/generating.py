@@ -4,13 +4,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 
 from calmctl.errors import UserError
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.calling import CACHE
 
 CACHE_IMPLEMENTATIONS = ("dynamic", "static")
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 class ComposedGenerationMixin(GenerationMixin):
@@ -26,19 +27,26 @@ class ComposedGenerationMixin(GenerationMixin):
         """Generate as any model does, and tell augs that read prompts only where the prompt ends.
 
         Raises:
-            UserError: `inputs_embeds`, or a cache of another kind.
+            UserError: `inputs_embeds`, a cache of another kind, or special tokens by their text.
         """
         if kwargs.get("inputs_embeds") is not None:
             raise UserError("a composed model generates from input_ids only: anchor and augs each embed the tokens")
         ids = inputs if inputs is not None else kwargs.get("input_ids")
         if self.config.aug_reads == "prompt" and ids is not None:
             kwargs.setdefault("prompt_lengths", torch.full(ids.shape[:1], ids.shape[1], device=ids.device))
+        for settings in (self.generation_config, kwargs.get("generation_config")):
+            if settings is not None:
+                read_token_ids(settings)
         depth = self.config.num_hidden_layers
         try:
             return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
         finally:
             # `assistant_early_exit` lowers it for its drafts, and would leave it so when it is interrupted.
             self.config.num_hidden_layers = depth
+
+    def init_continuous_batching(self, *_args: Any, **_kwargs: Any) -> Any:
+        """Refuse: its paged cache has room for one model's keys and values."""
+        raise UserError("a composed model has no continuous batching; call generate with a padded batch")
 
     def _get_candidate_generator(self, **kwargs: Any) -> Any:  # type: ignore[override]
         """Keep from an assistant what only a composed model knows; one that is composed finds its own."""
@@ -66,3 +74,20 @@ class ComposedGenerationMixin(GenerationMixin):
                 # What a target model does not accept of a draft will be taken back.
                 cache.activate_past_recording()
             model_kwargs[CACHE] = cache
+
+
+def read_token_ids(settings: GenerationConfig) -> None:
+    """Make numbers of the ids of special tokens, which some files have as text.
+
+    Raises:
+        UserError: the text is no number.
+    """
+    for name in TOKEN_IDS:
+        given = getattr(settings, name, None)
+        ids: list[Any] = given if isinstance(given, list) else [given]
+        if not any(isinstance(token, str) for token in ids):
+            continue
+        if wrong := next((token for token in ids if isinstance(token, str) and not token.isdecimal()), None):
+            raise UserError(f"{name}={wrong!r} of the generation settings has to be the token's id, a number")
+        numbers = [int(token) for token in ids]
+        setattr(settings, name, numbers if isinstance(given, list) else numbers[0])
