@@ -34,13 +34,14 @@ class Wording:
         return question.startswith(self.question.strip()) and answer.startswith(self.answer)
 
 
+_ANSWER = "The (?:final |correct )?answer is"
 _N = r"(\-?[0-9\.\,]+)"
-GSM8K_WORDING = Wording("Question: ", "Answer:", "####|The answer is", GSM8K_PATTERN)
+GSM8K_WORDING = Wording("Question: ", "Answer:", f"####|{_ANSWER}", GSM8K_PATTERN)
 # The words of MGSM's own worked examples; the harness looks for English in Bengali.
 MGSM_WORDINGS: dict[str, Wording] = {
     "bn": Wording("প্রশ্ন: ", "ধাপে ধাপে উত্তর:", "উত্তর হল", f"The answer is {_N}"),
     "de": Wording("Frage: ", "Schritt-für-Schritt-Antwort:", "Die Antwort (?:lautet|ist)", f"Die Antwort lautet {_N}"),
-    "en": Wording("Question: ", "Step-by-Step Answer:", "The answer is", f"The answer is {_N}"),
+    "en": Wording("Question: ", "Step-by-Step Answer:", _ANSWER, f"The answer is {_N}"),
     "es": Wording("Pregunta: ", "Respuesta paso a paso:", "La respuesta es", f"La respuesta es {_N}"),
     "fr": Wording("Question : ", "Réponse étape par étape :", "La réponse est", f"La réponse est {_N}"),
     "ja": Wording("問題：", "ステップごとの答え：", "答えは", f"答えは{_N}です。"),

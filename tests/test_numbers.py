@@ -87,6 +87,8 @@ def test_numbers_are_read_back_from_any_notation_in_any_sentence(language: str) 
     ("The answer is:\n- 5 apples", "en", "5"), ("= -½", "en", "-0.5"),
     ("The answer is 10/2 = 5", "en", "5"), ("The answer is 5x6 = 30.", "en", "30"), ("12/05/2023", "en", "2023"),
     ("The answer is five. Not 6\n7", "en", "6"), ("The answer is none\n7", "en", "7"), ("version 1.2.3", "en", "3"),
+    ("it cost $12 500 each", "en", "12500"), ("1_000", "en", "1000"), ("so 10^3", "en", "1000"),
+    ("2*10³", "en", "2000"),
     ("1 and 1e99999999", "en", "1"), ("none", "en", None), ("", "en", None), ("1/0", "en", "0"),
 ])  # fmt: skip
 def test_what_could_be_read_in_two_ways(text: str, language: str, number: str | None) -> None:

@@ -4,8 +4,9 @@ What is read, everywhere:
 
 - a minus before or behind a currency sign, of any kind (`-$5`, `$-5`, `\u22125`), but none between two numbers (`5-7`);
 - digits of every script, full-width ones included, with their own separators;
-- thousands parted by commas, points, apostrophes or thin and no-break spaces, and by plain spaces where no other
-  reading is left (`2 000`), in languages that write so, or where an answer begins; Indian groups (`1,14,200`);
+- thousands parted by commas, points, apostrophes, underscores or thin and no-break spaces, and by plain spaces where no
+  other reading is left (`2 000`, `$2 500`), in languages that write so, or where an answer begins; Indian groups
+  (`1,14,200`);
 - decimals with or without a digit before the point (`.5`); behind a comma where it cannot part thousands (`2,5`);
 - powers of ten (`1e3`, `1.5 \u00d7 10^3`), fractions (`1/2`, `3 1/2`, `\u00bd`, `\\frac{1}{2}`);
 - LaTeX's spacing and escapes (`9{,}500`, `9,\\!500`, `2\\,000`, `\\$5`, `50\\%`).
@@ -41,11 +42,14 @@ _LATEX = (
     (re.compile(r"\\([$%])"), r"\1"),
 )
 _FRACTION = re.compile(r"(\d?)\s*\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))")
+_BARE_POWER = re.compile(
+    r"(?<![\d.,^*x\u00d7\u00b7])(?<![*x\u00d7\u00b7] )10(?=\^\{?[-+]?\d|[\u2070\u00b9\u00b2\u00b3\u2074-\u2079])"
+)
 _CURRENCIES = (
     "$\u00a2-\u00a5\u058f\u060b\u09f2\u09f3\u09fb\u0af1\u0bf9\u0e3f\u17db\u20a0-\u20cf"
     "\ufdfc\ufe69\uff04\uffe0\uffe1\uffe5\uffe6"
 )
-_NARROW = "\u00a0\u2009\u202f'"
+_NARROW = "\u00a0\u2009\u202f'_"
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*|[1-9]\d?(?:(,)\d{2})*,\d{3}")
 
 
@@ -64,6 +68,7 @@ def uniform(text: str) -> str:
         for pattern, replacement in _LATEX:
             text = pattern.sub(replacement, text)
         text = _FRACTION.sub(_fraction_text, text)
+    text = _BARE_POWER.sub("1\u00d710", text)
     if text.isascii():
         return text
     return "".join(_ascii(c) for c in re.sub(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215e])", " ", text.translate(_UNIFORM)))
@@ -117,9 +122,10 @@ def _pattern(language: str, announced: bool) -> re.Pattern[str]:
     spaces = _NARROW + (" " if announced or language in DECIMAL_COMMA else "")
     currency = rf"(?:[A-Z]{{0,3}}[{_CURRENCIES}]{{1,2}}\s?(?P<inner>-)?)?"
     minus = r"-\s*" if announced else "-"
-    # Thousands that begin with a zero are no number of their own.
+    # Thousands that begin with a zero are no number of their own, nor are those of money.
+    money = rf"(?<=[{_CURRENCIES}])\d{{1,3}}(?: \d{{3}})+(?!\d)"
     zeros = r"\d{1,3}(?: \d{3})*? 0\d\d(?: \d{3})*(?!\d)"
-    grouped = rf"(?:\d{{1,3}}(?:[{spaces}]\d{{3}})+(?!\d)|{zeros})(?:[.,]\d+)?"
+    grouped = rf"(?:\d{{1,3}}(?:[{spaces}]\d{{3}})+(?!\d)|{money}|{zeros})(?:[.,]\d+)?"
     fraction = r"(?<!\d/)(?:(?P<whole>\d+) )?(?P<top>\d+) ?/ ?(?P<bottom>\d+)(?![\d/]|[.,]\d)"
     decimal = r"\d+(?:[.,]\d+)*|(?<![\w.,])\.\d+"
     ten = r"[eE](?P<e>[-+]?\d+)(?!\w)| ?[\u00d7x*\u00b7] ?10(?:\^\{?(?P<caret>[-+]?\d+)\}?|(?P<raised>[⁻⁺]?[⁰¹²³⁴-⁹]+))"
