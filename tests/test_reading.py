@@ -36,7 +36,7 @@ from tests.task_data import byte_tokenizer
 
 Reader = Callable[[Path], Any]
 FUNCTION = {"code": "def a(b)\nend", "docstring": "Adds.", "docstring_tokens": ["Adds"], "language": "ruby"}
-HUMANEVAL = {"task_id": "a", "prompt": "def a():\n  1\n", "entry_point": "a", "canonical_solution": " pass", "test": ""}
+HUMANEVAL = {"task_id": "a", "prompt": "def a():\n  1\n", "entry_point": "a", "canonical_solution": "  2", "test": ""}
 MBPP = {"task_id": 2, "text": "t", "code": "c", "test_list": ["assert 1"] * 3, "test_setup_code": ""}
 LONG = "a line\n" * 3
 
