@@ -58,8 +58,8 @@ test-newest: ## the same with the newest versions that the registry has, in .ven
 	.ci/wheel-test .venv-newest/bin/python
 	.venv-newest/bin/calmctl doctor
 
-extras: $(INSTALLED) ## also install lm-eval, bitsandbytes, TensorBoard and wandb, so that their tests run
-	$(BIN)/python -m pip install -c constraints.txt -e '.[lm-eval,quantized,tracking]'
+extras: $(INSTALLED) ## also install lm-eval, bitsandbytes, TensorBoard, wandb and TRL, so that their tests run
+	$(BIN)/python -m pip install -c constraints.txt -e '.[lm-eval,quantized,tracking,trl]'
 
 kv: $(INSTALLED) ## reproduce the key-value section of the paper (PRESET=tiny SEED=0 OUT=runs/kv-tiny)
 	$(BIN)/calmctl reproduce kv --preset $(PRESET) --seed $(SEED) --out $(OUT) $(ARGS)
