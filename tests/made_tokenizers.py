@@ -102,7 +102,7 @@ def framed(tokenizer: PreTrainedTokenizerBase, template: str) -> PreTrainedToken
 
 def that_writes(new_ids: list[int], tokenizer: PreTrainedTokenizerBase, num_before: int) -> PreTrainedModel:
     """Return a model that writes these ids after a prompt of so many tokens, whatever that says, and then the end."""
-    positions = num_before + len(new_ids) + 1
+    positions = max(num_before + len(new_ids) + 1, 32)
     config = GPT2Config(
         vocab_size=len(tokenizer), n_embd=4 * (positions // 4 + 1), n_layer=1, n_head=1, n_positions=positions,
         tie_word_embeddings=False, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
