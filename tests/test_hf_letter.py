@@ -17,6 +17,8 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 from torch.utils.checkpoint import checkpoint
 from transformers import DataCollatorWithFlattening, PreTrainedModel
 
+from calmctl import adapt
+from calmctl.baselines.methods import ADAPTERS
 from calmctl.errors import UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.layers import decoder_layers
@@ -134,6 +136,20 @@ def test_nothing_wakes_dropout_in_a_frozen_base(name, ids):
         wake(model)
         model.train()
         assert not any(module.training for base in model.bases() for module in base.modules()), waker
+
+
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_adapted_models_have_a_decoder_and_a_frozen_anchor_too(method, ids):
+    model = adapt(FAMILIES["GPT-2"](1), method, parameters=3000)
+    torch.manual_seed(3)
+    for parameter in model.trained_parameters().values():
+        nn.init.normal_(parameter, std=0.3)
+    expected = logits(model, ids)
+    for decoder in (model.get_decoder(), model.model, model.base_model):
+        close(model.get_output_embeddings()(decoder(ids).last_hidden_state), expected)
+    loss = model.train()(ids, labels=ids).loss
+    decoder_layers(model.anchor)[0].train()
+    assert torch.equal(model(ids, labels=ids).loss, loss)
 
 
 def test_what_a_configuration_asks_for_is_returned(ids):

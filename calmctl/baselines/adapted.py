@@ -33,7 +33,7 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
     """
 
     config_class = AdaptedConfig
-    base_model_prefix = "anchor"
+    base_model_prefix = "model"
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -46,6 +46,7 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
         self.method = ADAPTERS[config.method]
         self.anchor.requires_grad_(False)
         self.adapters = self.method.attach(self.anchor, config.sizes)
+        self._frozen = list(self.anchor.modules())
         self._trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         self.generation_config = copy.deepcopy(self.anchor.generation_config)
         self.post_init()
@@ -67,8 +68,8 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         cache: Cache | None = None,
     ) -> ComposedOutput:
         """Run the anchor with its adapters.
@@ -87,6 +88,7 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
         """
         if input_ids is None:
             raise UserError("an adapted model needs input_ids")
+        layers.keep_in_eval_mode(self._frozen)
         past_key_values = either_cache(past_key_values, cache)
         if use_cache is None:
             use_cache = not self.training and self.config.use_cache
@@ -107,8 +109,12 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
                 states = layers.decoder(self.anchor)(**arguments).last_hidden_state
                 loss, correct = frozen_head_loss(self.anchor, states, labels, num_items_in_batch)
                 return ComposedOutput(loss=loss, correct=correct)
-            wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-            arguments |= {name: True for name, is_wanted in wanted.items() if is_wanted}
+            for name, given in (
+                ("output_hidden_states", output_hidden_states),
+                ("output_attentions", output_attentions),
+            ):
+                if wanted := getattr(self.config, name) if given is None else given:
+                    arguments[name] = wanted
             answer = self.anchor(**arguments, logits_to_keep=logits_to_keep)
         facts: dict[str, Any] = {
             CACHE: cache_of(answer),
@@ -179,12 +185,14 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
     def train(self, mode: bool = True) -> Self:
         """Set the mode; the anchor always stays in eval mode (no dropout in frozen models)."""
         super().train(mode)
-        self.anchor.eval()
+        layers.keep_in_eval_mode(self._frozen)
         return self
 
     def get_decoder(self) -> nn.Module:
-        """Return the anchor's decoder."""
+        """Return the anchor's decoder, with the adapters in it."""
         return layers.decoder(self.anchor)
+
+    model = property(get_decoder)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the anchor's token embedding."""

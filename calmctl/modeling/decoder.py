@@ -213,7 +213,7 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
 
     def _ready(self) -> nn.ModuleList:
         """Return the anchor's layers, with no dropout in the bases and all hooks where they belong."""
-        self._keep_still()
+        layers.keep_in_eval_mode(self._frozen)
         anchor_layers = layers.decoder_layers(self.anchor)
         self._hooks.follow(anchor_layers, [layers.decoder_layers(cast(PreTrainedModel, aug)) for aug in self.augs])
         return anchor_layers
@@ -263,14 +263,8 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
         """Set the bridges' mode; the bases always stay in eval mode (no dropout in frozen models)."""
         self.training = mode
         self.bridges.train(mode)
-        self._keep_still()
+        layers.keep_in_eval_mode(self._frozen)
         return self
-
-    def _keep_still(self) -> None:
-        """Put what is frozen back into eval mode, wherever somebody has called `train`."""
-        for module in self._frozen:
-            if module.training:
-                module.training = False
 
     def get_decoder(self) -> nn.Module:
         """Return this model: it has no head."""

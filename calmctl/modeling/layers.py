@@ -6,7 +6,7 @@ either as a tensor or as the first entry of a tuple. What a model must not do (l
 state that is not keys and values) shows in its structure too; see `check_base`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -152,6 +152,13 @@ def device_of(layer: nn.Module) -> torch.device:
     hook = getattr(layer, "_hf_hook", None)
     device = getattr(hook, "execution_device", None)
     return torch.device(device) if device is not None else next(layer.parameters()).device
+
+
+def keep_in_eval_mode(modules: Sequence[nn.Module]) -> None:
+    """Put frozen modules back into eval mode, wherever somebody has called `train`: they are to drop nothing out."""
+    for module in modules:
+        if module.training:
+            module.training = False
 
 
 def layer_output(output: Tensor | tuple[Any, ...]) -> Tensor:
