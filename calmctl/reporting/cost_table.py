@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.errors import UserError
+from calmctl.reporting.checked import number
 from calmctl.reporting.tables import Column, Number, Table, Text, table_row
 from calmctl.run_info import RunInfo, read_run
 
@@ -69,14 +70,15 @@ def cost_table(rows: Sequence[dict[str, Any]]) -> Table:
     A row's `label` stands for the name of its folder, and its `href` is where that links to.
     """
 
-    def scaled(value: float | None, by: float, digits: int) -> Number:
-        return Number(None if value is None else value / by, digits=digits)
+    def scaled(value: Any, by: float, digits: int) -> Number:
+        known = number(value)
+        return Number(None if known is None else known / by, digits=digits)
 
     cells = tuple(
         table_row(
             Text(row.get("label") or Path(row["run"]).name, href=row.get("href", "")),
-            Text(row["method"]),
-            Text(f"{row['trainable_parameters']:,}"),
+            Text(str(row["method"])),
+            Text(f"{number(row['trainable_parameters']) or 0:,.0f}"),
             scaled(row["flops_per_token"], 1e6, 2),
             scaled(row["seconds_per_step"], 1e-3, 1),
             scaled(row["tokens_per_second"], 1, 0),

@@ -180,12 +180,12 @@ def _evaluations(folder: Path) -> dict[str, Evaluation]:
         if not path.exists():
             continue
         content = mapping(files.read_json(path), path)
-        breakdown = content.get("breakdown") or {}
+        breakdown = mapping(content.get("breakdown") or {}, path)
         operands = _slices(breakdown.get("by_num_operands"), path)
         found[system.key] = Evaluation(
             folder=relative,
             overall=_slice({"n": content.get("n"), **mapping(content.get("metrics"), path)}, path),
-            by_num_operands={int(count): operands[count] for count in sorted(operands, key=int)},
+            by_num_operands={int(count): operands[count] for count in sorted(filter(str.isdecimal, operands), key=int)},
             by_stratum=_slices(breakdown.get("by_stratum"), path),
             protocol=content.get("protocol") or {},
             seconds=number(content.get("seconds")),

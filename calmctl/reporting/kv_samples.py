@@ -72,7 +72,8 @@ def kv_samples(folder: Path, num_right: int = 3, num_wrong: int = 2) -> list[Sam
 
 def is_right(row: Mapping[str, Any], metric: str) -> bool | None:
     """Return whether a prediction is right by a metric: its verdict in `metrics`, else `correct`."""
-    verdict = (row.get("metrics") or {}).get(metric, row.get("correct"))
+    metrics = row.get("metrics")
+    verdict = (metrics if isinstance(metrics, dict) else {}).get(metric, row.get("correct"))
     return None if verdict is None else bool(verdict)
 
 

@@ -143,7 +143,7 @@ class SectionResults:
     def is_own(self, found: Evaluation) -> bool:
         """Tell whether an evaluation is of records that the reproduction held out of its own data."""
         files = mapping((self.manifest or {}).get("files") or {}, self.folder / MANIFEST_FILE)
-        made = {entry.get("sha256") for entry in files.values() if isinstance(entry, Mapping)}
+        made = {str(entry.get("sha256")) for entry in files.values() if isinstance(entry, Mapping)}
         read = found.conditions.get("data_sha256")
         return not made.isdisjoint(map(str, read.values() if isinstance(read, Mapping) else (read,)))
 

@@ -39,7 +39,7 @@ class Training:
 
     def series(self, field: str) -> tuple[list[float], list[float]]:
         """Return steps and values of a field of the log, rows without the field left out."""
-        rows = [row for row in self.log if number(row.get(field)) is not None and "step" in row]
+        rows = [row for row in self.log if number(row.get(field)) is not None and number(row.get("step")) is not None]
         return [float(row["step"]) for row in rows], [float(row[field]) for row in rows]
 
 
