@@ -1,8 +1,11 @@
 """Adapting: an anchor and a method in, an adapted model out, nothing trained yet."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from calmctl.baselines.adapted import AdaptedModelForCausalLM
@@ -11,8 +14,12 @@ from calmctl.baselines.methods import ADAPTERS
 from calmctl.baselines.sizes import matched_sizes
 from calmctl.errors import UserError
 from calmctl.modeling import layers
+from calmctl.modeling.probe import deviation, probe_ids, tolerance, unchanged_chance
 from calmctl.modeling.sources import load_base
 from calmctl.modeling.storing import StoredInParts
+
+# Rows and tokens that a new model is tried on.
+PROBED = (1, 6)
 
 
 def adapt(
@@ -40,8 +47,60 @@ def adapt(
     check_method(method)
     model = load_base(anchor, **load_arguments)
     sizes = sizes_for(model, method, parameters, size, where)
+    units = ADAPTERS[method].units(model, where or ADAPTERS[method].where)
+    planned = sum(units[name] * size for name, size in sizes.items())
+    before = _probe(model, model)
     config = AdaptedConfig(anchor=model.config.to_dict(), method=method, sizes=sizes)
-    return AdaptedModelForCausalLM(config, model)
+    try:
+        adapted = AdaptedModelForCausalLM(config, model)
+    except Exception as error:
+        raise _refusal(method, model, error) from error
+    _check(adapted, planned, before)
+    return adapted
+
+
+def _check(model: AdaptedModelForCausalLM, planned: int, before: Tensor) -> None:
+    """See that a new adapted model has the parameters that were planned, and that its method works on its anchor.
+
+    Args:
+        before: what the anchor made of the probe before anything was put into it.
+
+    Raises:
+        UserError: one line with the method, the class of the anchor, and what is wrong.
+    """
+    method, name = model.config.method, type(model.anchor).__name__
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if trained != planned:
+        raise UserError(f"method={method} on a {name} would train {trained} parameters, {planned} were asked for")
+    try:
+        after = _probe(model, model.anchor, gradient=True)
+    except Exception as error:
+        raise _refusal(method, model.anchor, error) from error
+    change = deviation(after, before)
+    if not math.isfinite(change):
+        raise UserError(f"method={method} on a {name} gives logits that are no finite numbers")
+    # All but prefixes begin as nothing.
+    if method != "prefix" and change > tolerance([model.anchor]):
+        raise UserError(f"method={method} changes what a {name} computes before it is trained (by {change:.2g})")
+
+
+def _refusal(method: str, anchor: PreTrainedModel, error: Exception) -> Exception:
+    """Return the error that says in one line that a method does not work on a model."""
+    if isinstance(error, UserError | torch.OutOfMemoryError):
+        return error
+    reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return UserError(f"method={method} does not work on a {type(anchor).__name__} ({reason})")
+
+
+def _probe(model: PreTrainedModel, anchor: PreTrainedModel, gradient: bool = False) -> Tensor:
+    """Return the logits of a few tokens, after a backward pass if wanted, of which nothing is left."""
+    ids = probe_ids([anchor], *PROBED)
+    with unchanged_chance(ids.device), torch.set_grad_enabled(gradient):
+        logits = model(input_ids=ids, use_cache=False).logits
+        if gradient:
+            logits.float().logsumexp(-1).sum().backward()
+            model.zero_grad(set_to_none=True)
+    return logits.detach()
 
 
 def sizes_for(

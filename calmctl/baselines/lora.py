@@ -3,41 +3,66 @@
 import copy
 import re
 from collections.abc import Mapping
+from typing import cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from calmctl.baselines.places import blocks_of, names_of_modules
+from calmctl.errors import UserError
 
 # alpha / rank, for every rank: that of LLM-Adapters (rank 32, alpha 64).
 SCALING = 2
+HOLDER = "anchor"
 
 
 def units(anchor: PreTrainedModel, where: str) -> dict[str, int]:
-    """Return the parameters that one more rank adds to each matrix. Experts in one fused tensor are left out."""
+    """Return the parameters that one more rank adds to each matrix.
+
+    Left out are experts in one fused tensor, and matrices that return more than a product (routers).
+
+    Raises:
+        UserError: there is no such matrix.
+    """
     names, found = names_of_modules(anchor), {}
     for block in blocks_of(anchor, where).values():
         for part in dict.fromkeys([block.entry, block.exit]):
             for module in part.modules():
-                if isinstance(module, nn.Linear | Conv1D):
+                if isinstance(module, nn.Linear | Conv1D) and _is_plain(module):
                     found[names[module]] = sum(module.weight.shape)
+    if not found:
+        raise UserError(f"{type(anchor).__name__}: no matrix of its {where} blocks can take a low-rank update")
     return found
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Tell whether a linear module returns a product alone: routers of some models give scores beside it."""
+    is_own = type(module).__module__.startswith(("transformers.models.", "transformers_modules."))
+    if not is_own or type(module).forward in (nn.Linear.forward, Conv1D.forward):
+        return True
+    weight = cast(Tensor, module.weight)
+    with torch.no_grad():
+        return isinstance(module(weight.new_zeros(1, weight.shape[1])), Tensor)
 
 
 def attach(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
     """Put low-rank updates into matrices; peft keeps them beside the weights, inside of the anchor."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    patterns = {f"{re.escape(name)}": rank for name, rank in sizes.items()}
+    # Held by a plain module: of a transformers model peft would read the names as those of older versions, in which
+    # every expert had matrices of its own, and adapt all experts of a layer where a dense or shared one is named.
+    holder = nn.ModuleDict({HOLDER: anchor})
+    patterns = {re.escape(f"{HOLDER}.{name}"): rank for name, rank in sizes.items()}
     config = LoraConfig(
         r=max(sizes.values()),
-        target_modules=list(sizes),
+        target_modules=[f"{HOLDER}.{name}" for name in sizes],
         rank_pattern=patterns,
         alpha_pattern={name: SCALING * rank for name, rank in patterns.items()},
         fan_in_fan_out=any(isinstance(anchor.get_submodule(name), Conv1D) for name in sizes),
     )
-    inject_adapter_in_model(config, anchor)
+    inject_adapter_in_model(config, holder)
     # peft gives updates the type of the weights beside them; in bfloat16 small steps of training round to nothing.
     for name, parameter in anchor.named_parameters():
         if own_name(name) is None:

@@ -33,4 +33,6 @@ def _beside(adapter: nn.Module, _module: nn.Module, _args: Any, output: Any) -> 
     entered = _entered.get()
     assert entered is not None
     _entered.set(None)
-    return with_states(output, states_of(output) + adapter(entered))
+    states = states_of(output)
+    # Some mixtures of experts return one long row of tokens.
+    return with_states(output, states + adapter(entered).reshape(states.shape))

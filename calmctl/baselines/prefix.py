@@ -1,14 +1,16 @@
 """Prefix tuning (Li and Liang 2021): trained keys and values that every token of every attention sees.
 
-The parameters are peft's `PrefixEncoder`, one per layer. How they reach the attention is ours: peft puts them into the
-cache of a forward pass, which it makes anew, so caches that are handed in (decoding goes on from one, prompts share
-one) are lost, sliding windows forget the prefix, and every token moves up by its length. Here the attention function
-itself puts them before keys and values: caches, masks and positions stay what they are without a prefix.
+The parameters are those of peft's `PrefixEncoder`, one per layer; keys and values may differ in width (latent
+attention). How they reach the attention is ours: peft puts them into the cache of a forward pass, which it makes anew,
+so caches that are handed in (decoding goes on from one, prompts share one) are lost, sliding windows forget the prefix,
+and every token moves up by its length. Here the attention function itself puts them before keys and values: caches,
+masks and positions stay what they are without a prefix.
 """
 
 import math
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -35,30 +37,38 @@ RESERVE = 1.0
 INITIAL_STD = 0.02
 
 
+@dataclass(frozen=True)
+class Heads:
+    """The keys and values of one attention: heads, and numbers in a key and in a value of each."""
+
+    number: int
+    key_dim: int
+    value_dim: int
+
+    @property
+    def size(self) -> int:
+        """Return the numbers in all keys and values of a token."""
+        return self.number * (self.key_dim + self.value_dim)
+
+
 class Prefix(nn.Module):
     """Keys and values of some virtual tokens for one attention module."""
 
-    def __init__(self, length: int, num_kv_heads: int, head_dim: int) -> None:
+    def __init__(self, length: int, heads: Heads) -> None:
         super().__init__()
-        from peft import PrefixEncoder, PrefixTuningConfig
-
-        config = PrefixTuningConfig(
-            num_virtual_tokens=length,
-            token_dim=num_kv_heads * head_dim,
-            num_layers=1,
-            num_attention_heads=num_kv_heads,
-            num_transformer_submodules=1,
-            encoder_hidden_size=num_kv_heads * head_dim,
-        )
-        self.encoder = PrefixEncoder(config)
-        nn.init.normal_(self.encoder.embedding.weight, std=INITIAL_STD)
-        self.length, self.num_kv_heads, self.head_dim = length, num_kv_heads, head_dim
+        embedding = nn.Embedding(length, heads.size)
+        nn.init.normal_(embedding.weight, std=INITIAL_STD)
+        self.encoder = nn.ModuleDict({"embedding": embedding})  # by these names checkpoints know it
+        self.length, self.heads = length, heads
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return keys and values (kv_heads, length, head_dim)."""
-        whole = self.encoder(torch.arange(self.length, device=self.encoder.embedding.weight.device))
-        keys, values = whole.view(self.length, 2, self.num_kv_heads, self.head_dim).permute(1, 2, 0, 3)
-        return keys, values
+        whole, heads = self.get_parameter("encoder.embedding.weight"), self.heads
+        keys, values = whole.split([heads.number * heads.key_dim, heads.number * heads.value_dim], dim=-1)
+        return (
+            keys.view(self.length, heads.number, heads.key_dim).transpose(0, 1),
+            values.view(self.length, heads.number, heads.value_dim).transpose(0, 1),
+        )
 
 
 def units(anchor: PreTrainedModel, where: str) -> dict[str, int]:
@@ -70,10 +80,7 @@ def units(anchor: PreTrainedModel, where: str) -> dict[str, int]:
     if where != "attention":
         raise UserError(f"where={where!r}: prefix tuning acts on attention only; leave it out")
     _implementation(anchor)
-    return {
-        name: 2 * _num_kv_heads(anchor) * _head_dim(anchor, block.entry)
-        for name, block in blocks_of(anchor, where).items()
-    }
+    return {name: _heads(anchor, block.entry).size for name, block in blocks_of(anchor, where).items()}
 
 
 def attach(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
@@ -82,7 +89,7 @@ def attach(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
     wanted = _implementation(anchor)
     for name, length in sizes.items():
         attention = blocks[name].entry
-        prefix = Prefix(length, _num_kv_heads(anchor), _head_dim(anchor, attention)).to(device_of(attention))
+        prefix = Prefix(length, _heads(anchor, attention)).to(device_of(attention))
         prefixes[name] = vars(attention)[SLOT] = prefix
     anchor.set_attn_implementation(wanted)
     return as_modules(prefixes)
@@ -106,13 +113,27 @@ def _implementation(anchor: PreTrainedModel) -> str:
     raise UserError(f"prefix tuning works with attention=sdpa and attention=eager, not {current}")
 
 
-def _num_kv_heads(anchor: PreTrainedModel) -> int:
-    return getattr(text_config(anchor.config), "num_key_value_heads", None) or num_heads(anchor.config)
+def _heads(anchor: PreTrainedModel, attention: nn.Module) -> Heads:
+    """Return the keys and values that an attention hands to the attention function, as its own attributes say.
+
+    What they say is tried when a prefix is attached (`building.adapt`).
+    """
+    config = text_config(anchor.config)
+    if hasattr(attention, "kv_lora_rank"):
+        # Latent attention unpacks a key and a value for each query head.
+        widths: Any = attention
+        key_dim = getattr(widths, "qk_head_dim", None) or widths.qk_nope_head_dim + widths.qk_rope_head_dim
+        return Heads(num_heads(anchor.config), key_dim, widths.v_head_dim)
+    dim = _first_number(attention, "head_dim", "head_size") or hidden_size(anchor.config) // num_heads(anchor.config)
+    grouped = _first_number(attention, "num_key_value_heads", "num_kv_heads", "kv_heads")
+    if grouped is None and isinstance(projection := getattr(attention, "k_proj", None), nn.Linear):
+        grouped = projection.out_features // dim
+    return Heads(grouped or _first_number(config, "num_key_value_heads") or num_heads(anchor.config), dim, dim)
 
 
-def _head_dim(anchor: PreTrainedModel, attention: nn.Module) -> int:
-    own = getattr(attention, "head_dim", None) or getattr(attention, "head_size", None)
-    return own or hidden_size(anchor.config) // num_heads(anchor.config)
+def _first_number(owner: object, *names: str) -> int | None:
+    found = (getattr(owner, name, None) for name in names)
+    return next((value for value in found if isinstance(value, int) and value), None)
 
 
 def _with_prefix(

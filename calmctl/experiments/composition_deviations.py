@@ -1,33 +1,86 @@
-"""Where models and bridges depart from the paper, in every experiment alike."""
+"""Where compositions depart from the paper, in every experiment alike: a sentence for each setting of theirs.
 
+Every field of `BridgeConfig` and `ComposeConfig` is either in one of the tables below, or said to be none of the
+method's. A test walks the fields.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 from transformers import AutoConfig
 
 from calmctl.modeling import layers
+from calmctl.modeling.bridge import BridgeConfig
 from calmctl.training.configs import ComposeConfig
 
 PAPER_EVERY = 4
 
 
+def _gate(bridge: BridgeConfig) -> str:
+    if not bridge.gate:
+        return ""
+    return f"a learned gate, {'closed' if bridge.zero_init else 'open'} at the start"
+
+
+def _zero_init(bridge: BridgeConfig) -> str:
+    # With a gate it is the gate that begins at zero, and W_O plainly, as in the paper.
+    return "a zero-initialised output" if bridge.zero_init and not bridge.gate else ""
+
+
+def _connections(compose: ComposeConfig) -> str:
+    if compose.connections is None:
+        return ""
+    return f"connections are {compose.connections} instead of every {PAPER_EVERY}th layer of m_A"
+
+
+def _num(compose: ComposeConfig) -> str:
+    if compose.num is None or compose.connections is not None:
+        return ""
+    return f"{compose.num} connections instead of one per {PAPER_EVERY} layers of m_A"
+
+
+def _every(compose: ComposeConfig) -> str:
+    if compose.every == PAPER_EVERY or compose.connections is not None or compose.num is not None:
+        return ""
+    return f"every={compose.every}: a connection per {compose.every} layers of m_A instead of {PAPER_EVERY}"
+
+
+# Field of BridgeConfig -> what bridges have that the paper's do not; empty = as the paper's.
+BRIDGE: dict[str, Callable[[BridgeConfig], str]] = {
+    "norm": lambda bridge: "an RMS norm on the projected states" if bridge.norm else "",
+    "rotary": lambda bridge: "rotary positions" if bridge.rotary else "",
+    "gate": _gate,
+    "zero_init": _zero_init,
+    "dropout": lambda bridge: f"dropout of {bridge.dropout:g} on what they add" if bridge.dropout else "",
+    "num_heads": lambda bridge: f"{bridge.num_heads} heads whatever m_B has" if bridge.num_heads is not None else "",
+}
+# Field of ComposeConfig -> how a composition departs; empty = it does not.
+COMPOSITION: dict[str, Callable[[ComposeConfig], str]] = {
+    "bridge": lambda compose: _bridges(compose.bridge),
+    "connections": _connections,
+    "num": _num,
+    "every": _every,
+    "aug_reads": lambda compose: "m_A reads prompts only, not what is generated" if compose.aug_reads != "all" else "",
+    "random_aug": lambda compose: "m_A has untrained weights" if compose.random_aug else "",
+    "augs": lambda compose: f"{len(compose.augs)} augs; the paper composes one" if len(compose.augs) > 1 else "",
+}
+# What a composition is made of, on and where, which reports say elsewhere; the paper does not say how it trains.
+NOT_THE_METHOD = frozenset(
+    {
+        "anchor", "dataset", "validation", "attention", "merge_bases", "self_check", "trust_remote_code", "seed",
+        "train",
+    }
+)  # fmt: skip
+
+
 def composition_deviations(compose: ComposeConfig) -> list[str]:
     """Return a sentence for each departure of bridges and connections."""
-    bridge, found = compose.bridge, []
-    extras = {
-        "an RMS norm on the projected states": bridge.norm,
-        "rotary positions": bridge.rotary,
-        "a zero-initialised output": bridge.zero_init,
-        f"{bridge.num_heads} heads whatever m_B has": bridge.num_heads is not None,
-    }
-    if any(extras.values()):
-        found.append(f"bridges have {', '.join(name for name, on in extras.items() if on)}")
-    if compose.connections is not None:
-        found.append(f"connections are {compose.connections} instead of every {PAPER_EVERY}th layer of m_A")
-    elif compose.num is not None:
-        found.append(f"{compose.num} connections instead of one per {PAPER_EVERY} layers of m_A")
-    elif compose.every != PAPER_EVERY:
-        found.append(f"every={compose.every}: a connection per {compose.every} layers of m_A instead of {PAPER_EVERY}")
-    return found
+    return [sentence for say in COMPOSITION.values() if (sentence := say(compose))]
+
+
+def _bridges(bridge: BridgeConfig) -> str:
+    extras = [extra for say in BRIDGE.values() if (extra := say(bridge))]
+    return f"bridges have {', '.join(extras)}" if extras else ""
 
 
 def shape_of(model: dict[str, Any]) -> str:
