@@ -232,7 +232,8 @@ class Run:
             self._lock.release()
             if error is None:
                 raise
-        if error is not None and (number := errno_of(error)) in _DISK_FULL:
+        is_told = isinstance(error, CalmctlError)
+        if error is not None and not is_told and (number := errno_of(error)) in _DISK_FULL:
             raise CalmctlError(
                 f"{self.path}: {os.strerror(number)}; make room, then run the same command again to resume"
             ) from error

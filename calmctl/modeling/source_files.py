@@ -115,7 +115,7 @@ def unloadable(what: str, source: str, error: Exception) -> UserError:
     Whatever the libraries raise over a file that a user named, that file is what is wrong.
     """
     if isinstance(error, UserError):
-        return error
+        return UserError(str(error))  # not itself, which it would become the cause of
     text = _first_sentence(str(error))
     if "trust_remote_code" in str(error):
         reason = "it needs code that lies beside it; read that code, then give --trust-remote-code to run it"
