@@ -34,7 +34,7 @@ FOR_LORA = ["Llama", "GPT-2", "OPT", "Mixtral", "Phi-3"]
 # Series adapters go where parallel ones do; these differ in what comes out of a block.
 FOR_SERIES = ["Llama", "OPT", "BLOOM", "GPT-J", "Mixtral"]
 # A layer of Gemma 4 has two blocks with matrices beside its attention, which is refused.
-FOR_PARALLEL = [name for name in FAMILIES if name != "Gemma 4"]
+FOR_PARALLEL = list(FAMILIES)
 # Windows, soft caps, positions that are learned, and heads that are shared.
 FOR_PREFIX = ["Llama", "Gemma 2", "Gemma 3", "Mistral", "GPT-2", "GPT-NeoX", "OPT", "Phi-3"]
 # Every kind of block, attention and position; the other families differ in what the composed model's tests are about.

@@ -43,7 +43,8 @@ def attention_of(layer: nn.Module) -> nn.Module:
 def feed_forward_of(layer: nn.Module) -> Block:
     """Return the feed-forward block of a decoder layer: what has matrices beside the attention.
 
-    Most layers keep it in one module (experts included); OPT has its two matrices in the layer itself.
+    Most layers keep it in one module (experts included), beside which a layer may have single matrices (Gemma 4's input
+    per layer); OPT has its two matrices in the layer itself.
 
     Raises:
         UserError: several modules could be meant.
@@ -55,6 +56,8 @@ def feed_forward_of(layer: nn.Module) -> Block:
         return Block(found[0], found[0])
     if len(found) == 2 and _is_up_and_down(found):
         return Block(found[0], found[1])
+    if len(whole := [child for child in found if not isinstance(child, nn.Linear)]) == 1:
+        return Block(whole[0], whole[0])
     names = ", ".join(type(child).__name__ for child in found) or "nothing"
     raise UserError(f"{type(layer).__name__}: its feed-forward block is not known (it has {names} with matrices)")
 
