@@ -99,6 +99,7 @@ def gradients(model: PreTrainedModel, loss: Tensor) -> list[Tensor | None]:
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.filterwarnings("ignore:Please specify CheckpointImpl:FutureWarning")  # torch 2.9, of the one kind
 def test_checkpointing_from_outside_changes_no_gradient(reentrant, ids):
     for name in VARIED:
         model, start = pair(name).train(), torch.zeros(1, requires_grad=True)
