@@ -68,7 +68,7 @@ def read_mbpp(data: Path, subset: str = "full") -> list[MbppProblem]:
         make = _hub_plus
     else:
         rows, source = read_hub(data, subset, _HUB_SPLITS, _FIELDS[subset])
-    problems = sorted((make(row, source) for row in rows), key=lambda problem: problem.task_id)
+    problems = sorted((_made(make, row, source, data) for row in rows), key=lambda problem: problem.task_id)
     if len({problem.task_id for problem in problems}) != len(problems):
         raise DataError(f"{data}: a task_id appears twice; get the file again")
     for problem in problems:
@@ -91,6 +91,15 @@ def _require_usable(problem: MbppProblem, where: str) -> None:
             parse_python(code)
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(f"{where}: its code or a test is no Python ({error}); is it the right file?") from None
+
+
+def _made(make: Callable[[Row, Source], MbppProblem], row: Row, source: Source, data: Path) -> MbppProblem:
+    """Return the problem of a row; raises DataError where a value in one of its fields is none that MBPP has."""
+    try:
+        return make(row, source)
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        name = str(row["task_id"])[:60]
+        raise DataError(f"{data}, task {name}: cannot be used ({error}); is it the right file?") from None
 
 
 def _full(row: Row, source: Source) -> MbppProblem:

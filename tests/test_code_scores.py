@@ -16,6 +16,7 @@ import pytest
 from calmctl.errors import UserError
 from calmctl.experiments.scoring import ScoreConfig, run_scoring
 from data_builders.errors import DataError
+from data_builders.mbpp import read_mbpp
 from evals import TASKS
 from evals.humaneval import HumanEvalTask
 from evals.mbpp import MbppTask
@@ -209,6 +210,42 @@ def test_verdicts_are_kept_for_all_that_they_depend_on(tmp_path: Path) -> None:
     assert len((tmp_path / "v").read_text().splitlines()) == 4
     journal.judge([base], Limits(timeout=2.0), isolation)
     assert len((tmp_path / "v").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("line", ["7", "{}", '{"program": 1}', '{"program": "a", "status": "passed"}', "{"])
+def test_a_damaged_verdict_is_named_and_the_others_stay(line: str, tmp_path: Path) -> None:
+    row = '{"program": "a", "status": "passed", "detail": "", "seconds": 1.0}'
+    (tmp_path / "v").write_text(f"{row}\n{line}\n")
+    with pytest.raises(DataError, match="v:2: "):
+        Journal(tmp_path / "v")
+    assert (tmp_path / "v").read_text() == f"{row}\n{line}\n"
+
+
+def test_verdicts_are_never_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = '{"program": "a", "status": "passed", "detail": "", "seconds": 1.0}\n'
+    (tmp_path / "v").write_text(row + '{"program": "b')
+    monkeypatch.setattr(Path, "write_text", lambda *_: pytest.fail("a kill, or a full disk, would lose them all"))
+    Journal(tmp_path / "v")
+    assert (tmp_path / "v").read_text() == row
+
+
+@pytest.mark.parametrize(
+    ("subset", "changes"),
+    [
+        ("sanitized", {"test_imports": [None]}),
+        ("plus", {"task_id": "Mbpp/two"}),
+        ("plus", {"atol": 10**400}),
+        ("plus", {"task_id": "Mbpp/106", "base_input": [1]}),
+        ("plus", {"task_id": "Mbpp/307", "plus_input": [[]]}),
+        ("plus", {"task_id": "Mbpp/722", "plus_input": [[7]]}),
+    ],
+)
+def test_values_that_no_problem_of_mbpp_has_are_refused(subset: Any, changes: dict[str, Any], tmp_path: Path) -> None:
+    row = mbpp_row(11, prompt="Add.", test_imports=[], canonical_solution="", assertion="", entry_point="add")
+    row |= {"base_input": [], "plus_input": [], "atol": 0, **({"task_id": "Mbpp/11"} if subset == "plus" else {})}
+    file = write(tmp_path / "mbpp.jsonl", [row | changes])
+    with pytest.raises(DataError, match=r"mbpp.jsonl, task .*: cannot be used \("):
+        read_mbpp(file, subset)
 
 
 @pytest.mark.slow

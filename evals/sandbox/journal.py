@@ -12,9 +12,12 @@ from typing import Any
 
 from data_builders.files import numbered_json
 from data_builders.progress import Progress
+from data_builders.rows import Fields, require_fields
 from evals.sandbox.isolation import Isolation
 from evals.sandbox.pool import run_programs
 from evals.sandbox.program import Limits, Program, Verdict
+
+_FIELDS: Fields = {"program": str, "status": str, "detail": str, "seconds": (int, float)}
 
 
 class Journal:
@@ -29,9 +32,10 @@ class Journal:
         self.path, self.progress = path, progress
         self._known: dict[str, Verdict] = {}
         if path is not None and path.exists():
-            rows = [row for _, row in numbered_json(path, skip_torn=True)]
-            self._known = {row["program"]: Verdict(row["status"], row["detail"], row["seconds"]) for row in rows}
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows))  # without the line that a kill tore
+            for number, row in numbered_json(path, skip_torn=True):
+                require_fields(row, _FIELDS, f"{path}:{number}")
+                self._known[row["program"]] = Verdict(row["status"], row["detail"], row["seconds"])
+            _drop_torn_line(path)
 
     def judge(self, programs: Sequence[Program], limits: Limits, isolation: Isolation) -> list[Verdict]:
         """Return the verdicts of programs; each that is new runs once, however often it is there."""
@@ -61,6 +65,12 @@ class Journal:
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut the line that a kill tore; what is before it stays as it is, so that another kill costs nothing."""
+    with path.open("rb+") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _keys(programs: Sequence[Program], limits: Limits, isolation: Isolation) -> list[str]:
