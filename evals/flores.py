@@ -216,7 +216,8 @@ def read_other(task: FloresTask, path: Path, records: Sequence[FloresRecord]) ->
         other = read_json(file)
         name, protocol = other["task"], other["protocol"]
         about = protocol.get("direction"), protocol.get("release")
-        first_row = protocol.get("first_row", 0)
+        first_row, part = protocol.get("first_row", 0), protocol.get("subset") or {"records": 0, "of": 0}
+        is_part = part["records"] != part["of"]
         rows = {language: scores["n"] for language, scores in other["breakdown"]["by_language"].items()}
         theirs = {language: float(scores[HEADLINE]) for language, scores in other["breakdown"]["by_language"].items()}
     except DataError as error:
@@ -229,6 +230,10 @@ def read_other(task: FloresTask, path: Path, records: Sequence[FloresRecord]) ->
         what = " ".join(str(part) for part in (name, *about) if part)
         raise DataError(
             f"against: {file} is a run of {what}, not of flores {task.direction} {release}; name one that is"
+        )
+    if is_part:
+        raise DataError(
+            f"against: {file} scored {part['records']} of {part['of']} records (ids=given); name a whole run"
         )
     ours = Counter(record.pair.language for record in records)
     if missing := [language for language in ours if language not in theirs]:

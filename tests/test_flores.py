@@ -306,6 +306,11 @@ def test_languages_above_another_run(folder: Path, tmp_path: Path) -> None:
         task.load(folder, 5)
     with pytest.raises(DataError, match="begins with row 0 of devtest, and this run with 4; .* same first_row"):
         FloresTask(languages=languages, against=str(run), first_row=4).load(folder, 9)
+    result = json.loads((run / "metrics.json").read_text())
+    result["protocol"]["subset"] = {"records": 18, "of": 2024}  # as many rows, and perhaps others
+    (run / "metrics.json").write_text(json.dumps(result))
+    with pytest.raises(DataError, match="scored 18 of 2024 records .ids=given.; name a whole run"):
+        task.load(folder, 9)
 
 
 def test_runs_that_cannot_be_compared_are_refused_before_anything_is_generated(folder: Path, tmp_path: Path) -> None:
