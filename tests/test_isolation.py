@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import evals.sandbox.isolation as isolation_module
 from evals.sandbox import Isolation, Limits, Program, Verdict, find_isolation, run_alone
 from evals.sandbox.scratch import is_too_full, scratch_folder
 from tests import probes
@@ -154,6 +155,27 @@ def test_temporary_files_work_where_the_table_says_so(column: str) -> None:
     )
     verdict = outcome(code, "assert f() == 'yTrue'", COLUMNS[column])
     assert verdict.passed == (table()["write files in its folder"][column] == "yes"), verdict
+
+
+def test_packages_are_found_wherever_the_environment_is(column: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also below `/tmp`, in whose place a program has a folder of its own."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        packages = Path(folder) / "environment" / "site-packages"
+        packages.mkdir(parents=True)
+        (packages / "package_of_a_user.py").write_text("def f(x): return x + 1\n")
+        os.chmod(folder, 0o755)
+        (Path(folder) / "link").symlink_to("environment")
+        caches = isolation_module._site_packages, isolation_module._readable_paths
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "path", [*sys.path, str(packages), f"{folder}/link/site-packages"])
+            for each in caches:
+                each.cache_clear()
+            found = outcome("from package_of_a_user import f", "assert f(1) == 2", COLUMNS[column])
+            changed = outcome(f"open({str(packages / 'more.py')!r}, 'w')", "", COLUMNS[column])
+        for each in caches:
+            each.cache_clear()
+        assert found.passed, found
+        assert column == "limits alone" or not changed.passed
 
 
 def test_linear_algebra_has_one_thread_however_many_cores_there_are() -> None:

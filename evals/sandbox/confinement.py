@@ -12,7 +12,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _MAY_READ = 1 << 2  # CAP_DAC_READ_SEARCH
 _UNUSED_USERS = range(0x70000000, 0x80000000)  # No distribution, container or service manager gives these away.
 _NOBODY = 65534
-_NO_SET_ID, _NO_DEVICES, _NO_PROGRAMS = 2, 4, 8  # Flags of mount(2).
+_READ_ONLY, _NO_SET_ID, _NO_DEVICES, _NO_PROGRAMS, _REMOUNT, _BIND = 1, 2, 4, 8, 32, 4096  # Flags of mount(2).
 _NEW_MOUNTS = 0x20000
 _ENDING_SECONDS = 2.0
 _STACK = 8 * 2**20
@@ -158,16 +158,30 @@ def private_memory() -> Iterator[None]:
         libc.prctl(_PR_SET_DUMPABLE, before, 0, 0, 0)
 
 
-def _mount_scratch(folder: str, size: int, entries: int) -> None:
+def _mount_scratch(folder: str, size: int, entries: int, kept: Sequence[str]) -> None:
     """Mount an empty file system of so many bytes, files and folders, which nobody else sees and which ends with this.
 
     What bubblewrap can mount has no limit on empty files, which take the kernel's memory.
+
+    Args:
+        kept: paths below the folder that are to be seen in it as before, but not written (Python's packages, perhaps).
     """
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.unshare(_NEW_MOUNTS))
+    links = {path: os.readlink(path) for path in kept if os.path.islink(path)}
+    held = {path: os.open(path, os.O_PATH) for path in kept if path not in links}
     options = f"size={size},nr_inodes={entries},mode=1777".encode()
     flags = _NO_SET_ID | _NO_DEVICES | _NO_PROGRAMS
     _check(libc.mount(b"tmpfs", folder.encode(), b"tmpfs", flags, options))
+    for path, target in links.items():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.symlink(target, path)
+    for path, descriptor in held.items():
+        os.makedirs(path)
+        _check(libc.mount(f"/proc/self/fd/{descriptor}".encode(), path.encode(), None, _BIND, None))
+        how = _BIND | _REMOUNT | _READ_ONLY | _NO_SET_ID | _NO_DEVICES
+        _check(libc.mount(None, path.encode(), None, how, None))
+        os.close(descriptor)
     os.chdir(folder)
 
 

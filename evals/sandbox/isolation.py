@@ -91,9 +91,7 @@ class Isolation:
             "writing": "mount" if self.bubblewrap else "folder" if self.landlock else "nothing",
             "readable": [*readable, *_DEVICES],
             "folder": folder,
-            "scratch": {"folder": "/tmp", "size": limits.file_size, "entries": limits.entries}
-            if self.bubblewrap
-            else None,
+            "scratch": _scratch(limits, readable) if self.bubblewrap else None,
             "site": _site_packages(),
         }
         boot = _BOOT.format(folder=str(_HERE), main=main)
@@ -124,6 +122,12 @@ class Isolation:
         for mount in ("/proc", "/dev", "/"):
             command += ["--remount-ro", mount]
         return [*command, "--chdir", "/tmp", "--"]
+
+
+def _scratch(limits: Limits, readable: list[str]) -> dict[str, Any]:
+    """Return the file system that takes the place of `/tmp`, in which an environment of Python may be too."""
+    kept = [path for path in readable if Path(path).is_relative_to("/tmp")]
+    return {"folder": "/tmp", "size": limits.file_size, "entries": limits.entries, "kept": kept}
 
 
 @cache
