@@ -1,28 +1,16 @@
 """What the engine finds out about a model: its completions and likelihoods are those of each row alone."""
 
-import math
-
 import pytest
 import torch
-from torch.nn import functional as F
-from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
-from calmctl.inference.decoding import Decoding
-from calmctl.inference.generation import Engine
-from calmctl.inference.habits import without_habits
 from calmctl.inference.likelihood import bits_of
-from calmctl.inference.prompt import Prompt, fit
 from calmctl.inference.reading import reading_of
-from calmctl.inference.text import completion_of
 from calmctl.modeling.context import context_length
-from data_builders.word_tokenizer import build_word_tokenizer
 from tests.model_types import tiny_model
+from tests.model_verdicts import REFERENCES, TEXTS, asked, bits_alone, completions, completions_alone, word_tokenizer
 from tests.models import composed, gpt2, llama
 
-SHOTS = ("solve: 1 + 2 = 3 ", "solve: 12 - 4 = 8 ", "substitute: ab = 7 ")
-TEXTS = ["solve: 1 + 2 =", "solve: 12 + 33 - 4 =", "substitute: ab + cd =", "solve: 7 =", "9"]
-REFERENCES = [" 3", " 41 k", " kc", " 7 8 9", " 1 + 2"]
 WAYS = {
     "llama": "padded batches, continued caches",
     "mistral": "padded batches",
@@ -37,36 +25,13 @@ READS_AHEAD = ("roformer", "prophetnet", "xlnet", "bert")
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return build_word_tokenizer([f"k{chr(97 + i)}" for i in range(20)] + ["ab", "cd"], ["substitute:", "solve:"])
-
-
-def completions(model, tokenizer, prompts: list[Prompt], batch_size: int = 3) -> list[str]:
-    fitted = fit(model, tokenizer, prompts)
-    batches = Engine(model, tokenizer, Decoding(batch_size=batch_size), share_prefixes=True).generate(fitted)
-    return [sample.text for sample in sorted((s for batch in batches for s in batch), key=lambda s: s.prompt_index)]
-
-
-def alone(model: PreTrainedModel, tokenizer, prompts: list[Prompt]) -> list[str]:
-    """Return what plain `generate` writes after each prompt."""
-    found = []
-    with without_habits(model, tokenizer), torch.inference_mode():
-        ends = model.generation_config.eos_token_id
-        for ids in (each.tolist() for each in fit(model, tokenizer, prompts).ids):
-            asked = {"max_new_tokens": prompts[0].max_new_tokens, "do_sample": False}
-            new = model.generate(torch.tensor([ids]), **asked)[0, len(ids) :].tolist()
-            end = next((place for place, token in enumerate(new) if token in ends), len(new))
-            found.append(completion_of(tokenizer, ids, new[:end]))
-    return found
-
-
-def asked() -> list[Prompt]:
-    return [Prompt(text, 6, shots=SHOTS[: place % 3]) for place, text in enumerate(TEXTS)]
+    return word_tokenizer()
 
 
 @pytest.mark.parametrize("model_type", WAYS)
 def test_completions_are_those_of_each_prompt_alone(model_type, tokenizer):
     model = tiny_model(model_type)
-    assert completions(model, tokenizer, asked()) == alone(model, tokenizer, asked())
+    assert completions(model, tokenizer, asked()) == completions_alone(model, tokenizer, asked())
     assert str(reading_of(model, tokenizer)) == WAYS[model_type]
 
 
@@ -78,12 +43,7 @@ def test_likelihoods_are_those_of_each_text_alone_or_refused(model_type, tokeniz
             list(bits_of(model, tokenizer, TEXTS, REFERENCES, 3))
         return
     found = dict(bits_of(model, tokenizer, TEXTS, REFERENCES, 3))
-    for place, (text, reference) in enumerate(zip(TEXTS, REFERENCES, strict=True)):
-        ids, start = tokenizer(text + reference)["input_ids"], len(tokenizer(text)["input_ids"])
-        with torch.no_grad():
-            logits = model(torch.tensor([ids])).logits[0, start - 1 : -1]
-        nats = F.cross_entropy(logits, torch.tensor(ids[start:]), reduction="sum").item()
-        assert found[place] == pytest.approx(nats / math.log(2), rel=1e-4)
+    assert [found[place] for place in range(len(TEXTS))] == pytest.approx(bits_alone(model, tokenizer), rel=1e-4)
 
 
 def test_a_model_is_tried_once_and_left_as_it_was(tokenizer, monkeypatch):

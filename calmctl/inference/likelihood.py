@@ -98,7 +98,11 @@ def _way_of(model: PreTrainedModel) -> _Way:
     try:
         alone = [_labelled(model, [row], [_START], plain)[0] for row in rows]
         shorter = _labelled(model, [rows[-1][: _LENGTHS[0]]], [_START], plain)[0]
-    except (TypeError, ValueError, AttributeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model says to what it was not made for
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise
         reason = (str(error).strip() or "no message").splitlines()[0]
         raise UserError(f"bits_per_byte: {type(model).__name__} cannot read a text: {reason}") from error
     if not all(logits.amax(-1).isfinite().all() for logits in alone):
