@@ -1,8 +1,8 @@
 """The process that judges a program: it forks the program's process, runs the tests itself and writes the verdict.
 
 The fork comes first. Only then does the judge read the tests and the nonce, so that no memory the program can see ever
-held them. The program's values come as plain data that the judge builds itself, or as references (`Remote`) on which
-nothing is computed that would tell the program what is expected of it.
+held them. The program's values come as plain data that the judge builds itself, or as references (`Remote`) of which
+nothing is believed that the program says once it has seen what is expected of it (`evidence`).
 """
 
 import json
@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 from evals.sandbox import confinement, expected
 from evals.sandbox.candidate import serve
 from evals.sandbox.clock import Clock
-from evals.sandbox.remote import CandidateGone, Channel
-from evals.sandbox.wire import receive, send
+from evals.sandbox.tests import Tests
+from evals.sandbox.wire import dump, receive, send
 
 _MANY_DESCRIPTORS = 2**20  # More than the limit of this process, which may have been given one above it.
 
@@ -46,9 +46,8 @@ def main() -> None:
     sys.path += settings["site"]
     expected.descriptor = job["expected"]
     clock = Clock(pid, lambda too_much: finish("timeout", too_much))
-    channel = Channel(to_judge[0], to_candidate[1])
     try:
-        ready = receive(channel.reading)
+        ready = receive(to_judge[0])
     except (EOFError, OSError, ValueError):
         ready = "its process ended at once"
     if ready != "ready":
@@ -60,7 +59,7 @@ def main() -> None:
     # What stands if the program, or what it has the tests compute, is the end of this process.
     _answer(verdicts, {"nonce": job["nonce"], "status": "crashed", "detail": "no verdict: the judge was ended"})
     with clock.within(settings["timeout"]):
-        status, detail = _judge(job, channel)
+        status, detail = Tests(job, to_judge[0], to_candidate[1]).run()
     finish(status, detail)
 
 
@@ -76,35 +75,12 @@ def _become_candidate(reading: int, writing: int, settings: dict[str, Any]) -> N
         try:
             confinement.confine(settings)
         except OSError as error:
-            send(writing, f"cannot be confined: {error}")
+            send(writing, dump(f"cannot be confined: {error}"))
             os._exit(1)
-        send(writing, "ready")
+        send(writing, dump("ready"))
         serve(reading, writing)
     finally:
         os._exit(0)
-
-
-def _judge(job: dict[str, Any], channel: Channel) -> tuple[str, str]:
-    """Run program and tests and return status and detail."""
-    namespace: dict[str, Any] = {}
-    stage = "program"
-    try:
-        exec(job["setup"], namespace)
-        channel.ask("run", job["code"])
-        stage = "tests"
-        for name, statement in job["modules"]:
-            if channel.ask("bound", name) is True:
-                exec(statement, namespace)
-        for name in job["names"]:
-            namespace.pop(name, None)
-            if channel.ask("bound", name) is True:
-                namespace[name] = channel.ask("take", name)
-        exec(job["tests"], namespace)
-    except CandidateGone as error:
-        return "crashed", str(error)
-    except BaseException as error:
-        return "failed", f"{stage}: {type(error).__name__}: {error}".rstrip(": ")[:300]
-    return ("crashed", "the program ended its process") if channel.is_broken else ("passed", "")
 
 
 def _answer(descriptor: int, verdict: dict[str, Any]) -> None:

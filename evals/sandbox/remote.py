@@ -1,157 +1,334 @@
-"""The judge's view of the program: its objects as plain values that are built here, or as references to them."""
+"""What stands on one side of the pipes for an object of the other, and the conversation between the two.
 
-import builtins
+A stand-in has the operations that the class of its object defines; each is done by the other side.
+"""
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from evals.sandbox.wire import decode, encode, receive, send
+from evals.sandbox import specials, wire
+from evals.sandbox.values import IMMUTABLE
+
+Ask = Callable[..., Any]
+_ITERATING = ("__next__", "resume", "throw")
 
 
-class CandidateExit(BaseException):
-    """The program raised what is no `Exception`: `SystemExit`, for one, which tests that expect an error miss."""
+class Gone(BaseException):
+    """The other process ended, or sent what is no message."""
 
 
-class Unsendable(Exception):
-    """A test gives the program something that has no plain value."""
+class Module:
+    """A module of the program; the tests have it only where its own name says which one it is."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
 
 
-class CandidateGone(BaseException):
-    """The program's process ended, or sent what is no message."""
+class Peer:
+    """One side of two pipes: asks the other side to do something, and meanwhile does what that asks."""
 
-
-class Channel:
-    """The judge's side of the two pipes."""
-
-    def __init__(self, reading: int, writing: int) -> None:
-        self.reading, self.writing = reading, writing
-        self.remotes: dict[int, Remote] = {}
+    def __init__(
+        self,
+        reading: int,
+        writing: int,
+        is_judge: bool,
+        operations: Mapping[str, Callable[..., Any]],
+        own_ways: Callable[["Peer"], dict[str, Callable[..., Any]]] | None = None,
+    ) -> None:
+        self.reading, self.writing, self.is_judge = reading, writing, is_judge
+        self.operations = operations
         self.is_broken = False
+        self.holds_changes = is_judge
+        self.prepare: Callable[[], None] | None = None
+        self.depth = 0  # of questions that wait for an answer
+        self.pending: list[tuple[int, Any]] = []
+        self.codec = wire.Codec(is_judge, Mirrors(self, own_ways(self) if own_ways else {}))
 
-    def ask(self, *request: Any) -> Any:
-        """Have the candidate do something and return what came of it; raises what it raised."""
+    def ask(self, operation: str, *arguments: Any) -> Any:
+        """Have the other side do something and return what came of it; raises what it raised."""
+        if prepare := self.prepare:
+            self.prepare = None  # It asks for itself.
+            prepare()
+            self.prepare = prepare
+        self._send("ask", operation, list(arguments))
+        self.depth += 1
         try:
-            send(self.writing, [encode(part, _refer) for part in request])
-            answer = receive(self.reading)
-            if "many" in answer:
-                number, length, kind = answer["many"]
-                return Many(self, int(number), int(length), tuple if kind == "tuple" else list)
-            if "error" not in answer:
-                return decode(answer["value"], self._remote)
-            names, message = answer["error"]
-            error = _exception([str(name) for name in names], str(message)[:200], is_iterator=request[0] == "next")
-        except (EOFError, OSError):
-            self.is_broken = True
-            raise CandidateGone("the program ended its process") from None
-        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as trouble:
-            self.is_broken = True
-            raise CandidateGone(f"no message: {trouble}") from None
+            while (message := self._receive())[0] == "ask":
+                self._answer(*message[1:])
+        finally:
+            self.depth -= 1
+        try:
+            if message[0] == "value":
+                return self.codec.decode(message[1])
+            error = self.codec.decode(message[1])
+            if isinstance(error, StopIteration | StopAsyncIteration) and operation not in _ITERATING:
+                error = RuntimeError(f"the program raised {type(error).__name__}")  # it would end a loop of the tests
+        except Exception as trouble:
+            raise self._broken(trouble) from None
+        if not isinstance(error, BaseException):
+            raise self._broken("an error that is none")
         raise error
 
-    def _remote(self, number: int) -> "Remote":
-        if number not in self.remotes:
-            self.remotes[number] = Remote(self, number)
-        return self.remotes[number]
+    def serve(self) -> None:
+        """Do what the other side asks until it is gone."""
+        while True:
+            try:
+                _, *message = self._receive()
+            except Gone:
+                return
+            self._answer(*message)
+
+    def settle(self) -> None:
+        """Do to objects of this side what the other did to its copies of them."""
+        while self.pending:
+            self.codec.fill(*self.pending.pop(0))
+
+    def _answer(self, operation: str, arguments: Any) -> None:
+        try:
+            if self.is_judge and not (arguments and type(arguments[0]) is dict and arguments[0].keys() == {"yours"}):
+                raise TypeError("only objects of the tests can be asked")
+            self._send("value", self.operations[operation](*map(self.codec.decode, arguments)))
+        except Gone:
+            raise
+        except BaseException as error:
+            self._send_error(error)
+
+    def _send_error(self, error: BaseException) -> None:
+        try:
+            self._send("raise", error.with_traceback(None))
+        except BaseException:
+            self._send("raise", RuntimeError(f"an error that cannot be sent: {type(error).__name__}"))
+
+    def _send(self, kind: str, *content: Any) -> None:
+        """Write a message; nothing is sent where a part of it cannot be."""
+        codec, mark = self.codec, self.codec.last_shared
+        forgets = self.is_judge and self.depth == 0 and codec.is_full()
+        if forgets:
+            self.settle()
+            codec.follow_none()
+        changes = codec.encode_changes()
+        try:
+            if kind == "ask":
+                written = [content[0], [codec.encode(each) for each in content[1]]]
+            else:
+                written = [codec.encode(each) for each in content]
+            body = wire.dump([codec.is_sharing, forgets, changes, kind, *written])
+        except BaseException:
+            codec.forget(mark, changes)
+            raise
+        try:
+            wire.send(self.writing, body)
+        except OSError as error:
+            raise self._broken(error) from None
+
+    def _receive(self) -> Any:
+        try:
+            is_sharing, forgets, changes, *message = wire.receive(self.reading)
+            if forgets and not self.is_judge:
+                self.codec.follow_none()
+            pending = self.codec.decode_changes(changes)
+            if not self.is_judge:
+                self.codec.is_sharing = bool(is_sharing)
+            for number, items in pending:
+                if self.holds_changes and number % 2 == 1:
+                    self.pending.append((number, items))
+                else:
+                    self.codec.fill(number, items)
+            if message[0] not in ("ask", "value", "raise") or len(message) != (3 if message[0] == "ask" else 2):
+                raise ValueError("it says nothing")
+            return message
+        except (EOFError, OSError):
+            self.is_broken = True
+            raise Gone("the program ended its process") from None
+        except Exception as trouble:
+            raise self._broken(trouble) from None
+
+    def _broken(self, why: object) -> Gone:
+        self.is_broken = True
+        return Gone("the program ended its process" if isinstance(why, OSError) else f"no message: {why}")
+
+
+class _RemoteClass(type):
+    """The class of stand-ins for objects of one class; it stands for that class."""
+
+    __calmctl__: Peer
+
+    def __call__(cls, *arguments: Any, **keywords: Any) -> Any:
+        return cls.__calmctl__.ask("__call__", cls, arguments, tuple(keywords.items()))
+
+    def __getattr__(cls, name: str) -> Any:
+        if name == "__abstractmethods__":
+            raise AttributeError(name)
+        return cls.__calmctl__.ask("getattr", cls, name)
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        cls.__calmctl__.ask("setattr", cls, name, value)
+
+    def __iter__(cls) -> Any:
+        return cls.__calmctl__.ask("__iter__", cls)
+
+    def __len__(cls) -> int:
+        return int(cls.__calmctl__.ask("__len__", cls))
+
+    def __bool__(cls) -> bool:
+        return True
+
+    def __getitem__(cls, key: Any) -> Any:
+        return cls.__calmctl__.ask("__getitem__", cls, key)
 
 
 class Remote:
-    """An object of the program that is no plain value. It equals itself and nothing else."""
-
-    def __init__(self, channel: Channel, number: int) -> None:
-        object.__setattr__(self, "_ask", channel.ask)
-        object.__setattr__(self, "_number", number)
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """Call it in the program's process."""
-        return self._ask("call", self, arguments, keywords)
+    """An object of the other side."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)
-        return self._ask("getattr", self, name)
+        return type(self).__calmctl__.ask("getattr", self, name)  # type: ignore[attr-defined]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._ask("setattr", self, name, value)
+        if name.startswith("__"):
+            object.__setattr__(self, name, value)
+        else:
+            type(self).__calmctl__.ask("setattr", self, name, value)  # type: ignore[attr-defined]
 
-    def __getitem__(self, key: Any) -> Any:
-        return self._ask("getitem", self, key)
+    def __delattr__(self, name: str) -> None:
+        type(self).__calmctl__.ask("delattr", self, name)  # type: ignore[attr-defined]
 
-    def __iter__(self) -> Any:
-        iterator = self._ask("iter", self)
-        return iterator if isinstance(iterator, Remote) else iter(iterator)
+    def __copy__(self) -> Any:
+        return type(self).__calmctl__.ask("__copy__", self)  # type: ignore[attr-defined]
 
-    def __next__(self) -> Any:
-        return self._ask("next", self)
+    def __deepcopy__(self, memo: Any) -> Any:
+        return type(self).__calmctl__.ask("__deepcopy__", self)  # type: ignore[attr-defined]
 
-    def __len__(self) -> int:
-        length = self._ask("len", self)
-        return length if type(length) is int else 0
-
-    def __bool__(self) -> bool:
-        return self._ask("bool", self) is True
-
-    def __str__(self) -> str:
-        return str(self._ask("str", self))
-
-    def __repr__(self) -> str:
-        return str(self._ask("repr", self))
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("an object of the other process cannot be pickled")
 
 
-class Many(Remote):
-    """A list or tuple of the program with so many items that they are fetched in pieces, and not all kept."""
-
-    _PIECE = 4096
-
-    def __init__(self, channel: Channel, number: int, length: int, kind: type) -> None:
-        super().__init__(channel, number)
-        object.__setattr__(self, "_length", length)
-        object.__setattr__(self, "_kind", kind)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __bool__(self) -> bool:
-        return self._length > 0
-
-    def __iter__(self) -> Any:
-        for start in range(0, self._length, self._PIECE):
-            yield from self._ask("piece", self, start, start + self._PIECE)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.fetch()[key] if isinstance(key, slice) else super().__getitem__(key)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, self._kind) or len(other) != self._length:
-            return False
-        pieces = range(0, self._length, self._PIECE)
-        return all(
-            self._ask("piece", self, start, start + self._PIECE) == list(other[start : start + self._PIECE])
-            for start in pieces
-        )
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def fetch(self) -> Any:
-        """Return all of it, as the plain list or tuple that it is."""
-        return self._kind(self)
+def copies_only(function: Any) -> None:
+    """From now on, send the side that holds a function copies alone: what it does to them is its own."""
+    if isinstance(function, Remote):
+        type(function).__calmctl__.codec.is_sharing = False  # type: ignore[attr-defined]
 
 
-def _exception(names: list[str], message: str, is_iterator: bool) -> BaseException:
-    """Return an exception of the nearest built-in type that can be made of a message alone.
+class Mirrors:
+    """Makes stand-ins."""
 
-    Only an iterator may say that it is at its end: `StopIteration` of a function would end a loop of the tests early.
-    """
-    for kind in (vars(builtins).get(name) for name in names):
-        if not isinstance(kind, type) or not issubclass(kind, Exception):
-            continue
-        if issubclass(kind, StopIteration | StopAsyncIteration) and not is_iterator:
-            return RuntimeError(f"the program raised {kind.__name__}")
+    def __init__(self, peer: Peer, own_ways: dict[str, Callable[..., Any]]) -> None:
+        self.peer = peer
+        self.ways = {name: _done_there(peer, name) for name in specials.DEFINED} | {
+            "__call__": lambda self, *arguments, **keywords: peer.ask(
+                "__call__", self, arguments, tuple(keywords.items())
+            )
+        }
+        for name in specials.ARITHMETIC:
+            self.ways[f"__r{name[2:]}"] = lambda self, other, name=name: peer.ask(name, other, self)
+        self.ways |= own_ways
+        self.shared_parts = {name: _attribute(peer, name) for name in ("__dict__", "__doc__")}
+
+    def of_class(self, name: str, kinds: list[Any], operations: list[str], known_name: str | None = None) -> Any:
+        """Return what stands for a class.
+
+        Args:
+            kinds: all those it is derived from, the nearest first.
+            operations: the special methods that it has.
+            known_name: where it is found, if it is one of a module.
+        """
+        if not all(isinstance(kind, type) for kind in kinds):
+            raise ValueError("a class is derived from what is none")
+        remote = [kind for kind in kinds if isinstance(kind, _RemoteClass)]
+        known = [kind for kind in kinds if not isinstance(kind, _RemoteClass)]
+        is_decisive = specials.are_decisive(operations)
+        real = next((k for k in known if issubclass(k, BaseException) or k in IMMUTABLE and not is_decisive), None)
+        namespace: dict[str, Any] = {each: self.ways[each] for each in operations if each in self.ways}
+        namespace |= self.shared_parts | {"__calmctl__": self.peer}
+        if shown := _shown(name, known if real is None else [], known_name):
+            # What `isinstance` is to say of it, though it has nothing of such an object here.
+            namespace["__class__"] = property(lambda self: shown)
+        bases = (*remote, Remote) if real is None else (*remote, Remote, real)
+        return _RemoteClass(name, bases, namespace)
+
+    def of_object(self, kind: Any, plain: tuple[Any] | None) -> Any:
+        """Return what stands for an object, with the plain value it has as one of a built-in type, if that is known."""
+        if not isinstance(kind, _RemoteClass):
+            kind = self._of_known(kind)
+        if plain is None:
+            return object.__new__(kind)
+        base = next(base for base in IMMUTABLE if base in kind.__mro__)
+        if type(plain[0]) is not base:
+            raise ValueError(f"a {base.__name__} that is none")
+        return base.__new__(kind, plain[0])
+
+    @functools.cache  # noqa: B019 - there is one of these in a process
+    def _of_known(self, kind: type) -> Any:
+        return self.of_class(kind.__name__, [kind], specials.of_class(kind, leaving_out=()))
+
+    def of_error(self, kind: Any, arguments: Any, fields: Any) -> BaseException:
+        """Return an exception with the arguments and attributes of another."""
+        if not (isinstance(kind, type) and issubclass(kind, BaseException) and type(arguments) is tuple):
+            raise ValueError("an error that is none")
+        error = kind.__new__(kind, *arguments)
+        real = next(each for each in kind.__mro__ if not isinstance(each, _RemoteClass) and each is not Remote)
         try:
-            return kind(message)
-        except TypeError:  # as UnicodeDecodeError, which wants more; its bases do not
-            pass
-    return CandidateExit(" ".join([*names[:1], message]).strip())
+            real.__init__(error, *arguments)  # type: ignore[misc]
+        except Exception:
+            pass  # its own arguments are others; it has what became of them
+        BaseException.__dict__["args"].__set__(error, arguments)
+        for name, value in fields.items():
+            if not name.startswith("__"):
+                object.__setattr__(error, name, value)
+        return error
+
+    def of_generator(self, number: int) -> Any:
+        """Return a generator that yields what another does."""
+        peer = self.peer
+
+        def generator() -> Any:
+            operation, argument = "resume", None
+            while True:
+                try:
+                    value = peer.ask(operation, peer.codec.others[number], argument)
+                except StopIteration as stop:
+                    return stop.value
+                try:
+                    operation, argument = "resume", (yield value)
+                except GeneratorExit:
+                    peer.ask("close", peer.codec.others[number])
+                    raise
+                except BaseException as error:
+                    operation, argument = "throw", error
+
+        return generator()
+
+    def of_coroutine(self, number: int) -> Any:
+        """Return a coroutine that returns what another does; that one runs at once, to its end."""
+
+        async def coroutine() -> Any:
+            return self.peer.ask("finish", self.peer.codec.others[number])
+
+        return coroutine()
+
+    def of_module(self, name: str) -> Any:
+        """Return a module for the program, and only its name for the judge."""
+        return Module(str(name)) if self.peer.is_judge else importlib.import_module(name)
 
 
-def _refer(value: Any) -> dict[str, Any]:
-    if isinstance(value, Remote):
-        return {"ref": object.__getattribute__(value, "_number")}
-    raise Unsendable(f"a test gives the program a {type(value).__name__}, which cannot be sent")
+def _done_there(peer: Peer, name: str) -> Callable[..., Any]:
+    return lambda self, *arguments: peer.ask(name, self, *arguments)
+
+
+def _attribute(peer: Peer, name: str) -> property:
+    return property(lambda self: peer.ask("getattr", self, name))
+
+
+def _shown(name: str, known: list[type], known_name: str | None) -> type | None:
+    """Return the class itself, where it is loaded here, or else one of its name that is derived from the known ones."""
+    module, _, path = (known_name or "").partition(":")
+    if isinstance(found := getattr(sys.modules.get(module), path or " ", None), type):
+        return found
+    if not known or known[0].__name__ == name:
+        return known[0] if known else None
+    try:
+        return type(known[0])(name, (known[0],), {})
+    except Exception:  # some cannot be derived from
+        return known[0]

@@ -1,0 +1,179 @@
+"""The tests as the judge runs them: by themselves, with names that lead to the program."""
+
+import ast
+import builtins
+import importlib
+import sys
+from typing import Any
+
+from evals.sandbox.evidence import Evidence
+from evals.sandbox.remote import Gone, Module, Peer
+from evals.sandbox.specials import OPERATIONS
+from evals.sandbox.values import known_name
+
+# What tests put others in the place of, that the program is to use.
+_REPLACED = {
+    "sys": ("stdin", "stdout", "stderr"),
+    "builtins": ("input", "print", "open"),
+    "time": ("sleep", "time", "monotonic", "perf_counter"),
+    "random": ("random", "randint", "randrange", "choice", "choices", "sample", "shuffle", "uniform"),
+    "os": ("getcwd", "listdir", "getenv"),
+}
+_SETTLE = "__settle__"
+_MANY_TESTS = 2**20
+_ALIASES = {"np": "numpy", "pd": "pandas", "sp": "sympy", "dt": "datetime", "plt": "matplotlib.pyplot"}
+# What the program may ask of objects that the tests gave it: not the frames and globals of the tests' functions.
+_IS_MADE = 1 << 9  # by a class statement or a call of `type`
+_NAMES_OF_FUNCTIONS = ("__name__", "__qualname__", "__doc__")
+_OPEN_MODULES = ("_io", "io", "unittest.mock")
+
+
+class Tests:
+    """One run of the tests of a program."""
+
+    def __init__(self, job: dict[str, Any], reading: int, writing: int) -> None:
+        self.job = job
+        operations = {
+            **OPERATIONS,
+            "getattr": self._get_attribute,
+            "setattr": self._set_attribute,
+            "resume": lambda generator, value: generator.send(value),
+            "throw": lambda generator, error: generator.throw(error),
+            "close": lambda generator: generator.close(),
+        }
+        self.peer = Peer(reading, writing, True, operations, lambda peer: Evidence(peer).ways())
+        self.namespace: dict[str, Any] = {}
+        self.names = _Names(self.peer, frozenset(job["names"]))
+
+    def run(self) -> tuple[str, str]:
+        """Run program and tests and return status and detail."""
+        stage = "program"
+        try:
+            exec(self.job["setup"], self.namespace)
+            self.peer.ask("run", self.job["code"])
+            stage = "tests"
+            for name, statement in self.job["modules"]:
+                if self.peer.ask("find", name):
+                    exec(statement, self.namespace)
+            for name in self.job["names"]:
+                self.namespace.pop(name, None)
+            self.namespace["__builtins__"] = self.names
+            tests = self._compiled(self.job["tests"])
+            self.peer.prepare = _Surroundings(self.peer, "random" in self.job["tests"]).tell
+            exec(tests, self.namespace)
+        except Gone as error:
+            return "crashed", str(error)
+        except BaseException as error:
+            return "failed", f"{stage}: {_described(error)}".rstrip(": ")[:300]
+        return ("crashed", "the program ended its process") if self.peer.is_broken else ("passed", "")
+
+    def _compiled(self, tests: str) -> Any:
+        """Compile tests so that they see what the program did to their objects before the next statement or condition.
+
+        Not sooner: a program that empties its argument is not to empty what its result is then compared with.
+        """
+        if len(tests) > _MANY_TESTS:  # The tree of so much data would take too much memory.
+            self.peer.holds_changes = False
+            return compile(tests, "<tests>", "exec")
+        self.namespace[_SETTLE] = self.peer.settle
+        tree = ast.parse(tests, "<tests>")
+        for node in list(ast.walk(tree)):
+            if isinstance(node, ast.BoolOp):
+                node.values[1:] = [ast.BoolOp(ast.Or(), [_settle(each), each]) for each in node.values[1:]]
+            for field in ("body", "orelse", "finalbody"):
+                if isinstance(statements := getattr(node, field, None), list) and statements:
+                    setattr(node, field, _settling(statements))
+        return compile(ast.fix_missing_locations(tree), "<tests>", "exec")
+
+    def _get_attribute(self, value: Any, name: str) -> Any:
+        self._require_open(value, name)
+        return getattr(value, name)
+
+    def _set_attribute(self, value: Any, name: str, item: Any) -> None:
+        self._require_open(value, name)
+        setattr(value, name, item)
+
+    def _require_open(self, value: Any, name: str) -> None:
+        """Raise AttributeError unless the program may have an attribute of an object of the tests.
+
+        It may have those of objects of the tests' own classes, and of streams.
+        """
+        kind = value if isinstance(value, type) else type(value)
+        is_own = kind.__module__ in ("builtins", "__main__") and known_name(kind) is None and kind.__flags__ & _IS_MADE
+        if name in _NAMES_OF_FUNCTIONS:
+            return
+        if name.startswith("_") or not (is_own or kind.__module__ in _OPEN_MODULES):
+            raise AttributeError(name)
+
+
+class _Surroundings:
+    """What the tests and the program would share in one process, beside their objects."""
+
+    def __init__(self, peer: Peer, with_random: bool) -> None:
+        self.peer = peer
+        # Loaded before the tests can change it, and only if they may: it takes its time.
+        self.random = importlib.import_module("random") if with_random else None
+        self.chance = self.random and self.random.getstate()
+        self.originals = {
+            (module, name): getattr(sys.modules[module], name)
+            for module, names in _REPLACED.items()
+            if module != "random" or with_random
+            for name in names
+        }
+        self.current = dict(self.originals)
+
+    def tell(self) -> None:
+        """Tell the program what the tests have put in the place of functions and streams, and how they set chance."""
+        for place, original in self.originals.items():
+            module, name = place
+            if (found := getattr(sys.modules[module], name, None)) is not self.current[place]:
+                self.current[place] = found
+                self.peer.ask("replace", module, name, None if found is original else [found])
+        if self.random and (chance := self.random.getstate()) != self.chance:
+            self.chance = chance
+            self.peer.ask("chance", chance)
+
+
+class _Names(dict[str, Any]):
+    """Where the tests look up the names that they do not define: among the built-in ones, then in the program.
+
+    Names that the program is asked for come from it even if they are built-in ones.
+    """
+
+    def __init__(self, peer: Peer, wanted: frozenset[str]) -> None:
+        super().__init__(vars(builtins))
+        self.peer, self.wanted = peer, wanted
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.wanted and name in self:
+            return super().__getitem__(name)
+        if not (bound := self.peer.ask("find", name)):
+            return super().__getitem__(name)
+        found = bound[0]
+        if isinstance(found, Module):
+            module = found.__name__
+            if module not in (name, _ALIASES.get(name)):
+                raise KeyError(name)
+            return importlib.import_module(module)
+        return found
+
+
+def _settle(place: ast.AST) -> ast.Call:
+    return ast.copy_location(ast.Call(ast.Name(_SETTLE, ast.Load()), [], []), place)  # which returns None
+
+
+def _settling(statements: list[ast.stmt]) -> list[ast.stmt]:
+    found: list[ast.stmt] = []
+    for number, statement in enumerate(statements):
+        is_text = number == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        if not is_text and not (isinstance(statement, ast.ImportFrom) and statement.module == "__future__"):
+            found.append(ast.copy_location(ast.Expr(_settle(statement)), statement))
+        found.append(statement)
+    return found
+
+
+def _described(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:
+        return type(error).__name__

@@ -1,0 +1,363 @@
+"""The types whose values are copied between judge and candidate: what each is written as, and how it is made again.
+
+Everything is made of plain parts by constructors named here, so that what a program sends can neither run code in the
+judge's process nor be an object that compares in its own way.
+"""
+
+import bisect
+import builtins
+import importlib
+import itertools
+import sys
+import types
+from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, UserString, defaultdict, deque
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+IMMUTABLE = (tuple, frozenset, str, bytes, int, float, complex)
+"""What a class of the program may be based on so that its objects are made here as what they are, with its methods."""
+MUTABLE = (dict, list, set, bytearray, deque)
+
+
+class Shared(NamedTuple):
+    """How a type with changeable contents is sent.
+
+    Attributes:
+        items: what it holds, as a list of what can be written.
+        fill: has an object hold just that.
+        make: an empty one, given what `extra` says of the original.
+    """
+
+    items: Callable[[Any], Any] = list
+    fill: Callable[[Any, Any], None] = lambda value, items: _replace(value, items)
+    make: Callable[[Any], Any] = lambda extra: []
+    extra: Callable[[Any], Any] = lambda value: None
+
+
+def _replace(value: Any, items: Any) -> None:
+    value.clear()
+    value.extend(items)
+
+
+def _replace_pairs(value: Any, items: Any) -> None:
+    dict.clear(value)
+    for key, item in items:
+        dict.__setitem__(value, key, item)
+
+
+def _replace_members(value: set[Any], items: Any) -> None:
+    value.clear()
+    value.update(items)
+
+
+def _replace_elements(value: Any, items: list[Any]) -> None:
+    value[...] = _array(value.dtype.str, value.shape, items)
+
+
+def _pairs(value: Any) -> list[list[Any]]:
+    return [list(pair) for pair in dict.items(value)]
+
+
+SHARED: dict[type, tuple[str, Shared]] = {
+    list: ("list", Shared()),
+    dict: ("dict", Shared(_pairs, _replace_pairs, lambda extra: {})),
+    set: ("set", Shared(list, _replace_members, lambda extra: set())),
+    bytearray: ("bytearray", Shared(list, _replace, lambda extra: bytearray())),
+    deque: ("deque", Shared(list, _replace, lambda extra: deque([], extra), lambda value: value.maxlen)),
+    defaultdict: (
+        "defaultdict",
+        Shared(_pairs, _replace_pairs, lambda extra: defaultdict(extra), lambda value: value.default_factory),
+    ),
+    OrderedDict: (
+        "OrderedDict",
+        Shared(
+            lambda value: [list(pair) for pair in value.items()],
+            lambda value, items: (value.clear(), value.update(items))[0],
+            lambda extra: OrderedDict(),
+        ),
+    ),
+    Counter: ("Counter", Shared(_pairs, _replace_pairs, lambda extra: Counter())),
+}
+SHARED_BY_TAG = {tag: shared for tag, shared in SHARED.values()}
+_ARRAY = Shared(
+    lambda value: value.ravel().tolist(),
+    _replace_elements,
+    lambda extra: _array(extra[0], extra[1], None),
+    lambda value: [_dtype(value), list(value.shape)],
+)
+SHARED_BY_TAG["ndarray"] = _ARRAY
+
+
+def is_shared(kind: type) -> bool:
+    """Return whether objects of a type are copied, and their changes too."""
+    if kind in SHARED:
+        return True
+    numpy = sys.modules.get("numpy") if kind.__name__ == "ndarray" else None
+    if numpy is not None and getattr(numpy, "ndarray", None) is kind:
+        SHARED[kind] = ("ndarray", _ARRAY)
+        return True
+    return False
+
+
+def parts(value: Any) -> list[Any]:
+    """Return what a changeable object holds, as objects of which each is the same one as long as nothing changed."""
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    if type(value) in (list, set, deque, bytearray):
+        return list(value)
+    return [sys.intern(value.tobytes().hex())] if value.dtype.kind != "O" else list(value.ravel())
+
+
+def in_order(kind: Callable[[Iterable[Any]], Any], items: list[Any]) -> Any:
+    """Return a set of `items` that also yields them in that order, if one of many ways to build it does.
+
+    The order of a set depends on how it came about, which nobody can ask it. Most are found at once.
+    """
+    made = kind(items)
+    if len(items) < 2 or len(items) > 1000 or list(made) == items:
+        return made
+    hashes = list(map(hash, items))
+    orders = (_by_place([each & (2**bits - 1) for each in hashes], items) for bits in range(3, 13))
+    shuffles = itertools.permutations(items) if len(items) < 7 else ()
+    for order in itertools.chain([items, items[::-1]], _sorted(items), orders, shuffles):
+        for found in (kind(order), kind(set(order)), kind(dict.fromkeys(order))):
+            if list(found) == items:
+                return found
+    return made
+
+
+def _sorted(items: list[Any]) -> list[list[Any]]:
+    try:
+        return [sorted(items), sorted(items, reverse=True)]
+    except Exception:
+        return []
+
+
+def _by_place(places: list[int], items: list[Any]) -> list[Any]:
+    """Return first the items that lie in order of their places, then those that had found theirs taken."""
+    ends: list[int] = []  # of the longest chains of each length, by index
+    before = [-1] * len(items)
+    lowest: list[int] = []
+    for index, place in enumerate(places):
+        length = bisect.bisect_right(lowest, place)
+        before[index] = ends[length - 1] if length else -1
+        lowest[length:] = [place, *lowest[length + 1 :]]
+        ends[length:] = [index, *ends[length + 1 :]]
+    chain, index = set(), ends[-1]
+    while index >= 0:
+        chain.add(index)
+        index = before[index]
+    indices = range(len(items))
+    return [items[i] for i in indices if i in chain] + [items[i] for i in indices if i not in chain]
+
+
+# Tag -> the type, what it is written as (in values that can be written themselves), and how it is made again.
+COPIED: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "tuple": (tuple, list, tuple),
+    "frozenset": (frozenset, list, lambda items: in_order(frozenset, items)),
+    "complex": (complex, lambda value: [value.real, value.imag], lambda parts: complex(*parts)),
+    "bytes": (bytes, lambda value: value.decode("latin-1"), lambda text: text.encode("latin-1")),
+    "memoryview": (
+        memoryview,
+        lambda value: [value.tobytes(), value.format, value.readonly],
+        lambda parts: memoryview(parts[0] if parts[2] else bytearray(parts[0])).cast(parts[1]),
+    ),
+    "range": (range, lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
+    "slice": (slice, lambda value: [value.start, value.stop, value.step], lambda parts: slice(*parts)),
+    "dict_keys": (type({}.keys()), list, lambda keys: dict.fromkeys(keys).keys()),
+    "dict_values": (type({}.values()), list, lambda values: dict(enumerate(values)).values()),
+    "dict_items": (type({}.items()), lambda value: [list(item) for item in value], lambda items: dict(items).items()),
+    "odict_keys": (type(OrderedDict().keys()), list, lambda keys: OrderedDict.fromkeys(keys).keys()),
+    "odict_items": (type(OrderedDict().items()), list, lambda items: OrderedDict(items).items()),
+    "odict_values": (type(OrderedDict().values()), list, lambda values: OrderedDict(enumerate(values)).values()),
+    "mappingproxy": (types.MappingProxyType, dict, types.MappingProxyType),
+    "UserDict": (UserDict, lambda value: value.data, lambda data: _with_data(UserDict(), data, dict)),
+    "UserList": (UserList, lambda value: value.data, lambda data: _with_data(UserList(), data, list)),
+    "UserString": (UserString, lambda value: value.data, lambda data: _with_data(UserString(""), data, str)),
+    "ChainMap": (ChainMap, lambda value: value.maps, lambda maps: ChainMap(*maps)),
+    "SimpleNamespace": (types.SimpleNamespace, vars, lambda fields: types.SimpleNamespace(**fields)),
+    "Ellipsis": (type(...), lambda value: None, lambda nothing: ...),
+    "NotImplemented": (type(NotImplemented), lambda value: None, lambda nothing: NotImplemented),
+}
+TAGS = {entry[0]: tag for tag, entry in COPIED.items()}
+
+
+def _with_data(value: Any, data: Any, kind: type) -> Any:
+    if type(data) is not kind:
+        raise ValueError(f"data of a {type(data).__name__}")
+    value.data = data
+    return value
+
+
+# The same for types of modules that are loaded only when they are needed: most programs do without.
+LATE: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
+    "decimal.Decimal": (str, lambda kind, text: kind(text)),
+    "fractions.Fraction": (lambda value: [value.numerator, value.denominator], lambda kind, parts: kind(*parts)),
+    "datetime.date": (lambda value: value.isoformat(), lambda kind, text: kind.fromisoformat(text)),
+    "datetime.datetime": (lambda value: value.isoformat(), lambda kind, text: kind.fromisoformat(text)),
+    "datetime.time": (lambda value: value.isoformat(), lambda kind, text: kind.fromisoformat(text)),
+    "datetime.timedelta": (
+        lambda value: [value.days, value.seconds, value.microseconds],
+        lambda kind, parts: kind(*parts),
+    ),
+    "datetime.timezone": (
+        lambda value: value.utcoffset(None),
+        lambda kind, offset: kind(offset),
+    ),
+    "array.array": (
+        lambda value: [value.typecode, value.tolist()],
+        lambda kind, parts: kind(parts[0], parts[1]),
+    ),
+    "uuid.UUID": (str, lambda kind, text: kind(text)),
+    "pathlib.PosixPath": (str, lambda kind, text: kind(text)),
+    "pathlib.PurePosixPath": (str, lambda kind, text: kind(text)),
+    "pathlib.PureWindowsPath": (str, lambda kind, text: kind(text)),
+    "ipaddress.IPv4Address": (str, lambda kind, text: kind(text)),
+    "ipaddress.IPv6Address": (str, lambda kind, text: kind(text)),
+    "ipaddress.IPv4Network": (str, lambda kind, text: kind(text)),
+    "ipaddress.IPv6Network": (str, lambda kind, text: kind(text)),
+    "pandas._libs.tslibs.timestamps.Timestamp": (lambda value: value.isoformat(), lambda kind, text: kind(text)),
+    "pandas.Series": (
+        lambda value: [value.tolist(), value.index.tolist(), value.name, str(value.dtype)],
+        lambda kind, parts: kind(parts[0], index=parts[1], name=parts[2], dtype=parts[3]),
+    ),
+    "pandas.DataFrame": (
+        lambda value: [value.columns.tolist(), value.index.tolist(), [value.iloc[:, i] for i in range(value.shape[1])]],
+        lambda kind, parts: _frame(kind, *parts),
+    ),
+}
+
+
+def _dtype(value: Any) -> str:
+    if value.dtype.fields or value.dtype.kind not in "biufcSUO":
+        raise TypeError(f"an array of {value.dtype}")
+    return str(value.dtype.str)
+
+
+def _array(dtype: str, shape: Any, items: list[Any] | None) -> Any:
+    import numpy
+
+    kind = numpy.dtype(dtype)
+    if kind.fields or kind.kind not in "biufcSUO":
+        raise ValueError(f"an array of {dtype[:20]}")
+    if items is None:
+        return numpy.zeros(tuple(shape), kind)
+    if kind.kind != "O":
+        return numpy.array(items, kind).reshape(shape)
+    array = numpy.empty(len(items), kind)
+    array[:] = items
+    return array.reshape(shape)
+
+
+def _frame(kind: Any, columns: list[Any], index: list[Any], series: list[Any]) -> Any:
+    frame = kind({number: each.to_numpy() for number, each in enumerate(series)}, index=index)
+    frame = frame.astype({number: each.dtype for number, each in enumerate(series)})
+    frame.columns = columns
+    return frame
+
+
+def numpy_scalar(value: Any) -> list[Any] | None:
+    """Return what a scalar of NumPy is written as, or None if `value` is none."""
+    numpy = sys.modules.get("numpy")
+    kind = type(value)
+    if numpy is None or getattr(numpy, kind.__name__, None) is not kind or not issubclass(kind, numpy.generic):
+        return None
+    return [kind.__name__, value.item()] if kind.__name__ not in ("datetime64", "timedelta64", "void") else None
+
+
+def make_numpy_scalar(name: str, item: Any) -> Any:
+    """Return the scalar of NumPy that was written as name and plain value."""
+    import numpy
+
+    kind = getattr(numpy, name)
+    if not issubclass(kind, numpy.generic):
+        raise ValueError(f"no scalar: {name[:20]}")
+    return kind(item)
+
+
+def sympy_parts(value: Any) -> list[Any] | None:
+    """Return class and arguments of an expression of SymPy, or None if `value` is none."""
+    sympy = sys.modules.get("sympy")
+    kind = type(value)
+    if sympy is None or not isinstance(value, sympy.Basic):
+        return None
+    if isinstance(value, sympy.Symbol):
+        return ["Symbol", [value.name, value._assumptions_orig]] if kind is sympy.Symbol else None
+    if isinstance(value, sympy.Integer):
+        return ["Integer", [int(value)]]
+    if isinstance(value, sympy.Rational):
+        return ["Rational", [int(value.p), int(value.q)]]
+    if isinstance(value, sympy.Float):
+        return ["Float", [str(value), int(value._prec)]]
+    name = kind.__name__
+    singleton = next(
+        (each for each in ("oo", "zoo", "nan", "pi", "E", "I", "true", "false") if value is getattr(sympy, each)), None
+    )
+    if singleton or value == -sympy.oo:
+        return [singleton or "-oo", []]
+    return [name, list(value.args)] if getattr(sympy, name, None) is kind and value.args else None
+
+
+def make_sympy(name: str, arguments: list[Any]) -> Any:
+    """Return an expression of SymPy; nothing is parsed, and no class but one of SymPy is called."""
+    import sympy
+
+    if name == "Symbol":
+        text, assumptions = arguments
+        return sympy.Symbol(str(text), **{str(key): item is True for key, item in assumptions.items()})
+    if name == "Float":
+        return (
+            sympy.Float(float(arguments[0]))
+            if arguments[1] == 53
+            else sympy.Float(str(arguments[0]).strip(), precision=int(arguments[1]))
+        )
+    if name in ("Integer", "Rational"):
+        return getattr(sympy, name)(*(int(each) for each in arguments))
+    if not arguments:
+        return {"oo": sympy.oo, "-oo": -sympy.oo, "zoo": sympy.zoo, "nan": sympy.nan, "pi": sympy.pi, "E": sympy.E,
+                "I": sympy.I, "true": sympy.true, "false": sympy.false}[name]  # fmt: skip
+    kind = getattr(sympy, name)
+    if not (isinstance(kind, type) and issubclass(kind, sympy.Basic)):
+        raise ValueError(f"no expression: {name[:20]}")
+    if not all(isinstance(each, sympy.Basic) for each in arguments):
+        raise ValueError("an expression has arguments that are none")
+    return kind(*arguments, evaluate=False) if issubclass(kind, sympy.Add | sympy.Mul | sympy.Pow) else kind(*arguments)
+
+
+_PACKAGES = frozenset(("numpy", "pandas", "sympy", "scipy", "networkx"))
+_PLAIN_MODULES = frozenset(("builtins", "collections", "collections.abc", "types", "typing", "abc", "numbers", "enum"))
+
+
+def known_name(kind: type) -> str | None:
+    """Return the name under which a class is found in a module of Python or of a package, or None."""
+    module, name = getattr(kind, "__module__", None), getattr(kind, "__qualname__", None)
+    if type(module) is str and type(name) is str and vars(sys.modules.get(module, builtins)).get(name) is kind:
+        return f"{module}:{name}"
+    name = next((name for name, each in vars(types).items() if each is kind), None)
+    return f"types:{name}" if name else None
+
+
+def is_trusted(module: str) -> bool:
+    """Return whether a module is one that the judge imports when the program names it."""
+    return module.partition(".")[0] in sys.stdlib_module_names | _PACKAGES
+
+
+def is_plain(kind: type, name: str) -> bool:
+    """Return whether a class of that known name is one that the judge takes: its objects do as they are known to do."""
+    module = name.partition(":")[0]
+    is_error = issubclass(kind, BaseException) and is_trusted(module)
+    return is_error or module in _PLAIN_MODULES or name.replace(":", ".") in LATE
+
+
+def find_known(name: str) -> Any:
+    """Return the class of a known name.
+
+    Raises:
+        ValueError: it is no class that the judge takes.
+    """
+    module, _, attribute = name.partition(":")
+    if is_trusted(module):
+        found = getattr(importlib.import_module(module), attribute, None)
+        if isinstance(found, type) and is_plain(found, name):
+            return found
+    raise ValueError(f"unknown type {name[:40]!r}")
