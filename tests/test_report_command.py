@@ -127,3 +127,33 @@ def test_other_folders_and_mixtures_are_one_clear_line(folder, tmp_path, capsys)
     ):
         status, out, err = run(capsys, *arguments)
         assert status == 2 and message in err and err.count("\n") == 1 and not out
+
+
+def test_one_broken_run_is_named_and_the_others_are_reported(tmp_path, capsys):
+    facts = {"kind": "eval", "status": "complete", "seconds": 1.0}
+    metrics = {"task": "gsm8k", "metrics": {"accuracy": 50.0}, "n": 4}
+    breaks = {
+        "no run.json": ("run.json", None),
+        "damaged run.json": ("run.json", "{"),
+        "no metrics.json": ("metrics.json", None),
+        "damaged metrics.json": ("metrics.json", "[]"),
+        "no figures": ("metrics.json", "{}"),
+        "unfinished": ("run.json", json.dumps(facts | {"status": "running"})),
+    }
+    for name, (file, content) in breaks.items():
+        root = tmp_path / name.replace(" ", "-")
+        for run_name in ("bad", "good", "well"):
+            (root / run_name).mkdir(parents=True)
+            write(root / run_name / "run.json", facts)
+            write(root / run_name / "metrics.json", metrics)
+        broken = root / "bad" / file
+        broken.unlink() if content is None else broken.write_text(content)
+        for named in ([root], [root / "bad", root / "good", root / "well"]):
+            status, out, error = run(capsys, *named, "--json")
+            assert (status, error.count("\n")) == (1, 1) and str(root / "bad") in error, name
+            assert [row["run"] for row in json.loads(out)["errors"]] == [str(root / "bad")]
+            assert str(root / "good") in out and "1 of 3 runs" in error
+        status, out, error = run(capsys, root / "bad", root / "bad")
+        assert (status, out, error.count("\n")) == (2, "", 1), name
+        assert main(["ls", "runs", str(root), "--json"]) == 0
+        assert {Path(row["path"]).name for row in json.loads(capsys.readouterr().out)} >= {"good", "well"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -25,21 +26,25 @@ _Out = Annotated[
 
 def report(runs: _Runs, out: _Out = None, json: options.Json = False) -> None:
     """Write a reproduction's report and print its tables; several: mean and deviation; other runs: side by side."""
-    from calmctl.errors import UserError
-    from calmctl.reporting.kinds import common_kind, with_evaluations
+    from calmctl.errors import CalmctlError, UserError
+    from calmctl.reporting.kinds import common_kind, readable, with_evaluations
 
-    runs = with_evaluations(runs)
+    named = with_evaluations(runs)
+    runs, broken = readable(named)
     kind = common_kind(runs)
     if kind == "training":
-        _costs(runs, out, json)
+        _costs(runs, broken, out, json)
     elif kind == "evaluation":
-        _evaluations(runs, out, json)
+        _evaluations(runs, broken, out, json)
     elif len(runs) > 1:
         (_kv_seeds if kind == "kv" else _section_seeds)(runs, out, json)
     elif out is not None:
         raise UserError(f"--out {out} is for several folders; the report of one is written into {runs[0]}")
     else:
         (_kv if kind == "kv" else _section)(runs[0], json)
+    if broken:
+        reasons = "; ".join(f"{folder} ({reason})" for folder, reason in broken.items())
+        raise CalmctlError(f"{len(broken)} of {len(named)} runs cannot be reported, the others are: {reasons}")
 
 
 def _kv(run: Path, json: bool) -> None:
@@ -68,7 +73,7 @@ def _note_report(run: Path, written: list[Path]) -> None:
     output.note(f"wrote {run / 'report.html'}, {run / 'report.md'} and {len(written) - 2} plots")
 
 
-def _costs(runs: list[Path], out: Path | None, json: bool) -> None:
+def _costs(runs: list[Path], broken: Mapping[Path, str], out: Path | None, json: bool) -> None:
     from calmctl.files import write_json, write_text
     from calmctl.reporting.cost_table import cost_rows, cost_table
     from calmctl.reporting.tables import to_markdown
@@ -76,7 +81,7 @@ def _costs(runs: list[Path], out: Path | None, json: bool) -> None:
 
     rows = cost_rows(runs)
     if json:
-        output.print_json(rows)
+        output.print_json([*rows, *_errors(broken)])
     else:
         print_tables(cost_table(rows))
     if out is not None:
@@ -85,7 +90,7 @@ def _costs(runs: list[Path], out: Path | None, json: bool) -> None:
         output.note(f"wrote {out / 'cost.md'} and {out / 'cost.json'}")
 
 
-def _evaluations(runs: list[Path], out: Path | None, json: bool) -> None:
+def _evaluations(runs: list[Path], broken: Mapping[Path, str], out: Path | None, json: bool) -> None:
     from calmctl.reporting.evaluation_report import (
         evaluation_figures,
         evaluation_tables,
@@ -97,7 +102,7 @@ def _evaluations(runs: list[Path], out: Path | None, json: bool) -> None:
 
     found = read_evaluations(runs)
     if json:
-        output.print_json(evaluation_figures(found))
+        output.print_json(evaluation_figures(found) | ({"errors": _errors(broken)} if broken else {}))
     else:
         print_tables(*evaluation_tables(found))
         for sentence in not_comparable(by_task(found)).values():
@@ -132,6 +137,10 @@ def _section_seeds(runs: list[Path], out: Path | None, json: bool) -> None:
         print_tables(*pooled_tables(pooled))
     if out is not None:
         _note_written(write_pooled(pooled, out))
+
+
+def _errors(broken: Mapping[Path, str]) -> list[dict[str, str]]:
+    return [{"run": str(folder), "error": reason} for folder, reason in broken.items()]
 
 
 def _note_written(paths: list[Path]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from calmctl.errors import UserError
-from calmctl.reporting.cost_table import is_training
-from calmctl.reporting.evaluations import is_evaluation
+from calmctl.reporting.cost_table import cost_rows, is_training
+from calmctl.reporting.evaluations import METRICS_FILE, is_evaluation, read_evaluation
 from calmctl.reporting.kv_results import TABLE_FILE
 from calmctl.reporting.section_results import is_section
 from calmctl.run_info import RUN_FILE, RunInfo, read_run
@@ -49,13 +49,60 @@ def _run(folder: Path) -> RunInfo | None:
 
 
 def with_evaluations(folders: Sequence[Path]) -> list[Path]:
-    """Return folders; one that is no run itself stands for the evaluations in it, as `calmctl eval all` writes them."""
+    """Return folders; one that is no run itself stands for the evaluations in it, as `calmctl eval all` writes them.
+
+    Damaged runs in it are among them: what cannot be read has to be named.
+    """
     found: list[Path] = []
     for folder in folders:
         is_itself = (folder / RUN_FILE).exists() or (folder / TABLE_FILE).exists() or is_section(folder)
-        inner = [] if is_itself else sorted(path for path in folder.glob("*") if is_evaluation(path))
+        inner = [] if is_itself else sorted(path for path in folder.glob("*") if _may_be_evaluation(path))
         found += inner or [folder]
     return found
+
+
+def _may_be_evaluation(folder: Path) -> bool:
+    if not (folder / RUN_FILE).exists():
+        return (folder / METRICS_FILE).exists()
+    try:
+        return read_run(folder).kind in ("eval", "score")
+    except UserError:
+        return True
+
+
+def readable(folders: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
+    """Return the folders that can be reported, and of the others what is wrong with each.
+
+    Trainings and evaluations stand side by side, each for itself. A mean over seeds is of all of them or refused.
+
+    Raises:
+        UserError: none can be reported, or a seed cannot.
+    """
+    broken: dict[Path, UserError] = {}
+    kinds: set[Kind] = set()
+    for folder in folders:
+        try:
+            kinds.add(_check(folder))
+        except UserError as error:
+            broken[folder] = error
+    if broken and not kinds <= {"training", "evaluation"}:
+        raise next(iter(broken.values()))
+    if broken and not kinds:
+        first = next(iter(broken.values()))
+        raise UserError(f"none of {len(folders)} runs can be reported: {first}") if len(folders) > 1 else first
+    return [folder for folder in folders if folder not in broken], {path: str(why) for path, why in broken.items()}
+
+
+def _check(folder: Path) -> Kind:
+    """Return what a folder holds; raises UserError where a training or an evaluation in it is damaged or unfinished."""
+    kind = kind_of(folder)
+    if kind == "training":
+        cost_rows([folder])
+    elif kind == "evaluation":
+        if not (run := read_run(folder)).is_complete:
+            raise UserError(f"{folder}: the evaluation is not complete ({run.status}); run it again, it goes on")
+        read_evaluation(Path(), str(folder))
+    return kind
 
 
 def common_kind(folders: Sequence[Path]) -> Kind:
