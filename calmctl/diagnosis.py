@@ -31,6 +31,7 @@ NEWEST_TESTED = {
     "numpy": "2.4.6",
     "omegaconf": "2.3.1",
     "peft": "0.21.2",
+    "psutil": "7.2.2",
     "pyarrow": "26.0.1",
     "pyyaml": "6.0.4",
     "rich": "15.0.0",

@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from calmctl.cli.main import app
-from calmctl.errors import UserError
+from calmctl.errors import CalmctlError
 from calmctl.training.cost import flop_counter, seconds_per_step
 from calmctl.training.jobs import run_training
 from tests.models import llama
@@ -68,4 +68,4 @@ def test_trainings_are_reported_side_by_side(trained, tmp_path):
 
 def test_only_trainings_are_compared_with_trainings(trained):
     refused = CliRunner().invoke(app, ["report", str(trained / "few"), str(trained)])
-    assert isinstance(refused.exception, UserError) and "nothing to report" in str(refused.exception)
+    assert isinstance(refused.exception, CalmctlError) and "nothing to report" in str(refused.exception)

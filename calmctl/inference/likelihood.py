@@ -33,7 +33,7 @@ class _Way:
     labels_only: bool
 
 
-_ways: WeakKeyDictionary[nn.Module, dict[torch.dtype, _Way]] = WeakKeyDictionary()
+_ways: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], _Way]] = WeakKeyDictionary()
 
 
 @torch.inference_mode()
@@ -88,9 +88,9 @@ def _way_of(model: PreTrainedModel) -> _Way:
     Raises:
         UserError: logits depend on later tokens, so that they say nothing about how likely those are.
     """
-    known = _ways.setdefault(model, {})
-    if model.dtype in known:
-        return known[model.dtype]
+    known, key = _ways.setdefault(model, {}), (model.dtype, getattr(model.config, "_attn_implementation", None))
+    if key in known:
+        return known[key]
     bases = model.bases() if isinstance(model, StoredInParts) else [model]
     ids, allowed = probe_ids(bases, len(_LENGTHS), max(_LENGTHS)), tolerance(bases)
     rows, starts = [ids[row, :length].tolist() for row, length in enumerate(_LENGTHS)], [_START] * len(_LENGTHS)
@@ -125,10 +125,10 @@ def _way_of(model: PreTrainedModel) -> _Way:
     labels_only = is_right(_Way("alone", labels_only=True), [0])
     padded, equal = _Way("padded", labels_only), _Way("equal", labels_only)
     if is_right(padded, range(len(rows))):
-        known[model.dtype] = padded
+        known[key] = padded
     else:
-        known[model.dtype] = equal if is_right(equal, [1, 2]) else _Way("alone", labels_only)
-    return known[model.dtype]
+        known[key] = equal if is_right(equal, [1, 2]) else _Way("alone", labels_only)
+    return known[key]
 
 
 def _batches(order: Sequence[int], rows: Sequence[Sequence[int]], way: _Way, batch_size: int) -> Iterator[list[int]]:

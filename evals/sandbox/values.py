@@ -325,6 +325,7 @@ def make_sympy(name: str, arguments: list[Any]) -> Any:
 
 
 _PACKAGES = frozenset(("numpy", "pandas", "sympy", "scipy", "networkx"))
+_WITH_EFFECTS = frozenset(("antigravity", "this", "idlelib"))  # of being imported
 _PLAIN_MODULES = frozenset(("builtins", "collections", "collections.abc", "types", "typing", "abc", "numbers", "enum"))
 
 
@@ -339,7 +340,7 @@ def known_name(kind: type) -> str | None:
 
 def is_trusted(module: str) -> bool:
     """Return whether a module is one that the judge imports when the program names it."""
-    return module.partition(".")[0] in sys.stdlib_module_names | _PACKAGES
+    return module.partition(".")[0] in (sys.stdlib_module_names | _PACKAGES) - _WITH_EFFECTS
 
 
 def is_plain(kind: type, name: str) -> bool:
