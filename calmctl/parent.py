@@ -73,13 +73,14 @@ def putting_off_the_end() -> Iterator[None]:
     except ValueError:  # not the main thread
         yield
         return
+    end_if_asked()
     _asked.is_put_off, _asked.since = True, None
     try:
         yield
         if is_asked_to_end():
             raise KeyboardInterrupt
     finally:
-        _asked.is_put_off = False
+        _asked.is_put_off, _asked.since = False, None
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
@@ -87,6 +88,15 @@ def putting_off_the_end() -> Iterator[None]:
 def is_asked_to_end() -> bool:
     """Return whether a signal that was put off has asked this process to end."""
     return _asked.is_put_off and _asked.since is not None
+
+
+def end_if_asked() -> None:
+    """Raise KeyboardInterrupt where a signal has and nothing came of it.
+
+    Iterating over a numpy array of strings, for one, swallows what a signal handler raises meanwhile.
+    """
+    if _asked.since is not None and not _asked.is_put_off:
+        raise KeyboardInterrupt
 
 
 def _listen() -> dict[signal.Signals, Any]:

@@ -21,6 +21,7 @@ from typing import Any, Self
 from calmctl import environment, files
 from calmctl.config import to_yaml
 from calmctl.errors import CalmctlError, UserError, errno_of
+from calmctl.parent import end_if_asked
 from calmctl.run_identity import config_sha256, existing_run
 from calmctl.run_info import (
     CONFIG_FILE,
@@ -184,6 +185,7 @@ class Run:
         eta_seconds: float | None = None,
     ) -> None:
         """Rewrite `progress.json`, at most four times a second; the last step is always written."""
+        end_if_asked()
         now = time.monotonic()
         if step < total and 0 <= now - self._last_progress < _PROGRESS_INTERVAL_SECONDS:
             return

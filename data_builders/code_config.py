@@ -111,10 +111,14 @@ class CodeDataConfig:
     def test_sets(self) -> dict[str, Path]:
         """Return where each test set is that is compared with; raises DataError where one is not said."""
         found = {}
+        if self.tests is not None and not Path(self.tests).expanduser().is_dir():
+            raise DataError(f"tests: {self.tests}: no such folder; name the one that holds {', '.join(TEST_SETS)}")
         for name in TEST_SETS:
             stated = getattr(self, name) or (self.tests and f"{self.tests}/{name}")
             if not stated:
                 raise DataError(f"{name}: name its path or hub id (or all with --tests DIR), or set {name}={OFF}")
+            if not getattr(self, name) and not Path(stated).expanduser().exists():  # not to be taken for a hub id
+                raise DataError(f"{stated}: no such folder; add it, name another with {name}=, or set {name}={OFF}")
             if stated != OFF:
                 found[name] = Path(stated).expanduser()
         return found

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from data_builders.bpe_tokenizer import coverage, require_coverage, save_tokenizer, train_bpe
 from data_builders.code_config import CodeDataConfig
-from data_builders.code_overlap import build_index, test_set_sha256
+from data_builders.code_overlap import CodeOverlapIndex, build_index, test_set_sha256
 from data_builders.code_parts import Corpus, Part
 from data_builders.code_scan import Shard, count_overlaps, open_index, scan
 from data_builders.code_sources import list_sources
@@ -68,6 +68,16 @@ def build(
     return _Build(config, out, progress, count).run(identity)
 
 
+def check(config: CodeDataConfig) -> None:
+    """Raise DataError where a source or a test set cannot be used, without building anything."""
+    _index(config)
+    list_sources(config)
+
+
+def _index(config: CodeDataConfig) -> CodeOverlapIndex:
+    return build_index(config.test_sets(), config.overlap_ngram, config.overlap_containment)
+
+
 class _Build:
     """One build under way: what its steps share."""
 
@@ -84,7 +94,7 @@ class _Build:
         """Scan, choose, write, look for the test sets once more, and finish the folder."""
         test_sets = self._config.test_sets()
         self._report(f"reading {', '.join(test_sets) or 'no test set'}")
-        index = build_index(test_sets, self._config.overlap_ngram, self._config.overlap_containment)
+        index = _index(self._config)
         # Shards of a build that had other test sets are of no use.
         work = self._out / WORK / index.digest
         work.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from data_builders.kv_expressions import (
     draw_numbers,
     sample_distinct,
 )
-from data_builders.kv_keys import build_keys
+from data_builders.kv_keys import build_keys, tokenizer_at_hand
 from data_builders.kv_render import Renderer
 from data_builders.kv_rows import TRAINING_SCHEMA, ResultStatistics, TrainingSet, spread
 from data_builders.kv_test_set import TEST_SCHEMA, EvalSet, count_overlaps, eval_table, sample_test_set
@@ -52,6 +52,12 @@ def build(config: KVDataConfig, out: Path, progress: Progress | None = None) -> 
         progress.note(f"{out}: already built")
         return finished
     return _Build(config, out, progress).run(identity)
+
+
+def check(config: KVDataConfig) -> None:
+    """Raise DataError where the data cannot be built as configured, as far as what is here tells."""
+    if config.tokenizer is None or tokenizer_at_hand(config.tokenizer) is not None:
+        _Build(config, Path(), Progress())
 
 
 class _Build:

@@ -17,7 +17,7 @@ from data_builders.corpus import Corpus
 from data_builders.errors import DataError
 from data_builders.files import read_json
 from data_builders.flores import Flores, read_flores
-from data_builders.kv_keys import load_tokenizer
+from data_builders.kv_keys import load_tokenizer, tokenizer_at_hand
 from data_builders.manifest import close_folder, file_entry, open_folder, write_json
 from data_builders.ntl_config import CorporaConfig, NTLDataConfig
 from data_builders.ntl_corpora import Corpora, open_corpora, resolve
@@ -55,10 +55,7 @@ def build(
             met.
     """
     progress = progress or Progress()
-    if not config.aug.parallel and not config.aug.monolingual:
-        raise DataError("aug.parallel: name the corpora of the low-resource languages, such as a folder of NLLB-Seed")
-    if config.check_overlap and not config.flores:
-        raise DataError("flores: name FLORES-200, which the data must not overlap with; or set check_overlap=false")
+    _check_settings(config)
     count = num_workers(workers)
     identity = {"builder": BUILDER, "format": FORMAT, "config": asdict(config)}
     finished = open_folder(out, identity)
@@ -67,6 +64,21 @@ def build(
         progress.note(f"{out}: already built")
         return finished
     return _Build(config, out, progress, count).run(identity)
+
+
+def check(config: NTLDataConfig) -> None:
+    """Raise DataError where corpora, FLORES or a tokenizer that is here cannot be used, without building anything."""
+    _check_settings(config)
+    _Build(config, Path(), Progress(), 1).open_flores()
+    if config.tokenizer is not None:
+        tokenizer_at_hand(config.tokenizer)
+
+
+def _check_settings(config: NTLDataConfig) -> None:
+    if not config.aug.parallel and not config.aug.monolingual:
+        raise DataError("aug.parallel: name the corpora of the low-resource languages, such as a folder of NLLB-Seed")
+    if config.check_overlap and not config.flores:
+        raise DataError("flores: name FLORES-200, which the data must not overlap with; or set check_overlap=false")
 
 
 class _Build:
@@ -85,7 +97,7 @@ class _Build:
     def run(self, identity: dict[str, Any]) -> dict[str, Any]:
         """Make the shards, write every file, search them for the test set, and finish the folder."""
         named = None if self.config.tokenizer is None else load_tokenizer(self.config.tokenizer)
-        flores = self._read_flores()
+        flores = self.open_flores()
         self._claim_work(flores)
         described_flores = self._index_flores(flores)
         with Workers(self.num_workers, partial(open_index, self.place)) as workers:
@@ -115,7 +127,7 @@ class _Build:
         shutil.rmtree(self.work)
         return manifest
 
-    def _read_flores(self) -> Flores | None:
+    def open_flores(self) -> Flores | None:
         """Read the test set in the languages that are asked for, and in those of the data in any case."""
         if self.place is None or self.config.flores is None:
             return None

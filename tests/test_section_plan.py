@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,23 @@ import pytest
 from calmctl.cli.main import main
 from calmctl.experiments.section_plan import DEVICES, UTILISATION
 from calmctl.modeling.public_shapes import public_shapes
+from tests.ntl_corpora import write_flores, write_ntrex, write_seed
 from tests.task_data import write_data
+
+# The languages of the data here.
+CORPORA = ["data.aug.languages=[lij_Latn,fur_Latn]", "data.anchor.languages=[fra_Latn]",
+           "data.flores_languages=[eng_Latn,lij_Latn,fur_Latn,fra_Latn]",
+           "flores.options.languages=[lij_Latn]"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
+    folder = write_data(tmp_path_factory.mktemp("data"))
+    shutil.rmtree(folder / "flores")
+    write_seed(folder / "nllb_seed")
+    write_ntrex(folder / "ntrex")
+    write_flores(folder / "flores200")
+    return folder
 
 
 @pytest.fixture
@@ -22,7 +34,7 @@ def planned(data, tmp_path, capsys):
     """Plan a preset; returns exit code, what is printed, and errors."""
 
     def run(section: str, preset: str, *more: str) -> tuple[int, str, str]:
-        given = {"ntl": ["--data", str(data), "flores.options.languages=[fra_Latn]"],
+        given = {"ntl": ["--data", str(data), *CORPORA],
                  "code": ["--tests", str(data), "--source", "stdlib", "--allow-code-execution"]}  # fmt: skip
         command = ["reproduce", section, "--preset", preset, "--out", str(tmp_path / "out"), "--dry-run"]
         code = main([*command, *given[section], *more])

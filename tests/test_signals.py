@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import psutil
 import pytest
 from torch import Tensor
 
+from calmctl import parent
 from calmctl.files import read_json
 from calmctl.parent import ASKING, Interrupted
-from calmctl.runs import read_run
+from calmctl.runs import Run, read_run
 from calmctl.training.checkpoints import last_complete_checkpoint
 from calmctl.training.trainer import RunTrainer
 from calmctl.training.validation import Validation
@@ -58,6 +60,17 @@ def test_a_signal_leaves_a_checkpoint_of_its_step_and_changes_nothing(config, st
     assert last_complete_checkpoint(out / "checkpoints").name == "checkpoint-7"
     assert_same(run_job(config, out).path, straight.path)
     assert f"{out}: goes on after step 7 of 40, from {out}/checkpoints/checkpoint-7\n" in capsys.readouterr().err
+
+
+def test_an_interruption_that_a_library_swallows_is_raised_at_the_next_step(tmp_path, monkeypatch):
+    asked = parent._Asked()
+    monkeypatch.setattr(parent, "_asked", asked)
+    with pytest.raises(KeyboardInterrupt), Run.start(tmp_path / "run", kind="data", config={}) as run:
+        run.report_progress("building", 1, 3)
+        with suppress(KeyboardInterrupt):
+            asked.handle(signal.SIGTERM, None)
+        run.report_progress("building", 2, 3)
+    assert read_run(tmp_path / "run").status == "interrupted"
 
 
 @pytest.mark.slow

@@ -103,7 +103,12 @@ def _print_plan(
     command: str, preset: str, out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, as_json: bool
 ) -> None:
     from calmctl.config import to_dict, to_yaml
+    from calmctl.experiments.preflight import DATA
+    from calmctl.runs import Run
 
+    existing = Run.look(out, kind="data", config=config)
+    if existing is None or not existing.is_complete:
+        DATA[command.removeprefix("data ")][1](config)
     plan = {"command": command, "preset": preset, "out": str(out), "config": to_dict(config)}
     output.print_json(plan) if as_json else print(visible(to_yaml(plan)), end="")
 
@@ -124,6 +129,7 @@ def _run(out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, build
 
 def _progress(run: Run) -> Progress:
     """Return where a build reports to: lines on stderr, and steps with the time that is left in `progress.json`."""
+    from calmctl.parent import end_if_asked
     from data_builders.progress import Progress
 
     began: dict[str, tuple[float, int]] = {}
@@ -134,7 +140,11 @@ def _progress(run: Run) -> Progress:
         left = (now - start) / (done - first) * (total - done) if done > first else None
         run.report_progress(stage, done, total, eta_seconds=left)
 
-    return Progress(output.note, step)
+    def note(text: str) -> None:
+        end_if_asked()
+        output.note(text)
+
+    return Progress(note, step)
 
 
 def _print_files(out: Path, as_json: bool) -> None:

@@ -32,8 +32,8 @@ def score(
 ) -> None:
     """Score completions that were made elsewhere, as `calmctl eval` scores its own."""
     from calmctl.cli.progress import watching
-    from calmctl.config import load_config, to_dict
-    from calmctl.experiments.scoring import METRICS_FILE, ScoreConfig, run_scoring
+    from calmctl.config import load_config
+    from calmctl.experiments.scoring import METRICS_FILE, ScoreConfig, plan_scoring, run_scoring
     from calmctl.experiments.tasks import check_options
     from calmctl.files import read_json
 
@@ -43,7 +43,7 @@ def score(
     settings = options.with_options(overrides, task=task, dataset=data, limit=limit, predictions=predictions, **own)
     config = load_config(ScoreConfig, f"score/{preset}", settings, config_dir)
     if dry_run:
-        output.print_plan({"command": "score", "preset": preset, "out": str(out), **to_dict(config)}, json)
+        output.print_plan({"command": "score", "preset": preset, "out": str(out), **plan_scoring(config, out)}, json)
         return
     with watching({out.name: out}):
         run_scoring(config, out, sys.argv)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import select
 import sys
+import time
 from typing import Any, cast
 
 from calmctl.errors import CalmctlError
@@ -23,7 +25,8 @@ def prepare_streams() -> None:
 
     A closed one is as good as /dev/null, and its number is not given to a file that is opened later. Progress that
     nobody can read any more (the terminal is gone, the disk with the log is full) does not stop the work. Results that
-    cannot be written do: `NobodyReads` where nobody reads them, else CalmctlError. What no encoding has is written out.
+    cannot be written do: `NobodyReads` where nobody reads them, else CalmctlError. A terminal that goes away stops what
+    it sends SIGHUP, and nothing else. What no encoding has is written out.
     """
     for number in range(3):
         try:
@@ -40,6 +43,7 @@ class _Results(io.RawIOBase):
 
     def __init__(self, number: int) -> None:
         self._number = number
+        self._is_terminal = os.isatty(number)
 
     def fileno(self) -> int:
         return self._number
@@ -57,6 +61,9 @@ class _Results(io.RawIOBase):
             self._discard()
             if isinstance(error, BrokenPipeError):
                 raise NobodyReads from None
+            if error.errno == errno.EIO and self._is_terminal:
+                time.sleep(0.1)  # a terminal that goes away refuses to be written to a moment before SIGHUP comes
+                return len(content)
             problem = f"stdout: {error.strerror}; what was stored is not lost, run the same command again to print it"
             raise CalmctlError(problem) from error
 

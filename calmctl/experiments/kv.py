@@ -17,6 +17,7 @@ from calmctl.environment import git_commit, hardware
 from calmctl.experiments.evaluation import METRICS_FILE
 from calmctl.experiments.kv_config import KVAblationsConfig, ReproduceKVConfig
 from calmctl.experiments.kv_deviations import deviations
+from calmctl.experiments.preflight import check_stages
 from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
 from calmctl.files import read_json
 from calmctl.modeling.sources import base_config, load_tokenizer
@@ -59,8 +60,7 @@ def reproduce_kv(
     # Ablations are a run of their own: an experiment can be given them later, and more of them.
     config = replace(config, baseline=BaselineConfig(), ablations=KVAblationsConfig())
     departures, stages = deviations(config), kv_stages(config, out)
-    existing_run(out, "reproduce", config, {})  # another run is refused before its stages are looked at
-    is_current = not missing_stages(stages) and (out / TABLE_FILE).exists()
+    is_current = is_done(config, out, nproc_per_node)
     with Run.start(
         out, kind="reproduce", config=config, command=command, seed=config.seed, is_current=is_current
     ) as run:
@@ -71,6 +71,22 @@ def reproduce_kv(
         if not run.is_complete:
             run.finish()
         return run
+
+
+def is_done(config: ReproduceKVConfig, out: Path, nproc_per_node: str | None) -> bool:
+    """Return whether nothing is left to do; check what can be checked of what is, which a plan does as well.
+
+    Raises:
+        DataError, UserError: see `reproduce_kv`.
+    """
+    config = replace(config, baseline=BaselineConfig(), ablations=KVAblationsConfig())
+    stages = kv_stages(config, out)
+    existing_run(out, "reproduce", config, {})  # another run is refused before its stages are looked at
+    is_current = not missing_stages(stages) and (out / TABLE_FILE).exists()
+    Run.look(out, kind="reproduce", config=config, is_current=is_current)
+    if not is_current:
+        check_stages(stages, nproc_per_node)
+    return is_current
 
 
 def kv_stages(config: ReproduceKVConfig, out: Path) -> list[Stage]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from calmctl.config import to_dict
 from calmctl.environment import git_commit, package_versions
 from calmctl.errors import CalmctlError, UserError
 from calmctl.experiments.tasks import TaskConfig, has_option
@@ -42,6 +43,12 @@ class ScoreConfig(TaskConfig):
     predictions: str = ""
     ids: Literal["all", "given"] = "all"
 
+    def inputs(self) -> dict[str, str]:
+        """Return the checksums of what is read, by name; raises UserError for what was not given or is not there."""
+        if not self.predictions:
+            raise UserError("predictions is not set; give --predictions FILE")
+        return {"data": self.data_sha256(), "predictions": sha256_of(Path(self.predictions))}
+
 
 def run_scoring(config: ScoreConfig, out: Path, command: Sequence[str] = ()) -> Run:
     """Score as configured into a run directory; return at once when it is complete.
@@ -49,26 +56,43 @@ def run_scoring(config: ScoreConfig, out: Path, command: Sequence[str] = ()) -> 
     Raises:
         UserError: no data or predictions were given, or they do not fit the task.
     """
-    if not config.predictions:
-        raise UserError("predictions is not set; give --predictions FILE")
-    file = Path(config.predictions)
-    checksum = sha256_of(file)
-    inputs = {"data": config.data_sha256(), "predictions": checksum}
+    inputs = config.inputs()
     with Run.start(out, kind="score", config=config, command=command, inputs=inputs) as run:
         if not run.is_complete:
-            task, records, protocol = load_without_shots(config)
-            completions = read_completions(file)
-            if config.ids == "given":
-                records, part = given_part(task, records, completions)
-                protocol |= {"subset": part}
-            try:
-                require_completions(task.requests(records), completions)
-            except DataError as error:
-                raise UserError(f"{file}: {error}") from error
-            about = {"model": {"predictions": config.predictions, "sha256": checksum}}
+            task, records, completions, protocol = _asked(config)
+            about = {"model": {"predictions": config.predictions, "sha256": inputs["predictions"]}}
             write_scores(run, config, task, records, completions, about, protocol)
             run.finish()
         return run
+
+
+def plan_scoring(config: ScoreConfig, out: Path) -> dict[str, Any]:
+    """Return what a scoring would do; nothing is written or scored.
+
+    Raises:
+        DataError, UserError: what the run would refuse.
+    """
+    existing = Run.look(out, kind="score", config=config, inputs=config.inputs())
+    settings = {**to_dict(config), "options": to_dict(config.build_task())}
+    if existing is not None and existing.is_complete:
+        return {"run": "complete: nothing is left to do", **settings}
+    _, records, completions, _ = _asked(config)
+    counts = {"records": len(records), "completions": sum(map(len, completions.values()))}
+    return {"run": "new" if existing is None else "goes on", **counts, **settings}
+
+
+def _asked(config: ScoreConfig) -> tuple[Task[Any], list[Any], dict[str, list[str]], dict[str, Any]]:
+    """Return the task, the records that are scored, their completions, and what a result says of both."""
+    task, records, protocol = load_without_shots(config)
+    completions = read_completions(Path(config.predictions))
+    if config.ids == "given":
+        records, part = given_part(task, records, completions)
+        protocol |= {"subset": part}
+    try:
+        require_completions(task.requests(records), completions)
+    except DataError as error:
+        raise UserError(f"{config.predictions}: {error}") from error
+    return task, records, completions, protocol
 
 
 def load_without_shots(config: TaskConfig) -> tuple[Task[Any], list[Any], dict[str, Any]]:

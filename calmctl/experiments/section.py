@@ -11,6 +11,7 @@ from typing import Any
 
 from calmctl.environment import git_commit, hardware
 from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig, check_data
+from calmctl.experiments.preflight import check_stages
 from calmctl.experiments.section_config import SectionConfig
 from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
 from calmctl.experiments.systems import Files, System, Systems, Trained
@@ -76,12 +77,9 @@ def reproduce(
             refused its input.
     """
     config, stages = section.config, section_stages(section, out)
-    existing = existing_run(out, "reproduce", config, {}, config.changeable)
-    is_same = existing is not None and has_settings(existing, config, root=out.resolve())
-    is_current = not missing_stages(stages) and is_same and (out / RESULTS_FILE).exists()
+    is_current = is_done(section, out, nproc_per_node)
     if not is_current:
         _check_bases(config)
-        _check_evaluations(config, out)
     with Run.start(
         out,
         kind="reproduce",
@@ -98,6 +96,23 @@ def reproduce(
         if not run.is_complete:
             run.finish()
         return run
+
+
+def is_done(section: Section, out: Path, nproc_per_node: str | None) -> bool:
+    """Return whether nothing is left to do; check what can be checked of what is, which a plan does as well.
+
+    Raises:
+        DataError, UserError: see `reproduce`; models that exist are not looked at.
+    """
+    config, stages = section.config, section_stages(section, out)
+    existing = existing_run(out, "reproduce", config, {}, config.changeable)
+    is_same = existing is not None and has_settings(existing, config, root=out.resolve())
+    is_current = not missing_stages(stages) and is_same and (out / RESULTS_FILE).exists()
+    Run.look(out, kind="reproduce", config=config, changeable=config.changeable, is_current=is_current)
+    if not is_current:
+        _check_evaluations(config, out)
+        check_stages(stages, nproc_per_node)
+    return is_current
 
 
 def _check_bases(config: SectionConfig) -> None:

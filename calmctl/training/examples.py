@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -190,12 +191,14 @@ def _read_jsonl(path: Path) -> pa.Table:
     """Read the texts and the `meta` of a file of JSON; other columns may hold anything."""
     texts: dict[str, list[str | None]] = {name: [] for name in sorted(TEXT_COLUMNS)}
     meta: dict[str, list[Any]] = {}
+    others: dict[str, None] = {}
     for number, (where, found) in enumerate(located_rows(path)):
         row = require_fields(found, {}, where)
         for name, values in texts.items():
             if not isinstance(value := row.get(name), str | None):
                 raise UserError(f"{where}: `{name}` is not text; correct it")
             values.append(value)
+        others |= dict.fromkeys(row.keys() - texts.keys() - {"meta"})
         fields = each if isinstance(each := row.get("meta"), dict) else {}
         for name in fields.keys() - meta.keys():
             meta[name] = [None] * number
@@ -206,7 +209,9 @@ def _read_jsonl(path: Path) -> pa.Table:
     }
     if meta:
         columns["meta"] = pa.StructArray.from_arrays([_inferred(path, name, meta[name]) for name in meta], list(meta))
-    return pa.table(columns) if columns else pa.table({"": pa.nulls(len(texts["text"]))})
+    if not _can_be_learned(columns.keys()):  # told with what is there instead
+        columns |= {name: pa.nulls(len(texts["text"])) for name in others or [""]}
+    return pa.table(columns)
 
 
 def _inferred(path: Path, name: str, values: list[Any]) -> pa.Array:
@@ -225,11 +230,16 @@ def _read_parquet(path: Path) -> pa.Table:
     return table
 
 
+def _can_be_learned(columns: Collection[str]) -> bool:
+    return "text" in columns or {"prompt", "completion"} <= set(columns)
+
+
 def _read(path: Path) -> pa.Table:
-    if not _NAME.search(path.name):
-        raise UserError(f"{path}: training data must be .jsonl or .parquet, not {path.suffix or 'a folder'!r}")
     if not path.exists():
         raise UserError(f"{path}: no such training file; build it with `calmctl data`, or check the path")
+    if not _NAME.search(path.name):
+        kind = "a folder" if path.is_dir() else repr(path.suffix or "a file without a suffix")
+        raise UserError(f"{path}: training data must be .jsonl or .parquet, not {kind}")
     try:
         table = (_read_parquet if path.suffix == ".parquet" or is_parquet(path) else _read_jsonl)(path)
     except DataError as error:
@@ -237,7 +247,7 @@ def _read(path: Path) -> pa.Table:
     if not table.num_rows:
         raise UserError(f"{path}: there are no rows in it")
     columns = set(table.column_names)
-    if not ({"prompt", "completion"} <= columns or "text" in columns):
+    if not _can_be_learned(columns):
         raise UserError(f"{path}: needs columns `prompt` and `completion`, or `text`; found {table.column_names}")
     for name in columns & TEXT_COLUMNS:
         if not pa.types.is_string(table.schema.field(name).type):

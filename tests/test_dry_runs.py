@@ -1,0 +1,133 @@
+"""A dry run refuses what its run refuses: in the same line, with exit code 2, and it writes nothing."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from calmctl.cli.main import main
+from calmctl.runs import read_run
+from tests.code_tree import write_tree
+from tests.ntl_corpora import write_flores, write_ntrex, write_seed
+from tests.task_data import write_data, write_models
+
+# Every command that has a dry run, such that it would run.
+COMMANDS = {
+    "data kv": "data kv --preset tiny",
+    "data ntl": "data ntl --preset smoke --data data",
+    "data code": "data code --preset smoke --source source --tests data",
+    "train": "train aug --preset further --base models/plain --data rows.jsonl train.steps=1 train.packing=false",
+    "compose": "compose --anchor models/plain --aug models/plain --data rows.jsonl train.steps=1 every=1",
+    "baseline": "baseline lora --anchor models/plain --data rows.jsonl --parameters 2000 train.steps=1",
+    "eval": "eval gsm8k --model models/plain --data data/gsm8k --limit 1",
+    "score": "score gsm8k --data data/gsm8k --predictions predictions.jsonl",
+    "reproduce kv": "reproduce kv --preset smoke",
+    "reproduce ntl": "reproduce ntl --preset smoke --data data",
+    "reproduce code": "reproduce code --preset smoke --source source --tests data --allow-code-execution",
+}
+TRAINING = ("train", "compose", "baseline")
+SECTIONS = ("reproduce kv", "reproduce ntl", "reproduce code")
+
+# commands, what is added to them (of options given twice the last counts), what is said
+REFUSED = [
+    (COMMANDS, "--preset nothing", "nothing"),
+    (COMMANDS, "no_such_setting=1", "no_such_setting"),
+    (COMMANDS, "--out rows.jsonl", r"rows\.jsonl"),
+    (COMMANDS, "--out rows.jsonl/below", r"rows\.jsonl"),
+    (COMMANDS, "--out data", "data"),
+    (("train", "compose", "baseline", "eval", "score", "data ntl", "reproduce ntl"), "--data nowhere", "nowhere"),
+    (("data code",), "--source nowhere", "nowhere"),
+    (("data code", "reproduce code"), "--tests nowhere", "nowhere"),
+    (("reproduce code",), "data.sources=[nowhere]", "nowhere"),
+    (TRAINING, "--data other.jsonl", "prompt|text"),
+    (TRAINING, "--data broken.jsonl", "broken.jsonl"),
+    (TRAINING, "--data empty.jsonl", "empty.jsonl"),
+    (TRAINING, "train.tracking=nothing", "tracking"),
+    (TRAINING, "train.precision=fp7", "precision"),
+    (("compose",), "attention=nothing", "attention"),
+    (("compose",), "attention=flash_attention_2", "flash"),
+    (TRAINING, "train.patience=2", "patience"),
+    (TRAINING, "train.lr=-1", "lr"),
+    (TRAINING, "train.batch_size=0", "batch_size"),
+    ((*TRAINING, *SECTIONS), "--nproc-per-node 0", "nproc"),
+    (("compose", "baseline"), "--anchor nowhere", "nowhere"),
+    (("compose",), "--aug nowhere", "nowhere"),
+    (("train",), "--base nowhere", "nowhere"),
+    (("train", "compose", "baseline"), "--validation nowhere.jsonl", "nowhere"),
+    (("eval",), "--model nowhere", "nowhere"),
+    (("eval", "score"), "options.shots=-1", "shots"),
+    (("eval", "score"), "options.nothing=1", "nothing"),
+    (("score",), "--predictions nowhere", "nowhere"),
+    (("score",), "--predictions other.jsonl", "other.jsonl"),
+    (("score",), "--predictions short.jsonl", "short.jsonl"),
+    (("data kv",), "num_keys=999999999", "num_keys"),
+    (("data kv", "data ntl"), "tokenizer=./nowhere", "nowhere"),
+    (("data ntl", "reproduce ntl"), "{0}flores_languages=[xyz_Latn]", "xyz_Latn"),
+    (("data ntl", "reproduce ntl"), "{0}aug.languages=[ace_Latn]", "ace_Latn"),
+    (("data ntl",), "flores=null", "flores"),
+    (("reproduce kv",), "data.num_keys=999999999", "num_keys"),
+    (SECTIONS, "compose.train.tracking=nothing", "tracking"),
+    (SECTIONS, "compose.train.precision=fp7", "precision"),
+    (SECTIONS, "anchor.train.optimizer=nothing", "optimizer"),
+    (("reproduce kv",), "compose.train.patience=2", "patience"),
+]  # fmt: skip
+CASES = [
+    pytest.param(name, added, said, id=f"{name}: {added}", marks=pytest.mark.slow if name in SECTIONS else ())
+    for names, added, said in REFUSED
+    for name in names
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write what the commands read."""
+    folder = tmp_path_factory.mktemp("dry")
+    data = write_data(folder / "data")
+    shutil.rmtree(data / "flores")
+    write_seed(data / "nllb_seed")
+    write_ntrex(data / "ntrex")
+    write_flores(data / "flores200")
+    write_tree(folder / "source")
+    write_models(folder / "models")
+    rows = [{"prompt": f"{row} plus one?", "completion": f" {row + 1}"} for row in range(8)]
+    said = [{"id": f"test/{row}", "completion": f"#### {row}"} for row in range(9)]
+    for name, lines in {"rows": rows, "other": [{"question": "1?"}], "predictions": said, "short": said[1:]}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "broken.jsonl").write_text('{"prompt": "1?", \n')
+    (folder / "empty.jsonl").write_text("")
+    return folder
+
+
+@pytest.mark.parametrize("name, added, said", CASES)
+def test_a_dry_run_refuses_what_its_run_refuses(name, added, said, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    before = listing(folder)
+    out = folder / "out"
+    section = "data." if name.startswith("reproduce") else ""
+    command = [*shlex.split(COMMANDS[name]), "--out", "out", *shlex.split(added.format(section))]
+    lines = []
+    for dry_run in (True, False):
+        code = main([*command, *(["--dry-run"] if dry_run else [])])
+        captured = capsys.readouterr()
+        lines.append(captured.err.splitlines()[-1])
+        assert (code, captured.out) == (2, ""), lines
+        assert {path for path in listing(folder) if out not in (path, *path.parents)} == before
+        assert not out.exists() or (not dry_run and read_run(out).status == "failed")
+        shutil.rmtree(out, ignore_errors=True)
+    assert lines[0] == lines[1]
+    assert re.search(said, lines[0])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_dry_run_writes_nothing(name, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    before = listing(folder)
+    assert main([*shlex.split(COMMANDS[name]), "--out", "out", "--dry-run"]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out and listing(folder) == before
+
+
+def listing(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
