@@ -1173,6 +1173,50 @@ m = [a, b]
 f(m)
 assert m[0] is b and m[1] is a
 ===
+def f(x):
+    x.sort()
+    return x
+---
+assert f([3, 1, 2]) == [1, 2, 3]
+assert f([]) == []
+a = [3, 1, 2]
+assert f(a) is a and a == [1, 2, 3]
+b = [2, 1]
+c = f(b)
+c.append(0)
+assert c is b and b == [1, 2, 0] and f(c) == [0, 1, 2]
+assert len(f([2, 1])) == 2 and sum(f([2, 1])) == 3 and f([5, 4])[0] == 4
+===
+def f(grid):
+    for row in grid: row.reverse()
+    return grid
+---
+assert f([[1, 2], [3, 4]]) == [[2, 1], [4, 3]]
+assert [row[0] for row in f([[1, 2], [3, 4]])] == [2, 4]
+assert f(f([[1, 2], [3, 4]])) == [[1, 2], [3, 4]]
+grid = [[1, 2]]
+row = grid[0]
+assert f(grid)[0] == [2, 1]
+assert grid[0] is row and row == [2, 1]
+===
+def f(counts, key):
+    counts[key] = counts.get(key, 0) + 1
+    return counts, len(counts)
+---
+assert f({}, 'a') == ({'a': 1}, 1)
+d = {'b': {'c': [1]}}
+e, n = f(d, 'x')
+assert e is d and n == 2 and d == {'b': {'c': [1]}, 'x': 1}
+assert f(d, 'x')[0]['x'] == 2
+===
+def f(items):
+    items |= {4}
+    return [items, items]
+---
+s = {1, 2}
+assert f(s) == [{1, 2, 4}, {1, 2, 4}]
+assert s == {1, 2, 4}
+===
 def f(x): return x.pop(0)
 ---
 q = [1, 2, 3]

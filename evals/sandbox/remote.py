@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from evals.sandbox import specials, wire
+from evals.sandbox.held import Held
 from evals.sandbox.values import IMMUTABLE
 
 Ask = Callable[..., Any]
@@ -41,11 +42,10 @@ class Peer:
         self.reading, self.writing, self.is_judge = reading, writing, is_judge
         self.operations = operations
         self.is_broken = False
-        self.holds_changes = is_judge
         self.prepare: Callable[[], None] | None = None
         self.depth = 0  # of questions that wait for an answer
-        self.pending: list[tuple[int, Any]] = []
         self.codec = wire.Codec(is_judge, Mirrors(self, own_ways(self) if own_ways else {}))
+        self.held = Held(self.codec) if is_judge else None
 
     def ask(self, operation: str, *arguments: Any) -> Any:
         """Have the other side do something and return what came of it; raises what it raised."""
@@ -81,11 +81,6 @@ class Peer:
                 return
             self._answer(*message)
 
-    def settle(self) -> None:
-        """Do to objects of this side what the other did to its copies of them."""
-        while self.pending:
-            self.codec.fill(*self.pending.pop(0))
-
     def _answer(self, operation: str, arguments: Any) -> None:
         try:
             if self.is_judge and not (arguments and type(arguments[0]) is dict and arguments[0].keys() == {"yours"}):
@@ -107,7 +102,8 @@ class Peer:
         codec, mark = self.codec, self.codec.last_shared
         forgets = self.is_judge and self.depth == 0 and codec.is_full()
         if forgets:
-            self.settle()
+            if self.held is not None:
+                self.held.settle()
             codec.follow_none()
         changes = codec.encode_changes()
         try:
@@ -129,12 +125,12 @@ class Peer:
             is_sharing, forgets, changes, *message = wire.receive(self.reading)
             if forgets and not self.is_judge:
                 self.codec.follow_none()
-            pending = self.codec.decode_changes(changes)
+            changed = self.codec.decode_changes(changes)
             if not self.is_judge:
                 self.codec.is_sharing = bool(is_sharing)
-            for number, items in pending:
-                if self.holds_changes and number % 2 == 1:
-                    self.pending.append((number, items))
+            for number, items in changed:
+                if self.held is not None and number % 2 == 1:
+                    self.held.hold(number, items)
                 else:
                     self.codec.fill(number, items)
             if message[0] not in ("ask", "value", "raise") or len(message) != (3 if message[0] == "ask" else 2):

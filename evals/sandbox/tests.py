@@ -19,7 +19,7 @@ _REPLACED = {
     "random": ("random", "randint", "randrange", "choice", "choices", "sample", "shuffle", "uniform"),
     "os": ("getcwd", "listdir", "getenv"),
 }
-_SETTLE = "__settle__"
+_SETTLE, _SETTLED, _ORIGINAL = "__settle__", "__settled__", "__original__"
 _MANY_TESTS = 2**20
 _ALIASES = {"np": "numpy", "pd": "pandas", "sp": "sympy", "dt": "datetime", "plt": "matplotlib.pyplot"}
 # What the program may ask of objects that the tests gave it: not the frames and globals of the tests' functions.
@@ -73,13 +73,20 @@ class Tests:
         Not sooner: a program that empties its argument is not to empty what its result is then compared with.
         """
         if len(tests) > _MANY_TESTS:  # The tree of so much data would take too much memory.
-            self.peer.holds_changes = False
+            self.peer.held = None
             return compile(tests, "<tests>", "exec")
-        self.namespace[_SETTLE] = self.peer.settle
+        if (held := self.peer.held) is None:
+            raise ValueError("tests are compiled once")
+        self.namespace |= {_SETTLE: held.settle, _SETTLED: held.settled, _ORIGINAL: held.original}
         tree = ast.parse(tests, "<tests>")
         for node in list(ast.walk(tree)):
             if isinstance(node, ast.BoolOp):
                 node.values[1:] = [ast.BoolOp(ast.Or(), [_settle(each), each]) for each in node.values[1:]]
+            elif isinstance(node, ast.Compare) and all(isinstance(each, ast.Is | ast.IsNot) for each in node.ops):
+                node.left = _call(_ORIGINAL, node.left)
+                node.comparators = [_call(_ORIGINAL, each) for each in node.comparators]
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call | ast.Tuple):
+                node.value = _call(_SETTLED, node.value)
             for field in ("body", "orelse", "finalbody"):
                 if isinstance(statements := getattr(node, field, None), list) and statements:
                     setattr(node, field, _settling(statements))
@@ -160,6 +167,10 @@ class _Names(dict[str, Any]):
 
 def _settle(place: ast.AST) -> ast.Call:
     return ast.copy_location(ast.Call(ast.Name(_SETTLE, ast.Load()), [], []), place)  # which returns None
+
+
+def _call(name: str, argument: ast.expr) -> ast.Call:
+    return ast.copy_location(ast.Call(ast.Name(name, ast.Load()), [argument], []), argument)
 
 
 def _settling(statements: list[ast.stmt]) -> list[ast.stmt]:

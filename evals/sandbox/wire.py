@@ -70,6 +70,8 @@ class Codec:
         self.shared_numbers: dict[int, int] = {}
         self.shared_items = 0
         self.last_shared = 1 if is_judge else 2
+        self.same: Callable[[int], Any] = lambda number: self.shared[number].value
+        self.original: Callable[[Any], Any] = lambda value: value
 
     # Writing
 
@@ -95,6 +97,7 @@ class Codec:
 
     def _encode_shared(self, value: Any, kind: type) -> Any:
         tag, shared = SHARED[kind]
+        value = self.original(value)
         if id(value) in self.shared_numbers and self.is_sharing:
             return {"same": self.shared_numbers[id(value)]}
         number = 0
@@ -357,7 +360,7 @@ class _Common:
 
 _READERS: dict[str, Callable[[Codec, Any], Any]] = {
     "int": lambda codec, text: int(text, 16),
-    "same": lambda codec, number: codec.shared[number].value,
+    "same": lambda codec, number: codec.same(number),
     "mine": lambda codec, number: codec.others[number],
     "yours": lambda codec, number: codec.kept[number] if number >= 0 else codec.kept[len(codec.kept)],
     "type": lambda codec, name: codec.find_class(name),

@@ -1,0 +1,82 @@
+"""Changes of the program to objects of the tests, held back until the tests have compared what they are comparing.
+
+In `assert f(x) == x` a program that empties `x` is not to empty what its result is compared with. Where the result is
+`x` itself, or holds it, the tests get a copy of what the program left in it.
+"""
+
+from typing import Any
+
+from evals.sandbox import wire
+from evals.sandbox.values import SHARED, is_shared
+
+
+class Held:
+    """What the program did to objects of the tests that the tests do not see yet."""
+
+    def __init__(self, codec: wire.Codec) -> None:
+        self.codec = codec
+        self.changes: list[tuple[int, Any]] = []
+        self.copies: dict[int, tuple[Any, Any]] = {}
+        codec.same = self.as_left
+        codec.original = self.original
+
+    def hold(self, number: int, items: Any) -> None:
+        """Put off that an object holds what the program left in it."""
+        self.changes.append((number, items))
+
+    def settle(self) -> None:
+        """Do to objects of the tests what the program did to its copies of them."""
+        while self.changes:
+            self.codec.fill(*self.changes.pop(0))
+        self.copies.clear()
+
+    def settled(self, value: Any) -> Any:
+        """Settle, and return a result, which is to be given a name, with objects of the tests in place of copies."""
+        if type(value) is tuple and any(id(item) in self.copies for item in value):
+            value = tuple(map(self.original, value))
+        value = self.original(value)
+        self.settle()
+        return value
+
+    def original(self, value: Any) -> Any:
+        """Return the object of the tests that `value` is a copy of, or `value`."""
+        return self.copies[id(value)][1] if id(value) in self.copies else value
+
+    def as_left(self, number: int) -> Any:
+        """Return what stands for a shared object in an answer: itself, or a copy if the program left another in it."""
+        value = self.codec.shared[number].value
+        if not self.changes:
+            return value
+        changed = {number: self.codec.shared[number].value for number, _ in self.changes if number in self.codec.shared}
+        before = {number: SHARED[type(each)][1].items(each) for number, each in changed.items()}
+        copied: dict[int, Any] = {}
+        for each in self.changes:
+            self.codec.fill(*each)
+        try:
+            copy = _copy(value, copied)
+        finally:
+            for number, items in before.items():
+                self.codec.fill(number, items)
+        if copied.keys().isdisjoint(map(id, changed.values())):
+            return value
+        self.copies[id(copy)] = (copy, value)
+        return copy
+
+
+def _copy(value: Any, copied: dict[int, Any]) -> Any:
+    """Copy a value of plain parts; `copied` maps the ids of what is copied to the copies."""
+    if id(value) in copied:
+        return copied[id(value)]
+    kind = type(value)
+    if kind is tuple:
+        return tuple(_copy(item, copied) for item in value)
+    if not is_shared(kind):
+        return value
+    shared = SHARED[kind][1]
+    copied[id(value)] = copy = shared.make(shared.extra(value))
+    items = shared.items(value)
+    if isinstance(value, dict):
+        shared.fill(copy, [[key, _copy(item, copied)] for key, item in items])
+    else:
+        shared.fill(copy, [_copy(item, copied) for item in items])
+    return copy
