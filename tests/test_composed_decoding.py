@@ -189,3 +189,18 @@ def test_a_thousand_decoding_steps_leave_nothing_behind(ids):
             gc.collect()
             counts.append(sum(issubclass(type(thing), Tensor) for thing in gc.get_objects()))
     assert counts[0] == counts[1]
+
+
+def test_prompts_of_several_lengths_are_told_with_every_input():
+    model, ids, cache = composed(aug_reads="prompt"), example_ids(), None
+    lengths = torch.tensor([3, 7, 5])
+    expected = logits(model, ids, prompt_lengths=lengths)
+    cache = model.new_cache()
+    found = [logits(model, part, prompt_lengths=lengths, past_key_values=cache) for part in ids.split([8, 1], dim=1)]
+    torch.testing.assert_close(torch.cat(found, dim=1), expected, atol=1e-5, rtol=0)
+    cache = model.new_cache()
+    logits(model, ids[:, :8], prompt_lengths=lengths, past_key_values=cache)
+    with pytest.raises(UserError, match="prompt_lengths with every input"):
+        logits(model, ids[:, 8:], past_key_values=cache)
+    with pytest.raises(UserError, match="guidance_scale needs a cache"):
+        model.generate(ids, max_new_tokens=2, guidance_scale=2.0, use_cache=False)

@@ -4,12 +4,15 @@ import pytest
 import torch
 
 from calmctl.errors import UserError
+from calmctl.inference import reading
 from calmctl.inference.likelihood import bits_of
-from calmctl.inference.reading import reading_of
+from calmctl.inference.reading import _Trial, reading_of
 from calmctl.modeling.context import context_length
+from tests.families import FAMILIES
 from tests.model_types import tiny_model
 from tests.model_verdicts import REFERENCES, TEXTS, asked, bits_alone, completions, completions_alone, word_tokenizer
 from tests.models import composed, gpt2, llama
+from tests.task_data import byte_tokenizer
 
 WAYS = {
     "llama": "padded batches, continued caches",
@@ -103,3 +106,24 @@ def test_the_shortest_context_of_all_bases_counts():
     aug = llama(seed=2)
     aug.config.max_position_embeddings = 20
     assert context_length(composed(llama(seed=1), [gpt2(), aug])) == 20
+
+
+@pytest.mark.parametrize("place", ["anchor", "aug"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_is_shared_where_a_base_counts_places_whatever_the_bridges_show(place, dtype):
+    tokenizer, bases = byte_tokenizer(), [FAMILIES["MPT"](1), llama(2, layers=2)]
+    for base in bases:
+        base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model = composed(*(bases if place == "anchor" else bases[::-1]), num=2, trained=False).to(dtype)
+    assert str(reading_of(model, tokenizer)) == "padded batches"
+
+
+def test_a_model_is_tried_again_once_its_bridges_are_open(monkeypatch):
+    tokenizer, model, trials = byte_tokenizer(), composed(trained=False), []
+    monkeypatch.setattr(reading, "_Trial", lambda *given: trials.append(given) or _Trial(*given))
+    for number, open_them in ((1, False), (1, False), (2, True), (2, True)):
+        if open_them:
+            for parameter in model.composition_parameters().values():
+                torch.nn.init.ones_(parameter)
+        reading_of(model, tokenizer)
+        assert len(trials) == number

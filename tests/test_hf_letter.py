@@ -277,3 +277,30 @@ def test_ids_of_special_tokens_may_be_written_as_text(ids):
 def test_what_cannot_work_is_refused_with_one_line(call, told):
     with pytest.raises(UserError, match=told):
         call(composed())
+
+
+@pytest.mark.parametrize("name", ["Llama", "GPT-2", "MPT"])
+def test_hidden_states_have_what_bridges_add_whatever_was_asked_before(name):
+    ids, anchor = example_ids(), FAMILIES[name](1).eval()
+    plain = anchor(ids, output_hidden_states=True).hidden_states
+    found = composed(anchor=anchor, num=2)(ids, output_hidden_states=True).hidden_states
+    expected = composed(anchor=FAMILIES[name](1).eval(), num=2)(ids, output_hidden_states=True).hidden_states
+    assert all(map(torch.equal, found, expected))
+    assert not all(map(torch.equal, found, plain))
+
+
+def test_packed_documents_are_apart_and_have_no_cache():
+    model, row = composed(), example_ids()[:1]
+    ends = torch.tensor([0, 4, 9], dtype=torch.int32)
+    packed = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": 5, "max_length_k": 5}
+    torch.testing.assert_close(logits(model, row, **packed)[:, 4:], logits(model, row[:, 4:]))
+    for more in ({"use_cache": True}, {"past_key_values": model.new_cache()}):
+        with pytest.raises(UserError, match="have no cache"):
+            logits(model, row, **packed, **more)
+
+
+def test_what_cannot_be_read_is_one_line():
+    with pytest.raises(UserError, match="there are no tokens"):
+        composed()(example_ids()[:, :0])
+    with pytest.raises(UserError, match="reads 64 tokens, and not the 69"):
+        composed(gpt2(1))(example_ids(), position_ids=torch.arange(60, 69)[None])

@@ -5,11 +5,13 @@ import math
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast
 
 from calmctl.cli.main import main
 from calmctl.errors import UserError
-from calmctl.inference.likelihood import bits_of
+from calmctl.inference.likelihood import bits_of, encoded_pairs
 from tests.families import FAMILIES
 from tests.models import composed, llama
 from tests.task_data import byte_tokenizer, write_data, write_models
@@ -87,3 +89,19 @@ def test_references_that_do_not_fit_are_told_before_anything_is_generated(tmp_pa
     assert main([*command, "--out", str(out), "--limit", "2", "--shots", "0", "bits_per_byte=true"]) == 2
     assert "2 of 2 prompts exceed the model's context" in capsys.readouterr().err
     assert not (out / "samples.jsonl").exists()
+
+
+@pytest.mark.parametrize("prompt, text", [("Answer: ", "yes"), ("def f():\n", "    return 1\n"), ("", "yes")])
+def test_every_byte_of_a_text_is_scored_where_tokens_cross_the_border(prompt, text):
+    merges = [("y", "e"), ("ye", "s"), ("Ġ", "yes"), ("Ċ", "Ġ"), ("ĊĠ", "Ġ"), ("ĊĠĠ", "Ġ")]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: place for place, token in enumerate(["</s>", *alphabet, *map("".join, merges)])}
+    crossing = Tokenizer(models.BPE(vocabulary, merges))
+    crossing.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    crossing.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=crossing, eos_token="</s>")
+    model = llama()
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    (whole,), (start,) = encoded_pairs(model, tokenizer, [prompt], [text])
+    assert start >= 1 and tokenizer.decode(whole[start:]).endswith(text)
+    assert dict(bits_of(model, tokenizer, [prompt], [text], 1))[0] > 1

@@ -161,3 +161,22 @@ def test_a_tokenizer_that_changes_texts_with_special_tokens_is_refused(monkeypat
     monkeypatch.setattr(type(tokenizer), "__call__", odd)
     with pytest.raises(UserError, match=r"tokenizer \(.*\) does not keep the tokens of a text together"):
         ids_around(tokenizer, ["bcd"])
+
+
+@pytest.mark.parametrize("number", [1, 2, 10])
+def test_text_of_single_bytes_is_kept_where_a_character_is_torn(number):
+    tokenizer = TOKENIZERS["sentencepiece"]()
+    prompt = tokenizer("the")["input_ids"]
+
+    def ids(text: str) -> list[int]:
+        return [tokenizer.convert_tokens_to_ids(f"<0x{byte:02X}>") for byte in text.encode()]
+
+    new = ids("あ" * number + "。きき") + ids("き")[:1]
+    model = that_writes(new, tokenizer, len(prompt))
+    assert complete(model, tokenizer, [Prompt("the", len(new), stop=("。",))], Decoding()) == ["あ" * number]
+    pieces: list[str] = []
+    for torn in (1, 2):
+        new = ids("い" * number) + ids("か")[:torn]
+        model, pieces = that_writes(new, tokenizer, len(prompt)), []
+        whole = complete(model, tokenizer, [Prompt("the", len(new))], Decoding(), on_text=pieces.append)
+        assert whole == ["".join(pieces)] == ["い" * number + "\N{REPLACEMENT CHARACTER}"]

@@ -17,7 +17,7 @@ from calmctl.inference.reading import Together
 from calmctl.modeling.calling import accepts
 from calmctl.modeling.context import context_length
 from calmctl.modeling.loss import IGNORED, labelled_rows_only
-from calmctl.modeling.probe import deviation, probe_ids, tolerance
+from calmctl.modeling.probe import deviation, num_closed, probe_ids, tolerance
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.storing import StoredInParts
 
@@ -46,8 +46,9 @@ def bits_of(
 ) -> Iterator[tuple[int, float]]:
     """Yield the index of each pair and the bits (negative log2-likelihood) of its text after its prompt.
 
-    Prompt and text are tokenised together, and what the prompt has alone is not counted, as in lm-evaluation-harness
-    (`TemplateLM._encode_pair`). Bits over the UTF-8 bytes of a text do not depend on the tokenizer.
+    Prompt and text are tokenised together, as in lm-evaluation-harness (`TemplateLM._encode_pair`). Counted is what
+    follows the tokens that the prompt has alone: a token across the border, of which a part is the prompt's, counts.
+    Bits over the UTF-8 bytes of a text do not depend on the tokenizer.
 
     Raises:
         UserError: a prompt and its text exceed the model's context, or the model attends to later tokens.
@@ -69,10 +70,18 @@ def encoded_pairs(
     """Return the ids of each prompt with its text, and how many of them are the prompt's.
 
     Raises:
-        UserError: a prompt and its text exceed the context of the model, which need not have weights.
+        UserError: a prompt and its text exceed the context of the model, which need not have weights, or there is
+            nothing to begin with.
     """
-    wholes = prompt_ids(tokenizer, [prompt + text for prompt, text in zip(prompts, texts, strict=True)])
-    starts = [len(ids) for ids in prompt_ids(tokenizer, prompts)]
+    wholes, starts = [], []
+    together = prompt_ids(tokenizer, [prompt + text for prompt, text in zip(prompts, texts, strict=True)])
+    for whole, prompt in zip(together, prompt_ids(tokenizer, prompts), strict=True):
+        start = next((place for place, (one, other) in enumerate(zip(whole, prompt, strict=False)) if one != other), -1)
+        start = min(len(whole), len(prompt)) if start < 0 else start
+        if start == 0:  # a model says nothing about a first token
+            whole, start = [_first_id(tokenizer), *whole], 1
+        wholes.append(whole)
+        starts.append(start)
     limit = context_length(model)
     if limit and (long := [place for place, ids in enumerate(wholes) if len(ids) > limit]):
         raise UserError(
@@ -82,13 +91,21 @@ def encoded_pairs(
     return wholes, starts
 
 
+def _first_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    raise UserError("bits_per_byte: an empty prompt, and a tokenizer with no token that begins or ends a text")
+
+
 def _way_of(model: PreTrainedModel) -> _Way:
     """Return how a model reads texts; it is tried once, on a few tokens.
 
     Raises:
         UserError: logits depend on later tokens, so that they say nothing about how likely those are.
     """
-    known, key = _ways.setdefault(model, {}), (model.dtype, getattr(model.config, "_attn_implementation", None))
+    known = _ways.setdefault(model, {})
+    key = model.dtype, getattr(model.config, "_attn_implementation", None), num_closed(model)
     if key in known:
         return known[key]
     bases = model.bases() if isinstance(model, StoredInParts) else [model]

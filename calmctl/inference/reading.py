@@ -19,7 +19,7 @@ from calmctl.inference.memory import is_out_of_memory
 from calmctl.inference.prefix import SharedPrefix, can_share
 from calmctl.inference.rows import Rows
 from calmctl.modeling.calling import cache_of
-from calmctl.modeling.probe import deviation, probe_ids, tolerance, unchanged_chance
+from calmctl.modeling.probe import deviation, num_closed, probe_ids, tolerance, unchanged_chance
 from calmctl.modeling.storing import StoredInParts
 
 Together = Literal["padded", "equal", "alone"]
@@ -51,7 +51,7 @@ _known: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Reading]] = WeakKe
 
 
 def reading_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Reading:
-    """Return how a model reads; it is tried once.
+    """Return how a model reads; it is tried once, and once more when its bridges have been trained.
 
     Raises:
         UserError: it cannot complete a single prompt, or completes it otherwise each time.
@@ -59,7 +59,7 @@ def reading_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Re
     """
     with without_habits(model, tokenizer), unchanged_chance(model.device):
         pad_id = model.generation_config.pad_token_id
-        key = pad_id, model.dtype, getattr(model.config, "_attn_implementation", None)
+        key = pad_id, model.dtype, getattr(model.config, "_attn_implementation", None), num_closed(model)
         known = _known.setdefault(model, {})
         if key not in known:
             try:

@@ -106,13 +106,17 @@ class StopStrings(StoppingCriteria):
         beams = len(tails) // len(self.contexts)
         ended = [False] * len(tails)
         for row, tail in enumerate(tails):
-            if self._may_end(tail[-1]) and (num_new <= self.tail or self._stops_in(text_of(self.tokenizer, tail))):
+            if self._may_end(tail[-1]) and (num_new <= self.tail or self._may_hold_stop(tail)):
                 # The end alone may read otherwise than after what stands before it: spaces, pieces of words.
                 ids = input_ids[row, self.prompt_width :].tolist()
                 ended[row] = self._stops_in(completion_of(self.tokenizer, self.contexts[row // beams], ids))
             if ended[row]:
                 self.ends.setdefault(row, num_new)
         return torch.tensor(ended, device=input_ids.device)
+
+    def _may_hold_stop(self, tail: list[int]) -> bool:
+        text = text_of(self.tokenizer, tail)
+        return self._stops_in(text) or UNFINISHED in text  # which may be the rest of a character that began before
 
     def _stops_in(self, text: str) -> bool:
         return any(stop in text for stop in self.stops)

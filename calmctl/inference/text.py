@@ -17,10 +17,23 @@ def frame_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Return the text of token ids, without tokens of its frame and without tidying up spaces."""
+    """Return the text of token ids, without tokens of its frame and without tidying up spaces.
+
+    Where it ends within a character, what stands before that is kept: decoders of tokens for single bytes give up the
+    whole run of them.
+    """
     frame = frame_ids(tokenizer)
     inside = [token for token in ids if token not in frame]
-    return str(tokenizer.decode(inside, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    text = _decoded(tokenizer, inside)
+    for torn in range(1, 4 if text.endswith(UNFINISHED) else 1):
+        shorter = _decoded(tokenizer, inside[:-torn])
+        if shorter.count(UNFINISHED) < text.count(UNFINISHED) - torn:
+            return shorter + UNFINISHED
+    return text
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def completion_of(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], new_ids: Sequence[int]) -> str:

@@ -97,6 +97,8 @@ class ComposedCache(Cache):
     def reset(self) -> None:
         """Empty every part."""
         self.folded: dict[tuple[int, int], Tensor | None] = {}
+        # Whether prompts of several lengths were told apart, which then has to go on.
+        self.has_prompt_lengths = False
         self.anchor: Cache
         self.augs: Sequence[Cache]
         if self.allocated is None:

@@ -14,12 +14,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import cached_file
 
 from calmctl.errors import UserError
 from calmctl.files import share_as_umask_says, write_text
+from calmctl.modeling import layers
 from calmctl.modeling.card import write_card
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.fingerprint import check_base, weights_sha256
@@ -173,6 +174,8 @@ def load_parts(
             base = _load_unmerged(source, known, settings, arguments)
         if not allow_different_base:
             check_base(role, known["fingerprint"], settings, base)
+        elif override is not None:
+            _check_fits(role, base, [config.anchor_config(), *config.aug_configs()][len(bases)])
         bases.append(base)
     model = model_class.from_bases(config, bases)
     # Tools load a model once more by what it is called: as the reference of a preference loss, for example.
@@ -188,6 +191,15 @@ def load_parts(
     if dtype not in (None, "auto"):
         convert(model, as_dtype(dtype))
     return model
+
+
+def _check_fits(role: str, base: PreTrainedModel, recorded: PreTrainedConfig) -> None:
+    """Refuse a base in the place of another one that has more layers or token ids, or that can be none."""
+    layers.check_base(base, role)
+    for name in ("num_hidden_layers", "vocab_size"):
+        found, needed = (getattr(layers.text_config(each), name) for each in (base.config, recorded))
+        if found < needed:
+            raise UserError(f"the {role}, a {type(base).__name__}, has {found} of `{name}`; {needed} are needed here")
 
 
 def _load_merged(location: str, known: Mapping[str, Any], arguments: Mapping[str, Any]) -> PreTrainedModel:

@@ -112,9 +112,15 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
                 "a composed model needs input_ids, inputs_embeds will not do: anchor and augs each embed the tokens "
                 "themselves"
             )
+        if input_ids.shape[1] == 0:
+            raise UserError("input_ids: there are no tokens; give one or more")
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
-        if position_ids is None and cu_seq_lens_q is not None:
-            position_ids = positions_in_documents(cu_seq_lens_q, input_ids.shape[1])
+        if cu_seq_lens_q is not None:
+            if use_cache or either_cache(past_key_values, cache) is not None:
+                raise UserError("packed documents (cu_seq_lens_q) have no cache; give them without one")
+            use_cache = False
+            if position_ids is None:
+                position_ids = positions_in_documents(cu_seq_lens_q, input_ids.shape[1])
         held = self._cache_to_use(either_cache(past_key_values, cache), use_cache, recompute)
         tokens = NewTokens.read(input_ids, attention_mask, position_ids, held)
         prompt_lengths, num_read = self._prompt(tokens, prompt_lengths, held)
@@ -175,6 +181,11 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
                 "augs that read prompts only need labels or prompt_lengths while training: what computes its loss "
                 "elsewhere would let them read the answers"
             )
+        if cache is not None:
+            if prompt_lengths is None and cache.has_prompt_lengths:
+                raise UserError("the prompts in the cache have several lengths; give prompt_lengths with every input")
+            if prompt_lengths is not None and not torch.compiler.is_compiling():
+                cache.has_prompt_lengths |= bool((prompt_lengths != prompt_lengths[0]).any())
         read = cache.num_read if cache is not None else 0
         lengths, num_read = prompt_to_read(prompt_lengths, len(tokens.ids), tokens.past, tokens.length, read)
         return lengths.to(tokens.ids.device), num_read
@@ -194,15 +205,19 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
         """
         limit = context_length(base.config)
         arguments = layers.arguments_of(decoder, tokens.ids, tokens.attention_mask, tokens.positions, cache, wanted)
-        if limit is None or tokens.past + tokens.length <= limit:
+        is_short = limit is None or tokens.past + tokens.length <= limit
+        has_table = limit is not None and layers.has_positions_table(base) and not torch.compiler.is_compiling()
+        is_beyond = has_table and int(tokens.positions.max()) >= cast(int, limit)  # also of positions that were given
+        if is_short and not is_beyond:
             return decoder(**arguments)
         # Many models read more than they were made for. Looked up on a GPU, a position beyond a table's end would take
         # the whole process with it; the rest tells by itself.
+        number = int(tokens.positions.max()) + 1 if is_beyond else tokens.past + tokens.length
         beyond = UserError(
-            f"a {type(base).__name__} reads {limit} tokens, and not the {tokens.past + tokens.length} that there are "
-            "now: shorten the prompt or generate fewer"
+            f"a {type(base).__name__} reads {limit} tokens, and not the {number} that there are now: shorten the "
+            "prompt or generate fewer"
         )
-        if layers.has_positions_table(base) and int(tokens.positions.max()) >= limit:
+        if is_beyond:
             raise beyond
         try:
             return decoder(**arguments)

@@ -33,6 +33,7 @@ class ComposedGenerationMixin(GenerationMixin):
             raise UserError("a composed model generates from input_ids only: anchor and augs each embed the tokens")
         ids = inputs if inputs is not None else kwargs.get("input_ids")
         if self.config.aug_reads == "prompt" and ids is not None:
+            self._require_cache_for_guidance(kwargs)
             kwargs.setdefault("prompt_lengths", torch.full(ids.shape[:1], ids.shape[1], device=ids.device))
         for settings in (self.generation_config, kwargs.get("generation_config")):
             if settings is not None:
@@ -43,6 +44,13 @@ class ComposedGenerationMixin(GenerationMixin):
         finally:
             # `assistant_early_exit` lowers it for its drafts, and would leave it so when it is interrupted.
             self.config.num_hidden_layers = depth
+
+    def _require_cache_for_guidance(self, arguments: dict[str, Any]) -> None:
+        """Refuse what would have augs that read prompts only read what is written: nothing tells them there."""
+        settings = arguments.get("generation_config") or self.generation_config
+        scale = arguments.get("guidance_scale", getattr(settings, "guidance_scale", None))
+        if scale not in (None, 1.0) and not arguments.get("use_cache", settings.use_cache is not False):
+            raise UserError("guidance_scale needs a cache where augs read prompts only; leave out use_cache=False")
 
     def init_continuous_batching(self, *_args: Any, **_kwargs: Any) -> Any:
         """Refuse: its paged cache has room for one model's keys and values."""

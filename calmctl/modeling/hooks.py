@@ -135,7 +135,10 @@ class Hooks:
             return
         _remove(self._handles)
         hooks = (*self._taps.values(), *self._bridges.values())
-        self._handles += [place.register_forward_hook(hook) for place, hook in zip(places, hooks, strict=True)]
+        # Before all others: those that transformers records hidden states with are to see what the bridges add.
+        self._handles += [
+            place.register_forward_hook(hook, prepend=True) for place, hook in zip(places, hooks, strict=True)
+        ]
         self._hooked = places
 
 

@@ -103,6 +103,8 @@ def _is_left_out(key: str, model: PreTrainedModel) -> bool:
     if not getattr(model.config, "quantization_config", None):
         return False
     # How a quantised matrix is packed is the quantiser's business; that its module is there is ours.
+    if key.endswith(".bias"):
+        return False
     names = {name for name, _ in model.named_modules()}
     return key.rpartition(".")[0] in names or key.rpartition(".")[0].rpartition(".")[0] in names
 

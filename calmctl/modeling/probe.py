@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from calmctl.modeling import layers
+from calmctl.modeling.storing import StoredInParts
 
 # Numbers that a model of no float type (an integer, a packed kind) computes with.
 _QUANTIZED_EPS = torch.finfo(torch.bfloat16).eps
@@ -86,6 +87,13 @@ def tolerance(models: Sequence[PreTrainedModel]) -> float:
     if any(p.is_cuda for p in next(iter(models)).parameters()):
         coarsest = max(coarsest, _MATMUL_EPS[torch.get_float32_matmul_precision()])
     return min(2 * coarsest**0.5, _MOST)
+
+
+def num_closed(model: PreTrainedModel) -> int:
+    """Return how many trained matrices are still zero: behind those of bridges nothing shows of what a model does."""
+    if not isinstance(model, StoredInParts):
+        return 0
+    return sum(not p.is_meta and not bool(p.any()) for p in model.trained_parameters().values())
 
 
 @contextmanager
