@@ -57,7 +57,8 @@ def build(config: KVDataConfig, out: Path, progress: Progress | None = None) -> 
 def check(config: KVDataConfig) -> None:
     """Raise DataError where the data cannot be built as configured, as far as what is here tells."""
     if config.tokenizer is None or tokenizer_at_hand(config.tokenizer) is not None:
-        _Build(config, Path(), Progress())
+        build = _Build(config, Path(), Progress())
+        sample_test_set(config, build.keys, build.rngs["test.parquet"])
 
 
 class _Build:

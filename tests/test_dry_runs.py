@@ -11,8 +11,9 @@ import pytest
 from calmctl.cli.main import main
 from calmctl.runs import read_run
 from tests.code_tree import write_tree
+from tests.models import llama
 from tests.ntl_corpora import write_flores, write_ntrex, write_seed
-from tests.task_data import write_data, write_models
+from tests.task_data import byte_tokenizer, write_data, write_models
 
 # Every command that has a dry run, such that it would run.
 COMMANDS = {
@@ -50,6 +51,19 @@ REFUSED = [
     (("compose",), "attention=nothing", "attention"),
     (("compose",), "attention=flash_attention_2", "flash"),
     (TRAINING, "train.patience=2", "patience"),
+    (TRAINING, "train.betas=[1.5,0.9]", "betas"),
+    (TRAINING, "train.weight_decay=-1", "weight_decay"),
+    (("compose",), "train.momentum=-1", "momentum"),
+    (("compose",), "train.hold_share=3", "hold_share"),
+    (("compose",), "train.curriculum.field=level", "level"),
+    (("compose",), "train.curriculum.field=level train.curriculum.final_weights=[0,0,0,0,0]", "final_weights"),
+    (("compose",), "--data texts.jsonl train.packing=true aug_reads=prompt", "packing"),
+    (("compose",), "--data open.jsonl", "open_ended"),
+    (("baseline",), "--parameters 30", "cannot be had"),
+    (("baseline",), "--anchor models/small", "token id"),
+    (("train",), "--base models/small", "token id"),
+    (("reproduce kv",), "compose.bridge.num_heads=7", "num_heads"),
+    (("reproduce kv",), "--ablations baseline.train.patience=1", "patience"),
     (TRAINING, "train.lr=-1", "lr"),
     (TRAINING, "train.batch_size=0", "batch_size"),
     ((*TRAINING, *SECTIONS), "--nproc-per-node 0", "nproc"),
@@ -92,9 +106,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_flores(data / "flores200")
     write_tree(folder / "source")
     write_models(folder / "models")
+    small = llama()
+    small.resize_token_embeddings(30, mean_resizing=False)
+    small.save_pretrained(folder / "models" / "small")
+    byte_tokenizer().save_pretrained(folder / "models" / "small")
     rows = [{"prompt": f"{row} plus one?", "completion": f" {row + 1}"} for row in range(8)]
     said = [{"id": f"test/{row}", "completion": f"#### {row}"} for row in range(9)]
-    for name, lines in {"rows": rows, "other": [{"question": "1?"}], "predictions": said, "short": said[1:]}.items():
+    texts, unclear = [{"text": "1 + 1"}] * 4, [{**row, "meta": {"open_ended": [True]}} for row in rows]
+    files = {"rows": rows, "other": [{"question": "1?"}], "predictions": said, "short": said[1:]}
+    for name, lines in {**files, "texts": texts, "open": unclear}.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "broken.jsonl").write_text('{"prompt": "1?", \n')
     (folder / "empty.jsonl").write_text("")

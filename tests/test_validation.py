@@ -191,6 +191,7 @@ def test_a_share_is_held_out(folder, tmp_path):
     )
     trained, held_out = hold_out(examples, 0.25, seed=3)
     parts = [tuple(part.example(index)) for part in (trained, held_out) for index in range(len(part))]
+    assert len(hold_out(examples, 0.999, seed=3)[0]) == 1
     assert len(held_out) == 10 and sorted(parts) == sorted(tuple(examples.example(index)) for index in range(40))
 
 

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 from calmctl.errors import UserError
 
+# By how many percent numbers of parameters may differ that count as equal; adapters of real models come far nearer.
+MOST_PERCENT = 5.0
+
 
 def matched_sizes(units: Mapping[str, int], target: int) -> dict[str, int]:
     """Return the size of each adapter, so that all together come as near to a number of parameters as they can.
@@ -16,7 +19,7 @@ def matched_sizes(units: Mapping[str, int], target: int) -> dict[str, int]:
         target: trainable parameters.
 
     Raises:
-        UserError: the target is too small for any adapter.
+        UserError: the target is too small for any adapter, or they do not come near it.
     """
     uniform, missing = divmod(target, sum(units.values()))
     sizes = dict.fromkeys(units, uniform)
@@ -29,6 +32,12 @@ def matched_sizes(units: Mapping[str, int], target: int) -> dict[str, int]:
         sizes[smallest] += 1
     if not any(sizes.values()):
         raise UserError(f"{target} trainable parameters are too few: the smallest adapter has {min(units.values())}")
+    found = sum(units[name] * size for name, size in sizes.items())
+    if abs(percent := difference_percent(found, target)) > MOST_PERCENT:
+        raise UserError(
+            f"{target} trainable parameters cannot be had: the nearest that these adapters come to is {found} "
+            f"({percent:+.1f} percent; {MOST_PERCENT:g} count as equal)"
+        )
     return {name: size for name, size in sizes.items() if size}
 
 

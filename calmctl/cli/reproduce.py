@@ -50,9 +50,8 @@ def kv(
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
     from calmctl.experiments.kv import is_done, plan, reproduce_kv
-    from calmctl.experiments.kv_ablations import ablate_kv, reproduction_stages
+    from calmctl.experiments.kv_ablations import ablate_kv, preflight_ablations, reproduction_stages
     from calmctl.experiments.kv_config import ReproduceKVConfig
-    from calmctl.experiments.kv_variants import check_ablations
 
     def configured(seed: int | None) -> ReproduceKVConfig:
         settings = options.with_options(overrides, preset=preset, seed=seed)
@@ -60,8 +59,9 @@ def kv(
 
     first = configured(seed)
     configs = {folder: configured(number) for number, folder in _folders(out, first.seed, seeds).items()}
-    if ablations:
-        check_ablations(first)
+    for folder, config in configs.items():
+        if ablations:
+            preflight_ablations(config, folder, nproc_per_node)
     if dry_run:
         for folder, config in configs.items():
             is_done(config, folder, nproc_per_node)

@@ -86,6 +86,7 @@ def is_done(config: ReproduceKVConfig, out: Path, nproc_per_node: str | None) ->
     Run.look(out, kind="reproduce", config=config, is_current=is_current)
     if not is_current:
         check_stages(stages, nproc_per_node)
+        plan(config)
     return is_current
 
 

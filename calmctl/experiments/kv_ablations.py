@@ -14,6 +14,7 @@ from calmctl.experiments.evaluation import METRICS_FILE
 from calmctl.experiments.kv import BASES, COMPOSITIONS, kv_stages
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.kv_variants import Variant, calm_values, check_ablations, kv_variants
+from calmctl.experiments.preflight import check_stages
 from calmctl.experiments.stages import Stage, missing_stages, run_stages
 from calmctl.files import read_json
 from calmctl.reporting.cost_table import cost_rows, is_training
@@ -60,11 +61,9 @@ def ablate_kv(
         UserError: a variant cannot be made, the folder holds ablations of another headline composition, or a stage
             refused its input.
     """
-    check_ablations(config)
     folder = out / ABLATIONS_FOLDER
-    existing_run(folder, "reproduce", config, {})  # another run is refused before its stages are looked at
     variants = list(kv_variants(config, out))
-    stages = _ablation_stages(variants)
+    stages = preflight_ablations(config, out, nproc_per_node)
     # The reproduction may have been scored anew, and other variants may have been asked for, without a stage here.
     is_current = not missing_stages(stages) and _holds(folder / TABLE_5_FILE, table5_rows(out, variants))
     with Run.start(
@@ -77,6 +76,19 @@ def ablate_kv(
         if not run.is_complete:
             run.finish()
         return run
+
+
+def preflight_ablations(config: ReproduceKVConfig, out: Path, nproc_per_node: str | None) -> list[Stage]:
+    """Return the stages of the ablations alone, once they are checked: before the experiment begins, too.
+
+    Raises:
+        UserError: see `ablate_kv`.
+    """
+    check_ablations(config)
+    existing_run(out / ABLATIONS_FOLDER, "reproduce", config, {})  # another run is refused before its stages
+    stages = _ablation_stages(list(kv_variants(config, out)))
+    check_stages(stages, nproc_per_node)
+    return stages
 
 
 def _holds(path: Path, rows: Mapping[str, Any]) -> bool:

@@ -28,6 +28,10 @@ class Curriculum:
                 f"{', '.join(examples.meta) or 'nothing'}"
             )
         self.values = examples.meta[settings.field]
+        if not np.issubdtype(self.values.dtype, np.number):
+            raise UserError(
+                f"curriculum.field={settings.field!r}: not all rows have a number there"
+            )
         kinds = examples.meta.get("kind")
         self.held_back = kinds == settings.held_back_kind if kinds is not None else np.zeros(len(examples), dtype=bool)
         if missing := [level for level in self._levels() if not self._drawable(level).any()]:

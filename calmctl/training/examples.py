@@ -93,8 +93,7 @@ def load_examples(
     if append_eos and tokenizer.eos_token_id is None:
         raise UserError(f"train.append_eos: the tokenizer {tokenizer.name_or_path!r} has no end-of-text token")
     meta = _meta(table)
-    is_open = meta.get("open_ended", np.zeros(table.num_rows, dtype=bool))
-    closed = np.array([value is None or not value for value in is_open])
+    closed = [not is_open for is_open in _open_ended(path, table)]
     ends = [[tokenizer.eos_token_id] if append_eos and is_closed else [] for is_closed in closed]
     has_prompt = {"prompt", "completion"} <= set(table.column_names)
     # What opens every text (a beginning-of-text token) is not learned from it.
@@ -181,10 +180,15 @@ def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: pa.Array, opens: bool) 
 
 
 def _meta(table: pa.Table) -> dict[str, NDArray[Any]]:
-    if "meta" not in table.column_names or not pa.types.is_struct(table.schema.field("meta").type):
+    if not (names := _meta_fields(table)):
         return {}
     meta = table["meta"].combine_chunks()
-    return {field.name: meta.field(field.name).to_numpy(zero_copy_only=False) for field in meta.type}
+    return {name: meta.field(name).to_numpy(zero_copy_only=False) for name in names}
+
+
+def _meta_fields(table: pa.Table) -> list[str]:
+    kind = table.schema.field("meta").type if "meta" in table.column_names else None
+    return [field.name for field in kind] if kind is not None and pa.types.is_struct(kind) else []
 
 
 def _read_jsonl(path: Path) -> pa.Table:
@@ -228,6 +232,16 @@ def _read_parquet(path: Path) -> pa.Table:
         if pa.types.is_large_string(held) or pa.types.is_string_view(held) or held is not field.type:
             table = table.set_column(index, field.name, table.column(index).cast(held).cast(pa.string()))
     return table
+
+
+def _open_ended(path: Path, table: pa.Table) -> list[bool]:
+    """Return whether the text of each row goes on after its end, which a row has to say."""
+    if "open_ended" not in _meta_fields(table):
+        return [False] * table.num_rows
+    said = pc.struct_field(table["meta"], "open_ended").to_pylist()
+    if unclear := [row for row, value in enumerate(said, 1) if value not in (None, True, False)]:
+        raise UserError(f"{path}: row {unclear[0]}: `meta.open_ended` is {said[unclear[0] - 1]!r}; say true or false")
+    return list(map(bool, said))
 
 
 def _can_be_learned(columns: Collection[str]) -> bool:

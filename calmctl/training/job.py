@@ -16,11 +16,13 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
 from calmctl.modeling.configuration import context_length
+from calmctl.modeling.layers import text_config
 from calmctl.modeling.sources import quiet_libraries
 from calmctl.modeling.stored_tokenizer import check_storable
 from calmctl.run_info import Kind
 from calmctl.runs import Run
 from calmctl.training.checkpoints import newest_sealed
+from calmctl.training.curriculum import Curriculum
 from calmctl.training.distributed import started_run
 from calmctl.training.examples import Examples, load_examples
 from calmctl.training.packing import pack
@@ -98,7 +100,9 @@ def prepare(job: Job) -> Prepared:
     check_storable(checked.tokenizer, checked.stored)
     if not job.settings.steps:
         return Prepared(checked)
-    return Prepared(checked, *_examples(job, checked))
+    prepared = Prepared(checked, *_examples(job, checked))
+    _check_examples(job, prepared)
+    return prepared
 
 
 def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
@@ -189,6 +193,19 @@ def _examples(job: Job, checked: Checked) -> tuple[Examples, Examples | None]:
         width = min(settings.context, checked.context or sys.maxsize)
         return pack(examples, width), pack(held_out, width) if held_out is not None else None
     return examples, held_out
+
+
+def _check_examples(job: Job, prepared: Prepared) -> None:
+    """Refuse token ids that the model does not have, and a curriculum without its levels."""
+    base = prepared.checked.bases[0]
+    known = text_config(base).vocab_size
+    for file, examples in ((job.data, prepared.examples), (job.validation or job.data, prepared.held_out)):
+        if examples is not None and len(examples.ids) and (largest := int(examples.ids.max())) >= known:
+            raise UserError(
+                f"{file}: token id {largest}, and the {base.model_type} model knows {known}; use its own tokenizer"
+            )
+    if job.settings.curriculum.field and prepared.examples is not None:
+        Curriculum(job.settings.curriculum, prepared.examples)
 
 
 def _data_facts(job: Job, prepared: Prepared) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from calmctl.errors import UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import check_parts, compose
 from calmctl.modeling.configuration import ComposedConfig
@@ -77,6 +78,8 @@ def composition_job(config: ComposeConfig) -> Job:
     how = {"trust_remote_code": config.trust_remote_code}
 
     def check() -> Checked:
+        if config.train.packing and config.aug_reads == "prompt":
+            raise UserError("train.packing: augs that read prompts only cannot read packed rows; set it to false")
         bases = [shape.config for shape in check_parts(config.anchor, config.augs, config.aug_reads, **how)]
         for base in bases:
             check_attention(base, config.attention)

@@ -29,7 +29,7 @@ def model_config_of_size(
     model_type = str(settings.get("model_type"))
     try:
         return AutoConfig.for_model(model_type, vocab_size=vocab_size, **special_token_ids, **arguments)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # configurations check themselves with errors of several libraries
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.model_type={model_type!r}: no such configuration can be built ({reason})") from error
 

@@ -90,8 +90,6 @@ def check_packing(model: PreTrainedModel) -> None:
     """
     bases = [model]
     if isinstance(model, ComposedModelForCausalLM):
-        if model.config.aug_reads == "prompt":
-            raise UserError("train.packing: augs that read prompts only cannot read packed rows; set it to false")
         bases = [cast(PreTrainedModel, base) for base in (model.anchor, *model.augs)]
     for base in bases:
         if not _keeps_documents_apart(base):

@@ -45,6 +45,10 @@ class CurriculumSettings:
             raise ValueError(
                 f"curriculum.final_weights has {len(self.final_weights)} entries for levels {self.start} to {self.stop}"
             )
+        if self.final_weights and not (
+            all(0 <= weight < float("inf") for weight in self.final_weights) and any(self.final_weights)
+        ):
+            raise ValueError("curriculum.final_weights must be numbers that are not negative, and not all 0")
         for name in ("threshold", "top_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"curriculum.{name}={getattr(self, name)} must lie in (0, 1]")
@@ -137,6 +141,14 @@ class TrainSettings:
         for name in ("batch_tokens", "warmup_steps", "grad_clip", "eval_every", "patience", "threads"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")
+        for name in ("weight_decay", "momentum"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"train.{name}={getattr(self, name)} must be a number that is not negative")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"train.betas={list(self.betas)} must be two numbers in [0, 1)")
+        for name in ("hold_share", "final_lr_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"train.{name}={getattr(self, name)} must lie in [0, 1]")
         if not 0 <= self.validation_share < 1:
             raise ValueError(f"train.validation_share={self.validation_share} must lie in [0, 1)")
         if self.context < 2:

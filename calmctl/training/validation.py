@@ -40,9 +40,9 @@ class Score:
 
 
 def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
-    """Return examples to train on, and a share of them (at least one), drawn at random, to validate on."""
+    """Return examples to train on, and a share of them (at least one, and not all), drawn at random, to validate on."""
     order = np.random.default_rng([seed, HELD_OUT_STREAM]).permutation(len(examples))
-    count = max(round(share * len(examples)), 1)
+    count = min(max(round(share * len(examples)), 1), len(examples) - 1)
     return examples.subset(np.sort(order[count:])), examples.subset(np.sort(order[:count]))
 
 
