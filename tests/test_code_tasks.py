@@ -262,7 +262,10 @@ def test_real_mbpp_solutions_pass_with_set_up_code(subset: Any, n: int) -> None:
 ])  # fmt: skip
 def test_real_plus_solutions_pass(name: str, task: Task[Any]) -> None:
     scores = score_references(task, real(name))
-    assert (failures(scores), scores.n) == ([], 164 if name == "humaneval_plus" else 378)
+    # What its solution returns, 128 million words, takes longer to hand over than its limit (docs/code-execution.md).
+    too_large = {"mbpp/255"} if name == "mbpp_plus" else set()
+    assert {failure[0] for failure in failures(scores)} == too_large
+    assert scores.n == (164 if name == "humaneval_plus" else 378)
 
 
 def test_the_real_mbpp_prompt_of_task_11() -> None:

@@ -94,6 +94,15 @@ def test_text_is_learned_whole_and_eos_is_optional(tmp_path, tokenizer):
     assert list(with_eos.example(0)) == [*without.example(0), tokenizer.eos_token_id]
 
 
+@pytest.mark.parametrize("yes, no", [(True, False), (1, 0)])
+def test_only_a_row_that_says_so_goes_on_after_its_end(yes, no, tmp_path, tokenizer):
+    said = [{"open_ended": yes}, {"open_ended": no}, {"other": 2}, {}, None]
+    path = write(tmp_path / "a.jsonl", *({"text": "1 + 2 = 3", "meta": meta} for meta in said))
+    examples = load_examples(path, tokenizer, SETTINGS)
+    ends = [examples.example(row)[-1] == tokenizer.eos_token_id for row in range(len(said))]
+    assert ends == [False, True, True, True, True]
+
+
 @pytest.mark.parametrize("name, content, message", [
     ("a.txt", "x", "must be .jsonl or .parquet"),
     ("missing.jsonl", None, "no such training file"),
