@@ -29,9 +29,7 @@ class Curriculum:
             )
         self.values = examples.meta[settings.field]
         if not np.issubdtype(self.values.dtype, np.number):
-            raise UserError(
-                f"curriculum.field={settings.field!r}: not all rows have a number there"
-            )
+            raise UserError(f"curriculum.field={settings.field!r}: not all rows have a number there")
         kinds = examples.meta.get("kind")
         self.held_back = kinds == settings.held_back_kind if kinds is not None else np.zeros(len(examples), dtype=bool)
         if missing := [level for level in self._levels() if not self._drawable(level).any()]:
