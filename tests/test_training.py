@@ -447,6 +447,9 @@ def test_one_process_trains_on_one_gpu_where_it_sees_several(tmp_path, monkeypat
 def test_unknown_architectures_are_one_clear_error(folder, tmp_path):
     with pytest.raises(UserError, match="model_type='lama'"):
         run_training(replace(train_config(folder), model={"model_type": "lama"}), tmp_path / "out")
+    for unfit in ({"num_attention_heads": 4, "num_key_value_heads": 3}, {"hidden_size": 15}):
+        with pytest.raises(UserError, match="model"):
+            run_training(replace(train_config(folder), model=MODEL | unfit), tmp_path / "unfit")
 
 
 @pytest.mark.parametrize("settings", [

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
@@ -35,6 +36,20 @@ def model_config_of_size(
 
 
 def new_model(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """Return a randomly initialised model of a configuration (see `model_config`)."""
+    """Return a randomly initialised model of a configuration (see `model_config`).
+
+    Raises:
+        UserError: the configuration makes no model that reads a token.
+    """
     attention = {"attn_implementation": settings["attn_implementation"]} if "attn_implementation" in settings else {}
-    return AutoModelForCausalLM.from_config(model_config(settings, tokenizer), **attention)
+    config = model_config(settings, tokenizer)
+    try:
+        model = AutoModelForCausalLM.from_config(config, **attention)
+        with torch.inference_mode():
+            model.eval()(input_ids=torch.zeros((1, 2), dtype=torch.long))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # sizes that do not fit each other show where they meet
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"model: a {config.model_type} of these settings reads no token ({reason})") from error
+    return model.train()
