@@ -192,7 +192,7 @@ def test_a_thousand_decoding_steps_leave_nothing_behind(ids):
 
 
 def test_prompts_of_several_lengths_are_told_with_every_input():
-    model, ids, cache = composed(aug_reads="prompt"), example_ids(), None
+    model, ids = composed(aug_reads="prompt"), example_ids()
     lengths = torch.tensor([3, 7, 5])
     expected = logits(model, ids, prompt_lengths=lengths)
     cache = model.new_cache()

@@ -102,6 +102,8 @@ def test_models_whose_documents_see_each_other_are_refused(name):
 def test_other_rows_than_text_are_refused(corpus):
     with pytest.raises(UserError, match="for rows of `text`"):
         pack(replace(corpus, completion_starts=np.ones(len(corpus), np.int32)), CONTEXT)
+    with pytest.raises(UserError, match="cannot read packed rows|read prompts only"):
+        check_packing(composed(aug_reads="prompt"))
     with pytest.raises(ValueError, match="curriculum"):
         TrainSettings(packing=True, curriculum=CurriculumSettings("num_operands"))
 

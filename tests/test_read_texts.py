@@ -174,9 +174,9 @@ def test_text_of_single_bytes_is_kept_where_a_character_is_torn(number):
     new = ids("あ" * number + "。きき") + ids("き")[:1]
     model = that_writes(new, tokenizer, len(prompt))
     assert complete(model, tokenizer, [Prompt("the", len(new), stop=("。",))], Decoding()) == ["あ" * number]
-    pieces: list[str] = []
     for torn in (1, 2):
         new = ids("い" * number) + ids("か")[:torn]
-        model, pieces = that_writes(new, tokenizer, len(prompt)), []
+        model = that_writes(new, tokenizer, len(prompt))
+        pieces: list[str] = []
         whole = complete(model, tokenizer, [Prompt("the", len(new))], Decoding(), on_text=pieces.append)
         assert whole == ["".join(pieces)] == ["い" * number + "\N{REPLACEMENT CHARACTER}"]

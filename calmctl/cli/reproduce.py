@@ -49,7 +49,7 @@ def kv(
     """Reproduce table 1: key-value arithmetic with m_A, m_B, their composition and the controls."""
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
-    from calmctl.experiments.kv import is_done, plan, reproduce_kv
+    from calmctl.experiments.kv import plan, preflight, reproduce_kv
     from calmctl.experiments.kv_ablations import ablate_kv, preflight_ablations, reproduction_stages
     from calmctl.experiments.kv_config import ReproduceKVConfig
 
@@ -64,7 +64,7 @@ def kv(
             preflight_ablations(config, folder, nproc_per_node)
     if dry_run:
         for folder, config in configs.items():
-            is_done(config, folder, nproc_per_node)
+            preflight(config, folder, nproc_per_node)
         stages = [
             stage
             for folder, config in configs.items()
@@ -146,14 +146,14 @@ def _reproduce(
 ) -> None:
     """Plan or run a section on real text, for one seed or for several."""
     from calmctl.cli.progress import watching
-    from calmctl.experiments.section import is_done, reproduce, section_stages
+    from calmctl.experiments.section import preflight, reproduce, section_stages
 
     first = section(seed, out).config
     folders = _folders(out, first.seed, seeds)
     sections = {folder: section(number, folder) for number, folder in folders.items()}
     if dry_run:
         for folder, each in sections.items():
-            is_done(each, folder, nproc_per_node)
+            preflight(each, folder, nproc_per_node)
         stages = [stage for folder, each in sections.items() for stage in section_stages(each, folder, nproc_per_node)]
         _print_section_plan(sections, {"out": str(out), "stages": _shown(stages)}, json)
         return

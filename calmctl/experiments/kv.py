@@ -60,7 +60,7 @@ def reproduce_kv(
     # Ablations are a run of their own: an experiment can be given them later, and more of them.
     config = replace(config, baseline=BaselineConfig(), ablations=KVAblationsConfig())
     departures, stages = deviations(config), kv_stages(config, out)
-    is_current = is_done(config, out, nproc_per_node)
+    is_current = preflight(config, out, nproc_per_node)
     with Run.start(
         out, kind="reproduce", config=config, command=command, seed=config.seed, is_current=is_current
     ) as run:
@@ -73,7 +73,7 @@ def reproduce_kv(
         return run
 
 
-def is_done(config: ReproduceKVConfig, out: Path, nproc_per_node: str | None) -> bool:
+def preflight(config: ReproduceKVConfig, out: Path, nproc_per_node: str | None) -> bool:
     """Return whether nothing is left to do; check what can be checked of what is, which a plan does as well.
 
     Raises:

@@ -77,7 +77,7 @@ def reproduce(
             refused its input.
     """
     config, stages = section.config, section_stages(section, out)
-    is_current = is_done(section, out, nproc_per_node)
+    is_current = preflight(section, out, nproc_per_node)
     if not is_current:
         _check_bases(config)
     with Run.start(
@@ -98,7 +98,7 @@ def reproduce(
         return run
 
 
-def is_done(section: Section, out: Path, nproc_per_node: str | None) -> bool:
+def preflight(section: Section, out: Path, nproc_per_node: str | None) -> bool:
     """Return whether nothing is left to do; check what can be checked of what is, which a plan does as well.
 
     Raises:

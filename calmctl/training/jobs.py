@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from calmctl.errors import UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import check_parts, compose
 from calmctl.modeling.configuration import ComposedConfig
@@ -20,6 +19,7 @@ from calmctl.runs import Run
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.job import Checked, Job, check_attention, data_sha256, require, run_job
 from calmctl.training.models import model_config, new_model
+from calmctl.training.packing import check_packing_of_augs
 from calmctl.training.plan import composition_facts, training_facts
 
 
@@ -78,8 +78,8 @@ def composition_job(config: ComposeConfig) -> Job:
     how = {"trust_remote_code": config.trust_remote_code}
 
     def check() -> Checked:
-        if config.train.packing and config.aug_reads == "prompt":
-            raise UserError("train.packing: augs that read prompts only cannot read packed rows; set it to false")
+        if config.train.packing:
+            check_packing_of_augs(config.aug_reads)
         bases = [shape.config for shape in check_parts(config.anchor, config.augs, config.aug_reads, **how)]
         for base in bases:
             check_attention(base, config.attention)

@@ -82,6 +82,12 @@ def _best_fit(lengths: NDArray[np.int64], context: int) -> list[list[int]]:
     return rows
 
 
+def check_packing_of_augs(aug_reads: str) -> None:
+    """Raise UserError where augs read prompts only: a packed row has none."""
+    if aug_reads == "prompt":
+        raise UserError("train.packing: augs that read prompts only cannot read packed rows; set it to false")
+
+
 def check_packing(model: PreTrainedModel) -> None:
     """Try on four tokens whether documents of a packed row see each other.
 
@@ -90,6 +96,7 @@ def check_packing(model: PreTrainedModel) -> None:
     """
     bases = [model]
     if isinstance(model, ComposedModelForCausalLM):
+        check_packing_of_augs(model.config.aug_reads)
         bases = [cast(PreTrainedModel, base) for base in (model.anchor, *model.augs)]
     for base in bases:
         if not _keeps_documents_apart(base):

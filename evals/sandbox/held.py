@@ -47,16 +47,17 @@ class Held:
         value = self.codec.shared[number].value
         if not self.changes:
             return value
-        changed = {number: self.codec.shared[number].value for number, _ in self.changes if number in self.codec.shared}
-        before = {number: SHARED[type(each)][1].items(each) for number, each in changed.items()}
+        shared = self.codec.shared
+        changed = {other: shared[other].value for other, _ in self.changes if other in shared}
+        before = {other: SHARED[type(each)][1].items(each) for other, each in changed.items()}
         copied: dict[int, Any] = {}
         for each in self.changes:
             self.codec.fill(*each)
         try:
             copy = _copy(value, copied)
         finally:
-            for number, items in before.items():
-                self.codec.fill(number, items)
+            for other, items in before.items():
+                self.codec.fill(other, items)
         if copied.keys().isdisjoint(map(id, changed.values())):
             return value
         self.copies[id(copy)] = (copy, value)
