@@ -26,11 +26,12 @@ AnyCache = TypeVar("AnyCache", bound=Cache)
 
 def accepts(module: nn.Module, argument: str) -> bool:
     """Tell whether a module's forward names an argument (BLOOM takes no `position_ids`)."""
-    return argument in _arguments(type(module).forward)
+    return argument in argument_names(type(module).forward)
 
 
 @cache
-def _arguments(function: Callable[..., Any]) -> frozenset[str]:
+def argument_names(function: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of the arguments that a function takes."""
     return frozenset(inspect.signature(function).parameters)
 
 

@@ -1,0 +1,108 @@
+"""Telling a decoder, token by token, what each new token may attend to: rows that hold more than one continuation.
+
+Like layers.py this file knows architectures, by what their structure and configuration show. Decoders of transformers
+take a mask of four dimensions as it is, in place of the one that they would build; those whose layers attend in several
+ways take one for each way. What a decoder does by a token's place in the row, rather than by its position or by the
+mask, stays out of reach: see `why_no_own_masks`.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from calmctl.modeling import layers
+from calmctl.modeling.calling import accepts, argument_names
+
+# Implementations of attention that take such masks.
+WITH_MASKS = ("eager", "sdpa")
+# Way to attend, as configurations name it -> what they call the number of tokens that it reaches.
+REACHES = {"full_attention": "", "sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+# What attentions call a part that selects keys: it has a cache of its own, or takes the keys in blocks.
+SELECTING = "indexer"
+
+
+def why_no_own_masks(model: PreTrainedModel) -> str:
+    """Say why a decoder cannot be told token by token what to attend to; an empty string where it can.
+
+    Structure and configuration tell, so models without weights will do.
+
+    Raises:
+        UserError: its decoder layers are not found.
+    """
+    config, decoder = layers.text_config(model.config), layers.decoder(model)
+    modules = [module for layer in layers.decoder_layers(model) for module in layer.modules()]
+    if getattr(config, "alibi", False) or not accepts(decoder, "position_ids"):
+        return "it finds positions by itself (its forward takes no position_ids, or its attention has ALiBi)"
+    if any(getattr(module, "attn_temperature_tuning", False) and not module.use_rope for module in modules):
+        return "it scales attention by a token's place in the row (attn_temperature_tuning)"
+    if any(_is_causal_table(buffer) for module in modules for buffer in module._buffers.values()):
+        return "its attention has a mask of its own, by a token's place in the row"
+    if any(isinstance(getattr(module, SELECTING, None), nn.Module) for module in modules):
+        return f"it selects the keys that it attends to ({SELECTING})"
+    if unknown := [way for way in _ways(config) if not _is_known(config, way)]:
+        return f"it attends in a way that no mask is known for ({', '.join(unknown)})"
+    implementation = config._attn_implementation
+    if implementation not in WITH_MASKS:
+        return f"attn_implementation={implementation} takes no such masks; load it with {' or '.join(WITH_MASKS)}"
+    return ""
+
+
+def own_mask(
+    decoder: PreTrainedModel, allowed: Tensor, positions: Tensor, key_positions: Tensor
+) -> Tensor | dict[str, Tensor]:
+    """Return what to give a decoder as `attention_mask`, together with `position_ids`.
+
+    Layers that reach back a few tokens only (a sliding window, a chunk) go by positions, and their caches have to keep
+    what is out of reach too. Every token has to be allowed itself, and padding as well.
+
+    Args:
+        allowed: (batch, new, total), True = the new token may attend to the key, which is not after it.
+        positions: (batch, new), of each new token in the text that it continues.
+        key_positions: (batch, total), of each key in its own.
+    """
+    config = layers.text_config(decoder.config)
+    queries, keys = positions[:, :, None], key_positions[:, None, :]
+    masks = {}
+    for way in _ways(config):
+        reach, within = _reach(config, way), allowed
+        if way == "sliding_attention":
+            within = allowed & (queries - keys < reach)
+        elif way == "chunked_attention":
+            within = allowed & (queries // reach == keys // reach)
+        # As transformers has it: booleans fit whatever type the fused kernel computes with, eager attention adds.
+        masks[way] = (within if config._attn_implementation == "sdpa" else _additive(within, decoder.dtype))[:, None]
+    return masks if len(masks) > 1 else next(iter(masks.values()))
+
+
+def _ways(config: PreTrainedConfig) -> list[str]:
+    """Return how the layers of a decoder attend, each way once."""
+    if (named := getattr(config, "layer_types", None)) is not None:
+        return sorted(set(named))
+    # All in one way, which the decoder knows by a setting of its own; settings of others it leaves alone.
+    known = argument_names(type(config).__init__)
+    return [way for way, name in REACHES.items() if name in known and _reach(config, way)][:1] or ["full_attention"]
+
+
+def _reach(config: PreTrainedConfig, way: str) -> int:
+    """Return how many tokens a way to attend reaches; 0 = the configuration sets no limit."""
+    return getattr(config, REACHES[way], None) or 0
+
+
+def _is_known(config: PreTrainedConfig, way: str) -> bool:
+    """Tell whether a way to attend is one of those here, and the same in all layers."""
+    if way not in REACHES or not REACHES[way]:
+        return way in REACHES
+    reach = _reach(config, way)
+    return reach > 0 and all(_reach(each, way) == reach for each in getattr(config, "per_layer_config", ()))
+
+
+def _additive(within: Tensor, dtype: torch.dtype) -> Tensor:
+    zeros = torch.zeros(within.shape, dtype=dtype, device=within.device)
+    return zeros.masked_fill(~within, torch.finfo(dtype).min)
+
+
+def _is_causal_table(buffer: Tensor | None) -> bool:
+    """Tell whether a buffer says of every place in a row which others are seen from there."""
+    if buffer is None or buffer.dtype != torch.bool or buffer.ndim < 2:
+        return False
+    return buffer.shape[-1] == buffer.shape[-2]
