@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data_builders.byte_tokenizer import CUTS, build_byte_tokenizer
 from data_builders.errors import DataError
 from data_builders.kv_config import STRATA, KVDataConfig
 from data_builders.kv_expressions import (
@@ -24,11 +25,14 @@ from data_builders.kv_expressions import (
 from data_builders.kv_keys import build_keys, tokenizer_at_hand
 from data_builders.kv_render import Renderer
 from data_builders.kv_rows import TRAINING_SCHEMA, ResultStatistics, TrainingSet, spread
-from data_builders.kv_test_set import TEST_SCHEMA, EvalSet, count_overlaps, eval_table, sample_test_set
+from data_builders.kv_test_set import EvalSet, count_overlaps, eval_table, sample_test_set
 from data_builders.kv_text import FORMAT, WORDS
 from data_builders.manifest import close_folder, file_entry, open_folder, write_parquet
 from data_builders.progress import Progress
 from data_builders.word_tokenizer import build_word_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 __all__ = ["KVDataConfig", "build"]
 
@@ -36,8 +40,9 @@ BUILDER = "kv"
 MAX_REDRAWS = 100
 COMPOSITION_FILES = ("dc_subs.parquet", "dc_math.parquet", "dc_mix.parquet")
 TRAINING_FILES = ("aug_train.parquet", "anchor_train.parquet", *COMPOSITION_FILES)
+SECOND_AUG_FILE = "aug2_train.parquet"
 # Each part draws from a stream of its own, so that a change to one leaves the others' bytes alone.
-_STREAMS = ("keys", "test.parquet", *TRAINING_FILES)
+_STREAMS = ("keys", "test.parquet", *TRAINING_FILES, SECOND_AUG_FILE)
 
 
 def build(config: KVDataConfig, out: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -46,7 +51,10 @@ def build(config: KVDataConfig, out: Path, progress: Progress | None = None) -> 
     Raises DataError where the folder holds something else or the settings cannot be met.
     """
     progress = progress or Progress()
-    identity = {"builder": BUILDER, "format": FORMAT, "config": asdict(config)}
+    settings = asdict(config)
+    if config.anchor_cut is None:  # folders without tokenizers a model are what they were before there were any
+        del settings["anchor_cut"], settings["aug_cuts"]
+    identity = {"builder": BUILDER, "format": FORMAT, "config": settings}
     finished = open_folder(out, identity)
     if finished is not None:
         progress.note(f"{out}: already built")
@@ -78,11 +86,12 @@ class _Build:
     def run(self, identity: dict[str, Any]) -> dict[str, Any]:
         """Write every file, verify them against each other, and finish the folder."""
         self._write_keys()
-        self._write_tokenizer()
+        self._write_tokenizers()
         tests = sample_test_set(self.config, self.keys, self.rngs["test.parquet"])
         table = self._write_tests(tests)
-        for training_set in (self._aug, self._anchor):
-            self._write_training(training_set(tests))
+        for aug in range(self.config.num_augs):
+            self._write_training(self._aug(tests, aug))
+        self._write_training(self._anchor(tests))
         for name in COMPOSITION_FILES:
             self._write_training(self._composition(name, tests))
         overlap = self._verify(table)
@@ -104,25 +113,35 @@ class _Build:
     def _write_keys(self) -> None:
         keys = self.keys
         table = pa.table({"key": keys.names, "value": keys.values, "held_in": keys.held_in})
+        if self.config.num_augs > 1:
+            table = table.append_column("aug", pa.array(keys.augs + 1))
         self._write("keys.parquet", [table], table.schema)
         lengths, counts = np.unique([len(name) for name in keys.names], return_counts=True)
         self.statistics["key_lengths"] = {str(n): int(c) for n, c in zip(lengths, counts, strict=True)}
         self.statistics["values"] = {"min": int(keys.values.min()), "max": int(keys.values.max())}
 
-    def _write_tokenizer(self) -> None:
-        folder = self.tokenizer["folder"]
-        if folder is None:
-            return
-        build_word_tokenizer(self.keys.names, WORDS).save_pretrained(self.out / folder)
-        for path in sorted((self.out / folder).iterdir()):
-            self.files[f"{folder}/{path.name}"] = file_entry(path)
+    def _write_tokenizers(self) -> None:
+        for folder, tokenizer in self._tokenizers().items():
+            tokenizer.save_pretrained(self.out / folder)
+            for path in sorted((self.out / folder).iterdir()):
+                self.files[f"{folder}/{path.name}"] = file_entry(path)
+
+    def _tokenizers(self) -> dict[str, PreTrainedTokenizerFast]:
+        """Return the tokenizers to write, by their folders."""
+        config, folder = self.config, self.tokenizer["folder"]
+        if config.anchor_cut is None:
+            return {folder: build_word_tokenizer(self.keys.names, WORDS)} if folder else {}
+        cuts = {folder: (config.anchor_cut, self.keys.names)}
+        for aug, cut in enumerate(config.aug_cuts):
+            cuts[self.tokenizer["augs"][aug]] = (cut, self.keys.names_of_aug(aug))
+        return {name: build_byte_tokenizer(CUTS[cut], keys, WORDS) for name, (cut, keys) in cuts.items()}
 
     def _write_tests(self, tests: EvalSet) -> pa.Table:
         results = ResultStatistics()
         table = eval_table(tests, self.keys, self.renderer, results)
-        self._write("test.parquet", [table], TEST_SCHEMA)
+        self._write("test.parquet", [table], table.schema)
         self.distinct["test.parquet"] = table.num_rows
-        rows = self.config.num_test_rows
+        rows = table.num_rows // (len(STRATA) * len(self.config.operand_counts))
         self.statistics["test.parquet"] = {
             "num_operands": {str(count): rows * len(STRATA) for count in self.config.operand_counts},
             "strata": {stratum: rows * len(self.config.operand_counts) for stratum in STRATA},
@@ -140,16 +159,16 @@ class _Build:
         self.files[name] = file_entry(self.out / name, rows)
         self.report(f"{name}: {rows:,} rows")
 
-    def _aug(self, tests: EvalSet) -> TrainingSet:
-        config, rng = self.config, self.rngs["aug_train.parquet"]
-        every_key = np.arange(config.num_keys)
+    def _aug(self, tests: EvalSet, aug: int) -> TrainingSet:
+        name = aug_file(aug)
+        config, rng = self.config, self.rngs[name]
         expressions = self._sample(
-            "aug_train.parquet",
+            name,
             spread_over(config.operand_counts, config.num_aug_rows, config.aug_operand_weights),
-            partial(draw_keys, rng, every_key, config.operators),
+            partial(draw_keys, rng, self.keys.of_aug(aug), config.operators),
             tests.without_keys,
         )
-        return TrainingSet("aug_train.parquet", expressions, ["kv_subs"], [1.0])
+        return TrainingSet(name, expressions, ["kv_subs"], [1.0])
 
     def _anchor(self, tests: EvalSet) -> TrainingSet:
         config, rng = self.config, self.rngs["anchor_train.parquet"]
@@ -222,8 +241,9 @@ class _Build:
 
     def _verify(self, tests: pa.Table) -> dict[str, int]:
         """Search the written training files for test expressions; raises where one is found."""
+        aug_files = [aug_file(aug) for aug in range(self.config.num_augs)]
         overlap = {
-            "train_test_expressions": count_overlaps(self.out, TRAINING_FILES, tests["keys"]),
+            "train_test_expressions": count_overlaps(self.out, [*aug_files, *TRAINING_FILES[1:]], tests["keys"]),
             "train_test_numbers": count_overlaps(self.out, TRAINING_FILES[1:], tests["numbers"]),
         }
         if any(overlap.values()):
@@ -238,6 +258,11 @@ class _Build:
             "rows": {name: entry["rows"] for name, entry in self.files.items() if entry["rows"] is not None},
             "distinct_expressions": self.distinct,
         }
+
+
+def aug_file(aug: int) -> str:
+    """Return the name of the training file of one m_A, counted from 0."""
+    return TRAINING_FILES[0] if aug == 0 else SECOND_AUG_FILE
 
 
 def spread_over(counts: range, rows: int, weights: Sequence[float] | None) -> dict[int, int]:

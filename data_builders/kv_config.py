@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data_builders.byte_tokenizer import CUTS
 from data_builders.errors import DataError
 from data_builders.kv_text import OPERATORS, NumberFormat, number_format
 
 STRATA = ("held_out", "mixed", "held_in")
 MAX_OPERANDS = 64
 MAX_KEY_LENGTH = 12
+MAX_AUGS = 2
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class KVDataConfig:
     tokenizer: str | None = None
     """Null: random lowercase keys and a word-level tokenizer of our own. A path or a hub id (`id@revision`
     works): keys are tokens of that tokenizer."""
+    anchor_cut: str | None = None
+    """Null: one tokenizer for all models, as above. The name of a cut: m_B gets a byte-level tokenizer that cuts so."""
+    aug_cuts: tuple[str, ...] = ()
+    """With `anchor_cut`: how the tokenizer of each m_A cuts. Several share out the keys evenly: each learns its own."""
     min_key_length: int = 2
     max_key_length: int = 6
     num_aug_rows: int = 60_000
@@ -65,7 +71,9 @@ class KVDataConfig:
             weights = getattr(self, name)
             if weights is not None:
                 object.__setattr__(self, name, tuple(float(weight) for weight in weights))
+        object.__setattr__(self, "aug_cuts", tuple(self.aug_cuts))
         self._check_ranges()
+        self._check_cuts()
         self._check_keys()
         self._check_shares()
         self._check_tests()
@@ -74,6 +82,11 @@ class KVDataConfig:
     def num_held_in(self) -> int:
         """Number of held-in keys."""
         return round(self.held_in_fraction * self.num_keys)
+
+    @property
+    def num_augs(self) -> int:
+        """Number of m_As that the keys are shared out to."""
+        return max(1, len(self.aug_cuts))
 
     @property
     def operand_counts(self) -> range:
@@ -91,12 +104,13 @@ class KVDataConfig:
         return number_format(self.number_format, self.num_values, self.max_operands, self.operators)
 
     def num_distinct(self, stratum: str, num_operands: int) -> int:
-        """Return how many distinct key expressions a test stratum has at an operand count."""
-        held_in, held_out = self.num_held_in, self.num_keys - self.num_held_in
+        """Return how many distinct key expressions of one m_A a test stratum has at an operand count."""
+        held_in = self.num_held_in // self.num_augs
+        held_out = (self.num_keys - self.num_held_in) // self.num_augs
         keys = {
             "held_in": math.perm(held_in, num_operands),
             "held_out": math.perm(held_out, num_operands),
-            "mixed": math.perm(self.num_keys, num_operands)
+            "mixed": math.perm(held_in + held_out, num_operands)
             - math.perm(held_in, num_operands)
             - math.perm(held_out, num_operands),
         }
@@ -131,6 +145,19 @@ class KVDataConfig:
                 f"max_key_length: {self.max_key_length} is less than min_key_length ({self.min_key_length})"
             )
 
+    def _check_cuts(self) -> None:
+        if self.anchor_cut is None and not self.aug_cuts:
+            return
+        if self.anchor_cut is None or not self.aug_cuts:
+            raise DataError("anchor_cut, aug_cuts: m_B and m_A need a cut each; set both or neither")
+        if self.tokenizer is not None:
+            raise DataError(f"tokenizer: {self.tokenizer!r} is for all models, and anchor_cut gives each its own")
+        for name, cuts in (("anchor_cut", (self.anchor_cut,)), ("aug_cuts", self.aug_cuts)):
+            if unknown := [cut for cut in cuts if cut not in CUTS]:
+                raise DataError(f"{name}: {unknown[0]!r} is unknown; use one of {', '.join(CUTS)}")
+        if len(self.aug_cuts) > MAX_AUGS:
+            raise DataError(f"aug_cuts: {len(self.aug_cuts)} are more than {MAX_AUGS}; use fewer")
+
     def _check_keys(self) -> None:
         if self.num_keys < self.max_operands:
             raise DataError(
@@ -144,10 +171,11 @@ class KVDataConfig:
         if not 0.0 < self.held_in_fraction < 1.0:
             raise DataError(f"held_in_fraction: {self.held_in_fraction} must lie between 0 and 1")
         for name, count in (("held-in", self.num_held_in), ("held-out", self.num_keys - self.num_held_in)):
-            if count < self.max_operands:
+            if count // self.num_augs < self.max_operands:
+                each = "" if self.num_augs == 1 else f" for {self.num_augs} m_As"
                 raise DataError(
                     f"held_in_fraction: {self.held_in_fraction} of {self.num_keys} keys leaves {count} {name}"
-                    f" keys, fewer than max_operands ({self.max_operands}); use more keys or another fraction"
+                    f" keys{each}, fewer than max_operands ({self.max_operands}); use more keys or another fraction"
                 )
 
     def _check_shares(self) -> None:

@@ -30,6 +30,8 @@ class KeyTable:
     names: list[str]
     values: NDArray[np.int64]
     held_in: NDArray[np.bool_]
+    augs: NDArray[np.int64]
+    """Which m_A learns each, from 0 on."""
 
     @property
     def held_in_indices(self) -> NDArray[np.int64]:
@@ -41,12 +43,23 @@ class KeyTable:
         """Indices of the keys that composition data never shows."""
         return np.flatnonzero(~self.held_in)
 
+    def of_aug(self, aug: int) -> NDArray[np.int64]:
+        """Return the indices of the keys that one m_A learns."""
+        return np.flatnonzero(self.augs == aug)
+
+    def names_of_aug(self, aug: int) -> list[str]:
+        """Return the names of the keys that one m_A learns."""
+        return [self.names[index] for index in self.of_aug(aug)]
+
 
 def build_keys(config: KVDataConfig, rng: np.random.Generator) -> tuple[KeyTable, dict[str, Any]]:
-    """Draw names, values and held-in keys; return the table and what the manifest says of the tokenizer."""
+    """Draw names, values and held-in keys; return the table and what the manifest says of the tokenizers."""
     if config.tokenizer is None:
         names = random_names(config.num_keys, config.min_key_length, config.max_key_length, rng)
         tokenizer: dict[str, Any] = {"source": "word-level", "folder": "tokenizer", "candidates": None}
+        if config.anchor_cut is not None:
+            tokenizer["source"] = "byte-level"
+            tokenizer["augs"] = [aug_tokenizer_folder(aug) for aug in range(config.num_augs)]
     else:
         candidates = vocabulary_names(load_tokenizer(config.tokenizer), config.min_key_length, config.max_key_length)
         if config.num_keys > len(candidates):
@@ -69,8 +82,17 @@ def _assign(names: list[str], config: KVDataConfig, rng: np.random.Generator) ->
     positions = (np.arange(config.num_held_in) + rng.random()) * (config.num_keys / config.num_held_in)
     held_in = np.zeros(config.num_keys, dtype=np.bool_)
     held_in[np.floor(positions).astype(np.int64)] = True
+    # Held-in keys are shared out in their order, and so are the others: each m_A gets as many of each value.
+    augs = np.empty(config.num_keys, dtype=np.int64)
+    for which in (held_in, ~held_in):
+        augs[which] = np.arange(which.sum()) % config.num_augs
     shuffled = rng.permutation(config.num_keys)
-    return KeyTable(names, values[shuffled].astype(np.int64), held_in[shuffled])
+    return KeyTable(names, values[shuffled].astype(np.int64), held_in[shuffled], augs[shuffled])
+
+
+def aug_tokenizer_folder(aug: int) -> str:
+    """Return the folder of the tokenizer of one m_A, counted from 0."""
+    return "tokenizer_aug" if aug == 0 else f"tokenizer_aug{aug + 1}"
 
 
 def random_names(count: int, shortest: int, longest: int, rng: np.random.Generator) -> list[str]:

@@ -43,11 +43,16 @@ TEST_SCHEMA = pa.schema(
 )
 
 
+BOTH = "1+2"
+AUGS_FIELD = pa.field("augs", pa.string(), nullable=False)
+"""With several m_As: whose keys an expression has, `1`, `2` or both."""
+
+
 @dataclass(frozen=True)
 class EvalSet:
-    """Test expressions over key indices by (stratum, operand count), and the hashes that exclude them."""
+    """Test expressions over key indices by (stratum, operand count, augs), and the hashes that exclude them."""
 
-    expressions: dict[tuple[str, int], Expressions]
+    expressions: dict[tuple[str, int, str], Expressions]
     key_marks: NDArray[np.uint64]
     number_marks: NDArray[np.uint64]
 
@@ -61,49 +66,58 @@ class EvalSet:
 
 
 def sample_test_set(config: KVDataConfig, keys: KeyTable, rng: np.random.Generator) -> EvalSet:
-    """Draw `num_test_rows` distinct expressions for each stratum and operand count."""
+    """Draw `num_test_rows` distinct expressions for each stratum and operand count, and for each group of m_As."""
     pools = {
         "held_in": keys.held_in_indices,
         "held_out": keys.held_out_indices,
         "mixed": np.arange(config.num_keys),
     }
+    of_augs = {"": np.arange(config.num_keys)}
+    if config.num_augs > 1:
+        of_augs = {"1": keys.of_aug(0), "2": keys.of_aug(1), BOTH: of_augs[""]}
     expressions = {}
     for count in config.operand_counts:
         for stratum in STRATA:
-            expressions[stratum, count], _ = sample_distinct(
-                config.num_test_rows,
-                partial(draw_keys, rng, pools[stratum], config.operators, count),
-                _accept_stratum(stratum, keys),
-                f"test stratum {stratum} with {count} operands",
-                allow_repeats=False,
-            )
+            for augs, indices in of_augs.items():
+                pool = np.intersect1d(pools[stratum], indices)
+                expressions[stratum, count, augs], _ = sample_distinct(
+                    config.num_test_rows,
+                    partial(draw_keys, rng, pool, config.operators, count),
+                    _accept(stratum, augs, keys),
+                    f"test stratum {stratum} with {count} operands",
+                    allow_repeats=False,
+                )
     blocks = list(expressions.values())
     key_marks = np.concatenate([fingerprints(block) for block in blocks])
     number_marks = np.concatenate([fingerprints(block.substitute(keys.values)) for block in blocks])
     return EvalSet(expressions, np.unique(key_marks), np.unique(number_marks))
 
 
-def _accept_stratum(stratum: str, keys: KeyTable) -> Accept:
-    def mixed(expressions: Expressions) -> NDArray[np.bool_]:
-        held_in = count_held_in(expressions, keys, len(expressions))
-        return np.asarray((held_in > 0) & (held_in < expressions.num_operands))
+def _accept(stratum: str, augs: str, keys: KeyTable) -> Accept:
+    def accepted(expressions: Expressions) -> NDArray[np.bool_]:
+        fitting = np.ones(len(expressions), dtype=np.bool_)
+        if stratum == "mixed":
+            held_in = count_held_in(expressions, keys, len(expressions))
+            fitting &= (held_in > 0) & (held_in < expressions.num_operands)
+        if augs == BOTH:
+            of_second = (keys.augs[expressions.operands] == 1).sum(axis=1)
+            fitting &= (of_second > 0) & (of_second < expressions.num_operands)
+        return fitting
 
-    def every(expressions: Expressions) -> NDArray[np.bool_]:
-        return np.ones(len(expressions), dtype=np.bool_)
-
-    return mixed if stratum == "mixed" else every
+    return accepted
 
 
 def eval_table(tests: EvalSet, keys: KeyTable, renderer: Renderer, results: ResultStatistics) -> pa.Table:
-    """Render the test set, interleaved so that every prefix is balanced over strata and operand counts."""
+    """Render the test set, interleaved so that every prefix is balanced over strata, operand counts and m_As."""
+    has_groups = len(np.unique(keys.augs)) > 1
     blocks = []
-    for (stratum, count), expressions in tests.expressions.items():
+    for (stratum, count, augs), expressions in tests.expressions.items():
         numbers = expressions.substitute(keys.values)
         values = evaluate(numbers)
         results.add(values)
         rows = len(expressions)
         columns = [
-            pa.array([f"{stratum}-{count}-{index:05d}" for index in range(rows)]),
+            pa.array([f"{stratum}-{count}-{index:05d}{augs and f'-{augs}'}" for index in range(rows)]),
             renderer.keys(expressions),
             renderer.numbers(numbers),
             decimal(values),
@@ -111,7 +125,8 @@ def eval_table(tests: EvalSet, keys: KeyTable, renderer: Renderer, results: Resu
             pa.array(count_held_in(expressions, keys, rows)),
             pa.array([stratum] * rows),
         ]
-        blocks.append(pa.Table.from_arrays(columns, schema=TEST_SCHEMA))
+        block = pa.Table.from_arrays(columns, schema=TEST_SCHEMA)
+        blocks.append(block.append_column(AUGS_FIELD, [pa.array([augs] * rows)]) if has_groups else block)
     table = pa.concat_tables(blocks)
     per_block = table.num_rows // len(blocks)
     interleaved = np.arange(table.num_rows).reshape(len(blocks), per_block).T.ravel()

@@ -31,6 +31,7 @@ METRICS = ("kv_subs", "num_math", "kv_math", "kv_math_direct")
 HEADLINE_STRATUM = "held_out"
 _KINDS = {"substitute": "stepwise", "solve_numbers": "num_math", "solve_keys": "direct"}
 _TOKEN_MARGIN = 2
+AUGS = ("1", "2", "1+2")
 _TEST_FILE = "test.parquet"
 _FIELDS: Fields = {
     **dict.fromkeys(("id", "keys", "numbers", "value", "stratum"), str),
@@ -50,7 +51,9 @@ class KVRecord:
     num_operands: int
     num_held_in: int
     stratum: str
-    word_level: bool
+    spaces_are_free: bool
+    augs: str = ""
+    """Whose keys they are, where several m_As share them out: `1`, `2` or `1+2`."""
 
     def prompt(self, request: str) -> str:
         """Return the prompt of one of the record's three requests."""
@@ -63,11 +66,11 @@ class KVRecord:
     def max_new_tokens(self, request: str) -> int:
         """Return a number of tokens that the reference fits in, whatever the tokenizer.
 
-        Our word-level tokenizer spends one token on each character that is no space. Any other spends at
+        Our own tokenizers spend at most one token on each character that is no space. Any other spends at
         most one on each character, spaces included (some write a space before a number on its own).
         """
         reference = self.reference(request)
-        return len(reference.replace(" ", "") if self.word_level else reference) + _TOKEN_MARGIN
+        return len(reference.replace(" ", "") if self.spaces_are_free else reference) + _TOKEN_MARGIN
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,18 @@ class KVTask:
         try:
             verify_files(data, {"files": {_TEST_FILE: manifest["files"][_TEST_FILE]}})
             numbers = NumberFormat(**manifest["number_format"])
-            word_level = manifest["tokenizer"]["source"] == "word-level"
+            tokenizer = manifest["tokenizer"]
+            spaces_are_free = tokenizer["folder"] is not None  # that is where our own are written
+            groups: Fields = {"augs": str} if len(tokenizer.get("augs", ())) > 1 else {}
+            fields = {**_FIELDS, **groups}
         except (KeyError, TypeError) as error:
             raise DataError(f"{data / MANIFEST_NAME}: damaged ({error}); build the data again") from None
-        rows = islice(iter_rows(data / _TEST_FILE, _FIELDS), limit)
+        rows = islice(iter_rows(data / _TEST_FILE, fields), limit)
         return [
             KVRecord(
-                **{name: row[name] for name in _FIELDS},
+                **{name: row[name] for name in fields},
                 written_value=numbers.result(int(row["value"])),
-                word_level=word_level,
+                spaces_are_free=spaces_are_free,
             )
             for row in rows
         ]
@@ -117,6 +123,7 @@ class KVTask:
         headline = [record for record in records if record.stratum == HEADLINE_STRATUM]
         if not headline:
             raise DataError(f"records: none is in stratum {HEADLINE_STRATUM!r}; score at least one that is")
+        grouped = any(record.augs for record in headline)
         correct: dict[str, dict[str, bool]] = {}
         samples: list[dict[str, Any]] = []
         for record in records:
@@ -133,6 +140,9 @@ class KVTask:
                 "by_num_operands": _by(headline, correct, lambda record: record.num_operands),
                 "by_stratum": _by(records, correct, lambda record: STRATA.index(record.stratum), STRATA),
                 "by_num_held_in": _by(records, correct, lambda record: record.num_held_in),
+                **(
+                    {"by_augs": _by(headline, correct, lambda record: AUGS.index(record.augs), AUGS)} if grouped else {}
+                ),
             },
             protocol={
                 "format": FORMAT,

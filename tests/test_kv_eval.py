@@ -66,7 +66,7 @@ def test_three_requests_a_record_with_room_for_the_answer(folder: Path, records:
 
 
 def test_room_for_any_tokenizer_counts_every_character(records: list[KVRecord]) -> None:
-    fields = {**vars(records[0]), "word_level": False}
+    fields = {**vars(records[0]), "spaces_are_free": False}
     other = KVRecord(**fields)
     assert other.max_new_tokens("substitute") == len(other.reference("substitute")) + 2
 

@@ -26,8 +26,12 @@ from calmctl.reporting.kv_results import TABLE_FILE
 from calmctl.reporting.paper import TABLE_1
 from calmctl.run_identity import existing_run
 from calmctl.runs import Run
+from calmctl.training.configs import TrainConfig
 from calmctl.training.models import model_config
 from calmctl.training.plan import plan_bridges, training_facts
+from data_builders.byte_tokenizer import CUTS, build_byte_tokenizer
+from data_builders.kv import aug_file
+from data_builders.kv_keys import aug_tokenizer_folder
 from data_builders.kv_text import WORDS
 from data_builders.word_tokenizer import build_word_tokenizer
 
@@ -37,8 +41,10 @@ COMPOSITIONS = {
     "calm_random_aug": ("aug_random", "dc_mix.parquet", "random_aug"),
     "calm_dc_subs": ("aug", "dc_subs.parquet", "dc_subs"),
     "calm_dc_math": ("aug", "dc_math.parquet", "dc_math"),
+    "calm_one_tokenizer": ("aug_one_tokenizer", "dc_mix.parquet", "one_tokenizer"),
 }
-BASES = {"anchor": "m_B", "aug": "m_A"}
+CONTROLS = ("calm_random_aug", "calm_dc_subs", "calm_dc_math")
+BASES = {"anchor": "m_B", "aug": "m_A", "aug2": "m_A2"}
 
 
 def reproduce_kv(
@@ -95,76 +101,120 @@ def kv_stages(config: ReproduceKVConfig, out: Path) -> list[Stage]:
     # Stages and their settings name folders: these have to mean the same from another working directory.
     out = out.resolve()
     data = out / "data"
-    tokenizer = str(data / "tokenizer") if config.data.tokenizer is None else config.data.tokenizer
-    anchor = replace(config.anchor, dataset=str(data / "anchor_train.parquet"), tokenizer=tokenizer)
-    aug = replace(config.aug, dataset=str(data / "aug_train.parquet"), tokenizer=tokenizer)
+    anchor = replace(config.anchor, dataset=str(data / "anchor_train.parquet"), tokenizer=anchor_tokenizer(config, out))
     stages = [
         stage_in(out, "data", ("data", "kv"), config.data, result="manifest.json"),
         stage_in(out, "anchor", ("train", "anchor"), anchor, ("data",)),
-        stage_in(out, "aug", ("train", "aug"), aug, ("data",)),
     ]
-    if config.controls:
-        untrained = replace(aug, train=replace(aug.train, steps=0))
-        stages.append(stage_in(out, "aug_random", ("train", "aug"), untrained, ("data",)))
-    compositions = [name for name in COMPOSITIONS if name == "calm" or config.controls]
+    compositions = composed_runs(config)
+    sources = list(dict.fromkeys(COMPOSITIONS[name][0] for name in compositions))
+    for source in sources:
+        for name, aug in aug_trainings(config, out, source).items():
+            stages.append(stage_in(out, name, ("train", "aug"), aug, ("data",)))
     for name in compositions:
         source, file, _ = COMPOSITIONS[name]
-        steps = config.control_steps if name != "calm" and config.control_steps else config.compose.train.steps
+        steps = config.control_steps if name in CONTROLS and config.control_steps else config.compose.train.steps
+        augs = list(aug_trainings(config, out, source))
         settings = replace(
             config.compose,
             anchor=str(out / "anchor"),
-            augs=(str(out / source),),
+            augs=tuple(str(out / aug) for aug in augs),
             dataset=str(data / file),
             train=replace(config.compose.train, steps=steps),
         )
-        stages.append(stage_in(out, name, ("compose",), settings, ("anchor", source)))
+        stages.append(stage_in(out, name, ("compose",), settings, ("anchor", *augs)))
     # Evaluations last: what others wait for goes first.
-    for name in [*BASES, *compositions]:
+    for name in [*bases(config), *compositions]:
         scored = replace(config.eval, model=str(out / name), dataset=str(data), threads=config.threads)
         stages.append(stage_in(out, f"eval/{name}", ("eval", "kv"), scored, (name,), METRICS_FILE))
     return stages
 
 
+def composed_runs(config: ReproduceKVConfig) -> list[str]:
+    """Return the runs of the headline composition and of those that it is compared with."""
+    return [
+        name for name, (*_, key) in COMPOSITIONS.items() if key == "calm" or (config.controls and key in config.compare)
+    ]
+
+
+def bases(config: ReproduceKVConfig) -> dict[str, str]:
+    """Return the run of each base model and its key in `table1.json`."""
+    return {name: key for name, key in BASES.items() if name != "aug2" or config.data.num_augs > 1}
+
+
+def anchor_tokenizer(config: ReproduceKVConfig, out: Path) -> str:
+    """Return where m_B's tokenizer is, which is m_A's too unless that is cut otherwise."""
+    return config.data.tokenizer or str(out / "data" / "tokenizer")
+
+
+def aug_trainings(config: ReproduceKVConfig, out: Path, source: str) -> dict[str, TrainConfig]:
+    """Return how the m_As of a kind of composition are trained, by their runs."""
+    found = {}
+    for index in range(config.data.num_augs):
+        own = config.data.anchor_cut is not None and source != "aug_one_tokenizer"
+        steps = 0 if source == "aug_random" else config.aug.train.steps
+        found[source if index == 0 else f"{source}{index + 1}"] = replace(
+            config.aug,
+            dataset=str(out / "data" / aug_file(index)),
+            tokenizer=str(out / "data" / aug_tokenizer_folder(index)) if own else anchor_tokenizer(config, out),
+            train=replace(config.aug.train, steps=steps),
+        )
+    return found
+
+
 def plan(config: ReproduceKVConfig) -> dict[str, Any]:
     """Return what the experiment trains: models, bridges, memory, steps. The tokenizer is that of the data to come."""
     base, augs = base_configs(config)
-    anchor, aug = (
-        training_facts(replace(train, dataset=f"data/{role}_train.parquet"), model)
-        for role, train, model in (("anchor", config.anchor, base), ("aug", config.aug, augs[0]))
+    anchor = training_facts(replace(config.anchor, dataset="data/anchor_train.parquet"), base)
+    aug, *others = (
+        training_facts(replace(config.aug, dataset=f"data/{aug_file(index)}"), model)
+        for index, model in enumerate(augs)
     )
     composition = plan_bridges(replace(config.compose, dataset="data/dc_mix.parquet"), base, augs)
-    return {"data": to_dict(config.data), "anchor": anchor, "aug": aug, "composition": composition}
+    more = {f"aug{number}": facts for number, facts in enumerate(others, 2)}
+    return {"data": to_dict(config.data), "anchor": anchor, "aug": aug, **more, "composition": composition}
 
 
 def base_configs(config: ReproduceKVConfig) -> tuple[PreTrainedConfig, list[PreTrainedConfig]]:
-    """Return the configurations of m_B and of m_A, whether or not they are trained yet."""
-    tokenizer = _tokenizer(config)
-    anchor, aug = (
-        base_config(train.base, trust_remote_code=train.trust_remote_code)
-        if train.base
-        else model_config(train.model, tokenizer)
-        for train in (config.anchor, config.aug)
+    """Return the configurations of m_B and of each m_A, whether or not they are trained yet."""
+    tokenizer, *aug_tokenizers = _tokenizers(config)
+    return (
+        _model_config(config.anchor, tokenizer),
+        [_model_config(config.aug, each) for each in aug_tokenizers or [tokenizer]],
     )
-    return anchor, [aug]
 
 
-def _tokenizer(config: ReproduceKVConfig) -> PreTrainedTokenizerBase:
-    """Return a tokenizer with as many tokens as that of the data to come."""
-    names = [f"key{number}" for number in range(config.data.num_keys)]
-    source = config.data.tokenizer
-    return build_word_tokenizer(names, WORDS) if source is None else load_tokenizer(source)
+def _model_config(train: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    if train.base:
+        return base_config(train.base, trust_remote_code=train.trust_remote_code)
+    return model_config(train.model, tokenizer)
+
+
+def _tokenizers(config: ReproduceKVConfig) -> list[PreTrainedTokenizerBase]:
+    """Return a tokenizer for all, or m_B's and those of each m_A, with as many tokens as those of the data to come."""
+    data = config.data
+    if data.tokenizer is not None:
+        return [load_tokenizer(data.tokenizer)]
+    names = [f"key{number}" for number in range(data.num_keys)]
+    if data.anchor_cut is None:
+        return [build_word_tokenizer(names, WORDS)]
+    shares = [names, *(names[aug :: data.num_augs] for aug in range(data.num_augs))]
+    cuts = (data.anchor_cut, *data.aug_cuts)
+    return [build_byte_tokenizer(CUTS[cut], keys, WORDS) for cut, keys in zip(cuts, shares, strict=True)]
 
 
 def table(config: ReproduceKVConfig, out: Path, departures: Sequence[str], seconds: dict[str, float]) -> dict[str, Any]:
     """Return `table1.json`: accuracies in percent on held-out keys beside the paper's; `seconds` are wall-clock."""
     rows: dict[str, Any] = {}
-    names = {name: key for name, (_, _, key) in COMPOSITIONS.items() if name == "calm" or config.controls}
-    for name, key in (BASES | names).items():
+    names = {name: COMPOSITIONS[name][2] for name in composed_runs(config)}
+    for name, key in (bases(config) | names).items():
         rows[key] = read_json(out / "eval" / name / METRICS_FILE)["metrics"]
-    order = ["m_A", "m_B", "calm", "random_aug", "dc_subs", "dc_math"]
+    by_augs = read_json(out / "eval" / "calm" / METRICS_FILE)["breakdown"].get("by_augs")
+    order = ["m_A", "m_A2", "m_B", "calm", "random_aug", "dc_subs", "dc_math", "one_tokenizer"]
     return {
         **{key: rows[key] for key in order if key in rows},
         "dc_mix": rows["calm"],
+        **({"calm_by_augs": by_augs} if by_augs else {}),
         "paper": TABLE_1,
         "seed": config.seed,
         "preset": config.preset,

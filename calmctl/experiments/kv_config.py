@@ -18,6 +18,9 @@ DECIDED_HERE = (
 )  # fmt: skip
 
 
+COMPARISONS = ("random_aug", "dc_subs", "dc_math", "one_tokenizer")
+
+
 @dataclass(frozen=True)
 class KVAblationsConfig:
     """What is varied around the headline composition, one thing at a time.
@@ -67,7 +70,9 @@ class ReproduceKVConfig:
         seed: of every stage.
         jobs: stages at once; 0 = as many as there are cores for their threads.
         threads: CPU threads of each stage.
-        controls: also train and score the random m_A and the other kinds of D_C.
+        controls: also train and score what `compare` names.
+        compare: what is compared with the headline composition: `random_aug` (an untrained m_A), `dc_subs` and
+            `dc_math` (other kinds of D_C), `one_tokenizer` (an m_A that is trained with m_B's tokenizer).
         control_steps: optimizer steps of the controls; 0 = as many as the headline composition.
         baseline: how the methods that CALM is compared with are trained.
         ablations: what `--ablations` varies.
@@ -78,6 +83,7 @@ class ReproduceKVConfig:
     jobs: int = 0
     threads: int = 1
     controls: bool = True
+    compare: tuple[str, ...] = ("random_aug", "dc_subs", "dc_math")
     control_steps: int = 0
     data: KVDataConfig = field(default_factory=KVDataConfig)
     anchor: TrainConfig = field(default_factory=TrainConfig)
@@ -100,5 +106,14 @@ class ReproduceKVConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.threads < 1:
             raise ValueError(f"threads={self.threads} must be at least 1")
+        self._check_compared()
         give_one_seed(self)
         refuse_decided(self, DECIDED_HERE)
+
+    def _check_compared(self) -> None:
+        if unknown := [name for name in self.compare if name not in COMPARISONS]:
+            raise ValueError(f"compare: {unknown[0]!r} is not one of {', '.join(COMPARISONS)}")
+        if twice := [name for name in self.compare if self.compare.count(name) > 1]:
+            raise ValueError(f"compare={list(self.compare)} names {twice[0]} twice")
+        if self.controls and "one_tokenizer" in self.compare and self.data.anchor_cut is None:
+            raise ValueError("compare names one_tokenizer, and the models have one tokenizer; set data.anchor_cut")

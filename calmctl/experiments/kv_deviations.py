@@ -31,8 +31,15 @@ def _data(config: "ReproduceKVConfig") -> list[str]:
         found.append(f"{data.held_in_fraction:.0%} of the keys are held in instead of {PAPER_HELD_IN:.0%}")
     if data.number_format == "padded":
         found.append("numbers are written with a fixed number of digits, results with their sign")
-    if data.tokenizer is None:
+    if data.anchor_cut is not None:
+        found.append(
+            f"keys are random letter strings; m_B's tokenizer cuts them by {data.anchor_cut!r}, "
+            f"m_A's by {' and '.join(map(repr, data.aug_cuts))}; in the paper m_A's is m_B's"
+        )
+    elif data.tokenizer is None:
         found.append("keys are random letter strings with a word-level tokenizer, not words of m_A's vocabulary")
+    if data.num_augs > 1:
+        found.append(f"the keys are shared out to {data.num_augs} m_As; the paper has one")
     return found
 
 
@@ -54,7 +61,7 @@ def _composition(config: "ReproduceKVConfig") -> list[str]:
     compose, data, found = config.compose, config.data, composition_deviations(config.compose)
     mix = f"{data.mix_stepwise:.0%} stepwise, {data.mix_direct:.0%} direct, {data.mix_num_math:.0%} NUM-MATH"
     found.append(f"the headline D_C is a mix ({mix}); the paper trains on KV-SUBS")
-    if config.controls:
+    if config.controls and {"dc_subs", "dc_math"} & set(config.compare):
         rest = 1 - data.mix_num_math
         found.append(
             f"D_C subs is {rest - data.subs_context:.0%} KV-SUBS, {data.subs_context:.0%} NUM-MATH after keys drawn "

@@ -10,7 +10,7 @@ from calmctl.baselines.building import sizes_for
 from calmctl.baselines.methods import FULL
 from calmctl.errors import UserError
 from calmctl.experiments.evaluation import METRICS_FILE
-from calmctl.experiments.kv import base_configs
+from calmctl.experiments.kv import aug_trainings, base_configs
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.labels import METHOD_LABELS
 from calmctl.experiments.stages import Stage, stage_in
@@ -120,12 +120,14 @@ class _Builder:
 
     def with_vanilla_aug(self) -> Variant:
         """Return the composition with m_A as it is before it learns the keys: trained on the anchor's data."""
-        data = self.out / "data"
-        tokenizer = self.config.data.tokenizer or str(data / "tokenizer")
-        settings = replace(self.config.aug, dataset=str(data / "anchor_train.parquet"), tokenizer=tokenizer)
-        aug = self._stage(Path(VANILLA_RUN).name, ("train", "aug"), settings)
-        composed = self._compose("vanilla_aug", (aug.name,), augs=(str(aug.folder),))
-        return Variant("vanilla_aug", "vanilla m_A", "m_A", (aug, composed, self._score("vanilla_aug")))
+        dataset = str(self.out / "data" / "anchor_train.parquet")
+        augs = [
+            self._stage(name, ("train", "aug"), replace(settings, dataset=dataset))
+            for name, settings in aug_trainings(self.config, self.out, Path(VANILLA_RUN).name).items()
+        ]
+        names, folders = [aug.name for aug in augs], tuple(str(aug.folder) for aug in augs)
+        composed = self._compose("vanilla_aug", names, augs=folders)
+        return Variant("vanilla_aug", "vanilla m_A", "m_A", (*augs, composed, self._score("vanilla_aug")))
 
     def with_share_of_keys(self, share: float) -> Variant:
         """Return the composition on a D_C over another share of the keys; the keys and their values stay.
@@ -161,7 +163,7 @@ class _Builder:
     def _compose(self, name: str, needs: Sequence[str] = (), **changes: Any) -> Stage:
         defaults = {
             "anchor": str(self.out / "anchor"),
-            "augs": (str(self.out / "aug"),),
+            "augs": tuple(str(self.out / name) for name in aug_trainings(self.config, self.out, "aug")),
             "dataset": str(self.out / "data" / DC_MIX),
         }
         return self._stage(name, ("compose",), replace(self.config.compose, **(defaults | changes)), needs)

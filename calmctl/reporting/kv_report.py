@@ -73,7 +73,8 @@ def terminal_table(folder: Path) -> None:
     """Print what came out, Table 1 beside the paper's and the controls on stdout."""
     results = load_kv_results(Path(folder))
     print(visible("\n".join(headline(results))), end="\n\n")
-    print_tables(kv_tables.table1(results), kv_tables.controls_table(results))
+    by_augs = kv_tables.augs_table(results)
+    print_tables(kv_tables.table1(results), kv_tables.controls_table(results), *([by_augs] if by_augs else []))
     if ablations := load_kv_ablations(Path(folder)):
         print_tables(table5(ablations))
 
@@ -186,7 +187,9 @@ def _strata_blocks(results: KVResults) -> tuple[Block, ...]:
     if not any(found.by_stratum for found in results.evaluations.values()):
         return (Paragraph(f"Evaluation by stratum: {NOT_RUN}."),)
     alt = "Accuracy on held-in, mixed and held-out keys"
+    by_augs = kv_tables.augs_table(results)
     return (
+        *((by_augs,) if by_augs else ()),
         kv_tables.strata_table(results, CALM),
         kv_tables.strata_table(results, AUG),
         Picture("plots/strata.png", alt, plots.strata_plot(results)),

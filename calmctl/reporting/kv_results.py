@@ -51,7 +51,10 @@ CONTROLS = (
     System("dc_math", "D_C math (KV-MATH at once)", "calm_dc_math", is_control=True),
     System("random_aug", "random m_A (untrained weights)", "calm_random_aug", is_control=True),
 )
-SYSTEMS = MODELS + CONTROLS
+AUG2 = System("m_A2", "m_A 2 (second aug)", "aug2")
+ONE_TOKENIZER = System("one_tokenizer", "one tokenizer (m_A reads as m_B does)", "calm_one_tokenizer", is_control=True)
+# The last two are of experiments whose models have tokenizers of their own.
+SYSTEMS = (AUG, ANCHOR, CALM, *CONTROLS, AUG2, ONE_TOKENIZER)
 KV_SUBS = Metric("kv_subs", "KV-SUBS", "stepwise")
 NUM_MATH = Metric("num_math", "NUM-MATH", "stepwise")
 KV_MATH = Metric("kv_math", "KV-MATH (stepwise)", "stepwise")
@@ -68,6 +71,12 @@ TRAINING_RUNS = {
     "calm_random_aug": ("CALM, random m_A", "random_aug"),
 }
 """Run directory of a training -> its name for readers and the key of the system whose colour it has."""
+OTHER_TRAINING_RUNS = {
+    "aug2": ("m_A 2 (second aug)", "m_A2"),
+    "aug_one_tokenizer": ("m_A with m_B's tokenizer", "one_tokenizer"),
+    "calm_one_tokenizer": ("CALM, one tokenizer", "one_tokenizer"),
+}
+"""The same for trainings that only some experiments have."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ class Evaluation:
     overall: Slice
     by_num_operands: Mapping[int, Slice]
     by_stratum: Mapping[str, Slice]
+    by_augs: Mapping[str, Slice]
     protocol: Mapping[str, Any]
     seconds: float | None
 
@@ -105,6 +115,24 @@ class KVResults:
     git_commit: str | None
     hardware: Mapping[str, Any]
     run: RunInfo | None
+
+    @property
+    def models(self) -> tuple[System, ...]:
+        """Return the models of Table 1."""
+        return MODELS + self._measured(AUG2)
+
+    @property
+    def controls(self) -> tuple[System, ...]:
+        """Return the controls."""
+        return CONTROLS + self._measured(ONE_TOKENIZER)
+
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """Return the models and the controls."""
+        return self.models + self.controls
+
+    def _measured(self, system: System) -> tuple[System, ...]:
+        return (system,) if system.key in self.figures else ()
 
     def figure(self, system: System, metric: Metric) -> float | None:
         """Return an accuracy of Table 1 in percent, or None if it was not measured."""
@@ -187,6 +215,7 @@ def _evaluations(folder: Path) -> dict[str, Evaluation]:
             overall=_slice({"n": content.get("n"), **mapping(content.get("metrics"), path)}, path),
             by_num_operands={int(count): operands[count] for count in sorted(filter(str.isdecimal, operands), key=int)},
             by_stratum=_slices(breakdown.get("by_stratum"), path),
+            by_augs=_slices(breakdown.get("by_augs"), path),
             protocol=content.get("protocol") or {},
             seconds=number(content.get("seconds")),
         )
@@ -198,7 +227,8 @@ def _trainings(folder: Path) -> tuple[Training, ...]:
         read_training(folder, name, label, system)
         if (folder / name / RUN_FILE).exists()
         else Training(name, label, system, {}, ())
-        for name, (label, system) in TRAINING_RUNS.items()
+        for name, (label, system) in (TRAINING_RUNS | OTHER_TRAINING_RUNS).items()
+        if name in TRAINING_RUNS or (folder / name / RUN_FILE).exists()
     )
 
 

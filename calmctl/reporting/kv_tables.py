@@ -6,13 +6,10 @@ from collections.abc import Iterable
 
 from calmctl.reporting.kv_results import (
     CALM,
-    CONTROLS,
     KV_MATH,
     KV_MATH_DIRECT,
     METRICS,
-    MODELS,
     STRATA,
-    SYSTEMS,
     KVResults,
     Metric,
     Slice,
@@ -32,7 +29,7 @@ def table1(results: KVResults) -> Table:
             _label(results, system),
             *(_figure(results, system, metric, paper.figure(system.key, metric.key)) for metric in METRICS),
         )
-        for system in MODELS
+        for system in results.models
     )
     caption = f"Exact match in percent; keys all held out. Paper: {paper.source}; differences in points."
     return Table("Table 1: measured beside the paper", metric_columns(), rows, caption)
@@ -40,7 +37,7 @@ def table1(results: KVResults) -> Table:
 
 def controls_table(results: KVResults) -> Table:
     """Return the composed model and its controls: other composition data, and a random m_A."""
-    systems = (System(CALM.key, "CALM (D_C mix)", CALM.run), *CONTROLS)
+    systems = (System(CALM.key, "CALM (D_C mix)", CALM.run), *results.controls)
     rows = tuple(
         table_row(_label(results, system), *(_figure(results, system, metric, None) for metric in METRICS))
         for system in systems
@@ -68,7 +65,7 @@ def operand_tables(results: KVResults) -> list[Table]:
     tables = []
     for metric in (KV_MATH, KV_MATH_DIRECT, *(m for m in METRICS if m not in (KV_MATH, KV_MATH_DIRECT))):
         rows = []
-        for system in SYSTEMS:
+        for system in results.systems:
             found = results.evaluations.get(system.key)
             parts = [found.by_num_operands.get(count) if found else None for count in counts]
             cells = [Number(_accuracy(part, metric)) for part in [*parts, found.overall if found else None]]
@@ -102,6 +99,21 @@ def strata_table(results: KVResults, system: System) -> Table:
     columns = (Column("keys", is_text=True), Column("expressions"), *figures)
     caption = "Percent. Held in: among the keys of the composition data."
     return Table(f"{system.label}: held-in and held-out keys", columns, tuple(rows), caption)
+
+
+def augs_table(results: KVResults) -> Table | None:
+    """Return the composed model's accuracies by whose keys an expression has, where several m_As share them out."""
+    found = results.evaluations.get(CALM.key)
+    if found is None or not found.by_augs:
+        return None
+    rows = []
+    for augs, part in found.by_augs.items():
+        label = "of both m_As" if "+" in augs else f"of m_A {augs} alone"
+        figures = (Number(_accuracy(part, metric)) for metric in METRICS)
+        rows.append(table_row(Text(label), Text(str(part.num_examples)), *figures))
+    head, *figures_columns = metric_columns()
+    columns = (Column("keys", is_text=True), Column("expressions"), *figures_columns)
+    return Table(f"{CALM.label}: whose keys", columns, tuple(rows), "Percent; keys all held out.")
 
 
 def _label(results: KVResults, system: System) -> Text:

@@ -23,11 +23,22 @@ COLOURS = {
     "dc_math": "#CC79A7",
     "random_aug": "#8C8C8C",
     "m_B_finetuned": "#56B4E9",
+    "m_A2": "#B8860B",
+    "one_tokenizer": "#56B4E9",
 }
 OTHER_METHODS = "#D55E00"
 """Colour of what is trained on D_C and is no composition."""
 METHODS = ("lora", "prefix", "series", "parallel", "full")
-MARKERS = {"m_A": "s", "m_B": "D", "calm": "o", "dc_subs": "v", "dc_math": "^", "random_aug": "X"}
+MARKERS = {
+    "m_A": "s",
+    "m_B": "D",
+    "calm": "o",
+    "dc_subs": "v",
+    "dc_math": "^",
+    "random_aug": "X",
+    "m_A2": "p",
+    "one_tokenizer": "<",
+}
 LEVEL_COLOUR = "#444444"
 ABSENT = "#666666"
 BLANK = {

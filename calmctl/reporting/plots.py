@@ -19,10 +19,8 @@ from calmctl.reporting.kv_results import (
     KV_MATH_DIRECT,
     KV_SUBS,
     METRICS,
-    MODELS,
     NUM_MATH,
     STRATA,
-    SYSTEMS,
     KVResults,
     Metric,
     Slice,
@@ -50,14 +48,14 @@ def table1_plot(results: KVResults) -> bytes:
         figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
         panels = figure.subplots(2, 2, sharex=True, sharey=True)
         for axes, metric in zip(panels.flat, METRICS, strict=True):
-            for place, system in enumerate(reversed(MODELS)):
+            for place, system in enumerate(reversed(results.models)):
                 expected = paper.figure(system.key, metric.key)
                 shift = 0.0 if metric is KV_MATH_DIRECT else 0.2
                 bar_sideways(axes, place + shift, 0.36, results.figure(system, metric), system)
                 if expected is not None:
                     bar_sideways(axes, place - shift, 0.36, expected, system, is_paper=True)
             axes.set_title(metric.label)
-            names_on_axis(axes, [system.short for system in reversed(MODELS)])
+            names_on_axis(axes, [system.short for system in reversed(results.models)])
         panels[1, 1].annotate("no paper figure", (0.97, 0.05), xycoords="axes fraction", ha="right", color="#555555")
         figure.supxlabel("exact match on held-out keys, percent", fontsize=11)
         handles = [Patch(color="#666666", label="measured")]
@@ -68,7 +66,7 @@ def table1_plot(results: KVResults) -> bytes:
 
 def controls_plot(results: KVResults) -> bytes:
     """Draw the composed model, m_B and the controls, one panel a metric."""
-    systems = [system for system in reversed(SYSTEMS) if system is not AUG]
+    systems = [system for system in reversed(results.systems) if system is not AUG]
     with style(SIDEWAYS):
         figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
         panels = figure.subplots(2, 2, sharex=True, sharey=True)
@@ -83,7 +81,7 @@ def controls_plot(results: KVResults) -> bytes:
 
 def operands_plot(results: KVResults) -> bytes:
     """Draw accuracy against the number of operands, a panel a metric, with 95 percent intervals (Wilson)."""
-    systems = [system for system in SYSTEMS if system.key in results.evaluations]
+    systems = [system for system in results.systems if system.key in results.evaluations]
     with style():
         figure = Figure(figsize=(WIDTH, 6.0), layout="constrained")
         panels = figure.subplots(2, 2, sharex=True, sharey=True)
@@ -128,7 +126,7 @@ def _operand_line(axes: Axes, slices: Mapping[int, Slice], metric: Metric, syste
 
 def strata_plot(results: KVResults) -> bytes:
     """Draw held-in against mixed against held-out keys, a panel a metric that depends on keys."""
-    systems = [system for system in SYSTEMS if system.key in results.evaluations]
+    systems = [system for system in results.systems if system.key in results.evaluations]
     with style():
         figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
         panels = figure.subplots(3, 1, sharex=True, sharey=True)

@@ -11,7 +11,7 @@ from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.comparable import require_one, require_one_a_seed
 from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, KVAblations, ablation_figures, load_kv_ablations, table5
-from calmctl.reporting.kv_results import METRICS, SYSTEMS, KVResults, Metric, System, load_kv_results
+from calmctl.reporting.kv_results import METRICS, KVResults, Metric, System, load_kv_results
 from calmctl.reporting.kv_tables import metric_columns
 from calmctl.reporting.paper import paper_table
 from calmctl.reporting.spread import Spread
@@ -30,6 +30,11 @@ class SeedSummary:
         """Return the seeds, in the order of the folders."""
         return tuple(result.seed for result in self.results)
 
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """Return what the experiments measured, and what they could have."""
+        return self.results[0].systems
+
     def spread(self, system: System, metric: Metric) -> Spread:
         """Return what the folders measured for one system by one metric."""
         values = (result.figure(system, metric) for result in self.results)
@@ -42,7 +47,8 @@ class SeedSummary:
     def table(self) -> Table:
         """Return mean ± standard deviation beside the paper's figures."""
         rows = tuple(
-            table_row(Text(system.label), *(self._number(system, metric) for metric in METRICS)) for system in SYSTEMS
+            table_row(Text(system.label), *(self._number(system, metric) for metric in METRICS))
+            for system in self.systems
         )
         count = len(self.results)
         title = f"Key-value arithmetic, preset {self.results[0].preset}: {count} seed{'s' if count > 1 else ''}"
@@ -56,7 +62,7 @@ class SeedSummary:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures for machines: mean, std and the values themselves."""
         systems: dict[str, dict[str, Any]] = {}
-        for system in SYSTEMS:
+        for system in self.systems:
             systems[system.key] = {}
             for metric in METRICS:
                 spread = self.spread(system, metric)
