@@ -1,0 +1,74 @@
+"""Places at which a text can be cut in two without its tokens being others, whatever follows."""
+
+import re
+from collections.abc import Iterable
+from typing import Self
+from unicodedata import combining, is_normalized
+
+from tokenizers import Tokenizer
+
+from calmctl.modeling.text_tokenizers import settings_of, steps_of
+from calmctl.modeling.token_names import byte_of_character
+
+SPACE = "\u2581"  # as pieces write it, so that one in a text is taken for it
+# Two characters of one token, of which the second is white space or beyond ASCII and the first no white space.
+PAIR = re.compile(r"(?=(\S[\s\x80-\U0010ffff]))")
+
+
+class Boundaries:
+    """Between which characters a tokenizer always cuts.
+
+    No token goes on over such a place, so that merges on either side do not depend on the other. Tokenizers that first
+    split texts by a pattern look ahead over white space, count digits and treat marks by what is before them: a safe
+    place is before a space that has no white space before it, before other white space behind a letter or a number, or
+    beside a letter. None is where accents may be composed.
+    """
+
+    def __init__(self, joined: Iterable[str]) -> None:
+        """Take the pairs of characters that are in one token, bytes that are no whole character as surrogates."""
+        self._joined = frozenset(joined)
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Self:
+        """Find the pairs of characters in the tokens of a tokenizer."""
+        names = "\0".join(tokenizer.get_vocab(with_added_tokens=True))
+        if any(step["type"] == "ByteLevel" for step in steps_of(settings_of(tokenizer))):
+            in_bytes = names.translate({ord(name): byte for name, byte in byte_of_character().items()})
+            text = in_bytes.encode("latin-1", errors="ignore").decode(errors="surrogateescape")
+        else:
+            text = names.replace(SPACE, " ")
+        return cls(PAIR.findall(text))
+
+    def last_in(self, text: str) -> int:
+        """Return the last place of a text, counted in characters, at which it can be cut in two; 0 where none is."""
+        composed = is_normalized("NFC", text)
+        for place in range(len(text) - 1, 0, -1):
+            before, after = text[place - 1], text[place]
+            if before.isspace() or SPACE in (before, after):
+                continue
+            if after.isspace():
+                apart = after == " " or before.isalnum()
+            else:
+                apart = composed and not after.isascii() and _apart(before, after, text[place + 1 : place + 2])
+            if apart and not any(pair in self._joined for pair in _pairs(before, after)):
+                return place
+        return 0
+
+
+def _apart(before: str, after: str, next_one: str) -> bool:
+    """Return whether neither marks nor numbers tie two characters that are no white space."""
+    return (
+        bool(next_one)
+        and (before.isalpha() or after.isalpha())
+        and not (before.isnumeric() and after.isnumeric())
+        and not combining(after)
+        and not combining(next_one)
+        and is_normalized("NFC", after + next_one)
+    )
+
+
+def _pairs(before: str, after: str) -> set[str]:
+    """Return how two characters may be in one token: whole, or by the last byte of one, the first of the other."""
+    befores = (before, before.encode()[-1:].decode(errors="surrogateescape"))
+    afters = (after, after.encode()[:1].decode(errors="surrogateescape"))
+    return {one + other for one in befores for other in afters}
