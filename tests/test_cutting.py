@@ -118,13 +118,35 @@ def test_what_a_tokenizer_does_by_chance_or_for_batches_is_left_out() -> None:
         assert Cutter(changed.to_str()).cut(text, True) == CUTTERS["gpt2_style"].cut(text, True)
 
 
-def test_markers_that_take_white_space_with_them_are_text() -> None:
+@pytest.mark.parametrize(("name", "added"), [(name, added) for name in FAMILIES for added in (False, True)])
+def test_added_tokens_are_text_unless_they_are_written_as_markers(name: str, added: bool) -> None:
+    tokenizer = Tokenizer.from_str(TOKENIZERS[name].backend_tokenizer.to_str())
+    markers = [
+        AddedToken("<end>", rstrip=True),
+        AddedToken("<\uff5cUser\uff5c>"),
+        AddedToken("<|fim|>", normalized=False),
+    ]
+    texts = [AddedToken("<think>"), AddedToken("\n\t\n", special=True), AddedToken("        ", normalized=False)]
+    tokenizer.add_tokens([*texts, *markers] if added else [*markers, *texts])
+    tokens, cutter = TokenBytes.of(tokenizer, name), Cutter(tokenizer.to_str())
+    for marker in markers:
+        text = f"a{marker.content}  b {marker.content}"
+        cut = cutter.cut(text, False)
+        token_id = tokenizer.token_to_id(marker.content)
+        assert tokens[token_id] is None and token_id not in cut and tokens.text_bytes(cut) == text.encode()
+    for token in texts:
+        text = f"a{token.content}b"
+        assert tokens[tokenizer.token_to_id(token.content)] == token.content.encode()
+        assert tokenizer.token_to_id(token.content) in cutter.cut(text, False)
+        assert tokens.text_bytes(cutter.cut(text, True)) == text.encode()
+
+
+def test_a_marker_that_is_a_letter_or_a_word_of_the_vocabulary_too_is_text() -> None:
     tokenizer = Tokenizer.from_str(gpt2_style().backend_tokenizer.to_str())
-    tokenizer.add_tokens([AddedToken("<end>", rstrip=True), AddedToken("<kept>")])
-    tokens, cutter = TokenBytes.of(tokenizer, "x"), Cutter(tokenizer.to_str())
-    cut = cutter.cut("a<kept> <end>  b", False)
-    assert b"".join(tokens[token_id] or b"" for token_id in cut) == b"a<kept> <end>  b"
-    assert tokenizer.token_to_id("<kept>") in cut and tokenizer.token_to_id("<end>") not in cut
+    for word in ("!", "the"):
+        tokenizer.add_tokens([AddedToken(word, special=True)])
+        tokens, cutter = TokenBytes.of(tokenizer, "x"), Cutter(tokenizer.to_str())
+        assert tokens.text_bytes(cutter.cut("the dog! the fox!", True)) == b"the dog! the fox!"
 
 
 def test_what_is_no_tokenizer_is_refused() -> None:

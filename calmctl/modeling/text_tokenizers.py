@@ -1,6 +1,7 @@
 """Tokenizers that cut text and nothing else, made from ones that know special tokens and where texts begin."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,34 +9,48 @@ from tokenizers import AddedToken, Tokenizer, models
 
 from calmctl.errors import UserError
 
+# Tokens of chats and of gaps in code, which not every tokenizer calls special.
+MARKER = re.compile(r"<([|\uff5c]).*\1>", re.DOTALL)
 UNWRITTEN = "\U0010ffff"  # no character: it is in no text
 
 
 def text_tokenizer(tokenizer: Tokenizer) -> tuple[Tokenizer, str]:
     """Return a tokenizer that cuts any text as if something were before it, and what begins a text instead.
 
-    It finds no special tokens in texts, and shares its vocabulary with `tokenizer`, which does not change.
+    It finds no markers in texts, and shares its vocabulary with `tokenizer`, which does not change.
 
     Raises:
         UserError: its added tokens or its settings cannot be taken over.
     """
     settings = settings_of(tokenizer)
     before = " " if any([_puts_no_space(step) for step in steps_of(settings)]) else ""
-    added = {token_id: _marker(token) for token_id, token in tokenizer.get_added_tokens_decoder().items()}
+    added = added_tokens(tokenizer)
     bare = _assembled(tokenizer.model, settings, added)
     spelt_out = [
         token_id
         for token_id, token in added.items()
-        if token.special and len(token.content) > 1 and token_id in _ids(bare, token.content)
+        if token.special and len(token.content) > 1 and token_id in ids_of(bare, token.content)
     ]
     if spelt_out:  # the model itself finds them, whatever is added to it
-        bare = _assembled(_without_names(tokenizer, added, spelt_out), settings, added)
+        bare = _assembled(_renamed(tokenizer, added, spelt_out), settings, added)
     return bare, before
 
 
 def plain_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     """Return a tokenizer that cuts texts as another does, but neither cuts them off nor pads them nor finds markers."""
-    return _assembled(tokenizer.model, settings_of(tokenizer), tokenizer.get_added_tokens_decoder())
+    return _assembled(tokenizer.model, settings_of(tokenizer), added_tokens(tokenizer))
+
+
+def added_tokens(tokenizer: Tokenizer) -> dict[int, AddedToken]:
+    """Return the added tokens of a tokenizer by id, as special ones only those that are markers, not text.
+
+    What is written as a marker is one, and what takes the white space around it with it; white space is text.
+    """
+    tokens = tokenizer.get_added_tokens_decoder()
+    for token in tokens.values():
+        is_marker = token.special or token.lstrip or token.rstrip or MARKER.fullmatch(token.content)
+        token.special = bool(is_marker) and not token.content.isspace()
+    return tokens
 
 
 def settings_of(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -51,7 +66,8 @@ def _assembled(model: Any, settings: dict[str, Any], added: dict[int, AddedToken
     tokenizer.model = model
     tokenizer.add_tokens([added[token_id] for token_id in sorted(added)])
     tokenizer.encode_special_tokens = True
-    if tokenizer.get_added_tokens_decoder().keys() != added.keys():
+    names = {token_id: token.content for token_id, token in tokenizer.get_added_tokens_decoder().items()}
+    if names != {token_id: token.content for token_id, token in added.items()}:
         raise UserError("a tokenizer has gaps between the ids of its added tokens; save it anew with transformers")
     return tokenizer
 
@@ -76,20 +92,13 @@ def _puts_no_space(step: dict[str, Any]) -> bool:
     return False
 
 
-def _marker(token: AddedToken) -> AddedToken:
-    """Return an added token, as a special one where it takes the white space around it with it."""
-    if token.lstrip or token.rstrip:
-        return AddedToken(token.content, special=True, normalized=token.normalized)
-    return token
-
-
-def _without_names(tokenizer: Tokenizer, added: dict[int, AddedToken], token_ids: list[int]) -> Any:
+def _renamed(tokenizer: Tokenizer, added: dict[int, AddedToken], token_ids: list[int]) -> Any:
     """Return the model of a tokenizer in which no text has the names of some added tokens; rename those in `added` too.
 
-    Tokens that others are merged from keep their names.
+    Tokens that are merged, or that others are merged from, keep their names: they are text as well.
     """
     model = json.loads(tokenizer.model.__getstate__())
-    merged = {part for merge in model.get("merges", ()) for part in merge}
+    merged = {part for merge in model.get("merges", ()) for part in (*merge, "".join(merge))}
     names = {
         added[token_id].content: f"{UNWRITTEN}{token_id}"
         for token_id in token_ids
@@ -102,12 +111,12 @@ def _without_names(tokenizer: Tokenizer, added: dict[int, AddedToken], token_ids
     else:
         model["vocab"] = [[names.get(name, name), score] for name, score in model["vocab"]]
     for token_id in token_ids:
-        name = added[token_id].content
-        added[token_id] = AddedToken(names.get(name, name), special=True, normalized=False)
+        if (name := added[token_id].content) in names:
+            added[token_id] = AddedToken(names[name], special=True, normalized=False)
     return Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], "model": model})).model
 
 
-def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the ids of a text; none where the vocabulary has none for it."""
     try:
         return tokenizer.encode(text, add_special_tokens=False).ids

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
-from calmctl.modeling.text_tokenizers import plain_tokenizer, text_tokenizer
+from calmctl.modeling.text_tokenizers import added_tokens, ids_of, plain_tokenizer, text_tokenizer
 from calmctl.modeling.token_names import KINDS, Kind
 from calmctl.modeling.tokenizers import PROBES
 
@@ -55,9 +55,11 @@ class TokenBytes:
             )
         try:
             cuts = _Cuts(plain_tokenizer(backend), *text_tokenizer(backend))
+        except UserError:
+            raise
         except Exception as error:  # the tokenizers library has no error of its own
             raise UserError(f"the tokenizer of {name} cannot be taken over: {error}; use another model") from error
-        tokens = _Tokens(backend, frozenset(getattr(tokenizer, "all_special_ids", ())))
+        tokens = _Tokens(cuts, getattr(tokenizer, "all_special_ids", ()))
         trials = [_tried(kind, tokens, cuts) for kind in KINDS]
         best = max(reversed(trials), key=lambda trial: trial.num_kept)
         if best.lost:
@@ -91,10 +93,13 @@ class _Cuts(NamedTuple):
 
     def to_keep(self) -> Iterator[tuple[str, Tokenizer, str, tuple[str, ...]]]:
         """Yield texts, what to cut and with which tokenizer, and what the tokens may say."""
+        added = [token.content for token in added_tokens(self.whole).values()]
         for text in TEXTS:
             begun = self.before + text
-            # Some tokenizers put no space before a text that begins with one, and none before an empty text.
-            yield text, self.whole, text, (begun, text) if text[:1] in ("", " ") else (begun,)
+            # Some tokenizers put no space before a text that begins with one, and none before an empty text; some put
+            # one behind every added token too.
+            if not self.before or not any(content in text for content in added):
+                yield text, self.whole, text, (begun, text) if text[:1] in ("", " ") else (begun,)
             yield text, self.inside, begun, (begun,)
             yield text, self.inside, text, (text,)
 
@@ -111,15 +116,21 @@ class _Trial(NamedTuple):
 class _Tokens:
     """The tokens of a tokenizer as they are written in its vocabulary."""
 
-    def __init__(self, tokenizer: Tokenizer, special_ids: frozenset[int]) -> None:
-        added = tokenizer.get_added_tokens_decoder()
-        self._special = special_ids.union(token_id for token_id, token in added.items() if token.special)
-        self._added = {token_id: token.content for token_id, token in added.items()}
-        self._names = {token_id: name for name, token_id in tokenizer.get_vocab(with_added_tokens=True).items()}
+    def __init__(self, cuts: _Cuts, special_ids: Iterable[int]) -> None:
+        added = added_tokens(cuts.whole)
+        self._added = added.keys()
+        self._names = {token_id: name for name, token_id in cuts.whole.get_vocab(with_added_tokens=True).items()}
+        markers = {token_id for token_id, token in added.items() if token.special}
+        # Markers that are a character or word of the vocabulary as well are text.
+        self._markers = {
+            token_id
+            for token_id in markers.union(special_ids)
+            if token_id in self._names and ids_of(cuts.inside, self._names[token_id]) != [token_id]
+        }
 
     def bytes_of(self, token_id: int, kind: Kind) -> bytes | None:
         """Return what a token stands for if the vocabulary is of a kind; None where it is no text."""
-        if token_id in self._special or token_id not in self._names:
+        if token_id in self._markers or token_id not in self._names:
             return None
         return kind(self._names[token_id], token_id in self._added)
 
