@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any, cast
 
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig, StaticCache
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
 from calmctl.errors import UserError
+from calmctl.modeling.aug_tokens import AugHistory
 from calmctl.modeling.layers import text_config
 
 
@@ -16,23 +18,37 @@ class ComposedCache(Cache):
 
     `anchor` and each of `augs` are ordinary transformers caches that the bases update themselves. `bridges[i]` holds,
     at layer index c, the keys and values (batch, heads, aug_seq, head_dim) of aug i's c-th connection. `folded`
-    keeps the bridges' matrices, folded for decoding, for as long as this cache is in use.
+    keeps the bridges' matrices, folded for decoding, for as long as this cache is in use. `histories[i]` says what aug
+    i has read, if it has a tokenizer of its own; its caches then hold a column for each of its tokens.
 
     Args:
         max_cache_len: room for this many tokens, allocated once (static caches); None = the caches grow.
+        is_shared: of each aug, whether it takes the anchor's tokens as they are; None = all of them do.
+
+    Raises:
+        UserError: a static cache, and an aug with a tokenizer of its own: how many tokens it will read is not known.
     """
 
     # Transformers compiles the forward pass of its own accord around a cache that says it can be; ours has hooks.
     is_compileable = False
+
+    num_read: int
 
     def __init__(
         self,
         anchor_config: PreTrainedConfig,
         aug_configs: Sequence[PreTrainedConfig],
         max_cache_len: int | None = None,
+        is_shared: Sequence[bool] | None = None,
     ) -> None:
         self._configs = [text_config(config) for config in (anchor_config, *aug_configs)]
         self.allocated = max_cache_len
+        self._is_shared = list(is_shared) if is_shared is not None else [True] * len(aug_configs)
+        if max_cache_len is not None and not all(self._is_shared):
+            raise UserError(
+                "a static cache has no room for augs with tokenizers of their own, which may read any number of tokens;"
+                " use a dynamic one (leave out cache_implementation)"
+            )
         self.reset()
         super().__init__(layers=[])
 
@@ -61,11 +77,6 @@ class ComposedCache(Cache):
         """Return the number of anchor tokens held."""
         return int(self.anchor.get_seq_length(layer_idx))
 
-    @property
-    def num_read(self) -> int:
-        """Return the number of tokens that the augs have read; fewer than the anchor's when they read prompts only."""
-        return int(self.bridges[0].get_seq_length())
-
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the newest tokens (a negative number of them, as in transformers; 0 removes none).
 
@@ -81,9 +92,15 @@ class ComposedCache(Cache):
         if self.allocated is not None:
             raise UserError("a static cache cannot be cropped; use one that grows")
         length = self.get_seq_length() + tokens_to_remove
+        columns = [history.columns_at(length) if history is not None else length for history in self.histories]
+        ends = zip(self.parts, (length, *columns, *columns), strict=True)
         # Without keys: layers beyond the last one that is run, and those that share another one's keys.
-        held = [layer for layer in self.layers if layer.keys is not None]
-        removals = [max(layer.get_seq_length() - length, 0) for layer in held]
+        held: list[Any] = []
+        removals: list[int] = []
+        for part, end in ends:
+            here: list[Any] = [layer for layer in part.layers if cast(Any, layer).keys is not None]
+            held += here
+            removals += [max(layer.get_seq_length() - end, 0) for layer in here]
         for layer, removed in zip(held, removals, strict=True):
             if removed and layer.keys.shape[-2] - removed < _keys_needed(layer, removed):
                 raise UserError(
@@ -93,16 +110,51 @@ class ComposedCache(Cache):
         for layer, removed in zip(held, removals, strict=True):
             if removed or getattr(layer, "record_past", False):
                 layer.crop(-removed)
+        self.num_read = min(self.num_read, length)
+        for history in self.histories:
+            if history is not None:
+                history.crop(length)
+
+    # transformers does these to all layers.
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Put rows in the place of others (beam search)."""
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]
+        self._select(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Take every row so many times."""
+        super().batch_repeat_interleave(repeats)
+        for history in self.histories:
+            if history is not None:
+                history.repeat(repeats)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Leave out all rows but these."""
+        super().batch_select_indices(indices)
+        self._select(indices)
+
+    def _select(self, indices: Tensor) -> None:
+        for history in self.histories:
+            if history is not None:
+                history.select(indices.tolist())
 
     def reset(self) -> None:
         """Empty every part."""
         self.folded: dict[tuple[int, int], Tensor | None] = {}
         # Whether prompts of several lengths were told apart, which then has to go on.
         self.has_prompt_lengths = False
+        # How many of the anchor's tokens augs have read that read prompts only.
+        self.num_read = 0
+        self.histories: list[AugHistory | None] = [None if is_shared else AugHistory() for is_shared in self._is_shared]
         self.anchor: Cache
         self.augs: Sequence[Cache]
         if self.allocated is None:
-            self.anchor, *self.augs = (DynamicCache(config=config) for config in self._configs)
+            # Tokens that were replaced stay where they are, so that a window over columns would be too short: the masks
+            # of augs with tokenizers of their own know about windows, and their caches hold everything.
+            self.anchor = DynamicCache(config=self._configs[0])
+            augs = zip(self._configs[1:], self._is_shared, strict=True)
+            self.augs = [DynamicCache(config=config if shared else None) for config, shared in augs]
             self.bridges: list[Cache] = [DynamicCache() for _ in self.augs]
             return
         self.anchor, *self.augs = (StaticCache(config, self.allocated) for config in self._configs)

@@ -5,8 +5,9 @@ and refuses one whose configuration or weights differ.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.fingerprint import check_base, weights_sha256
 from calmctl.modeling.locating import hub_arguments
 from calmctl.modeling.placement import as_dtype, check_placement, convert
-from calmctl.modeling.sources import SOURCE_ARGUMENTS, base_config, checked_object, load_base, untrained
+from calmctl.modeling.sources import SOURCE_ARGUMENTS, base_config, checked_object, find_tokenizer, load_base, untrained
 from calmctl.modeling.storing import StoredInParts
 
 Model = TypeVar("Model", bound=StoredInParts)
@@ -92,6 +93,7 @@ def save_parts(
         raise UserError(f"{written}: the file read back differs from what was written; check the disk")
     share_as_umask_says(written)
     os.replace(written, directory / WEIGHTS_FILE)
+    model.save_beside(directory)
     model.config.save_pretrained(directory)
     model.generation_config.save_pretrained(directory)
     write_text(directory / CODE_FILE, Path(__file__).with_name(CODE_FILE).read_text(encoding="utf-8"))
@@ -161,23 +163,28 @@ def load_parts(
     roles = ["anchor", *(f"aug {index}" for index in range(len(config.augs)))]
     recorded = [config.anchor, *config.augs]
     bases: list[PreTrainedModel] = []
+    tokenizers: list[Callable[[], Any] | None] = []
     for role, known, settings, override in zip(roles, config.bases, recorded, given, strict=True):
         if override is not None and not isinstance(override, str | Path):
-            base = checked_object(override)
+            base, source = checked_object(override), ""
         elif override is None and "untrained_seed" in known and "subfolder" not in known:
             recorded_dtype = as_dtype(known["fingerprint"]["dtype"])
             base = untrained(config.aug_configs()[len(bases) - 1], known["untrained_seed"], recorded_dtype)
+            source = ""
         elif override is None and "subfolder" in known and not Path(location).is_dir():
-            base = _load_merged(f"{location}@{revision}", known, arguments)
+            base, source = _load_merged(f"{location}@{revision}", known, arguments), ""
         else:
             source = _locate(known, location, role) if override is None else str(override)
             base = _load_unmerged(source, known, settings, arguments)
+        is_compared = source and not allow_different_base
+        tokenizers.append(partial(find_tokenizer, source, **_reach(arguments)) if is_compared else None)
         if not allow_different_base:
             check_base(role, known["fingerprint"], settings, base)
         elif override is not None:
             _check_fits(role, base, [config.anchor_config(), *config.aug_configs()][len(bases)])
         bases.append(base)
     model = model_class.from_bases(config, bases)
+    model.load_beside(location, tokenizers, revision=revision, **hub)
     # Tools load a model once more by what it is called: as the reference of a preference loss, for example.
     model.name_or_path = model.config.name_or_path = str(location)
     path = Path(location) / WEIGHTS_FILE
@@ -216,13 +223,16 @@ def _load_unmerged(
 ) -> PreTrainedModel:
     """Load a base from its own place, quantised as it was unless told otherwise or stored so."""
     how = {"dtype": known["fingerprint"]["dtype"], **arguments}
-    reach = {name: arguments[name] for name in SOURCE_ARGUMENTS if name in arguments}
-    config, quantization = base_config(source, **reach), settings.get("quantization_config")
+    config, quantization = base_config(source, **_reach(arguments)), settings.get("quantization_config")
     if isinstance(config, PartsConfig):
         raise UserError(f"{source}: itself composed or adapted, so it cannot be a base")
     if quantization and "quantization_config" not in how and not getattr(config, "quantization_config", None):
         how["quantization_config"] = AutoQuantizationConfig.from_dict(dict(quantization))
     return load_base(source, **how)
+
+
+def _reach(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: arguments[name] for name in SOURCE_ARGUMENTS if name in arguments}
 
 
 def check_bases_are_there(config: PartsConfig, location: str | Path) -> None:

@@ -5,6 +5,7 @@ Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self, cast
 
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from calmctl.modeling.decoder import ComposedModel, ComposedPreTrainedModel
 from calmctl.modeling.generating import ComposedGenerationMixin
 from calmctl.modeling.loss import completion_loss, frozen_head_loss
 from calmctl.modeling.outputs import ComposedOutput
+from calmctl.modeling.own_tokenizers import OwnTokenizer, check_unchanged, store_tokenizers, stored_tokenizer
 from calmctl.modeling.storing import StoredInParts
 from calmctl.modeling.views import head_of, keep_positions
 
@@ -42,6 +44,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         config: ComposedConfig,
         anchor: PreTrainedModel | None = None,
         augs: Sequence[PreTrainedModel] | None = None,
+        own_tokenizers: Sequence[OwnTokenizer | None] | None = None,
     ) -> None:
         super().__init__(config)
         if anchor is None:
@@ -49,6 +52,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         if augs is None:
             augs = [AutoModelForCausalLM.from_config(aug) for aug in config.aug_configs()]
         decoder = ComposedModel(config, anchor, augs)
+        self._take_tokenizers(own_tokenizers if own_tokenizers is not None else [None] * len(augs), decoder)
         # Not a module of this one, which has the parts as its own: every parameter has one name.
         self.__dict__["_decoder"] = decoder
         self.anchor, self.augs, self.bridges = decoder.anchor, decoder.augs, decoder.bridges
@@ -58,6 +62,14 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         # transformers' Trainer does not report as missing from a checkpoint what is never in one.
         self._keys_to_ignore_on_save = self.state_dict().keys() - self.composition_parameters().keys()
         self.eval()
+
+    def _take_tokenizers(self, own: Sequence[OwnTokenizer | None], decoder: ComposedModel) -> None:
+        """Keep the tokenizers of augs that do not share the anchor's, to be stored, and read with them."""
+        self.own_tokenizers = list(own)
+        decoder.segmenters = [
+            each.segmenter(settings["kind"]) if each is not None and settings is not None else None
+            for each, settings in zip(own, self.config.segmentations, strict=True)
+        ]
 
     @property
     def model(self) -> ComposedModel:
@@ -94,6 +106,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         max_length_q: int | None = None,
         max_length_k: int | None = None,
         seq_idx: Tensor | None = None,
+        aug_tokens: Sequence[Tensor | None] | None = None,
     ) -> ComposedOutput:
         """Run every aug on the tokens, then the anchor with the bridges.
 
@@ -116,6 +129,8 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
             past_key_values, cache: two names of one argument.
             cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k, seq_idx: where the documents of a packed row
                 begin, as transformers' collators say it; `position_ids` are found from the first when not given.
+            aug_tokens: of each aug with a tokenizer of its own, what it reads of the whole rows, for those who have
+                found it beforehand (`Segmenter.read`, `aug_tokens.stacked`); without a cache only.
 
         Raises:
             UserError: no `input_ids`, a cache that is not a `ComposedCache` or is full, more tokens than a base has
@@ -136,6 +151,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
             cu_seq_lens_q=cu_seq_lens_q,
+            aug_tokens=aug_tokens,
             return_dict=True,
             **{CACHE: past_key_values},
         )
@@ -195,6 +211,22 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
     def from_bases(cls, config: ComposedConfig, bases: Sequence[PreTrainedModel]) -> Self:
         """Return a composed model of these bases, the anchor first, with untrained bridges."""
         return cls(config, bases[0], bases[1:])
+
+    def save_beside(self, directory: Path) -> None:
+        """Write the tokenizers that augs with tokenizers of their own need."""
+        store_tokenizers(self.own_tokenizers, directory)
+
+    def load_beside(self, location: str | Path, tokenizers: Sequence[Any], **hub: Any) -> None:
+        """Read with the tokenizers that are stored with this model; see `StoredInParts.load_beside`."""
+        own = [
+            stored_tokenizer(settings, index, location, **hub) if settings is not None else None
+            for index, settings in enumerate(self.config.segmentations)
+        ]
+        for index, each in enumerate(own):
+            for role, find in (("anchor", tokenizers[0]), ("aug", tokenizers[1 + index])):
+                if each is not None and find is not None and (found := find()) is not None:
+                    check_unchanged(each, role, found)
+        self._take_tokenizers(own, self.__dict__["_decoder"])
 
     def get_decoder(self) -> ComposedModel:
         """Return what is below the LM head: `get_output_embeddings()` makes logits of its last hidden states."""

@@ -1,12 +1,12 @@
 """Composing: two or more models in, one composed model out, nothing trained yet."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
@@ -14,6 +14,7 @@ from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import resolve_connections
+from calmctl.modeling.own_tokenizers import AUTO, OwnTokenizer, chosen_kind, own_tokenizer, tokenizer_of
 from calmctl.modeling.sources import (
     SOURCE_ARGUMENTS,
     base_config,
@@ -24,7 +25,7 @@ from calmctl.modeling.sources import (
     without_weights,
 )
 from calmctl.modeling.storing import StoredInParts
-from calmctl.modeling.tokenizers import check_sources
+from calmctl.modeling.tokenizers import num_token_ids
 
 AUG_READS = ("all", "prompt")
 
@@ -44,6 +45,9 @@ def compose(
     zero_init: bool = True,
     aug_reads: str = "all",
     aug_seed: int | None = None,
+    segmentation: str = AUTO,
+    markers: Mapping[str, str] | None = None,
+    tokenizers: Sequence[PreTrainedTokenizerBase | None] | None = None,
     **load_arguments: Any,
 ) -> ComposedModelForCausalLM:
     """Compose an anchor with one or more augs, which it freezes; nothing is trained yet.
@@ -55,15 +59,20 @@ def compose(
         num_heads, norm, rotary, gate, dropout, zero_init: see `BridgeConfig`.
         aug_reads: "all" tokens, or the "prompt" only (the paper's ablation "m_A as an encoder").
         aug_seed: take augs of the given shape with untrained weights, drawn with this seed (its ablation "random m_A").
+        segmentation: how the text of augs with tokenizers of their own is cut: "own" is the aug's own cut of the text
+            so far, "chunks" cuts every anchor token's text alone (for augs whose attention cannot be told what was cut
+            again); "auto" takes the first where it works.
+        markers: special tokens of the anchor (chat markers, ends of text) -> those that such augs read in their place.
+        tokenizers: the anchor's and each aug's, None where there is none; when not given, those beside the models.
         load_arguments: passed to `from_pretrained` of bases given as paths or ids (dtype, device_map,
             quantization_config, trust_remote_code, ...). Bridges stay in a float type whatever the bases are
             quantised to.
 
     Raises:
         UserError: connections out of range, heads that do not divide the anchor's width, a base that is itself
-            composed or no decoder-only causal LM, an aug with another tokenizer (where both are given as paths or ids
-            and have one), or one that does not know all of the anchor's token ids. All but what only a model can show
-            is told before any weights are loaded.
+            composed or no decoder-only causal LM, tokenizers that differ and do not give texts back byte by byte, or an
+            aug that shares the anchor's and does not know all of its token ids. All but what only a model can show is
+            told before any weights are loaded.
         TypeError: load arguments, but nothing to load.
     """
     augs = [aug] if isinstance(aug, nn.Module | str | Path) else list(aug)
@@ -71,14 +80,18 @@ def compose(
         raise TypeError(f"compose does not take {', '.join(load_arguments)}: the models are loaded already")
     bridge = BridgeConfig(num_heads, norm, rotary, gate, dropout, zero_init)
     reach = {name: load_arguments[name] for name in SOURCE_ARGUMENTS if name in load_arguments}
-    shapes = check_parts(anchor, augs, aug_reads, **reach)
-    num_anchor_layers, *nums_aug_layers = (layers.num_layers(model.config) for model in shapes)
+    parts = check_parts(anchor, augs, aug_reads, reach, segmentation, markers, tokenizers)
+    num_anchor_layers, *nums_aug_layers = (layers.num_layers(model.config) for model in parts.shapes)
     resolved = resolve_connections(connections, nums_aug_layers, num_anchor_layers, every, num)
     anchor_model = load_base(anchor, **load_arguments)
     if aug_seed is None:
         aug_models = [load_base(model, **load_arguments) for model in augs]
     else:
-        aug_models = [untrained(shape.config, aug_seed + index) for index, shape in enumerate(shapes[1:])]
+        aug_models = [untrained(shape.config, aug_seed + index) for index, shape in enumerate(parts.shapes[1:])]
+    kinds = [
+        chosen_kind(segmentation, model, own) if own is not None else ""
+        for model, own in zip(aug_models, parts.own, strict=True)
+    ]
     config = ComposedConfig(
         anchor=anchor_model.config.to_dict(),
         augs=[model.config.to_dict() for model in aug_models],
@@ -86,13 +99,35 @@ def compose(
         bridge=asdict(bridge),
         aug_reads=aug_reads,
         aug_seed=aug_seed,
+        segmentations=[
+            own.settings(kind) if own is not None else None for own, kind in zip(parts.own, kinds, strict=True)
+        ],
     )
-    return ComposedModelForCausalLM(config, anchor_model, aug_models)
+    return ComposedModelForCausalLM(config, anchor_model, aug_models, parts.own)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is to be composed, without weights.
+
+    Attributes:
+        shapes: the bases, the anchor first.
+        own: of each aug with a tokenizer of its own, that; None: it takes the anchor's tokens as they are.
+    """
+
+    shapes: Sequence[PreTrainedModel]
+    own: Sequence[OwnTokenizer | None]
 
 
 def check_parts(
-    anchor: PreTrainedModel | str | Path, augs: Sequence[PreTrainedModel | str | Path], aug_reads: str, **reach: Any
-) -> list[PreTrainedModel]:
+    anchor: PreTrainedModel | str | Path,
+    augs: Sequence[PreTrainedModel | str | Path],
+    aug_reads: str,
+    reach: Mapping[str, Any],
+    segmentation: str = AUTO,
+    markers: Mapping[str, str] | None = None,
+    tokenizers: Sequence[PreTrainedTokenizerBase | None] | None = None,
+) -> Parts:
     """Check everything that can be told before any weights are loaded, and return the bases, without weights if so.
 
     Args:
@@ -105,19 +140,34 @@ def check_parts(
         raise UserError("aug: no model is given; compose needs at least one")
     if aug_reads not in AUG_READS:
         raise UserError(f"aug_reads={aug_reads!r} is not one of {', '.join(AUG_READS)}")
+    if tokenizers is not None and len(tokenizers) != 1 + len(augs):
+        raise UserError(f"tokenizers: {len(tokenizers)} are given for an anchor and {len(augs)} augs; give one of each")
     shapes = [
         without_weights(base_config(str(model), **reach)) if isinstance(model, str | Path) else checked_object(model)
         for model in (anchor, *augs)
     ]
-    check_bases(shapes[0], shapes[1:], check_sources(anchor, augs, **reach))
-    return shapes
+    ours, *theirs = tokenizers if tokenizers is not None else (tokenizer_of(each, **reach) for each in (anchor, *augs))
+    own = [own_tokenizer(ours, each, markers) if ours is not None and each is not None else None for each in theirs]
+    check_bases(
+        shapes[0], shapes[1:], num_token_ids(ours) if ours is not None else None, [each is None for each in own]
+    )
+    for shape, each in zip(shapes[1:], own, strict=True):
+        if each is not None:
+            chosen_kind(segmentation, shape, each)
+    return Parts(shapes, own)
 
 
-def check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel], num_token_ids: int | None) -> None:
+def check_bases(
+    anchor: PreTrainedModel,
+    augs: Sequence[PreTrainedModel],
+    num_token_ids: int | None,
+    is_shared: Sequence[bool] | None = None,
+) -> None:
     """Check what the models show, with or without weights.
 
     Args:
         num_token_ids: how many the anchor's tokenizer can produce; None = not known, as many as its vocabulary has.
+        is_shared: of each aug, whether it takes the anchor's tokens as they are; None = all of them do.
 
     Raises:
         UserError: see `compose`.
@@ -132,9 +182,9 @@ def check_bases(anchor: PreTrainedModel, augs: Sequence[PreTrainedModel], num_to
     # A vocabulary may be padded: what counts is what the tokenizer can produce, where it is known.
     needed = num_token_ids or layers.text_config(anchor.config).vocab_size
     owner = "the anchor's tokenizer" if num_token_ids else "the anchor"
-    for aug in augs:
+    for aug, shared in zip(augs, is_shared or [True] * len(augs), strict=True):
         known = layers.text_config(aug.config).vocab_size
-        if known < needed:
+        if shared and known < needed:
             raise UserError(
                 f"the aug has {known} token ids, {owner} {needed}; the aug reads the anchor's tokens, so it needs "
                 "the same tokenizer"

@@ -91,6 +91,8 @@ class ComposedConfig(PartsConfig):
         bridge: fields of `BridgeConfig`.
         aug_reads: "all" tokens (the paper's method), or the "prompt" only (its ablation "m_A as an encoder"): what is
             generated, or learned, is not fed to the augs.
+        segmentations: per aug with a tokenizer of its own, how it reads the anchor's tokens (`OwnTokenizer.settings`);
+            None: it takes them as they are.
         aug_seed: seed that untrained augs were drawn with (the ablation "random m_A"); None = augs with weights.
         bases: where the weights of the anchor and the augs come from and their fingerprints (see checkpoint.py).
         use_cache: whether the model returns a cache when not told, outside training; the anchor's own habit by default.
@@ -106,6 +108,7 @@ class ComposedConfig(PartsConfig):
         connections: Sequence[Sequence[Sequence[int]]] = (),
         bridge: dict[str, Any] | None = None,
         aug_reads: str = "all",
+        segmentations: Sequence[dict[str, Any] | None] | None = None,
         aug_seed: int | None = None,
         bases: Sequence[dict[str, Any]] = (),
         training: dict[str, Any] | None = None,
@@ -115,6 +118,7 @@ class ComposedConfig(PartsConfig):
         self.connections = [[list(pair) for pair in pairs] for pairs in connections]
         self.bridge = bridge or {}
         self.aug_reads = aug_reads
+        self.segmentations = list(segmentations) if segmentations is not None else [None] * len(augs)
         self.aug_seed = aug_seed
         super().__init__(anchor, augs, bases, training, use_cache, **kwargs)
 

@@ -4,7 +4,6 @@ Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Self, cast
 
 import torch
@@ -17,13 +16,16 @@ from transformers.utils.generic import can_return_tuple
 from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.alignment import positions_in_documents, prompt_to_read
+from calmctl.modeling.aug_tokens import AugHistory, AugTokens
 from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.calling import CACHE, either_cache
 from calmctl.modeling.configuration import ComposedConfig, context_length
 from calmctl.modeling.connections import Connection
 from calmctl.modeling.hooks import ForwardPass, Hooks, new_pass
+from calmctl.modeling.own_masks import own_mask, shortest_reach
 from calmctl.modeling.recomputation import RecomputingMixin
+from calmctl.modeling.segmentation import Segmenter
 from calmctl.modeling.tokens import NewTokens
 from calmctl.modeling.views import first_layers
 
@@ -49,9 +51,17 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
     hooks on the anchor's layers, so any decoder-only model can be a base.
     """
 
-    def __init__(self, config: ComposedConfig, anchor: PreTrainedModel, augs: Sequence[PreTrainedModel]) -> None:
+    def __init__(
+        self,
+        config: ComposedConfig,
+        anchor: PreTrainedModel,
+        augs: Sequence[PreTrainedModel],
+        segmenters: Sequence[Segmenter | None] | None = None,
+    ) -> None:
         super().__init__(config)
         self.anchor, self.augs = anchor, nn.ModuleList(augs)
+        # Of each aug with a tokenizer of its own, how it reads the anchor's tokens; None: it takes them as they are.
+        self.segmenters = list(segmenters) if segmenters is not None else [None] * len(augs)
         self.connections: list[tuple[Connection, ...]] = [
             tuple(Connection(*pair) for pair in pairs) for pairs in config.connections
         ]
@@ -98,6 +108,7 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
         max_length_q: int | None = None,
         max_length_k: int | None = None,
         seq_idx: Tensor | None = None,
+        aug_tokens: Sequence[Tensor | None] | None = None,
     ) -> BaseModelOutputWithPast:
         """Run every aug on the tokens, then the anchor's decoder with the bridges; see `ComposedModelForCausalLM`.
 
@@ -131,9 +142,17 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
         with new_pass(ForwardPass(self._identity, self.bridges, eager)) as current, self.recomputing(above):
             current.positions = tokens.positions
             for aug_index in range(len(self.augs)):
-                self._read_aug(current, aug_index, tokens.first(num_read), held)
-                aug_length = current.keys_values[aug_index, 0][0].shape[-2]
-                current.masks.append(tokens.mask(aug_length, prompt_lengths))
+                if self.config.segmentations[aug_index] is None:
+                    self._read_shared(current, aug_index, tokens.first(num_read), held)
+                    aug_length = current.keys_values[aug_index, 0][0].shape[-2]
+                    current.masks.append(tokens.mask(aug_length, prompt_lengths))
+                else:
+                    given = aug_tokens[aug_index] if aug_tokens is not None and held is None else None
+                    read = self._segmented(aug_index, tokens, prompt_lengths, held, given)
+                    self._read_own(current, aug_index, read, tokens.positions, held)
+                    current.masks.append(read.bridge_mask(prompt_lengths))
+            if held is not None and self.config.aug_reads == "prompt":
+                held.num_read = max(held.num_read, tokens.past + num_read)
             current.bridging = True
             # Fewer layers than there are: drafts of `generate(assistant_early_exit=...)`.
             depth = self.config.num_hidden_layers
@@ -141,7 +160,10 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
             decoded = self._run(
                 self.anchor,
                 layers.decoder(self.anchor) if is_whole else first_layers(self.anchor, depth),
-                tokens,
+                tokens.ids,
+                tokens.attention_mask,
+                tokens.positions,
+                tokens.past + tokens.length,
                 held.anchor if held is not None else None,
                 {
                     "output_hidden_states": _given_or(self.config.output_hidden_states, output_hidden_states),
@@ -194,25 +216,31 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
         self,
         base: PreTrainedModel,
         decoder: PreTrainedModel,
-        tokens: NewTokens,
+        ids: Tensor,
+        mask: Any,
+        positions: Tensor,
+        end: int,
         cache: Cache | None,
         wanted: dict[str, Any] | None = None,
     ) -> BaseModelOutputWithPast:
-        """Run the decoder of a base, or the first layers of it, on the new tokens.
+        """Run the decoder of a base, or the first layers of it, on new tokens.
+
+        Args:
+            mask: what the decoder takes as `attention_mask`.
+            end: number of tokens that the longest row has then.
 
         Raises:
             UserError: the base has no positions for so many.
         """
         limit = context_length(base.config)
-        arguments = layers.arguments_of(decoder, tokens.ids, tokens.attention_mask, tokens.positions, cache, wanted)
-        is_short = limit is None or tokens.past + tokens.length <= limit
+        arguments = layers.arguments_of(decoder, ids, mask, positions, cache, wanted)
         has_table = limit is not None and layers.has_positions_table(base) and not torch.compiler.is_compiling()
-        is_beyond = has_table and int(tokens.positions.max()) >= cast(int, limit)  # also of positions that were given
-        if is_short and not is_beyond:
+        is_beyond = has_table and int(positions.max()) >= cast(int, limit)  # also of positions that were given
+        if (limit is None or end <= limit) and not is_beyond:
             return decoder(**arguments)
         # Many models read more than they were made for. Looked up on a GPU, a position beyond a table's end would take
         # the whole process with it; the rest tells by itself.
-        number = int(tokens.positions.max()) + 1 if is_beyond else tokens.past + tokens.length
+        number = int(positions.max()) + 1 if is_beyond else end
         beyond = UserError(
             f"a {type(base).__name__} reads {limit} tokens, and not the {number} that there are now: shorten the "
             "prompt or generate fewer"
@@ -233,23 +261,103 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
         self._hooks.follow(anchor_layers, [layers.decoder_layers(cast(PreTrainedModel, aug)) for aug in self.augs])
         return anchor_layers
 
-    def _read_aug(self, current: ForwardPass, aug_index: int, tokens: NewTokens, cache: ComposedCache | None) -> None:
-        """Run one aug on new tokens and turn its tapped states into the keys and values of its bridges."""
-        pairs = self.connections[aug_index]
+    def _read_shared(
+        self, current: ForwardPass, aug_index: int, tokens: NewTokens, cache: ComposedCache | None
+    ) -> None:
+        """Let an aug that takes the anchor's tokens as they are read new ones."""
         if cache is not None and tokens.length == 0:
-            for bridge_index, layer in enumerate(cache.bridges[aug_index].layers):
-                held = cast(DynamicLayer, layer)
-                current.keys_values[aug_index, bridge_index] = cast(Tensor, held.keys), cast(Tensor, held.values)
-            return
+            return self._read_nothing(current, aug_index, cache)
         aug = cast(PreTrainedModel, self.augs[aug_index])
-        known = layers.text_config(aug.config).vocab_size
+        known, ids = layers.text_config(aug.config).vocab_size, tokens.ids
         if known < layers.text_config(self.anchor.config).vocab_size:
             # Ids that only pad the anchor's vocabulary: no text becomes them, but a model may happen to choose one.
-            tokens = replace(tokens, ids=tokens.ids.clamp(max=known - 1))
+            ids = ids.clamp(max=known - 1)
+        end = tokens.past + tokens.length
+        self._tap(current, aug_index, ids, tokens.attention_mask, tokens.positions, end, tokens.positions, cache)
+
+    def _segmented(
+        self,
+        aug_index: int,
+        tokens: NewTokens,
+        prompt_lengths: Tensor | None,
+        cache: ComposedCache | None,
+        given: Tensor | None,
+    ) -> AugTokens:
+        """Return what an aug with a tokenizer of its own reads of new anchor tokens.
+
+        Args:
+            given: what a collator has found, see `AugTokens.stacked`.
+
+        Raises:
+            UserError: the tokenizers are not known.
+        """
+        if given is not None:
+            return AugTokens.stacked(given, tokens.length)
+        segmenter = self.segmenters[aug_index]
+        if segmenter is None:
+            raise UserError(
+                f"aug {aug_index} has a tokenizer of its own, which a model made of a configuration only does not know;"
+                " load it with from_pretrained, or compose the models"
+            )
+        history = cast(AugHistory, cache.histories[aug_index]) if cache is not None else AugHistory()
+        read = history.read(segmenter, tokens.ids, tokens.is_read(prompt_lengths), tokens.documents)
+        return read.to(tokens.ids.device)
+
+    def _read_own(
+        self,
+        current: ForwardPass,
+        aug_index: int,
+        read: AugTokens,
+        positions: Tensor,
+        cache: ComposedCache | None,
+    ) -> None:
+        """Let an aug with a tokenizer of its own read new tokens of its own.
+
+        Args:
+            positions: (batch, seq) of the anchor's new tokens.
+        """
+        if cache is not None and read.num_new == 0:
+            return self._read_nothing(current, aug_index, cache)
+        aug, places = cast(PreTrainedModel, self.augs[aug_index]), read.new_places
+        window = shortest_reach(aug.config)
+        mask: Any
+        if read.is_plain and (window is None or read.num_columns <= window):
+            mask = read.padding()
+            mask = mask.long() if mask is not None else None
+        else:
+            decoder = layers.decoder(aug)
+            mask = own_mask(decoder, read.allowed(), places, read.places)
+        end = int(places.max()) + 1
+        self._tap(current, aug_index, read.ids, mask, places, end, read.anchor_positions(positions), cache)
+
+    def _read_nothing(self, current: ForwardPass, aug_index: int, cache: ComposedCache) -> None:
+        """Take the keys and values of an aug that reads nothing now from the cache."""
+        for bridge_index, layer in enumerate(cache.bridges[aug_index].layers):
+            held = cast(DynamicLayer, layer)
+            current.keys_values[aug_index, bridge_index] = cast(Tensor, held.keys), cast(Tensor, held.values)
+
+    def _tap(
+        self,
+        current: ForwardPass,
+        aug_index: int,
+        ids: Tensor,
+        mask: Any,
+        positions: Tensor,
+        end: int,
+        anchor_positions: Tensor,
+        cache: ComposedCache | None,
+    ) -> None:
+        """Run one aug on new tokens and turn its tapped states into the keys and values of its bridges.
+
+        Args:
+            ids, mask, positions, end: see `_run`.
+            anchor_positions: (batch, new) where the new tokens stand among the anchor's, for rotary bridges.
+        """
+        pairs, aug = self.connections[aug_index], cast(PreTrainedModel, self.augs[aug_index])
         decoder = first_layers(aug, max(pair.aug_layer for pair in pairs) + 1)
         current.tapping, current.aug_states = aug_index, {}
         with torch.no_grad():
-            self._run(aug, decoder, tokens, cache.augs[aug_index] if cache is not None else None)
+            self._run(aug, decoder, ids, mask, positions, end, cache.augs[aug_index] if cache is not None else None)
         current.tapping = None
         for bridge_index, pair in enumerate(pairs):
             bridge = current.bridge(aug_index, bridge_index)
@@ -261,16 +369,16 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
                 folded = cache.folded[aug_index, bridge_index]
             device = layers.device_of(bridge.query)
             states = current.aug_states[pair.aug_layer].to(device)
-            keys, values = bridge.keys_values(states, tokens.positions.to(device), folded)
+            keys, values = bridge.keys_values(states, anchor_positions.to(device), folded)
             if cache is not None:
                 keys, values = cache.bridges[aug_index].update(keys, values, bridge_index)
             current.keys_values[aug_index, bridge_index] = keys, values
 
     def new_cache(self, max_cache_len: int | None = None) -> ComposedCache:
         """Return an empty cache for this model; `max_cache_len` makes it static, with room for that many tokens."""
-        return ComposedCache(
-            self.anchor.config, [cast(PreTrainedModel, aug).config for aug in self.augs], max_cache_len
-        )
+        configs = [cast(PreTrainedModel, aug).config for aug in self.augs]
+        is_shared = [segmentation is None for segmentation in self.config.segmentations]
+        return ComposedCache(self.anchor.config, configs, max_cache_len, is_shared)
 
     # What makes it behave like any other Hugging Face model.
 

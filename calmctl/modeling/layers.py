@@ -184,7 +184,7 @@ def with_layer_output(output: Tensor | tuple[Any, ...], states: Tensor) -> Tenso
 def arguments_of(
     model: PreTrainedModel,
     input_ids: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | Mapping[str, Tensor] | None,
     position_ids: Tensor,
     cache: Cache | None = None,
     wanted: Mapping[str, Any] | None = None,
@@ -192,11 +192,15 @@ def arguments_of(
     """Return what to call a model with: positions only where it takes them, elsewhere it finds them by the mask.
 
     Args:
+        attention_mask: (batch, past + seq), or what `own_mask` returned.
         wanted: what to return beside the states, `output_attentions=True` for example.
     """
     device = device_of(model.get_input_embeddings())
     arguments: dict[str, Any] = {"input_ids": input_ids.to(device), "use_cache": cache is not None}
-    arguments["attention_mask"] = attention_mask.to(device) if attention_mask is not None else None
+    if isinstance(attention_mask, Mapping):
+        arguments["attention_mask"] = {kind: mask.to(device) for kind, mask in attention_mask.items()}
+    else:
+        arguments["attention_mask"] = attention_mask.to(device) if attention_mask is not None else None
     if accepts(model, "position_ids"):
         arguments["position_ids"] = position_ids.to(device)
     if cache is not None:

@@ -1,6 +1,6 @@
 """Models of frozen bases and trained parts: saving, loading, publishing; checkpoint.py and hub.py do the work."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -46,6 +46,17 @@ class StoredInParts(PreTrainedModel):
     def card_sections(self) -> list[str]:
         """Return Markdown for the model card: what the model is, then what the trained parts are."""
         raise NotImplementedError
+
+    def save_beside(self, directory: Path) -> None:
+        """Write what a checkpoint needs beside weights and configuration; most models need nothing."""
+
+    def load_beside(self, location: str | Path, tokenizers: Sequence[Callable[[], Any] | None], **hub: Any) -> None:
+        """Read what `save_beside` has written.
+
+        Args:
+            tokenizers: of each base, what finds the tokenizer beside it; None where it is not to be compared.
+            hub: arguments that say how to reach the hub, `revision` included.
+        """
 
     @classmethod
     def from_bases(cls, config: Any, bases: Sequence[PreTrainedModel]) -> Self:

@@ -2,15 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from calmctl.errors import UserError
-from calmctl.modeling.sources import find_tokenizer
+from transformers import PreTrainedTokenizerBase
 
 # Parts of the `tokenizers` library's JSON that decide what a text is cut into; the decoder never reaches the aug.
 PARTS = ("added_tokens", "model", "normalizer", "pre_tokenizer")
@@ -24,50 +20,6 @@ PROBES = (
 # Tokens that a tokenizer only keeps free for later (Gemma, Llama 3): no text becomes them unless it spells them out.
 RESERVED = re.compile(r"<unused\d+>|<\|reserved_special_token_\d+\|>")
 LONGEST_SHOWN = 120
-
-
-def check_sources(
-    anchor: PreTrainedModel | str | Path, augs: Sequence[PreTrainedModel | str | Path], **arguments: Any
-) -> int | None:
-    """Check that augs have the anchor's tokenizer, where both are given by name and have one; no weights are read.
-
-    Args:
-        arguments: of `AutoTokenizer.from_pretrained`.
-
-    Returns:
-        How many token ids the anchor's tokenizer can produce; None if it is not known.
-
-    Raises:
-        UserError: two tokenizers differ.
-    """
-    if isinstance(anchor, PreTrainedModel) or (tokenizer := find_tokenizer(str(anchor), **arguments)) is None:
-        return None
-    for aug in augs:
-        other = None if isinstance(aug, PreTrainedModel) else find_tokenizer(str(aug), **arguments)
-        if other is not None:
-            check_same_tokenizer(tokenizer, other)
-    return num_token_ids(tokenizer)
-
-
-def check_same_tokenizer(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase) -> None:
-    """Refuse an aug whose tokenizer differs from the anchor's, naming the first difference.
-
-    Compared is what decides which ids a text becomes and what an id stands for: vocabulary, added tokens, merges and
-    the other settings of the model, normaliser and pre-tokeniser, the beginning-of-text token, and what is added
-    around a text. Which token ends or pads a text is not: only the anchor's is ever used, and instruction-tuned
-    models differ from their bases in it. Nor is what the aug calls an id that the anchor's tokenizer only reserves:
-    models for code have put their markers there.
-
-    Raises:
-        UserError: they differ.
-    """
-    difference = next(differences(anchor, aug), None)
-    if difference is not None:
-        raise UserError(
-            f"the aug {aug.name_or_path!r} ({_described(aug)}) and the anchor {anchor.name_or_path!r} "
-            f"({_described(anchor)}) have different tokenizers: {difference}{_example(anchor, aug)}; "
-            "compose models that share one (the aug reads the anchor's token ids)"
-        )
 
 
 def num_token_ids(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -70,6 +70,14 @@ class NewTokens:
         mask = self.attention_mask[:, : self.past + length] if self.attention_mask is not None else None
         return replace(self, ids=self.ids[:, :length], attention_mask=mask, positions=self.positions[:, :length])
 
+    def is_read(self, prompt_lengths: Tensor | None) -> Tensor | None:
+        """Return which tokens (batch, seq) augs read: no padding, and nothing behind prompts; None: all of them."""
+        real = self.padding[:, self.past :].bool() if self.padding is not None else None
+        if prompt_lengths is None:
+            return real
+        within = torch.arange(self.past, self.past + self.length, device=self.ids.device) < prompt_lengths[:, None]
+        return within if real is None else within & real
+
     def mask(self, aug_length: int, prompt_lengths: Tensor | None) -> Tensor | None:
         """Return which of so many keys of an aug each token may see (batch, 1, seq, aug_length); None: the causal."""
         # The fused kernel knows this case by itself: a square of new tokens, or one token that sees all.

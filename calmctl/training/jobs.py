@@ -80,7 +80,7 @@ def composition_job(config: ComposeConfig) -> Job:
     def check() -> Checked:
         if config.train.packing:
             check_packing_of_augs(config.aug_reads)
-        bases = [shape.config for shape in check_parts(config.anchor, config.augs, config.aug_reads, **how)]
+        bases = [shape.config for shape in check_parts(config.anchor, config.augs, config.aug_reads, how).shapes]
         for base in bases:
             check_attention(base, config.attention)
         facts = composition_facts(config, bases[0], bases[1:])

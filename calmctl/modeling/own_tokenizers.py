@@ -1,0 +1,214 @@
+"""Augs with tokenizers of their own: found out when models are composed, and stored beside what is trained."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from calmctl.errors import UserError
+from calmctl.files import write_text
+from calmctl.modeling import layers
+from calmctl.modeling.cutting import Cutter
+from calmctl.modeling.own_masks import shortest_reach, why_no_own_masks
+from calmctl.modeling.prompt_ids import ids_around
+from calmctl.modeling.segmentation import SEGMENTATIONS, Segmenter
+from calmctl.modeling.sources import find_tokenizer
+from calmctl.modeling.token_bytes import TokenBytes
+from calmctl.modeling.tokenizers import PARTS, differences, num_token_ids
+
+AUTO = "auto"
+ANCHOR_FILE, AUG_FILE = "anchor_tokenizer.json", "aug_{}_tokenizer.json"
+
+
+@dataclass(frozen=True)
+class OwnTokenizer:
+    """An aug that does not share the anchor's tokenizer.
+
+    Attributes:
+        anchor, aug: tokenizers as JSON of the `tokenizers` library.
+        opening: ids that the aug's tokenizer puts before a text.
+        special: ids of the anchor that are no text, those included that only its settings call special.
+        markers: ids of special tokens of the anchor -> ids of those that the aug reads in their place.
+        num_ids: how many token ids the aug's tokenizer can produce.
+        warning: what is to be known of the pair, or nothing.
+    """
+
+    anchor: str
+    aug: str
+    opening: tuple[int, ...]
+    special: tuple[int, ...]
+    markers: Mapping[int, tuple[int, ...]]
+    num_ids: int
+    warning: str = ""
+
+    def settings(self, kind: str) -> dict[str, Any]:
+        """Return what a configuration records of it."""
+        return {
+            "kind": kind,
+            "opening": list(self.opening),
+            "special": list(self.special),
+            "markers": {str(token): list(ids) for token, ids in self.markers.items()},
+            "anchor_sha256": tokenizer_sha256(self.anchor),
+            "aug_sha256": tokenizer_sha256(self.aug),
+        }
+
+    def segmenter(self, kind: str) -> Segmenter:
+        """Return what turns the anchor's tokens into the aug's."""
+        anchor = TokenBytes.of(Tokenizer.from_str(self.anchor), "the anchor").without(self.special)
+        return Segmenter(anchor, Cutter(self.aug), self.opening, kind, self.markers)
+
+
+def own_tokenizer(
+    anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase, markers: Mapping[str, str] | None = None
+) -> OwnTokenizer | None:
+    """Return how an aug with this tokenizer reads an anchor's tokens; None: it takes them as they are.
+
+    Args:
+        markers: special tokens of the anchor -> those of the aug, by their text.
+
+    Raises:
+        UserError: a tokenizer does not give its texts back (see `TokenBytes`), or has no such marker.
+    """
+    if next(differences(anchor, aug), None) is None:
+        return None
+    names = [f"the {role} ({each.name_or_path})" for role, each in (("anchor", anchor), ("aug", aug))]
+    warnings = [TokenBytes.of(each, name).warning for each, name in zip((anchor, aug), names, strict=True)]
+    found = {
+        _marker(anchor, ours, names[0]): (_marker(aug, theirs, names[1]),) for ours, theirs in (markers or {}).items()
+    }
+    opening, _ = ids_around(aug)
+    return OwnTokenizer(
+        anchor.backend_tokenizer.to_str(),
+        aug.backend_tokenizer.to_str(),
+        tuple(opening),
+        tuple(sorted(anchor.all_special_ids)),
+        found,
+        num_token_ids(aug),
+        " ".join(filter(None, warnings)),
+    )
+
+
+def _marker(tokenizer: PreTrainedTokenizerBase, token: str, name: str) -> int:
+    """Return the id of a special token."""
+    known = tokenizer.get_added_vocab()
+    if token not in known:
+        shown = ", ".join(repr(each) for each in list(known)[:8])
+        raise UserError(f"markers: the tokenizer of {name} has no special token {token!r}; it has {shown or 'none'}")
+    return known[token]
+
+
+def tokenizer_of(model: PreTrainedModel | str | Path, **reach: Any) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer beside a model; None where there is none, or a model object does not say where it is from.
+
+    Args:
+        reach: arguments of `from_pretrained` that say how to reach the hub.
+
+    Raises:
+        UserError: there is one, but it cannot be loaded.
+    """
+    if not isinstance(model, PreTrainedModel):
+        return find_tokenizer(str(model), **reach)
+    name = model.config._name_or_path
+    if not name:
+        return None
+    if Path(name).is_dir():
+        return find_tokenizer(name)
+    try:  # what was loaded from the hub has its tokenizer here or, without asking the network, nowhere
+        return find_tokenizer(name, local_files_only=True)
+    except UserError:
+        return None
+
+
+def chosen_kind(kind: str, aug: PreTrainedModel, own: OwnTokenizer) -> str:
+    """Return how an aug's text is cut: as asked, or its own way where it can be told what to attend to.
+
+    Args:
+        aug: with or without weights.
+
+    Raises:
+        UserError: the aug cannot be read with in this way, or does not know the ids of its tokenizer.
+    """
+    if kind not in (AUTO, *SEGMENTATIONS):
+        raise UserError(f"segmentation={kind!r} is not one of {', '.join((AUTO, *SEGMENTATIONS))}")
+    known = layers.text_config(aug.config).vocab_size
+    if own.num_ids > known:
+        raise UserError(f"the aug has {known} token ids, and its own tokenizer {own.num_ids}; use the aug's tokenizer")
+    reason = why_no_own_masks(aug)
+    if reason and kind == "own":
+        raise UserError(
+            f"segmentation=own: the aug, a {type(aug).__name__}, cannot be told what tokens that were cut again may "
+            f"see: {reason}; use segmentation=chunks"
+        )
+    if reason and shortest_reach(aug.config) is not None:
+        raise UserError(
+            f"the aug, a {type(aug).__name__}, has a tokenizer of its own and a window over its tokens, and {reason}; "
+            "use another aug, or one with the anchor's tokenizer"
+        )
+    return kind if kind != AUTO else "chunks" if reason else "own"
+
+
+def tokenizer_sha256(tokenizer: str) -> str:
+    """Return what identifies a tokenizer, given as JSON: a hash of what decides which ids a text becomes."""
+    parts = {name: value for name, value in json.loads(tokenizer).items() if name in PARTS}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def store_tokenizers(segmentations: Sequence[OwnTokenizer | None], folder: Path) -> None:
+    """Write the tokenizers that segmenters are made of into a checkpoint."""
+    for index, own in enumerate(segmentations):
+        if own is not None:
+            write_text(folder / ANCHOR_FILE, own.anchor)
+            write_text(folder / AUG_FILE.format(index), own.aug)
+
+
+def stored_tokenizer(settings: Mapping[str, Any], index: int, location: str | Path, **hub: Any) -> OwnTokenizer:
+    """Return what a checkpoint says of an aug with a tokenizer of its own.
+
+    Args:
+        settings: what the configuration records (see `OwnTokenizer.settings`).
+        hub: arguments that say how to reach the hub, `revision` included.
+
+    Raises:
+        UserError: a file is missing, damaged or another one.
+    """
+    anchor, aug = (_read(name, location, hub) for name in (ANCHOR_FILE, AUG_FILE.format(index)))
+    for role, found in (("anchor", anchor), ("aug", aug)):
+        if tokenizer_sha256(found) != settings[f"{role}_sha256"]:
+            name = ANCHOR_FILE if role == "anchor" else AUG_FILE.format(index)
+            raise UserError(f"{location}: {name} is not the tokenizer that this model was trained with")
+    markers = {int(token): tuple(ids) for token, ids in settings["markers"].items()}
+    return OwnTokenizer(anchor, aug, tuple(settings["opening"]), tuple(settings["special"]), markers, 0)
+
+
+def _read(name: str, location: str | Path, hub: Mapping[str, Any]) -> str:
+    path = Path(location) / name
+    try:
+        if not Path(location).is_dir():
+            path = Path(str(cached_file(str(location), name, **hub)))
+        text = path.read_text(encoding="utf-8")
+        json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: the tokenizer cannot be read ({str(error).splitlines()[0]})") from error
+    return text
+
+
+def check_unchanged(own: OwnTokenizer, role: str, found: PreTrainedTokenizerBase) -> None:
+    """Refuse a base whose tokenizer is not the one that a model was trained with.
+
+    Raises:
+        UserError: it is another one, or has no backend of the `tokenizers` library.
+    """
+    stored = own.anchor if role == "anchor" else own.aug
+    backend = getattr(found, "backend_tokenizer", None)
+    # Both as this version of the library writes them.
+    if backend is None or tokenizer_sha256(backend.to_str()) != tokenizer_sha256(Tokenizer.from_str(stored).to_str()):
+        raise UserError(
+            f"the {role}'s tokenizer ({found.name_or_path}) is not the one that this model was trained with; use the "
+            "base as it was, or allow_different_base (--allow-different-base)"
+        )
