@@ -15,6 +15,7 @@ from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import resolve_connections
 from calmctl.modeling.own_tokenizers import AUTO, OwnTokenizer, chosen_kind, own_tokenizer, tokenizer_of
+from calmctl.modeling.segmentation import Segmenter
 from calmctl.modeling.sources import (
     SOURCE_ARGUMENTS,
     base_config,
@@ -80,7 +81,8 @@ def compose(
         raise TypeError(f"compose does not take {', '.join(load_arguments)}: the models are loaded already")
     bridge = BridgeConfig(num_heads, norm, rotary, gate, dropout, zero_init)
     reach = {name: load_arguments[name] for name in SOURCE_ARGUMENTS if name in load_arguments}
-    parts = check_parts(anchor, augs, aug_reads, reach, segmentation, markers, tokenizers)
+    attention = load_arguments.get("attn_implementation") or ""
+    parts = check_parts(anchor, augs, aug_reads, reach, segmentation, markers, tokenizers, attention)
     num_anchor_layers, *nums_aug_layers = (layers.num_layers(model.config) for model in parts.shapes)
     resolved = resolve_connections(connections, nums_aug_layers, num_anchor_layers, every, num)
     anchor_model = load_base(anchor, **load_arguments)
@@ -88,10 +90,8 @@ def compose(
         aug_models = [load_base(model, **load_arguments) for model in augs]
     else:
         aug_models = [untrained(shape.config, aug_seed + index) for index, shape in enumerate(parts.shapes[1:])]
-    kinds = [
-        chosen_kind(segmentation, model, own) if own is not None else ""
-        for model, own in zip(aug_models, parts.own, strict=True)
-    ]
+    # Once more: how models were loaded decides which masks they take.
+    kinds = _kinds(segmentation, aug_models, parts.own)
     config = ComposedConfig(
         anchor=anchor_model.config.to_dict(),
         augs=[model.config.to_dict() for model in aug_models],
@@ -113,10 +113,18 @@ class Parts:
     Attributes:
         shapes: the bases, the anchor first.
         own: of each aug with a tokenizer of its own, that; None: it takes the anchor's tokens as they are.
+        kinds: how the text of those augs is cut (see `chosen_kind`); empty for the others.
     """
 
     shapes: Sequence[PreTrainedModel]
     own: Sequence[OwnTokenizer | None]
+    kinds: Sequence[str]
+
+    def segmenters(self) -> list[Segmenter | None]:
+        """Return what turns the anchor's tokens into those of each aug."""
+        return [
+            own.segmenter(kind) if own is not None else None for own, kind in zip(self.own, self.kinds, strict=True)
+        ]
 
 
 def check_parts(
@@ -127,11 +135,13 @@ def check_parts(
     segmentation: str = AUTO,
     markers: Mapping[str, str] | None = None,
     tokenizers: Sequence[PreTrainedTokenizerBase | None] | None = None,
+    attention: str = "",
 ) -> Parts:
     """Check everything that can be told before any weights are loaded, and return the bases, without weights if so.
 
     Args:
         reach: arguments of `from_pretrained` that say how to reach the hub.
+        attention: implementation that the augs will be loaded with; empty = as they say.
 
     Raises:
         UserError: see `compose`.
@@ -151,10 +161,14 @@ def check_parts(
     check_bases(
         shapes[0], shapes[1:], num_token_ids(ours) if ours is not None else None, [each is None for each in own]
     )
-    for shape, each in zip(shapes[1:], own, strict=True):
-        if each is not None:
-            chosen_kind(segmentation, shape, each)
-    return Parts(shapes, own)
+    for shape in shapes[1:] if attention else ():
+        layers.text_config(shape.config)._attn_implementation = attention
+    return Parts(shapes, own, _kinds(segmentation, shapes[1:], own))
+
+
+def _kinds(segmentation: str, augs: Sequence[PreTrainedModel], own: Sequence[OwnTokenizer | None]) -> list[str]:
+    pairs = zip(augs, own, strict=True)
+    return [chosen_kind(segmentation, aug, each) if each is not None else "" for aug, each in pairs]
 
 
 def check_bases(

@@ -23,7 +23,7 @@ from calmctl.modeling.calling import CACHE, either_cache
 from calmctl.modeling.configuration import ComposedConfig, context_length
 from calmctl.modeling.connections import Connection
 from calmctl.modeling.hooks import ForwardPass, Hooks, new_pass
-from calmctl.modeling.own_masks import own_mask, shortest_reach
+from calmctl.modeling.own_masks import own_mask, shortest_reach, why_no_own_masks
 from calmctl.modeling.recomputation import RecomputingMixin
 from calmctl.modeling.segmentation import Segmenter
 from calmctl.modeling.tokens import NewTokens
@@ -319,14 +319,15 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
         if cache is not None and read.num_new == 0:
             return self._read_nothing(current, aug_index, cache)
         aug, places = cast(PreTrainedModel, self.augs[aug_index]), read.new_places
-        window = shortest_reach(aug.config)
+        window = shortest_reach(aug)
         mask: Any
         if read.is_plain and (window is None or read.num_columns <= window):
             mask = read.padding()
             mask = mask.long() if mask is not None else None
+        elif reason := why_no_own_masks(aug):
+            raise UserError(f"packed rows: aug {aug_index}, a {type(aug).__name__}, {reason}; give one document a row")
         else:
-            decoder = layers.decoder(aug)
-            mask = own_mask(decoder, read.allowed(), places, read.places)
+            mask = own_mask(layers.decoder(aug), read.allowed(), places, read.places)
         end = int(places.max()) + 1
         self._tap(current, aug_index, read.ids, mask, places, end, read.anchor_positions(positions), cache)
 

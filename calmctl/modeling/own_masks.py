@@ -74,6 +74,12 @@ def own_mask(
     return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
+def shortest_reach(model: PreTrainedModel) -> int | None:
+    """Return how many tokens the layers of a decoder that reach the fewest do; None: all of them reach every token."""
+    config = layers.text_config(model.config)
+    return min((reach for way in _ways(config) if (reach := _reach(config, way))), default=None)
+
+
 def _ways(config: PreTrainedConfig) -> list[str]:
     """Return how the layers of a decoder attend, each way once."""
     if (named := getattr(config, "layer_types", None)) is not None:
@@ -85,7 +91,7 @@ def _ways(config: PreTrainedConfig) -> list[str]:
 
 def _reach(config: PreTrainedConfig, way: str) -> int:
     """Return how many tokens a way to attend reaches; 0 = the configuration sets no limit."""
-    return getattr(config, REACHES[way], None) or 0
+    return getattr(config, REACHES.get(way) or "no limit", None) or 0
 
 
 def _is_known(config: PreTrainedConfig, way: str) -> bool:

@@ -61,7 +61,8 @@ class OwnTokenizer:
     def segmenter(self, kind: str) -> Segmenter:
         """Return what turns the anchor's tokens into the aug's."""
         anchor = TokenBytes.of(Tokenizer.from_str(self.anchor), "the anchor").without(self.special)
-        return Segmenter(anchor, Cutter(self.aug), self.opening, kind, self.markers)
+        sources = [*map(str, self.special), tokenizer_sha256(self.anchor), tokenizer_sha256(self.aug)]
+        return Segmenter(anchor, Cutter(self.aug), self.opening, kind, self.markers, sources)
 
 
 def own_tokenizer(
@@ -145,7 +146,7 @@ def chosen_kind(kind: str, aug: PreTrainedModel, own: OwnTokenizer) -> str:
             f"segmentation=own: the aug, a {type(aug).__name__}, cannot be told what tokens that were cut again may "
             f"see: {reason}; use segmentation=chunks"
         )
-    if reason and shortest_reach(aug.config) is not None:
+    if reason and shortest_reach(aug) is not None:
         raise UserError(
             f"the aug, a {type(aug).__name__}, has a tokenizer of its own and a window over its tokens, and {reason}; "
             "use another aug, or one with the anchor's tokenizer"

@@ -105,6 +105,7 @@ class Segmenter:
         kind: one of `SEGMENTATIONS`.
         markers: special tokens of the anchor (ends of text, chat markers) -> those that the aug is to read in their
             place. All others are a border in the aug's text, and nothing else.
+        sources: what identifies the two tokenizers.
     """
 
     def __init__(
@@ -114,11 +115,17 @@ class Segmenter:
         opening: Sequence[int] = (),
         kind: str = "own",
         markers: Mapping[int, Sequence[int]] | None = None,
+        sources: Sequence[str] = (),
     ) -> None:
         self.anchor, self.cutter, self.kind = anchor, cutter, kind
-        self.opening = tuple(opening)
+        self.opening, self.sources = tuple(opening), tuple(sources)
         self.markers = {token: tuple(ids) for token, ids in (markers or {}).items()}
         self._moves: dict[tuple[State, int], Move] = {}
+
+    def identity(self) -> list[Any]:
+        """Return, in JSON's terms, what decides how it reads."""
+        markers = {str(token): ids for token, ids in sorted(self.markers.items())}
+        return [self.kind, self.opening, markers, *self.sources]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Segmenter":
         """Return the same one: nothing of it changes."""

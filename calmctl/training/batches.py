@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from calmctl.modeling.loss import IGNORED
 from calmctl.ranks import current_ranks
@@ -55,7 +55,7 @@ class Batches:
         """Return the number of micro-batches of the whole run."""
         return self.settings.steps * self.settings.accumulation
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield this process's share of the micro-batches from `start_step` on.
 
         Each step's level is asked for when the step begins.
@@ -89,8 +89,10 @@ class Batches:
         if self.curriculum is not None and self._drawn is not None:
             self.curriculum.update(self._drawn.level, self._drawn.held_back, exact_match)
 
-    def collate(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+    def collate(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Return right-padded `input_ids`, `attention_mask` and `labels` (-100 = not learned) of some examples.
+
+        Where augs have tokenizers of their own, `aug_tokens` holds what each reads (`AugTokens.stacked`), or None.
 
         Packed ones have `position_ids` instead of a mask: each document counts from 0, padding is 0, and the first
         token of a document is not learned, because only another document stands before it.
@@ -105,7 +107,11 @@ class Batches:
             ids[line, : len(sequence)] = sequence
             mask[line, : len(sequence)] = 1
             labels[line, begin : len(sequence)] = sequence[begin:]
-        batch = {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+        batch: dict[str, Any] = {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+        if any(aug is not None for aug in self.examples.augs):
+            batch["aug_tokens"] = [
+                torch.from_numpy(aug.stacked(rows)) if aug is not None else None for aug in self.examples.augs
+            ]
         if self.examples.positions is not None:
             positions = np.zeros((len(rows), width), np.int64)
             for line, row in enumerate(rows):
@@ -118,7 +124,7 @@ class Batches:
             batch["attention_mask"] = torch.from_numpy(mask)
         return batch
 
-    def nothing_of(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+    def nothing_of(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Return a batch like one of some rows, of which nothing is learned."""
         batch = self.collate(rows[:1])
         return {**batch, "labels": torch.full_like(batch["labels"], IGNORED)}

@@ -55,6 +55,8 @@ class ComposeConfig:
         connections: [[aug_layer, anchor_layer], ...], per aug when there are several; None = every `every`-th layer
             of the aug, or `num` layers.
         aug_reads: `all` tokens, or the `prompt` only (the paper's ablation "m_A as an encoder").
+        segmentation: how augs with tokenizers of their own cut text: `own`, `chunks`, or `auto` (see `compose`).
+        markers: special tokens of the anchor -> those that such augs read in their place.
         random_aug: give the augs untrained weights instead of their own (its ablation "random m_A").
         attention: attention implementation of the bases; empty = transformers' choice.
         merge_bases: write the bases too, which makes the model self-contained.
@@ -71,6 +73,8 @@ class ComposeConfig:
     every: int = 4
     num: int | None = None
     aug_reads: str = "all"
+    segmentation: str = "auto"
+    markers: dict[str, str] = field(default_factory=dict)
     random_aug: bool = False
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     attention: str = ""

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 from calmctl.modeling.prompt_ids import prompt_ids
+from calmctl.modeling.segmentation import NEVER
 from calmctl.ranks import current_ranks
 from calmctl.training.settings import TrainSettings
 from data_builders.errors import DataError
@@ -26,6 +27,28 @@ TOKENIZER_BATCH = 10_000
 _NAME = re.compile(r"\.(jsonl?|parquet)(\.(gz|bz2|xz))?$")
 
 _LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AugExamples:
+    """What an aug with a tokenizer of its own reads of examples, stored end to end (see `aug_tokens.AugTokens`).
+
+    Attributes:
+        columns: (4, aug tokens) ids, born, died and places.
+        starts: (n + 1,) where those of each example begin, and the end.
+    """
+
+    columns: NDArray[np.int32]
+    starts: NDArray[np.int64]
+
+    def stacked(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return what is read of some examples (batch, 4, columns), with empty columns behind shorter ones."""
+        begins, lengths = self.starts[rows], np.diff(self.starts)[rows]
+        stacked = np.zeros((len(rows), 4, max(int(lengths.max()), 1)), np.int64)
+        stacked[:, 1:3] = NEVER
+        for line, begin, length in zip(stacked, begins, lengths, strict=True):
+            line[:, :length] = self.columns[:, begin : begin + length]
+        return stacked
 
 
 @dataclass(frozen=True)
@@ -40,6 +63,7 @@ class Examples:
         rows: (n,) row of the file that each example comes from (a packed one: its first document), counted from 1.
         counts: how many there are, and how many rows were left out or cut.
         positions: place of each of the ids in its document, where an example is a row of several (see `packing`).
+        augs: per aug, what it reads of them, if it has a tokenizer of its own (see `aug_examples`).
     """
 
     ids: NDArray[np.int32]
@@ -49,6 +73,7 @@ class Examples:
     rows: NDArray[np.int64]
     counts: dict[str, int]
     positions: NDArray[np.int32] | None = None
+    augs: tuple[AugExamples | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.completion_starts)

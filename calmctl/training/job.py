@@ -4,9 +4,10 @@ Plan and run begin with the same steps, `Run.look` and `prepare`, so that a plan
 """
 
 import copy
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from calmctl.errors import UserError
 from calmctl.files import sha256_of
 from calmctl.modeling.configuration import context_length
 from calmctl.modeling.layers import text_config
+from calmctl.modeling.segmentation import Segmenter
 from calmctl.modeling.sources import quiet_libraries
 from calmctl.modeling.stored_tokenizer import check_storable
+from calmctl.ranks import current_ranks
 from calmctl.run_info import Kind
 from calmctl.runs import Run
+from calmctl.training.aug_examples import described_reading, reading_facts, with_aug_tokens
 from calmctl.training.checkpoints import newest_sealed
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.distributed import started_run
@@ -29,6 +33,8 @@ from calmctl.training.packing import pack
 from calmctl.training.session import check_settings, set_up, train_into
 from calmctl.training.settings import TrainSettings
 from calmctl.training.validation import hold_out
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,14 @@ class Checked:
         stored: configuration that the model will be stored with.
         bases: those of what reads the tokens: the shortest context counts.
         facts: what a plan says.
+        segmenters: per aug, how it reads the data, if it has a tokenizer of its own.
     """
 
     tokenizer: PreTrainedTokenizerBase
     stored: PreTrainedConfig
     bases: Sequence[PreTrainedConfig]
     facts: Mapping[str, Any]
+    segmenters: Sequence[Segmenter | None] = ()
 
     @property
     def context(self) -> int | None:
@@ -118,6 +126,7 @@ def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
             prepared = prepare(job)
             set_up(job.settings, job.seed)
             model = job.build(prepared.checked.tokenizer)
+            prepared, reading = _with_aug_tokens(prepared, run.path)
             train_into(
                 run,
                 model,
@@ -128,7 +137,7 @@ def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
                 prepared.examples,
                 prepared.held_out,
                 merge_bases=job.merge_bases,
-                facts=job.facts(model, run.path),
+                facts={**reading, **job.facts(model, run.path)},
             )
         return run
 
@@ -147,7 +156,8 @@ def plan_job(job: Job, out: Path) -> dict[str, Any]:
     train = facts.pop("train")
     checkpoint = newest_sealed(out / "checkpoints")
     status = "new" if existing is None else f"goes on from {checkpoint.name if checkpoint else 'the beginning'}"
-    return {"run": status, **facts, **_data_facts(job, prepared), "seed": job.seed, "train": train}
+    reading = _reading(prepared)
+    return {"run": status, **facts, **_data_facts(job, prepared), **reading, "seed": job.seed, "train": train}
 
 
 def check_attention(config: PreTrainedConfig, attention: str, name: str = "attention") -> None:
@@ -193,6 +203,29 @@ def _examples(job: Job, checked: Checked) -> tuple[Examples, Examples | None]:
         width = min(settings.context, checked.context or sys.maxsize)
         return pack(examples, width), pack(held_out, width) if held_out is not None else None
     return examples, held_out
+
+
+def _with_aug_tokens(prepared: Prepared, folder: Path) -> tuple[Prepared, dict[str, Any]]:
+    """Return the same with what augs with tokenizers of their own read of the examples, and what is said of it."""
+    segmenters, reading = prepared.checked.segmenters, _reading(prepared)
+    if not reading:
+        return prepared, reading
+    for index, facts in enumerate(reading["reading"]):
+        if facts is not None and current_ranks().is_first:
+            _LOGGER.warning("aug %s: %s", index, described_reading(facts))
+    examples, held_out = (
+        with_aug_tokens(each, segmenters, folder) if each is not None else None
+        for each in (prepared.examples, prepared.held_out)
+    )
+    return replace(prepared, examples=examples, held_out=held_out), reading
+
+
+def _reading(prepared: Prepared) -> dict[str, Any]:
+    """Return how augs with tokenizers of their own read the data; nothing where all take the anchor's tokens."""
+    segmenters = prepared.checked.segmenters
+    if prepared.examples is None or all(segmenter is None for segmenter in segmenters):
+        return {}
+    return {"reading": reading_facts(prepared.examples, segmenters)}
 
 
 def _check_examples(job: Job, prepared: Prepared) -> None:

@@ -80,12 +80,21 @@ def composition_job(config: ComposeConfig) -> Job:
     def check() -> Checked:
         if config.train.packing:
             check_packing_of_augs(config.aug_reads)
-        bases = [shape.config for shape in check_parts(config.anchor, config.augs, config.aug_reads, how).shapes]
+        parts = check_parts(
+            config.anchor,
+            config.augs,
+            config.aug_reads,
+            how,
+            config.segmentation,
+            config.markers,
+            attention=config.attention,
+        )
+        bases = [shape.config for shape in parts.shapes]
         for base in bases:
             check_attention(base, config.attention)
         facts = composition_facts(config, bases[0], bases[1:])
         stored = ComposedConfig(bases[0].to_dict(), [aug.to_dict() for aug in bases[1:]])
-        return Checked(load_tokenizer(config.anchor, **how), stored, bases, facts)
+        return Checked(load_tokenizer(config.anchor, **how), stored, bases, facts, parts.segmenters())
 
     def build(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         options: dict[str, Any] = asdict(config.bridge) | how
@@ -99,6 +108,8 @@ def composition_job(config: ComposeConfig) -> Job:
             num=config.num,
             aug_reads=config.aug_reads,
             aug_seed=config.seed if config.random_aug else None,
+            segmentation=config.segmentation,
+            markers=config.markers,
             **options,
         )
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.own_masks import why_no_own_masks
 from calmctl.training.examples import Examples
 
 # How far the logits of a document may move, in standard deviations, when the one before it in the row is another.
@@ -97,7 +98,13 @@ def check_packing(model: PreTrainedModel) -> None:
     bases = [model]
     if isinstance(model, ComposedModelForCausalLM):
         check_packing_of_augs(model.config.aug_reads)
-        bases = [cast(PreTrainedModel, base) for base in (model.anchor, *model.augs)]
+        shared = [cut is None for cut in model.config.segmentations]
+        augs = [cast(PreTrainedModel, aug) for aug in model.augs]
+        for aug, is_shared in zip(augs, shared, strict=True):
+            if not is_shared and (reason := why_no_own_masks(aug)):
+                raise UserError(f"train.packing: an aug, a {type(aug).__name__}, {reason}; set it to false")
+        # Those with tokenizers of their own are told token by token what they see.
+        bases = [model.anchor, *(aug for aug, is_shared in zip(augs, shared, strict=True) if is_shared)]
     for base in bases:
         if not _keeps_documents_apart(base):
             raise UserError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerState
@@ -60,7 +61,7 @@ class Validation:
         """Return the number of examples."""
         return len(self.batches.examples)
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield this process's batches, which need no more memory than those of the training."""
         ranks, parts = current_ranks(), self._parts()
         for begin in range(0, len(parts), ranks.count):
@@ -100,7 +101,7 @@ class Validation:
             for batch in self:
                 if all_asked_to_end(current_ranks()):
                     raise Interrupted
-                batch = {name: tensor.to(device) for name, tensor in batch.items()}
+                batch = send_to_device(batch, device)
                 targets = batch.pop("labels")
                 total, correct = answer(batch, targets)
                 loss += total
