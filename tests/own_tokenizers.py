@@ -6,8 +6,20 @@ from functools import cache
 import torch
 from torch import Tensor
 from transformers import (
-    Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig,
-    LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, BloomConfig, BloomForCausalLM
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
 )  # fmt: skip
 
 from calmctl.modeling.composed import ComposedModelForCausalLM
@@ -52,7 +64,9 @@ def base(kind: str, tokenizer: PreTrainedTokenizerBase, seed: int, **settings: o
         "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**size, **grouped, head_dim=8, sliding_window=6, **settings)),
         "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**size, **shape, **settings)),
         "bloom": lambda: BloomForCausalLM(BloomConfig(**size, hidden_size=32, n_layer=3, n_head=4, **settings)),
-        "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**size, n_embd=32, n_layer=3, n_head=4, n_positions=512, **settings)),
+        "gpt2": lambda: GPT2LMHeadModel(
+            GPT2Config(**size, n_embd=32, n_layer=3, n_head=4, n_positions=512, **settings)
+        ),
     }
     model = models[kind]().eval()
     for parameter in model.parameters():

@@ -54,11 +54,12 @@ def test_it_is_the_augs_own_cut_of_the_text_so_far(pair):
     number = same = 0
     for text in random_texts(2, 60):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = [token for token in ids if of.anchor[token] is not None]  # markers are borders
         found, _ = of.read(ids)
         for index in range(len(ids)):
             whole = (*of.opening, *of.cutter.cut(text_so_far(of, ids[: index + 1]), True))
             number, same = number + 1, same + (tuple(token for token, _ in alive(found, index)) == whole)
-    assert same / number > 0.99
+    assert same / number > 0.999
 
 
 @EVERY_KIND
@@ -74,7 +75,9 @@ def test_written_token_by_token_or_read_at_once(pair, kind):
         while start < len(ids):
             end = start + rng.choice([1, 1, 1, 2, 5])
             read = history.read(of, torch.tensor([ids[start:end]]), None)
-            found.ids += read.ids[0].tolist()[: int((read.born[0, -read.num_new :] != NEVER).sum())] if read.num_new else []
+            found.ids += (
+                read.ids[0].tolist()[: int((read.born[0, -read.num_new :] != NEVER).sum())] if read.num_new else []
+            )
             start = end
         real = history.born[0] != NEVER
         found.born, found.died, found.places = (
@@ -142,6 +145,6 @@ def test_rows_of_several_lengths_are_stacked_with_empty_columns():
     rows = [Segments([5, 6], [0, 1], [NEVER, 1], [0, 1]), Segments()]
     found = AugTokens.stacked(stacked(rows), length=2)
     assert found.num_new == 2
-    assert found.allowed()[0].tolist() == [[True, False], [False, True]]
+    assert found.allowed()[0].tolist() == [[True, False], [True, True]]
     mask = found.bridge_mask(None)
     assert mask is not None and mask[:, 0].tolist() == [[[True, False], [True, False]], [[False, False]] * 2]

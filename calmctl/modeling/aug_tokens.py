@@ -179,8 +179,9 @@ class AugHistory:
         """Forget what was read after so many anchor tokens."""
         self._rows = [row[:length] for row in self._rows]
         columns = self.columns_at(length)
-        born, died = self.born[:, :columns], self.died[:, :columns]
-        self.born, self.places = born.masked_fill(born >= length, NEVER), self.places[:, :columns]
+        born, died, places = (each[:, :columns] for each in (self.born, self.died, self.places))
+        gone = born >= length
+        self.born, self.places = born.masked_fill(gone, NEVER), places.masked_fill(gone, 0)
         self.died = died.masked_fill(died >= length, NEVER)
 
     def select(self, places: Sequence[int]) -> None:

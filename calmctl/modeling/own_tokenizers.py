@@ -60,9 +60,9 @@ class OwnTokenizer:
 
     def segmenter(self, kind: str) -> Segmenter:
         """Return what turns the anchor's tokens into the aug's."""
-        anchor = TokenBytes.of(Tokenizer.from_str(self.anchor), "the anchor").without(self.special)
-        sources = [*map(str, self.special), tokenizer_sha256(self.anchor), tokenizer_sha256(self.aug)]
-        return Segmenter(anchor, Cutter(self.aug), self.opening, kind, self.markers, sources)
+        anchor = TokenBytes.of(Tokenizer.from_str(self.anchor), "the anchor")
+        sources = [tokenizer_sha256(each) for each in (self.anchor, self.aug)]
+        return Segmenter(anchor, Cutter(self.aug), self.opening, kind, self.markers, self.special, sources)
 
 
 def own_tokenizer(
@@ -76,10 +76,14 @@ def own_tokenizer(
     Raises:
         UserError: a tokenizer does not give its texts back (see `TokenBytes`), or has no such marker.
     """
-    if next(differences(anchor, aug), None) is None:
+    difference = next(differences(anchor, aug), None)
+    if difference is None:
         return None
     names = [f"the {role} ({each.name_or_path})" for role, each in (("anchor", anchor), ("aug", aug))]
-    warnings = [TokenBytes.of(each, name).warning for each, name in zip((anchor, aug), names, strict=True)]
+    try:
+        warnings = [TokenBytes.of(each, name).warning for each, name in zip((anchor, aug), names, strict=True)]
+    except UserError as error:
+        raise UserError(f"anchor and aug have different tokenizers ({difference}), and {error}") from error
     found = {
         _marker(anchor, ours, names[0]): (_marker(aug, theirs, names[1]),) for ours, theirs in (markers or {}).items()
     }

@@ -9,7 +9,7 @@ text of every anchor token is cut alone, and nothing is ever replaced. A charact
 """
 
 import codecs
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -105,6 +105,7 @@ class Segmenter:
         kind: one of `SEGMENTATIONS`.
         markers: special tokens of the anchor (ends of text, chat markers) -> those that the aug is to read in their
             place. All others are a border in the aug's text, and nothing else.
+        special: tokens of the anchor that are no text, beside those that `anchor` knows.
         sources: what identifies the two tokenizers.
     """
 
@@ -115,17 +116,19 @@ class Segmenter:
         opening: Sequence[int] = (),
         kind: str = "own",
         markers: Mapping[int, Sequence[int]] | None = None,
+        special: Iterable[int] = (),
         sources: Sequence[str] = (),
     ) -> None:
         self.anchor, self.cutter, self.kind = anchor, cutter, kind
         self.opening, self.sources = tuple(opening), tuple(sources)
+        self.special = frozenset(special)
         self.markers = {token: tuple(ids) for token, ids in (markers or {}).items()}
         self._moves: dict[tuple[State, int], Move] = {}
 
     def identity(self) -> list[Any]:
         """Return, in JSON's terms, what decides how it reads."""
         markers = {str(token): ids for token, ids in sorted(self.markers.items())}
-        return [self.kind, self.opening, markers, *self.sources]
+        return [self.kind, self.opening, markers, sorted(self.special), *self.sources]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Segmenter":
         """Return the same one: nothing of it changes."""
@@ -193,7 +196,7 @@ class Segmenter:
 
     def _move(self, state: State, token_id: int) -> Move:
         opening = () if state.is_open else self.opening
-        data = self.anchor[token_id]
+        data = self.anchor[token_id] if token_id not in self.special else None
         if data is None:
             new = opening + self.markers.get(token_id, ())
             closed = State(True, state.has_text, state.is_inside or bool(state.pending))

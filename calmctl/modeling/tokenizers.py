@@ -1,4 +1,4 @@
-"""Tokenizers of composed models: an aug reads the anchor's token ids, so both have to mean the same by them."""
+"""Tokenizers of composed models: whether an aug may take the anchor's token ids as they are."""
 
 import json
 import re
@@ -28,7 +28,14 @@ def num_token_ids(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def differences(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase) -> Iterator[str]:
-    """Yield what differs between two tokenizers, in words."""
+    """Yield what differs between two tokenizers, in words.
+
+    Compared is what decides which ids a text becomes and what an id stands for: vocabulary, added tokens, merges and
+    the other settings of the model, normaliser and pre-tokeniser, the beginning-of-text token, and what is added
+    around a text. Which token ends or pads a text is not: only the anchor's is ever used, and instruction-tuned
+    models differ from their bases in it. Nor is what the aug calls an id that the anchor's tokenizer only reserves:
+    models for code have put their markers there.
+    """
     our_tokens, their_tokens = (_tokens_by_id(tokenizer) for tokenizer in (anchor, aug))
     reserved = {token_id for token_id, token in our_tokens.items() if RESERVED.fullmatch(token)}
     for token_id in sorted((our_tokens.keys() | their_tokens.keys()) - reserved):
@@ -73,19 +80,6 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int] | str:
         return tokenizer(text)["input_ids"]
     except Exception as error:  # the tokenizers library has no error of its own
         return str(error)
-
-
-def _described(tokenizer: PreTrainedTokenizerBase) -> str:
-    return f"{type(tokenizer).__name__}, {len(tokenizer):,} tokens"
-
-
-def _example(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase) -> str:
-    """Return a text that two tokenizers read differently, in words; nothing where none is known."""
-    for probe in PROBES:
-        ours, theirs = ids_of(anchor, probe), ids_of(aug, probe)
-        if ours != theirs:
-            return f" ({probe!r} becomes {_shown(ours)} and {_shown(theirs)})"
-    return ""
 
 
 def _differing(what: str, our: Any, their: Any) -> Iterator[str]:
