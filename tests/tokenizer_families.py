@@ -93,6 +93,12 @@ def prefixed_bytes() -> PreTrainedTokenizerBase:
 
 
 @cache
+def across_words() -> PreTrainedTokenizerBase:
+    """Return byte-level BPE without a pattern, which has tokens of several words."""
+    return _byte_level(600, [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+@cache
 def llama2_style() -> PreTrainedTokenizerBase:
     """Return pieces with byte fallback and a space before every text, as Llama 2's."""
     tokenizer = _pieces(700, [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
@@ -166,7 +172,8 @@ def without_bytes() -> PreTrainedTokenizerBase:
 
 Maker = Callable[[], PreTrainedTokenizerBase]
 FAMILIES: dict[str, Maker] = {make.__name__: make for make in (
-    gpt2_style, llama3_style, qwen_style, lone_digits, tiny_bytes, prefixed_bytes, llama2_style, gemma_style, unigram,
+    gpt2_style, llama3_style, qwen_style, lone_digits, tiny_bytes, prefixed_bytes, across_words, llama2_style,
+    gemma_style, unigram,
 )}  # fmt: skip
 REFUSED: dict[str, Maker] = {make.__name__: make for make in (
     word_piece, lower_casing, compatible_letters, dropping_spaces, without_bytes,

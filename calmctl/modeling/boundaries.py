@@ -37,7 +37,8 @@ class Boundaries:
             text = in_bytes.encode("latin-1", errors="ignore").decode(errors="surrogateescape")
         else:
             text = names.replace(SPACE, " ")
-        return cls(PAIR.findall(text))
+        added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
+        return cls(PAIR.findall("\0".join((text, *added))))
 
     def last_in(self, text: str) -> int:
         """Return the last place of a text, counted in characters, at which it can be cut in two; 0 where none is."""
