@@ -38,10 +38,10 @@ from data_builders.word_tokenizer import build_word_tokenizer
 # Composition run -> (aug it reads, D_C file, key in table1.json).
 COMPOSITIONS = {
     "calm": ("aug", "dc_mix.parquet", "calm"),
+    "calm_one_tokenizer": ("aug_one_tokenizer", "dc_mix.parquet", "one_tokenizer"),
     "calm_random_aug": ("aug_random", "dc_mix.parquet", "random_aug"),
     "calm_dc_subs": ("aug", "dc_subs.parquet", "dc_subs"),
     "calm_dc_math": ("aug", "dc_math.parquet", "dc_math"),
-    "calm_one_tokenizer": ("aug_one_tokenizer", "dc_mix.parquet", "one_tokenizer"),
 }
 CONTROLS = ("calm_random_aug", "calm_dc_subs", "calm_dc_math")
 BASES = {"anchor": "m_B", "aug": "m_A", "aug2": "m_A2"}
