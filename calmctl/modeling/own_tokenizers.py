@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class OwnTokenizer:
         special: ids of the anchor that are no text, those included that only its settings call special.
         markers: ids of special tokens of the anchor -> ids of those that the aug reads in their place.
         num_ids: how many token ids the aug's tokenizer can produce.
+        name: of the anchor, for errors.
         warning: what is to be known of the pair, or nothing.
     """
 
@@ -45,6 +47,7 @@ class OwnTokenizer:
     special: tuple[int, ...]
     markers: Mapping[int, tuple[int, ...]]
     num_ids: int
+    name: str = "the anchor"
     warning: str = ""
 
     def settings(self, kind: str) -> dict[str, Any]:
@@ -60,9 +63,9 @@ class OwnTokenizer:
 
     def segmenter(self, kind: str) -> Segmenter:
         """Return what turns the anchor's tokens into the aug's."""
-        anchor = TokenBytes.of(Tokenizer.from_str(self.anchor), "the anchor")
         sources = [tokenizer_sha256(each) for each in (self.anchor, self.aug)]
-        return Segmenter(anchor, Cutter(self.aug), self.opening, kind, self.markers, self.special, sources)
+        anchor, cutter = _token_bytes(self.anchor, self.name), _cutter(self.aug)
+        return Segmenter(anchor, cutter, self.opening, kind, self.markers, self.special, sources)
 
 
 def own_tokenizer(
@@ -81,7 +84,8 @@ def own_tokenizer(
         return None
     names = [f"the {role} ({each.name_or_path})" for role, each in (("anchor", anchor), ("aug", aug))]
     try:
-        warnings = [TokenBytes.of(each, name).warning for each, name in zip((anchor, aug), names, strict=True)]
+        stored = [_as_json(each, name) for each, name in zip((anchor, aug), names, strict=True)]
+        warnings = [_token_bytes(each, name).warning for each, name in zip(stored, names, strict=True)]
     except UserError as error:
         raise UserError(f"anchor and aug have different tokenizers ({difference}), and {error}") from error
     found = {
@@ -89,14 +93,33 @@ def own_tokenizer(
     }
     opening, _ = ids_around(aug)
     return OwnTokenizer(
-        anchor.backend_tokenizer.to_str(),
-        aug.backend_tokenizer.to_str(),
+        stored[0],
+        stored[1],
         tuple(opening),
         tuple(sorted(anchor.all_special_ids)),
         found,
         num_token_ids(aug),
+        names[0],
         " ".join(filter(None, warnings)),
     )
+
+
+# Large vocabularies take seconds each, and plans, models and segmentations ask for the same ones.
+@lru_cache(maxsize=8)
+def _token_bytes(tokenizer: str, name: str) -> TokenBytes:
+    return TokenBytes.of(Tokenizer.from_str(tokenizer), name)
+
+
+@lru_cache(maxsize=8)
+def _cutter(tokenizer: str) -> Cutter:
+    return Cutter(tokenizer)
+
+
+def _as_json(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
+    """Return a tokenizer as JSON; one that cannot be written so is refused as `TokenBytes` does."""
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        TokenBytes.of(tokenizer, name)
+    return tokenizer.backend_tokenizer.to_str()
 
 
 def _marker(tokenizer: PreTrainedTokenizerBase, token: str, name: str) -> int:
@@ -158,6 +181,7 @@ def chosen_kind(kind: str, aug: PreTrainedModel, own: OwnTokenizer) -> str:
     return kind if kind != AUTO else "chunks" if reason else "own"
 
 
+@lru_cache(maxsize=8)
 def tokenizer_sha256(tokenizer: str) -> str:
     """Return what identifies a tokenizer, given as JSON: a hash of what decides which ids a text becomes."""
     parts = {name: value for name, value in json.loads(tokenizer).items() if name in PARTS}
