@@ -11,17 +11,19 @@ from calmctl.modeling.text_tokenizers import settings_of, steps_of
 from calmctl.modeling.token_names import byte_of_character
 
 SPACE = "\u2581"  # as pieces write it, so that one in a text is taken for it
-# Two characters of one token, of which the second is white space or beyond ASCII and the first no white space.
-PAIR = re.compile(r"(?=(\S[\s\x80-\U0010ffff]))")
+APOSTROPHES = "'\u2019"
+# Two characters of one token, of which the first is no white space and the second no letter of ASCII.
+PAIR = re.compile(r"(?=(\S[^A-Za-z]))")
 
 
 class Boundaries:
     """Between which characters a tokenizer always cuts.
 
     No token goes on over such a place, so that merges on either side do not depend on the other. Tokenizers that first
-    split texts by a pattern look ahead over white space, count digits and treat marks by what is before them: a safe
-    place is before a space that has no white space before it, before other white space behind a letter or a number, or
-    beside a letter. None is where accents may be composed.
+    split texts by a pattern look ahead over white space, count digits, join marks to what is behind them and know what
+    follows an apostrophe. So a safe place is before white space that is a space or behind a letter or a number, or
+    beside a letter or a number otherwise; never between numbers, before a letter of ASCII or an apostrophe, or where
+    accents may be composed.
     """
 
     def __init__(self, joined: Iterable[str]) -> None:
@@ -50,7 +52,7 @@ class Boundaries:
             if after.isspace():
                 apart = after == " " or before.isalnum()
             else:
-                apart = composed and not after.isascii() and _apart(before, after, text[place + 1 : place + 2])
+                apart = composed and _apart(before, after, text[place + 1 : place + 2])
             if apart and not any(pair in self._joined for pair in _pairs(before, after)):
                 return place
         return 0
@@ -60,7 +62,9 @@ def _apart(before: str, after: str, next_one: str) -> bool:
     """Return whether neither marks nor numbers tie two characters that are no white space."""
     return (
         bool(next_one)
-        and (before.isalpha() or after.isalpha())
+        and not (after.isascii() and after.isalpha())
+        and after not in APOSTROPHES
+        and (before.isalpha() or after.isalpha() or before.isnumeric() or after.isnumeric())
         and not (before.isnumeric() and after.isnumeric())
         and not combining(after)
         and not combining(next_one)
