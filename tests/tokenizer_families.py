@@ -153,6 +153,12 @@ def compatible_letters() -> PreTrainedTokenizerBase:
 
 
 @cache
+def compatible_pieces() -> PreTrainedTokenizerBase:
+    """Return pieces with byte fallback that fold wide letters and signs."""
+    return _ready(_pieces(500, [normalizers.NFKC(), normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]))
+
+
+@cache
 def dropping_spaces() -> PreTrainedTokenizerBase:
     """Return whole words, without what is between them."""
     words = sorted({word for text in SAMPLE for word in text.split()})
@@ -176,7 +182,7 @@ FAMILIES: dict[str, Maker] = {make.__name__: make for make in (
     gemma_style, unigram,
 )}  # fmt: skip
 REFUSED: dict[str, Maker] = {make.__name__: make for make in (
-    word_piece, lower_casing, compatible_letters, dropping_spaces, without_bytes,
+    word_piece, lower_casing, compatible_letters, compatible_pieces, dropping_spaces, without_bytes,
 )}  # fmt: skip
 
 

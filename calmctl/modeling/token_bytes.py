@@ -150,6 +150,7 @@ def _tried(kind: Kind, tokens: _Tokens, cuts: _Cuts) -> _Trial:
         written = b"".join(tokens.bytes_of(token_id, kind) or b"" for token_id in ids).decode(errors="replace")
         if written not in allowed:
             if _composed(written) not in map(_composed, allowed):
+                written = written if text.startswith(" ") else written.removeprefix(cuts.before)
                 return _Trial(kind, num_kept, f"{_shown(text)} comes back as {_shown(written)}", composes)
             composes = True
         num_kept += 1
