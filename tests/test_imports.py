@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from calmctl.auto_classes import REGISTRATIONS
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("calmctl", "data_builders", "evals")
 
@@ -110,6 +112,24 @@ def test_no_module_needs_itself_to_load() -> None:
         TopologicalSorter(ours).prepare()
     except CycleError as error:
         pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
+
+
+def test_what_is_registered_when_auto_classes_are_imported_needs_no_module_that_imports_them() -> None:
+    """Such a module, imported first, would be needed before it is there."""
+    reached, pending = set(), [*REGISTRATIONS.values()]
+    while pending:
+        module = pending.pop()
+        if module in MODULES and module not in reached:
+            reached.add(module)
+            pending += imports(MODULES[module], inside_functions=False)
+    names = {
+        module: [
+            alias.name for node in ast.parse(MODULES[module].read_text()).body for alias in getattr(node, "names", ())
+        ]
+        for module in reached
+    }
+    importing = {module for module, found in names.items() if any(name.startswith("Auto") for name in found)}
+    assert importing <= set(REGISTRATIONS.values())
 
 
 def test_importing_the_package_and_its_command_line_stays_light() -> None:

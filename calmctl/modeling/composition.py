@@ -14,13 +14,14 @@ from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.own_tokenizers import AUTO, OwnTokenizer, chosen_kind, own_tokenizer, tokenizer_of
+from calmctl.modeling.own_tokenizers import AUTO, OwnTokenizer, chosen_kind, own_tokenizer
 from calmctl.modeling.segmentation import Segmenter
 from calmctl.modeling.sources import (
     SOURCE_ARGUMENTS,
     base_config,
     check_reloadable,
     checked_object,
+    find_tokenizer,
     load_base,
     untrained,
     without_weights,
@@ -156,7 +157,7 @@ def check_parts(
         without_weights(base_config(str(model), **reach)) if isinstance(model, str | Path) else checked_object(model)
         for model in (anchor, *augs)
     ]
-    ours, *theirs = tokenizers if tokenizers is not None else (tokenizer_of(each, **reach) for each in (anchor, *augs))
+    ours, *theirs = tokenizers if tokenizers is not None else (_tokenizer_of(each, **reach) for each in (anchor, *augs))
     own = [own_tokenizer(ours, each, markers) if ours is not None and each is not None else None for each in theirs]
     check_bases(
         shapes[0], shapes[1:], num_token_ids(ours) if ours is not None else None, [each is None for each in own]
@@ -164,6 +165,28 @@ def check_parts(
     for shape in shapes[1:] if attention else ():
         layers.text_config(shape.config)._attn_implementation = attention
     return Parts(shapes, own, _kinds(segmentation, shapes[1:], own))
+
+
+def _tokenizer_of(model: PreTrainedModel | str | Path, **reach: Any) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer beside a model; None where there is none, or a model object does not say where it is from.
+
+    Args:
+        reach: arguments of `from_pretrained` that say how to reach the hub.
+
+    Raises:
+        UserError: there is one, but it cannot be loaded.
+    """
+    if not isinstance(model, PreTrainedModel):
+        return find_tokenizer(str(model), **reach)
+    name = model.config._name_or_path
+    if not name:
+        return None
+    if Path(name).is_dir():
+        return find_tokenizer(name)
+    try:  # what was loaded from the hub has its tokenizer here or, without asking the network, nowhere
+        return find_tokenizer(name, local_files_only=True)
+    except UserError:
+        return None
 
 
 def _kinds(segmentation: str, augs: Sequence[PreTrainedModel], own: Sequence[OwnTokenizer | None]) -> list[str]:

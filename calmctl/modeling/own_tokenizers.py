@@ -19,7 +19,6 @@ from calmctl.modeling.cutting import Cutter
 from calmctl.modeling.own_masks import shortest_reach, why_no_own_masks
 from calmctl.modeling.prompt_ids import ids_around
 from calmctl.modeling.segmentation import SEGMENTATIONS, Segmenter
-from calmctl.modeling.sources import find_tokenizer
 from calmctl.modeling.token_bytes import TokenBytes
 from calmctl.modeling.tokenizers import PARTS, differences, num_token_ids
 
@@ -129,28 +128,6 @@ def _marker(tokenizer: PreTrainedTokenizerBase, token: str, name: str) -> int:
         shown = ", ".join(repr(each) for each in list(known)[:8])
         raise UserError(f"markers: the tokenizer of {name} has no special token {token!r}; it has {shown or 'none'}")
     return known[token]
-
-
-def tokenizer_of(model: PreTrainedModel | str | Path, **reach: Any) -> PreTrainedTokenizerBase | None:
-    """Return the tokenizer beside a model; None where there is none, or a model object does not say where it is from.
-
-    Args:
-        reach: arguments of `from_pretrained` that say how to reach the hub.
-
-    Raises:
-        UserError: there is one, but it cannot be loaded.
-    """
-    if not isinstance(model, PreTrainedModel):
-        return find_tokenizer(str(model), **reach)
-    name = model.config._name_or_path
-    if not name:
-        return None
-    if Path(name).is_dir():
-        return find_tokenizer(name)
-    try:  # what was loaded from the hub has its tokenizer here or, without asking the network, nowhere
-        return find_tokenizer(name, local_files_only=True)
-    except UserError:
-        return None
 
 
 def chosen_kind(kind: str, aug: PreTrainedModel, own: OwnTokenizer) -> str:
