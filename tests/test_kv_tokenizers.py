@@ -11,11 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
+from calmctl.cli.main import main
 from calmctl.config import load_config
 from calmctl.errors import UserError
 from calmctl.experiments.kv import base_configs, kv_stages
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.stages import Stage
+from calmctl.files import read_json
+from calmctl.reporting.kv_results import ONE_TOKENIZER
 from data_builders.errors import DataError
 from data_builders.kv import build
 from evals.kv import KVTask
@@ -175,3 +178,20 @@ def test_what_cannot_be_compared_is_refused(override: str, message: str) -> None
         configured(override)
     with pytest.raises(UserError, match=r"compare names one_tokenizer.*set data\.anchor_cut"):
         configured("compare=[one_tokenizer]", preset="tiny")
+
+
+@pytest.mark.slow
+def test_an_experiment_with_two_augs_runs_from_data_to_report(tmp_path: Path) -> None:
+    cuts = ["data.anchor_cut=pieces", "data.aug_cuts=[words,words_triples]", "compare=[one_tokenizer]"]
+    sizes = ["data.num_keys=80", "data.num_test_rows=2", "anchor.train.steps=5", "aug.train.steps=5", "jobs=2"]
+    command = ["reproduce", "kv", "--preset", "smoke", "--out", str(tmp_path), *cuts, *sizes, "compose.train.steps=3"]
+    assert main(command) == 0
+    table = read_json(tmp_path / "table1.json")
+    assert {"m_A", "m_A2", "m_B", "calm", "one_tokenizer"} <= table.keys() and "random_aug" not in table
+    assert list(table["calm_by_augs"]) == ["1", "2", "1+2"]
+    report = (tmp_path / "report.md").read_text()
+    assert "whose keys" in report and ONE_TOKENIZER.label in report
+    read = read_json(tmp_path / "calm" / "model" / "config.json")["segmentations"]
+    assert len(read) == 2 and None not in read
+    alike = read_json(tmp_path / "calm_one_tokenizer" / "model" / "config.json")["segmentations"]
+    assert alike == [None, None]
