@@ -155,7 +155,9 @@ class Planner:
     def _composition(self, stage: Stage) -> _Training:
         config = from_dict(ComposeConfig, stage.settings)
         anchor, *augs = (self.model(source) for source in (config.anchor, *config.augs))
-        check_bases(anchor.plain, [aug.plain for aug in augs], anchor.token_ids)
+        # Tokenizers are not here, but how many ids they have: other numbers are those of others.
+        is_shared = [None in (aug.token_ids, anchor.token_ids) or aug.token_ids == anchor.token_ids for aug in augs]
+        check_bases(anchor.plain, [aug.plain for aug in augs], anchor.token_ids, is_shared)
         depths = [layers.num_layers(aug.plain.config) for aug in augs]
         depth = layers.num_layers(anchor.plain.config)
         connections = resolve_connections(config.connections, depths, depth, config.every, config.num)

@@ -7,6 +7,7 @@ said of every column, (batch, new) for those that a forward pass adds.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -39,6 +40,16 @@ class AugTokens:
         ids, born, died, places = columns.unbind(1)
         return cls(ids, born, died, places, 0, length)
 
+    @cached_property
+    def has_gaps(self) -> bool:
+        """Tell whether there are columns that no new token may see, empty or of replaced tokens."""
+        return not bool(((self.born != NEVER) & (self.died == NEVER)).all())
+
+    @cached_property
+    def longest(self) -> int:
+        """Return how many tokens the longest text has that goes on."""
+        return int(self.new_places.max()) + 1 if self.num_new else 0
+
     @property
     def num_new(self) -> int:
         """Return the number of columns that are new."""
@@ -54,15 +65,14 @@ class AugTokens:
         """Return the places (batch, new) of the new columns."""
         return self.places[:, self.num_columns - self.num_new :]
 
-    @property
+    @cached_property
     def is_plain(self) -> bool:
         """Tell whether all new tokens may see the same columns before them: none is replaced while they are read."""
         return not bool(((self.died > self.past) & (self.died != NEVER)).any())
 
     def padding(self) -> Tensor | None:
         """Return which columns (batch, columns) new tokens may see, where they all see the same; None: all of them."""
-        seen = (self.born != NEVER) & (self.died == NEVER)
-        return None if bool(seen.all()) else seen
+        return (self.born != NEVER) & (self.died == NEVER) if self.has_gaps else None
 
     def allowed(self) -> Tensor:
         """Return what each new column may see (batch, new, columns): what was not replaced when it was read."""
@@ -88,7 +98,7 @@ class AugTokens:
         reached = reached[:, :, None]
         return ((self.born[:, None, :] <= reached) & (reached < self.died[:, None, :]))[:, None]
 
-    @property
+    @cached_property
     def is_causal(self) -> bool:
         """Tell whether the fused kernel knows by itself who sees what: token i the first i + 1, or one token all."""
         if self.length == 1:
@@ -110,8 +120,11 @@ class AugTokens:
 
     def to(self, device: torch.device) -> "AugTokens":
         """Return the same on another device."""
+        facts = {"is_plain": self.is_plain, "is_causal": self.is_causal, "has_gaps": self.has_gaps}
         ids, born, died, places = (each.to(device) for each in (self.ids, self.born, self.died, self.places))
-        return AugTokens(ids, born, died, places, self.past, self.length)
+        moved = AugTokens(ids, born, died, places, self.past, self.length)
+        moved.__dict__.update(facts, longest=self.longest)  # a GPU would have to be waited for
+        return moved
 
 
 class AugHistory:

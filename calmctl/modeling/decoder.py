@@ -328,8 +328,8 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
             raise UserError(f"packed rows: aug {aug_index}, a {type(aug).__name__}, {reason}; give one document a row")
         else:
             mask = own_mask(layers.decoder(aug), read.allowed(), places, read.places)
-        end = int(places.max()) + 1
-        self._tap(current, aug_index, read.ids, mask, places, end, read.anchor_positions(positions), cache)
+        anchor_positions = read.anchor_positions(positions)
+        self._tap(current, aug_index, read.ids, mask, places, read.longest, anchor_positions, cache)
 
     def _read_nothing(self, current: ForwardPass, aug_index: int, cache: ComposedCache) -> None:
         """Take the keys and values of an aug that reads nothing now from the cache."""
