@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,19 +12,19 @@ from calmctl.cli import options
 from calmctl.cli.launching import launchable
 from calmctl.cli.training import run_or_plan
 
+if TYPE_CHECKING:
+    from calmctl.training.configs import ComposeConfig
+
 
 @launchable
 def compose(
     out: options.Out,
     overrides: options.Overrides = None,
-    anchor: Annotated[
-        str | None, typer.Option("--anchor", help="The large, general model: a run, folder or hub id.")
-    ] = None,
-    aug: Annotated[
-        list[str] | None, typer.Option("--aug", help="The small, specialised model; may be given several times.")
-    ] = None,
+    anchor: options.Anchor = None,
+    aug: options.Augs = None,
     data: Annotated[Path | None, typer.Option("--data", help="D_C, the composition data: JSONL or Parquet.")] = None,
     validation: options.Validation = None,
+    marker: options.Markers = None,
     preset: options.Preset = "default",
     merge_bases: Annotated[
         bool, typer.Option("--merge-bases", help="Write the bases too: a self-contained model.")
@@ -35,12 +36,14 @@ def compose(
     json: options.Json = False,
 ) -> None:
     """Compose models: train the bridges from the augs to the anchor; both stay frozen."""
-    from calmctl.config import load_config
-    from calmctl.training.configs import ComposeConfig
     from calmctl.training.jobs import composition_job
 
-    settings = options.with_options(
+    config = composition_config(
+        preset,
         overrides,
+        aug,
+        marker,
+        config_dir,
         anchor=anchor,
         dataset=data,
         validation=validation,
@@ -48,7 +51,27 @@ def compose(
         merge_bases=merge_bases or None,
         trust_remote_code=trust_remote_code or None,
     )
-    if aug:
-        settings.insert(0, f"augs=[{','.join(options.quoted(model) for model in aug)}]")
-    config = load_config(ComposeConfig, f"compose/{preset}", settings, config_dir)
     run_or_plan(composition_job(config), "compose", preset, out, dry_run, json)
+
+
+def composition_config(
+    preset: str,
+    overrides: list[str] | None,
+    augs: list[str] | None,
+    markers: list[str] | None = None,
+    config_dir: Path | None = None,
+    **given: object,
+) -> ComposeConfig:
+    """Return a preset with the options that were given, and with overrides.
+
+    Raises:
+        UserError: see `load_config` and `as_markers`.
+    """
+    from calmctl.config import load_config
+    from calmctl.training.configs import ComposeConfig
+
+    settings = options.with_options(overrides, **given)
+    if augs:
+        settings.insert(0, f"augs=[{','.join(options.quoted(model) for model in augs)}]")
+    config = load_config(ComposeConfig, f"compose/{preset}", settings, config_dir)
+    return replace(config, markers={**config.markers, **options.as_markers(markers)})

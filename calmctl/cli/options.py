@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from calmctl.errors import UserError
+
 Preset = Annotated[str, typer.Option("--preset", "-p", help="Which preset to use; `calmctl ls presets` lists them.")]
 Out = Annotated[
     Path,
@@ -20,6 +22,18 @@ ConfigDir = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Random seed; the preset's by default.")]
+Anchor = Annotated[str | None, typer.Option("--anchor", help="The large, general model: a run, folder or hub id.")]
+Augs = Annotated[
+    list[str] | None, typer.Option("--aug", help="The small, specialised model; may be given several times.")
+]
+Markers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--marker",
+        metavar="OURS=THEIRS",
+        help="A special token of the anchor and the one that augs with tokenizers of their own read in its place.",
+    ),
+]
 AllowDifferentBase = Annotated[
     bool,
     typer.Option("--allow-different-base", help="Load a composed model although its bases are not the recorded ones."),
@@ -64,6 +78,21 @@ def with_options(overrides: list[str] | None, **options: object) -> list[str]:
     """
     given = [f"{key}={quoted(value)}" for key, value in options.items() if value is not None]
     return [*given, *(overrides or [])]
+
+
+def as_markers(given: list[str] | None) -> dict[str, str]:
+    """Return what `--marker` says: special tokens of the anchor -> those of augs.
+
+    Raises:
+        UserError: one is not a pair.
+    """
+    pairs = [text.split("=") for text in given or []]
+    if wrong := next((pair for pair in pairs if len(pair) != 2 or not all(pair)), None):
+        raise UserError(
+            f"--marker {'='.join(wrong)}: give two tokens, as '<|im_end|>=<end_of_turn>'; those with a `=` in them "
+            "belong into a preset (markers:)"
+        )
+    return {ours: theirs for ours, theirs in pairs}
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -25,8 +25,15 @@ def note(message: str) -> None:
         print(visible(message), file=sys.stderr, flush=True)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
-    """Print a table on stdout; piped output is not cut to the width of a terminal."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None, numbers: Sequence[int] = ()
+) -> None:
+    """Print a table on stdout; piped output is not cut to the width of a terminal.
+
+    Args:
+        rows: of values, or of texts of rich with styles of their own.
+        numbers: columns to be aligned on the right.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -37,9 +44,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
     from rich.text import Text
 
     heading = None if title is None else Text(visible(title))
-    table = Table(*map(_cell, columns), title=heading, title_justify="left", box=box.SIMPLE)
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE)
+    for place, name in enumerate(columns):
+        table.add_column(_cell(name), justify="right" if place in numbers else "left")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(value if isinstance(value, Text) else _cell(value) for value in row))
     console.print(table)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from calmctl.cli import options, output
+from calmctl.cli.compose import composition_config
+from calmctl.errors import UserError
 from calmctl.escaping import visible
 
 if TYPE_CHECKING:
@@ -17,9 +20,68 @@ _SHOWN_LOG_ROWS = 5
 
 
 def show(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")], json: options.Json = False
+    given: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN", help="A run; with --text any composed model.", show_default=False),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="Show how the augs of a composed model read this; `-` reads it from stdin."),
+    ] = None,
+    anchor: options.Anchor = None,
+    aug: options.Augs = None,
+    marker: options.Markers = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    json: options.Json = False,
 ) -> None:
-    """Show the status, settings, metrics and last losses of a run."""
+    """Show the status, settings, metrics and last losses of a run, or how augs read a text.
+
+    With --text and a composed model, or --anchor and --aug (and settings of `calmctl compose`, such as
+    segmentation=chunks, in place of RUN): what each aug reads when the anchor stands at each of its tokens.
+    """
+    if anchor or aug or text is not None:
+        _show_reading(given or [], text, anchor, aug or [], marker, trust_remote_code, json)
+        return
+    if not given or len(given) > 1:
+        raise UserError("give one run: `calmctl show RUN`, or see `calmctl show --help`")
+    _show_run(Path(given[0]), json)
+
+
+def _show_reading(
+    given: list[str],
+    text: str | None,
+    anchor: str | None,
+    augs: list[str],
+    markers: list[str] | None,
+    trust_remote_code: bool,
+    json: bool,
+) -> None:
+    """Print how augs read a text."""
+    from calmctl.cli.reading_table import print_reading, reading_as_json
+    from calmctl.modeling.sources import quiet_libraries
+    from calmctl.modeling.text_readings import reading_of_model, reading_of_parts
+
+    if text is None:
+        raise UserError('give --text "..." to show how an aug reads it (`--text -` reads it from stdin)')
+    if text == "-":
+        text = sys.stdin.read()
+    quiet_libraries()
+    if anchor and augs:
+        trusted = trust_remote_code or None
+        config = composition_config("default", given, augs, markers, anchor=anchor, trust_remote_code=trusted)
+        how = (config.segmentation, config.markers, config.trust_remote_code)
+        reading = reading_of_parts(config.anchor, config.augs, text, *how)
+    elif anchor or augs or len(given) != 1:
+        raise UserError("give one composed model (`calmctl show MODEL --text ...`), or --anchor MODEL and --aug MODEL")
+    else:
+        reading = reading_of_model(given[0], text, trust_remote_code)
+    if json:
+        output.print_json(reading_as_json(reading))
+        return
+    print_reading(reading)
+
+
+def _show_run(run: Path, json: bool) -> None:
     from calmctl.runs import read_run
 
     info = read_run(run)

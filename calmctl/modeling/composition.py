@@ -115,11 +115,13 @@ class Parts:
         shapes: the bases, the anchor first.
         own: of each aug with a tokenizer of its own, that; None: it takes the anchor's tokens as they are.
         kinds: how the text of those augs is cut (see `chosen_kind`); empty for the others.
+        tokenizer: the anchor's; None where there is none.
     """
 
     shapes: Sequence[PreTrainedModel]
     own: Sequence[OwnTokenizer | None]
     kinds: Sequence[str]
+    tokenizer: PreTrainedTokenizerBase | None = None
 
     def segmenters(self) -> list[Segmenter | None]:
         """Return what turns the anchor's tokens into those of each aug."""
@@ -164,7 +166,7 @@ def check_parts(
     )
     for shape in shapes[1:] if attention else ():
         layers.text_config(shape.config)._attn_implementation = attention
-    return Parts(shapes, own, _kinds(segmentation, shapes[1:], own))
+    return Parts(shapes, own, _kinds(segmentation, shapes[1:], own), ours)
 
 
 def _tokenizer_of(model: PreTrainedModel | str | Path, **reach: Any) -> PreTrainedTokenizerBase | None:

@@ -130,6 +130,10 @@ class Segmenter:
         markers = {str(token): ids for token, ids in sorted(self.markers.items())}
         return [self.kind, self.opening, markers, sorted(self.special), *self.sources]
 
+    def is_border(self, token_id: int) -> bool:
+        """Tell whether a token of the anchor is no text: what is before it and what is behind it are cut apart."""
+        return token_id in self.special or self.anchor[token_id] is None
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Segmenter":
         """Return the same one: nothing of it changes."""
         return self
@@ -196,7 +200,7 @@ class Segmenter:
 
     def _move(self, state: State, token_id: int) -> Move:
         opening = () if state.is_open else self.opening
-        data = self.anchor[token_id] if token_id not in self.special else None
+        data = self.anchor[token_id] if not self.is_border(token_id) else None
         if data is None:
             new = opening + self.markers.get(token_id, ())
             closed = State(True, state.has_text, state.is_inside or bool(state.pending))
