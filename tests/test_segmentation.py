@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from calmctl.modeling.aug_tokens import AugHistory, AugTokens, stacked
+from calmctl.modeling.own_tokenizers import own_tokenizer
 from calmctl.modeling.segmentation import NEVER, SEGMENTATIONS, Segmenter, Segments
 from calmctl.modeling.token_bytes import TokenBytes
 from tests.own_tokenizers import PAIRS, any_ids, segmenter
@@ -62,12 +63,14 @@ def test_it_is_the_augs_own_cut_of_the_text_so_far(pair):
     assert same / number > 0.999
 
 
+@pytest.mark.parametrize("number", [40, pytest.param(1000, marks=pytest.mark.slow)])
 @EVERY_KIND
 @EVERY_PAIR
-def test_written_token_by_token_or_read_at_once(pair, kind):
+def test_written_token_by_token_or_read_at_once(pair, kind, number):
     """Training reads whole rows, generation what comes: both see the same at every token."""
     of, tokenizer, rng = segmenter(pair, kind), PAIRS[pair][0](), random.Random(3)
-    rows = [tokenizer(text)["input_ids"] for text in random_texts(3, 100)] + any_ids(pair, 4, 30, 20).tolist()
+    rows = [tokenizer(text)["input_ids"] for text in random_texts(3, number)]
+    rows += any_ids(pair, 4, number // 4, 20).tolist()
     for ids in rows:
         whole, _ = of.read(ids)
         history, start = AugHistory(), 0
@@ -148,3 +151,25 @@ def test_rows_of_several_lengths_are_stacked_with_empty_columns():
     assert found.allowed()[0].tolist() == [[True, False], [True, True]]
     mask = found.bridge_mask(None)
     assert mask is not None and mask[:, 0].tolist() == [[[True, False], [True, False]], [[False, False]] * 2]
+
+
+def test_markers_are_borders_and_read_as_what_they_are_mapped_to():
+    anchor, aug = (make() for make in PAIRS["gpt2-llama3"])
+    ends = {anchor.eos_token_id: aug.eos_token_id}
+    own = own_tokenizer(anchor, aug, {anchor.eos_token: aug.eos_token})
+    assert own is not None and own.markers == {ours: (theirs,) for ours, theirs in ends.items()}
+    words = [anchor(word, add_special_tokens=False)["input_ids"] for word in ("the wor", "ld again")]
+    ids = [*words[0], anchor.eos_token_id, *words[1]]
+    for of, marked in ((segmenter("gpt2-llama3"), []), (own.segmenter("own"), [aug.eos_token_id])):
+        found, _ = of.read(ids)
+        read = [token for token, _ in alive(found, len(ids) - 1)]
+        assert read == [*of.opening, *of.cutter.cut("the wor", True), *marked, *of.cutter.cut("ld again", False)]
+
+
+def test_the_name_of_a_marker_is_text():
+    """What an anchor writes letter by letter is no marker of the aug."""
+    aug = PAIRS["bytes-gpt2"][1]()
+    ids = [PAIRS["bytes-gpt2"][0]()(letter, add_special_tokens=False)["input_ids"][0] for letter in aug.eos_token]
+    found, _ = segmenter("bytes-gpt2").read(ids)
+    assert aug.eos_token_id not in found.ids
+    assert aug.decode([token for token, _ in alive(found, len(ids) - 1)], skip_special_tokens=True) == aug.eos_token
