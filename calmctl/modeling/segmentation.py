@@ -21,7 +21,7 @@ SEGMENTATIONS = ("own", "chunks")
 # between words, a cut may then differ from that of the whole text.
 MOST_PENDING, LEAST_PENDING = 96, 32
 # Moves that are remembered: most words come again.
-MEMORY = 200_000
+MEMORY = 50_000
 
 
 class State(NamedTuple):
