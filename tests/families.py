@@ -65,9 +65,10 @@ SETTINGS: dict[str, tuple[str, dict]] = {
 
 
 def _builder(model_type: str, settings: dict) -> Callable[..., PreTrainedModel]:
-    def build(seed: int = 1, **more: object) -> PreTrainedModel:
+    def build(seed: int = 1, vocabulary: int = VOCABULARY, **more: object) -> PreTrainedModel:
         torch.manual_seed(seed)
-        config = AutoConfig.for_model(model_type, vocab_size=VOCABULARY, **SPECIAL, **settings)
+        sizes = {name: vocabulary for name in ("vocab_size", *(each for each in settings if "vocab_size" in each))}
+        config = AutoConfig.for_model(model_type, **SPECIAL, **{**settings, **sizes})
         return randomised(AutoModelForCausalLM.from_config(config, **more)).eval()
 
     return build

@@ -65,7 +65,7 @@ def base(kind: str, tokenizer: PreTrainedTokenizerBase, seed: int, **settings: o
         "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**size, **shape, **settings)),
         "bloom": lambda: BloomForCausalLM(BloomConfig(**size, hidden_size=32, n_layer=3, n_head=4, **settings)),
         "gpt2": lambda: GPT2LMHeadModel(
-            GPT2Config(**size, n_embd=32, n_layer=3, n_head=4, n_positions=512, **settings)
+            GPT2Config(**size, n_embd=32, n_layer=3, n_head=4, **{"n_positions": 512, **settings})
         ),
     }
     model = models[kind]().eval()

@@ -16,6 +16,7 @@ from calmctl.modeling.composition import compose
 from calmctl.modeling.segmentation import Move, Segmenter, State
 from calmctl.modeling.selfcheck import check_composition
 from tests import tokenizer_families as families
+from tests.families import FAMILIES
 from tests.models import logits
 from tests.own_tokenizers import PAIRS, any_ids, base, composed, opened, text_ids
 
@@ -352,6 +353,12 @@ def test_tokenizers_that_lose_text_are_refused(make):
         with pytest.raises(UserError, match="does not keep texts") as caught:
             compose(base("llama", pair[0], 0), base("llama", pair[1], 1), tokenizers=pair)
         assert "\n" not in str(caught.value)
+
+
+def test_an_aug_that_counts_places_in_the_row_is_refused():
+    tokenizers = families.gpt2_style(), families.tiny_bytes()
+    with pytest.raises(UserError, match="the aug, a MptForCausalLM, .* it counts a token's place in the row, gaps"):
+        compose(base("llama", tokenizers[0], 0), FAMILIES["MPT"](vocabulary=256 + 5), tokenizers=tokenizers)
 
 
 def test_an_aug_that_takes_no_masks_of_its_own_is_read_in_chunks():

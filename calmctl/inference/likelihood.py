@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,7 +16,7 @@ from calmctl.inference.finite import NotFiniteError
 from calmctl.inference.memory import is_out_of_memory
 from calmctl.inference.reading import Together
 from calmctl.modeling.calling import accepts
-from calmctl.modeling.context import context_length
+from calmctl.modeling.context import aug_contexts, context_length
 from calmctl.modeling.loss import IGNORED, labelled_rows_only
 from calmctl.modeling.probe import deviation, num_closed, probe_ids, tolerance
 from calmctl.modeling.prompt_ids import prompt_ids
@@ -88,6 +89,13 @@ def encoded_pairs(
             f"bits_per_byte: {len(long)} of {len(wholes)} prompts exceed the model's context of {limit} tokens with "
             "their references; use fewer shots (of the task text a smaller window)"
         )
+    for aug in aug_contexts(model):
+        places = np.flatnonzero(aug.may_exceed(wholes))
+        if num_long := sum(aug.longest(wholes[place]) > aug.length for place in places):
+            raise UserError(
+                f"bits_per_byte: {num_long} of {len(wholes)} prompts exceed, with their references, the {aug.length} "
+                f"tokens of its own that aug {aug.index} reads; use fewer shots (of the task text a smaller window)"
+            )
     return wholes, starts
 
 

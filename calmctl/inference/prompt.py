@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
-from calmctl.modeling.context import context_length
+from calmctl.modeling.context import AugContext, aug_contexts, context_length
 from calmctl.modeling.prompt_ids import prompt_ids
 
 OnOverflow = Literal["drop_shots", "fail"]
@@ -78,8 +78,8 @@ def fit(
             f"a prompt has token id {largest}, and the model knows {num_known} tokens: its tokenizer is not its own; "
             "save the model with the tokenizer it was trained with"
         )
-    fitted, limit = FittedPrompts(list(prompts), ids), context_length(model)
-    too_long = _too_long(fitted, limit)
+    fitted, limit, augs = FittedPrompts(list(prompts), ids), context_length(model), aug_contexts(model)
+    too_long = _too_long(fitted, limit, augs)
     if on_overflow == "fail":
         _refuse(fitted, too_long, limit, "use fewer shots, less decoding.max_new_tokens, or on_overflow=drop_shots")
     num_shortened = len(too_long)
@@ -89,7 +89,7 @@ def fit(
         shortened = _tokenized(tokenizer, [fitted.prompts[place] for place in shorter])
         for place, each in zip(shorter, shortened, strict=True):
             ids[place] = each
-        too_long = _too_long(fitted, limit)
+        too_long = _too_long(fitted, limit, augs)
     _refuse(fitted, too_long, limit, "no shots are left to drop; use less decoding.max_new_tokens, or another model")
     return replace(fitted, num_shortened=num_shortened)
 
@@ -110,18 +110,34 @@ def _tokenized(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) ->
         yield from (array("i", ids) for ids in prompt_ids(tokenizer, texts))
 
 
-def _too_long(fitted: FittedPrompts, limit: int | None) -> list[int]:
-    if not limit:
-        return []
-    both = enumerate(zip(fitted.prompts, fitted.ids, strict=True))
-    return [place for place, (prompt, ids) in both if len(ids) + prompt.max_new_tokens > limit]
+def _too_long(fitted: FittedPrompts, limit: int | None, augs: Sequence[AugContext]) -> list[int]:
+    """Return which prompts exceed the model's context, or that of an aug with a tokenizer of its own.
+
+    How many tokens of its own an aug will read of what is written is not known; as many as the anchor writes are left.
+    """
+    found = {place for place, each in enumerate(_needed(fitted)) if limit and each > limit}
+    for aug in augs:
+        found |= {
+            place
+            for place, (prompt, ids) in enumerate(zip(fitted.prompts, fitted.ids, strict=True))
+            if aug.may_exceed([ids], prompt.max_new_tokens)[0] and aug.longest(ids) + prompt.max_new_tokens > aug.length
+        }
+    return sorted(found)
+
+
+def _needed(fitted: FittedPrompts) -> list[int]:
+    return [len(ids) + prompt.max_new_tokens for prompt, ids in zip(fitted.prompts, fitted.ids, strict=True)]
 
 
 def _refuse(fitted: FittedPrompts, too_long: list[int], limit: int | None, advice: str) -> None:
     if too_long:
-        longest = max(too_long, key=lambda place: len(fitted.ids[place]) + fitted.prompts[place].max_new_tokens)
+        needed = _needed(fitted)
+        longest = max(too_long, key=lambda place: needed[place])
+        whose = f"the model's context of {limit} tokens"
+        if not limit or needed[longest] <= limit:
+            whose = "the context of an aug, in its own tokens"
         raise UserError(
-            f"{len(too_long)} of {len(fitted.prompts)} prompts exceed the model's context of {limit} tokens (the "
+            f"{len(too_long)} of {len(fitted.prompts)} prompts exceed {whose} (the "
             f"longest has {len(fitted.ids[longest])} and asks for {fitted.prompts[longest].max_new_tokens} new ones); "
             f"{advice}"
         )

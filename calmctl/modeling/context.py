@@ -1,19 +1,100 @@
-"""Context: how many tokens a model has positions for."""
+"""Context: how many tokens a model has positions for, and an aug with a tokenizer of its own for tokens of its own."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
 from calmctl.modeling import configuration
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.segmentation import START, Segmenter
 from calmctl.modeling.storing import StoredInParts
 
 # Tables of learned positions may hold a few rows that stand for no position.
 _SPARE_ROWS = 8
+# Bytes that a byte of UTF-8 may become where accents are composed (NFC).
+_MOST_COMPOSED = 3
+
+
+@dataclass(frozen=True)
+class AugContext:
+    """How far an aug with a tokenizer of its own can read.
+
+    Attributes:
+        index: of the aug.
+        segmenter: what turns the anchor's tokens into its own.
+        length: how many of its own tokens it can read.
+    """
+
+    index: int
+    segmenter: Segmenter
+    length: int
+
+    def lengths(self, token_ids: Sequence[int]) -> Iterator[int]:
+        """Yield how many tokens of its own the aug's text has after each of the anchor's."""
+        state, settled = START, 0
+        for token_id in token_ids:
+            move = self.segmenter.move(state, token_id)
+            yield settled + move.kept + len(move.new)
+            state, settled = move.state, settled + move.settled
+
+    def longest(self, token_ids: Sequence[int]) -> int:
+        """Return how many tokens of its own it has to have positions for."""
+        return max(self.lengths(token_ids), default=0)
+
+    def num_fitting(self, token_ids: Sequence[int]) -> int:
+        """Return after how many of the anchor's tokens the aug can read no more."""
+        fitting = (place for place, length in enumerate(self.lengths(token_ids)) if length > self.length)
+        return next(fitting, len(token_ids))
+
+    def may_exceed(self, rows: Sequence[Sequence[int] | NDArray[np.int32]], room: int = 0) -> NDArray[np.bool_]:
+        """Tell of which rows of the anchor's tokens the aug may not be able to read all, by the bytes they have.
+
+        Args:
+            room: tokens of its own that have to be left.
+        """
+        known = self.length - room - len(self.segmenter.opening) - 1  # and a space before the text
+        most = _most_tokens(self.segmenter)
+        return np.asarray([most[np.minimum(row, len(most) - 1)].sum() > known for row in rows], bool)
+
+
+@lru_cache(maxsize=8)
+def _most_tokens(segmenter: Segmenter) -> NDArray[np.int64]:
+    """Return how many tokens an aug can have for each of the anchor's, and for ids beyond them, at most."""
+    known = [
+        max(_MOST_COMPOSED * len(segmenter.anchor[token_id] or b""), len(segmenter.markers.get(token_id, ())))
+        for token_id in range(len(segmenter.anchor))
+    ]
+    return np.asarray([*known, 0])
+
+
+def aug_contexts(model: PreTrainedModel) -> list[AugContext]:
+    """Return how far each aug with a tokenizer of its own can read; those that do not say are left out."""
+    if not isinstance(model, ComposedModelForCausalLM):
+        return []
+    return contexts_of(model.model.segmenters, [context_length(cast(PreTrainedModel, aug)) for aug in model.augs])
+
+
+def contexts_of(segmenters: Sequence[Segmenter | None], lengths: Sequence[int | None]) -> list[AugContext]:
+    """Return how far augs can read that have a tokenizer of their own and say it."""
+    pairs = enumerate(zip(segmenters, lengths, strict=True))
+    return [AugContext(index, segmenter, length) for index, (segmenter, length) in pairs if segmenter and length]
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """Return how many tokens a model can read, of a model of several bases the fewest; None = it does not say."""
+    """Return how many tokens a model can read, of a model of several bases the fewest; None = it does not say.
+
+    Augs with tokenizers of their own count other tokens: see `aug_contexts`.
+    """
     if isinstance(model, StoredInParts):
-        known = [length for base in model.bases() if (length := context_length(base)) is not None]
+        own = getattr(model.config, "segmentations", None) or [None] * len(model.augs)
+        shared = [base for base, cut in zip(model.bases(), [None, *own], strict=True) if cut is None]
+        known = [length for base in shared if (length := context_length(base)) is not None]
         return min(known, default=None)
     said = configuration.context_length(model.config)
     if said is None:

@@ -47,6 +47,20 @@ def why_no_own_masks(model: PreTrainedModel) -> str:
     return ""
 
 
+def why_no_gaps(model: PreTrainedModel) -> str:
+    """Say why rows of a batch cannot have gaps between their tokens; an empty string where they can.
+
+    Rows get gaps where others have more tokens in the same step. A decoder that is not given positions has to count
+    them by the mask, as attention with ALiBi does in BLOOM, not by the place in the row, as in MPT.
+    """
+    decoder = layers.decoder(model)
+    if accepts(decoder, "position_ids"):
+        return ""
+    biases = (getattr(type(decoder), name) for name in dir(type(decoder)) if "alibi" in name)
+    counts_by_mask = any("attention_mask" in argument_names(bias) for bias in biases if callable(bias))
+    return "" if counts_by_mask else "it counts a token's place in the row, gaps included"
+
+
 def own_mask(
     decoder: PreTrainedModel, allowed: Tensor, positions: Tensor, key_positions: Tensor
 ) -> Tensor | dict[str, Tensor]:

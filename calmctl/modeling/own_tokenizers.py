@@ -16,7 +16,7 @@ from calmctl.errors import UserError
 from calmctl.files import write_text
 from calmctl.modeling import layers
 from calmctl.modeling.cutting import Cutter
-from calmctl.modeling.own_masks import shortest_reach, why_no_own_masks
+from calmctl.modeling.own_masks import shortest_reach, why_no_gaps, why_no_own_masks
 from calmctl.modeling.prompt_ids import ids_around
 from calmctl.modeling.segmentation import SEGMENTATIONS, Segmenter
 from calmctl.modeling.token_bytes import TokenBytes
@@ -144,6 +144,11 @@ def chosen_kind(kind: str, aug: PreTrainedModel, own: OwnTokenizer) -> str:
     known = layers.text_config(aug.config).vocab_size
     if own.num_ids > known:
         raise UserError(f"the aug has {known} token ids, and its own tokenizer {own.num_ids}; use the aug's tokenizer")
+    if gaps := why_no_gaps(aug):
+        raise UserError(
+            f"the aug, a {type(aug).__name__}, has a tokenizer of its own, and {gaps}; use another aug, or one with "
+            "the anchor's tokenizer"
+        )
     reason = why_no_own_masks(aug)
     if reason and kind == "own":
         raise UserError(

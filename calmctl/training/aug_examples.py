@@ -73,14 +73,22 @@ def reading_facts(examples: Examples, segmenters: Sequence[Segmenter | None]) ->
             continue
         found = segmented(examples, segmenter, rows)
         fed, read = found.columns.shape[1], int(examples.lengths[rows].sum())
-        # Of packed rows, those that another document took out of sight count as well.
-        replaced = int((found.columns[2] != NEVER).sum())
+        replaced = int((found.columns[2] != NEVER).sum() - _out_of_sight(examples, found, rows))
         facts.append({
             "segmentation": segmenter.kind,
             "aug_tokens_per_anchor_token": round(fed / max(read, 1), 3),
             "replaced": round(replaced / max(fed, 1), 3),
         })  # fmt: skip
     return facts
+
+
+def _out_of_sight(examples: Examples, found: AugExamples, rows: Sequence[int]) -> int:
+    """Return how many tokens, of those read of packed rows, are seen no more only because another document begins."""
+    if examples.positions is None:
+        return 0
+    # Where each token of an aug died, as a place among all of the anchor's.
+    died = found.columns[2] + np.repeat(examples.starts[rows], np.diff(found.starts))
+    return int((examples.positions[died[found.columns[2] != NEVER]] == 0).sum())
 
 
 def described_reading(facts: dict[str, Any]) -> str:

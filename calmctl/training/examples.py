@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
+from calmctl.modeling.context import AugContext
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.segmentation import NEVER
 from calmctl.ranks import current_ranks
@@ -98,7 +99,11 @@ class Examples:
 
 
 def load_examples(
-    path: Path, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings, context: int | None = None
+    path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: TrainSettings,
+    context: int | None = None,
+    augs: Sequence[AugContext] = (),
 ) -> Examples:
     """Read and tokenise a training file.
 
@@ -108,6 +113,7 @@ def load_examples(
 
     Args:
         context: tokens that the model can read; None = any number.
+        augs: how far augs with tokenizers of their own can read.
 
     Raises:
         UserError: the file is missing, damaged, of another format, empty or lacks the columns; there is no eos token;
@@ -135,8 +141,9 @@ def load_examples(
         sequences += [
             prompt + completion + end for prompt, completion, end in zip(prompts, completions, here, strict=True)
         ]
-    kept, counts = _choose(path, sequences, np.asarray(prompt_lengths), np.asarray(learned), settings, context)
-    sequences = [sequences[index] if context is None else sequences[index][:context] for index in kept]
+    room = _room(sequences, context, augs)
+    kept, counts = _choose(path, sequences, np.asarray(prompt_lengths), np.asarray(learned), settings, context, room)
+    sequences = [sequences[index][: room[index]] for index in kept]
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
     return Examples(
         np.fromiter(chain.from_iterable(sequences), np.int32, lengths.sum()),
@@ -155,8 +162,13 @@ def _choose(
     learned: NDArray[np.int64],
     settings: TrainSettings,
     context: int | None,
+    room: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """Return the indices of the examples that are trained on, and what became of the others."""
+    """Return the indices of the examples that are trained on, and what became of the others.
+
+    Args:
+        room: (n,) how many tokens of each example can be read.
+    """
     total = len(sequences)
     lengths = np.fromiter(map(len, sequences), np.int64, total)
     # The first token of all has nothing before it to predict it from.
@@ -166,14 +178,19 @@ def _choose(
             f"{path}: row {np.argmax(is_empty) + 1} has nothing to learn: its completion or text is empty, or a single "
             f"token ({is_empty.sum()} such rows of {total}); remove them, or set train.on_empty_completion=drop"
         )
-    is_long = ~is_empty & (lengths > (context or lengths.max()))
+    is_long = ~is_empty & (lengths > room)
     if settings.on_long_example == "fail" and is_long.any():
+        row = int(np.argmax(lengths * is_long))
+        limit = f"the model's context of {context} tokens (the longest, row {row + 1}, has {lengths[row]})"
+        if not context or lengths[row] <= context:
+            limit = (
+                f"the context of an aug, in its own tokens (of {lengths[row]} in row {row + 1} it reads {room[row]})"
+            )
         raise UserError(
-            f"{path}: {is_long.sum()} of {total} examples are longer than the model's context of {context} tokens "
-            f"(the longest, row {np.argmax(lengths * is_long) + 1}, has {(lengths * is_long).max()}); shorten them, "
+            f"{path}: {is_long.sum()} of {total} examples are longer than {limit}; shorten them, "
             "set train.on_long_example=drop or truncate, or let train.packing=true cut `text`"
         )
-    can_be_cut = prompt_lengths < (context or lengths.max())
+    can_be_cut = prompt_lengths < room
     is_cut = is_long & can_be_cut if settings.on_long_example == "truncate" else np.zeros(total, dtype=bool)
     kept = np.flatnonzero(~is_empty & (~is_long | is_cut))
     counts = {
@@ -188,6 +205,17 @@ def _choose(
     if (len(kept) < total or is_cut.any()) and current_ranks().is_first:
         _LOGGER.warning("%s: %s", path, _described(counts))
     return kept, counts
+
+
+def _room(sequences: list[list[int]], context: int | None, augs: Sequence[AugContext]) -> NDArray[np.int64]:
+    """Return how many tokens of each example anchor and augs can read."""
+    room = np.fromiter(map(len, sequences), np.int64, len(sequences))
+    if context is not None:
+        room = room.clip(max=context)
+    for aug in augs:
+        for index in np.flatnonzero(aug.may_exceed(sequences)):
+            room[index] = min(room[index], aug.num_fitting(sequences[index]))
+    return room
 
 
 def _described(counts: dict[str, int]) -> str:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
 from calmctl.modeling.configuration import context_length
+from calmctl.modeling.context import AugContext, contexts_of
 from calmctl.modeling.layers import text_config
 from calmctl.modeling.segmentation import Segmenter
 from calmctl.modeling.sources import quiet_libraries
@@ -56,8 +57,16 @@ class Checked:
 
     @property
     def context(self) -> int | None:
-        """Return how many tokens the model can read; None where no base says."""
-        return min((limit for base in self.bases if (limit := context_length(base))), default=None)
+        """Return how many of the anchor's tokens the model can read; None where no base says."""
+        own = self.segmenters or [None] * (len(self.bases) - 1)
+        shared = [base for base, segmenter in zip(self.bases, [None, *own], strict=True) if segmenter is None]
+        return min((limit for base in shared if (limit := context_length(base))), default=None)
+
+    @property
+    def aug_contexts(self) -> list[AugContext]:
+        """Return how far augs with tokenizers of their own can read."""
+        lengths = [context_length(base) for base in self.bases[1:]] if self.segmenters else []
+        return contexts_of(self.segmenters, lengths)
 
 
 @dataclass(frozen=True)
@@ -191,17 +200,18 @@ def _examples(job: Job, checked: Checked) -> tuple[Examples, Examples | None]:
     """Return what to train on, and what to validate on, if anything."""
     settings, tokenizer = job.settings, checked.tokenizer
     # Packing cuts long documents itself.
-    context = None if settings.packing else checked.context
-    examples, held_out = load_examples(Path(job.data), tokenizer, settings, context), None
+    context, augs = (None, []) if settings.packing else (checked.context, checked.aug_contexts)
+    examples, held_out = load_examples(Path(job.data), tokenizer, settings, context, augs), None
     if job.validation:
-        held_out = load_examples(Path(job.validation), tokenizer, settings, context)
+        held_out = load_examples(Path(job.validation), tokenizer, settings, context, augs)
     elif settings.validation_share:
         if len(examples) < 2:
             raise UserError(f"{job.data}: train.validation_share needs two examples at least")
         examples, held_out = hold_out(examples, settings.validation_share, job.seed)
     if settings.packing:
         width = min(settings.context, checked.context or sys.maxsize)
-        return pack(examples, width), pack(held_out, width) if held_out is not None else None
+        augs = checked.aug_contexts
+        return pack(examples, width, augs), pack(held_out, width, augs) if held_out is not None else None
     return examples, held_out
 
 

@@ -78,8 +78,6 @@ def composition_job(config: ComposeConfig) -> Job:
     how = {"trust_remote_code": config.trust_remote_code}
 
     def check() -> Checked:
-        if config.train.packing:
-            check_packing_of_augs(config.aug_reads)
         parts = check_parts(
             config.anchor,
             config.augs,
@@ -89,6 +87,8 @@ def composition_job(config: ComposeConfig) -> Job:
             config.markers,
             attention=config.attention,
         )
+        if config.train.packing:
+            check_packing_of_augs(config.aug_reads, parts.shapes[1:], parts.own)
         bases = [shape.config for shape in parts.shapes]
         for base in bases:
             check_attention(base, config.attention)

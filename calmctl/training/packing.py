@@ -1,5 +1,6 @@
 """Packing: documents of a corpus side by side in rows of one length, none of which sees another."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -9,6 +10,7 @@ from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.context import AugContext
 from calmctl.modeling.own_masks import why_no_own_masks
 from calmctl.training.examples import Examples
 
@@ -16,20 +18,24 @@ from calmctl.training.examples import Examples
 _TOLERANCE = 1e-3
 
 
-def pack(examples: Examples, context: int) -> Examples:
+def pack(examples: Examples, context: int, augs: Sequence[AugContext] = ()) -> Examples:
     """Return rows of at most `context` tokens with as many documents each as fit (best fit, longest first).
 
     Longer documents are cut into pieces of `context` tokens, which count as documents of their own. A piece of one
     token is left out: there is nothing before it to predict it from.
 
+    Args:
+        augs: how far those with tokenizers of their own can read.
+
     Raises:
-        UserError: the examples have prompts, or none has two tokens.
+        UserError: the examples have prompts, none has two tokens, or an aug cannot read a piece.
     """
     if examples.completion_starts.any():
         raise UserError("train.packing is for rows of `text`; set train.packing=false for prompts and completions")
     begins, lengths, documents = _pieces(examples, context)
     if not len(lengths):
         raise UserError("train.packing: no text has two tokens, so there is nothing to predict")
+    _check_read(augs, [examples.ids[begin : begin + length] for begin, length in zip(begins, lengths, strict=True)])
     rows = _best_fit(lengths, context)
     order = np.concatenate(rows)
     begins, lengths, documents = begins[order], lengths[order], documents[order]
@@ -60,6 +66,18 @@ def _pieces(examples: Examples, context: int) -> tuple[NDArray[np.int64], NDArra
     return begins[lengths > 1], lengths[lengths > 1], documents[lengths > 1]
 
 
+def _check_read(augs: Sequence[AugContext], pieces: Sequence[NDArray[np.int32]]) -> None:
+    """Raise UserError where an aug with a tokenizer of its own has more tokens of a piece than it can read."""
+    for aug in augs:
+        long = np.flatnonzero(aug.may_exceed(pieces)).tolist()
+        longest = max((aug.longest(pieces[place].tolist()) for place in long), default=0)
+        if longest > aug.length:
+            raise UserError(
+                f"train.context: a text of that many tokens has {longest} in the tokenizer of aug {aug.index}, which "
+                f"reads {aug.length}; set it lower"
+            )
+
+
 def _best_fit(lengths: NDArray[np.int64], context: int) -> list[list[int]]:
     """Return the pieces of each row: the longest first, each where the least room is left that is enough."""
     rows: list[list[int]] = []
@@ -83,10 +101,26 @@ def _best_fit(lengths: NDArray[np.int64], context: int) -> list[list[int]]:
     return rows
 
 
-def check_packing_of_augs(aug_reads: str) -> None:
-    """Raise UserError where augs read prompts only: a packed row has none."""
+def check_packing_of_augs(
+    aug_reads: str, augs: Sequence[PreTrainedModel], segmentations: Sequence[object | None]
+) -> None:
+    """Check of augs, with or without weights, what shows without trying.
+
+    Args:
+        segmentations: of each aug, whatever there is if it has a tokenizer of its own; else None.
+
+    Raises:
+        UserError: they read prompts only, of which a packed row has none, or one with a tokenizer of its own cannot be
+            told token by token what it sees.
+    """
     if aug_reads == "prompt":
         raise UserError("train.packing: augs that read prompts only cannot read packed rows; set it to false")
+    for index, (aug, own) in enumerate(zip(augs, segmentations, strict=True)):
+        if own is not None and (reason := why_no_own_masks(aug)):
+            raise UserError(
+                f"train.packing: aug {index}, a {type(aug).__name__} with a tokenizer of its own, cannot be told which "
+                f"tokens are of the same text: {reason}; set it to false"
+            )
 
 
 def check_packing(model: PreTrainedModel) -> None:
@@ -97,14 +131,10 @@ def check_packing(model: PreTrainedModel) -> None:
     """
     bases = [model]
     if isinstance(model, ComposedModelForCausalLM):
-        check_packing_of_augs(model.config.aug_reads)
-        shared = [cut is None for cut in model.config.segmentations]
-        augs = [cast(PreTrainedModel, aug) for aug in model.augs]
-        for aug, is_shared in zip(augs, shared, strict=True):
-            if not is_shared and (reason := why_no_own_masks(aug)):
-                raise UserError(f"train.packing: an aug, a {type(aug).__name__}, {reason}; set it to false")
+        augs, own = [cast(PreTrainedModel, aug) for aug in model.augs], model.config.segmentations
+        check_packing_of_augs(model.config.aug_reads, augs, own)
         # Those with tokenizers of their own are told token by token what they see.
-        bases = [model.anchor, *(aug for aug, is_shared in zip(augs, shared, strict=True) if is_shared)]
+        bases = [model.anchor, *(aug for aug, cut in zip(augs, own, strict=True) if cut is None)]
     for base in bases:
         if not _keeps_documents_apart(base):
             raise UserError(
