@@ -48,8 +48,8 @@ class Check:
     """One finding."""
 
     name: str
-    status: Literal["ok", "warning", "missing"]
-    """`missing`: calmctl cannot work; `warning`: something it can do without."""
+    status: Literal["ok", "warning", "missing", "refused"]
+    """`missing`: calmctl cannot work; `warning`: something it can do without; `refused`: models do not fit."""
     detail: str
 
 

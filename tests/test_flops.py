@@ -10,6 +10,7 @@ import torch
 from calmctl.baselines.building import adapt
 from calmctl.experiments.stage_plans import Planner
 from calmctl.experiments.stages import stage_in
+from calmctl.modeling.aug_tokens import AugHistory
 from calmctl.modeling.connections import resolve_connections
 from calmctl.modeling.sources import base_config, without_weights
 from calmctl.runs import read_run
@@ -19,8 +20,11 @@ from calmctl.training.flops import EAGER, CompositionFlops, DecoderFlops, adapte
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.settings import TrainSettings
 from data_builders.word_tokenizer import build_word_tokenizer
+from tests import tokenizer_families as families
 from tests.families import FAMILIES
 from tests.models import composed, example_ids, llama
+from tests.own_tokenizers import base, text_ids
+from tests.own_tokenizers import composed as own_composed
 
 LENGTH = 40
 MODEL = {
@@ -87,6 +91,35 @@ def test_plain_products_for_attention_take_less_in_the_backward_pass():
     bases = (DecoderFlops(base) for base in (model.anchor, *model.augs))
     expected = CompositionFlops(next(bases), list(bases), model.connections).training(LENGTH, EAGER)
     assert expected == pytest.approx(counter.get_total_flops() / ids.numel(), rel=0.03)
+
+
+@pytest.mark.parametrize("pair", ["bytes-gpt2", "llama3-prefixed"])
+def test_tokens_of_an_aug_with_a_tokenizer_of_its_own_are_counted(pair):
+    ids = text_ids(pair, 0, length=LENGTH)
+    model = own_composed(pair).train()
+    read = AugHistory().read(model.model.segmenters[0], ids, None).num_columns / LENGTH
+    assert abs(read - 1) > 0.05
+    bases = (DecoderFlops(base) for base in (model.anchor, *model.augs))
+    of = CompositionFlops(next(bases), list(bases), model.connections, aug_tokens=[read])
+    with flop_counter() as counter:
+        model(ids, labels=ids).loss.backward()
+    assert of.training(LENGTH) == pytest.approx(counter.get_total_flops() / ids.numel(), rel=0.03)
+    plain = replace(of, is_folded=False)
+    with flop_counter() as counter, torch.no_grad():
+        model.eval()(ids, use_cache=False)
+    assert plain.forward(LENGTH) == pytest.approx(counter.get_total_flops() / ids.numel(), rel=0.02)
+
+
+def test_a_plan_counts_the_tokens_of_augs_with_tokenizers_of_their_own(tmp_path):
+    names = {"anchor": families.gpt2_style(), "equal": families.gpt2_style(), "bytes": families.prefixed_bytes()}
+    for name, tokenizer in names.items():
+        base("llama", tokenizer, 0).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    plans = []
+    for aug in ("equal", "bytes"):
+        config = ComposeConfig(str(tmp_path / "anchor"), (str(tmp_path / aug),))
+        plans.append(Planner(lambda: 0).plan(stage_in(tmp_path, "planned", ("compose",), config)))
+    assert plans[0].flops * 1.03 < plans[1].flops and plans[0].tokens == plans[1].tokens
 
 
 # Below the first feed-forward block, where parallel adapters begin, nothing keeps a graph.

@@ -28,7 +28,7 @@ from calmctl.cli import (
     slurm,
     train,
 )
-from calmctl.cli.streams import NobodyReads, prepare_streams
+from calmctl.cli.streams import NobodyReads, prepare_streams, show_log
 from calmctl.errors import CalmctlError, UserError, errno_of
 from calmctl.escaping import visible
 from calmctl.parent import end_like_ctrl_c, report_to_launcher
@@ -113,6 +113,7 @@ def _options(
 def script() -> int:
     """Run the command of this process; the entry point of `calmctl`."""
     prepare_streams()
+    show_log()
     end_like_ctrl_c()
     try:
         code = main()

@@ -19,7 +19,6 @@ UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs")
 JOINED = ("VARIATION SELECTOR", "EMOJI MODIFIER", "REGIONAL INDICATOR")
 # Of the aug's cells: what stands for no token.
 WAITS, BORDER = "…", "(border)"
-KINDS = {"": "the anchor's tokens as they are", "own": "its own cut", "chunks": "every anchor token cut alone"}
 
 
 def print_reading(reading: TextReading) -> None:
@@ -87,14 +86,19 @@ def _facts(reading: TextReading) -> dict[str, object]:
     facts: dict[str, object] = {"anchor": f"{reading.anchor}: {_count(len(reading.ids))}"}
     for index, aug in enumerate(reading.augs):
         name = f"aug {index}" if len(reading.augs) > 1 else "aug"
-        facts[name] = f"{aug.source}: {KINDS[aug.kind]}{_amount(aug, len(reading.ids)) if aug.kind else ''}"
+        facts[name] = f"{aug.source}: {_how(aug, len(reading.ids))}"
     signs = [f"{sign} {name}" for sign, name in zip(SIGNS.values(), ("space", "line end", "tab", "CR"), strict=True)]
     return facts | {"signs": ", ".join([*signs, f"{WAITS} waits for the rest of a character"])}
 
 
-def _amount(aug: AugReading, length: int) -> str:
+def _how(aug: AugReading, length: int) -> str:
+    from calmctl.modeling.segmentation import SEGMENTATIONS
+
+    if not aug.kind:
+        return "the anchor's tokens as they are"
     again = f", {aug.num_replaced} of them replaced later" if aug.num_replaced else ""
-    return f", {_count(aug.num_read)} ({aug.num_read / max(length, 1):.2f} per anchor token){again}"
+    amount = f"{_count(aug.num_read)} ({aug.num_read / max(length, 1):.2f} per anchor token)"
+    return f"{SEGMENTATIONS[aug.kind]}, {amount}{again}"
 
 
 def _count(number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import select
 import sys
@@ -11,6 +12,7 @@ import time
 from typing import Any, cast
 
 from calmctl.errors import CalmctlError
+from calmctl.escaping import visible
 
 
 class NobodyReads(Exception):
@@ -36,6 +38,20 @@ def prepare_streams() -> None:
     sys.stdin = sys.stdin or open(0, closefd=False)
     sys.stdout = _text(_Results(1), sys.stdout)
     sys.stderr = _text(_Progress(2), sys.stderr)
+
+
+def show_log() -> None:
+    """Let lines of our log, information included, appear on stderr as they are."""
+    logger = logging.getLogger("calmctl")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_Log())
+
+
+class _Log(logging.Handler):
+    """Prints what is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(visible(record.getMessage()), file=sys.stderr, flush=True)
 
 
 class _Results(io.RawIOBase):

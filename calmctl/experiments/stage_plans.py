@@ -6,25 +6,25 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.baselines.building import sizes_for
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import ADAPTERS, FULL
 from calmctl.errors import UserError
 from calmctl.experiments.stages import Stage
-from calmctl.modeling import layers
 from calmctl.modeling.composition import check_bases
 from calmctl.modeling.configuration import context_length
-from calmctl.modeling.connections import resolve_connections
+from calmctl.modeling.own_tokenizers import chosen_kind, own_tokenizer
 from calmctl.modeling.public_shapes import Shape, shape_of
-from calmctl.modeling.sources import without_weights
+from calmctl.modeling.sources import find_tokenizer, without_weights
 from calmctl.schema import from_dict
 from calmctl.training.checkpoints import KEPT
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.flops import EAGER, FUSED, CompositionFlops, DecoderFlops, adapter_training
 from calmctl.training.models import model_config_of_size
-from calmctl.training.plan import BYTES_PER_FLOAT, OPTIMIZER_STATES, bridge_without_weights, training_memory
+from calmctl.training.pairs import measured_aug_tokens
+from calmctl.training.plan import BYTES_PER_FLOAT, OPTIMIZER_STATES, bridge_without_weights, flops_of, training_memory
 from calmctl.training.settings import TrainSettings
 
 
@@ -155,29 +155,46 @@ class Planner:
     def _composition(self, stage: Stage) -> _Training:
         config = from_dict(ComposeConfig, stage.settings)
         anchor, *augs = (self.model(source) for source in (config.anchor, *config.augs))
-        # Tokenizers are not here, but how many ids they have: other numbers are those of others.
-        is_shared = [None in (aug.token_ids, anchor.token_ids) or aug.token_ids == anchor.token_ids for aug in augs]
-        check_bases(anchor.plain, [aug.plain for aug in augs], anchor.token_ids, is_shared)
-        depths = [layers.num_layers(aug.plain.config) for aug in augs]
-        depth = layers.num_layers(anchor.plain.config)
-        connections = resolve_connections(config.connections, depths, depth, config.every, config.num)
+        read = [self._aug_tokens(config, source) for source in config.augs]
+        check_bases(anchor.plain, [aug.plain for aug in augs], anchor.token_ids, [each is None for each in read])
+        flops = flops_of(config, [anchor.plain, *(aug.plain for aug in augs)])
+        flops = replace(flops, aug_tokens=[each or 1.0 for each in read])
         trainable = 0
-        for aug, pairs in zip(augs, connections, strict=True):
+        for aug, pairs in zip(augs, flops.connections, strict=True):
             bridge = bridge_without_weights(config, anchor.plain.config, aug.plain.config)
             trainable += len(pairs) * sum(parameter.numel() for parameter in bridge.parameters())
-        of_augs = [DecoderFlops(aug.plain) for aug in augs]
-        flops = CompositionFlops(DecoderFlops(anchor.plain), of_augs, connections, is_folded=not config.bridge.norm)
         # A random aug is drawn in float32, whatever its own weights are stored in.
-        read = [aug.trained() if config.random_aug else aug for aug in augs]
-        frozen = anchor.weight_bytes + sum(aug.weight_bytes for aug in read)
+        loaded = [aug.trained() if config.random_aug else aug for aug in augs]
+        frozen = anchor.weight_bytes + sum(aug.weight_bytes for aug in loaded)
         model = Model(
             parameters=anchor.parameters + sum(aug.parameters for aug in augs) + trainable,
             weight_bytes=frozen + BYTES_PER_FLOAT * trainable,
             context=min(base.context for base in (anchor, *augs)),
             flops=flops,
         )
-        what, backward = f"{sum(map(len, connections))} bridges", _backward(config.attention)
+        what, backward = f"{sum(map(len, flops.connections))} bridges", _backward(config.attention)
         return _Training(what, model, trainable, frozen, config.train, lambda length: flops.training(length, backward))
+
+    def _aug_tokens(self, config: ComposeConfig, source: str) -> float | None:
+        """Return how many tokens an aug reads per token of the anchor; None: it takes the anchor's, as far as is known.
+
+        Where tokenizers are not here yet, their numbers of ids tell whether they are two, and one per token is a guess.
+        """
+        anchor, aug = self.model(config.anchor), self.model(source)
+        ours, theirs = (self._tokenizer(each) for each in (config.anchor, source))
+        if ours is None or theirs is None:
+            is_shared = None in (aug.token_ids, anchor.token_ids) or aug.token_ids == anchor.token_ids
+            return None if is_shared else 1.0
+        own = own_tokenizer(ours, theirs, config.markers)
+        if own is None:
+            return None
+        return measured_aug_tokens(ours, own.segmenter(chosen_kind(config.segmentation, aug.plain, own)))
+
+    def _tokenizer(self, source: str) -> PreTrainedTokenizerBase | None:
+        """Return the tokenizer of a model that exists and is here, if there is one."""
+        if source in self._trained or self.model(source).is_public:
+            return None
+        return find_tokenizer(source, local_files_only=True)
 
     def _baseline(self, stage: Stage) -> _Training:
         # The command names the method, not the settings.

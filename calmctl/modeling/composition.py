@@ -1,5 +1,6 @@
 """Composing: two or more models in, one composed model out, nothing trained yet."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.own_tokenizers import AUTO, OwnTokenizer, chosen_kind, own_tokenizer
+from calmctl.modeling.own_tokenizers import AUTO, WAYS, OwnTokenizer, chosen_kind, own_tokenizer
 from calmctl.modeling.segmentation import Segmenter
 from calmctl.modeling.sources import (
     SOURCE_ARGUMENTS,
@@ -28,7 +29,9 @@ from calmctl.modeling.sources import (
 )
 from calmctl.modeling.storing import StoredInParts
 from calmctl.modeling.tokenizers import num_token_ids
+from calmctl.ranks import current_ranks
 
+_LOGGER = logging.getLogger(__name__)
 AUG_READS = ("all", "prompt")
 
 
@@ -93,6 +96,8 @@ def compose(
         aug_models = [untrained(shape.config, aug_seed + index) for index, shape in enumerate(parts.shapes[1:])]
     # Once more: how models were loaded decides which masks they take.
     kinds = _kinds(segmentation, aug_models, parts.own)
+    for warning in parts.warnings() if current_ranks().is_first else ():
+        _LOGGER.warning("%s", warning)
     config = ComposedConfig(
         anchor=anchor_model.config.to_dict(),
         augs=[model.config.to_dict() for model in aug_models],
@@ -122,6 +127,10 @@ class Parts:
     own: Sequence[OwnTokenizer | None]
     kinds: Sequence[str]
     tokenizer: PreTrainedTokenizerBase | None = None
+
+    def warnings(self) -> list[str]:
+        """Return what is to be known of the tokenizers, each once."""
+        return list(dict.fromkeys(warning for own in self.own if own is not None for warning in own.warnings))
 
     def segmenters(self) -> list[Segmenter | None]:
         """Return what turns the anchor's tokens into those of each aug."""
@@ -153,6 +162,8 @@ def check_parts(
         raise UserError("aug: no model is given; compose needs at least one")
     if aug_reads not in AUG_READS:
         raise UserError(f"aug_reads={aug_reads!r} is not one of {', '.join(AUG_READS)}")
+    if segmentation not in WAYS:
+        raise UserError(f"segmentation={segmentation!r} is not one of {', '.join(WAYS)}")
     if tokenizers is not None and len(tokenizers) != 1 + len(augs):
         raise UserError(f"tokenizers: {len(tokenizers)} are given for an anchor and {len(augs)} augs; give one of each")
     shapes = [

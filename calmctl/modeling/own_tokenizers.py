@@ -23,6 +23,7 @@ from calmctl.modeling.token_bytes import TokenBytes
 from calmctl.modeling.tokenizers import PARTS, differences, num_token_ids
 
 AUTO = "auto"
+WAYS = (AUTO, *SEGMENTATIONS)
 ANCHOR_FILE, AUG_FILE = "anchor_tokenizer.json", "aug_{}_tokenizer.json"
 
 
@@ -37,7 +38,8 @@ class OwnTokenizer:
         markers: ids of special tokens of the anchor -> ids of those that the aug reads in their place.
         num_ids: how many token ids the aug's tokenizer can produce.
         name: of the anchor, for errors.
-        warning: what is to be known of the pair, or nothing.
+        difference: the first one between the two, in words.
+        warnings: what is to be known of the pair.
     """
 
     anchor: str
@@ -47,7 +49,8 @@ class OwnTokenizer:
     markers: Mapping[int, tuple[int, ...]]
     num_ids: int
     name: str = "the anchor"
-    warning: str = ""
+    difference: str = ""
+    warnings: tuple[str, ...] = ()
 
     def settings(self, kind: str) -> dict[str, Any]:
         """Return what a configuration records of it."""
@@ -99,7 +102,8 @@ def own_tokenizer(
         found,
         num_token_ids(aug),
         names[0],
-        " ".join(filter(None, warnings)),
+        difference,
+        tuple(filter(None, warnings)),
     )
 
 
@@ -134,13 +138,12 @@ def chosen_kind(kind: str, aug: PreTrainedModel, own: OwnTokenizer) -> str:
     """Return how an aug's text is cut: as asked, or its own way where it can be told what to attend to.
 
     Args:
+        kind: one of `WAYS`.
         aug: with or without weights.
 
     Raises:
         UserError: the aug cannot be read with in this way, or does not know the ids of its tokenizer.
     """
-    if kind not in (AUTO, *SEGMENTATIONS):
-        raise UserError(f"segmentation={kind!r} is not one of {', '.join((AUTO, *SEGMENTATIONS))}")
     known = layers.text_config(aug.config).vocab_size
     if own.num_ids > known:
         raise UserError(f"the aug has {known} token ids, and its own tokenizer {own.num_ids}; use the aug's tokenizer")

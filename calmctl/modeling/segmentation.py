@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from calmctl.modeling.cutting import Cutter
 from calmctl.modeling.token_bytes import TokenBytes
 
-SEGMENTATIONS = ("own", "chunks")
+# Ways to read, in words.
+SEGMENTATIONS = {"own": "its own cut of the text so far", "chunks": "every anchor token cut alone"}
 # Characters without a place to settle at, after which text is settled all the same: of languages that put no spaces
 # between words, a cut may then differ from that of the whole text.
 MOST_PENDING, LEAST_PENDING = 96, 32

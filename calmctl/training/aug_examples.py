@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from calmctl.modeling.segmentation import NEVER, Segmenter
+from calmctl.modeling.segmentation import NEVER, SEGMENTATIONS, Segmenter
 from calmctl.ranks import current_ranks
 from calmctl.training.examples import AugExamples, Examples
 
@@ -93,7 +93,7 @@ def _out_of_sight(examples: Examples, found: AugExamples, rows: Sequence[int]) -
 
 def described_reading(facts: dict[str, Any]) -> str:
     """Return how an aug reads examples in words; see `reading_facts`."""
-    how = {"own": "its own cut of the text so far", "chunks": "every anchor token cut alone"}[facts["segmentation"]]
+    how = SEGMENTATIONS[facts["segmentation"]]
     again = f", {facts['replaced']:.1%} of them cut again" if facts["replaced"] else ""
     return f"a tokenizer of its own, {facts['aug_tokens_per_anchor_token']:.2f} tokens per anchor token ({how}{again})"
 

@@ -5,7 +5,7 @@ places too), and norms, activations and embeddings are nothing. For dense decode
 nothing is known here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -76,12 +76,15 @@ class CompositionFlops:
     Attributes:
         connections: of each aug.
         is_folded: projection, keys and values are one product in a forward pass (bridges without a norm).
+        aug_tokens: how many tokens each aug reads per token of the anchor (augs with tokenizers of their own); empty =
+            as many as the anchor.
     """
 
     anchor: DecoderFlops
     augs: Sequence[DecoderFlops]
     connections: Sequence[Sequence[Connection]]
     is_folded: bool = True
+    aug_tokens: Sequence[float] = ()
 
     @property
     def depth(self) -> int:
@@ -96,9 +99,9 @@ class CompositionFlops:
     def forward(self, length: int, with_head: bool = True) -> float:
         """Return the FLOPs per token of a forward pass in rows of `length` tokens."""
         width, flops = self.anchor.width, self.anchor.forward(length, with_head=with_head) + self._augs(length)
-        for aug, pairs in zip(self.augs, self.connections, strict=True):
+        for aug, pairs, read in self._joined():
             keys_values = 2 * width * aug.width if self.is_folded else width * aug.width + 2 * width**2
-            flops += len(pairs) * (2 * (keys_values + 2 * width**2) + 4 * length * width)
+            flops += len(pairs) * (2 * (read * keys_values + 2 * width**2) + 4 * read * length * width)
         return flops
 
     def training(self, length: int, attention_backward: float = FUSED) -> float:
@@ -109,18 +112,23 @@ class CompositionFlops:
         """
         width = self.anchor.width
         flops = self._augs(length) + self.anchor.frozen_training(length, self._first + 1, attention_backward)
-        for aug, pairs in zip(self.augs, self.connections, strict=True):
+        for aug, pairs, read in self._joined():
             for pair in pairs:
                 # Of what a bridge reads, only states above the first connection need a gradient: not those of an aug.
-                inputs = 4 * aug.width * width + (4 if pair.anchor_layer == self._first else 6) * width**2
-                flops += inputs + 3 * 6 * width**2 + 4 * length * width * (1 + attention_backward)
+                inputs = 4 * read * aug.width * width + (4 if pair.anchor_layer == self._first else 6) * width**2
+                # Keys and values of each of the aug's tokens, a query and an output of each of the anchor's.
+                flops += inputs + 6 * (2 * read + 1) * width**2 + 4 * read * length * width * (1 + attention_backward)
         return flops
 
     def _augs(self, length: int) -> float:
         return sum(
-            aug.forward(length, max(pair.aug_layer for pair in pairs) + 1, with_head=False)
-            for aug, pairs in zip(self.augs, self.connections, strict=True)
+            read * aug.forward(round(read * length), max(pair.aug_layer for pair in pairs) + 1, with_head=False)
+            for aug, pairs, read in self._joined()
         )
+
+    def _joined(self) -> Iterator[tuple[DecoderFlops, Sequence[Connection], float]]:
+        """Yield each aug, its connections, and how many tokens it reads per token of the anchor."""
+        return zip(self.augs, self.connections, self.aug_tokens or [1.0] * len(self.augs), strict=True)
 
 
 def adapter_training(anchor: DecoderFlops, trainable: int, length: int, attention_backward: float = FUSED) -> float:

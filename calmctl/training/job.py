@@ -30,6 +30,7 @@ from calmctl.training.checkpoints import newest_sealed
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.distributed import started_run
 from calmctl.training.examples import Examples, load_examples
+from calmctl.training.flops import CompositionFlops
 from calmctl.training.packing import pack
 from calmctl.training.session import check_settings, set_up, train_into
 from calmctl.training.settings import TrainSettings
@@ -47,6 +48,7 @@ class Checked:
         bases: those of what reads the tokens: the shortest context counts.
         facts: what a plan says.
         segmenters: per aug, how it reads the data, if it has a tokenizer of its own.
+        flops: of a composition with such augs, as if they read as many tokens as the anchor.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -54,6 +56,7 @@ class Checked:
     bases: Sequence[PreTrainedConfig]
     facts: Mapping[str, Any]
     segmenters: Sequence[Segmenter | None] = ()
+    flops: CompositionFlops | None = None
 
     @property
     def context(self) -> int | None:
@@ -222,7 +225,7 @@ def _with_aug_tokens(prepared: Prepared, folder: Path) -> tuple[Prepared, dict[s
         return prepared, reading
     for index, facts in enumerate(reading["reading"]):
         if facts is not None and current_ranks().is_first:
-            _LOGGER.warning("aug %s: %s", index, described_reading(facts))
+            _LOGGER.info("aug %s: %s", index, described_reading(facts))
     examples, held_out = (
         with_aug_tokens(each, segmenters, folder) if each is not None else None
         for each in (prepared.examples, prepared.held_out)
@@ -231,11 +234,21 @@ def _with_aug_tokens(prepared: Prepared, folder: Path) -> tuple[Prepared, dict[s
 
 
 def _reading(prepared: Prepared) -> dict[str, Any]:
-    """Return how augs with tokenizers of their own read the data; nothing where all take the anchor's tokens."""
-    segmenters = prepared.checked.segmenters
-    if prepared.examples is None or all(segmenter is None for segmenter in segmenters):
+    """Return how augs with tokenizers of their own read the data, and what it costs; nothing where there are none.
+
+    `flops_per_token` is for each of the anchor's tokens, in rows of the mean length; `flops_ratio` is to what it would
+    be if augs read as many tokens as the anchor.
+    """
+    examples, segmenters, plain = prepared.examples, prepared.checked.segmenters, prepared.checked.flops
+    if examples is None or all(segmenter is None for segmenter in segmenters):
         return {}
-    return {"reading": reading_facts(prepared.examples, segmenters)}
+    reading: dict[str, Any] = {"reading": reading_facts(examples, segmenters)}
+    if plain is not None:
+        read = [1.0 if each is None else each["aug_tokens_per_anchor_token"] for each in reading["reading"]]
+        length = round(float(examples.lengths.mean()))
+        flops = replace(plain, aug_tokens=read).training(length)
+        reading |= {"flops_per_token": round(flops), "flops_ratio": round(flops / plain.training(length), 3)}
+    return reading
 
 
 def _check_examples(job: Job, prepared: Prepared) -> None:

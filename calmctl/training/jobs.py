@@ -20,7 +20,7 @@ from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.job import Checked, Job, check_attention, data_sha256, require, run_job
 from calmctl.training.models import model_config, new_model
 from calmctl.training.packing import check_packing_of_augs
-from calmctl.training.plan import composition_facts, training_facts
+from calmctl.training.plan import composition_facts, flops_of, training_facts
 
 
 def run_training(config: TrainConfig, out: Path, command: Sequence[str] = ()) -> Run:
@@ -93,8 +93,12 @@ def composition_job(config: ComposeConfig) -> Job:
         for base in bases:
             check_attention(base, config.attention)
         facts = composition_facts(config, bases[0], bases[1:])
+        if warnings := parts.warnings():
+            facts["warnings"] = warnings
         stored = ComposedConfig(bases[0].to_dict(), [aug.to_dict() for aug in bases[1:]])
-        return Checked(load_tokenizer(config.anchor, **how), stored, bases, facts, parts.segmenters())
+        tokenizer = parts.tokenizer or load_tokenizer(config.anchor, **how)  # which says that there is none
+        flops = flops_of(config, parts.shapes) if any(parts.own) else None
+        return Checked(tokenizer, stored, bases, facts, parts.segmenters(), flops)
 
     def build(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         options: dict[str, Any] = asdict(config.bridge) | how

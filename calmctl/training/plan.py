@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from calmctl.config import to_dict
 from calmctl.modeling import layers
@@ -12,6 +12,7 @@ from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.connections import resolve_connections
 from calmctl.modeling.sources import without_weights
 from calmctl.training.configs import ComposeConfig, TrainConfig
+from calmctl.training.flops import CompositionFlops, DecoderFlops
 from calmctl.training.settings import TrainSettings
 
 BYTES_PER_FLOAT = 4
@@ -81,6 +82,19 @@ def plan_bridges(config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence
         **memory_facts(training_memory(frozen + trainable, trainable, config.train)),
         "train": to_dict(config.train),
     }
+
+
+def flops_of(config: ComposeConfig, shapes: Sequence[PreTrainedModel]) -> CompositionFlops:
+    """Return what a token costs in a composition of these bases, the anchor first, with or without weights.
+
+    Raises:
+        UserError: connections are out of range.
+    """
+    anchor, *augs = (shape.config for shape in shapes)
+    depths = [layers.num_layers(aug) for aug in augs]
+    connections = resolve_connections(config.connections, depths, layers.num_layers(anchor), config.every, config.num)
+    of_anchor, *of_augs = map(DecoderFlops, shapes)
+    return CompositionFlops(of_anchor, of_augs, connections, is_folded=not config.bridge.norm)
 
 
 def bridge_without_weights(config: ComposeConfig, anchor: PreTrainedConfig, aug: PreTrainedConfig) -> Bridge:

@@ -1,0 +1,113 @@
+"""Pairs of models: whether augs go with an anchor, and how they would read, told without weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from calmctl.diagnosis import Check
+from calmctl.errors import UserError
+from calmctl.modeling.composition import Parts, check_parts
+from calmctl.modeling.own_masks import why_no_own_masks
+from calmctl.modeling.own_tokenizers import OwnTokenizer
+from calmctl.modeling.prompt_ids import prompt_ids
+from calmctl.modeling.segmentation import SEGMENTATIONS, Segmenter
+from calmctl.modeling.sources import base_config, find_tokenizer, quiet_libraries
+from calmctl.training.aug_examples import reading_facts
+from calmctl.training.configs import ComposeConfig
+from calmctl.training.examples import load_examples
+
+# Texts that pairs are tried on, of what tokenizers cut most differently.
+PROBE = {
+    "English": "The translator's summary was unbelievably long: it took 45 minutes, and nobody finished it.\n",
+    "Python": "def total(values: list[float]):\n    if not values:\n        return 0.0\n    return sum(values)\n",
+    "numbers": "12 + 345 = 357; 3.14159 * 2 = 6.28318; 2024-11-05 09:30:00; 1,000,000\n",
+    "German": "Übermäßig lange Wörter wie Donaudampfschifffahrtsgesellschaft kommen selten vor.\n",
+    "Russian": "Переводчик долго искал подходящее слово, но так и не нашёл его.\n",
+    "Arabic": "كان الكتاب طويلا جدا ولم يقرأه أحد حتى النهاية.\n",
+    "Hindi": "अनुवादक ने सही शब्द खोजने में बहुत समय लगाया।\n",
+    "Chinese": "译者花了很长时间寻找合适的词，最后还是没有找到。\n",
+    "emoji": "👩🏽\u200d🚀 🇯🇵 ❤️ 🙂🙂\n",
+}  # fmt: skip
+
+
+def pair_checks(config: ComposeConfig) -> Iterator[Check]:
+    """Yield, of an anchor and each aug, whether they can be composed and how the aug reads.
+
+    Args:
+        config: with anchor and augs; its dataset, if it has one, is read as well.
+
+    Raises:
+        UserError: the dataset cannot be read.
+    """
+    quiet_libraries()
+    how = {"trust_remote_code": config.trust_remote_code}
+    try:
+        anchor, ours = base_config(config.anchor, **how), find_tokenizer(config.anchor, **how)
+    except UserError as error:
+        yield Check("anchor", "refused", str(error))
+        return
+    yield Check("anchor", "ok", f"{config.anchor}: {anchor.model_type}")
+    several = len(config.augs) > 1
+    for index, source in enumerate(config.augs):
+        name = f"aug {index}" if several else "aug"
+        try:
+            parts = check_parts(
+                config.anchor, [source], config.aug_reads, how, config.segmentation, config.markers,
+                [ours, find_tokenizer(source, **how)], config.attention,
+            )  # fmt: skip
+        except UserError as error:
+            yield Check(name, "refused", f"{source}: {error}")
+            continue
+        yield Check(name, "ok", f"{source}: {parts.shapes[1].config.model_type}")
+        yield from _reading_checks(name, parts, config)
+
+
+def aug_tokens_per_anchor_token(tokenizer: PreTrainedTokenizerBase, segmenter: Segmenter, text: str) -> float:
+    """Return how many tokens an aug is fed with per token of the anchor; those that are cut again count."""
+    (ids,) = prompt_ids(tokenizer, [text])
+    found, _ = segmenter.read(ids)
+    return len(found.ids) / max(len(ids), 1)
+
+
+def _reading_checks(name: str, parts: Parts, config: ComposeConfig) -> Iterator[Check]:
+    (own,), (kind,), tokenizer = parts.own, parts.kinds, parts.tokenizer
+    if own is None:
+        if tokenizer is None:
+            yield Check(f"{name} tokenizer", "warning", "not known: the anchor has none; taken to be the same")
+            return
+        yield Check(f"{name} tokenizer", "ok", "the anchor's; tokens are read as they are")
+        return
+    yield Check(f"{name} tokenizer", "ok", f"one of its own: {own.difference}")
+    for warning in own.warnings:
+        yield Check(f"{name} tokenizer", "warning", warning)
+    reason = why_no_own_masks(parts.shapes[1]) if kind == "chunks" and config.segmentation != "chunks" else ""
+    yield Check(f"{name} reads", "ok", f"{SEGMENTATIONS[kind]}{f', for {reason}' if reason else ''}")
+    yield Check(f"{name} markers", "ok", _markers(own))
+    assert tokenizer is not None  # otherwise they could not differ
+    segmenter = own.segmenter(kind)
+    amounts = {what: aug_tokens_per_anchor_token(tokenizer, segmenter, text) for what, text in PROBE.items()}
+    shown = ", ".join(f"{what} {amount:.2f}" for what, amount in amounts.items())
+    yield Check(f"{name} tokens", "ok", f"per token of the anchor: {shown}")
+    if config.dataset:
+        yield Check(f"{name} tokens", "ok", _of_data(tokenizer, segmenter, config))
+
+
+def _markers(own: OwnTokenizer) -> str:
+    """Return how special tokens are read."""
+    opening = f"{len(own.opening)} token{'s' * (len(own.opening) != 1)} of its own before a text" if own.opening else ""
+    mapped = f"{len(own.markers)} of the anchor's are read as the aug's" if own.markers else ""
+    return "; ".join(filter(None, [opening, mapped, "the anchor's other special tokens end a piece of text"]))
+
+
+def _of_data(tokenizer: PreTrainedTokenizerBase, segmenter: Segmenter, config: ComposeConfig) -> str:
+    examples = load_examples(Path(config.dataset), tokenizer, config.train)
+    (facts,) = reading_facts(examples, [segmenter])
+    assert facts is not None
+    again = f", {facts['replaced']:.1%} of them cut again" if facts["replaced"] else ""
+    return f"per token of the anchor: {config.dataset} {facts['aug_tokens_per_anchor_token']:.2f}{again}"
+
+
+def measured_aug_tokens(tokenizer: PreTrainedTokenizerBase, segmenter: Segmenter) -> float:
+    """Return how many tokens an aug reads per token of the anchor in the probe's texts together."""
+    return aug_tokens_per_anchor_token(tokenizer, segmenter, "".join(PROBE.values()))
