@@ -37,4 +37,4 @@ def test_prompts_lose_shots_for_an_aug_that_reads_less_than_its_anchor():
     with pytest.raises(UserError, match="4 of 4 prompts exceed the context of an aug, in its own tokens"):
         fit(model, tokenizer, asked, "fail")
     with pytest.raises(UserError, match="1 of 2 prompts exceed, with their references, the 24 tokens of its own"):
-        encoded_pairs(model, tokenizer, ["", "The"], ["Привет, мир! " * 3, " fox"])
+        encoded_pairs(model, tokenizer, ["", "The"], ["Привет, мир! " * 6, " fox"])
