@@ -28,6 +28,8 @@ from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.examples import load_examples
 from calmctl.training.settings import CurriculumSettings, TrainSettings
 from data_builders.word_tokenizer import build_word_tokenizer
+from tests.own_tokenizers import base
+from tests.tokenizer_families import gpt2_style, llama3_style
 from tests.two_processes import Config, run_job
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +43,7 @@ SETTINGS = TrainSettings(
 )  # fmt: skip
 TIMES = ("seconds", "tokens_per_second")
 LAYOUTS = ("none", "fsdp")
-KINDS = ("train", "compose", "lora", "prefix")
+KINDS = ("train", "compose", "own tokenizers", "lora", "prefix")
 # Losses of another order of summation; Muon orthogonalises in bfloat16.
 TOLERANCE = 2e-5
 
@@ -62,6 +64,9 @@ def configuration(kind: str, folder: Path, **settings: object) -> Config:
     if kind in ADAPTERS:
         train = replace(SETTINGS, **settings)
         return BaselineConfig(kind, str(folder / "anchor"), data, size=3, merge=kind == "lora", seed=3, train=train)
+    if kind == "own tokenizers":
+        bases = str(folder / "own_anchor"), (str(folder / "own_aug"), str(folder / "own_anchor"))
+        return ComposeConfig(*bases, data, every=1, seed=3, train=replace(SETTINGS, **settings))
     if kind == "compose":
         bases = str(folder / "anchor"), (str(folder / "aug"),)
         return ComposeConfig(*bases, data, every=1, seed=3, train=replace(SETTINGS, **settings))
@@ -100,6 +105,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
     save_data(folder)
     for name, seed in (("anchor", 1), ("aug", 2)):
         run_job(replace(configuration("train", folder, steps=0), seed=seed), folder / name)
+    for seed, (name, make) in enumerate((("own_anchor", gpt2_style), ("own_aug", llama3_style))):
+        base("llama", make(), seed).save_pretrained(folder / name)
+        make().save_pretrained(folder / name)
     plan: dict[str, Config] = {}
     for kind in KINDS:
         run_job(configuration(kind, folder), folder / f"{kind}-one")

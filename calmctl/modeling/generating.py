@@ -11,6 +11,7 @@ from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.calling import CACHE
 
 CACHE_IMPLEMENTATIONS = ("dynamic", "static")
+DECODERS_OWN = ("tokenizer", "assistant_tokenizer")
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -44,6 +45,11 @@ class ComposedGenerationMixin(GenerationMixin):
         finally:
             # `assistant_early_exit` lowers it for its drafts, and would leave it so when it is interrupted.
             self.config.num_hidden_layers = depth
+
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Keep from the forward pass what only ways to decode ask for (a tokenizer, where there are stop strings)."""
+        kwargs = {name: value for name, value in kwargs.items() if name not in DECODERS_OWN}
+        return super().prepare_inputs_for_generation(*args, **kwargs)
 
     def _require_cache_for_guidance(self, arguments: dict[str, Any]) -> None:
         """Refuse what would have augs that read prompts only read what is written: nothing tells them there."""
