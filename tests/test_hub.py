@@ -13,7 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from calmctl.errors import UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.composition import compose
 from tests.models import composed, llama
+from tests.own_tokenizers import base, opened
+from tests.tokenizer_families import gpt2_style, llama3_style, lone_digits
 
 COMMITS = {"anchor": "a" * 40, "aug": "b" * 40, "composed": "c" * 40}
 IDS = torch.arange(2, 14).view(2, 6)
@@ -102,6 +105,26 @@ def test_an_upload_loads_from_the_hub_and_names_no_local_folder(model, hub, uplo
     publish(hub, "composed", pushed)
     loaded = AutoModelForCausalLM.from_pretrained("org/composed", cache_dir=hub)
     assert torch.equal(logits(loaded), logits(model))
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_an_upload_has_the_tokenizers_that_an_aug_with_one_of_its_own_needs(merge, uploads, tmp_path):
+    hub, makers = tmp_path / "cache", {"anchor": gpt2_style, "aug": llama3_style}
+    for seed, (name, make) in enumerate(makers.items()):
+        base("llama", make(), seed).save_pretrained(tmp_path / name)
+        make().save_pretrained(tmp_path / name)
+        publish(hub, name, tmp_path / name)
+    model = opened(compose("org/anchor", "org/aug", every=1, cache_dir=hub))
+    model.push_to_hub("org/composed", merge_bases=merge)
+    pushed = uploads / "org" / "composed"
+    assert {"anchor_tokenizer.json", "aug_0_tokenizer.json"} < {path.name for path in pushed.iterdir()}
+    publish(hub, "composed", pushed)
+    for given in ({}, {"augs": ["org/aug"]}, {"augs": [model.augs[0]]}, {"augs": str(tmp_path / "aug")}):
+        loaded = ComposedModelForCausalLM.from_pretrained("org/composed", cache_dir=hub, **given)
+        assert torch.equal(logits(loaded), logits(model))
+    lone_digits().save_pretrained(tmp_path / "aug")
+    with pytest.raises(UserError, match="the aug's tokenizer .* is not the one that this model was trained with"):
+        ComposedModelForCausalLM.from_pretrained("org/composed", cache_dir=hub, augs=str(tmp_path / "aug"))
 
 
 def test_a_card_edited_on_the_hub_stays(model, uploads):

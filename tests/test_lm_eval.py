@@ -13,6 +13,8 @@ import yaml
 from calmctl.modeling.composition import compose
 from data_builders.word_tokenizer import build_word_tokenizer
 from tests.models import composed, llama
+from tests.own_tokenizers import base
+from tests.tokenizer_families import gpt2_style, llama3_style
 
 pytest.importorskip("lm_eval", reason="the extra `lm-eval` is not installed: pip install 'calmctl[lm-eval]'")
 
@@ -35,8 +37,8 @@ TASKS = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+@pytest.fixture(scope="module", params=["one tokenizer", pytest.param("two tokenizers", marks=pytest.mark.slow)])
+def folder(tmp_path_factory, request) -> Path:
     """Two tasks with their data, an anchor, its composition untrained and with bridges that matter."""
     folder = tmp_path_factory.mktemp("harness")
     (folder / "rows.json").write_text("".join(json.dumps({"prompt": p, "choices": c}) + "\n" for p, c in ROWS))
@@ -45,10 +47,14 @@ def folder(tmp_path_factory) -> Path:
         data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(folder / "rows.json")}}}
         task = {"task": name, "test_split": "test", **data, **settings}
         (folder / "tasks" / f"{name}.yaml").write_text(yaml.safe_dump(task))
-    tokenizer = build_word_tokenizer(["apple", "pear"], ["solve:"])
-    for name, model in (("anchor", llama(seed=1)), ("aug", llama(seed=2, width=16, heads=2, kv_heads=1))):
+    tokenizer = other = build_word_tokenizer(["apple", "pear"], ["solve:"])
+    anchor, aug = llama(seed=1), llama(seed=2, width=16, heads=2, kv_heads=1)
+    if request.param == "two tokenizers":
+        tokenizer, other = gpt2_style(), llama3_style()
+        anchor, aug = base("llama", tokenizer, 1), base("llama", other, 2)
+    for name, model, its in (("anchor", anchor, tokenizer), ("aug", aug, other)):
         model.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
+        its.save_pretrained(folder / name)
     bases = str(folder / "anchor"), str(folder / "aug")
     for name, model in (("untrained", compose(*bases, every=1)), ("trained", composed(*bases))):
         model.save_pretrained(folder / name)

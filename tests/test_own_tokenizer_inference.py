@@ -51,7 +51,7 @@ MODELS = {
     "own": lambda: composed(),
     "windows": lambda: composed("gpt2-llama3", ("llama", "gemma2")),
     "prompts only": lambda: composed(aug_reads="prompt"),
-    "chunks": lambda: composed("gpt2-llama3", ("gpt2", "bloom")),
+    "chunks": lambda: composed("gpt2-llama3", ("llama", "gpt2"), segmentation="chunks"),
 }
 HOT = Decoding(temperature=1.5, top_p=0.9, seed=3)
 

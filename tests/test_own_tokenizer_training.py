@@ -1,28 +1,35 @@
 """Training with augs that have tokenizers of their own: plans, runs, what is kept, and how far augs can read."""
 
+import copy
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from calmctl.errors import UserError
+from calmctl.errors import CalmctlError, UserError
+from calmctl.files import read_json
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.composition import compose
 from calmctl.modeling.context import AugContext
 from calmctl.training import aug_examples
 from calmctl.training.aug_examples import segmented, with_aug_tokens
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import Examples, load_examples
+from calmctl.training.frozen import check_same_reading
 from calmctl.training.job import plan_job
-from calmctl.training.jobs import composition_job
+from calmctl.training.jobs import composition_job, run_composition
 from calmctl.training.packing import pack
 from calmctl.training.settings import TrainSettings
 from tests import tokenizer_families as families
 from tests.own_tokenizers import PAIRS, base, segmenter
 
-PAIR = "bytes-gpt2"
 SETTINGS = TrainSettings(steps=4, batch_size=8, lr=0.01, warmup_steps=1, save_every=2, log_every=1, bucket_width=4)
 
 
@@ -148,3 +155,50 @@ def test_what_augs_read_is_kept_and_made_again_where_it_is_damaged(folder, tmp_p
             assert np.array_equal(one.columns, two.columns) and np.array_equal(one.starts, two.starts)
     with_aug_tokens(found.subset(np.arange(9)), readers, tmp_path)
     assert len([*tmp_path.glob("aug_tokens-*")]) == 4 and not [*tmp_path.glob("*.tmp")]
+
+
+def test_other_tokenizers_are_refused_when_a_run_goes_on(folder):
+    model = compose(str(folder / "anchor"), [str(folder / "llama"), str(folder / "same")], every=1)
+    stored = model.config.to_dict()
+    check_same_reading(model, stored)
+    other = copy.deepcopy(stored)
+    other["segmentations"][0]["aug_sha256"] = "0" * 64
+    for found in (other, {**stored, "segmentations": None}):
+        with pytest.raises(CalmctlError, match="tokenizer of the anchor or of an aug is not the one this run was"):
+            check_same_reading(model, found)
+    shared = compose(str(folder / "anchor"), str(folder / "same"), every=1)
+    check_same_reading(shared, {})  # of a version that knew of no others
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [
+    {"train": replace(SETTINGS, on_long_example="truncate"), "augs": ["gpt2"]},
+    {"data": "texts", "train": replace(SETTINGS, packing=True, context=64)},
+    {"aug_reads": "prompt"},
+    {"random_aug": True, "merge_bases": True},
+    {"segmentation": "chunks", "train": replace(SETTINGS, batch_tokens=120)},
+    {"markers": {"</s>": "</s>"}, "train": replace(SETTINGS, precision="bf16")},
+    {"augs": ["bloom", "same", "llama"], "train": replace(SETTINGS, accumulation=2)},
+], ids=["cut", "packed", "prompts", "random", "chunks", "markers", "several"])  # fmt: skip
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(folder, tmp_path, change):
+    settings = replace(change.get("train", SETTINGS), validation_share=0.2, eval_every=2)
+    given = config(folder, **{**change, "train": settings})
+    run = run_composition(given, tmp_path / "straight")
+    shutil.copytree(run.path, tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "model")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "checkpoint-4")
+    facts = read_json(run.path / "run.json")
+    (tmp_path / "resumed" / "run.json").write_text(json.dumps(facts | {"status": "interrupted"}))
+    for file in (tmp_path / "resumed").glob("aug_tokens-*"):
+        file.write_bytes(file.read_bytes()[:-9])
+    resumed = run_composition(given, tmp_path / "resumed")
+    one, two = (load_file(each.path / "model" / "model.safetensors") for each in (run, resumed))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    measured = [
+        [{name: row[name] for name in row if "loss" in name} for row in each.read_jsonl()] for each in (run, resumed)
+    ]
+    assert measured[0] == measured[1] and measured[0][0] != measured[0][-2]
+    for kept in run.path.glob("aug_tokens-*"):
+        assert kept.read_bytes() == (resumed.path / kept.name).read_bytes()
+    loaded = ComposedModelForCausalLM.from_pretrained(run.path / "model")
+    assert loaded.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=3).shape[1] > 3

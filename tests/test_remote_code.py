@@ -10,9 +10,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, pipeline
 
 from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.composition import compose
 from calmctl.modeling.configuration import ComposedConfig
 from data_builders.word_tokenizer import build_word_tokenizer
 from tests.models import composed, llama
+from tests.own_tokenizers import base, opened
+from tests.tokenizer_families import gpt2_style, llama3_style
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,10 @@ def folder(tmp_path_factory):
         tokenizer.save_pretrained(folder / name)
     composed(str(folder / "anchor"), str(folder / "aug")).save_pretrained(folder / "composed")
     tokenizer.save_pretrained(folder / "composed")
+    tokenizers = gpt2_style(), llama3_style()
+    bases = [base("llama", each, seed) for seed, each in enumerate(tokenizers)]
+    own = opened(compose(*bases, every=1, tokenizers=tokenizers))
+    own.save_pretrained(folder / "two-tokenizers", merge_bases=True)
     return folder
 
 
@@ -50,26 +57,30 @@ TOTAL = "m(torch.arange(2, 14).view(2, 6)).logits.double().sum().item()"
 
 
 @pytest.mark.slow
-def test_trust_remote_code_needs_no_import(folder):
+@pytest.mark.parametrize("name, more", [
+    ("composed", set()),
+    ("two-tokenizers", {"anchor_tokenizer.json", "aug_0_tokenizer.json", "anchor", "aug_0"}),
+])  # fmt: skip
+def test_trust_remote_code_needs_no_import(folder, name, more):
     done = run(folder, f"""
 import sys, torch
 from transformers import AutoConfig, AutoModelForCausalLM
-c = AutoConfig.from_pretrained("composed", trust_remote_code=True)
-m = AutoModelForCausalLM.from_pretrained("composed", trust_remote_code=True)
-m.save_pretrained("again")
+c = AutoConfig.from_pretrained("{name}", trust_remote_code=True)
+m = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)
+m.save_pretrained("again-{name}", merge_bases={bool(more)})
 print({TOTAL})
-again = AutoModelForCausalLM.from_pretrained("again", trust_remote_code=True)
+again = AutoModelForCausalLM.from_pretrained("again-{name}", trust_remote_code=True)
 import calmctl
 assert type(c) is type(m.config) is calmctl.ComposedConfig, type(c)
 assert type(m) is type(again) is calmctl.ComposedModelForCausalLM, type(m)
 """)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    model = AutoModelForCausalLM.from_pretrained(folder / "composed")
+    model, again = AutoModelForCausalLM.from_pretrained(folder / name), folder / f"again-{name}"
     assert float(done.stdout) == pytest.approx(total(model), abs=1e-3)
-    assert {path.name for path in (folder / "again").iterdir()} == {
-        "README.md", "config.json", "generation_config.json", "model.safetensors", "modeling_calm.py",
+    assert {path.name for path in again.iterdir()} == {
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "modeling_calm.py", *more,
     }  # fmt: skip
-    assert total(AutoModelForCausalLM.from_pretrained(folder / "again")) == total(model)
+    assert total(AutoModelForCausalLM.from_pretrained(again)) == total(model)
 
 
 def test_without_trust_and_import_transformers_explains(folder):

@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from data_builders.word_tokenizer import build_word_tokenizer
+from tests import own_tokenizers
 from tests.families import FAMILIES
 from tests.models import composed, llama
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 SETTINGS = {"use_cpu": True, "bf16": False, "report_to": "none", "disable_tqdm": True, "seed": 1, "save_strategy": "no",
             "max_steps": 2, "logging_steps": 1, "learning_rate": 1e-2}  # fmt: skip
-PROMPT = 3
+PROMPT, TWO = 3, "two tokenizers"
 PROMPTS = [f"solve: {a} + {b} =" for a in range(3) for b in range(3)]
 
 
@@ -50,9 +51,12 @@ def sft(model: ComposedModelForCausalLM, data: Dataset, out: Path, **settings: o
     {"gradient_checkpointing": False, "packing": True, "max_length": 9},
     {"gradient_checkpointing": False, "padding_free": True, "max_length": None},
 ], ids=["padded", "checkpointing", "packed", "padding free"])  # fmt: skip
-@pytest.mark.parametrize("name", ["Llama", "Gemma 2", "Granite"])
+@pytest.mark.parametrize("name", ["Llama", "Gemma 2", "Granite", pytest.param(TWO, marks=pytest.mark.slow)])
 def test_its_loss_is_ours_and_trains_the_bridges_only(name, settings, tmp_path):
-    model = composed(FAMILIES[name](1), FAMILIES[name](2), connections=[[0, 0], [0, 1]])
+    if name == TWO:
+        model = own_tokenizers.composed()
+    else:
+        model = composed(FAMILIES[name](1), FAMILIES[name](2), connections=[[0, 0], [0, 1]])
     before, data = {each: tensor.clone() for each, tensor in model.state_dict().items()}, rows()
     expected = our_loss(model, data)
     trainer = sft(model, data, tmp_path, **settings)

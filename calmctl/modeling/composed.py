@@ -213,7 +213,17 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         return cls(config, bases[0], bases[1:])
 
     def save_beside(self, directory: Path) -> None:
-        """Write the tokenizers that augs with tokenizers of their own need."""
+        """Write the tokenizers that augs with tokenizers of their own need.
+
+        Raises:
+            UserError: they are not known.
+        """
+        for index, (own, settings) in enumerate(zip(self.own_tokenizers, self.config.segmentations, strict=True)):
+            if settings is not None and own is None:
+                raise UserError(
+                    f"aug {index} has a tokenizer of its own, which a model made of a configuration only does not know:"
+                    " it could not be loaded again"
+                )
         store_tokenizers(self.own_tokenizers, directory)
 
     def load_beside(self, location: str | Path, tokenizers: Sequence[Any], **hub: Any) -> None:

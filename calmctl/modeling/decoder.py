@@ -325,7 +325,10 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
             mask = read.padding()
             mask = mask.long() if mask is not None else None
         elif reason := why_no_own_masks(aug):
-            raise UserError(f"packed rows: aug {aug_index}, a {type(aug).__name__}, {reason}; give one document a row")
+            raise UserError(
+                f"aug {aug_index}, a {type(aug).__name__}, cannot be told token by token what to attend to, which "
+                f"packed rows and text that is cut again need: {reason}"
+            )
         else:
             mask = own_mask(layers.decoder(aug), read.allowed(), places, read.places)
         anchor_positions = read.anchor_positions(positions)

@@ -49,7 +49,7 @@ class ComposedGenerationMixin(GenerationMixin):
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Keep from the forward pass what only ways to decode ask for (a tokenizer, where there are stop strings)."""
         kwargs = {name: value for name, value in kwargs.items() if name not in DECODERS_OWN}
-        return super().prepare_inputs_for_generation(*args, **kwargs)
+        return super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
 
     def _require_cache_for_guidance(self, arguments: dict[str, Any]) -> None:
         """Refuse what would have augs that read prompts only read what is written: nothing tells them there."""

@@ -1,5 +1,6 @@
 """Frozen means frozen: what is trained is in the optimizer, what is not stays as it was, bit for bit."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -35,6 +36,23 @@ class FrozenBases:
             if known["weights_sha256"] != other["weights_sha256"]:
                 role = f"aug {index - 1}" if index else "anchor"
                 raise CalmctlError(f"the {role} {complaint}")
+
+
+def check_same_reading(model: StoredInParts, stored: Mapping[str, Any]) -> None:
+    """Check that augs with tokenizers of their own read as they did when a checkpoint of the same run was written.
+
+    Args:
+        stored: the configuration in the checkpoint.
+
+    Raises:
+        CalmctlError: a tokenizer, or how it is used, is another one.
+    """
+    now, before = (found or [] for found in (getattr(model.config, "segmentations", None), stored.get("segmentations")))
+    if [each for each in now if each] != [each for each in before if each]:
+        raise CalmctlError(
+            "the tokenizer of the anchor or of an aug is not the one this run was started with; restore it, or choose "
+            "another --out"
+        )
 
 
 def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:

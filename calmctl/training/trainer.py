@@ -24,7 +24,7 @@ from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import CURRICULUM_FILE, METER_FILE, rotate, seal, written_or_removed
 from calmctl.training.cost import flop_counter
 from calmctl.training.divergence import DivergenceWatch
-from calmctl.training.frozen import FrozenBases, check_optimizer
+from calmctl.training.frozen import FrozenBases, check_optimizer, check_same_reading
 from calmctl.training.interruption import SaveAndStop
 from calmctl.training.layout import keep_whole, replicate, shard, whole_state
 from calmctl.training.optimizer import build_optimizer
@@ -278,8 +278,9 @@ class RunTrainer(Trainer):
         folder = Path(resume_from_checkpoint)
         if isinstance(self.model, StoredInParts):
             if self.frozen is not None:
-                bases = read_json(folder / "config.json")["bases"]
-                self.frozen.check_same_as([base["fingerprint"] for base in bases])
+                stored = read_json(folder / "config.json")
+                self.frozen.check_same_as([base["fingerprint"] for base in stored["bases"]])
+                check_same_reading(self.model, stored)
             load_parameters(self.model, folder / WEIGHTS_FILE)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
