@@ -25,6 +25,7 @@ from calmctl.inference.prompt import Prompt, fit
 from calmctl.inference.reading import reading_of
 from calmctl.inference.text import completion_of
 from calmctl.modeling.composition import compose
+from calmctl.modeling.own_masks import shortest_reach, why_no_gaps, why_no_own_masks
 from calmctl.modeling.selfcheck import check_composition
 from data_builders.word_tokenizer import build_word_tokenizer
 from tests.model_types import WITHOUT_TINY_MODEL, model_types, tiny_model
@@ -46,9 +47,11 @@ page decides nothing.
 - *completions*: which prompts are completed together, each as it would be alone ({completed} types); *caches*: rows go
   on from caches, so that what prompts have in common is read once.
 - *likelihoods*: whether bits per byte are those of each text alone ({likely} types), or why they are refused.
+- *own tokenizer*: as an aug with another tokenizer than the anchor's, it reads its own cut of the text so far ({own}
+  types), or every anchor token cut alone (`chunks`), or is refused (see [tokenizers](tokenizers.md)).
 
-| model type | class | as a base | completions | likelihoods |
-|---|---|---|---|---|
+| model type | class | as a base | completions | likelihoods | own tokenizer |
+|---|---|---|---|---|---|
 """
 
 
@@ -103,6 +106,21 @@ def as_base(model_type: str) -> str:
     except UserError as error:
         return _refused(anchor, error)
     return "yes"
+
+
+def own_tokenizer_as(model: PreTrainedModel, base: str) -> str:
+    """Return how a type reads as an aug with a tokenizer of its own, or why not; a dash where it is no base."""
+    if base != "yes":
+        return "-"
+    if gaps := why_no_gaps(model):
+        return f"no: {_short(gaps)}"
+    if not (reason := why_no_own_masks(model)):
+        return "own"
+    return f"no: {_short(reason)}" if shortest_reach(model) else f"chunks: {_short(reason)}"
+
+
+def _short(reason: str) -> str:
+    return re.sub(r" \([^)]*\)", "", reason).removeprefix("it ").replace("|", "\\|")
 
 
 def completing(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -162,9 +180,10 @@ def table(model_type: str) -> str:
     name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]
     name = name if isinstance(name, str) else name[0]
     if model_type in WITHOUT_TINY_MODEL:
-        return f"| {model_type} | {name} | not tried: {WITHOUT_TINY_MODEL[model_type]} | | |"
+        return f"| {model_type} | {name} | not tried: {WITHOUT_TINY_MODEL[model_type]} | | | |"
     model, tokenizer = tiny_model(model_type), word_tokenizer()
-    cells = as_base(model_type), completing(model, tokenizer), likelihoods(model, tokenizer)
+    base = as_base(model_type)
+    cells = base, completing(model, tokenizer), likelihoods(model, tokenizer), own_tokenizer_as(model, base)
     return f"| {model_type} | {type(model).__name__} | {' | '.join(cells)} |"
 
 
@@ -177,13 +196,14 @@ def stated(page: str) -> dict[str, list[str]]:
 def page() -> str:
     """Return docs/model-types.md."""
     rows = [table(model_type) for model_type in model_types()]
-    tried = [cells for cells in stated("\n".join(rows)).values() if len(cells) == 4]
+    tried = [cells for cells in stated("\n".join(rows)).values() if len(cells) == 5]
     bases, completed, likely = ([not cells[column].startswith("no: ") for cells in tried] for column in (1, 2, 3))
     head = HEAD.format(
         calmctl=__version__,
         version=transformers.__version__,
         types=len(tried),
         bases=sum(bases),
+        own=[cells[4] for cells in tried].count("own"),
         completed=sum(completed),
         likely=sum(likely),
     )

@@ -66,6 +66,17 @@ def test_a_composed_model_reads_as_its_parts_would(folder, capsys):
     assert other["anchor"] == parts["anchor"] and other["augs"][0] != parts["augs"][0]
 
 
+def test_a_model_card_says_how_each_aug_reads(folder):
+    names = [str(folder / name) for name in ("aug", "anchor")]
+    model = compose(str(folder / "anchor"), names, segmentation="chunks", markers={"<|im_end|>": "</s>"})
+    model.save_pretrained(folder / "with markers")
+    card = (folder / "with markers" / "README.md").read_text()
+    rows = [line for line in card.partition("## Tokenizers")[2].splitlines() if line.startswith("| aug 0")]
+    hashes = [model.config.segmentations[0][f"{role}_sha256"][:12] for role in ("aug", "anchor")]
+    said = " | ".join(["| aug 0", "every anchor token cut alone", *(f"`{each}`" for each in hashes)])
+    assert rows == [f"{said} | `<\\|im_end\\|>`: `</s>` |"]
+
+
 def test_the_table_has_a_row_a_token_and_aligned_columns(folder, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(TEXT))
     pair = ["show", "--anchor", str(folder / "anchor"), "--aug", str(folder / "pieces"), "--text"]

@@ -12,6 +12,7 @@ import yaml
 import calmctl
 from calmctl.escaping import md_code, md_text, url_path, visible
 from calmctl.files import write_text
+from calmctl.modeling.segmentation import SEGMENTATIONS
 
 if TYPE_CHECKING:
     from calmctl.modeling.composed import ComposedModelForCausalLM
@@ -29,6 +30,10 @@ from transformers import AutoModelForCausalLM
 
 model = AutoModelForCausalLM.from_pretrained({name})
 ```
+"""
+OWN_TOKENIZERS = """\
+The model is called with the anchor's tokens. What augs with tokenizers of their own read is found from these by the
+model itself, with tokenizers that are stored in this folder.
 """
 CITATION = f"""\
 CALM: *LLM Augmented LLMs: Expanding Capabilities through Composition*, arXiv:{PAPER}.
@@ -80,13 +85,17 @@ def model_card(model: "StoredInParts", name: str) -> str:
 
 def composition_sections(model: "ComposedModelForCausalLM") -> list[str]:
     """Return what the card of a composed model says of it, and of its bridges."""
-    return [
+    sections = [
         f"A frozen anchor that reads {_count(len(model.augs), 'frozen aug')} through trained cross-attention bridges "
         f"([CALM](https://arxiv.org/abs/{PAPER})), composed with calmctl {calmctl.__version__}.\n",
         "## Bridges\n",
         _table(["aug", "connections (aug layer → anchor layer)"], _connection_rows(model)),
         _bridge_form(model),
     ]
+    if rows := _tokenizer_rows(model):
+        head = ["aug", "reads", "tokenizer (SHA-256)", "the anchor's", "in the place of markers"]
+        sections += ["## Tokenizers\n", OWN_TOKENIZERS, _table(head, rows)]
+    return sections
 
 
 def hub_id(base: Mapping[str, Any]) -> str | None:
@@ -156,6 +165,23 @@ def _connection_rows(model: "ComposedModelForCausalLM") -> list[list[str]]:
         [_role(index, count), ", ".join(f"{aug_layer} → {anchor_layer}" for aug_layer, anchor_layer in pairs)]
         for index, pairs in enumerate(model.config.connections, start=1)
     ]
+
+
+def _tokenizer_rows(model: "ComposedModelForCausalLM") -> list[list[str]]:
+    """Return how augs with tokenizers of their own read."""
+    rows = []
+    for index, (own, settings) in enumerate(zip(model.own_tokenizers, model.config.segmentations, strict=True)):
+        if own is not None and settings is not None:
+            hashes = [f"`{settings[f'{role}_sha256'][:12]}`" for role in ("aug", "anchor")]
+            rows.append(
+                [
+                    _role(index + 1, len(model.config.bases)),
+                    SEGMENTATIONS[settings["kind"]],
+                    *hashes,
+                    ", ".join(f"{md_code(ours)}: {md_code(theirs)}" for ours, theirs in own.marker_names()),
+                ]
+            )
+    return rows
 
 
 def _bridge_form(model: "ComposedModelForCausalLM") -> str:

@@ -63,6 +63,16 @@ class OwnTokenizer:
             "aug_sha256": tokenizer_sha256(self.aug),
         }
 
+    def marker_names(self) -> list[tuple[str, str]]:
+        """Return special tokens of the anchor and those that the aug reads in their place, by their text."""
+        if not self.markers:
+            return []
+        ours, theirs = (Tokenizer.from_str(each) for each in (self.anchor, self.aug))
+        return [
+            (str(ours.id_to_token(token_id)), " ".join(str(theirs.id_to_token(each)) for each in ids))
+            for token_id, ids in self.markers.items()
+        ]
+
     def segmenter(self, kind: str) -> Segmenter:
         """Return what turns the anchor's tokens into the aug's."""
         sources = [tokenizer_sha256(each) for each in (self.anchor, self.aug)]
