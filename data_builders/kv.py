@@ -165,10 +165,12 @@ class _Build:
         expressions = self._sample(
             name,
             spread_over(config.operand_counts, config.num_aug_rows, config.aug_operand_weights),
-            partial(draw_keys, rng, self.keys.of_aug(aug), config.operators),
+            partial(draw_keys, rng, np.arange(config.num_keys), config.operators),
             tests.without_keys,
         )
-        return TrainingSet(name, expressions, ["kv_subs"], [1.0])
+        # Keys of another m_A stand among its own, as they do later, and are worth nothing that could be learned.
+        is_known = self.keys.augs == aug if config.num_augs > 1 else None
+        return TrainingSet(name, expressions, ["kv_subs"], [1.0], is_known=is_known)
 
     def _anchor(self, tests: EvalSet) -> TrainingSet:
         config, rng = self.config, self.rngs["anchor_train.parquet"]

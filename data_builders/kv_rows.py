@@ -68,7 +68,8 @@ class TrainingSet:
     """One training file: its expressions by operand count, the kinds its rows take, and what was counted.
 
     Expressions are over key indices, or over numbers where `over_numbers`; `draw_context` draws a key
-    expression to stand before each, for the kinds that show one.
+    expression to stand before each, for the kinds that show one. `is_known` says which keys are written as
+    their values; for the others a number is drawn each time.
     """
 
     name: str
@@ -77,6 +78,7 @@ class TrainingSet:
     shares: Sequence[float]
     over_numbers: bool = False
     draw_context: Callable[[Expressions], Expressions] | None = None
+    is_known: NDArray[np.bool_] | None = None
     num_operands: Counter[int] = field(default_factory=Counter)
     num_kind: Counter[str] = field(default_factory=Counter)
     results: ResultStatistics = field(default_factory=ResultStatistics)
@@ -103,15 +105,20 @@ class TrainingSet:
                         continue
                     taken = order[count][used[count] : used[count] + len(place)]
                     used[count] += len(place)
-                    parts.append(self._render(kind, self.expressions[count][taken], keys, renderer))
+                    parts.append(self._render(kind, self.expressions[count][taken], keys, renderer, rng))
                     places.append(place)
             yield pa.concat_tables(parts).take(pa.array(np.argsort(np.concatenate(places)))).combine_chunks()
 
-    def _render(self, kind: str, expressions: Expressions, keys: KeyTable, renderer: Renderer) -> pa.Table:
+    def _render(
+        self, kind: str, expressions: Expressions, keys: KeyTable, renderer: Renderer, rng: np.random.Generator
+    ) -> pa.Table:
         wanted = template_fields(kind)
         shown: Expressions | None = None
         fields: dict[str, pa.Array] = {}
         numbers = expressions if self.over_numbers else expressions.substitute(keys.values)
+        if self.is_known is not None:
+            is_unknown = ~self.is_known[expressions.operands]
+            numbers.operands[is_unknown] = rng.integers(1, keys.values.max() + 1, is_unknown.sum())
         if "keys" in wanted:
             shown = expressions
             fields["keys"] = renderer.keys(expressions)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
@@ -59,16 +60,26 @@ def test_keys_are_shared_out_evenly_within_values_and_held_in(keys: dict[str, di
     assert set(of_value.values()) <= {3, 4, 5} and len(of_value) == 2 * SHARED_OUT.num_values
 
 
-def test_each_aug_learns_its_own_keys_and_composition_data_has_both(
-    folder: Path, keys: dict[str, dict[str, Any]]
+@pytest.mark.parametrize(("aug", "name"), [(1, "aug_train.parquet"), (2, "aug2_train.parquet")])
+def test_each_aug_learns_its_own_keys_and_nothing_of_the_others(
+    folder: Path, keys: dict[str, dict[str, Any]], aug: int, name: str
 ) -> None:
-    def shown(name: str) -> list[str]:
-        prompts = pq.read_table(folder / name)["prompt"].to_pylist()
-        return [prompt.partition(": ")[2].partition(" =")[0] for prompt in prompts if prompt.startswith("substitute")]
+    written: dict[str, list[int]] = {key: [] for key in keys}
+    for row in pq.read_table(folder / name).to_pylist():
+        shown = row["prompt"].partition(": ")[2].split()[:-1:2]
+        for key, number in zip(shown, row["completion"].split()[:-1:2], strict=True):
+            written[key].append(int(number))
+    right = {1: [], 2: []}
+    for key, numbers in written.items():
+        right[keys[key]["aug"]] += [number == keys[key]["value"] for number in numbers]
+    assert all(right[aug]) and len(right[aug]) > 1000
+    assert np.mean(right[3 - aug]) == pytest.approx(1 / SHARED_OUT.num_values, abs=0.02)
 
-    for aug, name in ((1, "aug_train.parquet"), (2, "aug2_train.parquet")):
-        assert all(owners(expression, keys) == {aug} for expression in shown(name))
-    assert {frozenset(owners(expression, keys)) for expression in shown("dc_mix.parquet")} >= {frozenset({1, 2})}
+
+def test_composition_data_has_keys_of_both(folder: Path, keys: dict[str, dict[str, Any]]) -> None:
+    prompts = pq.read_table(folder / "dc_mix.parquet")["prompt"].to_pylist()
+    shown = [prompt.partition(": ")[2].partition(" =")[0] for prompt in prompts if prompt.startswith("substitute")]
+    assert {tuple(sorted(owners(expression, keys))) for expression in shown} == {(1,), (2,), (1, 2)}
 
 
 def test_each_tokenizer_has_its_own_keys_as_words(folder: Path, keys: dict[str, dict[str, Any]]) -> None:
