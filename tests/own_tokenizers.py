@@ -12,6 +12,8 @@ from transformers import (
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
@@ -64,6 +66,9 @@ def base(kind: str, tokenizer: PreTrainedTokenizerBase, seed: int, **settings: o
         "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**size, **grouped, head_dim=8, sliding_window=6, **settings)),
         "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**size, **shape, **settings)),
         "bloom": lambda: BloomForCausalLM(BloomConfig(**size, hidden_size=32, n_layer=3, n_head=4, **settings)),
+        "neo": lambda: GPTNeoForCausalLM(
+            GPTNeoConfig(**size, hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]])
+        ),
         "gpt2": lambda: GPT2LMHeadModel(
             GPT2Config(**size, n_embd=32, n_layer=3, n_head=4, **{"n_positions": 512, **settings})
         ),

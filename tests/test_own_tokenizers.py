@@ -355,10 +355,11 @@ def test_tokenizers_that_lose_text_are_refused(make):
         assert "\n" not in str(caught.value)
 
 
-def test_an_aug_that_counts_places_in_the_row_is_refused():
+@pytest.mark.parametrize("make", [FAMILIES["MPT"], lambda vocabulary: base("neo", families.tiny_bytes(), 1)])
+def test_an_aug_that_goes_by_places_in_the_row_is_refused(make):
     tokenizers = families.gpt2_style(), families.tiny_bytes()
-    with pytest.raises(UserError, match="the aug, a MptForCausalLM, .* it counts a token's place in the row, gaps"):
-        compose(base("llama", tokenizers[0], 0), FAMILIES["MPT"](vocabulary=256 + 5), tokenizers=tokenizers)
+    with pytest.raises(UserError, match="the aug, a .* has a tokenizer of its own, and it.* place in the row, gaps"):
+        compose(base("llama", tokenizers[0], 0), make(vocabulary=256 + 5), tokenizers=tokenizers)
 
 
 def test_an_aug_that_takes_no_masks_of_its_own_is_read_in_chunks():

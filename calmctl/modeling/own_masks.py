@@ -54,6 +54,9 @@ def why_no_gaps(model: PreTrainedModel) -> str:
     them by the mask, as attention with ALiBi does in BLOOM, not by the place in the row, as in MPT.
     """
     decoder = layers.decoder(model)
+    modules = [module for layer in layers.decoder_layers(model) for module in layer.modules()]
+    if any(_is_causal_table(buffer) for module in modules for buffer in module._buffers.values()):
+        return "its attention goes by a token's place in the row, gaps included"  # GPT Neo's local layers
     if accepts(decoder, "position_ids"):
         return ""
     biases = (getattr(type(decoder), name) for name in dir(type(decoder)) if "alibi" in name)
