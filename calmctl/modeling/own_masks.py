@@ -56,7 +56,7 @@ def why_no_gaps(model: PreTrainedModel) -> str:
     decoder = layers.decoder(model)
     modules = [module for layer in layers.decoder_layers(model) for module in layer.modules()]
     if any(_is_causal_table(buffer) for module in modules for buffer in module._buffers.values()):
-        return "its attention goes by a token's place in the row, gaps included"  # GPT Neo's local layers
+        return "it attends by a token's place in the row, gaps included"  # GPT Neo's local layers
     if accepts(decoder, "position_ids"):
         return ""
     biases = (getattr(type(decoder), name) for name in dir(type(decoder)) if "alibi" in name)
