@@ -12,6 +12,7 @@ PAPER = ComposeConfig(bridge=BridgeConfig(zero_init=False))
 OTHER_BRIDGES = {"num_heads": 3, "norm": True, "rotary": True, "gate": True, "dropout": 0.25, "zero_init": True}
 OTHERS = {
     "augs": ("a", "b"), "connections": [[0, 1]], "every": 2, "num": 3, "aug_reads": "prompt", "random_aug": True,
+    "segmentation": "chunks", "markers": {"<|im_end|>": "<eos>"},
     "bridge": BridgeConfig(norm=True, zero_init=False),
 }  # fmt: skip
 

@@ -39,6 +39,18 @@ def _num(compose: ComposeConfig) -> str:
     return f"{compose.num} connections instead of one per {PAPER_EVERY} layers of m_A"
 
 
+def _segmentation(compose: ComposeConfig) -> str:
+    if compose.segmentation != "chunks":
+        return ""
+    return "an m_A with a tokenizer of its own reads the text of each of m_B's tokens cut alone"
+
+
+def _markers(compose: ComposeConfig) -> str:
+    if not compose.markers:
+        return ""
+    return f"m_A reads special tokens of its own in the place of m_B's {', '.join(compose.markers)}"
+
+
 def _every(compose: ComposeConfig) -> str:
     if compose.every == PAPER_EVERY or compose.connections is not None or compose.num is not None:
         return ""
@@ -61,6 +73,8 @@ COMPOSITION: dict[str, Callable[[ComposeConfig], str]] = {
     "num": _num,
     "every": _every,
     "aug_reads": lambda compose: "m_A reads prompts only, not what is generated" if compose.aug_reads != "all" else "",
+    "segmentation": _segmentation,
+    "markers": _markers,
     "random_aug": lambda compose: "m_A has untrained weights" if compose.random_aug else "",
     "augs": lambda compose: f"{len(compose.augs)} augs; the paper composes one" if len(compose.augs) > 1 else "",
 }

@@ -13,10 +13,10 @@ from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
-from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.configuration import AUG_READS, ComposedConfig
 from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.own_tokenizers import AUTO, WAYS, OwnTokenizer, chosen_kind, own_tokenizer
-from calmctl.modeling.segmentation import Segmenter
+from calmctl.modeling.own_tokenizers import OwnTokenizer, chosen_kind, own_tokenizer
+from calmctl.modeling.segmentation import AUTO, SEGMENTATION_SETTINGS, Segmenter
 from calmctl.modeling.sources import (
     SOURCE_ARGUMENTS,
     base_config,
@@ -32,7 +32,6 @@ from calmctl.modeling.tokenizers import num_token_ids
 from calmctl.ranks import current_ranks
 
 _LOGGER = logging.getLogger(__name__)
-AUG_READS = ("all", "prompt")
 
 
 def compose(
@@ -162,8 +161,8 @@ def check_parts(
         raise UserError("aug: no model is given; compose needs at least one")
     if aug_reads not in AUG_READS:
         raise UserError(f"aug_reads={aug_reads!r} is not one of {', '.join(AUG_READS)}")
-    if segmentation not in WAYS:
-        raise UserError(f"segmentation={segmentation!r} is not one of {', '.join(WAYS)}")
+    if segmentation not in SEGMENTATION_SETTINGS:
+        raise UserError(f"segmentation={segmentation!r} is not one of {', '.join(SEGMENTATION_SETTINGS)}")
     if tokenizers is not None and len(tokenizers) != 1 + len(augs):
         raise UserError(f"tokenizers: {len(tokenizers)} are given for an anchor and {len(augs)} augs; give one of each")
     shapes = [

@@ -13,6 +13,7 @@ ANCHOR_FACTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention
 HEAD_FACTS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 # These multiply by what their relatives, and therefore the tools, divide by under that name.
 SCALED_UP = ("hyperclovax",)
+AUG_READS = ("all", "prompt")
 # What the number of tokens that a model is made for is called, the commonest name first.
 CONTEXTS = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"),

@@ -18,12 +18,10 @@ from calmctl.modeling import layers
 from calmctl.modeling.cutting import Cutter
 from calmctl.modeling.own_masks import shortest_reach, why_no_gaps, why_no_own_masks
 from calmctl.modeling.prompt_ids import ids_around
-from calmctl.modeling.segmentation import SEGMENTATIONS, Segmenter
+from calmctl.modeling.segmentation import AUTO, Segmenter
 from calmctl.modeling.token_bytes import TokenBytes
 from calmctl.modeling.tokenizers import PARTS, differences, num_token_ids
 
-AUTO = "auto"
-WAYS = (AUTO, *SEGMENTATIONS)
 ANCHOR_FILE, AUG_FILE = "anchor_tokenizer.json", "aug_{}_tokenizer.json"
 
 
@@ -148,7 +146,7 @@ def chosen_kind(kind: str, aug: PreTrainedModel, own: OwnTokenizer) -> str:
     """Return how an aug's text is cut: as asked, or its own way where it can be told what to attend to.
 
     Args:
-        kind: one of `WAYS`.
+        kind: one of `SEGMENTATION_SETTINGS`.
         aug: with or without weights.
 
     Raises:

@@ -18,6 +18,9 @@ from calmctl.modeling.token_bytes import TokenBytes
 
 # Ways to read, in words.
 SEGMENTATIONS = {"own": "its own cut of the text so far", "chunks": "every anchor token cut alone"}
+# What may be asked for: one of them, or the first that works.
+AUTO = "auto"
+SEGMENTATION_SETTINGS = (AUTO, *SEGMENTATIONS)
 # Characters without a place to settle at, after which text is settled all the same: of languages that put no spaces
 # between words, a cut may then differ from that of the whole text.
 MOST_PENDING, LEAST_PENDING = 96, 32

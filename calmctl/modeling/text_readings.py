@@ -11,9 +11,9 @@ from calmctl.errors import UserError
 from calmctl.modeling.composition import check_parts
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.locating import locate
-from calmctl.modeling.own_tokenizers import AUTO, OwnTokenizer, stored_tokenizer
+from calmctl.modeling.own_tokenizers import OwnTokenizer, stored_tokenizer
 from calmctl.modeling.prompt_ids import prompt_ids
-from calmctl.modeling.segmentation import Position, Segmenter
+from calmctl.modeling.segmentation import AUTO, Position, Segmenter
 from calmctl.modeling.sources import base_config, find_tokenizer, load_tokenizer
 from calmctl.modeling.token_bytes import TokenBytes
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from calmctl.errors import UserError
 from calmctl.modeling.bridge import BridgeConfig
+from calmctl.modeling.configuration import AUG_READS
+from calmctl.modeling.segmentation import SEGMENTATION_SETTINGS
 from calmctl.training.settings import TrainSettings
 
 
@@ -86,8 +88,11 @@ class ComposeConfig:
     train: TrainSettings = field(default_factory=TrainSettings)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a seed out of range."""
+        """Raise ValueError for a seed out of range, and for what is none of the choices."""
         check_seed(self.seed)
+        for name, choices in (("aug_reads", AUG_READS), ("segmentation", SEGMENTATION_SETTINGS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
 
 
 def check_seed(seed: int) -> None:
