@@ -6,6 +6,8 @@ ways take one for each way. What a decoder does by a token's place in the row, r
 mask, stays out of reach: see `why_no_own_masks`.
 """
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -21,6 +23,11 @@ REACHES = {"full_attention": "", "sliding_attention": "sliding_window", "chunked
 SELECTING = "indexer"
 
 
+# Of each model, by its implementation of attention: every forward pass asks, and its modules are many.
+_known: WeakKeyDictionary[nn.Module, dict[str | None, str]] = WeakKeyDictionary()
+
+
+@torch.compiler.disable
 def why_no_own_masks(model: PreTrainedModel) -> str:
     """Say why a decoder cannot be told token by token what to attend to; an empty string where it can.
 
@@ -29,6 +36,13 @@ def why_no_own_masks(model: PreTrainedModel) -> str:
     Raises:
         UserError: its decoder layers are not found.
     """
+    known, implementation = _known.setdefault(model, {}), layers.text_config(model.config)._attn_implementation
+    if implementation not in known:
+        known[implementation] = _why_no_own_masks(model)
+    return known[implementation]
+
+
+def _why_no_own_masks(model: PreTrainedModel) -> str:
     config, decoder = layers.text_config(model.config), layers.decoder(model)
     modules = [module for layer in layers.decoder_layers(model) for module in layer.modules()]
     if getattr(config, "alibi", False) or not accepts(decoder, "position_ids"):
