@@ -19,7 +19,7 @@ Times = dict[str, list[float]]
 
 def interleaved(variants: dict[str, Callable[[], object]], rounds: int, device: str) -> Times:
     """Return the seconds of every variant, one for each round; an unmeasured round comes first."""
-    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    clock = clock_of(device)
     times: Times = {name: [] for name in variants}
     for measured in range(-1, rounds):
         for name, run in variants.items():
@@ -30,6 +30,11 @@ def interleaved(variants: dict[str, Callable[[], object]], rounds: int, device: 
             if measured >= 0:
                 times[name].append(clock() - began)
     return times
+
+
+def clock_of(device: str) -> Callable[[], float]:
+    """Return what tells the time: that of the process on one CPU thread."""
+    return time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
 def ratio(times: Times, numerator: str, *denominator: str) -> float:

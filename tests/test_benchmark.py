@@ -1,11 +1,14 @@
-"""The benchmark of composed models runs through and reports every case."""
+"""The benchmarks of composed models run through and report every case."""
 
+import gzip
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.own_tokenizers import PAIRS, base
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "composition.py"
 GENERATION, TRAINING = SCRIPT.with_name("generation.py"), SCRIPT.with_name("training.py")
@@ -48,3 +51,42 @@ def test_the_training_benchmark_compares_the_program_with_a_loop(tmp_path):
     subprocess.run([sys.executable, TRAINING, "--quick", "--json", file], capture_output=True, text=True, check=True)
     results = json.loads(file.read_text())["results"]
     assert {row["case"] for row in results} == {"speed", "memory", "kept"} and all(row["value"] > 0 for row in results)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_own_tokenizers_reports_every_case(tmp_path):
+    script, file = SCRIPT.with_name("own_tokenizers.py"), tmp_path / "figures.json"
+    subprocess.run([sys.executable, script, "--quick", "--json", file], capture_output=True, text=True, check=True)
+    results = json.loads(file.read_text())["results"]
+    assert [row["case"] for row in results] == ["decode", "decode", "train", "unaided"]
+    assert all(row["per_token"] > 0 and row["whole"] > 0 and 0 <= row["cutting"] < 1 for row in results)
+
+
+@pytest.mark.slow
+def test_a_version_is_compared_with_another_one(tmp_path):
+    script, file = SCRIPT.with_name("versions.py"), tmp_path / "figures.json"
+    command = [sys.executable, script, "--quick", "--other", SCRIPT.parents[1], "--json", file]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    results = json.loads(file.read_text())["results"]
+    assert [row["case"] for row in results] == ["decode 1", "decode 8", "train"]
+    assert all(0.2 < row["value"] < 5 for row in results)
+
+
+@pytest.mark.slow
+def test_ways_to_cut_are_compared_once_and_kept(tmp_path):
+    for name, make, kind in zip(("anchor", "aug"), PAIRS["gpt2-llama3"], ("llama", "gemma2"), strict=True):
+        base(kind, make(), 0).save_pretrained(tmp_path / name)
+        make().save_pretrained(tmp_path / name)
+    for code in ("deu", "fra", "pol", "ind", "swh", "por", "nld", "swe", "ces", "ron", "spa", "ita", "tur"):
+        lines = (f"fox {number}\tThe fox has {number} dogs.\n" for number in range(20))
+        (tmp_path / f"{code}-eng.tsv.gz").write_bytes(gzip.compress("".join(lines).encode()))
+    file = tmp_path / "figures.json"
+    places = ["--anchor", tmp_path / "anchor", "--aug", tmp_path / "aug", "--data", tmp_path]
+    command = [sys.executable, SCRIPT.with_name("segmentation.py"), *places, "--task", "translation", "--json", file]
+    command += ["--steps", "10", "--every", "5"]
+    printed = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    results = {row["way"]: row for row in json.loads(file.read_text())["results"]}
+    assert list(results) == ["own", "chunks", "prompt"] and printed[0] == printed[1]
+    assert all(row["composed"]["10"]["all"] > 0 and len(row["losses"]) == 10 for row in results.values())
+    assert len({row["anchor_alone"]["all"] for row in results.values()}) == 1
+    assert results["own"]["replaced"] > 0 == results["chunks"]["replaced"] == results["prompt"]["replaced"]
