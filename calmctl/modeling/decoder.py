@@ -9,22 +9,22 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.alignment import positions_in_documents, prompt_to_read
-from calmctl.modeling.aug_tokens import AugHistory, AugTokens
+from calmctl.modeling.aug_reading import AugReadingMixin
 from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.calling import CACHE, either_cache
-from calmctl.modeling.configuration import ComposedConfig, context_length
+from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import Connection
 from calmctl.modeling.hooks import ForwardPass, Hooks, new_pass
-from calmctl.modeling.own_masks import own_mask, shortest_reach, why_no_own_masks
 from calmctl.modeling.recomputation import RecomputingMixin
+from calmctl.modeling.running import run_decoder
 from calmctl.modeling.segmentation import Segmenter
 from calmctl.modeling.tokens import NewTokens
 from calmctl.modeling.views import first_layers
@@ -44,7 +44,7 @@ class ComposedPreTrainedModel(PreTrainedModel):
         """Do nothing: the bases bring their weights and bridges initialise themselves."""
 
 
-class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
+class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
     """Anchor, augs and bridges, without the anchor's LM head: what `get_decoder` of a composed model returns.
 
     Augs run without gradients, without their LM heads and only up to the last layer that is tapped. Bridges act through
@@ -141,23 +141,12 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
         eager = getattr(self.anchor.config, "_attn_implementation", None) == "eager"
         with new_pass(ForwardPass(self._identity, self.bridges, eager)) as current, self.recomputing(above):
             current.positions = tokens.positions
-            for aug_index in range(len(self.augs)):
-                if self.config.segmentations[aug_index] is None:
-                    self._read_shared(current, aug_index, tokens.first(num_read), held)
-                    aug_length = current.keys_values[aug_index, 0][0].shape[-2]
-                    current.masks.append(tokens.mask(aug_length, prompt_lengths))
-                else:
-                    given = aug_tokens[aug_index] if aug_tokens is not None and held is None else None
-                    read = self._segmented(aug_index, tokens, prompt_lengths, held, given)
-                    self._read_own(current, aug_index, read, tokens.positions, held)
-                    current.masks.append(read.bridge_mask(prompt_lengths))
-            if held is not None and self.config.aug_reads == "prompt":
-                held.num_read = max(held.num_read, tokens.past + num_read)
+            self.read_augs(current, tokens, prompt_lengths, num_read, held, aug_tokens)
             current.bridging = True
             # Fewer layers than there are: drafts of `generate(assistant_early_exit=...)`.
             depth = self.config.num_hidden_layers
             is_whole = depth >= len(anchor_layers)
-            decoded = self._run(
+            decoded = run_decoder(
                 self.anchor,
                 layers.decoder(self.anchor) if is_whole else first_layers(self.anchor, depth),
                 tokens.ids,
@@ -212,171 +201,12 @@ class ComposedModel(RecomputingMixin, ComposedPreTrainedModel):
         lengths, num_read = prompt_to_read(prompt_lengths, len(tokens.ids), tokens.past, tokens.length, read)
         return lengths.to(tokens.ids.device), num_read
 
-    def _run(
-        self,
-        base: PreTrainedModel,
-        decoder: PreTrainedModel,
-        ids: Tensor,
-        mask: Any,
-        positions: Tensor,
-        end: int,
-        cache: Cache | None,
-        wanted: dict[str, Any] | None = None,
-    ) -> BaseModelOutputWithPast:
-        """Run the decoder of a base, or the first layers of it, on new tokens.
-
-        Args:
-            mask: what the decoder takes as `attention_mask`.
-            end: number of tokens that the longest row has then.
-
-        Raises:
-            UserError: the base has no positions for so many.
-        """
-        limit = context_length(base.config)
-        arguments = layers.arguments_of(decoder, ids, mask, positions, cache, wanted)
-        has_table = limit is not None and layers.has_positions_table(base) and not torch.compiler.is_compiling()
-        is_beyond = has_table and int(positions.max()) >= cast(int, limit)  # also of positions that were given
-        if (limit is None or end <= limit) and not is_beyond:
-            return decoder(**arguments)
-        # Many models read more than they were made for. Looked up on a GPU, a position beyond a table's end would take
-        # the whole process with it; the rest tells by itself.
-        number = int(positions.max()) + 1 if is_beyond else end
-        beyond = UserError(
-            f"a {type(base).__name__} reads {limit} tokens, and not the {number} that there are now: shorten the "
-            "prompt or generate fewer"
-        )
-        if is_beyond:
-            raise beyond
-        try:
-            return decoder(**arguments)
-        except torch.OutOfMemoryError:
-            raise
-        except (IndexError, RuntimeError) as error:
-            raise beyond from error
-
     def _ready(self) -> nn.ModuleList:
         """Return the anchor's layers, with no dropout in the bases and all hooks where they belong."""
         layers.keep_in_eval_mode(self._frozen)
         anchor_layers = layers.decoder_layers(self.anchor)
         self._hooks.follow(anchor_layers, [layers.decoder_layers(cast(PreTrainedModel, aug)) for aug in self.augs])
         return anchor_layers
-
-    def _read_shared(
-        self, current: ForwardPass, aug_index: int, tokens: NewTokens, cache: ComposedCache | None
-    ) -> None:
-        """Let an aug that takes the anchor's tokens as they are read new ones."""
-        if cache is not None and tokens.length == 0:
-            return self._read_nothing(current, aug_index, cache)
-        aug = cast(PreTrainedModel, self.augs[aug_index])
-        known, ids = layers.text_config(aug.config).vocab_size, tokens.ids
-        if known < layers.text_config(self.anchor.config).vocab_size:
-            # Ids that only pad the anchor's vocabulary: no text becomes them, but a model may happen to choose one.
-            ids = ids.clamp(max=known - 1)
-        end = tokens.past + tokens.length
-        self._tap(current, aug_index, ids, tokens.attention_mask, tokens.positions, end, tokens.positions, cache)
-
-    def _segmented(
-        self,
-        aug_index: int,
-        tokens: NewTokens,
-        prompt_lengths: Tensor | None,
-        cache: ComposedCache | None,
-        given: Tensor | None,
-    ) -> AugTokens:
-        """Return what an aug with a tokenizer of its own reads of new anchor tokens.
-
-        Args:
-            given: what a collator has found, see `AugTokens.stacked`.
-
-        Raises:
-            UserError: the tokenizers are not known.
-        """
-        if given is not None:
-            return AugTokens.stacked(given, tokens.length)
-        segmenter = self.segmenters[aug_index]
-        if segmenter is None:
-            raise UserError(
-                f"aug {aug_index} has a tokenizer of its own, which a model made of a configuration only does not know;"
-                " load it with from_pretrained, or compose the models"
-            )
-        history = cast(AugHistory, cache.histories[aug_index]) if cache is not None else AugHistory()
-        read = history.read(segmenter, tokens.ids, tokens.is_read(prompt_lengths), tokens.documents)
-        return read.to(tokens.ids.device)
-
-    def _read_own(
-        self,
-        current: ForwardPass,
-        aug_index: int,
-        read: AugTokens,
-        positions: Tensor,
-        cache: ComposedCache | None,
-    ) -> None:
-        """Let an aug with a tokenizer of its own read new tokens of its own.
-
-        Args:
-            positions: (batch, seq) of the anchor's new tokens.
-        """
-        if cache is not None and read.num_new == 0:
-            return self._read_nothing(current, aug_index, cache)
-        aug, places = cast(PreTrainedModel, self.augs[aug_index]), read.new_places
-        window = shortest_reach(aug)
-        mask: Any
-        if read.is_plain and (window is None or read.num_columns <= window):
-            mask = read.padding()
-            mask = mask.long() if mask is not None else None
-        elif reason := why_no_own_masks(aug):
-            raise UserError(
-                f"aug {aug_index}, a {type(aug).__name__}, cannot be told token by token what to attend to, which "
-                f"packed rows and text that is cut again need: {reason}"
-            )
-        else:
-            mask = own_mask(layers.decoder(aug), read.allowed(), places, read.places)
-        anchor_positions = read.anchor_positions(positions)
-        self._tap(current, aug_index, read.ids, mask, places, read.longest, anchor_positions, cache)
-
-    def _read_nothing(self, current: ForwardPass, aug_index: int, cache: ComposedCache) -> None:
-        """Take the keys and values of an aug that reads nothing now from the cache."""
-        for bridge_index, layer in enumerate(cache.bridges[aug_index].layers):
-            held = cast(DynamicLayer, layer)
-            current.keys_values[aug_index, bridge_index] = cast(Tensor, held.keys), cast(Tensor, held.values)
-
-    def _tap(
-        self,
-        current: ForwardPass,
-        aug_index: int,
-        ids: Tensor,
-        mask: Any,
-        positions: Tensor,
-        end: int,
-        anchor_positions: Tensor,
-        cache: ComposedCache | None,
-    ) -> None:
-        """Run one aug on new tokens and turn its tapped states into the keys and values of its bridges.
-
-        Args:
-            ids, mask, positions, end: see `_run`.
-            anchor_positions: (batch, new) where the new tokens stand among the anchor's, for rotary bridges.
-        """
-        pairs, aug = self.connections[aug_index], cast(PreTrainedModel, self.augs[aug_index])
-        decoder = first_layers(aug, max(pair.aug_layer for pair in pairs) + 1)
-        current.tapping, current.aug_states = aug_index, {}
-        with torch.no_grad():
-            self._run(aug, decoder, ids, mask, positions, end, cache.augs[aug_index] if cache is not None else None)
-        current.tapping = None
-        for bridge_index, pair in enumerate(pairs):
-            bridge = current.bridge(aug_index, bridge_index)
-            folded = None
-            # A cache that already holds tokens is being decoded with: worth folding the matrices once for.
-            if cache is not None and cache.get_seq_length() and not torch.is_grad_enabled():
-                if (aug_index, bridge_index) not in cache.folded:
-                    cache.folded[aug_index, bridge_index] = bridge.folded()
-                folded = cache.folded[aug_index, bridge_index]
-            device = layers.device_of(bridge.query)
-            states = current.aug_states[pair.aug_layer].to(device)
-            keys, values = bridge.keys_values(states, anchor_positions.to(device), folded)
-            if cache is not None:
-                keys, values = cache.bridges[aug_index].update(keys, values, bridge_index)
-            current.keys_values[aug_index, bridge_index] = keys, values
 
     def new_cache(self, max_cache_len: int | None = None) -> ComposedCache:
         """Return an empty cache for this model; `max_cache_len` makes it static, with room for that many tokens."""
