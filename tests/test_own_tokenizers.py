@@ -310,6 +310,31 @@ def test_tokenizers_are_found_beside_models_and_a_changed_one_is_refused(tmp_pat
     assert torch.equal(logits(different, ids), logits(model, ids))
 
 
+def test_tokenizers_that_were_given_need_not_lie_beside_the_bases(tmp_path):
+    anchor = saved(tmp_path / "anchor", "llama", families.gpt2_style(), 0)
+    aug = saved(tmp_path / "aug", "llama", families.gpt2_style(), 1)
+    given = [families.gpt2_style(), families.tiny_bytes()]
+    model = opened(compose(anchor, aug, every=1, tokenizers=given))
+    model.save_pretrained(tmp_path / "composed")
+    ids = any_ids("gpt2-llama3", 1)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "composed")
+    assert torch.equal(logits(again, ids), logits(model, ids))
+
+
+def test_a_tokenizer_that_is_not_known_is_told_of(tmp_path, caplog):
+    anchor = saved(tmp_path / "anchor", "llama", families.gpt2_style(), 0)
+    base("llama", families.gpt2_style(), 1).save_pretrained(tmp_path / "aug")
+    with caplog.at_level("WARNING", logger="calmctl"):
+        compose(anchor, tmp_path / "aug", every=1)
+    assert "its tokenizer is not known here" in caplog.text
+
+
+def test_a_context_of_an_aug_in_its_own_tokens_is_none_of_the_composed_model():
+    model = composed()
+    model.config.augs[0]["max_position_embeddings"] = 7
+    assert type(model.config)(**model.config.to_dict()).max_position_embeddings == 512
+
+
 def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path):
     model_of("gpt2-llama3").save_pretrained(tmp_path, merge_bases=True)
     file = tmp_path / "aug_0_tokenizer.json"
@@ -336,6 +361,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path):
             "markers: the tokenizer of the anchor .* has no special token '<nothing>'",
         ),
         ({"tokenizers": [None]}, "tokenizers: 1 are given for an anchor and 1 augs"),
+        ({"tokenizers": [None, None], "markers": {"</s>": "</s>"}}, "markers: no aug has a tokenizer of its own"),
     ],
 )
 def test_settings_that_say_nothing_are_refused(settings, message):

@@ -1,6 +1,7 @@
 """Segmentation: what an aug has read is its own cut of the text so far, whatever the anchor's tokens are."""
 
 import codecs
+import copy
 import random
 import unicodedata
 
@@ -164,6 +165,27 @@ def test_markers_are_borders_and_read_as_what_they_are_mapped_to():
         found, _ = of.read(ids)
         read = [token for token, _ in alive(found, len(ids) - 1)]
         assert read == [*of.opening, *of.cutter.cut("the wor", True), *marked, *of.cutter.cut("ld again", False)]
+
+
+def test_an_added_token_that_is_text_is_read_as_what_it_is_mapped_to():
+    anchor, aug = (make() for make in PAIRS["gpt2-llama3"])
+    anchor = copy.deepcopy(anchor)
+    anchor.add_tokens(["<tool>"])
+    (tool,) = anchor("<tool>", add_special_tokens=False)["input_ids"]
+    for markers, read in (({}, False), ({"<tool>": aug.eos_token}, True)):
+        own = own_tokenizer(anchor, aug, markers)
+        assert own is not None
+        assert (own.segmenter("own").read([tool])[0].ids[-1] == aug.eos_token_id) is read
+
+
+def test_a_word_that_pads_is_still_a_word():
+    anchor, aug = (make() for make in PAIRS["gpt2-llama3"])
+    anchor = copy.deepcopy(anchor)
+    anchor.pad_token = "!"
+    own = own_tokenizer(anchor, aug)
+    assert own is not None
+    found, _ = own.segmenter("own").read(anchor("Hi!", add_special_tokens=False)["input_ids"])
+    assert aug.decode([token for token in found.ids if token not in own.opening]).endswith("!")
 
 
 def test_the_name_of_a_marker_is_text():

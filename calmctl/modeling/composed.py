@@ -24,6 +24,7 @@ from calmctl.modeling.decoder import ComposedModel, ComposedPreTrainedModel
 from calmctl.modeling.generating import ComposedGenerationMixin
 from calmctl.modeling.loss import completion_loss, frozen_head_loss
 from calmctl.modeling.outputs import ComposedOutput
+from calmctl.modeling.own_masks import why_no_own_masks
 from calmctl.modeling.own_tokenizers import OwnTokenizer, check_unchanged, store_tokenizers, stored_tokenizer
 from calmctl.modeling.storing import StoredInParts
 from calmctl.modeling.views import head_of, keep_positions
@@ -234,8 +235,11 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         ]
         for index, each in enumerate(own):
             for role, find in (("anchor", tokenizers[0]), ("aug", tokenizers[1 + index])):
-                if each is not None and find is not None and (found := find()) is not None:
+                if each is not None and not each.is_given and find is not None and (found := find()) is not None:
                     check_unchanged(each, role, found)
+        for aug, settings in zip(self.augs, self.config.segmentations, strict=True):
+            if settings is not None and settings["kind"] == "own" and (reason := why_no_own_masks(aug)):
+                raise UserError(f"{location}: an aug, a {type(aug).__name__}, reads its own cut of texts, but {reason}")
         self._take_tokenizers(own, self.__dict__["_decoder"])
 
     def get_decoder(self) -> ComposedModel:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,16 @@ def check_parts(
     ]
     ours, *theirs = tokenizers if tokenizers is not None else (_tokenizer_of(each, **reach) for each in (anchor, *augs))
     own = [own_tokenizer(ours, each, markers) if ours is not None and each is not None else None for each in theirs]
+    if tokenizers is not None:
+        own = [replace(each, is_given=True) if each is not None else None for each in own]
+    if markers and not any(own):
+        raise UserError("markers: no aug has a tokenizer of its own; leave them out, it reads the anchor's markers")
+    for index, (model, each) in enumerate(zip(augs, theirs, strict=True)):
+        if ours is not None and each is None and tokenizers is None and (name := _name_of(model)):
+            _LOGGER.warning(
+                "aug %d (%s): its tokenizer is not known here, so it is taken to be the anchor's; if it is not, put it "
+                "beside the model, or give compose(tokenizers=[...])", index, name,
+            )  # fmt: skip
     check_bases(
         shapes[0], shapes[1:], num_token_ids(ours) if ours is not None else None, [each is None for each in own]
     )
@@ -190,15 +200,20 @@ def _tokenizer_of(model: PreTrainedModel | str | Path, **reach: Any) -> PreTrain
     """
     if not isinstance(model, PreTrainedModel):
         return find_tokenizer(str(model), **reach)
-    name = model.config._name_or_path
+    name, commit = _name_of(model), getattr(model.config, "_commit_hash", None)
     if not name:
         return None
     if Path(name).is_dir():
         return find_tokenizer(name)
-    try:  # what was loaded from the hub has its tokenizer here or, without asking the network, nowhere
-        return find_tokenizer(name, local_files_only=True)
+    try:  # from where the model was loaded, and as it was then
+        return find_tokenizer(f"{name}@{commit}" if commit else name)
     except UserError:
         return None
+
+
+def _name_of(model: PreTrainedModel | str | Path) -> str:
+    """Return where a model is from; empty for one that was not loaded."""
+    return model.config._name_or_path or "" if isinstance(model, PreTrainedModel) else str(model)
 
 
 def _kinds(segmentation: str, augs: Sequence[PreTrainedModel], own: Sequence[OwnTokenizer | None]) -> list[str]:

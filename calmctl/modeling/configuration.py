@@ -66,6 +66,9 @@ class PartsConfig(PreTrainedConfig):
         if not self.anchor:
             return {}
         text, *others = (base.get_text_config(decoder=True) for base in (self.anchor_config(), *self.aug_configs()))
+        # Augs with tokenizers of their own count other tokens.
+        cuts = getattr(self, "segmentations", None) or [None] * len(others)
+        others = [each for each, cut in zip(others, cuts, strict=True) if cut is None]
         facts = {name: getattr(text, name) for name in (*ANCHOR_FACTS, *HEAD_FACTS) if hasattr(text, name)}
         if text.model_type in SCALED_UP and "logits_scaling" in facts:
             facts["logit_scale"] = facts.pop("logits_scaling")

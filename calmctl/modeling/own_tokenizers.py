@@ -38,6 +38,7 @@ class OwnTokenizer:
         name: of the anchor, for errors.
         difference: the first one between the two, in words.
         warnings: what is to be known of the pair.
+        is_given: both were given to `compose`, so that those beside the bases may be others.
     """
 
     anchor: str
@@ -49,6 +50,7 @@ class OwnTokenizer:
     name: str = "the anchor"
     difference: str = ""
     warnings: tuple[str, ...] = ()
+    is_given: bool = False
 
     def settings(self, kind: str) -> dict[str, Any]:
         """Return what a configuration records of it."""
@@ -59,6 +61,8 @@ class OwnTokenizer:
             "markers": {str(token): list(ids) for token, ids in self.markers.items()},
             "anchor_sha256": tokenizer_sha256(self.anchor),
             "aug_sha256": tokenizer_sha256(self.aug),
+            # What was given need not be what lies beside the bases.
+            "is_given": self.is_given,
         }
 
     def marker_names(self) -> list[tuple[str, str]]:
@@ -102,11 +106,14 @@ def own_tokenizer(
         _marker(anchor, ours, names[0]): (_marker(aug, theirs, names[1]),) for ours, theirs in (markers or {}).items()
     }
     opening, _ = ids_around(aug)
+    table = _token_bytes(stored[0], names[0])
+    if any(table[token_id] is not None for token_id in anchor.all_special_ids):
+        table = TokenBytes.of(anchor, names[0])  # which tells markers from words that are used as one (padding by "!")
     return OwnTokenizer(
         stored[0],
         stored[1],
         tuple(opening),
-        tuple(sorted(anchor.all_special_ids)),
+        tuple(sorted(token_id for token_id in anchor.all_special_ids if table[token_id] is None)),
         found,
         num_token_ids(aug),
         names[0],
@@ -205,7 +212,10 @@ def stored_tokenizer(settings: Mapping[str, Any], index: int, location: str | Pa
             name = ANCHOR_FILE if role == "anchor" else AUG_FILE.format(index)
             raise UserError(f"{location}: {name} is not the tokenizer that this model was trained with")
     markers = {int(token): tuple(ids) for token, ids in settings["markers"].items()}
-    return OwnTokenizer(anchor, aug, tuple(settings["opening"]), tuple(settings["special"]), markers, 0)
+    is_given = bool(settings.get("is_given"))
+    return OwnTokenizer(
+        anchor, aug, tuple(settings["opening"]), tuple(settings["special"]), markers, 0, is_given=is_given
+    )
 
 
 def _read(name: str, location: str | Path, hub: Mapping[str, Any]) -> str:

@@ -24,6 +24,8 @@ SEGMENTATION_SETTINGS = (AUTO, *SEGMENTATIONS)
 # Characters without a place to settle at, after which text is settled all the same: of languages that put no spaces
 # between words, a cut may then differ from that of the whole text.
 MOST_PENDING, LEAST_PENDING = 96, 32
+# Of what is read of a text: to be raised when that changes, so that nothing is taken for it that was found before.
+VERSION = 1
 # Moves that are remembered: most words come again.
 MEMORY = 50_000
 
@@ -132,11 +134,11 @@ class Segmenter:
     def identity(self) -> list[Any]:
         """Return, in JSON's terms, what decides how it reads."""
         markers = {str(token): ids for token, ids in sorted(self.markers.items())}
-        return [self.kind, self.opening, markers, sorted(self.special), *self.sources]
+        return [VERSION, self.kind, self.opening, markers, sorted(self.special), *self.sources]
 
     def is_border(self, token_id: int) -> bool:
         """Tell whether a token of the anchor is no text: what is before it and what is behind it are cut apart."""
-        return token_id in self.special or self.anchor[token_id] is None
+        return token_id in self.special or token_id in self.markers or self.anchor[token_id] is None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Segmenter":
         """Return the same one: nothing of it changes."""
@@ -179,12 +181,15 @@ class Segmenter:
         found = Segments()
         dead: list[tuple[int, int]] = []
         position = history[-1] if history else Position()
+        # Where the columns of the document under way begin, and what of them was replaced.
+        begin, num_dead = 0, 0
         for offset, token_id in enumerate(token_ids):
             index = len(history)
             if restarts is not None and restarts[offset]:
-                gone = {place for place, _ in dead}
-                dead += [(place, index) for place in range(column + len(found.ids)) if place not in gone]
-                position = Position()
+                gone = {place for place, _ in dead[num_dead:]}
+                end = column + len(found.ids)
+                dead += [(place, index) for place in range(begin, end) if place not in gone]
+                position, begin, num_dead = Position(), end, len(dead)
             if is_read is None or is_read[offset]:
                 depth, columns = position.depth, position.columns
                 move = self.move(position.state, token_id)

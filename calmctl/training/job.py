@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
+from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import context_length
 from calmctl.modeling.context import AugContext, contexts_of
 from calmctl.modeling.layers import text_config
@@ -138,7 +139,7 @@ def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
             prepared = prepare(job)
             set_up(job.settings, job.seed)
             model = job.build(prepared.checked.tokenizer)
-            prepared, reading = _with_aug_tokens(prepared, run.path)
+            prepared, reading = _with_aug_tokens(_as_built(prepared, model), run.path)
             train_into(
                 run,
                 model,
@@ -216,6 +217,13 @@ def _examples(job: Job, checked: Checked) -> tuple[Examples, Examples | None]:
         augs = checked.aug_contexts
         return pack(examples, width, augs), pack(held_out, width, augs) if held_out is not None else None
     return examples, held_out
+
+
+def _as_built(prepared: Prepared, model: PreTrainedModel) -> Prepared:
+    """Return the same with what the model itself reads with: how it was loaded may decide how texts are cut."""
+    if not isinstance(model, ComposedModelForCausalLM):
+        return prepared
+    return replace(prepared, checked=replace(prepared.checked, segmenters=model.model.segmenters))
 
 
 def _with_aug_tokens(prepared: Prepared, folder: Path) -> tuple[Prepared, dict[str, Any]]:

@@ -52,15 +52,16 @@ def pair_checks(config: ComposeConfig) -> Iterator[Check]:
     for index, source in enumerate(config.augs):
         name = f"aug {index}" if several else "aug"
         try:
+            theirs = find_tokenizer(source, **how)
             parts = check_parts(
                 config.anchor, [source], config.aug_reads, how, config.segmentation, config.markers,
-                [ours, find_tokenizer(source, **how)], config.attention,
+                [ours, theirs], config.attention,
             )  # fmt: skip
         except UserError as error:
             yield Check(name, "refused", f"{source}: {error}")
             continue
         yield Check(name, "ok", f"{source}: {parts.shapes[1].config.model_type}")
-        yield from _reading_checks(name, parts, config)
+        yield from _reading_checks(name, theirs, parts, config)
 
 
 def aug_tokens_per_anchor_token(tokenizer: PreTrainedTokenizerBase, segmenter: Segmenter, text: str) -> float:
@@ -70,11 +71,14 @@ def aug_tokens_per_anchor_token(tokenizer: PreTrainedTokenizerBase, segmenter: S
     return len(found.ids) / max(len(ids), 1)
 
 
-def _reading_checks(name: str, parts: Parts, config: ComposeConfig) -> Iterator[Check]:
+def _reading_checks(
+    name: str, theirs: PreTrainedTokenizerBase | None, parts: Parts, config: ComposeConfig
+) -> Iterator[Check]:
     (own,), (kind,), tokenizer = parts.own, parts.kinds, parts.tokenizer
     if own is None:
-        if tokenizer is None:
-            yield Check(f"{name} tokenizer", "warning", "not known: the anchor has none; taken to be the same")
+        if tokenizer is None or theirs is None:
+            whose = "the anchor" if tokenizer is None else "the aug"
+            yield Check(f"{name} tokenizer", "warning", f"not known: {whose} has none; taken to be the same")
             return
         yield Check(f"{name} tokenizer", "ok", "the anchor's; tokens are read as they are")
         return
