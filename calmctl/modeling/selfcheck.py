@@ -29,8 +29,6 @@ from calmctl.modeling.sources import is_own_code, without_weights
 ROWS, LENGTH, LEFT, RIGHT = 2, 10, 3, 2
 # The standard deviation of a bridge's attention scores while the check lasts: some tokens are seen, others hardly.
 SHARPNESS = 2.0
-# A tolerance beyond this is that of 16-bit numbers.
-COARSE = 0.01
 # Where the later tokens begin that are exchanged; how many tokens the cache is given at a time, a prompt first.
 SEEN, CHUNKS = (4, LENGTH - 1), (4, 1, 3, 2)
 
@@ -56,6 +54,7 @@ def check_composition(model: ComposedModelForCausalLM, folder: str | Path | None
         tempfile.TemporaryDirectory(prefix=".self-check-", dir=folder) as scratch,
     ):
         measured = {
+            "tolerance": check.allowed,
             **check.identity(),
             **check.effect(),
             **check.suffix(),
@@ -63,7 +62,6 @@ def check_composition(model: ComposedModelForCausalLM, folder: str | Path | None
             **check.cache(),
             **check.gradient(),
             **check.storing(Path(scratch) / "bridges.safetensors"),
-            "tolerance": check.allowed,
         }
     return {name: float(f"{value:.2g}") for name, value in measured.items()} | {
         "seconds": round(time.monotonic() - began, 2)
@@ -99,9 +97,6 @@ class _Check:
             raise self._refusal("with open bridges, its logits are no finite numbers")
         if effect <= self.allowed:
             raise self._refusal(f"its bridges do not reach the logits (open, they move them by {effect:.2g})")
-        if self.allowed > COARSE:
-            # Open bridges that move logits by many times their spread multiply what rounding does to them.
-            self.allowed *= max(1.0, effect)
         return {"effect": effect}
 
     def suffix(self) -> dict[str, float]:
