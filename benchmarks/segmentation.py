@@ -75,14 +75,8 @@ class Reader:
 
     def with_aug_tokens(self, examples: Examples) -> Examples:
         """Return examples with what the aug reads of them."""
-        columns: list[list[int]] = [[], [], [], []]
-        starts = [0]
-        for row in range(len(examples)):
-            found = self.read(examples.example(row).tolist(), int(examples.completion_starts[row]))
-            for column, values in zip(columns, (found.ids, found.born, found.died, found.places), strict=True):
-                column += values
-            starts.append(len(columns[0]))
-        augs = AugExamples(np.asarray(columns, np.int32), np.asarray(starts, np.int64))
+        prompts = examples.completion_starts.tolist()
+        augs = AugExamples.of(self.read(examples.example(row).tolist(), prompts[row]) for row in range(len(examples)))
         return replace(examples, augs=(augs,))
 
 

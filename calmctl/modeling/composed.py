@@ -233,10 +233,11 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
             stored_tokenizer(settings, index, location, **hub) if settings is not None else None
             for index, settings in enumerate(self.config.segmentations)
         ]
-        for index, each in enumerate(own):
-            for role, find in (("anchor", tokenizers[0]), ("aug", tokenizers[1 + index])):
-                if each is not None and not each.is_given and find is not None and (found := find()) is not None:
-                    check_unchanged(each, role, found)
+        compared = [(each, "aug", find) for each, find in zip(own, tokenizers[1:], strict=True) if each is not None]
+        compared += [(each, "anchor", tokenizers[0]) for each, *_ in compared[:1]]  # all of them read its tokens
+        for each, role, find in compared:
+            if not each.is_given and find is not None and (found := find()) is not None:
+                check_unchanged(each, role, found)
         for aug, settings in zip(self.augs, self.config.segmentations, strict=True):
             if settings is not None and settings["kind"] == "own" and (reason := why_no_own_masks(aug)):
                 raise UserError(f"{location}: an aug, a {type(aug).__name__}, reads its own cut of texts, but {reason}")

@@ -6,6 +6,7 @@ ways take one for each way. What a decoder does by a token's place in the row, r
 mask, stays out of reach: see `why_no_own_masks`.
 """
 
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -44,12 +45,12 @@ def why_no_own_masks(model: PreTrainedModel) -> str:
 
 def _why_no_own_masks(model: PreTrainedModel) -> str:
     config, decoder = layers.text_config(model.config), layers.decoder(model)
-    modules = [module for layer in layers.decoder_layers(model) for module in layer.modules()]
+    modules = _modules(model)
     if getattr(config, "alibi", False) or not accepts(decoder, "position_ids"):
         return "it finds positions by itself (its forward takes no position_ids, or its attention has ALiBi)"
     if any(getattr(module, "attn_temperature_tuning", False) and not module.use_rope for module in modules):
         return "it scales attention by a token's place in the row (attn_temperature_tuning)"
-    if any(_is_causal_table(buffer) for module in modules for buffer in module._buffers.values()):
+    if _has_causal_table(modules):
         return "its attention has a mask of its own, by a token's place in the row"
     if any(isinstance(getattr(module, SELECTING, None), nn.Module) for module in modules):
         return f"it selects the keys that it attends to ({SELECTING})"
@@ -68,8 +69,7 @@ def why_no_gaps(model: PreTrainedModel) -> str:
     them by the mask, as attention with ALiBi does in BLOOM, not by the place in the row, as in MPT.
     """
     decoder = layers.decoder(model)
-    modules = [module for layer in layers.decoder_layers(model) for module in layer.modules()]
-    if any(_is_causal_table(buffer) for module in modules for buffer in module._buffers.values()):
+    if _has_causal_table(_modules(model)):
         return "it attends by a token's place in the row, gaps included"  # GPT Neo's local layers
     if accepts(decoder, "position_ids"):
         return ""
@@ -138,8 +138,11 @@ def _additive(within: Tensor, dtype: torch.dtype) -> Tensor:
     return zeros.masked_fill(~within, torch.finfo(dtype).min)
 
 
-def _is_causal_table(buffer: Tensor | None) -> bool:
+def _modules(model: PreTrainedModel) -> list[nn.Module]:
+    return [module for layer in layers.decoder_layers(model) for module in layer.modules()]
+
+
+def _has_causal_table(modules: Sequence[nn.Module]) -> bool:
     """Tell whether a buffer says of every place in a row which others are seen from there."""
-    if buffer is None or buffer.dtype != torch.bool or buffer.ndim < 2:
-        return False
-    return buffer.shape[-1] == buffer.shape[-2]
+    buffers = [buffer for module in modules for buffer in module._buffers.values() if buffer is not None]
+    return any(each.dtype == torch.bool and each.ndim > 1 and each.shape[-1] == each.shape[-2] for each in buffers)

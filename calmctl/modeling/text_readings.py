@@ -170,13 +170,12 @@ def _text_reading(
     for name, each, kind, segmenter in zip(names[1:], own, kinds, segmenters, strict=True):
         spelling = ours
         if each is not None:
-            theirs = Tokenizer.from_str(each.aug)
-            spelling = Spelling(theirs, _token_bytes(theirs))
+            spelling = Spelling(Tokenizer.from_str(each.aug), each.aug_bytes())
         augs.append(AugReading(name, kind, spelling, steps_of(segmenter, ids)))
     return TextReading(names[0], ids, ours, augs)
 
 
-def _token_bytes(tokenizer: Tokenizer | PreTrainedTokenizerBase) -> TokenBytes | None:
+def _token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes | None:
     try:
         return TokenBytes.of(tokenizer, "a model")
     except UserError:

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from calmctl.modeling.segmentation import NEVER, SEGMENTATIONS, Segmenter
+from calmctl.modeling.segmentation import NEVER, SEGMENTATIONS, Segmenter, Segments
 from calmctl.ranks import current_ranks
 from calmctl.training.examples import AugExamples, Examples
 
@@ -44,20 +44,13 @@ def with_aug_tokens(examples: Examples, segmenters: Sequence[Segmenter | None], 
 
 def segmented(examples: Examples, segmenter: Segmenter, rows: Sequence[int] | None = None) -> AugExamples:
     """Return what an aug reads of examples, or of some of them."""
-    chosen = range(len(examples)) if rows is None else rows
-    columns: list[list[int]] = [[], [], [], []]
-    starts = [0]
-    for row in chosen:
-        ids = examples.example(row).tolist()
-        restarts = None
-        if examples.positions is not None:
-            begin, end = examples.starts[row], examples.starts[row + 1]
-            restarts = (examples.positions[begin:end] == 0).tolist()
-        found, _ = segmenter.read(ids, restarts=restarts)
-        for column, values in zip(columns, (found.ids, found.born, found.died, found.places), strict=True):
-            column += values
-        starts.append(len(columns[0]))
-    return AugExamples(np.asarray(columns, np.int32), np.asarray(starts, np.int64))
+
+    def read(row: int) -> Segments:
+        begin, end = examples.starts[row], examples.starts[row + 1]
+        restarts = (examples.positions[begin:end] == 0).tolist() if examples.positions is not None else None
+        return segmenter.read(examples.example(row).tolist(), restarts=restarts)[0]
+
+    return AugExamples.of(map(read, range(len(examples)) if rows is None else rows))
 
 
 def reading_facts(examples: Examples, segmenters: Sequence[Segmenter | None]) -> list[dict[str, Any] | None]:

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from calmctl.errors import UserError
 from calmctl.modeling.context import AugContext
 from calmctl.modeling.prompt_ids import prompt_ids
-from calmctl.modeling.segmentation import NEVER
+from calmctl.modeling.segmentation import NEVER, Segments
 from calmctl.ranks import current_ranks
 from calmctl.training.settings import TrainSettings
 from data_builders.errors import DataError
@@ -41,6 +41,17 @@ class AugExamples:
 
     columns: NDArray[np.int32]
     starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Iterable[Segments]) -> "AugExamples":
+        """Put what is read of each example end to end."""
+        columns: list[list[int]] = [[], [], [], []]
+        starts = [0]
+        for found in rows:
+            for column, values in zip(columns, (found.ids, found.born, found.died, found.places), strict=True):
+                column += values
+            starts.append(len(columns[0]))
+        return cls(np.asarray(columns, np.int32), np.asarray(starts, np.int64))
 
     def stacked(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return what is read of some examples (batch, 4, columns), with empty columns behind shorter ones."""
