@@ -1,7 +1,6 @@
 """Composed models whose augs have tokenizers of their own: the invariants of every composed model hold of them."""
 
 import copy
-import json
 
 import pytest
 import torch
@@ -9,14 +8,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from calmctl.errors import UserError
+from calmctl.modeling import aug_reading
 from calmctl.modeling.aug_tokens import stacked
 from calmctl.modeling.calling import CACHE
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
+from calmctl.modeling.layers import decoder_layers
 from calmctl.modeling.segmentation import Move, Segmenter, State
 from calmctl.modeling.selfcheck import check_composition
 from tests import tokenizer_families as families
-from tests.families import FAMILIES
 from tests.models import logits
 from tests.own_tokenizers import PAIRS, any_ids, base, composed, opened, text_ids
 
@@ -286,109 +286,17 @@ def test_a_checkpoint_has_all_that_reading_needs(case, tmp_path):
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "twice"), ids), logits(model, ids))
 
 
-def saved(folder, kind, tokenizer, seed):
-    base(kind, tokenizer, seed).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-def test_tokenizers_are_found_beside_models_and_a_changed_one_is_refused(tmp_path):
-    anchor = saved(tmp_path / "anchor", "llama", families.gpt2_style(), 0)
-    aug = saved(tmp_path / "aug", "llama", families.llama3_style(), 1)
-    model = opened(compose(anchor, aug, every=1))
-    assert model.config.segmentations[0]["kind"] == "own"
-    objects = [AutoModelForCausalLM.from_pretrained(each) for each in (anchor, aug)]
-    assert compose(*objects).config.segmentations[0]["kind"] == "own"
-    model.save_pretrained(tmp_path / "composed")
-    ids = any_ids("gpt2-llama3", 1)
-    again = AutoModelForCausalLM.from_pretrained(tmp_path / "composed")
-    assert torch.equal(logits(again, ids), logits(model, ids))
-    families.lone_digits().save_pretrained(aug)
-    with pytest.raises(UserError, match="the aug's tokenizer .* is not the one that this model was trained with"):
-        AutoModelForCausalLM.from_pretrained(tmp_path / "composed")
-    different = ComposedModelForCausalLM.from_pretrained(tmp_path / "composed", allow_different_base=True)
-    assert torch.equal(logits(different, ids), logits(model, ids))
-
-
-def test_tokenizers_that_were_given_need_not_lie_beside_the_bases(tmp_path):
-    anchor = saved(tmp_path / "anchor", "llama", families.gpt2_style(), 0)
-    aug = saved(tmp_path / "aug", "llama", families.gpt2_style(), 1)
-    given = [families.gpt2_style(), families.tiny_bytes()]
-    model = opened(compose(anchor, aug, every=1, tokenizers=given))
-    model.save_pretrained(tmp_path / "composed")
-    ids = any_ids("gpt2-llama3", 1)
-    again = AutoModelForCausalLM.from_pretrained(tmp_path / "composed")
-    assert torch.equal(logits(again, ids), logits(model, ids))
-
-
-def test_a_tokenizer_that_is_not_known_is_told_of(tmp_path, caplog):
-    anchor = saved(tmp_path / "anchor", "llama", families.gpt2_style(), 0)
-    base("llama", families.gpt2_style(), 1).save_pretrained(tmp_path / "aug")
-    with caplog.at_level("WARNING", logger="calmctl"):
-        compose(anchor, tmp_path / "aug", every=1)
-    assert "its tokenizer is not known here" in caplog.text
-
-
-def test_a_context_of_an_aug_in_its_own_tokens_is_none_of_the_composed_model():
-    model = composed()
-    model.config.augs[0]["max_position_embeddings"] = 7
-    assert type(model.config)(**model.config.to_dict()).max_position_embeddings == 512
-
-
-def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path):
-    model_of("gpt2-llama3").save_pretrained(tmp_path, merge_bases=True)
-    file = tmp_path / "aug_0_tokenizer.json"
-    text = file.read_text()
-    for damage, message in (
-        (lambda: file.write_text(text[: len(text) // 2]), "cannot be read"),
-        (
-            lambda: file.write_text(json.dumps({**json.loads(text), "normalizer": {"type": "NFC"}})),
-            "is not the tokenizer",
-        ),
-        (file.unlink, "cannot be read"),
-    ):
-        damage()
-        with pytest.raises(UserError, match=message):
-            AutoModelForCausalLM.from_pretrained(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "settings, message",
-    [
-        ({"segmentation": "best"}, "segmentation='best' is not one of auto, own, chunks"),
-        (
-            {"markers": {"<nothing>": "<eos>"}},
-            "markers: the tokenizer of the anchor .* has no special token '<nothing>'",
-        ),
-        ({"tokenizers": [None]}, "tokenizers: 1 are given for an anchor and 1 augs"),
-        ({"tokenizers": [None, None], "markers": {"</s>": "</s>"}}, "markers: no aug has a tokenizer of its own"),
-    ],
-)
-def test_settings_that_say_nothing_are_refused(settings, message):
-    with pytest.raises(UserError, match=message):
-        composed(**settings)
-
-
-@pytest.mark.parametrize("make", [
-    families.word_piece, families.lower_casing, families.compatible_letters, families.dropping_spaces,
-    families.without_bytes,
-])  # fmt: skip
-def test_tokenizers_that_lose_text_are_refused(make):
-    ours, lossy = families.gpt2_style(), make()
-    for pair in ((ours, lossy), (lossy, ours)):
-        with pytest.raises(UserError, match="does not keep texts") as caught:
-            compose(base("llama", pair[0], 0), base("llama", pair[1], 1), tokenizers=pair)
-        assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("make", [FAMILIES["MPT"], lambda vocabulary: base("neo", families.tiny_bytes(), 1)])
-def test_an_aug_that_goes_by_places_in_the_row_is_refused(make):
-    tokenizers = families.gpt2_style(), families.tiny_bytes()
-    with pytest.raises(UserError, match="the aug, a .* has a tokenizer of its own, and it.* place in the row, gaps"):
-        compose(base("llama", tokenizers[0], 0), make(vocabulary=256 + 5), tokenizers=tokenizers)
-
-
-def test_an_aug_that_takes_no_masks_of_its_own_is_read_in_chunks():
-    assert model_of("alibi").config.segmentations[0]["kind"] == "chunks"
-    with pytest.raises(UserError, match="segmentation=own: the aug, a BloomForCausalLM, .* use segmentation=chunks"):
-        composed("qwen-unigram", ("llama", "bloom"), segmentation="own")
+@pytest.mark.parametrize("case", FAST)
+def test_an_aug_whose_slices_lie_in_several_processes_takes_part_in_every_step(case, monkeypatch):
+    """Those of other rows may have new tokens of the aug when this one's have none, and would wait for ever."""
+    model, ids = model_of(case), ids_of(case, rows=1, length=8)
+    calls: list[int] = []
+    settings = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+    expected = model.generate(ids, **settings)
+    first = decoder_layers(model.augs[0])[0]
+    first.register_forward_hook(lambda *_: calls.append(1))
+    assert torch.equal(model.generate(ids, **settings), expected)
+    alone = len(calls)
+    monkeypatch.setattr(aug_reading, "is_sharded", lambda aug: True)
+    assert torch.equal(model.generate(ids, **settings), expected)
+    assert len(calls) - alone == 12

@@ -15,6 +15,7 @@ from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.connections import Connection
 from calmctl.modeling.hooks import ForwardPass
 from calmctl.modeling.own_masks import own_mask, shortest_reach, why_no_own_masks
+from calmctl.modeling.placement import is_sharded
 from calmctl.modeling.running import run_decoder
 from calmctl.modeling.segmentation import Segmenter
 from calmctl.modeling.tokens import NewTokens
@@ -108,7 +109,9 @@ class AugReadingMixin:
                 " load it with from_pretrained, or compose the models"
             )
         history = cast(AugHistory, cache.histories[aug_index]) if cache is not None else AugHistory()
-        read = history.read(segmenter, tokens.ids, tokens.is_read(prompt_lengths), tokens.documents)
+        # Processes that hold slices of an aug run it together, also those whose rows have nothing new for it.
+        at_least = int(is_sharded(self.augs[aug_index]))
+        read = history.read(segmenter, tokens.ids, tokens.is_read(prompt_lengths), tokens.documents, at_least)
         return read.to(tokens.ids.device)
 
     def _read_own(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from calmctl.errors import UserError
 
@@ -58,4 +58,15 @@ def is_movable(model: nn.Module) -> bool:
     """Tell whether a model may be moved to another device as a whole: no part of it is quantised or spread out."""
     return not any(
         getattr(part, "is_quantized", False) or getattr(part, "hf_device_map", None) for part in model.modules()
+    )
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Tell whether processes hold slices of a model and have to run it together (FSDP, ZeRO-3 of DeepSpeed)."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return False
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel  # takes a second, and few need it
+
+    return any(isinstance(part, FSDPModule | FullyShardedDataParallel) for part in model.modules()) or any(
+        hasattr(parameter, "ds_id") for parameter in model.parameters()
     )

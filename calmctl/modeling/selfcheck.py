@@ -2,6 +2,9 @@
 
 A few tokens and a dozen short forward passes. Bridges that start at zero would hide every fault, so their outputs are
 random while the check lasts, about as large as the states that they are added to; afterwards all is as it was.
+
+Bridges as large as that can make a sound pair of 16-bit models so sensitive that rounding looks like a fault. So what
+fails in 16 bits is tried again in float32, where a fault stays what it is and rounding vanishes.
 """
 
 import tempfile
@@ -23,12 +26,14 @@ from calmctl.modeling.calling import CACHE
 from calmctl.modeling.checkpoint import load_parameters
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.loss import IGNORED
+from calmctl.modeling.placement import is_movable
 from calmctl.modeling.probe import deviation, probe_ids, tolerance, unchanged_chance
 from calmctl.modeling.sources import is_own_code, without_weights
 
 ROWS, LENGTH, LEFT, RIGHT = 2, 10, 3, 2
 # The standard deviation of a bridge's attention scores while the check lasts: some tokens are seen, others hardly.
 SHARPNESS = 2.0
+_HALVES = (torch.float16, torch.bfloat16)
 # Where the later tokens begin that are exchanged; how many tokens the cache is given at a time, a prompt first.
 SEEN, CHUNKS = (4, LENGTH - 1), (4, 1, 3, 2)
 
@@ -36,6 +41,7 @@ SEEN, CHUNKS = (4, LENGTH - 1), (4, 1, 3, 2)
 def check_composition(model: ComposedModelForCausalLM, folder: str | Path | None = None) -> dict[str, float]:
     """Check a composed model on itself and return what was measured: deviations (see `probe.deviation`) and seconds.
 
+    `rounding` among them is a deviation of 16-bit models that was gone in float32, in which the others were measured.
     Weights, gradients, mode and random states are the same afterwards, bit by bit.
 
     Args:
@@ -46,14 +52,40 @@ def check_composition(model: ComposedModelForCausalLM, folder: str | Path | None
         UserError: one line that names the bases, what failed, and by how much.
     """
     began = time.monotonic()
-    check = _Check(model)
     devices = [parameter.device for parameter in model.composition_parameters().values()]
     with (
         unchanged_chance(*devices),
-        _restored(model),
         tempfile.TemporaryDirectory(prefix=".self-check-", dir=folder) as scratch,
     ):
-        measured = {
+        file = Path(scratch) / "bridges.safetensors"
+        try:
+            measured = _measured(model, file)
+        except _Refused as refused:
+            if refused.deviation is None or not _has_half(model):
+                raise
+            try:
+                with _in_float32(model):
+                    measured = _measured(model, file) | {"rounding": refused.deviation}
+            except torch.OutOfMemoryError:
+                raise refused from None
+    return {name: float(f"{value:.2g}") for name, value in measured.items()} | {
+        "seconds": round(time.monotonic() - began, 2)
+    }
+
+
+class _Refused(UserError):
+    """The check fails; `deviation` says by how much, where answers lie apart that should be equal."""
+
+    def __init__(self, message: str, found_deviation: float | None) -> None:
+        super().__init__(message)
+        self.deviation = found_deviation
+
+
+def _measured(model: ComposedModelForCausalLM, file: Path) -> dict[str, float]:
+    """Take the steps one after the other and return what each of them measured."""
+    with _restored(model):
+        check = _Check(model)
+        return {
             "tolerance": check.allowed,
             **check.identity(),
             **check.effect(),
@@ -61,11 +93,8 @@ def check_composition(model: ComposedModelForCausalLM, folder: str | Path | None
             **check.padding(),
             **check.cache(),
             **check.gradient(),
-            **check.storing(Path(scratch) / "bridges.safetensors"),
+            **check.storing(file),
         }
-    return {name: float(f"{value:.2g}") for name, value in measured.items()} | {
-        "seconds": round(time.monotonic() - began, 2)
-    }
 
 
 class _Check:
@@ -220,12 +249,14 @@ class _Check:
     def _compare(self, what: str, found: Tensor, expected: Tensor) -> float:
         found_deviation = deviation(found, expected)
         if found_deviation > self.allowed:
-            raise self._refusal(f"{what} (by {found_deviation:.2g} of their spread; {self.allowed:.2g} is rounding)")
+            said = f"{what} (by {found_deviation:.2g} of their spread; {self.allowed:.2g} is rounding)"
+            raise self._refusal(said, found_deviation)
         return found_deviation
 
-    def _refusal(self, reason: str) -> UserError:
+    def _refusal(self, reason: str, found_deviation: float | None = None) -> "_Refused":
         augs = " and ".join(type(aug).__name__ for aug in self.model.augs)
-        return UserError(f"self-check: {type(self.model.anchor).__name__} with {augs} cannot be composed: {reason}")
+        names = f"{type(self.model.anchor).__name__} with {augs}"
+        return _Refused(f"self-check: {names} cannot be composed: {reason}", found_deviation)
 
 
 def _bridges(model: ComposedModelForCausalLM) -> list[Bridge]:
@@ -295,3 +326,26 @@ def _restored(model: ComposedModelForCausalLM) -> Iterator[None]:
         for parameter, gradient in gradients:
             parameter.grad = gradient
         model.train(was_training)
+
+
+def _has_half(model: ComposedModelForCausalLM) -> bool:
+    """Tell whether parts of a model are in 16 bits, and could as well be in 32."""
+    return is_movable(model) and any(parameter.dtype in _HALVES for parameter in model.parameters())
+
+
+@contextmanager
+def _in_float32(model: ComposedModelForCausalLM) -> Iterator[None]:
+    """Keep what is in 16 bits in float32 for a while."""
+    held = [(each, each.data) for each in (*model.parameters(), *model.buffers()) if each.dtype in _HALVES]
+    gradients = [(parameter, parameter.grad) for parameter, _ in held]
+    try:
+        for tensor, values in held:
+            tensor.grad = None
+            tensor.data = values.float()
+        yield
+    finally:
+        for tensor, values in held:
+            tensor.grad = None
+            tensor.data = values
+        for tensor, gradient in gradients:
+            tensor.grad = gradient

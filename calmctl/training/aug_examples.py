@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from calmctl.training.examples import AugExamples, Examples
 
 # Examples that a plan looks at, spread over all of them.
 SAMPLE = 1000
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def with_aug_tokens(examples: Examples, segmenters: Sequence[Segmenter | None], folder: Path | None) -> Examples:
@@ -100,9 +103,14 @@ def _key(examples: Examples, segmenter: Segmenter) -> str:
 
 
 def _write(file: Path, found: AugExamples) -> None:
+    """Keep what was found; where there is no room for it, every process finds it by itself."""
     written = file.with_suffix(".tmp")
-    save_file({"columns": found.columns, "starts": found.starts}, written)
-    written.replace(file)
+    try:
+        save_file({"columns": found.columns, "starts": found.starts}, written)
+        written.replace(file)
+    except (OSError, SafetensorError) as error:
+        written.unlink(missing_ok=True)
+        _LOGGER.warning("%s could not be written (%s): what augs read is found again on the next start", file, error)
 
 
 def _read(file: Path) -> AugExamples | None:

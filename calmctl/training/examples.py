@@ -2,6 +2,7 @@
 
 import logging
 import re
+from array import array
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -45,11 +46,11 @@ class AugExamples:
     @classmethod
     def of(cls, rows: Iterable[Segments]) -> "AugExamples":
         """Put what is read of each example end to end."""
-        columns: list[list[int]] = [[], [], [], []]
-        starts = [0]
+        columns = tuple(array("i") for _ in range(4))  # as a list a corpus would take ten times the memory
+        starts = array("q", [0])
         for found in rows:
             for column, values in zip(columns, (found.ids, found.born, found.died, found.places), strict=True):
-                column += values
+                column.extend(values)
             starts.append(len(columns[0]))
         return cls(np.asarray(columns, np.int32), np.asarray(starts, np.int64))
 
