@@ -30,7 +30,7 @@ from calmctl.training.settings import CurriculumSettings, TrainSettings
 from data_builders.word_tokenizer import build_word_tokenizer
 from tests.own_tokenizers import base
 from tests.tokenizer_families import gpt2_style, llama3_style
-from tests.two_processes import Config, run_job
+from tests.two_processes import TEXTS, Config, composition, continuation, run_job
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = {
@@ -188,6 +188,15 @@ def test_shares_of_unequal_size_are_weighed_as_one_process_does(runs: tuple[Path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("aug_reads", ["all", "prompt"])
+def test_processes_that_share_layers_go_on_with_texts_of_their_own(runs: tuple[Path, dict[str, str]], aug_reads: str):
+    """An aug has nothing new to read at some of the anchor's tokens, and each process at others."""
+    folder, _ = runs
+    model = composition(folder, aug_reads)
+    for index, text in enumerate(TEXTS):
+        assert read_json(folder / f"continued-{aug_reads}-{index}.json") == continuation(model, folder, text)
+
+
 def test_the_best_weights_of_a_sharded_model_are_kept(runs: tuple[Path, dict[str, str]]) -> None:
     folder, _ = runs
     one, two = (read_json(folder / name / "metrics.json") for name in ("best-one", "best-fsdp"))

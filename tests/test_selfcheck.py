@@ -140,16 +140,74 @@ def test_what_only_rounding_moves_is_no_fault(dtype, monkeypatch):
     """In 16 bits everything is taken for a fault here; what is tried again in float32 is allowed what it always is."""
     allowed = {dtype: -1.0}
     monkeypatch.setattr(selfcheck, "tolerance", lambda bases: allowed.get(bases[0].dtype, probe.tolerance(bases)))
-    model = composed(llama(seed=1).to(dtype), llama(seed=2).to(dtype), trained=False, rotary=True).train()
-    model.composition_parameters()["bridges.0.0.query.weight"].grad = torch.ones(32, 32)
-    before = {name: (p, p.data.clone(), p.dtype, p.grad) for name, p in model.named_parameters()}
+    model = half_composed(dtype)
+    before = state_of(model)
     measured = check_composition(model)
     assert measured["rounding"] < 0.1 and all(measured[name] <= 1e-5 for name in MEASURED)
-    assert measured["tolerance"] == pytest.approx(7e-4, rel=0.05) and model.training
-    for name, parameter in model.named_parameters():
-        same, values, kind, gradient = before[name]
-        assert parameter is same and parameter.dtype == kind and torch.equal(parameter, values)
-        assert parameter.grad is gradient
+    assert measured["tolerance"] == pytest.approx(7e-4, rel=0.05)
+    assert_as_before(model, before)
+
+
+def half_composed(dtype: torch.dtype):
+    """Return a model in 16 bits in which gradients and a 16-bit buffer have been left."""
+    model = composed(llama(seed=1).to(dtype), llama(seed=2).to(dtype), trained=False, rotary=True).train()
+    for name in ("bridges.0.0.query.weight", "anchor.model.norm.weight"):
+        parameter = model.get_parameter(name)
+        parameter.grad = torch.ones_like(parameter)
+    model.anchor.register_buffer("left", torch.ones(3, dtype=dtype))
+    return model
+
+
+def state_of(model):
+    return {
+        name: (each, each.data_ptr(), each.dtype, each.data.clone(), each.grad)
+        for name, each in (*model.named_parameters(), *model.named_buffers())
+    }
+
+
+def assert_as_before(model, before) -> None:
+    assert model.training
+    for name, each in (*model.named_parameters(), *model.named_buffers()):
+        same, place, dtype, values, gradient = before[name]
+        assert each is same and each.data_ptr() == place and each.dtype == dtype and each.grad is gradient, name
+        assert torch.equal(each, values)
+
+
+def out_of_memory_for(shape: torch.Size) -> Callable[[Tensor], Tensor]:
+    def widened(tensor: Tensor) -> Tensor:
+        if tensor.shape == shape and tensor.dtype == torch.bfloat16:
+            raise torch.OutOfMemoryError("no room")
+        return tensor.to(torch.float32)
+
+    return widened
+
+
+def wrong_in_float32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda bridge, states, *rest: forward(bridge, states, *rest) + 0.01 * (states.dtype == torch.float32)
+
+
+@pytest.mark.parametrize("fault", ["no room", "wrong there too"])
+def test_what_cannot_be_tried_again_or_fails_again_is_refused_as_it_was(fault, monkeypatch):
+    monkeypatch.setattr(selfcheck, "tolerance", lambda bases: -1.0)
+    model = half_composed(torch.bfloat16)
+    before, forward = state_of(model), Bridge.forward
+    if fault == "no room":
+        monkeypatch.setattr(torch.Tensor, "float", out_of_memory_for(model.anchor.lm_head.weight.shape))
+    else:
+        monkeypatch.setattr(Bridge, "forward", wrong_in_float32(forward))
+    with pytest.raises(UserError, match=r"its logits are not the anchor's .by 0 of their spread; -1 is rounding"):
+        check_composition(model)
+    monkeypatch.undo()
+    assert_as_before(model, before)
+
+
+def test_overflow_in_float16_is_no_rounding():
+    model = half_composed(torch.float16)
+    model.augs[0].model.layers[0].mlp.register_forward_hook(lambda _module, _args, states: states * 60000 * 60000)
+    before = state_of(model)
+    with pytest.raises(UserError, match="cannot be composed: with closed bridges, its logits are not .* .by inf"):
+        check_composition(model)
+    assert_as_before(model, before)
 
 
 def faulty_bases() -> dict[str, tuple[Callable, str]]:

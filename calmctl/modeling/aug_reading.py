@@ -16,6 +16,7 @@ from calmctl.modeling.connections import Connection
 from calmctl.modeling.hooks import ForwardPass
 from calmctl.modeling.own_masks import own_mask, shortest_reach, why_no_own_masks
 from calmctl.modeling.placement import is_sharded
+from calmctl.modeling.probe import input_device
 from calmctl.modeling.running import run_decoder
 from calmctl.modeling.segmentation import Segmenter
 from calmctl.modeling.tokens import NewTokens
@@ -109,9 +110,7 @@ class AugReadingMixin:
                 " load it with from_pretrained, or compose the models"
             )
         history = cast(AugHistory, cache.histories[aug_index]) if cache is not None else AugHistory()
-        # Processes that hold slices of an aug run it together, also those whose rows have nothing new for it.
-        at_least = int(is_sharded(self.augs[aug_index]))
-        read = history.read(segmenter, tokens.ids, tokens.is_read(prompt_lengths), tokens.documents, at_least)
+        read = history.read(segmenter, tokens.ids, tokens.is_read(prompt_lengths), tokens.documents)
         return read.to(tokens.ids.device)
 
     def _read_own(
@@ -147,6 +146,12 @@ class AugReadingMixin:
 
     def _read_nothing(self, current: ForwardPass, aug_index: int, cache: ComposedCache) -> None:
         """Take the keys and values of an aug that reads nothing now from the cache."""
+        aug = cast(PreTrainedModel, self.augs[aug_index])
+        if is_sharded(layers.decoder_layers(aug)[0]):
+            # Processes that hold slices of it run it together, and rows of another one may have something new.
+            nothing = torch.zeros(1, 1, dtype=torch.long, device=input_device(aug))
+            with torch.no_grad():
+                run_decoder(aug, self._tapped_layers(aug_index), nothing, None, nothing, 1, None)
         for bridge_index, layer in enumerate(cache.bridges[aug_index].layers):
             held = cast(DynamicLayer, layer)
             current.keys_values[aug_index, bridge_index] = cast(Tensor, held.keys), cast(Tensor, held.values)
@@ -169,7 +174,7 @@ class AugReadingMixin:
             anchor_positions: (batch, new) where the new tokens stand among the anchor's, for rotary bridges.
         """
         pairs, aug = self.connections[aug_index], cast(PreTrainedModel, self.augs[aug_index])
-        decoder = first_layers(aug, max(pair.aug_layer for pair in pairs) + 1)
+        decoder = self._tapped_layers(aug_index)
         current.tapping, current.aug_states = aug_index, {}
         with torch.no_grad():
             run_decoder(aug, decoder, ids, mask, positions, end, cache.augs[aug_index] if cache is not None else None)
@@ -188,3 +193,8 @@ class AugReadingMixin:
             if cache is not None:
                 keys, values = cache.bridges[aug_index].update(keys, values, bridge_index)
             current.keys_values[aug_index, bridge_index] = keys, values
+
+    def _tapped_layers(self, aug_index: int) -> PreTrainedModel:
+        """Return the decoder of an aug up to the last layer that a bridge begins at."""
+        last = max(pair.aug_layer for pair in self.connections[aug_index])
+        return first_layers(cast(PreTrainedModel, self.augs[aug_index]), last + 1)

@@ -148,12 +148,7 @@ class AugHistory:
 
     @torch.compiler.disable
     def read(
-        self,
-        segmenter: Segmenter,
-        ids: Tensor,
-        is_read: Tensor | None,
-        documents: Tensor | None = None,
-        at_least: int = 0,
+        self, segmenter: Segmenter, ids: Tensor, is_read: Tensor | None, documents: Tensor | None = None
     ) -> AugTokens:
         """Read new anchor tokens.
 
@@ -162,7 +157,6 @@ class AugHistory:
             is_read: (batch, seq), False where the aug reads nothing: on padding, and behind prompts if it reads those
                 only; None = it reads all.
             documents: (batch, seq), which document of a packed row each token belongs to.
-            at_least: number of columns to add, empty ones if need be.
         """
         if not self._rows:
             self._rows = [[] for _ in range(len(ids))]
@@ -178,7 +172,7 @@ class AugHistory:
             segments, dead = segmenter.read(token_ids, self._rows[row], column, *here)
             found.append(segments)
             replaced += [(row, place, index) for place, index in dead if place < column]
-        new = stacked(found, at_least=at_least if column else 1)
+        new = stacked(found, at_least=0 if column else 1)
         if replaced:
             rows, columns, indices = torch.tensor(replaced).unbind(1)
             self.died = self.died.clone()

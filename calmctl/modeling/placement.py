@@ -61,12 +61,12 @@ def is_movable(model: nn.Module) -> bool:
     )
 
 
-def is_sharded(model: nn.Module) -> bool:
-    """Tell whether processes hold slices of a model and have to run it together (FSDP, ZeRO-3 of DeepSpeed)."""
+def is_sharded(layer: nn.Module) -> bool:
+    """Tell whether processes hold slices of a layer and have to run it together (FSDP, ZeRO-3 of DeepSpeed)."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return False
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel  # takes a second, and few need it
 
-    return any(isinstance(part, FSDPModule | FullyShardedDataParallel) for part in model.modules()) or any(
-        hasattr(parameter, "ds_id") for parameter in model.parameters()
+    return isinstance(layer, FSDPModule | FullyShardedDataParallel) or any(
+        hasattr(parameter, "ds_id") for parameter in layer.parameters()
     )

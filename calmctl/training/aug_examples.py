@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,15 @@ def with_aug_tokens(examples: Examples, segmenters: Sequence[Segmenter | None], 
             augs.append(None)
             continue
         file = folder / f"aug_tokens-{_key(examples, segmenter)}.safetensors" if folder is not None else None
-        if ranks.is_first and (file is None or _read(file) is None):
+        found = None
+        if ranks.is_first and (file is None or (found := _read(file)) is None):
             found = segmented(examples, segmenter)
             if file is not None:
                 _write(file, found)
         ranks.wait()
-        kept = _read(file) if file is not None else None
-        augs.append(kept if kept is not None else segmented(examples, segmenter))
+        if found is None and file is not None:
+            found = _read(file)
+        augs.append(found if found is not None else segmented(examples, segmenter))
     return replace(examples, augs=tuple(augs))
 
 
@@ -109,8 +112,11 @@ def _write(file: Path, found: AugExamples) -> None:
         save_file({"columns": found.columns, "starts": found.starts}, written)
         written.replace(file)
     except (OSError, SafetensorError) as error:
-        written.unlink(missing_ok=True)
-        _LOGGER.warning("%s could not be written (%s): what augs read is found again on the next start", file, error)
+        with suppress(OSError):
+            written.unlink(missing_ok=True)
+        _LOGGER.warning(
+            "%s could not be written (%s): every process finds what augs read by itself, at every start", file, error
+        )
 
 
 def _read(file: Path) -> AugExamples | None:
