@@ -197,6 +197,7 @@ def test_processes_that_share_layers_go_on_with_texts_of_their_own(runs: tuple[P
         assert read_json(folder / f"continued-{aug_reads}-{index}.json") == continuation(model, folder, text)
 
 
+@pytest.mark.slow
 def test_the_best_weights_of_a_sharded_model_are_kept(runs: tuple[Path, dict[str, str]]) -> None:
     folder, _ = runs
     one, two = (read_json(folder / name / "metrics.json") for name in ("best-one", "best-fsdp"))
