@@ -55,7 +55,7 @@ REFUSED = [
     (SECTIONS, "compose.segmentation=words", "segmentation='words' is not one of"),
     (SECTIONS, "compose.aug_reads=words", "aug_reads='words' is not one of"),
     (("compose",), "attention=flash_attention_2", "flash"),
-    (TRAINING, "train.patience=2", "patience"),
+    (TRAINING, "train.patience=2 train.validation_share=0 train.keep_best=false", "patience"),
     (TRAINING, "train.betas=[1.5,0.9]", "betas"),
     (TRAINING, "train.weight_decay=-1", "weight_decay"),
     (("compose",), "train.momentum=-1", "momentum"),

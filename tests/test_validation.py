@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from calmctl.errors import UserError
+from calmctl.cli.output import print_run
+from calmctl.errors import CalmctlError, UserError
+from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.loss import IGNORED
 from calmctl.ranks import Ranks
+from calmctl.run_info import read_run
 from calmctl.runs import Run
 from calmctl.training import validation as validation_module
 from calmctl.training.batches import Batches
@@ -19,7 +23,7 @@ from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import load_examples
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.settings import TrainSettings
-from calmctl.training.validation import Validation, hold_out
+from calmctl.training.validation import Validation, hold_out, stays_worse
 from tests.sums import sums_config, write_sums
 
 # A rate at which the loss on other sums soon gets worse.
@@ -155,17 +159,68 @@ def test_processes_take_turns_with_all_examples(folder, monkeypatch):
     assert turns == {2} and sorted(found) == sorted(asked)
 
 
+def compose_config(folder, tmp_path, train, anchor_steps=0, **settings) -> ComposeConfig:
+    """Return the training of bridges between two models that this makes."""
+    for name, steps in (("anchor", anchor_steps), ("aug", 0)):
+        if not (tmp_path / name).exists():
+            run_training(sums_config(folder, steps=steps), tmp_path / name)
+    config = sums_config(folder, **train)
+    return ComposeConfig(
+        str(tmp_path / "anchor"), (str(tmp_path / "aug"),), config.dataset, every=1,
+        validation=str(folder / "validation.jsonl"), train=config.train, **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("zero_init", [True, False])
+def test_a_composition_is_compared_with_its_anchor(folder, tmp_path, zero_init, capsys):
+    bridge = BridgeConfig(zero_init=zero_init)
+    config = compose_config(folder, tmp_path, {"steps": 4, "eval_every": 2, "keep_best": True}, bridge=bridge)
+    run = run_composition(config, tmp_path / "out")
+    result = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    losses, measured = validations(run), result["metrics"]
+    alone, _ = loss_of(tmp_path / "anchor" / "model", folder / "validation.jsonl")
+    assert measured["anchor_loss"] == pytest.approx(alone, rel=1e-5)
+    assert measured["start_validation_loss"] == losses[0] and measured["last_validation_loss"] == losses[4]
+    assert (losses[0] == pytest.approx(alone, rel=1e-5)) == zero_init
+    assert measured["best_validation_loss"] == min(losses[2], losses[4]) == measured["validation_loss"]
+    print_run(run, as_json=False)
+    said = " ".join(capsys.readouterr().out.split())
+    shown = (f"anchor alone {alone:.4g}", f"at the start {losses[0]:.4g}", f"last {losses[4]:.4g}")
+    assert all(each in said for each in shown), said
+    assert ("they do not help it" in said) == (measured["validation_loss"] >= alone)
+
+
+def test_bridges_that_stay_worse_than_the_anchor_end_in_one_line(folder, tmp_path):
+    train = {"steps": 20, "eval_every": 1, "lr": 0.1, "warmup_steps": 0, "save_every": 2}
+    config = compose_config(folder, tmp_path, train, anchor_steps=60)
+    wrong = tmp_path / "wrong.jsonl"
+    wrong.write_text(
+        "".join(json.dumps({"prompt": f"solve: {row} + 1 =", "completion": " ab"}) + "\n" for row in range(9))
+    )
+    config = replace(config, dataset=str(wrong))
+    with pytest.raises(CalmctlError, match=r"^step \d+: the validation loss is .* of the anchor alone; try a lower"):
+        run_composition(config, tmp_path / "out")
+    ended = max(row["step"] for row in read_run(tmp_path / "out").log() if "validation_loss" in row)
+    assert 3 <= ended < 20
+    with pytest.raises(CalmctlError, match=f"step {ended}"):  # resumed, it knows what it knew
+        run_composition(config, tmp_path / "out")
+    going_on = replace(config, train=replace(config.train, stop_when_worse=False, steps=4))
+    assert run_composition(going_on, tmp_path / "on").is_complete
+
+
+def test_worse_for_good_is_far_above_and_not_on_the_way_back():
+    assert stays_worse([3.0, 5.0, 5.1, 5.0], 4.0)
+    assert not stays_worse([5.0, 5.0], 4.0)
+    assert not stays_worse([6.0, 5.5, 5.0], 4.0)
+    assert not stays_worse([4.3, 4.3, 4.3], 4.0)
+    assert not stays_worse([5.0, 3.9, 5.0], 4.0)
+
+
 @pytest.mark.parametrize("aug_reads", ["all", "prompt"])
 def test_a_composition_is_validated_as_it_decodes(folder, tmp_path, aug_reads):
-    for name in ("anchor", "aug"):
-        run_training(sums_config(folder, steps=0), tmp_path / name)
-    config = sums_config(folder, steps=4, eval_every=2)
-    composed = ComposeConfig(
-        str(tmp_path / "anchor"), (str(tmp_path / "aug"),), config.dataset, every=1, aug_reads=aug_reads,
-        validation=str(folder / "validation.jsonl"), train=config.train,
-    )  # fmt: skip
+    composed = compose_config(folder, tmp_path, {"steps": 4, "eval_every": 2}, aug_reads=aug_reads)
     run = run_composition(composed, tmp_path / "out")
-    assert list(validations(run)) == [2, 4]
+    assert list(validations(run)) == [0, 2, 4]
     from calmctl import ComposedModelForCausalLM
 
     model = ComposedModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
@@ -192,6 +247,7 @@ def test_a_share_is_held_out(folder, tmp_path):
     trained, held_out = hold_out(examples, 0.25, seed=3)
     parts = [tuple(part.example(index)) for part in (trained, held_out) for index in range(len(part))]
     assert len(hold_out(examples, 0.999, seed=3)[0]) == 1
+    assert len(hold_out(examples, 0.25, seed=3, limit=4)[1]) == 4
     assert len(held_out) == 10 and sorted(parts) == sorted(tuple(examples.example(index)) for index in range(40))
 
 

@@ -103,7 +103,27 @@ def print_run(run: Run, as_json: bool) -> None:
         facts |= {"steps": last["step"], "last loss": last["loss"], "last exact match": last["exact_match"]}
     if metrics := read_run(run.path).metrics():
         facts["validation loss"] = f"{metrics['metrics']['validation_loss']:.4g} (step {metrics['step']})"
+        facts |= _what_changed(metrics)
     print_facts(facts)
+
+
+def _what_changed(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return what bridges or adapters changed of the anchor's validation loss; nothing where that is not known."""
+    losses = metrics["metrics"]
+    if "anchor_loss" not in losses:
+        return {}
+    saved, alone = losses["validation_loss"], losses["anchor_loss"]
+    known = {
+        "anchor alone": alone,
+        "at the start": losses["start_validation_loss"],
+        f"best (step {metrics['best_step']})": losses.get("best_validation_loss"),
+        "last": losses["last_validation_loss"],
+    }
+    return {
+        "validation losses": ", ".join(f"{name} {loss:.4g}" for name, loss in known.items() if loss is not None),
+        "compared with the anchor": f"{saved - alone:+.4g} on {metrics['n']} held-out examples"
+        + (": they do not help it" if saved >= alone else ""),
+    }
 
 
 def print_metrics(result: Mapping[str, Any], source: str) -> None:

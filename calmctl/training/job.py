@@ -211,7 +211,7 @@ def _examples(job: Job, checked: Checked) -> tuple[Examples, Examples | None]:
     elif settings.validation_share:
         if len(examples) < 2:
             raise UserError(f"{job.data}: train.validation_share needs two examples at least")
-        examples, held_out = hold_out(examples, settings.validation_share, job.seed)
+        examples, held_out = hold_out(examples, settings.validation_share, job.seed, settings.validation_limit)
     if settings.packing:
         width = min(settings.context, checked.context or sys.maxsize)
         augs = checked.aug_contexts

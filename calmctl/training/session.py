@@ -193,9 +193,11 @@ def fit(
     checkpoint = ranks.from_first(last_complete_checkpoint(folder) if ranks.is_first else None)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     owes = checkpoint is not None and validation is not None and owes_validation(state_of(checkpoint), settings)
-    trainer.owes_validation = trainer.args.eval_on_start = owes
-    run.rewind_log(step, without="validation_loss" if owes else "")
+    begins = checkpoint is None and validation is not None and isinstance(model, StoredInParts)
+    trainer.owes_validation, trainer.args.eval_on_start = owes, owes or begins
+    run.rewind_log(step, without="validation_loss" if owes or begins else "")
     rows = run.read_jsonl()
+    trainer.loss_alone = next((row["anchor_loss"] for row in rows if "anchor_loss" in row), None)
     trainer.meter.seconds_before = rows[-1]["seconds"] if rows else 0.0
     if checkpoint and ranks.is_first:
         print(f"{run.path}: goes on after step {step} of {settings.steps}, from {checkpoint}", file=sys.stderr)
@@ -245,4 +247,9 @@ def _write_validation(run: Run, step: int, best: int | None, count: int) -> None
     metrics = {name: saved[name] for name in ("validation_loss", "validation_exact_match")}
     if best:
         metrics["best_validation_loss"] = rows[best]["validation_loss"]
+    if 0 in rows:
+        metrics["start_validation_loss"], metrics["anchor_loss"] = (
+            rows[0][name] for name in ("validation_loss", "anchor_loss")
+        )
+    metrics["last_validation_loss"] = rows[max(rows)]["validation_loss"]
     run.write_json("metrics.json", {"metrics": metrics, "n": count, "step": step, "best_step": best})

@@ -78,9 +78,12 @@ class TrainSettings:
         context: tokens of a packed row; a model with a shorter context gets its own.
         bucket_width: examples whose lengths fall into the same bucket (tokens) share batches.
         validation_share: share of the data (0 to 1) that is held out for validation, where no file is given for it.
+        validation_limit: hold out so many examples at most; 0 = no limit.
         eval_every: steps between validations; 0 = `save_every`.
         patience: end after so many validations that were not better than the best; 0 = never.
         keep_best: end with the weights of the best validation instead of the last ones.
+        stop_when_worse: end bridges or adapters in an error once their validation loss stays above what the base has
+            alone (see `validation.stays_worse`).
         save_every, log_every: steps.
         report_to: `tensorboard` and `wandb`: where the log goes beside `train_log.jsonl`.
         threads: CPU threads of this process; 0 = torch's default.
@@ -112,9 +115,11 @@ class TrainSettings:
     context: int = 1024
     bucket_width: int = 8
     validation_share: float = 0.0
+    validation_limit: int = 0
     eval_every: int = 0
     patience: int = 0
     keep_best: bool = False
+    stop_when_worse: bool = True
     save_every: int = 500
     log_every: int = 25
     report_to: tuple[str, ...] = ()
@@ -138,7 +143,15 @@ class TrainSettings:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be at least 1")
         if unknown := [name for name in self.report_to if name not in TRACKERS]:
             raise ValueError(f"train.report_to={unknown[0]!r} is not one of {', '.join(TRACKERS)}")
-        for name in ("batch_tokens", "warmup_steps", "grad_clip", "eval_every", "patience", "threads"):
+        for name in (
+            "batch_tokens",
+            "warmup_steps",
+            "grad_clip",
+            "eval_every",
+            "patience",
+            "threads",
+            "validation_limit",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")
         for name in ("weight_decay", "momentum"):

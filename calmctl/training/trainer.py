@@ -30,7 +30,10 @@ from calmctl.training.layout import keep_whole, replicate, shard, whole_state
 from calmctl.training.optimizer import build_optimizer
 from calmctl.training.settings import TrainSettings
 from calmctl.training.step_log import Meter, Row, StepLog
-from calmctl.training.validation import ActOnValidation, Validation, exact_rows
+from calmctl.training.validation import ActOnValidation, Validation, exact_rows, stays_worse
+
+# What a batch holds for any model; the rest is for composed ones.
+_READ_BY_ALL = ("input_ids", "attention_mask", "position_ids")
 
 
 class RunTrainer(Trainer):
@@ -46,6 +49,7 @@ class RunTrainer(Trainer):
     Attributes:
         is_interrupted: the training ended early because the process was told to end.
         owes_validation: the checkpoint that is resumed from was interrupted before its validation; it comes first.
+        loss_alone: validation loss of the anchor without bridges or adapters; None where it is not known.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class RunTrainer(Trainer):
         self.meter, self.divergence = Meter(), DivergenceWatch(self.ranks, self.numbers)
         self.flops: dict[str, int] | None = None
         self.is_interrupted = self.owes_validation = False
+        self.loss_alone: float | None = None
         self._saved_step = -1
         self.add_callback(StepLog(self))
         if validation is not None:
@@ -163,10 +168,7 @@ class RunTrainer(Trainer):
             if isinstance(self.model, StoredInParts):
                 outputs = model(**inputs, labels=labels, use_cache=False, num_items_in_batch=num_items)
                 return outputs.loss, outputs.correct, outputs
-            with labelled_rows_only(cast(PreTrainedModel, self.model), labels) as targets:
-                outputs = model(**inputs, use_cache=False)
-            correct = (outputs.logits.detach().argmax(-1) == targets)[0]
-            return completion_loss(outputs.logits, targets, num_items), correct, outputs
+            return _plain_answer(model, cast(PreTrainedModel, self.model), inputs, labels, num_items)
 
     def _observe(self, labels: Tensor, correct: Tensor) -> None:
         """Count tokens and whole completions that would have been answered exactly (teacher-forced)."""
@@ -193,8 +195,10 @@ class RunTrainer(Trainer):
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """Validate: score the validation examples, log them as a row, and tell the callbacks.
 
+        The first one of bridges or adapters, before any step, also finds the loss of their base alone.
+
         Raises:
-            CalmctlError: the loss is not finite.
+            CalmctlError: the loss is not finite, or that of the base alone is not reached any more.
             Interrupted: the process was told to end; a checkpoint of the step is there.
         """
         if self.validation is None:
@@ -203,8 +207,11 @@ class RunTrainer(Trainer):
         def answer(inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
             return self._answer(cast(nn.Module, self.model), inputs, labels, 1)[:2]
 
+        begins = self.state.global_step == 0 and isinstance(self.model, StoredInParts)
         with self.meter.paused():
             try:
+                if begins:
+                    self.loss_alone = self._score_base()
                 score = self.validation.score(cast(PreTrainedModel, self.model), answer, self.args.device)
             except Interrupted:
                 if self._saved_step != self.state.global_step:
@@ -216,13 +223,36 @@ class RunTrainer(Trainer):
                 "lower train.lr, and start with another --out"
             )
         row = {"step": self.state.global_step, "validation_loss": score.loss, "seconds": self.meter.seconds_of_run()}
-        self.on_log(row | {"validation_exact_match": round(score.exact_match, 4)})
+        row |= {"validation_exact_match": round(score.exact_match, 4)}
+        self.on_log(row | {"anchor_loss": self.loss_alone} if begins else row)
         metrics = {f"{metric_key_prefix}_loss": score.loss, f"{metric_key_prefix}_exact_match": score.exact_match}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.owes_validation:
             self._catch_up(metrics)
+        self._check_not_worse()
         return metrics
+
+    def _score_base(self) -> float:
+        """Return the validation loss of the anchor alone."""
+        anchor = cast(StoredInParts, self.model).anchor
+
+        def answer(inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
+            known: dict[str, Any] = {name: inputs[name] for name in _READ_BY_ALL if name in inputs}
+            with self.accelerator.autocast():
+                return _plain_answer(anchor, anchor, known, labels, 1)[:2]
+
+        return cast(Validation, self.validation).score(anchor, answer, self.args.device).loss
+
+    def _check_not_worse(self) -> None:
+        rows = [row for row in self.state.log_history if "eval_loss" in row and row["step"]]
+        losses, alone = [row["eval_loss"] for row in rows], self.loss_alone
+        if self.settings.stop_when_worse and alone is not None and stays_worse(losses, alone):
+            raise CalmctlError(
+                f"step {self.state.global_step}: the validation loss is {losses[-1]:.4g} and does not come back to the "
+                f"{alone:.4g} of the anchor alone; try a lower train.lr or more train.warmup_steps with another --out "
+                "(train.stop_when_worse=false goes on all the same)"
+            )
 
     def _catch_up(self, metrics: dict[str, float]) -> None:
         """Do what the Trainer does after a validation; of one before its first step it only keeps the log."""
@@ -289,3 +319,13 @@ class RunTrainer(Trainer):
         if (folder / METER_FILE).is_file():
             self.meter.carried = read_json(folder / METER_FILE)
         self._saved_step = int(folder.name.rpartition("-")[2])
+
+
+def _plain_answer(
+    model: nn.Module, unwrapped: PreTrainedModel, inputs: dict[str, Any], labels: Tensor, num_items: Tensor | int | None
+) -> tuple[Tensor, Tensor, Any]:
+    """Return what `RunTrainer._answer` does, of a model of transformers."""
+    with labelled_rows_only(unwrapped, labels) as targets:
+        outputs = model(**inputs, use_cache=False)
+    correct = (outputs.logits.detach().argmax(-1) == targets)[0]
+    return completion_loss(outputs.logits, targets, num_items), correct, outputs

@@ -1,6 +1,6 @@
 """Validation: the loss on examples that are not trained on, and what follows from it for the training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from calmctl.training.interruption import all_asked_to_end
 from calmctl.training.settings import TrainSettings
 
 HELD_OUT_STREAM = 0x7E57
+WORSE = 3
 
 # What answers a batch: inputs without labels, and the labels, to the summed loss and which labels were most likely.
 Answer = Callable[[dict[str, Any], Tensor], tuple[Tensor, Tensor]]
@@ -40,10 +41,14 @@ class Score:
     exact_match: float
 
 
-def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
-    """Return examples to train on, and a share of them (at least one, and not all), drawn at random, to validate on."""
+def hold_out(examples: Examples, share: float, seed: int, limit: int = 0) -> tuple[Examples, Examples]:
+    """Return examples to train on, and a share of them (at least one, and not all), drawn at random, to validate on.
+
+    Args:
+        limit: hold out so many at most; 0 = no limit.
+    """
     order = np.random.default_rng([seed, HELD_OUT_STREAM]).permutation(len(examples))
-    count = min(max(round(share * len(examples)), 1), len(examples) - 1)
+    count = min(max(round(share * len(examples)), 1), len(examples) - 1, limit or len(examples))
     return examples.subset(np.sort(order[count:])), examples.subset(np.sort(order[:count]))
 
 
@@ -121,6 +126,18 @@ def exact_rows(labels: Tensor, correct: Tensor) -> Tensor:
     return asked.any(1) & (errors == 0)
 
 
+def stays_worse(losses: Sequence[float], alone: float) -> bool:
+    """Tell whether a model is worse than its base alone for good.
+
+    That is when the last `WORSE` validations were all more than a tenth above the base, and came no closer to it.
+
+    Args:
+        losses: of all validations after the start.
+    """
+    last = losses[-WORSE:]
+    return len(last) == WORSE and min(last) > 1.1 * alone and last[-1] >= last[0]
+
+
 class ActOnValidation(TrainerCallback):
     """Keeps the best model as a checkpoint, and ends a training that no longer gets better."""
 
@@ -129,6 +146,8 @@ class ActOnValidation(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **known: Any) -> None:
         """Compare with the best so far, which the Trainer updates afterwards."""
+        if not state.global_step:
+            return  # nothing is trained yet
         if known["metrics"]["eval_loss"] < (float("inf") if state.best_metric is None else state.best_metric):
             control.should_save = control.should_save or self.settings.keep_best
         elif out_of_patience(state, self.settings):
