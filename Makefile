@@ -24,7 +24,7 @@ setup: $(INSTALLED) ## make .venv and install calmctl into it, with the versions
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,gguf]'
 	touch $@
 
 lint: $(INSTALLED) ## check style
@@ -47,13 +47,13 @@ test-slow: $(INSTALLED) ## run the tests that take longer, which `make test` lea
 test-oldest: ## run the tests with the oldest dependencies that pyproject.toml allows (Python 3.11), in .venv-oldest
 	$(PYTHON) -m venv .venv-oldest
 	$(PYTHON) -m tests.oldest_versions > .venv-oldest/constraints.txt
-	.venv-oldest/bin/python -m pip install -c .venv-oldest/constraints.txt -e '.[dev]'
+	.venv-oldest/bin/python -m pip install -c .venv-oldest/constraints.txt -e '.[dev,gguf]'
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -n auto --dist loadscope $(ARGS)
 
 # What a plain `pip install` of the wheel gets: no constraints.
 test-newest: ## the same with the newest versions that the registry has, in .venv-newest; then use the wheel there
 	$(PYTHON) -m venv .venv-newest
-	.venv-newest/bin/python -m pip install --upgrade --upgrade-strategy eager -e '.[dev]'
+	.venv-newest/bin/python -m pip install --upgrade --upgrade-strategy eager -e '.[dev,gguf]'
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -n auto --dist loadscope $(ARGS)
 	.ci/wheel-test .venv-newest/bin/python
 	.venv-newest/bin/calmctl doctor

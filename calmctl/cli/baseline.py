@@ -18,7 +18,8 @@ def baseline(
     out: options.Out,
     overrides: options.Overrides = None,
     anchor: Annotated[
-        str | None, typer.Option("--anchor", help="The model to adapt (full: to train): a run, folder or hub id.")
+        str | None,
+        typer.Option("--anchor", help="The model to adapt (full: to train): a run, folder, GGUF file or hub id."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="What it is trained on: D_C, as the composition was.")

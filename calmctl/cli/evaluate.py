@@ -31,7 +31,7 @@ def evaluate(
     ],
     out: options.Out,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A run, folder or hub id, plain or composed.")
+        str | None, typer.Option("--model", "-m", help="A run, folder, GGUF file or hub id, plain or composed.")
     ] = None,
     data: options.Data = None,
     limit: options.Limit = None,

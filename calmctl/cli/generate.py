@@ -13,7 +13,7 @@ from calmctl.escaping import visible
 
 def generate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="One or more prompts.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="A run, folder or hub id, plain or composed.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A run, folder, GGUF file or hub id, plain or composed.")],
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", "-n", help="Tokens to generate at most.", min=1)
     ] = 64,

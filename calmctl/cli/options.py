@@ -22,7 +22,9 @@ ConfigDir = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Random seed; the preset's by default.")]
-Anchor = Annotated[str | None, typer.Option("--anchor", help="The large, general model: a run, folder or hub id.")]
+Anchor = Annotated[
+    str | None, typer.Option("--anchor", help="The large, general model: a run, folder, GGUF file or hub id.")
+]
 Augs = Annotated[
     list[str] | None, typer.Option("--aug", help="The small, specialised model; may be given several times.")
 ]

@@ -17,9 +17,9 @@ Data = Annotated[
     Path | None, typer.Option("--data", help="Training file: JSONL or Parquet with prompt and completion, or text.")
 ]
 Tokenizer = Annotated[
-    str | None, typer.Option("--tokenizer", help="Tokenizer of a model from scratch (folder or hub id).")
+    str | None, typer.Option("--tokenizer", help="Tokenizer of a model from scratch (folder, GGUF file or hub id).")
 ]
-Base = Annotated[str | None, typer.Option("--base", help="Model to train further: a run, folder or hub id.")]
+Base = Annotated[str | None, typer.Option("--base", help="Model to train further: a run, folder, GGUF file or hub id.")]
 
 
 @app.callback()

@@ -25,7 +25,7 @@ from calmctl.modeling import layers
 from calmctl.modeling.card import write_card
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.fingerprint import check_base, weights_sha256
-from calmctl.modeling.locating import hub_arguments
+from calmctl.modeling.locating import hub_arguments, place_of
 from calmctl.modeling.placement import as_dtype, check_placement, convert
 from calmctl.modeling.sources import SOURCE_ARGUMENTS, base_config, checked_object, find_tokenizer, load_base, untrained
 from calmctl.modeling.storing import StoredInParts
@@ -107,8 +107,7 @@ def _portable(base: PreTrainedModel) -> dict[str, Any]:
 
 def _source(base: PreTrainedModel, directory: Path) -> dict[str, Any]:
     name = base.config._name_or_path or ""
-    if name and Path(name).is_dir():
-        absolute = Path(name).resolve()
+    if name and (absolute := place_of(name)) is not None:
         return {"source": str(absolute), "relative_source": os.path.relpath(absolute, directory.resolve())}
     return {"source": name, "revision": getattr(base.config, "_commit_hash", None)}
 
@@ -246,7 +245,7 @@ def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
     """Return where to load a base from: inside or beside the checkpoint, else where it was, else a hub id."""
     keys = ("subfolder", "relative_source", "source")
     for candidate in (Path(location) / known[key] for key in keys if known.get(key)):
-        if candidate.is_dir():
+        if place_of(str(candidate)) is not None:
             return str(candidate)
     source = known.get("source") or ""
     if not source or Path(source).is_absolute():

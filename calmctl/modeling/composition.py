@@ -15,6 +15,7 @@ from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import AUG_READS, ComposedConfig
 from calmctl.modeling.connections import resolve_connections
+from calmctl.modeling.locating import place_of
 from calmctl.modeling.own_tokenizers import OwnTokenizer, chosen_kind, own_tokenizer
 from calmctl.modeling.segmentation import AUTO, SEGMENTATION_SETTINGS, Segmenter
 from calmctl.modeling.sources import (
@@ -203,7 +204,7 @@ def _tokenizer_of(model: PreTrainedModel | str | Path, **reach: Any) -> PreTrain
     name, commit = _name_of(model), getattr(model.config, "_commit_hash", None)
     if not name:
         return None
-    if Path(name).is_dir():
+    if place_of(name) is not None:
         return find_tokenizer(name)
     try:  # from where the model was loaded, and as it was then
         return find_tokenizer(f"{name}@{commit}" if commit else name)

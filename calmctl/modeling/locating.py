@@ -1,4 +1,4 @@
-"""Locating: what a user's name for a model means (a run, a folder, a hub id), and which model an adapter is for."""
+"""Locating: what a user's name for a model means (a run, a folder, a file, a hub id); which model an adapter is for."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,15 @@ from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
 from calmctl.errors import UserError
-from calmctl.modeling.source_files import ADAPTER_FILE, TOKENIZER_FILES, has_weights, read_settings
+from calmctl.modeling.gguf_files import has_gguf_tokenizer
+from calmctl.modeling.source_files import (
+    ADAPTER_FILE,
+    GGUF_SUFFIX,
+    TOKENIZER_FILES,
+    has_weights,
+    is_gguf,
+    read_settings,
+)
 
 # Arguments of `from_pretrained` that say how to reach the hub.
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
@@ -16,15 +24,17 @@ _OPTIONAL = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_
 
 
 def locate(source: str) -> tuple[str, str]:
-    """Return the folder or hub id, and the revision, that a user's name for a model means.
+    """Return the folder, GGUF file or hub id, and the revision, that a user's name for a model means.
 
     A run directory means the model it made; `id@revision` a revision on the hub.
 
     Raises:
-        UserError: a run that has not made its model yet, a file, or a folder that is not there.
+        UserError: a run that has not made its model yet, another file, or what is not there.
     """
     path = Path(source)
     if not path.exists():
+        if source.partition("@")[0].endswith(GGUF_SUFFIX):
+            raise UserError(f"{source}: no such file; `hf download OWNER/NAME FILE` fetches one and prints its path")
         if path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
             raise UserError(f"{source}: no such folder (a hub id has the form name, or owner/name)")
         name, _, revision = source.partition("@")
@@ -33,14 +43,22 @@ def locate(source: str) -> tuple[str, str]:
         return str(path / "model"), "main"
     if (path / "run.json").is_file():
         raise UserError(f"{source}: this run has no model (yet); see `calmctl show {source}`")
-    if not path.is_dir():
-        raise UserError(f"{source}: a file; give the folder of the model that it is part of")
+    if not path.is_dir() and not is_gguf(path):
+        raise UserError(f"{source}: a file (no GGUF file); give the folder of the model that it is part of")
     return source, "main"
+
+
+def place_of(name: str) -> Path | None:
+    """Return the absolute path of a folder or GGUF file of this machine; None: there is none, as of a hub id."""
+    path = Path(name)
+    if is_gguf(path):
+        return path.parent.resolve() / path.name  # caches link such names to hashes
+    return path.resolve() if path.is_dir() else None
 
 
 def commit_of(name: str, revision: str, arguments: dict[str, Any]) -> str | None:
     """Return the commit that a revision on the hub means now, so that all files come from it and it can be recorded."""
-    if Path(name).is_dir():
+    if Path(name).exists():
         return None
     hub = hub_arguments(arguments)
     file = cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False, **hub)
@@ -57,6 +75,8 @@ def adapted_model(source: str, **arguments: Any) -> str | None:
     """
     name, revision = locate(source)
     folder = Path(name)
+    if is_gguf(folder):
+        return None
     if folder.is_dir():
         if not (folder / ADAPTER_FILE).exists():
             return None
@@ -75,8 +95,8 @@ def adapted_model(source: str, **arguments: Any) -> str | None:
     base = settings.get("base_model_name_or_path")
     if not base or not isinstance(base, str):
         raise UserError(f"{file}: it does not name the model that the adapter is for (base_model_name_or_path)")
-    if (folder / base).is_dir():
-        return str((folder / base).resolve())
+    if (place := place_of(str(folder / base))) is not None:
+        return str(place)
     if not Path(base).exists() and (Path(base).is_absolute() or base.startswith(".")):
         raise UserError(f"{source}: the model that this adapter is for, {base}, is not there")
     is_id = not Path(base).exists() and settings.get("revision")
@@ -101,8 +121,14 @@ def whole_model(source: str, **arguments: Any) -> str:
 
 
 def has_tokenizer(source: str, **arguments: Any) -> bool:
-    """Tell whether a path, run or hub id has a file of a tokenizer."""
+    """Tell whether a path, run or hub id has a tokenizer.
+
+    Raises:
+        UserError: it cannot be told of a GGUF file.
+    """
     name, revision = locate(source)
+    if is_gguf(Path(name)):
+        return has_gguf_tokenizer(Path(name))
     if Path(name).is_dir():
         return any((Path(name) / file).exists() for file in TOKENIZER_FILES)
     hub = hub_arguments(arguments)

@@ -51,7 +51,7 @@ def shape_of(source: str) -> Shape:
     try:
         return Shape(base_config(source, local_files_only=True), token_ids=known["token_ids"] if known else None)
     except UserError:
-        if Path(name).is_dir():
+        if Path(name).exists():
             raise
         if known is None:
             raise UserError(

@@ -19,6 +19,8 @@ IDENTITY_FILES = (
     "adapter_config.json",
 )  # fmt: skip
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
+# GGUF files are known by their name, or by how they start.
+GGUF_SUFFIX, GGUF_START = ".gguf", b"GGUF"
 ADAPTER_FILE = "adapter_config.json"
 # What transformers and peft load weights from, in the order in which they look.
 WEIGHT_FILES = (
@@ -38,11 +40,16 @@ def check_files(folder: Path) -> None:
     """Refuse a folder in which a file that loading would read is not what its name says.
 
     Raises:
-        UserError: a file is empty, a Git LFS placeholder, not JSON or cut off, or an index names one that is missing.
+        UserError: a file is empty, a Git LFS placeholder, not JSON or cut off, or an index names one that is missing;
+            or the folder holds nothing but GGUF files, which are models each.
     """
+    files = {file.name for file in folder.iterdir()}
+    packed = sorted(name for name in files if name.endswith(GGUF_SUFFIX))
+    if packed and not files & {*IDENTITY_FILES, *WEIGHT_FILES}:
+        raise UserError(f"{folder}: no config.json; give the GGUF file in it that is meant, such as {packed[0]}")
     for name in IDENTITY_FILES:
         if (folder / name).exists():
-            _check_content(folder / name)
+            check_content(folder / name)
     for name in SETTINGS_FILES:
         if (folder / name).exists():
             read_settings(folder / name)
@@ -58,7 +65,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     Raises:
         UserError: it is none.
     """
-    _check_content(file)
+    check_content(file)
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -66,6 +73,16 @@ def read_settings(file: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise UserError(f"{file}: damaged, it holds no JSON object; fetch it again")
     return settings
+
+
+def is_gguf(file: Path) -> bool:
+    """Tell whether there is a GGUF file, by its name or by how it starts (caches and stores name files by hashes)."""
+    if not file.is_file():
+        return False
+    if file.suffix == GGUF_SUFFIX:
+        return True
+    with file.open("rb") as stream:
+        return stream.read(len(GGUF_START)) == GGUF_START
 
 
 def has_weights(folder: Path) -> bool:
@@ -87,8 +104,12 @@ def _files_of_weights(file: Path) -> Iterator[Path]:
         yield file.parent / name
 
 
-def _check_content(file: Path) -> None:
-    """Refuse a file that holds nothing, or what stands for a file elsewhere."""
+def check_content(file: Path) -> None:
+    """Refuse a file that holds nothing, or what stands for a file elsewhere.
+
+    Raises:
+        UserError: it is one.
+    """
     if not file.is_file():
         raise UserError(f"{file}: not a file")
     with file.open("rb") as stream:
@@ -100,7 +121,7 @@ def _check_content(file: Path) -> None:
 
 
 def _check_weights(file: Path) -> None:
-    _check_content(file)
+    check_content(file)
     if file.suffix == ".safetensors":
         try:
             with safe_open(file, framework="pt") as tensors:

@@ -1,9 +1,10 @@
-"""Sources: the one way in for models, configurations and tokenizers, given as a run, a folder, a hub id or themselves.
+"""Sources: the one way in for models, configurations and tokenizers, given as a run, a path, a hub id or themselves.
 
 What is loaded is what is there; anything else is refused in one line.
 """
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GgufConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -25,14 +27,30 @@ from calmctl.files import sha256_of
 from calmctl.modeling import layers
 from calmctl.modeling.adapters import has_adapters, with_adapter
 from calmctl.modeling.configuration import PartsConfig
+from calmctl.modeling.gguf_files import read_gguf, unpacked
 from calmctl.modeling.loading_report import check_numbers, check_report, without_report
-from calmctl.modeling.locating import HUB_ARGUMENTS, adapted_model, commit_of, has_tokenizer, locate, whole_model
+from calmctl.modeling.locating import (
+    HUB_ARGUMENTS,
+    adapted_model,
+    commit_of,
+    has_tokenizer,
+    locate,
+    place_of,
+    whole_model,
+)
 from calmctl.modeling.placement import check_placement, convert
-from calmctl.modeling.source_files import IDENTITY_FILES, WEIGHT_SUFFIXES, check_files, read_settings, unloadable
+from calmctl.modeling.source_files import (
+    IDENTITY_FILES,
+    WEIGHT_SUFFIXES,
+    check_files,
+    is_gguf,
+    read_settings,
+    unloadable,
+)
 
 # Arguments that configurations and tokenizers take like weights do.
 SOURCE_ARGUMENTS = (*HUB_ARGUMENTS, "trust_remote_code")
-WHAT = "a causal language model"
+WHAT, CONFIGURATION = "a causal language model", "a model configuration"
 
 
 def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrainedModel:
@@ -51,8 +69,8 @@ def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrain
     name, revision = locate(source)
     if Path(name).is_dir():
         check_files(Path(name))
-        # The name is recorded in checkpoints; it has to mean the same from another working directory.
-        name = str(Path(name).resolve())
+    # The name is recorded in checkpoints; it has to mean the same from another working directory.
+    name = str(place_of(name) or name)
     arguments.setdefault("dtype", "auto")
     # Never None: transformers would ask on standard input whether to run a repository's code.
     arguments["trust_remote_code"] = bool(arguments.get("trust_remote_code"))
@@ -64,20 +82,28 @@ def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrain
     try:
         commit = commit_of(name, revision, arguments)
         with without_report():
-            found: Any = AutoModelForCausalLM.from_pretrained(
-                name, revision=commit or revision, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
-            )
+            loaded, report = _with_weights(name, commit or revision, arguments)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         raise unloadable(WHAT, source, error) from error
-    loaded, report = found
     loaded.config._commit_hash = commit
     _check_quantization(loaded.config)
     known = {name: arguments[name] for name in SOURCE_ARGUMENTS if name in arguments}
     check_report(source, loaded, report, lambda: base_config(source, **known))
     check_numbers(source, loaded)
     return loaded
+
+
+def _with_weights(name: str, revision: str, arguments: dict[str, Any]) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """Return a model, and what transformers reports of loading it."""
+    if is_gguf(Path(name)):
+        config = read_gguf(AutoConfig, CONFIGURATION, Path(name))
+        return unpacked(AutoModelForCausalLM, WHAT, Path(name), config, arguments)
+    found: Any = AutoModelForCausalLM.from_pretrained(
+        name, revision=revision, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+    )
+    return found
 
 
 def load_model(source: str, *, allow_different_base: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -178,7 +204,7 @@ def checked_object(model: Any) -> PreTrainedModel:
     """Return a model that was given as one, if it is a plain model of transformers.
 
     Raises:
-        UserError: it is something else, or holds adapters of peft.
+        UserError: it is something else, holds adapters of peft, or keeps a GGUF file's own quantisation.
     """
     name = type(model).__name__
     if has_adapters(model) and not isinstance(getattr(model, "config", None), PartsConfig):
@@ -188,6 +214,11 @@ def checked_object(model: Any) -> PreTrainedModel:
         )
     if not isinstance(model, PreTrainedModel):
         raise UserError(f"a {name} cannot be a base; give a model of transformers, a path or a hub id")
+    if isinstance(getattr(model.config, "quantization_config", None), GgufConfig):
+        raise UserError(
+            f"a {name} of a GGUF file whose configuration calls it quantised cannot be a base: give the file's path "
+            "instead of the model, or load it with quantization_config=GgufConfig(dequantize=True)"
+        )
     return model
 
 
@@ -219,11 +250,11 @@ def base_config(source: str, **arguments: Any) -> PreTrainedConfig:
     Raises:
         UserError: there is none.
     """
-    return _load(AutoConfig, "a model configuration", whole_model(source, **arguments), **arguments)
+    return _load(AutoConfig, CONFIGURATION, whole_model(source, **arguments), **arguments)
 
 
 def load_tokenizer(source: str, **arguments: Any) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a path, run directory or hub id (`id@revision`); an adapter without one has its model's.
+    """Load the tokenizer of a path, run or hub id (`id@revision`); an adapter without one has its model's.
 
     Raises:
         UserError: there is none.
@@ -250,6 +281,8 @@ def find_tokenizer(source: str, **arguments: Any) -> PreTrainedTokenizerBase | N
 
 def _load(auto_class: Any, what: str, source: str, **arguments: Any) -> Any:
     name, revision = locate(source)
+    if (file := place_of(name)) is not None and is_gguf(file):
+        return read_gguf(auto_class, what, file)
     if Path(name).is_dir():
         check_files(Path(name))
     # Never None: transformers would ask on standard input whether to run a repository's code.
@@ -268,9 +301,12 @@ def source_sha256(source: str) -> str:
     Of an adapter both it and its model count.
     """
     name, _ = locate(source) if source else ("", "")
-    if not name or not Path(name).is_dir():
+    place = place_of(name) if name else None
+    if place is None:
         return source
-    files = [file for file in Path(name).iterdir() if file.suffix in WEIGHT_SUFFIXES or file.name in IDENTITY_FILES]
+    if is_gguf(place):
+        return sha256_of(place)[:16]
+    files = [file for file in place.iterdir() if file.suffix in WEIGHT_SUFFIXES or file.name in IDENTITY_FILES]
     found = ",".join(sha256_of(file)[:16] for file in sorted(files))
     base = whole_model(source)
     return found if base == source else f"{found}+{source_sha256(base)}"
