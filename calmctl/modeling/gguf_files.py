@@ -121,11 +121,7 @@ def _metadata(file: Path) -> dict[str, Any]:
     try:
         return read_gguf_metadata(str(file))[0]
     except Exception as error:  # what is read as a length or an offset is anything where the file is damaged
-        raise _damaged(file, error) from error
-
-
-def _damaged(file: Path, error: Exception) -> UserError:
-    return UserError(f"{file}: no GGUF file, or damaged or cut off ({error}); fetch it again")
+        raise UserError(f"{file}: no GGUF file, or damaged or cut off ({error}); fetch it again") from error
 
 
 def _from_pretrained(auto_class: Any, what: str, file: Path, **arguments: Any) -> Any:
@@ -147,7 +143,9 @@ def _check_whole(file: Path) -> None:
     try:
         GGUFReader(file)
     except Exception as error:
-        raise _damaged(file, error) from error
+        raise UserError(
+            f"{file}: damaged or cut off, or newer than the package gguf that is installed ({error}); fetch it again"
+        ) from error
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def _require_bases_on_the_hub(model: StoredInParts) -> None:
         if role != "anchor" and model.config.aug_seed is not None:
             continue
         if not name or os.path.isdir(name) or os.path.isabs(name):
-            place = f"the folder {name!r}" if name else "in memory only"
+            place = f"the {'file' if os.path.isfile(name) else 'folder'} {name!r}" if name else "in memory only"
             raise UserError(
                 f"push_to_hub: the {role} is {place}, where nobody else can load it from; push it first and compose "
                 "from its hub id, or upload the bases too with merge_bases=True"

@@ -36,17 +36,20 @@ PLACEHOLDER = b"version https://git-lfs"
 LONGEST_REASON = 300
 
 
-def check_files(folder: Path) -> None:
+def check_files(folder: Path, *, with_weights: bool = False) -> None:
     """Refuse a folder in which a file that loading would read is not what its name says.
+
+    Args:
+        with_weights: they are to be loaded too.
 
     Raises:
         UserError: a file is empty, a Git LFS placeholder, not JSON or cut off, or an index names one that is missing;
-            or the folder holds nothing but GGUF files, which are models each.
+            or what is to be loaded is in GGUF files, which are models each.
     """
-    files = {file.name for file in folder.iterdir()}
-    packed = sorted(name for name in files if name.endswith(GGUF_SUFFIX))
-    if packed and not files & {*IDENTITY_FILES, *WEIGHT_FILES}:
-        raise UserError(f"{folder}: no config.json; give the GGUF file in it that is meant, such as {packed[0]}")
+    expected = (*WEIGHT_FILES, ADAPTER_FILE) if with_weights else (*WEIGHT_FILES, *IDENTITY_FILES)
+    packed = sorted(file.name for file in folder.glob(f"*{GGUF_SUFFIX}"))
+    if packed and not any((folder / name).exists() for name in expected):
+        raise UserError(f"{folder}: holds GGUF files; give the one that is meant, such as {packed[0]}")
     for name in IDENTITY_FILES:
         if (folder / name).exists():
             check_content(folder / name)

@@ -68,7 +68,7 @@ def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrain
     source = str(model)
     name, revision = locate(source)
     if Path(name).is_dir():
-        check_files(Path(name))
+        check_files(Path(name), with_weights=not arguments.get("subfolder"))
     # The name is recorded in checkpoints; it has to mean the same from another working directory.
     name = str(place_of(name) or name)
     arguments.setdefault("dtype", "auto")
