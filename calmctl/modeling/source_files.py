@@ -84,8 +84,11 @@ def is_gguf(file: Path) -> bool:
         return False
     if file.suffix == GGUF_SUFFIX:
         return True
-    with file.open("rb") as stream:
-        return stream.read(len(GGUF_START)) == GGUF_START
+    try:
+        with file.open("rb") as stream:
+            return stream.read(len(GGUF_START)) == GGUF_START
+    except PermissionError:
+        return False
 
 
 def has_weights(folder: Path) -> bool:
