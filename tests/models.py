@@ -49,14 +49,20 @@ def randomised(model: PreTrainedModel) -> PreTrainedModel:
 def composed(
     anchor: PreTrainedModel | None = None, aug: PreTrainedModel | None = None, trained: bool = True, **settings: object
 ) -> ComposedModelForCausalLM:
-    """Return a composed model; `trained` gives its bridges random outputs, so that they matter."""
+    """Return a composed model; `trained` gives its bridges random outputs and ways to read, so that they matter."""
     anchor = anchor if anchor is not None else llama(seed=1)
     aug = aug if aug is not None else llama(seed=2, width=16, heads=2, kv_heads=1)
-    model = compose(anchor, aug, **{"every": 1, **settings})
-    if trained:
-        torch.manual_seed(3)
-        for name, parameter in model.composition_parameters().items():
-            torch.nn.init.normal_(parameter, std=0.3 if "output" in name else 0.2)
+    model = compose(anchor, aug, **{"every": 1, "share": 1.0, **settings})
+    return opened(model) if trained else model
+
+
+def opened(model: ComposedModelForCausalLM) -> ComposedModelForCausalLM:
+    """Give the bridges of a model random outputs and ways to read, so that they matter."""
+    torch.manual_seed(3)
+    for name, parameter in model.composition_parameters().items():
+        torch.nn.init.normal_(parameter, std=0.3 if "output" in name else 0.2)
+    for name, buffer in model.bridges.named_buffers():
+        torch.nn.init.uniform_(buffer, *((-0.3, 0.3) if "mean" in name else (0.6, 1.4)))
     return model
 
 

@@ -29,6 +29,7 @@ from calmctl.modeling.composition import compose
 from calmctl.modeling.own_tokenizers import own_tokenizer
 from calmctl.modeling.segmentation import Segmenter
 from tests import tokenizer_families as families
+from tests.models import opened
 
 PAIRS: dict[str, tuple[Callable[[], PreTrainedTokenizerBase], Callable[[], PreTrainedTokenizerBase]]] = {
     "gpt2-llama3": (families.gpt2_style, families.llama3_style),
@@ -86,16 +87,10 @@ def composed(
     """Return a composed model of a pair of tokenizers; `trained` gives its bridges random outputs."""
     tokenizers = [make() for make in PAIRS[pair]]
     models = [base(kind, tokenizer, seed) for seed, (kind, tokenizer) in enumerate(zip(bases, tokenizers, strict=True))]
-    model = compose(models[0], models[1], **{"every": 1, "rotary": True, "tokenizers": tokenizers, **settings})
+    model = compose(
+        models[0], models[1], **{"every": 1, "share": 1.0, "rotary": True, "tokenizers": tokenizers, **settings}
+    )
     return opened(model) if trained else model
-
-
-def opened(model: ComposedModelForCausalLM) -> ComposedModelForCausalLM:
-    """Give the bridges of a model random outputs, so that they matter."""
-    torch.manual_seed(3)
-    for name, parameter in model.composition_parameters().items():
-        torch.nn.init.normal_(parameter, std=0.3 if "output" in name else 0.2)
-    return model
 
 
 def text_ids(pair: str, seed: int, rows: int = 2, length: int = 24) -> Tensor:

@@ -42,11 +42,12 @@ def test_save_and_load_keep_every_logit(saved):
     assert not loaded.training
 
 
-def test_a_checkpoint_holds_composition_parameters_only(saved):
+def test_a_checkpoint_holds_bridges_only(saved):
     model, folder = saved
     file = folder / "composed" / "model.safetensors"
-    assert load_file(file).keys() == model.composition_parameters().keys()
-    assert file.stat().st_size < 1.2 * sum(4 * p.numel() for p in model.composition_parameters().values())
+    assert load_file(file).keys() == model.stored_tensors().keys()
+    assert all(name.startswith("bridges.") for name in model.stored_tensors())
+    assert file.stat().st_size < 1.2 * sum(4 * each.numel() for each in model.stored_tensors().values())
     assert {path.name for path in (folder / "composed").iterdir()} == {
         "README.md", "config.json", "generation_config.json", "model.safetensors", "modeling_calm.py",
     }  # fmt: skip

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 from calmctl.errors import UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
-from tests.models import composed, llama
-from tests.own_tokenizers import base, opened
+from tests.models import composed, llama, opened
+from tests.own_tokenizers import base
 from tests.tokenizer_families import gpt2_style, llama3_style, lone_digits
 
 COMMITS = {"anchor": "a" * 40, "aug": "b" * 40, "composed": "c" * 40}

@@ -13,8 +13,8 @@ from calmctl.modeling.composition import compose
 from calmctl.modeling.layers import decoder_layers
 from calmctl.modeling.selfcheck import check_composition
 from tests.families import FAMILIES, WINDOW
-from tests.models import logits
-from tests.own_tokenizers import PAIRS, any_ids, opened, text_ids
+from tests.models import logits, opened
+from tests.own_tokenizers import PAIRS, any_ids, text_ids
 
 TOKENIZERS = "bytes-gpt2"
 NAMES = list(FAMILIES)

@@ -15,8 +15,8 @@ from calmctl.inference.prompt import Prompt, fit
 from calmctl.inference.reading import reading_of
 from calmctl.modeling.composition import compose
 from calmctl.modeling.context import aug_contexts, context_length
-from tests.models import logits
-from tests.own_tokenizers import PAIRS, base, composed, opened
+from tests.models import logits, opened
+from tests.own_tokenizers import PAIRS, base, composed
 
 SHOTS = ("The quick fox. ", "В начале был текст. ", "x = [1,  2]\n")
 TEXTS = ("She said", "12 dogs, 345", "你好，", "def total(")

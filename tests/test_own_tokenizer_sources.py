@@ -11,8 +11,8 @@ from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
 from tests import tokenizer_families as families
 from tests.families import FAMILIES
-from tests.models import logits
-from tests.own_tokenizers import any_ids, base, composed, opened
+from tests.models import logits, opened
+from tests.own_tokenizers import any_ids, base, composed
 
 
 def saved(folder, kind, tokenizer, seed):

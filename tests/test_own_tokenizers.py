@@ -17,8 +17,8 @@ from calmctl.modeling.layers import decoder_layers
 from calmctl.modeling.segmentation import Move, Segmenter, State
 from calmctl.modeling.selfcheck import check_composition
 from tests import tokenizer_families as families
-from tests.models import logits
-from tests.own_tokenizers import PAIRS, any_ids, base, composed, opened, text_ids
+from tests.models import logits, opened
+from tests.own_tokenizers import PAIRS, any_ids, base, composed, text_ids
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 # Pairs of tokenizers, of architectures (windows shorter than the texts among them), and of ways to cut.

@@ -13,8 +13,8 @@ from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
 from calmctl.modeling.configuration import ComposedConfig
 from data_builders.word_tokenizer import build_word_tokenizer
-from tests.models import composed, llama
-from tests.own_tokenizers import base, opened
+from tests.models import composed, llama, opened
+from tests.own_tokenizers import base
 from tests.tokenizer_families import gpt2_style, llama3_style
 
 

@@ -20,7 +20,7 @@ from calmctl.runs import Run
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.layout import shard
-from tests.own_tokenizers import opened
+from tests.models import opened
 
 Config = TrainConfig | ComposeConfig | BaselineConfig
 

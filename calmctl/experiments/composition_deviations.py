@@ -27,6 +27,12 @@ def _zero_init(bridge: BridgeConfig) -> str:
     return "a zero-initialised output" if bridge.zero_init and not bridge.gate else ""
 
 
+def _standardize(bridge: BridgeConfig) -> str:
+    if not bridge.standardize:
+        return ""
+    return f"standardised streams to read, and updates of {bridge.share:g} of the stream they are added to"
+
+
 def _connections(compose: ComposeConfig) -> str:
     if compose.connections is None:
         return ""
@@ -59,6 +65,8 @@ def _every(compose: ComposeConfig) -> str:
 
 # Field of BridgeConfig -> what bridges have that the paper's do not; empty = as the paper's.
 BRIDGE: dict[str, Callable[[BridgeConfig], str]] = {
+    "standardize": _standardize,
+    "share": lambda bridge: "",
     "norm": lambda bridge: "an RMS norm on the projected states" if bridge.norm else "",
     "rotary": lambda bridge: "rotary positions" if bridge.rotary else "",
     "gate": _gate,

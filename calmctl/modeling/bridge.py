@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calmctl.errors import UserError
+from calmctl.modeling.streams import Standardize, scale_of
 
 ROTARY_BASE = 10_000.0
 
@@ -19,6 +20,9 @@ class BridgeConfig:
     """How a bridge is built; the defaults are the paper's form with a zero-initialised output.
 
     Attributes:
+        standardize: read both streams as `streams.Standardize` does, and scale the update to the stream it is added to,
+            which is what pretrained models need; False gives the paper's plain form.
+        share: what the update is multiplied with then, beside the root mean square of the anchor's state.
         num_heads: cross-attention heads; None takes the anchor's own number (the paper's choice).
         norm: RMS-normalise the projected aug states, so that keys and values do not inherit the scale of the aug's
             residual stream. It stands between two matrices, so they cannot be folded into one for inference.
@@ -31,6 +35,8 @@ class BridgeConfig:
             exactly what the anchor does; False gives the paper's plain initialisation.
     """
 
+    standardize: bool = True
+    share: float = 0.3
     num_heads: int | None = None
     norm: bool = False
     rotary: bool = False
@@ -41,6 +47,8 @@ class BridgeConfig:
     def __post_init__(self) -> None:
         if self.num_heads is not None and self.num_heads < 1:
             raise UserError(f"bridge.num_heads={self.num_heads} must be at least 1")
+        if not 0 < self.share < float("inf"):
+            raise UserError(f"bridge.share={self.share} must be a positive number")
         if not 0 <= self.dropout < 1:
             raise UserError(f"bridge.dropout={self.dropout} must lie in [0, 1)")
 
@@ -64,7 +72,9 @@ class Bridge(nn.Module):
             raise UserError(
                 f"bridge.rotary needs an even head width, but {anchor_size} / {self.num_heads} = {self.head_dim}"
             )
-        self.rotary = config.rotary
+        self.rotary, self.share = config.rotary, config.share
+        self.aug_stream = Standardize(aug_size) if config.standardize else None
+        self.anchor_stream = Standardize(anchor_size) if config.standardize else None
         self.projection = nn.Linear(aug_size, anchor_size, bias=False)
         self.norm = nn.RMSNorm(anchor_size, elementwise_affine=False) if config.norm else None
         self.query = nn.Linear(anchor_size, anchor_size, bias=False)
@@ -96,7 +106,7 @@ class Bridge(nn.Module):
             positions: (b, s) position of each aug token, for rotary bridges.
             folded: what `folded` returned, to do in one product what otherwise takes three.
         """
-        states = self._as_weights(aug_states)
+        states = self._as_weights(self.aug_stream(aug_states) if self.aug_stream is not None else aug_states)
         if folded is not None:
             keys, values = F.linear(states, folded).chunk(2, dim=-1)
         else:
@@ -105,6 +115,11 @@ class Bridge(nn.Module):
                 projected = self.norm(projected)
             keys, values = self.key(projected), self.value(projected)
         return self._rotate(self._split(keys), positions), self._split(values)
+
+    def queries(self, states: Tensor, positions: Tensor) -> Tensor:
+        """Return queries (b, h, t, d) of anchor states (b, t, d_anchor)."""
+        asking = self.anchor_stream(states) if self.anchor_stream is not None else states
+        return self._rotate(self._split(self.query(self._as_weights(asking))), positions)
 
     def forward(
         self, states: Tensor, positions: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, eager: bool = False
@@ -119,7 +134,7 @@ class Bridge(nn.Module):
                 does without a mask.
             eager: attend with plain matrix products instead of the fused kernel.
         """
-        queries = self._rotate(self._split(self.query(self._as_weights(states))), positions)
+        queries = self.queries(states, positions)
         if mask is None:
             mixed = _attention(queries, keys, values, None, eager)
         else:
@@ -129,6 +144,8 @@ class Bridge(nn.Module):
         update = self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
         if self.gate is not None:
             update = update * self.gate
+        if self.anchor_stream is not None:
+            update = update * (self.share * scale_of(states))
         return update.to(states.dtype)
 
     def _as_weights(self, states: Tensor) -> Tensor:

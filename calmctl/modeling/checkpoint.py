@@ -82,8 +82,8 @@ def save_parts(
     model.config.architectures = [type(model).__name__]
     classes = {"AutoConfig": type(model.config), "AutoModelForCausalLM": type(model)}
     model.config.auto_map = {auto: f"{CODE_MODULE}.{ours.__name__}" for auto, ours in classes.items()}
-    current: Mapping[str, Tensor] = state_dict if state_dict is not None else model.trained_parameters()
-    tensors = {name: current[name].detach().cpu().contiguous() for name in model.trained_parameters()}
+    current: Mapping[str, Tensor] = state_dict if state_dict is not None else model.stored_tensors()
+    tensors = {name: current[name].detach().cpu().contiguous() for name in model.stored_tensors()}
     written = directory / f"{WEIGHTS_FILE}.tmp"
     try:
         save_file(tensors, written, metadata={"format": "pt"})
@@ -255,15 +255,15 @@ def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
 
 
 def load_parameters(model: StoredInParts, path: Path) -> torch.dtype:
-    """Load trained parameters from a safetensors file; every key and shape has to match.
+    """Load what is stored of a model from a safetensors file; every key and shape has to match.
 
     Returns:
-        The type they are stored in; the model's own stay in theirs.
+        The type that trained parameters are stored in; the model's own stay in theirs.
 
     Raises:
         UserError: the file is missing or damaged, or its keys or shapes are not the model's.
     """
-    tensors, parameters = _read_weights(path), model.trained_parameters()
+    tensors, parameters = _read_weights(path), model.stored_tensors()
     missing, unexpected = sorted(parameters.keys() - tensors), sorted(tensors.keys() - parameters)
     if missing or unexpected:
         raise UserError(f"{path}: missing keys {missing[:5]}, unexpected keys {unexpected[:5]}")
@@ -274,7 +274,7 @@ def load_parameters(model: StoredInParts, path: Path) -> torch.dtype:
             raise UserError(f"{path}: {name} holds values that are not finite numbers; the checkpoint is no use")
         with torch.no_grad():
             parameter.copy_(tensors[name])
-    return next(iter(tensors.values())).dtype
+    return next(tensors[name].dtype for name in model.trained_parameters())
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -27,6 +27,7 @@ from calmctl.modeling.outputs import ComposedOutput
 from calmctl.modeling.own_masks import why_no_own_masks
 from calmctl.modeling.own_tokenizers import OwnTokenizer, check_unchanged, store_tokenizers, stored_tokenizer
 from calmctl.modeling.storing import StoredInParts
+from calmctl.modeling.streams import calibrate
 from calmctl.modeling.views import head_of, keep_positions
 
 
@@ -61,7 +62,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         self.generation_config = copy.deepcopy(anchor.generation_config)
         self.post_init()
         # transformers' Trainer does not report as missing from a checkpoint what is never in one.
-        self._keys_to_ignore_on_save = self.state_dict().keys() - self.composition_parameters().keys()
+        self._keys_to_ignore_on_save = self.state_dict().keys() - self.stored_tensors().keys()
         self.eval()
 
     def _take_tokenizers(self, own: Sequence[OwnTokenizer | None], decoder: ComposedModel) -> None:
@@ -203,6 +204,20 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         return {f"bridges.{name}": parameter for name, parameter in self.bridges.named_parameters()}
 
     trained_parameters = composition_parameters
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Return what is stored: the bridges' parameters, and how they read (see `calibrate`)."""
+        known = {f"bridges.{name}": buffer for name, buffer in self.bridges.named_buffers()}
+        return {**self.composition_parameters(), **known}
+
+    def calibrate(self, batches: Iterable[dict[str, Any]]) -> None:
+        """Find on a few batches how the streams of anchor and augs vary; do it once, before training.
+
+        Args:
+            batches: arguments of `forward`; some thirty examples of what the bridges are to learn will do.
+        """
+        bridges = [bridge for each in self.bridges for bridge in cast(nn.ModuleList, each)]
+        calibrate(self, [bridge for bridge in bridges if bridge.aug_stream is not None], batches)
 
     def card_sections(self) -> list[str]:
         """Return what the model card says of the composition."""

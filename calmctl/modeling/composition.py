@@ -42,6 +42,8 @@ def compose(
     *,
     every: int = 4,
     num: int | None = None,
+    standardize: bool = True,
+    share: float = 0.3,
     num_heads: int | None = None,
     norm: bool = False,
     rotary: bool = False,
@@ -61,7 +63,7 @@ def compose(
         anchor, aug: models, paths or hub ids (`id@revision` works); `aug` may be a list.
         connections: [[aug_layer, anchor_layer], ...] (with several augs: one such list each); None = the paper's
             rule, every `every`-th layer of the aug, or `num` layers, evenly spaced over the anchor.
-        num_heads, norm, rotary, gate, dropout, zero_init: see `BridgeConfig`.
+        standardize, share, num_heads, norm, rotary, gate, dropout, zero_init: see `BridgeConfig`.
         aug_reads: "all" tokens, or the "prompt" only (the paper's ablation "m_A as an encoder").
         aug_seed: take augs of the given shape with untrained weights, drawn with this seed (its ablation "random m_A").
         segmentation: how the text of augs with tokenizers of their own is cut: "own" is the aug's own cut of the text
@@ -83,7 +85,7 @@ def compose(
     augs = [aug] if isinstance(aug, nn.Module | str | Path) else list(aug)
     if load_arguments and all(isinstance(model, PreTrainedModel) for model in (anchor, *augs)):
         raise TypeError(f"compose does not take {', '.join(load_arguments)}: the models are loaded already")
-    bridge = BridgeConfig(num_heads, norm, rotary, gate, dropout, zero_init)
+    bridge = BridgeConfig(standardize, share, num_heads, norm, rotary, gate, dropout, zero_init)
     reach = {name: load_arguments[name] for name in SOURCE_ARGUMENTS if name in load_arguments}
     attention = load_arguments.get("attn_implementation") or ""
     parts = check_parts(anchor, augs, aug_reads, reach, segmentation, markers, tokenizers, attention)

@@ -65,7 +65,8 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
         self.connections: list[tuple[Connection, ...]] = [
             tuple(Connection(*pair) for pair in pairs) for pairs in config.connections
         ]
-        bridge_config = BridgeConfig(**config.bridge)
+        # Models that do not say so are from before bridges could.
+        bridge_config = BridgeConfig(**{"standardize": False, **config.bridge})
         self.bridges = nn.ModuleList(
             nn.ModuleList(self._new_bridge(bridge_config, aug, pair) for pair in pairs)
             for aug, pairs in zip(augs, self.connections, strict=True)

@@ -204,18 +204,18 @@ class _Check:
         configs = [self.model.config.anchor_config(), *self.model.config.aug_configs()]
         for name, base, config in zip(names, self.bases, configs, strict=True):
             self._check_described(name, base, config)
-        expected = {name: p.detach().clone() for name, p in self.model.composition_parameters().items()}
+        expected = {name: each.detach().clone() for name, each in self.model.stored_tensors().items()}
 
         def again() -> Tensor:
             save_file({name: tensor.cpu().contiguous() for name, tensor in expected.items()}, path)
-            for parameter in self.model.composition_parameters().values():
-                parameter.data.zero_()
+            for each in self.model.stored_tensors().values():
+                each.data.zero_()
             load_parameters(self.model, path)
             return self._logits(self.ids)
 
         found = self._answer("storing the bridges", again)
-        for name, parameter in self.model.composition_parameters().items():
-            if not torch.equal(parameter, expected[name]):
+        for name, each in self.model.stored_tensors().items():
+            if not torch.equal(each, expected[name]):
                 raise self._refusal(f"stored and loaded again, {name} is another")
         return {"storing": self._compare("stored and loaded again, it gives other logits", found, self.logits)}
 
@@ -294,8 +294,8 @@ def _open(model: ComposedModelForCausalLM, forward: Callable[[], Tensor]) -> Ten
             bridge.gate.fill_(1.0)
 
     def choose(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        bridge, (states, _, keys) = cast(Bridge, module), args[:3]
-        queries = bridge.query(states.to(keys.dtype)).unflatten(-1, (bridge.num_heads, -1)).transpose(1, 2)
+        bridge, (states, positions, keys) = cast(Bridge, module), args[:3]
+        queries = bridge.queries(states, positions)
         scores = (queries @ keys.transpose(-1, -2)).float() * keys.shape[-1] ** -0.5
         _scale(bridge.query, SHARPNESS, scores.std())
 
@@ -324,7 +324,7 @@ def _scale(layer: nn.Linear, wanted: float, given: Tensor) -> Tensor:
 @contextmanager
 def _restored(model: ComposedModelForCausalLM) -> Iterator[None]:
     """Put the bridges' weights, all gradients and the mode back as they were."""
-    weights = {name: parameter.detach().clone() for name, parameter in model.composition_parameters().items()}
+    weights = {name: each.detach().clone() for name, each in model.stored_tensors().items()}
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     was_training = model.training
     for parameter, _ in gradients:
@@ -333,8 +333,8 @@ def _restored(model: ComposedModelForCausalLM) -> Iterator[None]:
     try:
         yield
     finally:
-        for name, parameter in model.composition_parameters().items():
-            parameter.data.copy_(weights[name])
+        for name, each in model.stored_tensors().items():
+            each.data.copy_(weights[name])
         for parameter, gradient in gradients:
             parameter.grad = gradient
         model.train(was_training)

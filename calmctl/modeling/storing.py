@@ -26,8 +26,12 @@ class StoredInParts(PreTrainedModel):
     augs: nn.ModuleList
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that are trained and stored, by name."""
+        """Return the parameters that are trained, by name."""
         raise NotImplementedError
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds, by name: the trained parameters, and whatever else they need."""
+        return dict(self.trained_parameters())
 
     def bases(self) -> list[PreTrainedModel]:
         """Return the frozen bases, the anchor first."""

@@ -1,0 +1,138 @@
+"""Bridges that read standardised streams: what is found of the streams, where it is kept, and the plain form."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from calmctl import ComposedModelForCausalLM
+from calmctl.modeling.bridge import Bridge, BridgeConfig
+from calmctl.modeling.streams import LEAST_DEVIATION, normed
+from calmctl.training.jobs import run_composition
+from tests import own_tokenizers
+from tests.models import composed, llama, logits
+from tests.test_validation import compose_config, folder  # noqa: F401
+
+OUTLIER, SINK = 3, 500.0
+
+
+@pytest.fixture(scope="module")
+def ids() -> torch.Tensor:
+    return torch.randint(3, 50, (2, 9), generator=torch.Generator().manual_seed(0))
+
+
+def outlying(seed: int):
+    """Return a model with a dimension that is large and hardly varies, and a first token that is much larger still."""
+    model = llama(seed=seed)
+
+    def grow(_module, _args, output):
+        output = output.clone()
+        output[..., OUTLIER] += 20 * output.std()
+        output[:, 0] *= SINK
+        return output
+
+    model.model.layers[0].register_forward_hook(grow)
+    return model
+
+
+def streams_of(model, batch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return what the matrices of a model's bridges are given by both streams, bridge by bridge."""
+    found: list[list[torch.Tensor]] = []
+    handles = []
+    for bridge in model.model.bridges.modules():
+        if isinstance(bridge, Bridge):
+            pair: list[torch.Tensor] = []
+            found.append(pair)
+            for stream in (bridge.aug_stream, bridge.anchor_stream):
+                handles.append(stream.register_forward_hook(lambda _m, _a, output, pair=pair: pair.append(output)))
+    with torch.no_grad():
+        model(**batch, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return [tuple(pair) for pair in found]
+
+
+@pytest.mark.parametrize("side", ["left", "right", "none"])
+def test_what_matrices_are_given_varies_alike_in_all_dimensions(side):
+    model = composed(outlying(1), outlying(2), trained=False)
+    ids = torch.randint(3, 50, (6, 12), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    if side != "none":
+        mask[::2, slice(0, 4) if side == "left" else slice(8, 12)] = 0
+    counted = mask.bool() & (mask.cumsum(1) > 1)
+    model.calibrate(
+        [{"input_ids": part, "attention_mask": its} for part, its in zip(ids.split(2), mask.split(2), strict=True)]
+    )
+    for pair in streams_of(model, {"input_ids": ids, "attention_mask": mask}):
+        for states in pair:
+            states = states[counted]
+            torch.testing.assert_close(states.mean(0), torch.zeros(states.shape[1]), atol=1e-3, rtol=0)
+            held = states.std(0) < 0.99  # what hardly varies is not blown up further
+            assert held.nonzero().flatten().tolist() in ([], [OUTLIER])
+            torch.testing.assert_close(states.std(0)[~held], torch.ones(int((~held).sum())), atol=1e-3, rtol=0)
+    assert model.bridge_of(0, 0).aug_stream.deviation.min() >= LEAST_DEVIATION
+
+
+def test_an_aug_with_a_tokenizer_of_its_own_is_read_by_its_own_tokens():
+    model = own_tokenizers.composed(trained=False)
+    ids = own_tokenizers.text_ids("gpt2-llama3", 0)
+    model.calibrate([{"input_ids": ids}])
+    (of_aug, of_anchor), *_ = streams_of(model, {"input_ids": ids})
+    assert of_anchor.shape[1] == ids.shape[1] != of_aug.shape[1]
+    torch.testing.assert_close(of_anchor[:, 1:].flatten(0, 1).mean(0), torch.zeros(32), atol=1e-4, rtol=0)
+
+
+def test_calibration_looks_past_the_bridges_and_changes_nothing_else(ids):
+    closed, opened = composed(trained=False).train(), composed().train()
+    before = {name: parameter.clone() for name, parameter in opened.named_parameters()}
+    for model in (closed, opened):
+        model.calibrate([{"input_ids": ids, "labels": ids}])
+    for name, buffer in closed.bridges.named_buffers():
+        assert torch.equal(buffer, opened.bridges.get_buffer(name))
+    assert all(torch.equal(parameter, before[name]) for name, parameter in opened.named_parameters())
+    assert opened.training and not opened.anchor.training
+    assert not any(module._forward_hooks for module in opened.bridges.modules())
+
+
+def test_too_little_leaves_it_as_it_is():
+    model = composed(trained=False)
+    model.calibrate([{"input_ids": torch.tensor([[5]])}])
+    assert all(bool((buffer == ("deviation" in name)).all()) for name, buffer in model.bridges.named_buffers())
+
+
+def test_updates_grow_with_the_stream_they_are_added_to():
+    torch.manual_seed(0)
+    bridge = Bridge(BridgeConfig(zero_init=False), 16, 32, 4)
+    states, positions = torch.randn(2, 5, 32), torch.arange(5).expand(2, 5)
+    keys, values = bridge.keys_values(torch.randn(2, 5, 16), positions)
+    update = bridge(states, positions, keys, values, None)
+    grown = bridge(1000 * states, positions, keys, values, None)
+    torch.testing.assert_close(grown, 1000 * update, rtol=1e-4, atol=1e-4)
+    other = Bridge(BridgeConfig(zero_init=False, share=0.9), 16, 32, 4)
+    other.load_state_dict(bridge.state_dict())
+    torch.testing.assert_close(other(states, positions, keys, values, None), 3 * update)
+    # The aug's scale does not matter at all.
+    one, two = (bridge.keys_values(scale * torch.ones(1, 1, 16), positions[:1, :1]) for scale in (1, 1000))
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+
+
+def test_the_plain_form_has_no_streams_and_is_what_older_checkpoints_are_read_as(tmp_path, ids):
+    model = composed(standardize=False)
+    assert not list(model.bridges.named_buffers()) and model.stored_tensors() == model.composition_parameters()
+    model.save_pretrained(tmp_path, merge_bases=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["bridge"]["standardize"], config["bridge"]["share"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert torch.equal(logits(ComposedModelForCausalLM.from_pretrained(tmp_path), ids), logits(model, ids))
+
+
+def test_a_training_calibrates_first_and_stores_what_it_found(folder, tmp_path):  # noqa: F811
+    config = compose_config(folder, tmp_path, {"steps": 4, "save_every": 2})
+    run_composition(config, tmp_path / "out")
+    stored = load_file(tmp_path / "out" / "model" / "model.safetensors")
+    model = ComposedModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
+    buffers = dict(model.bridges.named_buffers())
+    assert buffers and all(torch.equal(stored[f"bridges.{name}"], buffer) for name, buffer in buffers.items())
+    assert not any(bool((buffer == ("deviation" in name)).all()) for name, buffer in buffers.items())
+    assert normed(torch.full((1, 4), 7.0)).tolist() == [[1.0] * 4]
