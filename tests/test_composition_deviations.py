@@ -8,17 +8,26 @@ from calmctl.experiments.composition_deviations import BRIDGE, COMPOSITION, NOT_
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.training.configs import ComposeConfig
 
-PAPER = ComposeConfig(bridge=BridgeConfig(zero_init=False))
-OTHER_BRIDGES = {"num_heads": 3, "norm": True, "rotary": True, "gate": True, "dropout": 0.25, "zero_init": True}
+PAPER = ComposeConfig(bridge=BridgeConfig(standardize=False, zero_init=False))
+OTHER_BRIDGES = {
+    "standardize": True,
+    "num_heads": 3,
+    "norm": True,
+    "rotary": True,
+    "gate": True,
+    "dropout": 0.25,
+    "zero_init": True,
+}
 OTHERS = {
     "augs": ("a", "b"), "connections": [[0, 1]], "every": 2, "num": 3, "aug_reads": "prompt", "random_aug": True,
     "segmentation": "chunks", "markers": {"<|im_end|>": "<eos>"},
-    "bridge": BridgeConfig(norm=True, zero_init=False),
+    "bridge": BridgeConfig(standardize=False, norm=True, zero_init=False),
 }  # fmt: skip
 
 
 def test_every_field_has_a_sentence_or_is_none_of_the_method():
-    assert {field.name for field in fields(BridgeConfig)} == BRIDGE.keys() == OTHER_BRIDGES.keys()
+    assert {field.name for field in fields(BridgeConfig)} == BRIDGE.keys() | {"share"}  # part of `standardize`
+    assert BRIDGE.keys() == OTHER_BRIDGES.keys()
     assert {field.name for field in fields(ComposeConfig)} == COMPOSITION.keys() | NOT_THE_METHOD
     assert COMPOSITION.keys() == OTHERS.keys() and not COMPOSITION.keys() & NOT_THE_METHOD
 

@@ -27,7 +27,7 @@ MODELS = {
     "gpt2": lambda: gpt2(seed=4),
     "composed": lambda: composed(norm=True, rotary=True),
     "two-augs": lambda: composed(aug=[llama(seed=2, width=16, heads=2, kv_heads=1), llama(seed=5)]),
-    "encoder": lambda: composed(aug_reads="prompt"),
+    "encoder": lambda: composed(aug_reads="prompt", share=3.0),
 }
 HOT = Decoding(temperature=2.0, top_p=0.9, seed=3)
 

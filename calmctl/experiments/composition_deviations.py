@@ -63,10 +63,10 @@ def _every(compose: ComposeConfig) -> str:
     return f"every={compose.every}: a connection per {compose.every} layers of m_A instead of {PAPER_EVERY}"
 
 
-# Field of BridgeConfig -> what bridges have that the paper's do not; empty = as the paper's.
+# Field of BridgeConfig -> what bridges have that the paper's do not; empty = as the paper's. `share` is told with
+# `standardize`.
 BRIDGE: dict[str, Callable[[BridgeConfig], str]] = {
     "standardize": _standardize,
-    "share": lambda bridge: "",
     "norm": lambda bridge: "an RMS norm on the projected states" if bridge.norm else "",
     "rotary": lambda bridge: "rotary positions" if bridge.rotary else "",
     "gate": _gate,
