@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from composition import environment
 from held_out import Held, bits_of_aug, bits_of_composed
-from recipe import Recipe, prepared
+from recipe import Recipe
 from rows import TASKS, Rows, read_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -130,7 +130,7 @@ class Setting:
         connections = self.recipe.connections(*bases)
         model = compose(bases[0], bases[1], connections, rotary=True, tokenizers=tokenizers)
         batches = Batches(train, settings, seed, pad_id)
-        prepared(model, batches.collate(np.random.default_rng(seed).choice(len(train), 32)))
+        model.calibrate([batches.collate(np.random.default_rng(seed).choice(len(train), 32))])
         row["bridge_parameters"] = sum(each.numel() for each in model.composition_parameters().values())
         if "anchor_alone" not in row:  # untrained, a composition is its anchor
             row["anchor_alone"] = held.per_byte(bits_of_composed(model, held, pad_id))
