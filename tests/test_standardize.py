@@ -2,13 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from calmctl import ComposedModelForCausalLM
+from calmctl.modeling.aug_tokens import AugHistory
 from calmctl.modeling.bridge import Bridge, BridgeConfig
+from calmctl.modeling.segmentation import NEVER
 from calmctl.modeling.streams import LEAST_DEVIATION, normed
+from calmctl.training.calibration import chosen
 from calmctl.training.jobs import run_composition
 from tests import own_tokenizers
 from tests.models import composed, llama, logits
@@ -68,9 +72,9 @@ def test_what_matrices_are_given_varies_alike_in_all_dimensions(side):
         for states in pair:
             states = states[counted]
             torch.testing.assert_close(states.mean(0), torch.zeros(states.shape[1]), atol=1e-3, rtol=0)
-            held = states.std(0) < 0.99  # what hardly varies is not blown up further
+            held = states.std(0) < 0.9  # what hardly varies is not blown up further
             assert held.nonzero().flatten().tolist() in ([], [OUTLIER])
-            torch.testing.assert_close(states.std(0)[~held], torch.ones(int((~held).sum())), atol=1e-3, rtol=0)
+            torch.testing.assert_close(states.std(0)[~held], torch.ones(int((~held).sum())), atol=0.1, rtol=0)
     assert model.bridge_of(0, 0).aug_stream.deviation.min() >= LEAST_DEVIATION
 
 
@@ -80,7 +84,70 @@ def test_an_aug_with_a_tokenizer_of_its_own_is_read_by_its_own_tokens():
     model.calibrate([{"input_ids": ids}])
     (of_aug, of_anchor), *_ = streams_of(model, {"input_ids": ids})
     assert of_anchor.shape[1] == ids.shape[1] != of_aug.shape[1]
-    torch.testing.assert_close(of_anchor[:, 1:].flatten(0, 1).mean(0), torch.zeros(32), atol=1e-4, rtol=0)
+    assert_standardised(of_anchor[:, 1:].flatten(0, 1))
+    history = AugHistory().read(model.model.segmenters[0], ids, None)
+    real = history.born != NEVER
+    assert_standardised(of_aug[real & (real.cumsum(1) > 1)])
+
+
+def assert_standardised(states: torch.Tensor) -> None:
+    torch.testing.assert_close(states.mean(0), torch.zeros(states.shape[1]), atol=1e-3, rtol=0)
+    assert 0.9 < states.std(0).median() < 1.1
+
+
+def test_documents_of_packed_rows_count_without_padding_and_their_first_tokens():
+    model, ids = composed(trained=False), torch.randint(3, 50, (1, 12), generator=torch.Generator().manual_seed(0))
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 0, 1, 0, 0, 0]])
+    model.calibrate([{"input_ids": ids, "position_ids": positions}])
+    for pair in streams_of(model, {"input_ids": ids, "position_ids": positions}):
+        for states in pair:
+            counted = (positions > 0) & ((positions > 0).cumsum(1) > 1)
+            torch.testing.assert_close(states[counted].mean(0), torch.zeros(states.shape[2]), atol=1e-3, rtol=0)
+
+
+def test_an_aug_that_reads_prompts_is_read_as_far():
+    model, labels = composed(trained=False, aug_reads="prompt"), torch.full((2, 9), -100)
+    ids = torch.randint(3, 50, (2, 9), generator=torch.Generator().manual_seed(0))
+    labels[:, 5:] = ids[:, 5:]
+    model.calibrate([{"input_ids": ids, "labels": labels}])
+    prompts = composed(trained=False, aug_reads="prompt")
+    prompts.calibrate([{"input_ids": ids[:, :5]}])
+    streams = [each.bridge_of(0, 0) for each in (model, prompts)]
+    torch.testing.assert_close(streams[0].aug_stream.deviation, streams[1].aug_stream.deviation)
+    assert not torch.allclose(streams[0].anchor_stream.deviation, streams[1].anchor_stream.deviation, rtol=1e-3)
+
+
+@pytest.mark.parametrize("rows", ["left", "packed"])
+def test_padding_that_is_nothing_but_zeros_gives_gradients(rows, ids):
+    model = composed().train()
+    model.anchor.get_input_embeddings().weight.data[0] = 0
+    ids = ids.clone()
+    if rows == "left":
+        ids[0, :3] = 0
+        batch = {"attention_mask": (ids != 0).long()}
+    else:
+        ids[:, 6:] = 0
+        batch = {"position_ids": torch.tensor([[0, 1, 2, 0, 1, 2, 0, 0, 0]] * 2)}
+    labels = ids.masked_fill(ids == 0, -100)
+    model(input_ids=ids, labels=labels, use_cache=False, **batch).loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.composition_parameters().values())
+
+
+def test_examples_to_look_at_are_few_and_those_that_are_long_leave_room_for_others():
+    lengths = np.array([9000, *[20] * 50])
+    for seed in range(8):
+        parts = list(chosen(lengths, seed))
+        rows = np.concatenate(parts)
+        assert len(set(rows.tolist())) == len(rows) <= 32 and (len(rows) == 32 or rows.tolist() == [0])
+        assert all(len(part) == 1 or len(part) * lengths[part].max() <= 2048 for part in parts)
+    assert [part.tolist() for part in chosen(np.array([5]), 0)] == [[0]]
+
+
+def test_few_tokens_are_not_believed():
+    model, many = composed(trained=False), torch.randint(3, 50, (8, 12), generator=torch.Generator().manual_seed(1))
+    model.calibrate([{"input_ids": many[:1, :3]}])
+    for pair in streams_of(model, {"input_ids": many}):
+        assert all(states.square().mean().sqrt() < 5 for states in pair)
 
 
 def test_calibration_looks_past_the_bridges_and_changes_nothing_else(ids):

@@ -209,11 +209,13 @@ def test_bridges_that_stay_worse_than_the_anchor_end_in_one_line(folder, tmp_pat
 
 
 def test_worse_for_good_is_far_above_and_not_on_the_way_back():
-    assert stays_worse([3.0, 5.0, 5.1, 5.0], 4.0)
-    assert not stays_worse([5.0, 5.0], 4.0)
-    assert not stays_worse([6.0, 5.5, 5.0], 4.0)
-    assert not stays_worse([4.3, 4.3, 4.3], 4.0)
-    assert not stays_worse([5.0, 3.9, 5.0], 4.0)
+    assert stays_worse([6.0, 5.0, 5.1, 5.0], 4.0, 4.0)
+    assert not stays_worse([5.0, 5.0], 4.0, 4.0)
+    assert not stays_worse([6.0, 5.5, 5.0], 4.0, 4.0)
+    assert not stays_worse([4.3, 4.3, 4.3], 4.0, 4.0)
+    assert not stays_worse([3.9, 5.0, 5.0, 5.0], 4.0, 4.0)  # the best is kept, and is better
+    assert not stays_worse([5.0, 5.0, 5.0], 4.0, 6.0)  # it began far above and has come down
+    assert not stays_worse([0.003, 0.003, 0.003], 0.001, 0.001)
 
 
 @pytest.mark.parametrize("aug_reads", ["all", "prompt"])

@@ -17,7 +17,7 @@ ROTARY_BASE = 10_000.0
 
 @dataclass(frozen=True)
 class BridgeConfig:
-    """How a bridge is built; the defaults are the paper's form with a zero-initialised output.
+    """How a bridge is built; the defaults are the paper's form between standardised streams, with W_O = 0 at the start.
 
     Attributes:
         standardize: read both streams as `streams.Standardize` does, and scale the update to the stream it is added to,

@@ -216,8 +216,14 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         Args:
             batches: arguments of `forward`; some thirty examples of what the bridges are to learn will do.
         """
-        bridges = [bridge for each in self.bridges for bridge in cast(nn.ModuleList, each)]
-        calibrate(self, [bridge for bridge in bridges if bridge.aug_stream is not None], batches)
+        standardised = {
+            bridge: settings is None
+            for each, settings in zip(self.bridges, self.config.segmentations, strict=True)
+            for bridge in cast(nn.ModuleList, each)
+            if bridge.aug_stream is not None
+        }
+        if standardised:
+            calibrate(self, standardised, batches)
 
     def card_sections(self) -> list[str]:
         """Return what the model card says of the composition."""

@@ -7,6 +7,7 @@ import torch
 from torch import distributed, nn
 
 from calmctl.errors import UserError
+from calmctl.modeling.streams import Standardize
 
 # What accelerate works out for itself.
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -45,9 +46,12 @@ def convert(model: nn.Module, dtype: torch.dtype) -> None:
     """Convert the weights of a model to a floating-point type, in place.
 
     Buffers that are not stored (rotary frequencies) keep theirs, as in transformers' `from_pretrained`: in bfloat16 the
-    angles of far positions would be off by radians.
+    angles of far positions would be off by radians. So do means and deviations of streams.
     """
     kept = [(module, name) for module in model.modules() for name in module._non_persistent_buffers_set]
+    kept += [
+        (module, name) for module in model.modules() if isinstance(module, Standardize) for name in module._buffers
+    ]
     buffers = [module._buffers[name] for module, name in kept]
     nn.Module.to(model, dtype=dtype)
     for (module, name), buffer in zip(kept, buffers, strict=True):

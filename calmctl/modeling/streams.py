@@ -4,16 +4,22 @@ They differ in scale by a factor of hundreds from model to model, a few of their
 the others and hardly vary, and their first token, on which attention rests, can be a hundred times as large as others.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from calmctl.errors import UserError
+from calmctl.modeling.alignment import prompts_before
+
 EPSILON = 1e-6
-# Dimensions that hardly vary are not blown up beyond this.
-LEAST_DEVIATION = 1e-3
+# Dimensions that hardly vary are not blown up beyond this; nor are few tokens believed: `PRIOR` more of them are taken
+# to vary as the median dimension does.
+LEAST_DEVIATION, PRIOR = 1e-3, 4
+# What a standardised entry can be at most: in float16 a first token would be more than there is.
+MOST = 1e4
 
 
 class Standardize(nn.Module):
@@ -33,35 +39,31 @@ class Standardize(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Return states (..., dim) in their own type; what is large in them is computed with in float32."""
-        return ((normed(states) - self.mean) / self.deviation).to(states.dtype)
+        return ((normed(states) - self.mean) / self.deviation).clamp(-MOST, MOST).to(states.dtype)
 
 
 def normed(states: Tensor) -> Tensor:
     """Return states (..., dim) of root mean square 1, in float32."""
-    return states.float() * torch.rsqrt(states.float().square().mean(-1, keepdim=True) + EPSILON)
+    return states.float() / scale_of(states)
 
 
 def scale_of(states: Tensor) -> Tensor:
-    """Return the root mean square (..., 1) of states (..., dim), in float32."""
-    return states.float().square().mean(-1, keepdim=True).sqrt()
+    """Return the root mean square (..., 1) of states (..., dim), in float32; above 0, as padding may be all zeros."""
+    return (states.float().square().mean(-1, keepdim=True) + EPSILON).sqrt()
 
 
 class _Moments:
-    """Sums of RMS-normalised states, in float64."""
+    """Sums of RMS-normalised states, in float64 on the CPU."""
 
     def __init__(self) -> None:
         self.count = 0
         self.sums: Tensor | float = 0.0
         self.squares: Tensor | float = 0.0
 
-    def add(self, states: Tensor, is_real: Tensor | None) -> None:
-        """Take in states (batch, seq, dim), each row without its first real token.
-
-        Args:
-            is_real: (batch, seq); None = all are.
-        """
-        real = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if is_real is None else is_real
-        counted = normed(states)[real & (real.cumsum(1) > 1)].double()
+    def add(self, states: Tensor, is_real: Tensor) -> None:
+        """Take in states (batch, seq, dim), of each row all real tokens (batch, seq) but the first."""
+        is_real = is_real.to(states.device)
+        counted = normed(states)[is_real & (is_real.cumsum(1) > 1)].cpu().double()
         self.count += len(counted)
         self.sums, self.squares = self.sums + counted.sum(0), self.squares + counted.square().sum(0)
 
@@ -70,30 +72,35 @@ class _Moments:
         if self.count < 2:
             return
         mean = cast(Tensor, self.sums) / self.count
-        variance = (
-            (cast(Tensor, self.squares) / self.count - mean.square()).clamp(min=0) * self.count / (self.count - 1)
-        )
+        variance = (cast(Tensor, self.squares) / self.count - mean.square()).clamp(min=0)
+        variance = (self.count * variance + PRIOR * variance.median()) / (self.count - 1 + PRIOR)
         stream.mean.copy_(mean)
         stream.deviation.copy_(variance.sqrt().clamp(min=LEAST_DEVIATION))
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, bridges: Iterable[Any], batches: Iterable[dict[str, Any]]) -> None:
+def calibrate(model: Any, bridges: Mapping[Any, bool], batches: Iterable[dict[str, Any]]) -> None:
     """Find how the streams of a composed model vary, with its bridges closed, and let them read accordingly.
 
     Args:
-        bridges: those that standardise.
-        batches: arguments of the model's `forward`; labels do not matter.
+        bridges: those that standardise -> whether their aug takes the anchor's tokens as they are.
+        batches: arguments of the model's `forward`; of labels only matters where prompts end.
+
+    Raises:
+        UserError: the bridges lie where they cannot be written (offloading).
     """
+    if any(buffer.is_meta for bridge in bridges for buffer in bridge.buffers()):
+        raise UserError("calibrate: the bridges are offloaded; calibrate them before, or keep buffers in memory")
     seen = {bridge: (_Moments(), _Moments()) for bridge in bridges}
     states_of_aug: dict[Any, Tensor] = {}
-    is_real: Tensor | None = None
+    is_real = torch.empty(0)
 
     def look(bridge: Any, args: tuple[Any, ...], update: Tensor) -> Tensor:
-        states, mask = args[0], args[4]
         of_aug, of_anchor = seen[bridge]
-        of_anchor.add(states, is_real.to(states.device) if is_real is not None else None)
-        of_aug.add(states_of_aug.pop(bridge), mask.any(-2)[:, 0] if mask is not None else None)
+        of_anchor.add(args[0], is_real)
+        read, mask = states_of_aug.pop(bridge), args[4]
+        reals = is_real[:, : read.shape[1]] if bridges[bridge] else torch.ones(read.shape[:2], dtype=torch.bool)
+        of_aug.add(read, reals & mask.any(-2)[:, 0].to(reals.device) if mask is not None else reals)
         return torch.zeros_like(update)
 
     was_training = model.training
@@ -106,8 +113,19 @@ def calibrate(model: nn.Module, bridges: Iterable[Any], batches: Iterable[dict[s
             stack.callback(bridge.register_forward_hook(look).remove)
         for batch in batches:
             known = {name: value for name, value in batch.items() if name not in ("labels", "num_items_in_batch")}
-            is_real = known["attention_mask"].bool() if known.get("attention_mask") is not None else None
+            if model.config.aug_reads == "prompt" and batch.get("labels") is not None:
+                known["prompt_lengths"] = prompts_before(batch["labels"])
+            is_real = _real_tokens(known)
             model(**known, use_cache=False, logits_to_keep=1)
     for bridge, (of_aug, of_anchor) in seen.items():
         of_aug.write(bridge.aug_stream)
         of_anchor.write(bridge.anchor_stream)
+
+
+def _real_tokens(batch: dict[str, Any]) -> Tensor:
+    """Return which tokens (batch, seq) are none of padding, nor the first of a packed document."""
+    if batch.get("attention_mask") is not None:
+        return batch["attention_mask"].bool()
+    if batch.get("position_ids") is not None:
+        return batch["position_ids"] > 0
+    return torch.ones_like(batch["input_ids"], dtype=torch.bool)

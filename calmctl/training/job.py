@@ -11,19 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from accelerate.utils import send_to_device
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
-from calmctl.modeling import layers
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import context_length
 from calmctl.modeling.context import AugContext, contexts_of
 from calmctl.modeling.layers import text_config
-from calmctl.modeling.placement import is_movable
 from calmctl.modeling.segmentation import Segmenter
 from calmctl.modeling.sources import quiet_libraries
 from calmctl.modeling.stored_tokenizer import check_storable
@@ -31,7 +27,7 @@ from calmctl.ranks import current_ranks
 from calmctl.run_info import Kind
 from calmctl.runs import Run
 from calmctl.training.aug_examples import described_reading, reading_facts, with_aug_tokens
-from calmctl.training.batches import Batches
+from calmctl.training.calibration import calibrate_on
 from calmctl.training.checkpoints import newest_sealed
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.distributed import started_run
@@ -41,9 +37,6 @@ from calmctl.training.packing import pack
 from calmctl.training.session import check_settings, set_up, train_into
 from calmctl.training.settings import TrainSettings
 from calmctl.training.validation import hold_out
-
-# How much of the data bridges look at before they are trained.
-CALIBRATION_EXAMPLES, CALIBRATION_TOKENS, CALIBRATION_STREAM = 32, 8192, 0xCA11
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -148,7 +141,8 @@ def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
             set_up(job.settings, job.seed)
             model = job.build(prepared.checked.tokenizer)
             prepared, reading = _with_aug_tokens(_as_built(prepared, model), run.path)
-            _calibrate(job, model, prepared)
+            if isinstance(model, ComposedModelForCausalLM) and prepared.examples is not None:
+                calibrate_on(prepared.examples, model, job.settings, job.seed)
             train_into(
                 run,
                 model,
@@ -219,7 +213,10 @@ def _examples(job: Job, checked: Checked) -> tuple[Examples, Examples | None]:
         held_out = load_examples(Path(job.validation), tokenizer, settings, context, augs)
     elif settings.validation_share:
         if len(examples) < 2:
-            raise UserError(f"{job.data}: train.validation_share needs two examples at least")
+            raise UserError(
+                f"{job.data}: train.validation_share needs two examples at least; give more, --validation FILE, or "
+                "train.validation_share=0 train.keep_best=false"
+            )
         examples, held_out = hold_out(examples, settings.validation_share, job.seed, settings.validation_limit)
     if settings.packing:
         width = min(settings.context, checked.context or sys.maxsize)
@@ -233,21 +230,6 @@ def _as_built(prepared: Prepared, model: PreTrainedModel) -> Prepared:
     if not isinstance(model, ComposedModelForCausalLM):
         return prepared
     return replace(prepared, checked=replace(prepared.checked, segmenters=model.model.segmenters))
-
-
-def _calibrate(job: Job, model: PreTrainedModel, prepared: Prepared) -> None:
-    """Let bridges find on some examples how the streams vary that they read: in every process on the same ones."""
-    examples = prepared.examples
-    if not isinstance(model, ComposedModelForCausalLM) or examples is None:
-        return
-    if is_movable(model) and job.settings.sharding == "none":
-        torch.nn.Module.to(model, current_ranks().device)
-    order = np.random.default_rng([job.seed, CALIBRATION_STREAM]).permutation(len(examples))[:CALIBRATION_EXAMPLES]
-    order = order[np.cumsum(examples.lengths[order]) <= max(CALIBRATION_TOKENS, examples.lengths[order[0]])]
-    batches = Batches(examples, job.settings, job.seed, prepared.checked.tokenizer.pad_token_id or 0)
-    device = layers.device_of(model.get_input_embeddings())
-    parts = np.array_split(order, len(order) // 8 + 1)
-    model.calibrate(send_to_device(batches.collate(part), device) for part in parts if len(part))
 
 
 def _with_aug_tokens(prepared: Prepared, folder: Path) -> tuple[Prepared, dict[str, Any]]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import check_parts, compose
 from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.placement import is_movable
 from calmctl.modeling.selfcheck import check_composition
 from calmctl.modeling.sources import base_config, load_base, load_tokenizer, source_sha256
 from calmctl.ranks import current_ranks
@@ -142,6 +143,8 @@ def _self_check(model: ComposedModelForCausalLM, config: ComposeConfig, folder: 
             raise SystemExit(2)
         return measured
     try:
+        if is_movable(model) and config.train.sharding == "none":
+            torch.nn.Module.to(model, ranks.device)  # where it is trained, and quicker
         measured = check_composition(model, folder)
     except BaseException:
         ranks.from_first()  # nobody waits for what will not come

@@ -245,9 +245,12 @@ class RunTrainer(Trainer):
         return cast(Validation, self.validation).score(anchor, answer, self.args.device).loss
 
     def _check_not_worse(self) -> None:
-        rows = [row for row in self.state.log_history if "eval_loss" in row and row["step"]]
-        losses, alone = [row["eval_loss"] for row in rows], self.loss_alone
-        if self.settings.stop_when_worse and alone is not None and stays_worse(losses, alone):
+        found = {row["step"]: row["eval_loss"] for row in self.state.log_history if "eval_loss" in row}
+        alone, start = self.loss_alone, found.pop(0, None)
+        losses = list(found.values())
+        if alone is None or start is None or not self.settings.stop_when_worse:
+            return
+        if stays_worse(losses, alone, start):
             raise CalmctlError(
                 f"step {self.state.global_step}: the validation loss is {losses[-1]:.4g} and does not come back to the "
                 f"{alone:.4g} of the anchor alone; try a lower train.lr or more train.warmup_steps with another --out "
@@ -257,7 +260,8 @@ class RunTrainer(Trainer):
     def _catch_up(self, metrics: dict[str, float]) -> None:
         """Do what the Trainer does after a validation; of one before its first step it only keeps the log."""
         self.owes_validation = self.control.should_save = False  # the checkpoint of this step is there
-        self._determine_best_metric(metrics, None)
+        if self.state.global_step:  # what is not trained yet is not the best
+            self._determine_best_metric(metrics, None)
         if self.control.should_training_stop:
             self.batches.start_step = self.settings.steps
 

@@ -126,16 +126,17 @@ def exact_rows(labels: Tensor, correct: Tensor) -> Tensor:
     return asked.any(1) & (errors == 0)
 
 
-def stays_worse(losses: Sequence[float], alone: float) -> bool:
-    """Tell whether a model is worse than its base alone for good.
+def stays_worse(losses: Sequence[float], alone: float, start: float) -> bool:
+    """Tell whether a model has left the loss of its base alone for good.
 
-    That is when the last `WORSE` validations were all more than a tenth above the base, and came no closer to it.
+    That is when none of its validations was below the base's loss, nor below its own at the start; and the last `WORSE`
+    of them were clearly above both and came no closer.
 
     Args:
         losses: of all validations after the start.
     """
-    last = losses[-WORSE:]
-    return len(last) == WORSE and min(last) > 1.1 * alone and last[-1] >= last[0]
+    last, least = losses[-WORSE:], max(alone, start)
+    return len(last) == WORSE and min(losses) > least and min(last) > 1.1 * least + 0.05 and last[-1] >= last[0]
 
 
 class ActOnValidation(TrainerCallback):
