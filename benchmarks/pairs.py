@@ -19,6 +19,7 @@ from pathlib import Path
 from rows import TASKS, read_rows
 
 from calmctl.config import load_config
+from calmctl.errors import CalmctlError
 from calmctl.modeling.sources import quiet_libraries
 from calmctl.run_info import read_run
 from calmctl.training.configs import ComposeConfig
@@ -29,7 +30,14 @@ FORMS = {
     "default": [],
     "plain": ["bridge.standardize=false"],
     # What the default was before: the paper's form, AdamW.
-    "adamw": ["bridge.standardize=false", "bridge.rotary=false", "train.optimizer=adamw", "train.lr=3e-4"],
+    "adamw": [
+        "bridge.standardize=false",
+        "bridge.rotary=false",
+        "train.optimizer=adamw",
+        "train.lr=3e-4",
+        "train.weight_decay=0.01",
+        "train.schedule=cosine",
+    ],  # fmt: skip
 }
 SHORT = ["train.batch_tokens=400", "train.on_long_example=drop", "train.eval_every=40", "train.save_every=40"]
 
@@ -60,7 +68,7 @@ def main() -> None:
             out = arguments.out / f"{arguments.task}-{pair}-{form}-{arguments.steps}-seed{arguments.seed}"
             try:
                 run_job(composition_job(config), out)
-            except Exception as error:  # a training that is stopped is a result here
+            except CalmctlError as error:  # a training that is stopped is a result here
                 print(f"{out.name}: {error}", flush=True)
             print(_row(pair, form, out), flush=True)
 
