@@ -11,7 +11,9 @@ from calmctl.modeling.connections import Connection, default_connections, resolv
     (12, 16, 4, [(3, 4), (7, 9), (11, 15)]),
     (3, 3, 1, [(0, 0), (1, 1), (2, 2)]),
     (2, 5, 4, [(1, 4)]),
-    (9, 4, 4, [(3, 1), (7, 3)]),
+    (9, 4, 4, [(4, 1), (8, 3)]),
+    (18, 30, 4, [(5, 6), (9, 14), (13, 21), (17, 29)]),
+    (3, 6, 2, [(2, 5)]),
 ])  # fmt: skip
 def test_the_default_rule_taps_every_nth_layer_and_spreads_over_the_anchor(
     num_aug_layers, num_anchor_layers, every, expected
@@ -27,7 +29,8 @@ def test_default_connections_are_in_range_ordered_and_distinct(num_aug_layers, e
     assert len(found) == max(1, num_aug_layers // every)
     for indices, count in (([p.aug_layer for p in found], num_aug_layers), ([p.anchor_layer for p in found], 20)):
         assert indices == sorted(set(indices)) and 0 <= indices[0] and indices[-1] < count
-    assert found[-1].anchor_layer == 19
+    assert found[-1] == Connection(num_aug_layers - 1, 19)
+    assert {pair.aug_layer % every for pair in found} == {(num_aug_layers - 1) % every}
 
 
 def test_explicit_pairs_are_for_one_aug_or_one_list_each():

@@ -22,11 +22,13 @@ class Connection:
 def default_connections(
     num_aug_layers: int, num_anchor_layers: int, every: int = 4, num: int | None = None
 ) -> tuple[Connection, ...]:
-    """Tap every `every`-th aug layer and spread the taps evenly over the anchor (paper: every 4th layer).
+    """Tap every `every`-th aug layer, from the last one down, and spread the taps evenly over the anchor.
 
-    With N_A aug layers there are n = N_A // every connections, at least one; the k-th goes from aug layer
-    `every * (k + 1) - 1` to anchor layer `N_B * (k + 1) / n - 1`, rounded down, so that the last anchor layer is
-    always connected. With `num` there are that many connections, spread evenly over both models.
+    The paper taps every 4th layer and does not say from where. With N_A aug layers there are n = N_A // every
+    connections, at least one; the k-th goes from aug layer `N_A - 1 - every * (n - 1 - k)` to anchor layer
+    `N_B * (k + 1) / n - 1`, rounded down, so that the last layers of both are always connected: of an aug whose last
+    layers are left out, bridges learn less and later (docs/results.md). With `num` there are that many connections,
+    spread evenly over both models.
 
     Raises:
         UserError: `every` or `num` is out of range, or there would be more connections than anchor layers.
@@ -49,8 +51,10 @@ def default_connections(
             f"every={every} gives {count} connections, but the anchor has {num_anchor_layers} layers; "
             f"use a larger `every` or explicit connections"
         )
-    stride = min(every, num_aug_layers)
-    return tuple(Connection(stride * (k + 1) - 1, num_anchor_layers * (k + 1) // count - 1) for k in range(count))
+    return tuple(
+        Connection(num_aug_layers - 1 - every * (count - 1 - k), num_anchor_layers * (k + 1) // count - 1)
+        for k in range(count)
+    )
 
 
 def resolve_connections(
