@@ -10,6 +10,7 @@ from data_builders.errors import DataError
 from data_builders.flores_languages import ENGLISH, LANGUAGES, LATER_LANGUAGES, full_code, require_language
 
 KINDS = ("text", "translation")
+DIRECTIONS = ("both", "into_pivots", "from_pivots")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class CorporaConfig:
     """Languages whose sentences are rows of text as well; null: `languages`."""
     pivots: tuple[str, ...] = (ENGLISH,)
     """The other side of every pair."""
+    directions: Literal["both", "into_pivots", "from_pivots"] = "both"
+    """Which way translations go: from `languages` into the pivots, from the pivots, or both."""
     max_rows: int | None = None
     """Aligned rows of each corpus, its first; null: all."""
 
@@ -37,6 +40,8 @@ class CorporaConfig:
                 for code in complete:
                     require_language(code, {**LANGUAGES, **LATER_LANGUAGES})
                 object.__setattr__(self, name, complete)
+        if self.directions not in DIRECTIONS:
+            raise DataError(f"directions: {self.directions!r} is not one of {', '.join(DIRECTIONS)}")
         if not self.pivots:
             raise DataError("pivots: name at least one language, such as eng_Latn")
         if self.max_rows is not None:
@@ -77,7 +82,7 @@ class NTLDataConfig:
     num_validation_rows: int = 1000
     """Rows of each validation file at most."""
     composition_fraction: float = 0.05
-    """Share of the aug's rows that is D_C, as in the paper."""
+    """Share of the aug's rows that is D_C: 5 percent in the paper, 1 where the aug is used as it is."""
     composition_unseen: float = 0.0
     """Share of the aligned rows that no model is trained on, and D_C is drawn from; 0: D_C is part of what models are
     trained on, as in the paper. Small models know their training sentences by heart, and bridges trained on these learn
@@ -105,7 +110,8 @@ class NTLDataConfig:
         _at_least("num_validation_rows", self.num_validation_rows, 1)
         _at_least("tokenizer_bytes", self.tokenizer_bytes, 1)
         for name in ("validation_fraction", "composition_fraction", "high_resource_share"):
-            if not 0.0 < getattr(self, name) < 1.0 and (name, getattr(self, name)) != ("high_resource_share", 0.0):
+            allowed = (("high_resource_share", 0.0), ("composition_fraction", 1.0))
+            if not 0.0 < getattr(self, name) < 1.0 and (name, getattr(self, name)) not in allowed:
                 raise DataError(f"{name}: {getattr(self, name)} must lie between 0 and 1")
         if not 0.0 <= self.composition_unseen < 1.0 - self.validation_fraction:
             raise DataError(

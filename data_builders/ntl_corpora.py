@@ -13,6 +13,7 @@ from data_builders.hub import is_hub, is_hub_id
 from data_builders.hub_corpus import read_hub_corpus
 from data_builders.ntl_config import CorporaConfig
 from data_builders.nusax import is_nusax, read_nusax
+from data_builders.pair_files import holds_pairs, read_pairs
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Corpora:
         languages: to translate from and into the pivots.
         text_languages: whose sentences are rows of text.
         pivots: the other side of pairs.
+        directions: `both`, `into_pivots` or `from_pivots`.
     """
 
     corpora: tuple[Corpus, ...]
@@ -30,16 +32,22 @@ class Corpora:
     text_languages: tuple[str, ...]
     pivots: tuple[str, ...]
     max_rows: int | None
+    directions: str = "both"
 
     def pairs(self, available: Collection[str]) -> list[tuple[str, str]]:
-        """Return (source, target) of all translations between languages that are there, both directions."""
+        """Return (source, target) of all translations between languages that are there, in every wanted direction."""
         both = [
             (code, pivot)
             for pivot in self.pivots
             for code in self.languages
             if code != pivot and {code, pivot} <= set(available)
         ]
-        return [pair for code, pivot in both for pair in ((code, pivot), (pivot, code))]
+        return [
+            pair
+            for code, pivot in both
+            for pair, direction in (((code, pivot), "into_pivots"), ((pivot, code), "from_pivots"))
+            if self.directions in ("both", direction)
+        ]
 
     @property
     def files(self) -> dict[str, str]:
@@ -71,7 +79,7 @@ def open_corpora(name: str, config: CorporaConfig, data: str | None) -> Corpora:
     for code in config.pivots if config.languages and parallel else ():
         if code not in found:
             raise DataError(f"{name}.pivots: no parallel corpus holds {code}; found {', '.join(found)}")
-    return Corpora((*parallel, *texts), languages, text_languages, config.pivots, config.max_rows)
+    return Corpora((*parallel, *texts), languages, text_languages, config.pivots, config.max_rows, config.directions)
 
 
 def resolve(setting: str, name: str, data: str | None) -> str:
@@ -95,7 +103,9 @@ def _parallel(name: str, languages: Collection[str]) -> Sequence[Corpus]:
     if is_hub(Path(name.partition("#")[0])):
         return read_hub_corpus(name, languages)
     _require_folder(path)
-    return read_nusax(path, languages) if is_nusax(path) else read_aligned(path, languages)
+    if is_nusax(path):
+        return read_nusax(path, languages)
+    return read_pairs(path, languages) if holds_pairs(path) else read_aligned(path, languages)
 
 
 def _texts(name: str, languages: Collection[str]) -> Sequence[Corpus]:

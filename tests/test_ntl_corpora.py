@@ -18,6 +18,7 @@ from data_builders.language_codes import known_code
 from data_builders.ntl_config import CorporaConfig
 from data_builders.ntl_corpora import open_corpora
 from data_builders.nusax import is_nusax, read_nusax
+from data_builders.pair_files import holds_pairs, read_pairs
 from tests.ntl_corpora import sentences, write_lines, write_ntrex, write_nusax, write_seed
 from tests.real_data import real_data
 
@@ -65,6 +66,39 @@ def test_nusax_leaves_its_test_set_alone(tmp_path: Path) -> None:
     (folder / "train.csv").write_text(",indonesian,acehnese,english\n0,a,b,c\n1,a,b\n")
     with pytest.raises(DataError, match="train.csv:3: has"):
         read_nusax(folder, ())
+
+
+def test_files_of_pairs(tmp_path: Path) -> None:
+    write_lines(tmp_path / "deu-eng.tsv.gz", ["\ufeffeins \tone", "", "zwei\ttwo\tCC-BY"])
+    write_lines(tmp_path / "en_lij.tsv", ["a little\tun  pö"])
+    write_lines(tmp_path / "en_tlh.tsv", ["no code of FLORES-200\tx"])
+    write_lines(tmp_path / "README.tsv", ["left alone"])
+    assert holds_pairs(tmp_path) and not holds_pairs(tmp_path.parent)
+    german, ligurian = read_pairs(tmp_path, ())
+    assert german.name == f"{tmp_path.name}/deu-eng" and german.num_rows == 2
+    assert columns(german) == {"deu_Latn": ["eins", "zwei"], "eng_Latn": ["one", "two"]}
+    assert columns(ligurian) == {"eng_Latn": ["a little"], "lij_Latn": ["un pö"]}
+    assert [corpus.languages[0] for corpus in read_pairs(tmp_path, ("deu_Latn", "eng_Latn"))] == ["deu_Latn"]
+    write_lines(tmp_path / "fr_en.tsv", ["un\tone", "deux"])
+    with pytest.raises(DataError, match="fr_en.tsv:2: has one column"):
+        read_pairs(tmp_path, ())
+    write_lines(tmp_path / "fr_en.tsv", [" "])
+    with pytest.raises(DataError, match="fr_en.tsv: holds no pair"):
+        read_pairs(tmp_path, ())
+
+
+@pytest.mark.parametrize("directions, expected", [
+    ("both", {("lij_Latn", "eng_Latn"), ("eng_Latn", "lij_Latn")}),
+    ("into_pivots", {("lij_Latn", "eng_Latn")}),
+    ("from_pivots", {("eng_Latn", "lij_Latn")}),
+])  # fmt: skip
+def test_translations_go_the_ways_that_are_wanted(tmp_path: Path, directions: str, expected: set[object]) -> None:
+    write_lines(tmp_path / "own" / "en_lij.tsv", ["a little\tun pö"])
+    config = CorporaConfig(parallel=("own",), languages=("lij_Latn",), directions=directions)
+    corpora = open_corpora("aug", config, str(tmp_path))
+    assert set(corpora.pairs(corpora.corpora[0].languages)) == expected
+    with pytest.raises(DataError, match="directions: 'up' is not one of both"):
+        CorporaConfig(directions="up")
 
 
 def publish(folder: Path, rows: list[dict[str, object]]) -> str:
