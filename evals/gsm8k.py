@@ -99,7 +99,16 @@ class _MathTask:
     def requests(self, records: Sequence[MathRecord]) -> list[Request]:
         """Return one request a record; those of one language share their worked examples."""
         return [
-            Request(r.id, r.prompt, self.max_new_tokens, stop=r.set.wording.stop, shots=r.set.shots) for r in records
+            Request(
+                r.id,
+                r.prompt,
+                self.max_new_tokens,
+                stop=r.set.wording.stop,
+                shots=r.set.shots,
+                reference=f" {r.problem.solution}" if r.problem.solution else "",
+                group=r.set.language,
+            )
+            for r in records
         ]
 
     def score(self, records: Sequence[MathRecord], completions: Completions) -> Scores:

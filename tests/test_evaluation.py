@@ -154,6 +154,26 @@ def test_shots_that_do_not_fit_are_counted(place: Path, tmp_path: Path, words: N
         run_evaluation(strict, tmp_path / "strict")
 
 
+def test_another_models_answers_stand_before_the_questions(
+    place: Path, straight: Path, tmp_path: Path, capsys: Any
+) -> None:
+    given = [f"handover={straight}", "handover_text='[{answer}] '"]
+    assert main(command(place, tmp_path / "run", *given)) == 0
+    result = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    first = json.loads((straight / "predictions.jsonl").read_text().splitlines()[0])
+    asked = json.loads((straight / "metrics.json").read_text())["generation"]["first_prompt"]
+    assert first["completion"].strip()
+    assert result["generation"]["first_prompt"] == f"[{first['completion'].strip()}] {asked}"
+    assert result["protocol"]["handover"] == "[{answer}] "
+    part = tmp_path / "part.jsonl"
+    part.write_text((straight / "predictions.jsonl").read_text().partition("\n")[0])
+    for source, message in ((part, "no answer to"), (tmp_path, "predictions.jsonl")):
+        assert main(command(place, tmp_path / "other", f"handover={source}")) == 2
+        error = capsys.readouterr().err
+        assert message in error and len(error.strip().splitlines()) == 1
+    assert main(command(place, tmp_path / "other", "handover_text=nothing")) == 2
+
+
 def test_a_cap_on_new_tokens_holds_for_every_prompt(place: Path, tmp_path: Path) -> None:
     assert main(command(place, tmp_path / "run", "decoding.max_new_tokens=1")) == 0
     rows = read_jsonl(tmp_path / "run" / "predictions.jsonl")

@@ -12,7 +12,7 @@ from calmctl.errors import UserError
 from calmctl.experiments.code import ReproduceCodeConfig, code_section
 from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_section
 from calmctl.experiments.section import section_stages
-from calmctl.experiments.section_config import COMPARISONS
+from calmctl.experiments.section_config import COMPARISONS, UNTRAINED
 from calmctl.experiments.stages import Stage
 from tests.toy_benchmarks import write_benchmarks
 
@@ -40,7 +40,7 @@ def test_everything_is_trained_on_its_own_file_and_scored(benchmarks: Path, tmp_
     data = tmp_path / "data"
     read = {"anchor": "anchor_train", "aug": "aug_train", "aug_vanilla": "anchor_train", "m_B_finetuned": "aug_train"}
     for name in ("calm", *COMPARISONS):
-        if name != "m_B_finetuned":
+        if name not in ("m_B_finetuned", *UNTRAINED):
             read |= {name: "dc_train", f"{name}_seed4": "dc_train"}
     trained = {name: stage for name, stage in found.items() if name != "data" and not name.startswith("eval/")}
     assert {name: stage.settings["dataset"] for name, stage in trained.items()} == {
@@ -49,11 +49,36 @@ def test_everything_is_trained_on_its_own_file_and_scored(benchmarks: Path, tmp_
     validation = {name: Path(stage.settings["validation"]).name for name, stage in trained.items()}
     assert validation == {name: f"{file.replace('train', 'validation')}.parquet" for name, file in read.items()}
     scored = {name.removeprefix("eval/flores/") for name in found if name.startswith("eval/flores/")}
-    assert scored == trained.keys() - {"aug_vanilla"}
+    assert scored == (trained.keys() - {"aug_vanilla"}) | set(UNTRAINED)
     assert {name: found[name].settings["seed"] for name in ("anchor", "calm", "calm_seed4", "lora_seed4")} == {
         "anchor": 3, "calm": 3, "calm_seed4": 4, "lora_seed4": 4,
     }  # fmt: skip
-    assert all(found[f"eval/flores/{name}"].needs == ("data", name) for name in scored)
+    assert all(found[f"eval/flores/{name}"].needs == ("data", name) for name in scored - set(UNTRAINED))
+
+
+def test_models_are_asked_otherwise_without_training(benchmarks: Path, tmp_path: Path) -> None:
+    some = ["num_examples=2", "num_bridge_seeds=3", "tasks=[flores,mgsm]", f"mgsm.dataset={benchmarks}"]
+    found = stages(ntl(benchmarks, f"compare=[{','.join(UNTRAINED)}]", *some), tmp_path)
+    evaluations = {name: found[f"eval/flores/{name}"] for name in ("aug", "anchor", *UNTRAINED)}
+    shots = {name: stage.settings["options"].get("shots", 0) for name, stage in evaluations.items()}
+    assert shots == {"aug": 0, "anchor": 0, "m_A_examples": 2, "m_B_examples": 2, "handover": 0}
+    model = {name: Path(stage.settings["model"]).name for name, stage in evaluations.items()}
+    assert [model[name] for name in UNTRAINED] == ["aug", "anchor", "anchor"]
+    handover = evaluations["handover"]
+    assert handover.settings["handover"] == str(tmp_path / "eval/flores/m_A_examples")
+    assert handover.needs == ("data", "anchor", "eval/flores/m_A_examples")
+    without = stages(ntl(benchmarks, "compare=[handover]", *some), tmp_path)
+    assert without["eval/mgsm/handover"].settings["handover"] == str(tmp_path / "eval/mgsm/aug")
+    assert "eval/flores/m_A_examples" not in without
+    controls = ["compare=[random_aug,lora]", "num_bridge_seeds=3", "num_control_seeds=1"]
+    assert {name for name in stages(ntl(benchmarks, *controls), tmp_path) if "_seed" in name and "eval" not in name} == {
+        "calm_seed1", "calm_seed2", "lora_seed1", "lora_seed2"
+    }  # fmt: skip
+    tasks = "tasks=[humaneval,mbpp,text]"
+    held_out = code(benchmarks, f"compare=[{','.join(UNTRAINED)}]", "allow_code_execution=true", tasks)
+    asked = {stage.name for stage in section_stages(code_section(held_out, tmp_path), tmp_path)}
+    assert {"eval/humaneval/handover", "eval/mbpp/m_A_examples"} <= asked
+    assert not asked & {"eval/text/handover", "eval/text/m_A_examples", "eval/humaneval/m_A_examples"}
 
 
 def test_each_comparison_differs_from_calm_in_one_thing(benchmarks: Path, tmp_path: Path) -> None:
@@ -136,9 +161,10 @@ def test_what_cannot_be_asked_is_told_before_anything_is_trained(
     for split in ("train", "test"):
         row = {"question": f"One and one in {split}?", "answer": "#### 2"}
         (problems / f"{split}.jsonl").write_text(json.dumps(row))
-    asked = ["tasks=[gsm8k]", f"gsm8k.dataset={problems}", "gsm8k.bits_per_byte=true", "gsm8k.options.shots=0"]
+    (problems / "test.jsonl").write_text(json.dumps({"question": "One and one?", "answer": "2"}))
+    asked = ["tasks=[gsm8k]", f"gsm8k.dataset={problems}", "gsm8k.options.shots=0"]
     assert main([*command, *asked]) == 2
-    assert "bits_per_byte: the task gsm8k has no references" in capsys.readouterr().err and not (out / "data").exists()
+    assert "has no '#### <number>' at its end" in capsys.readouterr().err and not (out / "data").exists()
 
 
 def test_windows_of_held_out_code_fit_into_the_rows_that_models_are_trained_on() -> None:
@@ -180,6 +206,11 @@ def test_flores_is_asked_in_both_directions_apart(benchmarks: Path, tmp_path: Pa
         (["compare=[lora,lora]"], "names lora twice"),
         (["tasks=[humaneval]"], "tasks: 'humaneval' is not one of flores"),
         (["flores_from_english.options.direction=xx-en"], "flores_from_english.options.direction=xx-en: it is en-xx"),
+        (["tasks=[flores_unseen]"], "flores_unseen.options.languages: name languages that nothing is trained on"),
+        (
+            ["tasks=[flores_unseen]", "flores_unseen.options.languages=[zul_Latn,fur_Latn]"],
+            "flores_unseen.options.languages: models are trained on fur_Latn",
+        ),
         (["gsm8k.task=mgsm"], "gsm8k.task=mgsm: it cannot be another task than its name says"),
         (["compose.augs=[x]"], "compose.augs=('x',): the experiment decides that"),
         (["aug.seed=5"], "set seed=..."),

@@ -118,6 +118,8 @@ def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> N
     reading = reading_of(subject.model, subject.tokenizer)
     protocol: dict[str, Any] = {"decoding": config.decoding.name, "read_in": str(reading)}
     stops = dict.fromkeys(stop for request in asked.requests for stop in request.stop)
+    if config.handover:
+        protocol["handover"] = config.handover_text
     if otherwise := written_otherwise(subject.tokenizer, stops):
         protocol["stops_out_of_reach"] = otherwise
     bits = about.pop("bits_per_byte", None)

@@ -20,9 +20,10 @@ FILES = Files(
     composition_validation="dc_validation.parquet",
 )
 PAPER_SHARE = 0.05
-DIRECTIONS = {"flores": "xx-en", "flores_from_english": "en-xx"}
+DIRECTIONS = {"flores": "xx-en", "flores_unseen": "xx-en", "flores_from_english": "en-xx"}
 RECORDS = {
     "flores": "sentences of each language of FLORES devtest are scored",
+    "flores_unseen": "sentences of each language of FLORES devtest that no model is trained on are scored",
     "flores_from_english": "English sentences of FLORES devtest are translated into each language",
     "mgsm": "problems of each language of MGSM are asked",
     "gsm8k": "problems of GSM8K are asked",
@@ -31,11 +32,19 @@ RECORDS = {
 
 @dataclass(frozen=True)
 class ReproduceNTLConfig(SectionConfig):
-    """The whole experiment; `flores`, `flores_from_english`, `mgsm` and `gsm8k` are the settings of the tasks."""
+    """The whole experiment; these are the settings of its tasks.
+
+    Attributes:
+        flores: into English, from languages that m_A's data holds: all of them unless it names some.
+        flores_unseen: into English, from languages that nothing is trained on here, which it has to name.
+        flores_from_english: the other direction.
+        mgsm, gsm8k: word problems.
+    """
 
     tasks: tuple[str, ...] = ("flores", "mgsm")
     data: NTLDataConfig = field(default_factory=NTLDataConfig)
     flores: EvalConfig = field(default_factory=lambda: EvalConfig(task="flores"))
+    flores_unseen: EvalConfig = field(default_factory=lambda: EvalConfig(task="flores"))
     flores_from_english: EvalConfig = field(
         default_factory=lambda: EvalConfig(task="flores", options={"direction": "en-xx"})
     )
@@ -54,11 +63,26 @@ class ReproduceNTLConfig(SectionConfig):
             asked = getattr(self, name).build_task().direction
             if asked != direction:
                 raise ValueError(f"{name}.options.direction={asked}: it is {direction}; see `tasks`")
+        if "flores_unseen" in self.tasks:
+            self._check_unseen()
+
+    def _check_unseen(self) -> None:
+        """Raise ValueError where languages that nothing is trained on are not named, or something is."""
+        trained = {*self.data.aug.languages, *self.data.anchor.languages}
+        trained |= {*(self.data.aug.text_languages or ()), *(self.data.anchor.text_languages or ())}
+        languages = self.flores_unseen.build_task().languages  # type: ignore[attr-defined]
+        if not languages:
+            raise ValueError("flores_unseen.options.languages: name languages that nothing is trained on")
+        if not self.data.aug.languages:
+            raise ValueError("data.aug.languages: name them, so that those of flores_unseen are known to be others")
+        if seen := [code for code in languages if code in trained]:
+            raise ValueError(f"flores_unseen.options.languages: models are trained on {seen[0]}; leave it out")
 
     def evaluations(self) -> dict[str, EvalConfig]:
         """Return the settings of every evaluation by its name."""
         return {
             "flores": self.flores,
+            "flores_unseen": self.flores_unseen,
             "flores_from_english": self.flores_from_english,
             "mgsm": self.mgsm,
             "gsm8k": self.gsm8k,

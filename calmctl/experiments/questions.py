@@ -12,7 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.config import to_dict
 from calmctl.errors import UserError
+from calmctl.experiments.handover import PLACE, answers_file, with_answers
 from calmctl.experiments.tasks import TaskConfig
+from calmctl.files import sha256_of
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import check_samples
 from calmctl.inference.likelihood import encoded_pairs
@@ -44,6 +46,9 @@ class EvalConfig(TaskConfig):
         trust_remote_code: run the code that lies beside the model, where that needs it.
         bits_per_byte: also measure how many bits the model needs for the references of the task (`bits_per_byte`): a
             figure that moves long before the others do.
+        handover: a finished evaluation of the same questions by another model, or a file of its completions: its answer
+            stands before every question.
+        handover_text: how; `{answer}` in it becomes the answer.
         threads: CPU threads; 0 = torch's default.
     """
 
@@ -53,6 +58,8 @@ class EvalConfig(TaskConfig):
     trust_remote_code: bool = False
     decoding: Decoding = field(default_factory=Decoding)
     bits_per_byte: bool = False
+    handover: str = ""
+    handover_text: str = "Another model's answer: {answer}\n\n"
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -60,12 +67,15 @@ class EvalConfig(TaskConfig):
         super().__post_init__()
         if self.threads < 0:
             raise ValueError(f"threads={self.threads} must not be negative (0 = torch's default)")
+        if PLACE not in self.handover_text:
+            raise ValueError(f"handover_text={self.handover_text!r} has no {PLACE}, where the answer stands")
 
     def inputs(self) -> dict[str, str]:
         """Return the checksums of what the evaluation reads, by name; raises UserError for what was not given."""
         if not self.model:
             raise UserError("model is not set; give --model MODEL")
-        return {"model": source_sha256(self.model), "data": self.data_sha256()}
+        read = {"model": source_sha256(self.model), "data": self.data_sha256()}
+        return read | {"handover": sha256_of(answers_file(self.handover))} if self.handover else read
 
 
 class ModelError(UserError):
@@ -159,6 +169,8 @@ def questions(config: EvalConfig, subject: Subject) -> Questions:
     task = config.build_task()
     records = config.load_records()
     requests = task.requests(records)
+    if config.handover:
+        requests = with_answers(requests, config.handover, config.handover_text)
     prompts = [_prompt(request, config.decoding) for request in requests]
     check_samples(prompts, config.decoding)
     has_bits = config.bits_per_byte or not any(request.num_samples for request in requests)

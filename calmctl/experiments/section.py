@@ -14,7 +14,7 @@ from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig, check_data
 from calmctl.experiments.preflight import check_stages
 from calmctl.experiments.section_config import SectionConfig
 from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
-from calmctl.experiments.systems import Files, System, Systems, Trained
+from calmctl.experiments.systems import Files, System, Systems, Trained, asked_of
 from calmctl.experiments.tasks import find_data
 from calmctl.files import read_json
 from calmctl.modeling.sources import base_config, load_tokenizer
@@ -164,21 +164,23 @@ def results(section: Section, out: Path, seconds: Mapping[str, float]) -> dict[s
 
 
 def _system(system: System, config: SectionConfig, out: Path) -> dict[str, Any]:
-    runs = [_measured(model, config.tasks, out) for model in system.models]
+    settings = config.evaluations()
+    runs = [_measured(model, asked_of(model, settings, config.tasks), out) for model in system.models]
     return {"key": system.key, "label": system.label, "group": system.group, "runs": runs}
 
 
 def _measured(model: Trained, tasks: Sequence[str], out: Path) -> dict[str, Any]:
     """Return the figures of one model and the folders, relative to `out`, that they were read from."""
     evaluations = {task: f"eval/{task}/{model.name}" for task in tasks}
-    run = model.name if model.stages else model.model
-    facts = read_run(out / run).facts if model.stages else {}
+    run = model.stages[-1].name if model.stages else model.model
+    is_trained = bool(model.stages) and not model.is_asked_otherwise
+    facts = read_run(out / run).facts if is_trained else {}
     kept = ("trainable_parameters", "matched_parameters", "difference_percent")
-    cost = cost_rows([out / run])[0] | {"run": run} if model.stages and is_training(out / run) else None
+    cost = cost_rows([out / run])[0] | {"run": run} if is_trained and is_training(out / run) else None
     return {
         "seed": model.seed,
         "run": run,
-        "is_trained": bool(model.stages),
+        "is_trained": is_trained,
         **{fact: facts.get(fact) for fact in kept},
         "cost": cost,
         "evaluations": evaluations,

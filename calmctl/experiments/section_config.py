@@ -13,8 +13,9 @@ from calmctl.experiments.shared_settings import give_one_seed, refuse_decided
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
 
 ABLATIONS = ("random_aug", "vanilla_aug", "aug_as_encoder")
+UNTRAINED = ("m_A_examples", "m_B_examples", "handover")
 SKYLINE = "m_B_finetuned"
-COMPARISONS = (*ABLATIONS, *METHODS, SKYLINE)
+COMPARISONS = (*ABLATIONS, *METHODS, *UNTRAINED, SKYLINE)
 
 # Settings of the stages' configurations that follow from where the experiment puts things.
 _DECIDED_HERE = (
@@ -23,6 +24,8 @@ _DECIDED_HERE = (
     "baseline.anchor", "baseline.dataset", "baseline.validation", "baseline.match", "baseline.parameters",
     "baseline.size", "baseline.merge",
 )  # fmt: skip
+
+_LEAST = {"jobs": 0, "threads": 1, "num_bridge_seeds": 1, "num_control_seeds": 0, "num_examples": 1}
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,17 @@ class SectionConfig(ABC):
         preset: name of the preset, for the report.
         seed: of the data, of m_B and of m_A.
         num_bridge_seeds: how often everything that is trained on D_C is trained, with seeds from `seed` on.
+        num_control_seeds: the same of what says what m_A is for (`random_aug`, `vanilla_aug`, `aug_as_encoder`); 0 = as
+            often as everything else.
         jobs: stages at once; 0 = as many as there are cores for their threads.
         threads: CPU threads of each stage.
         benchmarks: folder that holds the data of each task (`--data`).
         tasks: what is evaluated: names of `evaluations()`.
         compare: beside m_A, m_B and CALM: `random_aug`, `vanilla_aug` and `aug_as_encoder` (what m_A is), `lora`,
             `prefix`, `series`, `parallel` and `full` (trained on D_C at CALM's size), `m_B_finetuned` (m_B trained
-            further on m_A's data, as m_A was: the paper's skyline).
+            further on m_A's data, as m_A was: the paper's skyline); and without training `m_A_examples` and
+            `m_B_examples` (the models with `num_examples` worked examples) and `handover` (m_B reads m_A's answer).
+        num_examples: worked examples of these, in tasks that have any.
         vanilla_aug: m_A as it was before it learned its domain, where that does not follow from `aug`.
         anchor, aug: how m_B and m_A are trained. With a `base` and `train.steps=0` the base is used as it is.
         compose: the headline composition.
@@ -49,11 +56,13 @@ class SectionConfig(ABC):
     preset: str = ""
     seed: int = 0
     num_bridge_seeds: int = 1
+    num_control_seeds: int = 0
     jobs: int = 0
     threads: int = 1
     benchmarks: str = ""
     tasks: tuple[str, ...] = ()
     compare: tuple[str, ...] = ("random_aug", "lora")
+    num_examples: int = 5
     vanilla_aug: str = ""
     anchor: TrainConfig = field(default_factory=TrainConfig)
     aug: TrainConfig = field(default_factory=TrainConfig)
@@ -63,7 +72,7 @@ class SectionConfig(ABC):
     def __post_init__(self) -> None:
         """Give every stage the one seed; raise ValueError for settings that do not fit, or are the experiment's own."""
         check_seed(self.seed)
-        for name, smallest in (("jobs", 0), ("threads", 1), ("num_bridge_seeds", 1)):
+        for name, smallest in _LEAST.items():
             if (value := getattr(self, name)) < smallest:
                 raise ValueError(f"{name}={value} must be at least {smallest}")
         for name, choices in (("compare", COMPARISONS), ("tasks", tuple(self.evaluations()))):
@@ -91,7 +100,8 @@ class SectionConfig(ABC):
     @property
     def changeable(self) -> tuple[str, ...]:
         """Return the settings that say what is compared and measured: a run may go on with more or others of them."""
-        return ("num_bridge_seeds", "compare", "vanilla_aug", "tasks", *self.evaluations())
+        seeds = ("num_bridge_seeds", "num_control_seeds")
+        return (*seeds, "compare", "num_examples", "vanilla_aug", "tasks", *self.evaluations())
 
     @property
     @abstractmethod

@@ -1,14 +1,16 @@
 """The models of a section of the paper, and the stages that train and score each of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calmctl.baselines.methods import METHODS
 from calmctl.experiments.evaluation import METRICS_FILE
 from calmctl.experiments.labels import METHOD_LABELS
-from calmctl.experiments.section_config import SKYLINE, SectionConfig, is_used_as_it_is
+from calmctl.experiments.questions import EvalConfig
+from calmctl.experiments.section_config import ABLATIONS, SKYLINE, UNTRAINED, SectionConfig, is_used_as_it_is
 from calmctl.experiments.stages import Stage, stage_in
+from calmctl.experiments.tasks import has_option
 from calmctl.training.configs import TrainConfig
 
 VANILLA_STAGE = "aug_vanilla"
@@ -20,8 +22,13 @@ LABELS = {
     "vanilla_aug": "vanilla m_A",
     "aug_as_encoder": "m_A as an encoder",
     **METHOD_LABELS,
+    "m_A_examples": "m_A with {} worked examples",
+    "m_B_examples": "m_B with {} worked examples",
+    "handover": "m_B, given m_A's answer",
     SKYLINE: "m_B trained further on m_A's data",
 }
+# Evaluations in which a model writes nothing.
+SILENT = ("text",)
 
 
 @dataclass(frozen=True)
@@ -44,17 +51,26 @@ class Trained:
         model: its run directory, or what names an existing model that is used as it is.
         stages: those that train it; none where it is used as it is.
         name: of its folders.
+        examples: worked examples of tasks that have any; None: as many as these say.
+        reads_answers: whether it is given m_A's answers.
     """
 
     seed: int
     name: str
     model: str
     stages: tuple[Stage, ...] = ()
+    examples: int | None = None
+    reads_answers: bool = False
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Return the stages that have to be done before it can be used."""
         return tuple(stage.name for stage in self.stages[-1:])
+
+    @property
+    def is_asked_otherwise(self) -> bool:
+        """Return whether it is a model that stands in the tables already, and only its prompts are others."""
+        return self.reads_answers or self.examples is not None
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,9 @@ class Systems:
         for key in self.config.compare:
             if key in METHODS:
                 systems.append(self._per_seed(key, "methods", self._baseline))
+            elif key in UNTRAINED:
+                label = LABELS[key].format(self.config.num_examples)
+                systems.append(System(key, label, "untrained", (self._untrained(key),)))
             elif key == SKYLINE:
                 systems.append(System(key, LABELS[key], "skyline", (self._further(),)))
             else:
@@ -101,10 +120,15 @@ class Systems:
     def evaluations(self, model: Trained) -> Iterator[Stage]:
         """Yield the evaluations of a model."""
         settings = self.config.evaluations()
-        for name in self.config.tasks:
-            scored = replace(settings[name], model=model.model, threads=self.config.threads)
+        for name in asked_of(model, settings, self.config.tasks):
+            scored, needs = replace(settings[name], model=model.model, threads=self.config.threads), model.needs
+            if model.examples is not None:
+                scored = replace(scored, options={**scored.options, "shots": model.examples})
+            if model.reads_answers:
+                read = f"eval/{name}/{self._answering(scored.task)}"
+                scored, needs = replace(scored, handover=str(self.out / read)), (*needs, read)
             folder = f"eval/{name}/{model.name}"
-            yield stage_in(self.out, folder, ("eval", scored.task), scored, ("data", *model.needs), METRICS_FILE)
+            yield stage_in(self.out, folder, ("eval", scored.task), scored, ("data", *needs), METRICS_FILE)
 
     def _base(self, name: str, train: TrainConfig, file: str, validation: str) -> Trained:
         if is_used_as_it_is(train):
@@ -118,7 +142,10 @@ class Systems:
         return replace(train, tokenizer=tokenizer, dataset=dataset, validation=held_out)
 
     def _per_seed(self, key: str, group: str, build: Callable[[str, str, int], Trained]) -> System:
-        seeds = range(self.config.seed, self.config.seed + self.config.num_bridge_seeds)
+        count = self.config.num_bridge_seeds
+        if key in ABLATIONS:
+            count = self.config.num_control_seeds or count
+        seeds = range(self.config.seed, self.config.seed + count)
         names = {seed: key if seed == self.config.seed else f"{key}_seed{seed}" for seed in seeds}
         return System(key, LABELS[key], group, tuple(build(key, name, seed) for seed, name in names.items()))
 
@@ -164,9 +191,28 @@ class Systems:
         stage = stage_in(self.out, name, ("baseline", key), settings, needs)
         return Trained(seed, name, str(stage.folder), (stage,))
 
+    def _untrained(self, key: str) -> Trained:
+        """Return a model that stands in the tables already, asked with worked examples or with m_A's answers."""
+        if key == "handover":
+            return replace(self.anchor, name=key, reads_answers=True)
+        model = self.aug if key == "m_A_examples" else self.anchor
+        return replace(model, name=key, examples=self.config.num_examples)
+
+    def _answering(self, task: str) -> str:
+        """Return whose answers are handed over: m_A's with worked examples, where these are measured as well."""
+        has_examples = "m_A_examples" in self.config.compare and has_option(task, "shots")
+        return "m_A_examples" if has_examples else self.aug.name
+
     def _further(self) -> Trained:
         """Return m_B trained further on what m_A was trained on, for as long."""
         train = TrainConfig(base=self.anchor.model, seed=self.config.seed, train=self.config.aug.train)
         settings = self._on(train, self.files.aug, self.files.aug_validation, "")
         stage = stage_in(self.out, SKYLINE, ("train", "anchor"), settings, ("data", *self.anchor.needs))
         return Trained(self.config.seed, SKYLINE, str(stage.folder), (stage,))
+
+
+def asked_of(model: Trained, settings: Mapping[str, EvalConfig], tasks: Sequence[str]) -> list[str]:
+    """Return which evaluations a model takes part in: with worked examples those that have any."""
+    if model.examples is not None:
+        return [name for name in tasks if has_option(settings[name].task, "shots")]
+    return [name for name in tasks if not (model.reads_answers and settings[name].task in SILENT)]

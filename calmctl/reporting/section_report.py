@@ -79,7 +79,7 @@ def section_document(results: SectionResults) -> Document:
 
 
 def _answer_blocks(results: SectionResults) -> tuple[Block, ...]:
-    texts = [*not_comparable(results.evaluations_by_name()).values(), *results.disagreements()]
+    texts = [*not_comparable(results.comparable_evaluations()).values(), *results.disagreements()]
     if results.run is not None and results.run.status in ("failed", "interrupted"):
         texts.insert(0, f"This run is {results.run.status}: it may be incomplete.")
     return (*(Paragraph(text, is_warning=True) for text in texts), answers_table(results))

@@ -96,6 +96,12 @@ class SectionResults:
         runs = (run for system in self.systems if key in (None, system.key) for run in system.runs)
         return [run.evaluations[task] for run in runs if task in run.evaluations]
 
+    def comparable_evaluations(self) -> dict[str, list[Evaluation]]:
+        """Return the evaluations by their name, without those of models that are asked otherwise than the rest."""
+        asked_otherwise = {id(found) for system in self.group("untrained") for found in _evaluations(system)}
+        named = self.evaluations_by_name().items()
+        return {name: [each for each in found if id(each) not in asked_otherwise] for name, found in named}
+
     def evaluations_by_name(self) -> dict[str, list[Evaluation]]:
         """Return the evaluations of all systems by their name, which is that of the task or begins with it."""
         names = dict.fromkeys(name for s in self.systems for run in s.runs for name in run.evaluations)
@@ -237,11 +243,15 @@ def _run(value: Mapping[str, Any], folder: Path, path: Path) -> SystemRun:
     )
 
 
+def _evaluations(system: System) -> list[Evaluation]:
+    return [found for run in system.runs for found in run.evaluations.values()]
+
+
 def size_difference(results: SectionResults, system: System) -> float | None:
     """Return by how many percent a system has more trained parameters than CALM, None where nothing is to compare."""
     calm, ours = results.system(CALM), system.runs[0].trainable_parameters
     theirs = calm.runs[0].trainable_parameters if calm else None
-    if system.group in ("models", "skyline") or not ours or not theirs:
+    if system.group in ("models", "skyline", "untrained") or not ours or not theirs:
         return None
     return 100 * (ours / theirs - 1)
 

@@ -40,7 +40,7 @@ def _require_comparable(results: Sequence[SectionResults]) -> None:
     """Raise UserError where the folders were not asked the same, but for what each has held out of its own data."""
     found: dict[str, list[Evaluation]] = {}
     for each in results:
-        for name, evaluations in each.evaluations_by_name().items():
+        for name, evaluations in each.comparable_evaluations().items():
             found.setdefault(name, []).extend(one for one in evaluations if not each.is_own(one))
     for sentence in not_comparable(found).values():
         raise UserError(f"{sentence.removesuffix('.')}; average seeds that were asked the same")

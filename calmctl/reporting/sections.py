@@ -15,6 +15,7 @@ GROUPS = {
     "models": "Models",
     "m_A": "CALM, by what m_A is",
     "methods": "Other methods, on the same D_C",
+    "untrained": "Without training",
     "skyline": "Skyline, on all of m_A's data",
 }
 """Group of systems -> its heading, in the order of the tables."""
@@ -105,11 +106,17 @@ def paper_figure(system: str, measure: Measure) -> float | None:
 
 FLORES_CHRF = Measure("flores", "chrf1", "FLORES-200", "chrF1", paper="flores_chrf")
 FLORES_BITS = Measure("flores", BITS, "FLORES-200", "bits per byte", 3, is_lower_better=True)
+UNSEEN = "FLORES-200, unseen languages,"
+UNSEEN_CHRF = Measure("flores_unseen", "chrf1", UNSEEN, "chrF1")
+UNSEEN_BITS = Measure("flores_unseen", BITS, UNSEEN, "bits per byte", 3, is_lower_better=True)
+FLORES_BLEU = Measure("flores", "bleu", "FLORES-200", "BLEU")
+UNSEEN_BLEU = Measure("flores_unseen", "bleu", UNSEEN, "BLEU")
 FROM_ENGLISH = "FLORES-200 from English"
 FROM_ENGLISH_CHRF = Measure("flores_from_english", "chrf1", FROM_ENGLISH, "chrF1")
 FROM_ENGLISH_BITS = Measure("flores_from_english", BITS, FROM_ENGLISH, "bits per byte", 3, is_lower_better=True)
 MGSM = Measure("mgsm", "exact_match", "MGSM", "accuracy", paper="gsm8k_high_resource_accuracy")
 GSM8K = Measure("gsm8k", "official_match", "GSM8K", "accuracy")
+GSM8K_BITS = Measure("gsm8k", BITS, "GSM8K solutions", "bits per byte", 3, is_lower_better=True)
 PAPER_FLORES = {
     "lij_Latn": "lij",
     "mar_Deva": "mr",
@@ -128,7 +135,14 @@ PAPER_GSM8K = {code: code for code in ("en", "te", "bn", "sw", "ja", "zh", "th",
 NTL = Section(
     key="ntl",
     title="Low-resource languages",
-    panels=(("Table 5: every system", (FLORES_CHRF, FLORES_BITS, FROM_ENGLISH_CHRF, FROM_ENGLISH_BITS, MGSM, GSM8K)),),
+    panels=(
+        (
+            "Table 5: every system",
+            (FLORES_CHRF, FLORES_BLEU, FLORES_BITS, FROM_ENGLISH_CHRF, FROM_ENGLISH_BITS, MGSM),
+        ),
+        ("Every system, languages that nothing is trained on", (UNSEEN_CHRF, UNSEEN_BLEU, UNSEEN_BITS)),
+        ("Every system, what m_B could do before: English word problems", (GSM8K, GSM8K_BITS)),
+    ),
     grouped=(
         Grouped(
             FLORES_CHRF,
@@ -139,12 +153,14 @@ NTL = Section(
             note="The paper names no scripts: its Tamasheq and Minangkabau stand beside those in Latin script.",
         ),
         Grouped(FLORES_BITS, "FLORES-200 into English, bits per byte by language", is_plotted=True),
+        Grouped(UNSEEN_CHRF, "Languages that nothing is trained on: FLORES-200 into English, chrF1", is_plotted=True),
+        Grouped(UNSEEN_BITS, "Languages that nothing is trained on: FLORES-200 into English, bits per byte"),
         Grouped(FROM_ENGLISH_CHRF, "FLORES-200 from English, chrF1 by language"),
         Grouped(FROM_ENGLISH_BITS, "FLORES-200 from English, bits per byte by language", is_plotted=True),
         Grouped(MGSM, "Table 3: MGSM, accuracy by language", paper_table="table3_high", codes=PAPER_GSM8K),
     ),
-    primary=(FLORES_CHRF, FLORES_BITS, FROM_ENGLISH_BITS),
-    samples={"flores": 5, "mgsm": 2, "gsm8k": 2},
+    primary=(FLORES_CHRF, FLORES_BITS, UNSEEN_CHRF, UNSEEN_BITS, FROM_ENGLISH_BITS),
+    samples={"flores": 5, "flores_unseen": 5, "mgsm": 2, "gsm8k": 2},
     note="The paper's figures are those of much larger models (PaLM2-XXS and PaLM2-S), trained on about a thousand"
     " languages; in table 5 they are over 192 languages.",
     paper_above="flores_languages_above_m_B",
