@@ -1,8 +1,8 @@
 """Folders of files of sentence pairs, two columns of tab-separated text: Tatoeba's test sets, GATITOS, the user's own.
 
-A file is called after its columns, `<code>-<code>.tsv` or `<code>_<code>.tsv`, and may be compressed (`.gz`, `.bz2`, `.xz`):
-`deu-eng.tsv.gz`, `en_lij.tsv.gz`. There is no header, and more columns are left alone. Other files are left alone, and
-so are languages that FLORES-200 does not have.
+A file is called after its columns, `<code>-<code>.tsv` or `<code>_<code>.tsv`, and may be compressed (`.gz`, `.bz2`,
+`.xz`): `deu-eng.tsv.gz`, `en_lij.tsv.gz`. It has no header; more columns are left alone, and so are other files, and
+languages that FLORES-200 does not have.
 """
 
 from __future__ import annotations

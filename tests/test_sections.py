@@ -71,7 +71,8 @@ def test_models_are_asked_otherwise_without_training(benchmarks: Path, tmp_path:
     assert without["eval/mgsm/handover"].settings["handover"] == str(tmp_path / "eval/mgsm/aug")
     assert "eval/flores/m_A_examples" not in without
     controls = ["compare=[random_aug,lora]", "num_bridge_seeds=3", "num_control_seeds=1"]
-    assert {name for name in stages(ntl(benchmarks, *controls), tmp_path) if "_seed" in name and "eval" not in name} == {
+    seeds = [name for name in stages(ntl(benchmarks, *controls), tmp_path) if "_seed" in name and "eval" not in name]
+    assert set(seeds) == {
         "calm_seed1", "calm_seed2", "lora_seed1", "lora_seed2"
     }  # fmt: skip
     tasks = "tasks=[humaneval,mbpp,text]"
