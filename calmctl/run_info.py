@@ -32,7 +32,7 @@ _FACTS: dict[str, type | UnionType] = {
 }
 _LOG_NUMBERS = (
     *("step", "loss", "learning_rate", "tokens_per_second", "seconds"),
-    *("exact_match", "validation_loss", "validation_exact_match"),
+    *("exact_match", "validation_loss", "validation_exact_match", "validation_bits_per_byte"),
 )
 
 

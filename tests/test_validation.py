@@ -1,6 +1,7 @@
 """Validation: what is measured, when training ends, which weights are kept, and that all of it can be resumed."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,13 @@ def test_the_loss_is_that_of_the_saved_model(folder, tmp_path):
     assert result["metrics"]["validation_loss"] == pytest.approx(loss, rel=1e-5)
     assert result["metrics"]["validation_exact_match"] == pytest.approx(exact, abs=1e-4)
     assert result["n"] == 10 and result["step"] == 8
+    rows = [json.loads(line) for line in (folder / "validation.jsonl").read_text().splitlines()]
+    examples = load_examples(
+        folder / "validation.jsonl", AutoTokenizer.from_pretrained(run.path / "model"), TrainSettings()
+    )
+    labels = int((examples.lengths - examples.completion_starts).sum())
+    bits = loss * labels / math.log(2) / sum(len(row["completion"].encode()) for row in rows)
+    assert run.read_jsonl()[-1]["validation_bits_per_byte"] == pytest.approx(bits, rel=1e-5)
 
 
 def test_validating_changes_nothing_about_the_training(folder, tmp_path):

@@ -25,9 +25,10 @@ from calmctl.reporting.section_tables import (
     section_costs,
     systems_tables,
 )
+from calmctl.reporting.sections import CALM
 from calmctl.reporting.tables import NOT_RUN
 from calmctl.reporting.terminal import print_tables
-from calmctl.reporting.training_plot import training_plot
+from calmctl.reporting.training_plot import BITS_FIELD, training_plot, validation_plot
 from calmctl.reporting.trainings import read_training, training_table
 
 MOST_PRINTED = 24
@@ -136,9 +137,20 @@ def _training_blocks(results: SectionResults) -> tuple[Block, ...]:
         if trainings and trainings[0].series("loss")[0]
     )
     every = [training for trainings in trained for training in trainings]
+    of_composition = [
+        training
+        for system, trainings in zip(results.systems, trained, strict=True)
+        if system.key == CALM or system.group in ("m_A", "methods")
+        for training in trainings
+        if len(training.series(BITS_FIELD)[0]) > 1
+    ]
     if not every:
         return (Paragraph("Nothing was trained: all models are used as they are."),)
-    return (training_table(every), *((Gallery(pictures),) if pictures else ()))
+    turn: tuple[Block, ...] = ()
+    if of_composition:
+        alt = "Bits per byte of held-out rows of D_C, step by step"
+        turn = (Picture("plots/validation.png", alt, validation_plot(of_composition)),)
+    return (*turn, training_table(every), *((Gallery(pictures),) if pictures else ()))
 
 
 def _named(label: str, seed: int | None, count: int) -> str:

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from calmctl.reporting.plot_style import LEVEL_COLOUR, colour_of, lighter, percent_axis, style, to_png
+from calmctl.reporting.plot_style import LEVEL_COLOUR, WIDTH, colour_of, lighter, percent_axis, style, to_png
 from calmctl.reporting.trainings import Training
 
+BITS_FIELD = "validation_bits_per_byte"
 LEAST_EXACT_MATCH = 0.01
 """A run that never got this share of its batches right has no curve of it: text is not learned by heart."""
 
@@ -43,6 +44,36 @@ def training_plot(trainings: Sequence[Training], title: str) -> bytes:
             panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         names = f"run {first.name}" + (f" and {len(others)} other seeds (lighter)" if others else "")
         figure.suptitle(f"{title}, {names}", x=0.01, ha="left", fontsize=12 if not others else 11)
+        return to_png(figure)
+
+
+def validation_plot(trainings: Sequence[Training]) -> bytes:
+    """Draw what held-out text cost the models that are trained on D_C, step by step; m_B alone is where they begin.
+
+    Args:
+        trainings: those whose validations know bits per byte; of several seeds the first is drawn in full.
+    """
+    with style():
+        figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+        axes = figure.subplots()
+        drawn: set[str] = set()
+        for training in trainings:
+            steps, bits = training.series(BITS_FIELD)
+            colour = colour_of(training.system)
+            if training.system in drawn:
+                axes.plot(steps, bits, color=lighter(colour, 0.5), linewidth=1.0)
+                continue
+            drawn.add(training.system)
+            label = training.label.partition(", seed")[0]
+            axes.plot(steps, bits, color=colour, linewidth=1.8, marker="o", markersize=3.5, label=label)
+        starts = [bits[0] for training in trainings for steps, bits in [training.series(BITS_FIELD)] if steps[0] == 0]
+        if starts:
+            axes.axhline(max(starts), color=LEVEL_COLOUR, linestyle="--", linewidth=1.0, label="m_B alone")
+        axes.set_xlabel("step")
+        axes.set_ylabel("bits per byte, held out")
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.set_ylim(bottom=0)
+        axes.legend()
         return to_png(figure)
 
 

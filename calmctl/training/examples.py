@@ -77,6 +77,7 @@ class Examples:
         counts: how many there are, and how many rows were left out or cut.
         positions: place of each of the ids in its document, where an example is a row of several (see `packing`).
         augs: per aug, what it reads of them, if it has a tokenizer of its own (see `aug_examples`).
+        learned_bytes: (n,) bytes of UTF-8 of what is learned of each; None where rows were cut or packed.
     """
 
     ids: NDArray[np.int32]
@@ -87,6 +88,7 @@ class Examples:
     counts: dict[str, int]
     positions: NDArray[np.int32] | None = None
     augs: tuple[AugExamples | None, ...] = ()
+    learned_bytes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.completion_starts)
@@ -107,7 +109,9 @@ class Examples:
         places = np.arange(starts[-1]) + np.repeat(self.starts[indices] - starts[:-1], lengths)
         meta = {name: values[indices] for name, values in self.meta.items()}
         rows, counts = self.rows[indices], {**self.counts, "examples": len(indices)}
-        return Examples(self.ids[places], starts, self.completion_starts[indices], meta, rows, counts)
+        sizes = self.learned_bytes[indices] if self.learned_bytes is not None else None
+        begins = self.completion_starts[indices]
+        return Examples(self.ids[places], starts, begins, meta, rows, counts, learned_bytes=sizes)
 
 
 def load_examples(
@@ -144,11 +148,13 @@ def load_examples(
     sequences: list[list[int]] = []
     prompt_lengths: list[int] = []
     learned: list[int] = []
+    sizes: list[int] = []
     for batch in table.to_batches(max_chunksize=TOKENIZER_BATCH):
         completions = _tokenise(tokenizer, batch["completion" if has_prompt else "text"], not has_prompt)
         prompts = _tokenise(tokenizer, batch["prompt"], True) if has_prompt else [[]] * len(completions)
         prompt_lengths += map(len, prompts)
         learned += [len(completion) - num_opening for completion in completions]
+        sizes += pc.binary_length(batch["completion" if has_prompt else "text"]).to_pylist()
         here = ends[len(sequences) : len(sequences) + len(completions)]
         sequences += [
             prompt + completion + end for prompt, completion, end in zip(prompts, completions, here, strict=True)
@@ -164,6 +170,7 @@ def load_examples(
         {name: values[kept] for name, values in meta.items()},
         kept + 1,
         counts,
+        learned_bytes=np.asarray(sizes, np.int64)[kept] if not counts["truncated"] else None,
     )
 
 

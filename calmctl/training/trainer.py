@@ -42,7 +42,7 @@ class RunTrainer(Trainer):
     Args:
         on_log: receives a row (step, loss, learning_rate, tokens_per_second, seconds, exact_match, ...) every
             `settings.log_every` steps and with every checkpoint, and one (step, validation_loss,
-            validation_exact_match, seconds) a validation.
+            validation_exact_match, validation_bits_per_byte, seconds) a validation.
         validation: what to validate on, every `settings.validation_steps` steps and at the end.
         frozen: the bases of a model that is stored in parts, in the first process.
 
@@ -224,6 +224,8 @@ class RunTrainer(Trainer):
             )
         row = {"step": self.state.global_step, "validation_loss": score.loss, "seconds": self.meter.seconds_of_run()}
         row |= {"validation_exact_match": round(score.exact_match, 4)}
+        if score.bits_per_byte is not None:
+            row["validation_bits_per_byte"] = score.bits_per_byte
         self.on_log(row | {"anchor_loss": self.loss_alone} if begins else row)
         metrics = {f"{metric_key_prefix}_loss": score.loss, f"{metric_key_prefix}_exact_match": score.exact_match}
         self.log(metrics)

@@ -1,5 +1,6 @@
 """Validation: the loss on examples that are not trained on, and what follows from it for the training."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +36,12 @@ class Score:
     Attributes:
         loss: mean over all labels.
         exact_match: share (0 to 1) of examples whose every label was the most likely token (teacher-forced).
+        bits_per_byte: bits of all labels by byte of the text that they are of; None where its size is not known.
     """
 
     loss: float
     exact_match: float
+    bits_per_byte: float | None = None
 
 
 def hold_out(examples: Examples, share: float, seed: int, limit: int = 0) -> tuple[Examples, Examples]:
@@ -115,7 +118,9 @@ class Validation:
         finally:
             model.train(was_training)
         sums = current_ranks().sum([loss.item(), labels, exact.item()])
-        return Score(sums[0] / max(sums[1], 1), sums[2] / len(self))
+        sizes = self.batches.examples.learned_bytes
+        bits = sums[0] / math.log(2) / max(int(sizes.sum()), 1) if sizes is not None else None
+        return Score(sums[0] / max(sums[1], 1), sums[2] / len(self), bits)
 
 
 def exact_rows(labels: Tensor, correct: Tensor) -> Tensor:
