@@ -15,7 +15,9 @@ from calmctl.schema import to_dict
 
 _SHOWN_DIFFERENCES = 3
 # Settings that say how a run is computed, or which further runs go with it: a run may go on with another value.
-NOT_IDENTITY = frozenset({"sharding", "ablations", "jobs", "self_check", "stop_when_worse", "trust_remote_code"})
+NOT_IDENTITY = frozenset(
+    {"sharding", "keep_states", "ablations", "jobs", "self_check", "stop_when_worse", "trust_remote_code"}
+)
 
 
 def existing_run(

@@ -158,6 +158,30 @@ def test_a_token_budget_bounds_every_batch(examples):
         assert 50 - batch["input_ids"].shape[1] < batch["input_ids"].numel() <= 50
 
 
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 7}, {"batch_tokens": 50}, {"batch_tokens": 50, "accumulation": 4}], ids=str
+)
+def test_an_epoch_takes_every_example_once(examples, settings):
+    settings = replace(SETTINGS, sampling="epochs", steps=400, **settings)
+    batches, drawn, epochs = Batches(examples, settings, 5, 0), [], 0
+    for step in range(settings.steps):
+        rows = batches.rows(step)
+        assert len(rows) >= settings.accumulation
+        drawn += rows.tolist()
+        if len(drawn) == len(examples):
+            assert sorted(drawn) == list(range(len(examples)))
+            drawn, epochs = [], epochs + 1
+        assert len(drawn) < len(examples)
+    assert epochs >= 2
+    steps = [300, 3, 299]
+    other = Batches(examples, settings, 5, 0)
+    assert all(np.array_equal(other.rows(step), batches.rows(step)) for step in steps)
+    assert not np.array_equal(Batches(examples, settings, 6, 0).rows(3), batches.rows(3))
+    if settings.batch_tokens:
+        longest = [examples.lengths[batches.rows(step)].max() * len(batches.rows(step)) for step in range(200)]
+        assert np.mean(np.array(longest) <= 50 + 8 * settings.accumulation) > 0.9
+
+
 def test_micro_batches_partition_a_step(examples):
     settings = replace(SETTINGS, batch_size=8)
     whole = Batches(examples, settings, 0, 0)

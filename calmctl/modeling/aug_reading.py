@@ -14,6 +14,7 @@ from calmctl.modeling.aug_tokens import AugHistory, AugTokens
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.connections import Connection
 from calmctl.modeling.hooks import ForwardPass
+from calmctl.modeling.kept_states import with_columns
 from calmctl.modeling.own_masks import own_mask, shortest_reach, why_no_own_masks
 from calmctl.modeling.placement import is_sharded
 from calmctl.modeling.probe import input_device
@@ -176,9 +177,16 @@ class AugReadingMixin:
         pairs, aug = self.connections[aug_index], cast(PreTrainedModel, self.augs[aug_index])
         decoder = self._tapped_layers(aug_index)
         current.tapping, current.aug_states = aug_index, {}
-        with torch.no_grad():
-            run_decoder(aug, decoder, ids, mask, positions, end, cache.augs[aug_index] if cache is not None else None)
+        if current.kept is not None:
+            kept = current.kept["augs"][aug_index]
+            current.aug_states = {layer: with_columns(states, ids.shape[1]) for layer, states in kept.items()}
+        else:
+            held = cache.augs[aug_index] if cache is not None else None
+            with torch.no_grad():
+                run_decoder(aug, decoder, ids, mask, positions, end, held)
         current.tapping = None
+        if current.keeping is not None:
+            current.keeping["augs"].append(current.aug_states)
         for bridge_index, pair in enumerate(pairs):
             bridge = current.bridge(aug_index, bridge_index)
             folded = None

@@ -22,6 +22,7 @@ from calmctl.modeling.card import composition_sections
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.decoder import ComposedModel, ComposedPreTrainedModel
 from calmctl.modeling.generating import ComposedGenerationMixin
+from calmctl.modeling.kept_states import KeptStates
 from calmctl.modeling.loss import completion_loss, frozen_head_loss
 from calmctl.modeling.outputs import ComposedOutput
 from calmctl.modeling.own_masks import why_no_own_masks
@@ -109,6 +110,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         max_length_k: int | None = None,
         seq_idx: Tensor | None = None,
         aug_tokens: Sequence[Tensor | None] | None = None,
+        kept_states: KeptStates | None = None,
     ) -> ComposedOutput:
         """Run every aug on the tokens, then the anchor with the bridges.
 
@@ -133,6 +135,8 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
                 begin, as transformers' collators say it; `position_ids` are found from the first when not given.
             aug_tokens: of each aug with a tokenizer of its own, what it reads of the whole rows, for those who have
                 found it beforehand (`Segmenter.read`, `aug_tokens.stacked`); without a cache only.
+            kept_states: what `model.states_to_keep` returned of these rows, which is not computed again; without a
+                cache only. Hidden states and attentions below the first bridge are not what they were then.
 
         Raises:
             UserError: no `input_ids`, a cache that is not a `ComposedCache` or is full, more tokens than a base has
@@ -154,6 +158,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
             output_attentions=output_attentions,
             cu_seq_lens_q=cu_seq_lens_q,
             aug_tokens=aug_tokens,
+            kept_states=kept_states,
             return_dict=True,
             **{CACHE: past_key_values},
         )

@@ -4,6 +4,8 @@ Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
@@ -22,7 +24,8 @@ from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.calling import CACHE, either_cache
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import Connection
-from calmctl.modeling.hooks import ForwardPass, Hooks, new_pass
+from calmctl.modeling.hooks import ForwardPass, Hooks, is_under_way, new_pass
+from calmctl.modeling.kept_states import KeptStates, beginning_after
 from calmctl.modeling.recomputation import RecomputingMixin
 from calmctl.modeling.running import run_decoder
 from calmctl.modeling.segmentation import Segmenter
@@ -110,6 +113,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
         max_length_k: int | None = None,
         seq_idx: Tensor | None = None,
         aug_tokens: Sequence[Tensor | None] | None = None,
+        kept_states: KeptStates | None = None,
     ) -> BaseModelOutputWithPast:
         """Run every aug on the tokens, then the anchor's decoder with the bridges; see `ComposedModelForCausalLM`.
 
@@ -134,15 +138,22 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
             if position_ids is None:
                 position_ids = positions_in_documents(cu_seq_lens_q, input_ids.shape[1])
         held = self._cache_to_use(either_cache(past_key_values, cache), use_cache, recompute)
+        if kept_states is not None and held is not None:
+            raise UserError("kept_states are those of whole rows, without a cache; give use_cache=False")
         tokens = NewTokens.read(input_ids, attention_mask, position_ids, held)
         prompt_lengths, num_read = self._prompt(tokens, prompt_lengths, held)
         anchor_layers = self._ready()
         first = min(pair.anchor_layer for pairs in self.connections for pair in pairs)
         above = anchor_layers[first + 1 :] if recompute else ()
         eager = getattr(self.anchor.config, "_attn_implementation", None) == "eager"
-        with new_pass(ForwardPass(self._identity, self.bridges, eager)) as current, self.recomputing(above):
+        with ExitStack() as stack:
+            current = stack.enter_context(new_pass(ForwardPass(self._identity, self.bridges, eager, kept=kept_states)))
+            stack.enter_context(self.recomputing(above))
             current.positions = tokens.positions
             self.read_augs(current, tokens, prompt_lengths, num_read, held, aug_tokens)
+            if kept_states is not None:
+                is_ours = partial(is_under_way, self._identity)
+                stack.enter_context(beginning_after([*anchor_layers[: first + 1]], kept_states["anchor"], is_ours))
             current.bridging = True
             # Fewer layers than there are: drafts of `generate(assistant_early_exit=...)`.
             depth = self.config.num_hidden_layers
@@ -166,6 +177,28 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
             attentions=decoded.attentions,
             **{CACHE: held},
         )
+
+    @torch.no_grad()
+    def states_to_keep(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        prompt_lengths: Tensor | None = None,
+        aug_tokens: Sequence[Tensor | None] | None = None,
+    ) -> KeptStates:
+        """Return the states of a batch that do not depend on the bridges; see `forward` for the arguments."""
+        tokens = NewTokens.read(input_ids, attention_mask, position_ids, None)
+        prompt_lengths, num_read = self._prompt(tokens, prompt_lengths, None)
+        self._ready()
+        first = min(pair.anchor_layer for pairs in self.connections for pair in pairs)
+        found = KeptStates(anchor=torch.empty(0), augs=[])
+        with new_pass(ForwardPass(self._identity, self.bridges, keeping=found)) as current:
+            current.positions = tokens.positions
+            self.read_augs(current, tokens, prompt_lengths, num_read, None, aug_tokens)
+            below = first_layers(self.anchor, first + 1)
+            run_decoder(self.anchor, below, tokens.ids, tokens.attention_mask, tokens.positions, tokens.length, None)
+        return found
 
     def _cache_to_use(self, cache: Cache | None, use_cache: bool | None, recompute: bool) -> ComposedCache | None:
         """Return the cache that was given, or a new one, or none."""

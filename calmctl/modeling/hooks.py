@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from calmctl.modeling import layers
 from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.connections import Connection
+from calmctl.modeling.kept_states import KeptStates
 
 
 @dataclass
@@ -36,6 +37,8 @@ class ForwardPass:
         keys_values: (aug, bridge) -> keys and values (batch, heads, aug_seq, head_dim).
         masks: per aug (batch, 1, seq, aug_seq), True = may be attended; None = see `Bridge.forward`.
         positions: (batch, seq) positions of the new tokens.
+        kept: states that need not be computed.
+        keeping: where such states are put, if they are to be kept.
     """
 
     identity: object
@@ -47,6 +50,8 @@ class ForwardPass:
     keys_values: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     masks: list[Tensor | None] = field(default_factory=list)
     positions: Tensor = field(default_factory=lambda: torch.empty(0))
+    kept: KeptStates | None = None
+    keeping: KeptStates | None = None
 
     def bridge(self, aug_index: int, bridge_index: int) -> Bridge:
         """Return the bridge of an aug's connection."""
@@ -60,6 +65,11 @@ _current: ContextVar[ForwardPass | None] = ContextVar("calmctl_forward_pass", de
 def _pass_of(identity: object) -> ForwardPass | None:
     current = _current.get()
     return current if current is not None and current.identity is identity else None
+
+
+def is_under_way(identity: object) -> bool:
+    """Tell whether the forward pass of this thread is that of a model."""
+    return _pass_of(identity) is not None
 
 
 def _tap(identity: object, aug_index: int, layer_index: int, _module: nn.Module, _args: Any, output: Any) -> None:
@@ -77,6 +87,9 @@ def _bridge(
     Every bridge asks with the states as the layer left them, so that the order of the augs does not matter.
     """
     current = _pass_of(identity)
+    if current is not None and current.keeping is not None:
+        states = layers.layer_output(output)
+        current.keeping["anchor"] = (states,) if isinstance(output, tuple) else states
     if current is None or not current.bridging:
         return None
     states = layers.layer_output(output)

@@ -115,14 +115,14 @@ def calibrate(model: Any, bridges: Mapping[Any, bool], batches: Iterable[dict[st
             known = {name: value for name, value in batch.items() if name not in ("labels", "num_items_in_batch")}
             if model.config.aug_reads == "prompt" and batch.get("labels") is not None:
                 known["prompt_lengths"] = prompts_before(batch["labels"])
-            is_real = _real_tokens(known)
+            is_real = real_tokens(known)
             model(**known, use_cache=False, logits_to_keep=1)
     for bridge, (of_aug, of_anchor) in seen.items():
         of_aug.write(bridge.aug_stream)
         of_anchor.write(bridge.anchor_stream)
 
 
-def _real_tokens(batch: dict[str, Any]) -> Tensor:
+def real_tokens(batch: dict[str, Any]) -> Tensor:
     """Return which tokens (batch, seq) are none of padding, nor the first of a packed document."""
     if batch.get("attention_mask") is not None:
         return batch["attention_mask"].bool()

@@ -1,8 +1,8 @@
 """Batches: each one a pure function of (seed, step, curriculum level), which is all that resuming needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import Examples
 from calmctl.training.settings import TrainSettings
 
-BATCH_STREAM = 0x5EED
+BATCH_STREAM, EPOCH_STREAM = 0x5EED, 0xE90C
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,26 @@ class _Bucket:
     indices: NDArray[np.int64]
 
 
-class Batches:
-    """Draws batches of examples of similar length, with replacement.
+class KeepsStates(Protocol):
+    """Keeps what a model has found of the examples."""
 
-    A bucket (one length range, and under a curriculum one level) is drawn in proportion to its size, then its rows.
+    def of(self, rows: NDArray[np.int64]) -> Any:
+        """Return what is kept of some examples, as the model takes it."""
+
+
+class Batches:
+    """Draws batches of examples of similar length.
+
+    With replacement, a bucket (one length range, and under a curriculum one level) is drawn in proportion to its size,
+    then its rows. Without (`sampling=epochs`), an epoch takes every example once: sorted by length, those of one bucket
+    at random, cut into batches, and these in random order.
+
     What a step draws does not depend on the number of processes: each takes its slice of every micro-batch.
 
     Attributes:
         start_step: where iteration begins; a resumed run sets it.
         drawn: indices of the examples of the step that was drawn last.
+        store: keeps states of the examples, which batches then hold as `kept_states`.
     """
 
     def __init__(
@@ -48,8 +59,10 @@ class Batches:
         self.curriculum = curriculum
         self.start_step = 0
         self.drawn: NDArray[np.int64] = np.empty(0, np.int64)
+        self.store: KeepsStates | None = None
         self._drawn: _Bucket | None = None
         self.buckets = _buckets(examples, settings.bucket_width, curriculum)
+        self._epochs = _Epochs(self.buckets, settings, seed)
 
     def __len__(self) -> int:
         """Return the number of micro-batches of the whole run."""
@@ -70,6 +83,8 @@ class Batches:
 
     def rows(self, step: int) -> NDArray[np.int64]:
         """Return the indices of the examples of one step."""
+        if self.settings.sampling == "epochs":
+            return self._epochs.batch(step)
         generator = np.random.default_rng([self.seed, BATCH_STREAM, step])
         buckets = self.buckets
         if self.curriculum is not None:
@@ -112,6 +127,8 @@ class Batches:
             batch["aug_tokens"] = [
                 torch.from_numpy(aug.stacked(rows)) if aug is not None else None for aug in self.examples.augs
             ]
+        if self.store is not None:
+            batch["kept_states"] = self.store.of(rows)
         if self.examples.positions is not None:
             positions = np.zeros((len(rows), width), np.int64)
             for line, row in enumerate(rows):
@@ -128,6 +145,46 @@ class Batches:
         """Return a batch like one of some rows, of which nothing is learned."""
         batch = self.collate(rows[:1])
         return {**batch, "labels": torch.full_like(batch["labels"], IGNORED)}
+
+
+class _Epochs:
+    """Batches in which every example comes once an epoch; a function of seed and step alone."""
+
+    def __init__(self, buckets: Sequence[_Bucket], settings: TrainSettings, seed: int) -> None:
+        self.buckets, self.settings, self.seed = buckets, settings, seed
+        self._number, self._begin = -1, 0
+        self._batches: list[NDArray[np.int64]] = []
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """Return the indices of the examples of a step."""
+        if step < self._begin:
+            self._number, self._begin, self._batches = -1, 0, []
+        while step >= self._begin + len(self._batches):
+            self._begin += len(self._batches)
+            self._number += 1
+            self._batches = self._of_epoch(np.random.default_rng([self.seed, EPOCH_STREAM, self._number]))
+        return self._batches[step - self._begin]
+
+    def _of_epoch(self, generator: np.random.Generator) -> list[NDArray[np.int64]]:
+        order = np.concatenate([generator.permutation(bucket.indices) for bucket in self.buckets])
+        lengths = np.repeat([bucket.length for bucket in self.buckets], [len(b.indices) for b in self.buckets])
+        batches, begin, least = [], 0, self.settings.accumulation
+        while begin < len(order):
+            count = self._size(lengths[begin:], least)
+            if len(order) - begin - count < least:  # too few to be a batch of their own
+                count = len(order) - begin
+            batches.append(order[begin : begin + count])
+            begin += count
+        return [batches[place] for place in generator.permutation(len(batches))]
+
+    def _size(self, lengths: NDArray[np.int64], least: int) -> int:
+        """Return how many of the next examples, which get longer, make a batch."""
+        if not self.settings.batch_tokens:
+            return self.settings.batch_size
+        count = least
+        while count < len(lengths) and (count + 1) * lengths[count] <= self.settings.batch_tokens:
+            count += 1
+        return count
 
 
 def _buckets(examples: Examples, width: int, curriculum: Curriculum | None) -> list[_Bucket]:

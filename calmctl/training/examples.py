@@ -174,6 +174,13 @@ def load_examples(
     )
 
 
+def passes_over(examples: Examples, settings: TrainSettings) -> float:
+    """Return how often a training looks at each of its examples."""
+    if settings.batch_tokens:
+        return settings.steps * settings.batch_tokens / int(examples.starts[-1])
+    return settings.steps * settings.batch_size / len(examples)
+
+
 def _choose(
     path: Path,
     sequences: list[list[int]],

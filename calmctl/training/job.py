@@ -31,7 +31,7 @@ from calmctl.training.calibration import calibrate_on
 from calmctl.training.checkpoints import newest_sealed
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.distributed import started_run
-from calmctl.training.examples import Examples, load_examples
+from calmctl.training.examples import Examples, load_examples, passes_over
 from calmctl.training.flops import CompositionFlops
 from calmctl.training.packing import pack
 from calmctl.training.session import check_settings, set_up, train_into
@@ -284,14 +284,11 @@ def _data_facts(job: Job, prepared: Prepared) -> dict[str, Any]:
     if examples is None:
         return {"steps": 0}
     tokens = int(examples.lengths.sum())
-    passes = settings.steps * settings.batch_size / len(examples)
-    if settings.batch_tokens:
-        passes = settings.steps * settings.batch_tokens / tokens
     return {
         "rows": examples.counts["rows"],
         "examples": len(examples),
         "tokens": tokens,
         "validation_examples": len(held_out) if held_out is not None else 0,
         "steps": settings.steps,
-        "passes_over_the_data": round(passes, 2),
+        "passes_over_the_data": round(passes_over(examples, settings), 2),
     }

@@ -1,8 +1,10 @@
 """One training session, whatever is trained: examples to batches, the Trainer, and the model in the run directory."""
 
 import logging
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from calmctl.cpu import set_up_cpu
 from calmctl.errors import UserError
 from calmctl.modeling.card import CARD_FILE, write_card
+from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.stored_tokenizer import store_tokenizer
 from calmctl.modeling.storing import StoredInParts
 from calmctl.parent import Interrupted, putting_off_the_end
@@ -21,15 +24,18 @@ from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import damage, last_complete_checkpoint, replaced_whole
 from calmctl.training.cost import training_cost
 from calmctl.training.curriculum import Curriculum
-from calmctl.training.examples import Examples
+from calmctl.training.examples import Examples, passes_over
 from calmctl.training.frozen import FrozenBases
 from calmctl.training.interruption import all_asked_to_end, owes_validation
+from calmctl.training.kept_states import keep_states, where_to_keep
 from calmctl.training.layout import reassemble
 from calmctl.training.packing import check_packing
 from calmctl.training.settings import TrainSettings
 from calmctl.training.tracking import check_trackers, trackers
 from calmctl.training.trainer import RunTrainer
 from calmctl.training.validation import Validation, out_of_patience, state_of
+
+STATES_FOLDER = "kept_states"
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -113,12 +119,54 @@ def train_into(
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         batches = Batches(examples, settings, seed, pad_id, curriculum)
         validator = Validation(Batches(held_out, settings, seed, pad_id)) if held_out is not None else None
-        flops = fit(model, settings, batches, validator, seed, run, frozen)
+        with kept(model, settings, batches, validator, run) as facts_of_states:
+            flops = fit(model, settings, batches, validator, seed, run, frozen)
+        known |= facts_of_states
     if ranks.is_first:
         described = _described(data, settings, seed)
         _save(model, tokenizer, run.path / "model", frozen, described, merge_bases)
         known["cost"] = training_cost(trainable, run.read_jsonl(), flops, run.path / "model")
     run.finish(trainable_parameters=trainable, total_parameters=total, processes=ranks.count, **known)
+
+
+@contextmanager
+def kept(
+    model: PreTrainedModel, settings: TrainSettings, batches: Batches, validation: Validation | None, run: Run
+) -> Iterator[dict[str, Any]]:
+    """Keep states that no training changes while the block trains; yields what a run says of it.
+
+    Raises:
+        UserError: they were to be kept where that cannot be done.
+    """
+    facts: dict[str, Any] = {}
+    if not isinstance(model, ComposedModelForCausalLM) or settings.keep_states == "none":
+        yield facts
+        return
+    looked_at = {"training": (batches, passes_over(batches.examples, settings))}
+    if validation is not None:
+        looked_at["validation"] = (validation.batches, settings.steps / settings.validation_steps + 1)
+    folder = run.path / STATES_FOLDER
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    try:
+        for name, (each, passes) in looked_at.items():
+            where = where_to_keep(settings, model, each.examples, passes)
+            facts[name] = where
+            if where == "none":
+                continue
+            run.report_progress(f"keeping states for {name}", 0, settings.steps)
+            place = folder / name if where == "disk" else None
+            if place is not None:
+                place.mkdir(parents=True)
+            try:
+                each.store = keep_states(model, each, settings.precision, place)
+            except UserError:
+                if settings.keep_states != "auto":
+                    raise
+                facts[name] = "none"
+        yield {"kept_states": facts}
+    finally:
+        batches.store = None
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def num_trainable(model: PreTrainedModel) -> int:

@@ -8,6 +8,8 @@ ON_LONG_EXAMPLE = ("fail", "drop", "truncate")
 ON_EMPTY_COMPLETION = ("fail", "drop")
 TRACKERS = ("tensorboard", "wandb")
 SHARDINGS = ("none", "fsdp")
+SAMPLINGS = ("replacement", "epochs")
+KEEP_STATES = ("none", "auto", "memory", "disk")
 SCHEDULES = ("warmup_hold_decay", "linear", "cosine", "constant")
 
 
@@ -77,6 +79,8 @@ class TrainSettings:
             documents are cut. `batch_size` counts packed rows.
         context: tokens of a packed row; a model with a shorter context gets its own.
         bucket_width: examples whose lengths fall into the same bucket (tokens) share batches.
+        sampling: `replacement` draws every batch anew; `epochs` takes every example once before any comes again, which
+            suits models that know an example by heart once they have seen it.
         validation_share: share of the data (0 to 1) that is held out for validation, where no file is given for it.
         validation_limit: hold out so many examples at most; 0 = no limit.
         eval_every: steps between validations; 0 = `save_every`.
@@ -87,6 +91,9 @@ class TrainSettings:
         save_every, log_every: steps.
         report_to: `tensorboard` and `wandb`: where the log goes beside `train_log.jsonl`.
         threads: CPU threads of this process; 0 = torch's default.
+        keep_states: where states that no training of bridges changes (those of the augs, and the anchor's below the
+            first bridge) are kept from epoch to epoch: `memory`, `disk` (in the run's folder), `none`, or `auto`, which
+            is `memory` where everything is looked at twice and takes 4 GiB at most.
         sharding: with several processes, `none` (each holds the whole model, DDP) or `fsdp` (the layers of a model that
             is trained, and those of frozen bases, are spread over all; bridges and adapters are not). It changes how a
             run is computed, not what: a run may go on with another.
@@ -114,6 +121,7 @@ class TrainSettings:
     packing: bool = False
     context: int = 1024
     bucket_width: int = 8
+    sampling: str = "replacement"
     validation_share: float = 0.0
     validation_limit: int = 0
     eval_every: int = 0
@@ -124,6 +132,7 @@ class TrainSettings:
     log_every: int = 25
     report_to: tuple[str, ...] = ()
     threads: int = 0
+    keep_states: str = "none"
     sharding: str = "none"
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
 
@@ -135,6 +144,8 @@ class TrainSettings:
             ("on_long_example", ON_LONG_EXAMPLE),
             ("on_empty_completion", ON_EMPTY_COMPLETION),
             ("sharding", SHARDINGS),
+            ("keep_states", KEEP_STATES),
+            ("sampling", SAMPLINGS),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"train.{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
@@ -166,6 +177,8 @@ class TrainSettings:
             raise ValueError(f"train.validation_share={self.validation_share} must lie in [0, 1)")
         if self.context < 2:
             raise ValueError(f"train.context={self.context} must be at least 2")
+        if self.sampling == "epochs" and self.curriculum.field:
+            raise ValueError("train.sampling=epochs: a curriculum draws examples by their level; unset one of the two")
         if self.packing and self.curriculum.field:
             raise ValueError("train.packing=true mixes the levels of a curriculum; unset one of the two")
         for name in ("lr", "adamw_lr"):

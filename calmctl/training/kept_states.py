@@ -1,0 +1,193 @@
+"""States of examples that no training of bridges can change, kept from epoch to epoch (see `modeling.kept_states`).
+
+They are found for all examples before the first step, in batches that do not depend on the seed, so that a training
+that goes on after an interruption goes on with the same numbers.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate.utils import send_to_device
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from calmctl.errors import UserError
+from calmctl.modeling import layers
+from calmctl.modeling.alignment import prompts_before
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.kept_states import KeptStates
+from calmctl.modeling.placement import is_movable
+from calmctl.modeling.streams import real_tokens
+from calmctl.ranks import current_ranks
+from calmctl.training.batches import Batches
+from calmctl.training.examples import Examples
+from calmctl.training.settings import TrainSettings
+
+# `auto` keeps states that are looked at so often, and that are no larger than this.
+LEAST_PASSES, MOST_BYTES = 2.0, 4 << 30
+# Tokens of a batch, padding included, in which states are found; a longer example comes alone.
+AT_ONCE = 2048
+# How far logits may be from those without kept states, in standard deviations.
+TOLERANCE = 1e-3
+
+
+@dataclass
+class _Stream:
+    """The states of one layer, of all examples end to end.
+
+    Attributes:
+        starts: (n + 1,) where those of each example begin, and the end.
+        values: (tokens, dim).
+    """
+
+    starts: NDArray[np.int64]
+    values: Tensor
+
+    def put(self, rows: NDArray[np.int64], states: Tensor) -> None:
+        """Keep the states (batch, columns, dim) of some examples."""
+        for row, each in zip(rows, states, strict=True):
+            begin, end = self.starts[row], self.starts[row + 1]
+            self.values[begin:end] = each[: end - begin]
+
+    def of(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the states (batch, columns, dim) of some examples, with zeros behind those of shorter ones."""
+        return pad_sequence([self.values[self.starts[row] : self.starts[row + 1]] for row in rows], batch_first=True)
+
+
+class StateStore:
+    """The states of all examples.
+
+    Args:
+        folder: where they are kept, in files; None: in memory.
+    """
+
+    def __init__(self, model: ComposedModelForCausalLM, examples: Examples, folder: Path | None = None) -> None:
+        self._model, self._examples, self._folder = model, examples, folder
+        self._in_tuple = False
+        self._anchor: _Stream | None = None
+        self._augs: list[dict[int, _Stream]] = []
+
+    def of(self, rows: NDArray[np.int64]) -> KeptStates:
+        """Return the states of some examples as a composed model takes them."""
+        anchor = cast(_Stream, self._anchor).of(rows)
+        augs = [{layer: stream.of(rows) for layer, stream in each.items()} for each in self._augs]
+        return KeptStates(anchor=(anchor,) if self._in_tuple else anchor, augs=augs)
+
+    def put(self, rows: NDArray[np.int64], found: KeptStates) -> None:
+        """Keep the states of some examples."""
+        anchor = found["anchor"]
+        if self._anchor is None:
+            self._in_tuple = isinstance(anchor, tuple)
+            self._anchor = self._stream("anchor", self._examples.starts, layers.layer_output(anchor))
+            for index, states in enumerate(found["augs"]):
+                starts = _aug_starts(self._model, self._examples, index)
+                streams = {layer: self._stream(f"aug_{index}_{layer}", starts, each) for layer, each in states.items()}
+                self._augs.append(streams)
+        self._anchor.put(rows, layers.layer_output(anchor))
+        for streams, states in zip(self._augs, found["augs"], strict=True):
+            for layer, each in states.items():
+                streams[layer].put(rows, each)
+
+    def _stream(self, name: str, starts: NDArray[np.int64], like: Tensor) -> _Stream:
+        shape = int(starts[-1]), like.shape[-1]
+        if self._folder is None:
+            return _Stream(starts, torch.empty(shape, dtype=like.dtype))
+        file = str(self._folder / name)
+        return _Stream(starts, torch.from_file(file, True, shape[0] * shape[1], dtype=like.dtype).view(shape))
+
+
+def bytes_of_states(model: ComposedModelForCausalLM, examples: Examples) -> int:
+    """Return how much room the states of examples take, in the types that the bases have."""
+    size = int(examples.starts[-1]) * layers.hidden_size(model.anchor.config) * model.anchor.dtype.itemsize
+    for index, (aug, pairs) in enumerate(zip(model.augs, model.connections, strict=True)):
+        base = cast(PreTrainedModel, aug)
+        tokens, taps = int(_aug_starts(model, examples, index)[-1]), len({pair.aug_layer for pair in pairs})
+        size += tokens * taps * layers.hidden_size(base.config) * base.dtype.itemsize
+    return size
+
+
+def _aug_starts(model: ComposedModelForCausalLM, examples: Examples, index: int) -> NDArray[np.int64]:
+    """Return where what an aug reads of each example begins, end to end, and the end."""
+    if index < len(examples.augs) and (own := examples.augs[index]) is not None:
+        return own.starts
+    if model.config.aug_reads == "prompt":
+        return np.concatenate([[0], np.cumsum(examples.completion_starts, dtype=np.int64)])
+    return examples.starts
+
+
+def where_to_keep(settings: TrainSettings, model: ComposedModelForCausalLM, examples: Examples, passes: float) -> str:
+    """Return `memory`, `disk` or `none`: what was chosen, or what suits how often and how much is looked at.
+
+    Raises:
+        UserError: states were to be kept where that cannot be done.
+    """
+    reason = "" if is_movable(model) else "a base is spread over devices"
+    reason = "each of several processes would keep them all" if current_ranks().count > 1 else reason
+    if settings.keep_states == "auto":
+        pays = passes >= LEAST_PASSES and bytes_of_states(model, examples) <= MOST_BYTES
+        return "memory" if pays and not reason else "none"
+    if settings.keep_states != "none" and reason:
+        raise UserError(f"train.keep_states={settings.keep_states}: {reason}; use none")
+    return settings.keep_states
+
+
+@torch.no_grad()
+def keep_states(
+    model: ComposedModelForCausalLM, batches: Batches, precision: str, folder: Path | None = None
+) -> StateStore:
+    """Find the states of all examples.
+
+    Args:
+        precision: what the training computes in.
+        folder: where they are kept; None: in memory.
+
+    Raises:
+        UserError: the anchor does not go on from them as from its own.
+    """
+    store, device = StateStore(model, batches.examples, folder), current_ranks().device
+    was_training = model.training
+    model.eval()
+    types = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    with torch.autocast(device.type, types.get(precision), enabled=precision in types):
+        for number, rows in enumerate(_batches(batches.examples.lengths)):
+            batch = send_to_device(batches.collate(rows), device)
+            labels = batch.pop("labels")
+            if model.config.aug_reads == "prompt":
+                batch["prompt_lengths"] = prompts_before(labels)
+            store.put(rows, model.model.states_to_keep(**batch))
+            if not number:
+                _check(model, batch, send_to_device(store.of(rows), device))
+    model.train(was_training)
+    return store
+
+
+def _check(model: ComposedModelForCausalLM, batch: dict[str, Any], kept: KeptStates) -> None:
+    """Raise UserError unless the model answers the same from kept states; layers may share more than their output."""
+    refused = "train.keep_states: layers of the anchor read more of others than their output; use none"
+    without = model(**batch, use_cache=False).logits
+    try:
+        with_them = model(**batch, kept_states=kept, use_cache=False).logits
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(refused) from error
+    is_real = real_tokens(batch)  # behind shorter rows there is nothing to go on from
+    expected, found = without[is_real].float(), with_them[is_real].float()
+    if not (found - expected).abs().max() <= TOLERANCE * expected.std():
+        raise UserError(refused)
+
+
+def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield examples of similar length, as many as there is room for; the shortest ones first."""
+    order = np.argsort(lengths, kind="stable")
+    begin = 0
+    while begin < len(order):
+        count = 1
+        while begin + count < len(order) and (count + 1) * lengths[order[begin + count]] <= AT_ONCE:
+            count += 1
+        yield order[begin : begin + count]
+        begin += count
