@@ -35,6 +35,8 @@ LEAST_PASSES, MOST_BYTES = 2.0, 4 << 30
 AT_ONCE = 2048
 # How far logits may be from those without kept states, in standard deviations.
 TOLERANCE = 1e-3
+# Examples that this is tried on.
+CHECKED = 4
 
 
 @dataclass
@@ -156,28 +158,33 @@ def keep_states(
     types = {"bf16": torch.bfloat16, "fp16": torch.float16}
     with torch.autocast(device.type, types.get(precision), enabled=precision in types):
         for number, rows in enumerate(_batches(batches.examples.lengths)):
-            batch = send_to_device(batches.collate(rows), device)
-            labels = batch.pop("labels")
-            if model.config.aug_reads == "prompt":
-                batch["prompt_lengths"] = prompts_before(labels)
-            store.put(rows, model.model.states_to_keep(**batch))
             if not number:
-                _check(model, batch, send_to_device(store.of(rows), device))
+                _check(model, _inputs(model, batches, rows[:CHECKED], device))
+            store.put(rows, model.model.states_to_keep(**_inputs(model, batches, rows, device)))
     model.train(was_training)
     return store
 
 
-def _check(model: ComposedModelForCausalLM, batch: dict[str, Any], kept: KeptStates) -> None:
+def _inputs(
+    model: ComposedModelForCausalLM, batches: Batches, rows: NDArray[np.int64], device: torch.device
+) -> dict[str, Any]:
+    """Return what a model reads of some examples."""
+    batch = send_to_device(batches.collate(rows), device)
+    labels = batch.pop("labels")
+    return batch | {"prompt_lengths": prompts_before(labels)} if model.config.aug_reads == "prompt" else batch
+
+
+def _check(model: ComposedModelForCausalLM, batch: dict[str, Any]) -> None:
     """Raise UserError unless the model answers the same from kept states; layers may share more than their output."""
     refused = "train.keep_states: layers of the anchor read more of others than their output; use none"
-    without = model(**batch, use_cache=False).logits
+    expected = model(**batch, use_cache=False).logits.float()
     try:
-        with_them = model(**batch, kept_states=kept, use_cache=False).logits
+        kept = model.model.states_to_keep(**batch)
+        found = model(**batch, kept_states=kept, use_cache=False).logits.float()
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(refused) from error
-    is_real = real_tokens(batch)  # behind shorter rows there is nothing to go on from
-    expected, found = without[is_real].float(), with_them[is_real].float()
-    if not (found - expected).abs().max() <= TOLERANCE * expected.std():
+    is_real = real_tokens(batch)
+    if not (found - expected)[is_real].abs().max() <= TOLERANCE * expected[is_real].std():
         raise UserError(refused)
 
 
