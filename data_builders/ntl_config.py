@@ -89,6 +89,9 @@ class NTLDataConfig:
     what does not hold for others."""
     high_resource_share: float = 0.2
     """Share of D_C that comes from the anchor's rows."""
+    composition_once: bool = False
+    """Leave out of D_C what holds a sentence that it has already, in another language's row say: bridges know by heart
+    what they have seen once, and learn nothing from it when it comes again."""
     composition_kinds: tuple[str, ...] = KINDS
     """Kinds of rows that D_C may hold."""
     train_rows: Literal["text", "pairs"] = "text"

@@ -56,6 +56,20 @@ def sample(tables: Iterable[pa.Table], chosen: NDArray[np.int64]) -> Iterator[pa
         first += table.num_rows
 
 
+def each_once(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the rows whose own sentence, or either one of a pair, was in no row before."""
+    seen: set[int] = set()
+    for table in tables:
+        kept = []
+        for kind, marks in zip(table["kind"].to_pylist(), table["marks"].to_pylist(), strict=True):
+            own = set(marks[: 2 if kind == "translation" else 1])
+            kept.append(seen.isdisjoint(own))
+            if kept[-1]:
+                seen |= own
+        if any(kept):
+            yield table.filter(pa.array(kept))
+
+
 def choose(rng: np.random.Generator, total: int, rows: int) -> NDArray[np.int64]:
     """Return the ordered indices of `rows` out of `total` rows, each as likely as any other."""
     return np.sort(rng.choice(total, min(rows, total), replace=False))

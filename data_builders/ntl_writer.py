@@ -13,7 +13,7 @@ import pyarrow as pa
 from data_builders.errors import DataError
 from data_builders.manifest import file_entry, write_parquet
 from data_builders.ntl_config import NTLDataConfig
-from data_builders.ntl_files import SCHEMAS, as_training, choose, marks_of, sample, shard_rows
+from data_builders.ntl_files import SCHEMAS, as_training, choose, each_once, marks_of, sample, shard_rows
 from data_builders.ntl_shards import Shard
 from data_builders.postings import Hashes
 
@@ -103,7 +103,8 @@ class Writer:
                 found = shard_rows(self._shards[model], split, held_out, self._config.composition_kinds)
                 yield from sample(found, choose(self._rngs[name], total, wanted[model]))
 
-        self._write(name, tables(), self._config.composition_rows)
+        rows_of_it = each_once(tables()) if self._config.composition_once else tables()
+        self._write(name, rows_of_it, self._config.composition_rows)
 
     def _write(self, name: str, tables: Iterable[pa.Table], columns: str) -> None:
         counts = self.counts[name] = Counter()
