@@ -91,7 +91,10 @@ class _Build:
         self.progress = progress
         self.report = progress.note
         self.num_workers = num_workers
-        self.corpora = {name: open_corpora(name, getattr(config, name), config.data_folder) for name in MODELS}
+        self.corpora = {
+            "aug": open_corpora("aug", config.aug, config.data_folder, config.unseen_languages),
+            "anchor": open_corpora("anchor", config.anchor, config.data_folder),
+        }
         self.place = IndexPlace(self.work / "overlap", config.near_duplicate) if config.check_overlap else None
 
     def run(self, identity: dict[str, Any]) -> dict[str, Any]:
@@ -102,11 +105,12 @@ class _Build:
         described_flores = self._index_flores(flores)
         with Workers(self.num_workers, partial(open_index, self.place)) as workers:
             shards = {name: self._make_shards(name, workers) for name in MODELS}
-            writer = Writer(self.config, self.out, shards, self.report)
+            writer = Writer(self.config, self.out, shards, self.corpora["aug"].languages, self.report)
             for name in MODELS:
                 writer.write_model(name)
                 self._require_every_language(name, writer)
             writer.write_composition()
+            writer.write_tests()
             tokenizer = self._tokenizer(named, writer)
             overlap = self._overlap(described_flores, shards, writer, workers)
         manifest = close_folder(
@@ -172,11 +176,13 @@ class _Build:
             corpus.name,
             corpora.text_languages,
             tuple(pairs),
+            tuple(corpora.test_pairs(corpus.languages)) if config.test_fraction else (),
             corpora.pivots,
             config.max_shots,
             config.max_characters,
             config.validation_fraction,
             config.composition_unseen,
+            config.test_fraction,
             config.seed,
         )
 

@@ -81,6 +81,12 @@ class NTLDataConfig:
     """Share of the aligned rows that no training file may hold."""
     num_validation_rows: int = 1000
     """Rows of each validation file at most."""
+    test_fraction: float = 0.0
+    """Share of the aligned rows that is held out for tests: translations into the pivots, as prompt and completion."""
+    num_test_rows: int = 40
+    """Test rows of each language at most."""
+    unseen_languages: tuple[str, ...] = ()
+    """Languages of the aug's parallel corpora that are in no file but `unseen_test`."""
     composition_fraction: float = 0.05
     """Share of the aug's rows that is D_C: 5 percent in the paper, 1 where the aug is used as it is."""
     composition_unseen: float = 0.0
@@ -111,6 +117,7 @@ class NTLDataConfig:
         _at_least("max_shots", self.max_shots, 0)
         _at_least("max_characters", self.max_characters, 1)
         _at_least("num_validation_rows", self.num_validation_rows, 1)
+        _at_least("num_test_rows", self.num_test_rows, 1)
         _at_least("tokenizer_bytes", self.tokenizer_bytes, 1)
         for name in ("validation_fraction", "composition_fraction", "high_resource_share"):
             allowed = (("high_resource_share", 0.0), ("composition_fraction", 1.0))
@@ -121,6 +128,9 @@ class NTLDataConfig:
                 f"composition_unseen: {self.composition_unseen} must be 0 or more, and leave rows to train on beside "
                 f"validation_fraction ({self.validation_fraction})"
             )
+        if not 0.0 <= self.test_fraction < 1.0 - self.validation_fraction - self.composition_unseen:
+            raise DataError(f"test_fraction: {self.test_fraction} must be 0 or more, and leave rows to train on")
+        self._check_unseen()
         if not 0.0 < self.near_duplicate <= 1.0:
             raise DataError(f"near_duplicate: {self.near_duplicate} must lie between 0 and 1")
         if not self.composition_kinds or set(self.composition_kinds) - set(KINDS):
@@ -130,6 +140,18 @@ class NTLDataConfig:
                 raise DataError(f"{name}: {value!r} is not one of text, pairs")
         if self.tokenizer is None:
             require_size(self.vocab_size)
+
+    def _check_unseen(self) -> None:
+        object.__setattr__(self, "unseen_languages", tuple(dict.fromkeys(map(full_code, self.unseen_languages))))
+        trained = {*self.aug.languages, *self.anchor.languages, *self.aug.pivots}
+        trained |= {*(self.aug.text_languages or ()), *(self.anchor.text_languages or ())}
+        for code in self.unseen_languages:
+            require_language(code, {**LANGUAGES, **LATER_LANGUAGES})
+            if code in trained:
+                raise DataError(f"unseen_languages: models are trained on {code}; leave it out here or there")
+        if self.unseen_languages and not (self.aug.languages and self.test_fraction):
+            wanted = "aug.languages" if not self.aug.languages else "test_fraction"
+            raise DataError(f"unseen_languages: set {wanted} as well, which says what is trained on and what is not")
 
 
 def _at_least(name: str, value: int, smallest: int) -> None:

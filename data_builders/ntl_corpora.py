@@ -25,6 +25,7 @@ class Corpora:
         text_languages: whose sentences are rows of text.
         pivots: the other side of pairs.
         directions: `both`, `into_pivots` or `from_pivots`.
+        unseen: languages that are tested only.
     """
 
     corpora: tuple[Corpus, ...]
@@ -33,6 +34,7 @@ class Corpora:
     pivots: tuple[str, ...]
     max_rows: int | None
     directions: str = "both"
+    unseen: tuple[str, ...] = ()
 
     def pairs(self, available: Collection[str]) -> list[tuple[str, str]]:
         """Return (source, target) of all translations between languages that are there, in every wanted direction."""
@@ -49,20 +51,32 @@ class Corpora:
             if self.directions in ("both", direction)
         ]
 
+    def test_pairs(self, available: Collection[str]) -> list[tuple[str, str]]:
+        """Return (source, pivot) of all translations that can be tested, of unseen languages too."""
+        tested = (*self.languages, *self.unseen)
+        return [
+            (code, pivot)
+            for pivot in self.pivots
+            for code in tested
+            if code != pivot and {code, pivot} <= set(available)
+        ]
+
     @property
     def files(self) -> dict[str, str]:
         """The sha256 of everything that is read, by name."""
         return {name: digest for corpus in self.corpora for name, digest in corpus.files.items()}
 
 
-def open_corpora(name: str, config: CorporaConfig, data: str | None) -> Corpora:
-    """Open the corpora of one model; `name` is its setting.
+def open_corpora(name: str, config: CorporaConfig, data: str | None, unseen: Sequence[str] = ()) -> Corpora:
+    """Open the corpora of one model; `name` is its setting, and `unseen` are languages that are tested only.
 
     Raises:
         DataError: a corpus is missing or damaged, or a language is in none of them.
     """
     parallel = [
-        each for path in config.parallel for each in _parallel(resolve(f"{name}.parallel", path, data), config.wanted)
+        each
+        for path in config.parallel
+        for each in _parallel(resolve(f"{name}.parallel", path, data), config.wanted | set(unseen))
     ]
     wanted = config.text_languages or config.languages
     texts = [each for path in config.monolingual for each in _texts(resolve(f"{name}.monolingual", path, data), wanted)]
@@ -72,14 +86,16 @@ def open_corpora(name: str, config: CorporaConfig, data: str | None) -> Corpora:
     text_languages = languages if config.text_languages is None else config.text_languages
     if config.text_languages is None and not config.languages:
         text_languages = tuple(dict.fromkeys((*languages, *in_text)))
-    for code in dict.fromkeys((*languages, *text_languages)):
+    for code in dict.fromkeys((*languages, *text_languages, *unseen)):
         if code not in found and code not in in_text:
             there = ", ".join([*found, *in_text]) or "none at all"
             raise DataError(f"{name}: no corpus holds {code}; found {there}; leave it out, or add a corpus")
     for code in config.pivots if config.languages and parallel else ():
         if code not in found:
             raise DataError(f"{name}.pivots: no parallel corpus holds {code}; found {', '.join(found)}")
-    return Corpora((*parallel, *texts), languages, text_languages, config.pivots, config.max_rows, config.directions)
+    return Corpora(
+        (*parallel, *texts), languages, text_languages, config.pivots, config.max_rows, config.directions, tuple(unseen)
+    )
 
 
 def resolve(setting: str, name: str, data: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from data_builders.overlap import EXACT, NEAR, OverlapIndex, marks, normalise
 from data_builders.postings import Hashes
 from data_builders.translation_text import answer, question, worked_pair
 
-SPLITS = ("train", "validation", "composition")
+SPLITS = ("train", "validation", "composition", "test")
 _COLUMNS = ("id", "prompt", "completion", "kind", "source", "target")
 # `marks` are the hashes of all sentences of a row, its own first, to keep those of the other splits out of the training
 # files; `row` is the aligned row of the block that they are of.
@@ -30,11 +30,13 @@ class RowPlan:
     corpus: str
     text_languages: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
+    test_pairs: tuple[tuple[str, str], ...]
     pivots: tuple[str, ...]
     max_shots: int
     max_characters: int
     validation_fraction: float
     composition_unseen: float
+    test_fraction: float
     seed: int
 
 
@@ -73,7 +75,13 @@ def make_rows(
     tables = {}
     for number, split in enumerate(SPLITS):
         in_split = split_of == number
-        rows = [*_texts(columns, in_split, first_row, plan), *_translations(columns, in_split, first_row, plan, rng)]
+        if split == "test":
+            rows = [*_translations(columns, in_split, first_row, replace(plan, pairs=plan.test_pairs), rng)]
+        else:
+            rows = [
+                *_texts(columns, in_split, first_row, plan),
+                *_translations(columns, in_split, first_row, plan, rng),
+            ]
         table = pa.Table.from_arrays(
             [pa.array(values, kind.type) for values, kind in zip(_transposed(rows), SHARD_SCHEMA, strict=True)],
             schema=SHARD_SCHEMA,
@@ -117,8 +125,9 @@ def _splits(columns: dict[str, _Column], plan: RowPlan) -> NDArray[np.int64]:
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     validation, composition = plan.validation_fraction, plan.validation_fraction + plan.composition_unseen
     places = mixed >> np.uint64(11)
-    is_validation, is_composition = (places < np.uint64(share * 2**53) for share in (validation, composition))
-    return np.where(is_validation, 1, np.where(is_composition, 2, 0))
+    shares = validation, composition, composition + plan.test_fraction
+    is_validation, is_composition, is_test = (places < np.uint64(share * 2**53) for share in shares)
+    return np.where(is_validation, 1, np.where(is_composition, 2, np.where(is_test, 3, 0)))
 
 
 _Row = tuple[str, str, str, str, str, str, int, list[int]]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_builders.errors import DataError
 from data_builders.manifest import file_entry, write_parquet
@@ -18,11 +19,14 @@ from data_builders.ntl_shards import Shard
 from data_builders.postings import Hashes
 
 # Each file draws from a stream of its own, so that a change to one leaves the others' bytes alone.
-_STREAMS = ("aug_validation", "anchor_validation", "dc_train", "dc_validation")
+_STREAMS = ("aug_validation", "anchor_validation", "dc_train", "dc_validation", "seen_test", "unseen_test")
 
 
 class Writer:
     """Writes files into a folder.
+
+    Args:
+        languages: those that the aug is trained on.
 
     Attributes:
         files: the manifest's entries, by name.
@@ -32,18 +36,25 @@ class Writer:
     """
 
     def __init__(
-        self, config: NTLDataConfig, out: Path, shards: Mapping[str, list[Shard]], report: Callable[[str], None]
+        self,
+        config: NTLDataConfig,
+        out: Path,
+        shards: Mapping[str, list[Shard]],
+        languages: Sequence[str],
+        report: Callable[[str], None],
     ) -> None:
         self.files: dict[str, dict[str, Any]] = {}
         self.counts: dict[str, Counter[tuple[str, str, str]]] = {}
         self.held_out: dict[str, dict[str, int]] = {}
-        self._config = config
+        self._config, self._languages = config, languages
         self._out = out
         self._shards = {name: of_model for name, of_model in shards.items() if of_model}
         self._validation, composition = (
             np.union1d(*(marks_of(each, split) for each in shards.values())) for split in ("validation", "composition")
         )
-        self._held_out = np.union1d(self._validation, composition)
+        tested = np.union1d(*(marks_of(each, "test") for each in shards.values()))
+        self._not_for_composition = np.union1d(self._validation, tested)
+        self._held_out = np.union1d(self._not_for_composition, composition)
         self._rngs = {name: np.random.default_rng([config.seed, i]) for i, name in enumerate(_STREAMS)}
         self._report = report
 
@@ -69,14 +80,34 @@ class Writer:
         }
         rows = max(1, round(config.composition_fraction * trained["aug"]))
         if config.composition_unseen:
-            totals = self._totals("composition", self._validation)
+            totals = self._totals("composition", self._not_for_composition)
             self._require_rows(totals["aug"], rows)
-            self._write_mixture("dc_train", "composition", totals, rows, share, self._validation)
+            self._write_mixture("dc_train", "composition", totals, rows, share, self._not_for_composition)
         else:
             self._write_mixture("dc_train", "train", trained, rows, share, self._held_out)
         totals = self._totals("validation")
         rows = min(totals["aug"], round(config.num_validation_rows * (1 - share)))
         self._write_mixture("dc_validation", "validation", totals, rows, share, None)
+
+    def write_tests(self) -> None:
+        """Write translations that are held out for tests: of languages that are trained on, and of others."""
+        config = self._config
+        if not config.test_fraction:
+            return
+        trained = [code for code in self._languages if code not in config.unseen_languages]
+        for name, languages in (("seen_test", trained), ("unseen_test", config.unseen_languages)):
+            if languages:
+                self._write(name, self._tests(name, languages), "pairs")
+
+    def _tests(self, name: str, languages: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield so many rows of each language, one language after the other."""
+        found = pa.concat_tables(shard_rows(self._shards["aug"], "test"))
+        for code in languages:
+            of_code = found.filter(pc.equal(found["source"], code))
+            if not of_code.num_rows:
+                raise DataError(f"{name}: no row of {code} is held out; use more data, or a larger test_fraction")
+            chosen = choose(self._rngs[name], of_code.num_rows, self._config.num_test_rows)
+            yield of_code.take(pa.array(chosen))
 
     def _totals(self, split: str, held_out: Hashes | None = None) -> dict[str, int]:
         kinds = self._config.composition_kinds

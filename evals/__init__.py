@@ -8,6 +8,7 @@ from evals.gsm8k import GSM8KTask, MGSMTask
 from evals.humaneval import HumanEvalTask
 from evals.kv import KVTask
 from evals.mbpp import MbppTask
+from evals.rows import RowsTask
 from evals.task import Completion, Completions, Request, Scores, Task
 from evals.text import TextTask
 
@@ -23,4 +24,5 @@ TASKS: dict[str, type[Task[Any]]] = {
     "mbpp": MbppTask,
     "codexglue": CodeXGLUETask,
     "text": TextTask,
+    "rows": RowsTask,
 }

@@ -73,6 +73,26 @@ def test_the_aug_learns_text_and_both_directions_of_every_pair(folder: Path) -> 
     ).keys() == {"eng_Latn"}
 
 
+def test_tests_are_of_languages_that_are_trained_on_and_of_others_and_of_sentences_in_no_other_file(
+    corpora: NTLDataConfig, tmp_path: Path
+) -> None:
+    aug = replace(corpora.aug, languages=("lij_Latn",), directions="into_pivots")
+    settings = {"test_fraction": 0.1, "num_test_rows": 12, "unseen_languages": ("fur_Latn",), "composition_once": True}
+    build(replace(corpora, aug=aug, **settings), tmp_path / "data", workers=1)
+    tests = {name: rows(tmp_path / "data", name) for name in ("seen_test", "unseen_test")}
+    for name, code in (("seen_test", "lij_Latn"), ("unseen_test", "fur_Latn")):
+        assert len(tests[name]) == 12
+        assert {(row["meta"]["source"], row["meta"]["target"]) for row in tests[name]} == {(code, "eng_Latn")}
+        tested = {row["completion"].strip() for row in tests[name]}
+        for other in FILES:
+            assert not [text for text in texts(tmp_path / "data", other) if any(line in text for line in tested)], other
+    assert not [row for name in FILES for row in rows(tmp_path / "data", name) if "fur_Latn" in row["id"]]
+    composition = rows(tmp_path / "data", "dc_train")
+    places = [row["id"].rpartition("/") for row in composition]
+    held = [(place, code) for place, _, codes in places for code in codes.split("-")]
+    assert len(set(held)) == len(held) >= len(composition) > 0
+
+
 def test_composition_data_is_a_part_of_the_others(folder: Path, corpora: NTLDataConfig) -> None:
     aug, anchor = set(texts(folder, "aug_train")), set(texts(folder, "anchor_train"))
     found = texts(folder, "dc_train")

@@ -99,11 +99,11 @@ def ntl(
     from calmctl.config import load_config
     from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_section
 
-    def section(seed: int | None) -> Section:
+    def section(seed: int | None, folder: Path) -> Section:
         settings = options.with_options(overrides, preset=preset, seed=seed, benchmarks=benchmarks)
-        return ntl_section(load_config(ReproduceNTLConfig, f"reproduce/ntl/{preset}", settings, config_dir))
+        return ntl_section(load_config(ReproduceNTLConfig, f"reproduce/ntl/{preset}", settings, config_dir), folder)
 
-    _reproduce(out, seed, seeds, lambda seed, folder: section(seed), dry_run, json, nproc_per_node)
+    _reproduce(out, seed, seeds, section, dry_run, json, nproc_per_node)
 
 
 @app.command("code")

@@ -21,7 +21,10 @@ FILES = Files(
 )
 PAPER_SHARE = 0.05
 DIRECTIONS = {"flores": "xx-en", "flores_unseen": "xx-en", "flores_from_english": "en-xx"}
+TESTS = {"rows": "seen_test.parquet", "rows_unseen": "unseen_test.parquet"}
 RECORDS = {
+    "rows": "held-out sentences are translated",
+    "rows_unseen": "held-out sentences of languages that nothing is trained on are translated",
     "flores": "sentences of each language of FLORES devtest are scored",
     "flores_unseen": "sentences of each language of FLORES devtest that no model is trained on are scored",
     "flores_from_english": "English sentences of FLORES devtest are translated into each language",
@@ -38,6 +41,8 @@ class ReproduceNTLConfig(SectionConfig):
         flores: into English, from languages that m_A's data holds: all of them unless it names some.
         flores_unseen: into English, from languages that nothing is trained on here, which it has to name.
         flores_from_english: the other direction.
+        rows, rows_unseen: sentences that the data has held out, of languages that D_C holds and of others
+            (`data.test_fraction`, `data.unseen_languages`).
         mgsm, gsm8k: word problems.
     """
 
@@ -48,6 +53,8 @@ class ReproduceNTLConfig(SectionConfig):
     flores_from_english: EvalConfig = field(
         default_factory=lambda: EvalConfig(task="flores", options={"direction": "en-xx"})
     )
+    rows: EvalConfig = field(default_factory=lambda: EvalConfig(task="rows"))
+    rows_unseen: EvalConfig = field(default_factory=lambda: EvalConfig(task="rows"))
     mgsm: EvalConfig = field(default_factory=lambda: EvalConfig(task="mgsm"))
     gsm8k: EvalConfig = field(default_factory=lambda: EvalConfig(task="gsm8k"))
 
@@ -65,6 +72,9 @@ class ReproduceNTLConfig(SectionConfig):
                 raise ValueError(f"{name}.options.direction={asked}: it is {direction}; see `tasks`")
         if "flores_unseen" in self.tasks:
             self._check_unseen()
+        for name, wanted in (("rows", "test_fraction"), ("rows_unseen", "unseen_languages")):
+            if name in self.tasks and not getattr(self.data, wanted):
+                raise ValueError(f"tasks names {name}: set data.{wanted}, or leave it out")
 
     def _check_unseen(self) -> None:
         """Raise ValueError where languages that nothing is trained on are not named, or something is."""
@@ -83,6 +93,8 @@ class ReproduceNTLConfig(SectionConfig):
         return {
             "flores": self.flores,
             "flores_unseen": self.flores_unseen,
+            "rows": self.rows,
+            "rows_unseen": self.rows_unseen,
             "flores_from_english": self.flores_from_english,
             "mgsm": self.mgsm,
             "gsm8k": self.gsm8k,
@@ -94,23 +106,28 @@ class ReproduceNTLConfig(SectionConfig):
         return self.data.composition_rows == "pairs"
 
 
-def ntl_section(config: ReproduceNTLConfig) -> Section:
-    """Return the experiment; FLORES is asked in the languages that m_A's data names: in all where it names none.
+def ntl_section(config: ReproduceNTLConfig, out: Path) -> Section:
+    """Return the experiment in a folder, in whose data the held-out rows are; FLORES is asked in the languages that m_A's data names: in all where it names none.
 
     Raises:
         UserError: no folder with the benchmarks is given, or it lacks one.
     """
-    config = _complete(config)
+    config = _complete(config, out.resolve() / "data")
     return Section("ntl", FILES, config, config.data, config.data.tokenizer or "", _deviations(config))
 
 
-def _complete(config: ReproduceNTLConfig) -> ReproduceNTLConfig:
+def _complete(config: ReproduceNTLConfig, data: Path) -> ReproduceNTLConfig:
     """Return the configuration with what every task reads."""
     if not config.benchmarks:
         raise UserError("benchmarks is not set; give --data FOLDER, which holds the corpora, flores200 and mgsm")
     folder = Path(config.benchmarks).expanduser().resolve()
     evaluations = config.evaluations()
-    found = {name: with_data(evaluations[name], folder) for name in config.tasks}
+    asked = {name: evaluations[name] for name in config.tasks}
+    for name, file in TESTS.items():
+        if name in asked:
+            options = {"group": "source", **asked[name].options}
+            asked[name] = replace(asked[name], dataset=asked[name].dataset or str(data / file), options=options)
+    found = {name: with_data(settings, folder) for name, settings in asked.items()}
     for name in DIRECTIONS:
         if name in found and "languages" not in found[name].options:
             options = {**found[name].options, "languages": list(config.data.aug.languages)}

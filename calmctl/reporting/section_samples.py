@@ -9,7 +9,7 @@ from typing import Any
 
 from calmctl.reporting.checked import number
 from calmctl.reporting.section_results import SectionResults
-from calmctl.reporting.sections import CALM, HEADLINE_MODELS
+from calmctl.reporting.sections import CALM, HEADLINE_MODELS, LORA
 from calmctl.reporting.tables import NOT_RUN, Column, Table, Text, table_row
 from data_builders.rows import iter_rows
 
@@ -45,7 +45,7 @@ def section_samples(results: SectionResults) -> list[Sample]:
 
 def labels(results: SectionResults) -> dict[str, str]:
     """Return the systems whose answers are shown."""
-    return {key: results.label(key) for key in HEADLINE_MODELS if results.system(key)}
+    return {key: results.label(key) for key in (*HEADLINE_MODELS, LORA) if results.system(key)}
 
 
 def _task_samples(results: SectionResults, task: str, count: int) -> list[Sample]:

@@ -111,6 +111,12 @@ UNSEEN_CHRF = Measure("flores_unseen", "chrf1", UNSEEN, "chrF1")
 UNSEEN_BITS = Measure("flores_unseen", BITS, UNSEEN, "bits per byte", 3, is_lower_better=True)
 FLORES_BLEU = Measure("flores", "bleu", "FLORES-200", "BLEU")
 UNSEEN_BLEU = Measure("flores_unseen", "bleu", UNSEEN, "BLEU")
+HELD_OUT, UNSEEN_ROWS = "held-out sentences,", "held-out sentences of unseen languages,"
+ROWS_CHRF = Measure("rows", "chrf1", HELD_OUT, "chrF1")
+ROWS_BITS = Measure("rows", BITS, HELD_OUT, "bits per byte", 3, is_lower_better=True)
+UNSEEN_ROWS_CHRF = Measure("rows_unseen", "chrf1", UNSEEN_ROWS, "chrF1")
+UNSEEN_ROWS_BLEU = Measure("rows_unseen", "bleu", UNSEEN_ROWS, "BLEU")
+UNSEEN_ROWS_BITS = Measure("rows_unseen", BITS, UNSEEN_ROWS, "bits per byte", 3, is_lower_better=True)
 FROM_ENGLISH = "FLORES-200 from English"
 FROM_ENGLISH_CHRF = Measure("flores_from_english", "chrf1", FROM_ENGLISH, "chrF1")
 FROM_ENGLISH_BITS = Measure("flores_from_english", BITS, FROM_ENGLISH, "bits per byte", 3, is_lower_better=True)
@@ -141,6 +147,10 @@ NTL = Section(
             (FLORES_CHRF, FLORES_BLEU, FLORES_BITS, FROM_ENGLISH_CHRF, FROM_ENGLISH_BITS, MGSM),
         ),
         ("Every system, languages that nothing is trained on", (UNSEEN_CHRF, UNSEEN_BLEU, UNSEEN_BITS)),
+        (
+            "Every system, sentences that D_C does not hold",
+            (ROWS_CHRF, ROWS_BITS, UNSEEN_ROWS_CHRF, UNSEEN_ROWS_BLEU, UNSEEN_ROWS_BITS),
+        ),
         ("Every system, what m_B could do before: English word problems", (GSM8K, GSM8K_BITS)),
     ),
     grouped=(
@@ -155,12 +165,14 @@ NTL = Section(
         Grouped(FLORES_BITS, "FLORES-200 into English, bits per byte by language", is_plotted=True),
         Grouped(UNSEEN_CHRF, "Languages that nothing is trained on: FLORES-200 into English, chrF1", is_plotted=True),
         Grouped(UNSEEN_BITS, "Languages that nothing is trained on: FLORES-200 into English, bits per byte"),
+        Grouped(ROWS_CHRF, "Sentences that D_C does not hold, of its languages: chrF1"),
+        Grouped(UNSEEN_ROWS_CHRF, "Sentences of languages that nothing is trained on: chrF1", is_plotted=True),
         Grouped(FROM_ENGLISH_CHRF, "FLORES-200 from English, chrF1 by language"),
         Grouped(FROM_ENGLISH_BITS, "FLORES-200 from English, bits per byte by language", is_plotted=True),
         Grouped(MGSM, "Table 3: MGSM, accuracy by language", paper_table="table3_high", codes=PAPER_GSM8K),
     ),
-    primary=(FLORES_CHRF, FLORES_BITS, UNSEEN_CHRF, UNSEEN_BITS, FROM_ENGLISH_BITS),
-    samples={"flores": 5, "flores_unseen": 5, "mgsm": 2, "gsm8k": 2},
+    primary=(FLORES_CHRF, FLORES_BITS, UNSEEN_CHRF, UNSEEN_BITS, ROWS_BITS, UNSEEN_ROWS_CHRF, UNSEEN_ROWS_BITS, FROM_ENGLISH_BITS),
+    samples={"rows": 3, "rows_unseen": 6, "flores": 5, "flores_unseen": 5, "mgsm": 2, "gsm8k": 2},
     note="The paper's figures are those of much larger models (PaLM2-XXS and PaLM2-S), trained on about a thousand"
     " languages; in table 5 they are over 192 languages.",
     paper_above="flores_languages_above_m_B",
