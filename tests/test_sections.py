@@ -128,7 +128,8 @@ def test_deviations_say_what_is_not_alike_and_only_of_what_is_evaluated(benchmar
         "LoRA is trained at 0.5 times the learning rate of its preset"
     ]
     later = ["flores.options.first_row=7", "flores_from_english.options.first_row=9", "flores_from_english.limit=0"]
-    told = ntl_section(ntl(benchmarks, "tasks=[flores,flores_from_english]", "flores.limit=5", *later), Path("out")).deviations
+    asked = ntl(benchmarks, "tasks=[flores,flores_from_english]", "flores.limit=5", *later)
+    told = ntl_section(asked, Path("out")).deviations
     rows = "only the first 5 sentences of each language of FLORES devtest are scored, counted from row 7"
     assert rows in told and "flores_from_english: rows of FLORES devtest before row 9 are left out" in told
     told = ntl_section(ntl(benchmarks, "tasks=[flores_from_english]", "flores.options.shots=5"), Path("out")).deviations

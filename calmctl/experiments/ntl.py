@@ -107,7 +107,7 @@ class ReproduceNTLConfig(SectionConfig):
 
 
 def ntl_section(config: ReproduceNTLConfig, out: Path) -> Section:
-    """Return the experiment in a folder, in whose data the held-out rows are; FLORES is asked in the languages that m_A's data names: in all where it names none.
+    """Return the experiment in a folder; FLORES is asked in the languages that m_A's data names, or in all.
 
     Raises:
         UserError: no folder with the benchmarks is given, or it lacks one.
