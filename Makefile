@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint types format test test-slow test-oldest test-newest extras kv ntl code smoke smoke-kv smoke-ntl smoke-code wheel-test clean
+.PHONY: help setup lint types format test test-slow test-oldest test-newest extras kv ntl translate code smoke smoke-kv smoke-ntl smoke-code wheel-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ kv: $(INSTALLED) ## reproduce the key-value section of the paper (PRESET=tiny SE
 
 ntl: need-data $(INSTALLED) ## reproduce the section on low-resource languages (DATA=FOLDER of corpora and benchmarks)
 	$(BIN)/calmctl reproduce ntl --preset $(PRESET) --seed $(SEED) --data "$(DATA)" --out $(OUT) $(ARGS)
+
+translate: need-data $(INSTALLED) ## the demonstration: an English model learns to read another one's languages (DATA=FOLDER; MODELS=FOLDER of local models)
+	$(BIN)/calmctl reproduce ntl --preset translate --seed $(SEED) --data "$(DATA)" --out runs/translate $(if $(MODELS),\
+		anchor.base="$(MODELS)/smollm2" data.tokenizer="$(MODELS)/smollm2" aug.base="$(MODELS)/gemma3") $(ARGS)
 
 code: need-data $(INSTALLED) ## reproduce the section on code (DATA=FOLDER of benchmarks); runs what models write, in a sandbox
 	$(BIN)/calmctl reproduce code --preset $(PRESET) --seed $(SEED) $(SOURCES:%=--source %) --tests "$(DATA)" \

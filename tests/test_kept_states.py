@@ -131,14 +131,16 @@ def config(folder: Path, keep: str, **settings: object) -> ComposeConfig:
     return ComposeConfig(*paths, every=1, seed=3, validation=validation, train=train)
 
 
-def losses(run: Run) -> list[float]:
-    return [row[name] for row in run.read_jsonl() for name in ("loss", "validation_loss") if name in row]
+def losses(run: Run, *names: str) -> list[float]:
+    return [row[name] for row in run.read_jsonl() for name in names or ("loss", "validation_loss") if name in row]
 
 
 def test_a_training_is_the_same_wherever_states_are_kept(folder, tmp_path):
     runs = {keep: run_composition(config(folder, keep), tmp_path / keep) for keep in ("none", "memory", "disk")}
     for keep in ("memory", "disk"):
         assert losses(runs[keep]) == pytest.approx(losses(runs["none"]), rel=1e-4)
+        start = [losses(runs[each], "validation_loss", "anchor_loss")[:2] for each in (keep, "none")]
+        assert start[0] == start[1]  # before the first step, and so in each other that the same steps have led to
         assert runs[keep].facts["kept_states"] == {"training": keep, "validation": keep}
         assert not (tmp_path / keep / "kept_states").exists()
     weights = [load_file(tmp_path / keep / "model" / "model.safetensors") for keep in ("memory", "disk")]

@@ -4,7 +4,7 @@ They are found for all examples before the first step, in batches that do not de
 that goes on after an interruption goes on with the same numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -141,13 +141,19 @@ def where_to_keep(settings: TrainSettings, model: ComposedModelForCausalLM, exam
 
 @torch.no_grad()
 def keep_states(
-    model: ComposedModelForCausalLM, batches: Batches, precision: str, folder: Path | None = None
+    model: ComposedModelForCausalLM,
+    batches: Batches,
+    precision: str,
+    folder: Path | None = None,
+    parts: Sequence[NDArray[np.int64]] | None = None,
 ) -> StateStore:
     """Find the states of all examples.
 
     Args:
         precision: what the training computes in.
         folder: where they are kept; None: in memory.
+        parts: the examples of each batch that is ever made of them, where these are known: then what is computed from
+            the states is the same to the last bit.
 
     Raises:
         UserError: the anchor does not go on from them as from its own.
@@ -157,7 +163,7 @@ def keep_states(
     model.eval()
     types = {"bf16": torch.bfloat16, "fp16": torch.float16}
     with torch.autocast(device.type, types.get(precision), enabled=precision in types):
-        for number, rows in enumerate(_batches(batches.examples.lengths)):
+        for number, rows in enumerate(parts or _batches(batches.examples.lengths)):
             if not number:
                 _check(model, _inputs(model, batches, rows[:CHECKED], device))
             store.put(rows, model.model.states_to_keep(**_inputs(model, batches, rows, device)))

@@ -142,13 +142,14 @@ def kept(
     if not isinstance(model, ComposedModelForCausalLM) or settings.keep_states == "none":
         yield facts
         return
-    looked_at = {"training": (batches, passes_over(batches.examples, settings))}
+    looked_at: dict[str, Any] = {"training": (batches, passes_over(batches.examples, settings), None)}
     if validation is not None:
-        looked_at["validation"] = (validation.batches, settings.steps / settings.validation_steps + 1)
+        passes = settings.steps / settings.validation_steps + 1
+        looked_at["validation"] = (validation.batches, passes, validation.parts())
     folder = run.path / STATES_FOLDER
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     try:
-        for name, (each, passes) in looked_at.items():
+        for name, (each, passes, parts) in looked_at.items():
             where = where_to_keep(settings, model, each.examples, passes)
             facts[name] = where
             if where == "none":
@@ -158,7 +159,7 @@ def kept(
             if place is not None:
                 place.mkdir(parents=True)
             try:
-                each.store = keep_states(model, each, settings.precision, place)
+                each.store = keep_states(model, each, settings.precision, place, parts)
             except UserError:
                 if settings.keep_states != "auto":
                     raise

@@ -71,13 +71,13 @@ class Validation:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield this process's batches, which need no more memory than those of the training."""
-        ranks, parts = current_ranks(), self._parts()
+        ranks, parts = current_ranks(), self.parts()
         for begin in range(0, len(parts), ranks.count):
             turn = parts[begin : begin + ranks.count]
             mine = turn[ranks.index] if ranks.index < len(turn) else None
             yield self.batches.collate(mine) if mine is not None else self.batches.nothing_of(turn[0])
 
-    def _parts(self) -> list[NDArray[np.int64]]:
+    def parts(self) -> list[NDArray[np.int64]]:
         """Return the indices of the examples of each batch, the longest ones first."""
         settings, lengths = self.batches.settings, self.batches.examples.lengths
         shares = settings.accumulation * current_ranks().count
