@@ -30,6 +30,8 @@ class Evaluation:
         conditions: everything that figures depend on beside the model: two results are comparable where it is equal.
         data: where the records come from.
         model: what was evaluated: its source, or the file with its completions.
+        speed: tokens that it wrote in a second.
+        peak_memory_bytes, parameters: of the process that asked it, and its own, where a run says so.
     """
 
     task: str
@@ -41,6 +43,9 @@ class Evaluation:
     conditions: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
+    speed: float | None = None
+    peak_memory_bytes: int | None = None
+    parameters: int | None = None
 
 
 def is_evaluation(folder: Path) -> bool:
@@ -67,6 +72,7 @@ def read_evaluation(root: Path, folder: str) -> Evaluation:
     protocol = mapping(content.get("protocol") or {}, path)
     data = mapping(content.get("data") or {}, path)
     model = mapping(content.get("model") or {}, path)
+    facts = read_run(root / folder).facts if (root / folder / RUN_FILE).exists() else {}
     count = number(content.get("n"))
     return Evaluation(
         task=content["task"],
@@ -83,7 +89,14 @@ def read_evaluation(root: Path, folder: str) -> Evaluation:
         },
         data=data,
         model=str(model.get("source") or model.get("predictions") or ""),
+        speed=number(content.get("tokens_per_second")),
+        peak_memory_bytes=_whole(facts.get("peak_gpu_memory_bytes") or facts.get("peak_memory_bytes")),
+        parameters=_whole(facts.get("total_parameters")),
     )
+
+
+def _whole(value: Any) -> int | None:
+    return None if (known := number(value)) is None else int(known)
 
 
 def _groups(by_language: Mapping[str, Any], bits: Any) -> dict[str, dict[str, float]]:

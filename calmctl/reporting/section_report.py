@@ -13,6 +13,7 @@ from calmctl.reporting.document import Block, Bullets, Document, Gallery, Paragr
 from calmctl.reporting.document_files import write_document
 from calmctl.reporting.evaluations import not_comparable
 from calmctl.reporting.provenance import reproduce_facts, seconds_table
+from calmctl.reporting.section_costs import answering_costs, section_costs
 from calmctl.reporting.section_headline import answers_table, headline
 from calmctl.reporting.section_plots import gains_plot, systems_plot
 from calmctl.reporting.section_results import RESULTS_FILE, SectionResults, load_section_results
@@ -22,7 +23,6 @@ from calmctl.reporting.section_tables import (
     models_table,
     protocols_table,
     runs_table,
-    section_costs,
     systems_tables,
 )
 from calmctl.reporting.sections import CALM
@@ -113,8 +113,7 @@ def _systems_blocks(results: SectionResults) -> tuple[Block, ...]:
     if measures := results.measured(results.section.primary):
         alt = f"Every system: {' and '.join(measure.label for measure in measures)}"
         blocks.append(Picture("plots/systems.png", alt, systems_plot(results, measures)))
-    if costs := section_costs(results):
-        blocks.append(costs)
+    blocks += filter(None, (section_costs(results), answering_costs(results)))
     return tuple(blocks) or (Paragraph(f"Figures of systems: {NOT_RUN}."),)
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from calmctl.reporting.cost_table import cost_table
 from calmctl.reporting.evaluations import BITS, Evaluation
 from calmctl.reporting.paper import paper_table
 from calmctl.reporting.provenance import UNKNOWN
@@ -147,16 +143,6 @@ def _alike(results: SectionResults) -> list[tuple[str, list[Evaluation]]]:
             groups.append([found]) if alike is None else alike.append(found)
         together += [(name, group) for group in groups]
     return together
-
-
-def section_costs(results: SectionResults) -> Table | None:
-    """Return what the first run of each system cost, of those that were trained."""
-    rows: list[Mapping[str, Any]] = [
-        {**run.cost, "label": system.label, "href": run.run}
-        for system in results.systems
-        if (run := system.runs[0]).cost is not None
-    ]
-    return cost_table([dict(row) for row in rows]) if rows else None
 
 
 def _figures(results: SectionResults, key: str, measures: list[Measure]) -> list[Number]:

@@ -1,0 +1,55 @@
+"""What the systems of a section cost: their training, and answering with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from calmctl.reporting.cost_table import cost_table
+from calmctl.reporting.section_results import SectionResults, System
+from calmctl.reporting.tables import Column, Number, Table, Text, table_row
+
+_MEBI = 2**20
+
+
+def section_costs(results: SectionResults) -> Table | None:
+    """Return what the first run of each system cost, of those that were trained."""
+    rows: list[Mapping[str, Any]] = [
+        {**run.cost, "label": system.label, "href": run.run}
+        for system in results.systems
+        if (run := system.runs[0]).cost is not None
+    ]
+    return cost_table([dict(row) for row in rows]) if rows else None
+
+
+def answering_costs(results: SectionResults) -> Table | None:
+    """Return how fast every system answered the first task that all of them were asked, and in how much memory."""
+    task = next((name for name, found in results.evaluations_by_name().items() if any(f.speed for f in found)), None)
+    rows = [_row(system, task) for system in results.systems if task and task in system.runs[0].evaluations]
+    if not rows:
+        return None
+    columns = (
+        Column("model", is_text=True),
+        Column("parameters"),
+        Column("to ship, MiB"),
+        Column("tokens/s"),
+        Column("peak memory, MiB"),
+    )
+    caption = (
+        f"{task}, all prompts in batches, reading them included; first seed. Compare speeds only where nothing else ran"
+        " on the machine. To ship: what was trained, beside the models that are there already."
+    )
+    return Table("Cost of answering", columns, tuple(rows), caption)
+
+
+def _row(system: System, task: str) -> tuple[Text | Number, ...]:
+    run = system.runs[0]
+    found, ship = run.evaluations[task], run.cost["model_bytes"] if run.cost else None
+    memory = found.peak_memory_bytes
+    return table_row(
+        Text(system.label, href=run.run if run.is_trained else ""),
+        Text(f"{found.parameters:,}" if found.parameters else "–"),
+        Number(None if ship is None else ship / _MEBI, digits=2) if ship else Text("–"),
+        Number(found.speed, digits=1),
+        Number(None if memory is None else memory / _MEBI, digits=0),
+    )
