@@ -21,14 +21,19 @@ FILES = Files(
 )
 PAPER_SHARE = 0.07
 OWN = "own"
-EXECUTES = ("humaneval", "mbpp")
+EXECUTES = ("humaneval", "humaneval_plus", "mbpp", "mbpp_plus")
 
 
 @dataclass(frozen=True)
 class ReproduceCodeConfig(SectionConfig):
-    """The whole experiment; `humaneval`, `mbpp`, `codexglue` and `text` are the settings of the tasks.
+    """The whole experiment; these are the settings of its tasks.
 
     Attributes:
+        humaneval, mbpp: programs, by the benchmarks' own tests.
+        humaneval_plus, mbpp_plus: programs, by those of EvalPlus.
+        codexglue: summaries.
+        text, text_prose: held-out code; held-out English prose, which m_B could do before.
+        gsm8k: word problems, likewise.
         codexglue_data: functions to summarise: `own` = those that are held out of the sources; empty = CodeXGLUE's, in
             `benchmarks`.
         allow_code_execution: run the programs that the models write, in the sandbox.
@@ -39,9 +44,13 @@ class ReproduceCodeConfig(SectionConfig):
     allow_code_execution: bool = False
     data: CodeDataConfig = field(default_factory=CodeDataConfig)
     humaneval: EvalConfig = field(default_factory=lambda: EvalConfig(task="humaneval"))
+    humaneval_plus: EvalConfig = field(default_factory=lambda: _plus("humaneval"))
+    mbpp_plus: EvalConfig = field(default_factory=lambda: _plus("mbpp"))
     mbpp: EvalConfig = field(default_factory=lambda: EvalConfig(task="mbpp"))
     codexglue: EvalConfig = field(default_factory=lambda: EvalConfig(task="codexglue"))
     text: EvalConfig = field(default_factory=lambda: EvalConfig(task="text"))
+    text_prose: EvalConfig = field(default_factory=lambda: EvalConfig(task="text"))
+    gsm8k: EvalConfig = field(default_factory=lambda: EvalConfig(task="gsm8k"))
 
     def __post_init__(self) -> None:
         """Also raise ValueError where it is not said where functions to summarise come from."""
@@ -53,7 +62,16 @@ class ReproduceCodeConfig(SectionConfig):
 
     def evaluations(self) -> dict[str, EvalConfig]:
         """Return the settings of every task by its name."""
-        return {"humaneval": self.humaneval, "mbpp": self.mbpp, "codexglue": self.codexglue, "text": self.text}
+        return {
+            "humaneval": self.humaneval,
+            "humaneval_plus": self.humaneval_plus,
+            "mbpp": self.mbpp,
+            "mbpp_plus": self.mbpp_plus,
+            "codexglue": self.codexglue,
+            "text": self.text,
+            "text_prose": self.text_prose,
+            "gsm8k": self.gsm8k,
+        }
 
     @property
     def changeable(self) -> tuple[str, ...]:
@@ -64,6 +82,10 @@ class ReproduceCodeConfig(SectionConfig):
     def has_prompts(self) -> bool:
         """Return whether the rows of D_C are prompts and completions: code is text."""
         return False
+
+
+def _plus(task: str) -> EvalConfig:
+    return EvalConfig(task=task, options={"subset": "plus"})
 
 
 def code_section(config: ReproduceCodeConfig, out: Path) -> Section:
@@ -92,14 +114,15 @@ def _complete(config: ReproduceCodeConfig, data: Path) -> ReproduceCodeConfig:
         )
     folder = Path(config.benchmarks).expanduser().resolve()
     found = {name: settings for name, settings in config.evaluations().items() if name in config.tasks}
-    if "text" in found:
-        found["text"] = replace(found["text"], dataset=found["text"].dataset or str(data / FILES.aug_validation))
+    for name, file in (("text", FILES.aug_validation), ("text_prose", FILES.anchor_validation)):
+        if name in found:
+            found[name] = replace(found[name], dataset=found[name].dataset or str(data / file))
     if "codexglue" in found and config.codexglue_data == OWN:
         found["codexglue"] = replace(found["codexglue"], dataset=str(data / "codexglue"))
     for name in executing:
         options = {**found[name].options, "allow_code_execution": True}
         found[name] = replace(found[name], options=options)
-    found = {name: with_data(settings, folder) for name, settings in found.items()}
+    found = {name: with_data(name, settings, folder) for name, settings in found.items()}
     return config.completed(replace(config.data, tests=config.data.tests or str(folder)), found)
 
 

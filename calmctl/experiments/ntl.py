@@ -127,7 +127,7 @@ def _complete(config: ReproduceNTLConfig, data: Path) -> ReproduceNTLConfig:
         if name in asked:
             options = {"group": "source", **asked[name].options}
             asked[name] = replace(asked[name], dataset=asked[name].dataset or str(data / file), options=options)
-    found = {name: with_data(settings, folder) for name, settings in asked.items()}
+    found = {name: with_data(name, settings, folder) for name, settings in asked.items()}
     for name in DIRECTIONS:
         if name in found and "languages" not in found[name].options:
             options = {**found[name].options, "languages": list(config.data.aug.languages)}

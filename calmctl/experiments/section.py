@@ -46,13 +46,18 @@ class Section:
     deviations: Sequence[str]
 
 
-def with_data(settings: EvalConfig, folder: Path) -> EvalConfig:
-    """Return the settings of a task with its data in a folder of benchmarks, unless they name it themselves.
+def with_data(name: str, settings: EvalConfig, folder: Path) -> EvalConfig:
+    """Return the settings of an evaluation with its data in a folder of benchmarks, unless they name it themselves.
+
+    The data is in the folder of the evaluation's own name, or in that of its task.
 
     Raises:
         UserError: the folder holds no data of the task.
     """
-    return settings if settings.dataset else replace(settings, dataset=str(find_data(settings.task, folder)))
+    if settings.dataset:
+        return settings
+    own = folder / name
+    return replace(settings, dataset=str(own if own.exists() else find_data(settings.task, folder)))
 
 
 def reproduce(

@@ -183,6 +183,9 @@ NTL = Section(
 
 HUMANEVAL = Measure("humaneval", "pass@1", "HumanEval", "pass@1", paper="humaneval_pass@1", is_papers=True)
 MBPP = Measure("mbpp", "pass@1", "MBPP", "pass@1", paper="mbpp_pass@1", is_papers=True)
+HUMANEVAL_PLUS = Measure("humaneval_plus", "pass@1", "HumanEval+", "pass@1")
+MBPP_PLUS = Measure("mbpp_plus", "pass@1", "MBPP+", "pass@1")
+PROSE_BITS = Measure("text_prose", BITS, "held-out English", "bits per byte", 3, is_lower_better=True)
 CODEXGLUE_CHRF = Measure("codexglue", "chrf1", "CodeXGLUE", "chrF1", paper="codexglue_chrf")
 CODEXGLUE_BLEU = Measure("codexglue", "smoothed_bleu4", "CodeXGLUE", "BLEU-4")
 TEXT_BITS = Measure("text", BITS, "held-out code", "bits per byte", 3, is_lower_better=True)
@@ -195,11 +198,12 @@ CODE = Section(
     key="code",
     title="Code",
     panels=(
-        ("Table 5: every system", (HUMANEVAL, MBPP, CODEXGLUE_CHRF, CODEXGLUE_BLEU)),
+        ("Table 5: every system", (HUMANEVAL, HUMANEVAL_PLUS, MBPP, MBPP_PLUS, CODEXGLUE_CHRF, CODEXGLUE_BLEU)),
         (
             "Every system, bits per byte (lower is better)",
             (TEXT_BITS, HUMANEVAL_BITS, MBPP_BITS, CODEXGLUE_BITS),
         ),
+        ("Every system, what m_B could do before: English", (PROSE_BITS, GSM8K, GSM8K_BITS)),
     ),
     grouped=(
         Grouped(
