@@ -22,8 +22,8 @@ LABELS = {
     "vanilla_aug": "vanilla m_A",
     "aug_as_encoder": "m_A as an encoder",
     **METHOD_LABELS,
-    "m_A_examples": "m_A with {} worked examples",
-    "m_B_examples": "m_B with {} worked examples",
+    "m_A_examples": "m_A with {}",
+    "m_B_examples": "m_B with {}",
     "handover": "m_B, given m_A's answer",
     SKYLINE: "m_B trained further on m_A's data",
 }
@@ -109,7 +109,8 @@ class Systems:
             if key in METHODS:
                 systems.append(self._per_seed(key, "methods", self._baseline))
             elif key in UNTRAINED:
-                label = LABELS[key].format(self.config.num_examples)
+                count = self.config.num_examples
+                label = LABELS[key].format(f"{count} worked example{'s' if count != 1 else ''}")
                 systems.append(System(key, label, "untrained", (self._untrained(key),)))
             elif key == SKYLINE:
                 systems.append(System(key, LABELS[key], "skyline", (self._further(),)))

@@ -19,7 +19,7 @@ def systems_tables(results: SectionResults) -> list[Table]:
         rows: list[tuple[Cell, ...]] = []
         headings = {}
         for group, heading in GROUPS.items():
-            systems = results.group(group)
+            systems = [system for system in results.group(group) if _is_asked(results, system, measures)]
             if systems and measures:
                 headings[len(rows)] = heading
                 rows += [
@@ -143,6 +143,11 @@ def _alike(results: SectionResults) -> list[tuple[str, list[Evaluation]]]:
             groups.append([found]) if alike is None else alike.append(found)
         together += [(name, group) for group in groups]
     return together
+
+
+def _is_asked(results: SectionResults, system: System, measures: list[Measure]) -> bool:
+    """Tell whether a system belongs into a panel: not every task has worked examples to be asked with."""
+    return system.group != "untrained" or any(results.spread(system.key, measure).values for measure in measures)
 
 
 def _figures(results: SectionResults, key: str, measures: list[Measure]) -> list[Number]:

@@ -72,8 +72,7 @@ def validation_plot(trainings: Sequence[Training]) -> bytes:
         axes.set_xlabel("step")
         axes.set_ylabel("bits per byte, held out")
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axes.set_ylim(bottom=0)
-        axes.legend()
+        figure.legend(loc="outside upper center", ncols=4)
         return to_png(figure)
 
 
