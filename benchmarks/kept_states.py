@@ -1,4 +1,4 @@
-"""What it is worth to keep the states that no training of bridges changes: a later epoch against one that finds them.
+"""What it is worth to keep the states that no training of bridges changes: steps with them against steps without.
 
     python benchmarks/kept_states.py --anchor MODEL --aug MODEL --data D_C.jsonl [--batch-tokens 900] [--json FILE]
 

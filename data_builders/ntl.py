@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -95,6 +95,7 @@ class _Build:
             "aug": open_corpora("aug", config.aug, config.data_folder, config.unseen_languages),
             "anchor": open_corpora("anchor", config.anchor, config.data_folder),
         }
+        _check_unseen(config.unseen_languages, self.corpora)
         self.place = IndexPlace(self.work / "overlap", config.near_duplicate) if config.check_overlap else None
 
     def run(self, identity: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +106,7 @@ class _Build:
         described_flores = self._index_flores(flores)
         with Workers(self.num_workers, partial(open_index, self.place)) as workers:
             shards = {name: self._make_shards(name, workers) for name in MODELS}
-            writer = Writer(self.config, self.out, shards, self.corpora["aug"].languages, self.report)
+            writer = Writer(self.config, self.out, shards, self._tested_languages(), self.report)
             for name in MODELS:
                 writer.write_model(name)
                 self._require_every_language(name, writer)
@@ -130,6 +131,12 @@ class _Build:
         )
         shutil.rmtree(self.work)
         return manifest
+
+    def _tested_languages(self) -> list[str]:
+        """Return the aug's languages of which there are translations."""
+        corpora = self.corpora["aug"]
+        tested = {source for each in corpora.corpora for source, _ in corpora.test_pairs(each.languages)}
+        return [code for code in corpora.languages if code in tested]
 
     def open_flores(self) -> Flores | None:
         """Read the test set in the languages that are asked for, and in those of the data in any case."""
@@ -233,6 +240,14 @@ class _Build:
         }
         self.report("overlap with FLORES in the written files: 0")
         return {"checked": True, "flores": flores, "removed": removed, "left": left}
+
+
+def _check_unseen(unseen: Sequence[str], corpora: Mapping[str, Corpora]) -> None:
+    """Raise DataError where a language that is to be tested only is among those that a model is trained on."""
+    for name, opened in corpora.items():
+        for code in unseen if opened.corpora else ():
+            if code in (*opened.languages, *opened.text_languages, *opened.pivots):
+                raise DataError(f"unseen_languages: {name} is trained on {code}; leave it out here or there")
 
 
 _REMOVED = ("exact", "near", "removed_rows")

@@ -56,18 +56,19 @@ def sample(tables: Iterable[pa.Table], chosen: NDArray[np.int64]) -> Iterator[pa
         first += table.num_rows
 
 
-def each_once(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the rows whose own sentence, or either one of a pair, was in no row before."""
-    seen: set[int] = set()
+def each_once(tables: Iterable[pa.Table], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the ordered indices of rows, drawn at random, no two of which have a sentence of their own in common."""
+    owned: list[list[int]] = []
     for table in tables:
-        kept = []
         for kind, marks in zip(table["kind"].to_pylist(), table["marks"].to_pylist(), strict=True):
-            own = set(marks[: 2 if kind == "translation" else 1])
-            kept.append(seen.isdisjoint(own))
-            if kept[-1]:
-                seen |= own
-        if any(kept):
-            yield table.filter(pa.array(kept))
+            owned.append(marks[: 2 if kind == "translation" else 1])
+    seen: set[int] = set()
+    kept = []
+    for row in rng.permutation(len(owned)).tolist():
+        if seen.isdisjoint(owned[row]):
+            seen.update(owned[row])
+            kept.append(row)
+    return np.sort(np.asarray(kept, np.int64))
 
 
 def choose(rng: np.random.Generator, total: int, rows: int) -> NDArray[np.int64]:

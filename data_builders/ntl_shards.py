@@ -1,6 +1,7 @@
 """Shards: the rows of one block each, made by several processes and kept on the disk until the build is finished.
 
-A shard is two Parquet files and, written last, its counts: one that has them is not made again by a build that resumes.
+A shard is a Parquet file for each split and, written last, its counts: one that has them is not made again by a build
+that resumes.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ rows; headlines are averages over groups.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,20 +68,25 @@ class RowsTask:
             raise DataError("stop: an empty string would end every answer at once; leave it out")
 
     def load(self, data: Path, limit: int | None = None) -> list[RowRecord]:
-        """Read the rows; `limit` = the first so many."""
+        """Read the rows; `limit` = the first so many of each group."""
         require_limit(limit)
         records: list[RowRecord] = []
+        count: Counter[str] = Counter()
         for number, row in enumerate(iter_rows(data, {"prompt": str, "completion": str}), start=1):
             meta = found if isinstance(found := row.get("meta"), dict) else {}
-            if self.group and self.group not in meta:
+            if self.group and meta.get(self.group) is None:
                 raise DataError(f"{data}: row {number} has no meta.{self.group}, which options.group names")
             if not row["prompt"] or not row["completion"].strip():
                 raise DataError(f"{data}: row {number} has an empty prompt or completion; leave it out")
+            if held := [stop for stop in self.stop if stop in row["completion"].strip()]:
+                raise DataError(
+                    f"{data}: the completion of row {number} holds {held[0]!r}, which ends an answer; set options.stop"
+                )
             name = f"{number}" if row.get("id") is None else str(row["id"])
             group = str(meta[self.group]) if self.group else ""
-            records.append(RowRecord(name, row["prompt"], row["completion"], group))
-            if len(records) == limit:
-                break
+            count[group] += 1
+            if limit is None or count[group] <= limit:
+                records.append(RowRecord(name, row["prompt"], row["completion"], group))
         if len({record.id for record in records}) < len(records):
             raise DataError(f"{data}: two rows have the same id; make them different, or leave the column out")
         if not records:

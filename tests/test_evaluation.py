@@ -167,7 +167,12 @@ def test_another_models_answers_stand_before_the_questions(
     assert result["protocol"]["handover"] == "[{answer}] "
     part = tmp_path / "part.jsonl"
     part.write_text((straight / "predictions.jsonl").read_text().partition("\n")[0])
-    for source, message in ((part, "no answer to"), (tmp_path, "predictions.jsonl")):
+    other = tmp_path / "of_other_data"
+    other.mkdir()
+    (other / "predictions.jsonl").write_text((straight / "predictions.jsonl").read_text())
+    told = json.loads((straight / "metrics.json").read_text())
+    (other / "metrics.json").write_text(json.dumps({**told, "data": {**told["data"], "sha256": "0"}}))
+    for source, message in ((part, "no answer to"), (tmp_path, "predictions.jsonl"), (other, "over other data")):
         assert main(command(place, tmp_path / "other", f"handover={source}")) == 2
         error = capsys.readouterr().err
         assert message in error and len(error.strip().splitlines()) == 1

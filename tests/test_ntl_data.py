@@ -93,6 +93,28 @@ def test_tests_are_of_languages_that_are_trained_on_and_of_others_and_of_sentenc
     assert len(set(held)) == len(held) >= len(composition) > 0
 
 
+def test_validation_holds_no_source_of_a_test_and_unseen_languages_are_in_no_corpus_of_the_anchor(
+    corpora: NTLDataConfig, tmp_path: Path
+) -> None:
+    english = zip(*(sentences("eng_Latn", 60, f"side{number}") for number in range(4)), strict=True)
+    ligurian = sentences("lij_Latn", 60, "pairs")
+    pairs = [f"{ours}\t{theirs}" for ours, others in zip(ligurian, english, strict=True) for theirs in others]
+    write_lines(tmp_path / "own" / "lij-eng.tsv", pairs)
+    aug = replace(corpora.aug, parallel=(str(tmp_path / "own"),), languages=("lij_Latn",), directions="into_pivots")
+    settings = {"test_fraction": 0.2, "validation_fraction": 0.3, "composition_once": True}
+    build(replace(corpora, aug=aug, **settings), tmp_path / "data", workers=1)
+    tested = {row["prompt"].partition("\n")[0] for row in rows(tmp_path / "data", "seen_test")}
+    for name in FILES:
+        assert not [text for text in texts(tmp_path / "data", name) if any(line in text for line in tested)], name
+    seen = replace(corpora.anchor, parallel=corpora.aug.parallel, languages=(), text_languages=None)
+    unseen = {"unseen_languages": ("fur_Latn",), "test_fraction": 0.1}
+    lij = replace(corpora.aug, languages=("lij_Latn",))
+    with pytest.raises(DataError, match="unseen_languages: anchor is trained on fur_Latn"):
+        build(replace(corpora, aug=lij, anchor=seen, **unseen), tmp_path / "refused", workers=1)
+    with pytest.raises(DataError, match="no row of lij_Latn is held out"):
+        build(replace(corpora, aug=lij, test_fraction=1e-6), tmp_path / "none", workers=1)
+
+
 def test_composition_data_is_a_part_of_the_others(folder: Path, corpora: NTLDataConfig) -> None:
     aug, anchor = set(texts(folder, "aug_train")), set(texts(folder, "anchor_train"))
     found = texts(folder, "dc_train")

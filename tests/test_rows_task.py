@@ -35,12 +35,15 @@ def test_scores_are_sacrebleus_of_each_group_and_their_mean(tmp_path: Path) -> N
     assert [row["correct"] for row in scores.samples] == [True, False, False]
     assert scores.breakdown["by_language"]["fra_Latn"]["name"] == "French"
     assert [request.reference for request in task.requests(records)] == [row["completion"] for row in ROWS]
+    assert [record.id for record in task.load(tmp_path / "rows.jsonl", 1)] == ["1", "3"]  # of each language
     plain = RowsTask().score(RowsTask().load(tmp_path / "rows.jsonl"), written)
     assert plain.metrics["exact_match"] == pytest.approx(100 / 3) and "by_language" not in plain.breakdown
 
 
 @pytest.mark.parametrize("rows, options, message", [
     ([{"prompt": "a"}], {}, "no `completion`|completion"),
+    ([{"prompt": "a", "completion": "b\nc"}], {}, "row 1 holds '.n', which ends an answer; set options"),
+    ([{"prompt": "a", "completion": "b", "meta": {"language": None}}], {"group": "language"}, "no meta.language"),
     ([{"prompt": "a", "completion": " "}], {}, "row 1 has an empty prompt or completion"),
     ([{"prompt": "a", "completion": "b"}], {"group": "language"}, "row 1 has no meta.language"),
     ([{"id": "x", "prompt": "a", "completion": "b"}] * 2, {}, "two rows have the same id"),

@@ -50,27 +50,29 @@ def test_everything_is_trained_on_its_own_file_and_scored(benchmarks: Path, tmp_
     validation = {name: Path(stage.settings["validation"]).name for name, stage in trained.items()}
     assert validation == {name: f"{file.replace('train', 'validation')}.parquet" for name, file in read.items()}
     scored = {name.removeprefix("eval/flores/") for name in found if name.startswith("eval/flores/")}
-    assert scored == (trained.keys() - {"aug_vanilla"}) | set(UNTRAINED)
+    untrained = {"m_A_examples_5", "m_B_examples_5", "handover_of_m_A_examples_5"}
+    assert scored == (trained.keys() - {"aug_vanilla"}) | untrained
     assert {name: found[name].settings["seed"] for name in ("anchor", "calm", "calm_seed4", "lora_seed4")} == {
         "anchor": 3, "calm": 3, "calm_seed4": 4, "lora_seed4": 4,
     }  # fmt: skip
-    assert all(found[f"eval/flores/{name}"].needs == ("data", name) for name in scored - set(UNTRAINED))
+    assert all(found[f"eval/flores/{name}"].needs == ("data", name) for name in scored - untrained)
 
 
 def test_models_are_asked_otherwise_without_training(benchmarks: Path, tmp_path: Path) -> None:
     some = ["num_examples=2", "num_bridge_seeds=3", "tasks=[flores,mgsm]", f"mgsm.dataset={benchmarks}"]
     found = stages(ntl(benchmarks, f"compare=[{','.join(UNTRAINED)}]", *some), tmp_path)
-    evaluations = {name: found[f"eval/flores/{name}"] for name in ("aug", "anchor", *UNTRAINED)}
+    untrained = ("m_A_examples_2", "m_B_examples_2", "handover_of_m_A_examples_2")
+    evaluations = {name: found[f"eval/flores/{name}"] for name in ("aug", "anchor", *untrained)}
     shots = {name: stage.settings["options"].get("shots", 0) for name, stage in evaluations.items()}
-    assert shots == {"aug": 0, "anchor": 0, "m_A_examples": 2, "m_B_examples": 2, "handover": 0}
+    assert [*shots.values()] == [0, 0, 2, 2, 0]
     model = {name: Path(stage.settings["model"]).name for name, stage in evaluations.items()}
-    assert [model[name] for name in UNTRAINED] == ["aug", "anchor", "anchor"]
-    handover = evaluations["handover"]
-    assert handover.settings["handover"] == str(tmp_path / "eval/flores/m_A_examples")
-    assert handover.needs == ("data", "anchor", "eval/flores/m_A_examples")
+    assert [model[name] for name in untrained] == ["aug", "anchor", "anchor"]
+    handover = evaluations["handover_of_m_A_examples_2"]
+    assert handover.settings["handover"] == str(tmp_path / "eval/flores/m_A_examples_2")
+    assert handover.needs == ("data", "anchor", "eval/flores/m_A_examples_2")
     without = stages(ntl(benchmarks, "compare=[handover]", *some), tmp_path)
     assert without["eval/mgsm/handover"].settings["handover"] == str(tmp_path / "eval/mgsm/aug")
-    assert "eval/flores/m_A_examples" not in without
+    assert "eval/flores/m_A_examples_2" not in without
     controls = ["compare=[random_aug,lora]", "num_bridge_seeds=3", "num_control_seeds=1"]
     seeds = [name for name in stages(ntl(benchmarks, *controls), tmp_path) if "_seed" in name and "eval" not in name]
     assert set(seeds) == {
@@ -79,8 +81,9 @@ def test_models_are_asked_otherwise_without_training(benchmarks: Path, tmp_path:
     tasks = "tasks=[humaneval,mbpp,text]"
     held_out = code(benchmarks, f"compare=[{','.join(UNTRAINED)}]", "allow_code_execution=true", tasks)
     asked = {stage.name for stage in section_stages(code_section(held_out, tmp_path), tmp_path)}
-    assert {"eval/humaneval/handover", "eval/mbpp/m_A_examples"} <= asked
-    assert not asked & {"eval/text/handover", "eval/text/m_A_examples", "eval/humaneval/m_A_examples"}
+    handover = "handover_of_m_A_examples_5"
+    assert {f"eval/humaneval/{handover}", f"eval/mbpp/{handover}", "eval/mbpp/m_A_examples_5"} <= asked
+    assert not asked & {f"eval/text/{handover}", "eval/text/m_A_examples_5", "eval/humaneval/m_A_examples_5"}
 
 
 def test_each_comparison_differs_from_calm_in_one_thing(benchmarks: Path, tmp_path: Path) -> None:

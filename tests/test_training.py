@@ -177,6 +177,12 @@ def test_an_epoch_takes_every_example_once(examples, settings):
     other = Batches(examples, settings, 5, 0)
     assert all(np.array_equal(other.rows(step), batches.rows(step)) for step in steps)
     assert not np.array_equal(Batches(examples, settings, 6, 0).rows(3), batches.rows(3))
+    assert batches.passes == pytest.approx(epochs + len(drawn) / len(examples), rel=0.05)
+    if not settings.batch_tokens:
+        assert {len(batches.rows(step)) for step in range(100)} <= {6, 7}
+    few = examples.subset(np.arange(3))
+    with pytest.raises(UserError, match="train.accumulation=4: the data has 3 examples"):
+        Batches(few, replace(settings, batch_size=8, accumulation=4), 0, 0)
     if settings.batch_tokens:
         longest = [examples.lengths[batches.rows(step)].max() * len(batches.rows(step)) for step in range(200)]
         assert np.mean(np.array(longest) <= 50 + 8 * settings.accumulation) > 0.9

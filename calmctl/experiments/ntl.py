@@ -6,7 +6,7 @@ from pathlib import Path
 from calmctl.errors import UserError
 from calmctl.experiments.evaluation import EvalConfig
 from calmctl.experiments.section import Section, with_data
-from calmctl.experiments.section_config import SectionConfig
+from calmctl.experiments.section_config import SectionConfig, is_used_as_it_is
 from calmctl.experiments.section_deviations import section_deviations
 from calmctl.experiments.systems import Files
 from data_builders.ntl_config import KINDS, NTLDataConfig
@@ -78,13 +78,16 @@ class ReproduceNTLConfig(SectionConfig):
 
     def _check_unseen(self) -> None:
         """Raise ValueError where languages that nothing is trained on are not named, or something is."""
-        trained = {*self.data.aug.languages, *self.data.anchor.languages}
-        trained |= {*(self.data.aug.text_languages or ()), *(self.data.anchor.text_languages or ())}
+        trained: set[str] = set()
+        for name, corpora in (("aug", self.data.aug), ("anchor", self.data.anchor)):
+            if (corpora.parallel or corpora.monolingual) and not corpora.languages:
+                raise ValueError(
+                    f"data.{name}.languages: name them, so that those of flores_unseen are known to be others"
+                )
+            trained |= {*corpora.languages, *(corpora.text_languages or ()), *corpora.pivots}
         languages = self.flores_unseen.build_task().languages  # type: ignore[attr-defined]
         if not languages:
             raise ValueError("flores_unseen.options.languages: name languages that nothing is trained on")
-        if not self.data.aug.languages:
-            raise ValueError("data.aug.languages: name them, so that those of flores_unseen are known to be others")
         if seen := [code for code in languages if code in trained]:
             raise ValueError(f"flores_unseen.options.languages: models are trained on {seen[0]}; leave it out")
 
@@ -137,13 +140,15 @@ def _complete(config: ReproduceNTLConfig, data: Path) -> ReproduceNTLConfig:
 
 def _deviations(config: ReproduceNTLConfig) -> list[str]:
     data, found = config.data, []
-    languages = list(data.aug.languages)
-    found.append(
-        f"m_A learns {len(languages) or 'all'} languages of {', '.join(data.aug.parallel) or 'its corpora'}; the "
-        "paper's NTL corpus has about 1,000"
-    )
+    languages = f"{len(data.aug.languages) or 'all'} languages of {', '.join(data.aug.parallel) or 'its corpora'}"
+    if is_used_as_it_is(config.aug):
+        found.append(f"m_A is not trained on the data that D_C is drawn from: {languages}")
+    else:
+        found.append(f"m_A learns {languages}; the paper's NTL corpus has about 1,000")
     if data.composition_fraction != PAPER_SHARE:
-        found.append(f"D_C is {data.composition_fraction:.0%} of m_A's data instead of {PAPER_SHARE:.0%}")
+        found.append(f"D_C is {data.composition_fraction:.0%} of these data instead of {PAPER_SHARE:.0%}")
+    if data.composition_once:
+        found.append("D_C holds every sentence once: what holds one that is there already was left out")
     if data.composition_unseen:
         found.append(
             "D_C is as large as that, of sentences that neither model was trained on; the paper's is part of them"

@@ -170,7 +170,7 @@ def questions(config: EvalConfig, subject: Subject) -> Questions:
     records = config.load_records()
     requests = task.requests(records)
     if config.handover:
-        requests = with_answers(requests, config.handover, config.handover_text)
+        requests = with_answers(requests, config.handover, config.handover_text, (config.task, config.data_sha256()))
     prompts = [_prompt(request, config.decoding) for request in requests]
     check_samples(prompts, config.decoding)
     has_bits = config.bits_per_byte or not any(request.num_samples for request in requests)

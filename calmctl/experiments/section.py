@@ -15,7 +15,7 @@ from calmctl.experiments.preflight import check_stages
 from calmctl.experiments.section_config import SectionConfig
 from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
 from calmctl.experiments.systems import Files, System, Systems, Trained, asked_of
-from calmctl.experiments.tasks import find_data
+from calmctl.experiments.tasks import find_data, has_option
 from calmctl.files import read_json
 from calmctl.modeling.sources import base_config, load_tokenizer
 from calmctl.reporting.cost_table import cost_rows, is_training
@@ -23,6 +23,8 @@ from calmctl.reporting.section_report import write_section_report
 from calmctl.reporting.section_results import RESULTS_FILE
 from calmctl.run_identity import existing_run, has_settings
 from calmctl.runs import Run, read_run
+
+EXAMPLES = {"m_A_examples", "m_B_examples"}
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ def _check_evaluations(config: SectionConfig, out: Path) -> None:
         path = Path(settings[name].dataset).resolve()
         if path.exists() or not path.is_relative_to(out.resolve() / "data"):
             check_data(settings[name])
+            if EXAMPLES & set(config.compare) and has_option(settings[name].task, "shots"):
+                check_data(replace(settings[name], options={**settings[name].options, "shots": config.num_examples}))
 
 
 def section_stages(section: Section, out: Path, nproc_per_node: str | None = None) -> list[Stage]:

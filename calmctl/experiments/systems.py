@@ -29,6 +29,7 @@ LABELS = {
 }
 # Evaluations in which a model writes nothing.
 SILENT = ("text",)
+EXAMPLES = "m_A_examples"
 
 
 @dataclass(frozen=True)
@@ -194,15 +195,19 @@ class Systems:
 
     def _untrained(self, key: str) -> Trained:
         """Return a model that stands in the tables already, asked with worked examples or with m_A's answers."""
+        # Names say what they depend on, so that a run may go on with other comparisons in the same folder.
+        with_examples = f"{EXAMPLES}_{self.config.num_examples}"
         if key == "handover":
-            return replace(self.anchor, name=key, reads_answers=True)
-        model = self.aug if key == "m_A_examples" else self.anchor
-        return replace(model, name=key, examples=self.config.num_examples)
+            name = f"{key}_of_{with_examples}" if EXAMPLES in self.config.compare else key
+            return replace(self.anchor, name=name, reads_answers=True)
+        if key == EXAMPLES:
+            return replace(self.aug, name=with_examples, examples=self.config.num_examples)
+        return replace(self.anchor, name=f"{key}_{self.config.num_examples}", examples=self.config.num_examples)
 
     def _answering(self, task: str) -> str:
         """Return whose answers are handed over: m_A's with worked examples, where these are measured as well."""
-        has_examples = "m_A_examples" in self.config.compare and has_option(task, "shots")
-        return "m_A_examples" if has_examples else self.aug.name
+        has_examples = EXAMPLES in self.config.compare and has_option(task, "shots")
+        return f"{EXAMPLES}_{self.config.num_examples}" if has_examples else self.aug.name
 
     def _further(self) -> Trained:
         """Return m_B trained further on what m_A was trained on, for as long."""

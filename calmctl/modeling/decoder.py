@@ -152,7 +152,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
             current.positions = tokens.positions
             self.read_augs(current, tokens, prompt_lengths, num_read, held, aug_tokens)
             if kept_states is not None:
-                is_ours = partial(is_under_way, self._identity)
+                is_ours = partial(is_under_way, current)
                 stack.enter_context(beginning_after([*anchor_layers[: first + 1]], kept_states["anchor"], is_ours))
             current.bridging = True
             # Fewer layers than there are: drafts of `generate(assistant_early_exit=...)`.

@@ -67,9 +67,9 @@ def _pass_of(identity: object) -> ForwardPass | None:
     return current if current is not None and current.identity is identity else None
 
 
-def is_under_way(identity: object) -> bool:
-    """Tell whether the forward pass of this thread is that of a model."""
-    return _pass_of(identity) is not None
+def is_under_way(current: ForwardPass) -> bool:
+    """Tell whether this is the forward pass of this thread."""
+    return _current.get() is current
 
 
 def _tap(identity: object, aug_index: int, layer_index: int, _module: nn.Module, _args: Any, output: Any) -> None:

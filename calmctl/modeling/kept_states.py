@@ -30,7 +30,8 @@ class KeptStates(TypedDict):
 def beginning_after(layers: Sequence[nn.Module], output: Output, is_ours: Callable[[], bool]) -> Iterator[None]:
     """Let the first layers of a decoder compute nothing within the block: the last of them returns `output`.
 
-    The modules stay in their places, with the hooks around them; only what they do is another.
+    The modules stay in their places, with the hooks around them; only their computation is replaced. Not for several
+    such blocks over the same layers at once, in several threads.
 
     Args:
         is_ours: tells whether the forward pass that asks is that of the block.

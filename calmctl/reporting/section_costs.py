@@ -23,7 +23,7 @@ def section_costs(results: SectionResults) -> Table | None:
 
 
 def answering_costs(results: SectionResults) -> Table | None:
-    """Return how fast every system answered the first task that all of them were asked, and in how much memory."""
+    """Return how fast systems answered the first task in which anything was written, and in how much memory."""
     task = next((name for name, found in results.evaluations_by_name().items() if any(f.speed for f in found)), None)
     rows = [_row(system, task) for system in results.systems if task and task in system.runs[0].evaluations]
     if not rows:
@@ -49,7 +49,7 @@ def _row(system: System, task: str) -> tuple[Text | Number, ...]:
     return table_row(
         Text(system.label, href=run.run if run.is_trained else ""),
         Text(f"{found.parameters:,}" if found.parameters else "–"),
-        Number(None if ship is None else ship / _MEBI, digits=2) if ship else Text("–"),
+        Number(ship / _MEBI, digits=2) if ship else Text("–"),
         Number(found.speed, digits=1),
         Number(None if memory is None else memory / _MEBI, digits=0),
     )

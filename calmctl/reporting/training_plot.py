@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from calmctl.reporting.checked import number
 from calmctl.reporting.plot_style import LEVEL_COLOUR, WIDTH, colour_of, lighter, percent_axis, style, to_png
 from calmctl.reporting.trainings import Training
 
@@ -66,14 +67,22 @@ def validation_plot(trainings: Sequence[Training]) -> bytes:
             drawn.add(training.system)
             label = training.label.partition(", seed")[0]
             axes.plot(steps, bits, color=colour, linewidth=1.8, marker="o", markersize=3.5, label=label)
-        starts = [bits[0] for training in trainings for steps, bits in [training.series(BITS_FIELD)] if steps[0] == 0]
-        if starts:
-            axes.axhline(max(starts), color=LEVEL_COLOUR, linestyle="--", linewidth=1.0, label="m_B alone")
+        if (alone := _bits_alone(trainings)) is not None:
+            axes.axhline(alone, color=LEVEL_COLOUR, linestyle="--", linewidth=1.0, label="m_B alone")
         axes.set_xlabel("step")
         axes.set_ylabel("bits per byte, held out")
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         figure.legend(loc="outside upper center", ncols=4)
         return to_png(figure)
+
+
+def _bits_alone(trainings: Sequence[Training]) -> float | None:
+    """Return what held-out text cost m_B, which its trainings say as a loss; None where none does."""
+    for row in (row for training in trainings for row in training.log):
+        loss, alone, bits = (number(row.get(name)) for name in ("validation_loss", "anchor_loss", BITS_FIELD))
+        if loss and alone is not None and bits is not None:
+            return bits * alone / loss
+    return None
 
 
 def _loss_curve(axes: Axes, training: Training, colour: str) -> None:

@@ -1,13 +1,16 @@
 """Batches: each one a pure function of (seed, step, curriculum level), which is all that resuming needs."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from calmctl.errors import UserError
 from calmctl.modeling.loss import IGNORED
 from calmctl.ranks import current_ranks
 from calmctl.training.curriculum import Curriculum
@@ -63,10 +66,25 @@ class Batches:
         self._drawn: _Bucket | None = None
         self.buckets = _buckets(examples, settings.bucket_width, curriculum)
         self._epochs = _Epochs(self.buckets, settings, seed)
+        if settings.sampling == "epochs" and len(examples) < settings.accumulation:
+            raise UserError(
+                f"train.accumulation={settings.accumulation}: the data has {len(examples)} examples, and every "
+                "micro-batch needs one; give more, or accumulate less"
+            )
 
     def __len__(self) -> int:
         """Return the number of micro-batches of the whole run."""
         return self.settings.steps * self.settings.accumulation
+
+    @property
+    def passes(self) -> float:
+        """Return how often the whole run looks at each example, on average."""
+        settings = self.settings
+        if settings.sampling == "epochs":
+            return settings.steps / self._epochs.per_epoch
+        if settings.batch_tokens:
+            return settings.steps * settings.batch_tokens / int(self.examples.starts[-1])
+        return settings.steps * settings.batch_size / len(self.examples)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield this process's share of the micro-batches from `start_step` on.
@@ -168,23 +186,44 @@ class _Epochs:
     def _of_epoch(self, generator: np.random.Generator) -> list[NDArray[np.int64]]:
         order = np.concatenate([generator.permutation(bucket.indices) for bucket in self.buckets])
         lengths = np.repeat([bucket.length for bucket in self.buckets], [len(b.indices) for b in self.buckets])
-        batches, begin, least = [], 0, self.settings.accumulation
-        while begin < len(order):
-            count = self._size(lengths[begin:], least)
-            if len(order) - begin - count < least:  # too few to be a batch of their own
-                count = len(order) - begin
-            batches.append(order[begin : begin + count])
-            begin += count
+        if not self.settings.batch_tokens:  # as even as can be: a few examples alone would count as much as a batch
+            batches = np.array_split(order, self.per_epoch)
+        else:
+            batches, begin, least = [], 0, self.settings.accumulation
+            while begin < len(order):
+                count = self._size(lengths[begin:], least)
+                if len(order) - begin - count < least:  # too few to be a batch of their own
+                    count = len(order) - begin
+                batches.append(order[begin : begin + count])
+                begin += count
         return [batches[place] for place in generator.permutation(len(batches))]
+
+    @cached_property
+    def per_epoch(self) -> int:
+        """Return how many batches an epoch has; by their tokens, how many the first one has."""
+        if self.settings.batch_tokens:
+            return len(self._of_epoch(np.random.default_rng([self.seed, EPOCH_STREAM, 0])))
+        return math.ceil(sum(len(bucket.indices) for bucket in self.buckets) / self.settings.batch_size)
 
     def _size(self, lengths: NDArray[np.int64], least: int) -> int:
         """Return how many of the next examples, which get longer, make a batch."""
-        if not self.settings.batch_tokens:
-            return self.settings.batch_size
         count = least
         while count < len(lengths) and (count + 1) * lengths[count] <= self.settings.batch_tokens:
             count += 1
         return count
+
+
+def alike(
+    order: Sequence[int] | NDArray[np.int64], lengths: NDArray[np.int64], tokens: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield examples, given in order of their lengths, as many at a time as fit into so many tokens with padding."""
+    begin = 0
+    while begin < len(order):
+        count = 1
+        while begin + count < len(order) and (count + 1) * lengths[order[begin + count]] <= tokens:
+            count += 1
+        yield np.asarray(order[begin : begin + count])
+        begin += count
 
 
 def _buckets(examples: Examples, width: int, curriculum: Curriculum | None) -> list[_Bucket]:

@@ -11,7 +11,7 @@ from calmctl.modeling import layers
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.placement import is_movable
 from calmctl.ranks import current_ranks
-from calmctl.training.batches import Batches
+from calmctl.training.batches import Batches, alike
 from calmctl.training.examples import Examples
 from calmctl.training.settings import TrainSettings
 
@@ -43,10 +43,4 @@ def chosen(lengths: NDArray[np.int64], seed: int) -> Iterator[NDArray[np.int64]]
             drawn.append(int(row))
         if len(drawn) == EXAMPLES:
             break
-    rows = sorted(drawn, key=lambda row: lengths[row])
-    while rows:
-        count = 1
-        while count < len(rows) and (count + 1) * lengths[rows[count]] <= AT_ONCE:
-            count += 1
-        yield np.asarray(rows[:count])
-        del rows[:count]
+    yield from alike(sorted(drawn, key=lambda row: lengths[row]), lengths, AT_ONCE)

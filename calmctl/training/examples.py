@@ -77,7 +77,7 @@ class Examples:
         counts: how many there are, and how many rows were left out or cut.
         positions: place of each of the ids in its document, where an example is a row of several (see `packing`).
         augs: per aug, what it reads of them, if it has a tokenizer of its own (see `aug_examples`).
-        learned_bytes: (n,) bytes of UTF-8 of what is learned of each; None where rows were cut or packed.
+        learned_bytes: (n,) bytes of UTF-8 of what is learned of each; None where that is not known.
     """
 
     ids: NDArray[np.int32]
@@ -163,6 +163,8 @@ def load_examples(
     kept, counts = _choose(path, sequences, np.asarray(prompt_lengths), np.asarray(learned), settings, context, room)
     sequences = [sequences[index][: room[index]] for index in kept]
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
+    # The first token of a text that nothing opens is not learned, and cut rows are not learned whole.
+    is_known = not counts["truncated"] and (has_prompt or num_opening > 0)
     return Examples(
         np.fromiter(chain.from_iterable(sequences), np.int32, lengths.sum()),
         np.concatenate([[0], np.cumsum(lengths)]),
@@ -170,15 +172,8 @@ def load_examples(
         {name: values[kept] for name, values in meta.items()},
         kept + 1,
         counts,
-        learned_bytes=np.asarray(sizes, np.int64)[kept] if not counts["truncated"] else None,
+        learned_bytes=np.asarray(sizes, np.int64)[kept] if is_known else None,
     )
-
-
-def passes_over(examples: Examples, settings: TrainSettings) -> float:
-    """Return how often a training looks at each of its examples."""
-    if settings.batch_tokens:
-        return settings.steps * settings.batch_tokens / int(examples.starts[-1])
-    return settings.steps * settings.batch_size / len(examples)
 
 
 def _choose(

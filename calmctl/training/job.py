@@ -27,11 +27,12 @@ from calmctl.ranks import current_ranks
 from calmctl.run_info import Kind
 from calmctl.runs import Run
 from calmctl.training.aug_examples import described_reading, reading_facts, with_aug_tokens
+from calmctl.training.batches import Batches
 from calmctl.training.calibration import calibrate_on
 from calmctl.training.checkpoints import newest_sealed
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.distributed import started_run
-from calmctl.training.examples import Examples, load_examples, passes_over
+from calmctl.training.examples import Examples, load_examples
 from calmctl.training.flops import CompositionFlops
 from calmctl.training.packing import pack
 from calmctl.training.session import check_settings, set_up, train_into
@@ -290,5 +291,5 @@ def _data_facts(job: Job, prepared: Prepared) -> dict[str, Any]:
         "tokens": tokens,
         "validation_examples": len(held_out) if held_out is not None else 0,
         "steps": settings.steps,
-        "passes_over_the_data": round(passes_over(examples, settings), 2),
+        "passes_over_the_data": round(Batches(examples, settings, job.seed, 0).passes, 2),
     }

@@ -4,7 +4,8 @@ They are found for all examples before the first step, in batches that do not de
 that goes on after an interruption goes on with the same numbers.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +26,7 @@ from calmctl.modeling.kept_states import KeptStates
 from calmctl.modeling.placement import is_movable
 from calmctl.modeling.streams import real_tokens
 from calmctl.ranks import current_ranks
-from calmctl.training.batches import Batches
+from calmctl.training.batches import Batches, alike
 from calmctl.training.examples import Examples
 from calmctl.training.settings import TrainSettings
 
@@ -33,10 +34,8 @@ from calmctl.training.settings import TrainSettings
 LEAST_PASSES, MOST_BYTES = 2.0, 4 << 30
 # Tokens of a batch, padding included, in which states are found; a longer example comes alone.
 AT_ONCE = 2048
-# How far logits may be from those without kept states, in standard deviations.
+# How far the anchor's last states may be from those without kept ones, in standard deviations.
 TOLERANCE = 1e-3
-# Examples that this is tried on.
-CHECKED = 4
 
 
 @dataclass
@@ -101,7 +100,19 @@ class StateStore:
         if self._folder is None:
             return _Stream(starts, torch.empty(shape, dtype=like.dtype))
         file = str(self._folder / name)
+        _reserve(self._folder / name, shape[0] * shape[1] * like.dtype.itemsize)
         return _Stream(starts, torch.from_file(file, True, shape[0] * shape[1], dtype=like.dtype).view(shape))
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Make room for a file; raises UserError where the disk has none, for what is mapped cannot tell of it later."""
+    try:
+        with file.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, size) if hasattr(os, "posix_fallocate") else stream.truncate(size)
+    except OSError as error:
+        raise UserError(
+            f"train.keep_states=disk: {file} needs {size >> 20} MiB ({error.strerror}); use none"
+        ) from error
 
 
 def bytes_of_states(model: ComposedModelForCausalLM, examples: Examples) -> int:
@@ -158,16 +169,18 @@ def keep_states(
     Raises:
         UserError: the anchor does not go on from them as from its own.
     """
-    store, device = StateStore(model, batches.examples, folder), current_ranks().device
+    store, device = StateStore(model, batches.examples, folder), layers.device_of(model.get_input_embeddings())
+    by_length = np.argsort(batches.examples.lengths, kind="stable")
+    types = {"bf16": torch.bfloat16, "fp16": torch.float16}
     was_training = model.training
     model.eval()
-    types = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    with torch.autocast(device.type, types.get(precision), enabled=precision in types):
-        for number, rows in enumerate(parts or _batches(batches.examples.lengths)):
-            if not number:
-                _check(model, _inputs(model, batches, rows[:CHECKED], device))
-            store.put(rows, model.model.states_to_keep(**_inputs(model, batches, rows, device)))
-    model.train(was_training)
+    try:
+        with torch.autocast(device.type, types.get(precision), enabled=precision in types):
+            _check(model, _inputs(model, batches, by_length[[0, -1]], device))
+            for rows in parts or alike(by_length, batches.examples.lengths, AT_ONCE):
+                store.put(rows, model.model.states_to_keep(**_inputs(model, batches, rows, device)))
+    finally:
+        model.train(was_training)
     return store
 
 
@@ -181,26 +194,14 @@ def _inputs(
 
 
 def _check(model: ComposedModelForCausalLM, batch: dict[str, Any]) -> None:
-    """Raise UserError unless the model answers the same from kept states; layers may share more than their output."""
+    """Raise UserError unless the anchor goes on from kept states as from its own; layers may share more than these."""
     refused = "train.keep_states: layers of the anchor read more of others than their output; use none"
-    expected = model(**batch, use_cache=False).logits.float()
+    expected = model.model(**batch, use_cache=False).last_hidden_state.float()
     try:
         kept = model.model.states_to_keep(**batch)
-        found = model(**batch, kept_states=kept, use_cache=False).logits.float()
+        found = model.model(**batch, kept_states=kept, use_cache=False).last_hidden_state.float()
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(refused) from error
     is_real = real_tokens(batch)
     if not (found - expected)[is_real].abs().max() <= TOLERANCE * expected[is_real].std():
         raise UserError(refused)
-
-
-def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Yield examples of similar length, as many as there is room for; the shortest ones first."""
-    order = np.argsort(lengths, kind="stable")
-    begin = 0
-    while begin < len(order):
-        count = 1
-        while begin + count < len(order) and (count + 1) * lengths[order[begin + count]] <= AT_ONCE:
-            count += 1
-        yield order[begin : begin + count]
-        begin += count

@@ -24,7 +24,7 @@ from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import damage, last_complete_checkpoint, replaced_whole
 from calmctl.training.cost import training_cost
 from calmctl.training.curriculum import Curriculum
-from calmctl.training.examples import Examples, passes_over
+from calmctl.training.examples import Examples
 from calmctl.training.frozen import FrozenBases
 from calmctl.training.interruption import all_asked_to_end, owes_validation
 from calmctl.training.kept_states import keep_states, where_to_keep
@@ -60,6 +60,8 @@ def check_settings(settings: TrainSettings, is_validated: bool) -> None:
             wanted = "give --validation FILE or train.validation_share=..."
             raise UserError(f"train.{wanting[0]} needs a validation: {wanted}")
     _check_processes(settings, num_processes())
+    if settings.keep_states in ("memory", "disk") and num_processes() > 1:
+        raise UserError(f"train.keep_states={settings.keep_states}: each of several processes would keep all; use none")
     check_devices()
 
 
@@ -139,15 +141,22 @@ def kept(
         UserError: they were to be kept where that cannot be done.
     """
     facts: dict[str, Any] = {}
-    if not isinstance(model, ComposedModelForCausalLM) or settings.keep_states == "none":
+    folder = run.path / STATES_FOLDER
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    if not isinstance(model, ComposedModelForCausalLM):
+        if settings.keep_states in ("memory", "disk"):
+            raise UserError(
+                f"train.keep_states={settings.keep_states}: only compositions have states to keep; use none"
+            )
         yield facts
         return
-    looked_at: dict[str, Any] = {"training": (batches, passes_over(batches.examples, settings), None)}
+    if settings.keep_states == "none":
+        yield facts
+        return
+    looked_at: dict[str, Any] = {"training": (batches, batches.passes, None)}
     if validation is not None:
         passes = settings.steps / settings.validation_steps + 1
         looked_at["validation"] = (validation.batches, passes, validation.parts())
-    folder = run.path / STATES_FOLDER
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     try:
         for name, (each, passes, parts) in looked_at.items():
             where = where_to_keep(settings, model, each.examples, passes)
@@ -166,7 +175,8 @@ def kept(
                 facts[name] = "none"
         yield {"kept_states": facts}
     finally:
-        batches.store = None
+        for each, *_ in looked_at.values():
+            each.store = None
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -136,6 +136,7 @@ class RunTrainer(Trainer):
     def _count_flops(self, inputs: dict[str, Any]) -> dict[str, int]:
         # Counting may replace operations by their parts, which round otherwise: nothing of this pass is kept.
         model = cast(nn.Module, self.model).train()
+        inputs.pop("kept_states", None)  # how a step is computed is not what it costs
         inputs = cast(dict[str, Any], self._prepare_inputs(inputs))
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         with torch.random.fork_rng(devices), flop_counter() as counter:
