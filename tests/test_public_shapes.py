@@ -20,10 +20,14 @@ from tests.models import llama, logits
 
 SCHEMAS: dict[str, type[SectionConfig]] = {"reproduce/ntl": ReproduceNTLConfig, "reproduce/code": ReproduceCodeConfig}
 FAMILIES = ("gemma", "gemma2", "pythia", "pythia-2.8b", "qwen2.5", "smollm2")
+# Presets of models with different tokenizers.
+TWO_TOKENIZERS = {"reproduce/ntl/smollm2-gemma3", "reproduce/ntl/translate", "reproduce/code/smollm2-qwencoder"}
 # What the presets compose: anchor, aug, and every which of its layers.
 PAIRS = [
     ("EleutherAI/pythia-1.4b", "EleutherAI/pythia-410m", 4),
     ("EleutherAI/pythia-2.8b", "EleutherAI/pythia-410m", 4),
+    ("HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen2.5-Coder-0.5B-Instruct", 4),
+    ("HuggingFaceTB/SmolLM2-135M-Instruct", "google/gemma-3-270m", 4),
     ("HuggingFaceTB/SmolLM2-1.7B", "HuggingFaceTB/SmolLM2-360M", 4),
     ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-0.5B", 4),
     ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-Coder-0.5B", 4),
@@ -85,7 +89,7 @@ def test_an_unknown_model_is_refused():
 
 
 def test_every_family_has_a_preset_for_both_sections():
-    assert set(pretrained()) == {f"{group}/{name}" for group in SCHEMAS for name in FAMILIES}
+    assert set(pretrained()) == {f"{group}/{name}" for group in SCHEMAS for name in FAMILIES} | TWO_TOKENIZERS
 
 
 @pytest.mark.parametrize("group", SCHEMAS)
