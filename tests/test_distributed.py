@@ -148,7 +148,7 @@ def test_every_layout_and_change_of_layout_trains_the_same(
     one, two = folder / f"{kind}-one", folder / f"{kind}-{other}"
     rows, others = read_jsonl(one / "train_log.jsonl"), read_jsonl(two / "train_log.jsonl")
     assert [row["step"] for row in others] == [*([0] if kind != "train" else []), 1, 2, 2, 3, 4, 4]
-    measured = {"loss", "validation_loss", "anchor_loss"}
+    measured = {"loss", "validation_loss", "validation_bits_per_byte", "anchor_loss"}
     for row, same in zip(rows, others, strict=True):
         assert row.keys() == same.keys() and measured & row.keys()
         assert all(same[name] == pytest.approx(row[name], rel=TOLERANCE) for name in measured & row.keys())
