@@ -21,7 +21,10 @@ from tests.models import llama, logits
 SCHEMAS: dict[str, type[SectionConfig]] = {"reproduce/ntl": ReproduceNTLConfig, "reproduce/code": ReproduceCodeConfig}
 FAMILIES = ("gemma", "gemma2", "pythia", "pythia-2.8b", "qwen2.5", "smollm2")
 # Presets of models with different tokenizers.
-TWO_TOKENIZERS = {"reproduce/ntl/smollm2-gemma3", "reproduce/ntl/translate", "reproduce/code/smollm2-qwencoder"}
+TWO_TOKENIZERS = {
+    *("reproduce/ntl/smollm2-gemma3", "reproduce/ntl/gemma3-smollm2", "reproduce/ntl/translate"),
+    "reproduce/code/smollm2-qwencoder",
+}
 # What the presets compose: anchor, aug, and every which of its layers.
 PAIRS = [
     ("EleutherAI/pythia-1.4b", "EleutherAI/pythia-410m", 4),
@@ -34,6 +37,7 @@ PAIRS = [
     ("google/gemma-2-9b", "google/gemma-2-2b", 4),
     ("google/gemma-7b", "google/codegemma-2b", 4),
     ("google/gemma-7b", "google/gemma-2b", 4),
+    ("google/gemma-3-270m", "HuggingFaceTB/SmolLM2-135M-Instruct", 4),
 ]
 HEAD_DIM = 8
 VOCABULARY = 61

@@ -263,6 +263,31 @@ def test_evaluations_that_differ_in_more_than_the_model_are_pointed_out(folder):
     assert "flores: not comparable, as the evaluations differ in shots (5 and 0)." in page(folder).text
 
 
+def test_models_that_are_asked_otherwise_stand_apart_and_answers_have_a_cost(folder):
+    shutil.copytree(folder / "eval/flores/anchor", folder / "eval/flores/handover")
+    for name, shots, speed in (("handover", 0, 12.5), ("calm", 5, 31.25)):
+        path = folder / "eval/flores" / name / "metrics.json"
+        metrics = json.loads(path.read_text())
+        write(path, {**metrics, "protocol": metrics["protocol"] | {"shots": shots}, "tokens_per_second": speed})
+
+    def edit(results):
+        anchor = next(system for system in results["systems"] if system["key"] == "m_B")
+        asked = {
+            **anchor["runs"][0],
+            "is_trained": False,
+            "cost": None,
+            "evaluations": {"flores": "eval/flores/handover"},
+        }
+        results["systems"].append({"key": "handover", "label": "m_B, given it", "group": "untrained", "runs": [asked]})
+
+    change(folder, edit)
+    write_section_report(folder)
+    text = markdown(folder)
+    assert "not comparable" not in text and "**Without training**" in text
+    answering = text.split("**Cost of answering**")[1].split("**")[0]
+    assert "12.5" in row(answering, "m_B, given it") and "31.2" in row(answering, "[CALM (composed)]")
+
+
 def test_both_directions_of_flores_stand_side_by_side(folder):
     def add(results):
         results["tasks"].append("flores_from_english")
