@@ -30,6 +30,7 @@ def write_data(folder: Path) -> Path:
         _write(folder / "gsm8k" / f"{split}.jsonl", problems)
         functions = (_function(f"{split}{row}") for row in range(4))
         _write(folder / "codexglue" / "ruby" / f"{split}.jsonl", functions)
+    _write(folder / "rows", ({"prompt": f"{row} and {row} is", "completion": f" {2 * row}."} for row in range(4)))
     (folder / "mgsm").mkdir()
     (folder / "mgsm" / "mgsm_de.tsv").write_text("".join(f"Frage {row}?\t{row}\n" for row in range(250)))
     (folder / "mgsm" / "exemplars.py").write_text(EXEMPLARS)
