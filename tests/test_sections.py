@@ -113,7 +113,7 @@ def test_every_preset_trains_other_methods_as_it_trains_calm(section: str, schem
     for name in names:
         config = load_config(schema, name, [])
         assert as_batches(config.baseline.train) == as_batches(config.compose.train), name
-        # Bridges that read standardised streams are trained by Muon, which does not suit adapters.
+        # Bridges that read standardised streams are trained by Muon, adapters by AdamW.
         if not config.compose.bridge.standardize:
             assert config.baseline.train == config.compose.train, name
         assert config.baseline.attention == config.compose.attention, name

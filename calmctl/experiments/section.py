@@ -12,7 +12,7 @@ from typing import Any
 from calmctl.environment import git_commit, hardware
 from calmctl.experiments.evaluation import METRICS_FILE, EvalConfig, check_data
 from calmctl.experiments.preflight import check_stages
-from calmctl.experiments.section_config import SectionConfig
+from calmctl.experiments.section_config import WITH_EXAMPLES, SectionConfig
 from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
 from calmctl.experiments.systems import Files, System, Systems, Trained, asked_of
 from calmctl.experiments.tasks import find_data, has_option
@@ -23,8 +23,6 @@ from calmctl.reporting.section_report import write_section_report
 from calmctl.reporting.section_results import RESULTS_FILE
 from calmctl.run_identity import existing_run, has_settings
 from calmctl.runs import Run, read_run
-
-EXAMPLES = {"m_A_examples", "m_B_examples"}
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def _check_evaluations(config: SectionConfig, out: Path) -> None:
         path = Path(settings[name].dataset).resolve()
         if path.exists() or not path.is_relative_to(out.resolve() / "data"):
             check_data(settings[name])
-            if EXAMPLES & set(config.compare) and has_option(settings[name].task, "shots"):
+            if set(WITH_EXAMPLES) & set(config.compare) and has_option(settings[name].task, "shots"):
                 check_data(replace(settings[name], options={**settings[name].options, "shots": config.num_examples}))
 
 

@@ -13,7 +13,8 @@ from calmctl.experiments.shared_settings import give_one_seed, refuse_decided
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
 
 ABLATIONS = ("random_aug", "vanilla_aug", "aug_as_encoder")
-UNTRAINED = ("m_A_examples", "m_B_examples", "handover")
+WITH_EXAMPLES = ("m_A_examples", "m_B_examples")
+UNTRAINED = (*WITH_EXAMPLES, "handover")
 SKYLINE = "m_B_finetuned"
 COMPARISONS = (*ABLATIONS, *METHODS, *UNTRAINED, SKYLINE)
 

@@ -49,7 +49,7 @@ def training_plot(trainings: Sequence[Training], title: str) -> bytes:
 
 
 def validation_plot(trainings: Sequence[Training]) -> bytes:
-    """Draw what held-out text cost the models that are trained on D_C, step by step; m_B alone is where they begin.
+    """Draw what held-out text cost the models that are trained on D_C, step by step, and what it cost m_B alone.
 
     Args:
         trainings: those whose validations know bits per byte; of several seeds the first is drawn in full.
