@@ -4,10 +4,15 @@ import pytest
 import torch
 
 from calmctl.errors import UserError
-from calmctl.inference import reading
+from calmctl.inference import likelihood, reading
+from calmctl.inference.decoding import Decoding
+from calmctl.inference.generation import complete
 from calmctl.inference.likelihood import bits_of
+from calmctl.inference.prompt import Prompt
 from calmctl.inference.reading import _Trial, reading_of
+from calmctl.modeling import probe
 from calmctl.modeling.context import context_length
+from calmctl.modeling.probe import tolerance
 from tests.families import FAMILIES
 from tests.model_types import tiny_model
 from tests.model_verdicts import REFERENCES, TEXTS, asked, bits_alone, completions, completions_alone, word_tokenizer
@@ -127,3 +132,43 @@ def test_a_model_is_tried_again_once_its_bridges_are_open(monkeypatch):
                 torch.nn.init.ones_(parameter)
         reading_of(model, tokenizer)
         assert len(trials) == number
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_rounding_in_16_bits_keeps_no_rows_apart(dtype, tokenizer, monkeypatch):
+    """In 16 bits everything lies too far apart here; what is tried again in float32 does not."""
+    for module in (reading, likelihood):
+        monkeypatch.setattr(module, "tolerance", lambda bases: -1.0 if bases[0].dtype == dtype else tolerance(bases))
+    model = tiny_model("llama").to(dtype)
+    before = {name: (tensor.data_ptr(), tensor.dtype) for name, tensor in model.state_dict().items()}
+    # The first trial compares a prompt with itself, which no type makes different.
+    monkeypatch.setattr(reading, "deviation", lambda *given: probe.deviation(*given) or -2.0)
+    assert str(reading_of(model, tokenizer)) == WAYS["llama"]
+    list(bits_of(model, tokenizer, TEXTS, REFERENCES, 3))
+    assert [way.together for way in likelihood._ways[model].values()] == ["padded"]
+    assert {name: (tensor.data_ptr(), tensor.dtype) for name, tensor in model.state_dict().items()} == before
+
+
+def test_faults_in_16_bits_are_faults_in_float32(tokenizer):
+    model = tiny_model("roformer").bfloat16()
+    assert str(reading_of(model, tokenizer)) == WAYS["roformer"]
+
+
+def test_what_does_not_fit_in_float32_is_tried_in_16_bits_only(tokenizer, monkeypatch):
+    room = type("Room", (), {"available": 0})
+    monkeypatch.setattr(probe.psutil, "virtual_memory", lambda: room)
+    monkeypatch.setattr(reading, "deviation", lambda found, expected: float(len(expected) > 1))
+    assert str(reading_of(tiny_model("llama").bfloat16(), tokenizer)) == "one row at a time"
+
+
+@pytest.mark.parametrize("build", [composed, llama, gpt2])
+def test_the_head_reads_its_input_in_one_piece(build):
+    """Of a slice, torch would copy the head's weights for every row."""
+    model, tokenizer, read = build(), byte_tokenizer(), []
+    for base in [model] if build is not composed else model.bases():
+        base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    head = model.get_output_embeddings()
+    head.register_forward_hook(lambda _module, args, _output: read.append((args[0].shape, args[0].is_contiguous())))
+    complete(model, tokenizer, [Prompt("some words", 4), Prompt("more of these words", 4)], Decoding(batch_size=2))
+    assert read and all(is_contiguous for _, is_contiguous in read)
+    assert {shape[:2] for shape, _ in read if shape[0] == 2} == {(2, 1)}

@@ -17,7 +17,7 @@ from calmctl.inference.continuation import Continuations
 from calmctl.inference.decoding import Decoding, seed_of
 from calmctl.inference.finite import NotFiniteError
 from calmctl.inference.habits import without_habits
-from calmctl.inference.memory import is_out_of_memory, release_memory
+from calmctl.inference.memory import head_read_once, is_out_of_memory, release_memory
 from calmctl.inference.prefix import MIN_TOKENS, SharedPrefix
 from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
 from calmctl.inference.reading import reading_of
@@ -112,7 +112,7 @@ class Engine:
         self.throughput.total, self.throughput.done = len(rows), sum(row in done for row in rows)
         groups = groups_of(fitted)
         shared = shared_tokens(fitted, groups, self.min_shared) if self.share_prefixes else {}
-        with without_habits(self.model, self.tokenizer):
+        with without_habits(self.model, self.tokenizer), head_read_once(self.model):
             for batch in batches(rows, fitted, groups, self.largest_batch, self.reading.together == "equal"):
                 remaining = [row for row in batch if row not in done]
                 while remaining:

@@ -18,7 +18,7 @@ from calmctl.inference.reading import Together
 from calmctl.modeling.calling import accepts
 from calmctl.modeling.context import aug_contexts, context_length
 from calmctl.modeling.loss import IGNORED, labelled_rows_only
-from calmctl.modeling.probe import deviation, num_closed, probe_ids, tolerance
+from calmctl.modeling.probe import deviation, num_closed, probe_ids, tolerance, without_rounding
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.storing import StoredInParts
 
@@ -114,8 +114,19 @@ def _way_of(model: PreTrainedModel) -> _Way:
     """
     known = _ways.setdefault(model, {})
     key = model.dtype, getattr(model.config, "_attn_implementation", None), num_closed(model)
-    if key in known:
-        return known[key]
+    if key not in known:
+        way = without_rounding(model, lambda: _tried(model))
+        if way is None:
+            raise UserError(
+                f"bits_per_byte: {type(model).__name__} attends to later tokens, so its likelihoods are those of texts "
+                "that it has seen; leave bits_per_byte out"
+            )
+        known[key] = way
+    return known[key]
+
+
+def _tried(model: PreTrainedModel) -> _Way | None:
+    """Return how a model reads texts (None: it attends to later tokens)."""
     bases = model.bases() if isinstance(model, StoredInParts) else [model]
     ids, allowed = probe_ids(bases, len(_LENGTHS), max(_LENGTHS)), tolerance(bases)
     rows, starts = [ids[row, :length].tolist() for row, length in enumerate(_LENGTHS)], [_START] * len(_LENGTHS)
@@ -133,10 +144,7 @@ def _way_of(model: PreTrainedModel) -> _Way:
     if not all(logits.amax(-1).isfinite().all() for logits in alone):
         return plain  # the texts themselves are going to tell
     if deviation(shorter, alone[-1][: len(shorter)]) > allowed:
-        raise UserError(
-            f"bits_per_byte: {type(model).__name__} attends to later tokens, so its likelihoods are those of texts "
-            "that it has seen; leave bits_per_byte out"
-        )
+        return None
 
     def is_right(way: _Way, places: Sequence[int]) -> bool:
         try:
@@ -150,10 +158,8 @@ def _way_of(model: PreTrainedModel) -> _Way:
     labels_only = is_right(_Way("alone", labels_only=True), [0])
     padded, equal = _Way("padded", labels_only), _Way("equal", labels_only)
     if is_right(padded, range(len(rows))):
-        known[key] = padded
-    else:
-        known[key] = equal if is_right(equal, [1, 2]) else _Way("alone", labels_only)
-    return known[key]
+        return padded
+    return equal if is_right(equal, [1, 2]) else _Way("alone", labels_only)
 
 
 def _batches(order: Sequence[int], rows: Sequence[Sequence[int]], way: _Way, batch_size: int) -> Iterator[list[int]]:

@@ -1,8 +1,12 @@
-"""Memory: whether an error is a lack of it, and giving back what can be."""
+"""Memory: whether an error is a lack of it, giving back what can be, and not wasting it."""
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -17,3 +21,23 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def head_read_once(model: PreTrainedModel) -> Iterator[None]:
+    """Give the LM head its input in one piece.
+
+    What models cut out of their states (the last position of each prompt) is none, and without gradients torch then
+    makes a copy of the head's weights for every row: gigabytes, and more time than reading the prompts took.
+    """
+
+    def in_one_piece(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(each.contiguous() for each in args)
+
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(in_one_piece) if head is not None else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()

@@ -15,11 +15,11 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, 
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.inference.habits import without_habits
-from calmctl.inference.memory import is_out_of_memory
+from calmctl.inference.memory import head_read_once, is_out_of_memory
 from calmctl.inference.prefix import SharedPrefix, can_share
 from calmctl.inference.rows import Rows
 from calmctl.modeling.calling import cache_of
-from calmctl.modeling.probe import deviation, num_closed, probe_ids, tolerance, unchanged_chance
+from calmctl.modeling.probe import deviation, num_closed, probe_ids, tolerance, unchanged_chance, without_rounding
 from calmctl.modeling.storing import StoredInParts
 
 Together = Literal["padded", "equal", "alone"]
@@ -57,13 +57,13 @@ def reading_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Re
         UserError: it cannot complete a single prompt, or completes it otherwise each time.
         CalmctlError: there is not enough memory for a few tokens.
     """
-    with without_habits(model, tokenizer), unchanged_chance(model.device):
+    with without_habits(model, tokenizer), head_read_once(model), unchanged_chance(model.device):
         pad_id = model.generation_config.pad_token_id
         key = pad_id, model.dtype, getattr(model.config, "_attn_implementation", None), num_closed(model)
         known = _known.setdefault(model, {})
         if key not in known:
             try:
-                known[key] = _Trial(model, pad_id).reading()
+                known[key] = without_rounding(model, lambda: _Trial(model, pad_id).reading())
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise CalmctlError(f"out of memory with {LONG} tokens of {type(model).__name__}") from error

@@ -1,15 +1,21 @@
 """Probes: a few tokens to try a model on, and how far two answers to them may lie apart."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import psutil
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from calmctl.errors import UserError
 from calmctl.modeling import layers
+from calmctl.modeling.placement import is_movable
 from calmctl.modeling.storing import StoredInParts
+
+Found = TypeVar("Found")
+_HALVES = (torch.float16, torch.bfloat16)
 
 # Numbers that a model of no float type (an integer, a packed kind) computes with.
 _QUANTIZED_EPS = torch.finfo(torch.bfloat16).eps
@@ -102,3 +108,49 @@ def unchanged_chance(*devices: torch.device) -> Iterator[None]:
     gpus = [device for device in devices if device.type == "cuda"]
     with torch.random.fork_rng(gpus):
         yield
+
+
+def without_rounding(model: PreTrainedModel, trial: Callable[[], Found]) -> Found:
+    """Return what a trial finds out about a model: of one in 16 bits in float32, where there is room for it.
+
+    In 16 bits rounding may do as much as a fault: padding moves the logits of a Gemma 3 of 270 million parameters in
+    bfloat16 by 0.16 of their spread, and in float32 by nothing.
+    """
+    if has_halves(model):
+        try:
+            with in_float32(model):
+                return trial()
+        except (UserError, RuntimeError, MemoryError):  # no room for it, or kernels that know 16 bits only
+            pass
+    return trial()
+
+
+def has_halves(model: PreTrainedModel) -> bool:
+    """Tell whether parts of a model are in 16 bits, and could as well be in 32."""
+    return is_movable(model) and any(parameter.dtype in _HALVES for parameter in model.parameters())
+
+
+@contextmanager
+def in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Keep what is in 16 bits in float32 for a while, where rounding vanishes and a fault stays what it is.
+
+    Raises:
+        MemoryError: the machine has no room for it; a GPU raises an error of its own.
+    """
+    held = [(each, each.data) for each in (*model.parameters(), *model.buffers()) if each.dtype in _HALVES]
+    gradients = [(parameter, parameter.grad) for parameter, _ in held]
+    needed = sum(2 * values.nbytes for _, values in held if values.device.type == "cpu")
+    if needed > psutil.virtual_memory().available:
+        raise MemoryError(f"{needed} bytes for a model in float32")
+    try:
+        for tensor, values in held:
+            tensor.grad = None
+            with torch.inference_mode(False):
+                tensor.data = values.float()
+        yield
+    finally:
+        for tensor, values in held:
+            tensor.grad = None
+            tensor.data = values
+        for tensor, gradient in gradients:
+            tensor.grad = gradient

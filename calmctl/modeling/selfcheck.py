@@ -27,14 +27,12 @@ from calmctl.modeling.calling import CACHE
 from calmctl.modeling.checkpoint import load_parameters
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.loss import IGNORED
-from calmctl.modeling.placement import is_movable
-from calmctl.modeling.probe import deviation, probe_ids, tolerance, unchanged_chance
+from calmctl.modeling.probe import deviation, has_halves, in_float32, probe_ids, tolerance, unchanged_chance
 from calmctl.modeling.sources import is_own_code, without_weights
 
 ROWS, LENGTH, LEFT, RIGHT = 2, 10, 3, 2
 # The standard deviation of a bridge's attention scores while the check lasts: some tokens are seen, others hardly.
 SHARPNESS = 2.0
-_HALVES = (torch.float16, torch.bfloat16)
 # Where the later tokens begin that are exchanged; how many tokens the cache is given at a time, a prompt first.
 SEEN, CHUNKS = (4, LENGTH - 1), (4, 1, 3, 2)
 
@@ -65,7 +63,7 @@ def check_composition(model: ComposedModelForCausalLM, folder: str | Path | None
             if refused.deviation is None:
                 raise
             try:
-                with _in_float32(model):
+                with in_float32(model):
                     measured = _measured(model, file) | {"rounding": refused.deviation}
             except (UserError, RuntimeError, MemoryError):
                 raise refused from None  # a fault there, too, or no room for it, or kernels that know 16 bits only
@@ -113,7 +111,7 @@ class _Check:
         self.model, self.bases = model, model.bases()
         self.allowed = tolerance(self.bases)
         self.ids = probe_ids(self.bases, ROWS, LENGTH)
-        self.logits, self.has_half = torch.empty(0), _has_half(model)
+        self.logits, self.has_half = torch.empty(0), has_halves(model)
         self.apart: _Refused | None = None
 
     def identity(self) -> dict[str, float]:
@@ -338,26 +336,3 @@ def _restored(model: ComposedModelForCausalLM) -> Iterator[None]:
         for parameter, gradient in gradients:
             parameter.grad = gradient
         model.train(was_training)
-
-
-def _has_half(model: ComposedModelForCausalLM) -> bool:
-    """Tell whether parts of a model are in 16 bits, and could as well be in 32."""
-    return is_movable(model) and any(parameter.dtype in _HALVES for parameter in model.parameters())
-
-
-@contextmanager
-def _in_float32(model: ComposedModelForCausalLM) -> Iterator[None]:
-    """Keep what is in 16 bits in float32 for a while."""
-    held = [(each, each.data) for each in (*model.parameters(), *model.buffers()) if each.dtype in _HALVES]
-    gradients = [(parameter, parameter.grad) for parameter, _ in held]
-    try:
-        for tensor, values in held:
-            tensor.grad = None
-            tensor.data = values.float()
-        yield
-    finally:
-        for tensor, values in held:
-            tensor.grad = None
-            tensor.data = values
-        for tensor, gradient in gradients:
-            tensor.grad = gradient

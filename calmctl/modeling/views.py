@@ -74,9 +74,12 @@ def keep_positions(states: Tensor, logits_to_keep: int | Tensor) -> Tensor:
         states: (batch, seq, dim).
         logits_to_keep: the last so many (0 = all), or indices (positions,) or (batch, positions), or a boolean mask
             (batch, seq), which gives (1, positions, dim).
+
+    Returns:
+        The states in one piece: of a slice, torch multiplies each row with a copy of the head of its own.
     """
     if isinstance(logits_to_keep, int):
-        return states[:, -logits_to_keep:]
+        return states[:, -logits_to_keep:].contiguous()
     if logits_to_keep.ndim == 1:
         return states[:, logits_to_keep]
     if logits_to_keep.dtype == torch.bool:
