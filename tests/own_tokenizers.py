@@ -64,7 +64,9 @@ def base(kind: str, tokenizer: PreTrainedTokenizerBase, seed: int, **settings: o
     models = {
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**size, **grouped, **settings)),
         "mistral": lambda: MistralForCausalLM(MistralConfig(**size, **grouped, sliding_window=7, **settings)),
-        "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**size, **grouped, head_dim=8, sliding_window=6, **settings)),
+        "gemma2": lambda: Gemma2ForCausalLM(
+            Gemma2Config(**size, **grouped, head_dim=8, **{"sliding_window": 6, **settings})
+        ),
         "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**size, **shape, **settings)),
         "bloom": lambda: BloomForCausalLM(BloomConfig(**size, hidden_size=32, n_layer=3, n_head=4, **settings)),
         "neo": lambda: GPTNeoForCausalLM(

@@ -33,6 +33,7 @@ from data_builders.kv import build
 from evals import TASKS, Request, Scores
 from tests.kv_settings import SMALL
 from tests.models import llama
+from tests.task_data import write_data, write_models
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -177,6 +178,38 @@ def test_another_models_answers_stand_before_the_questions(
         error = capsys.readouterr().err
         assert message in error and len(error.strip().splitlines()) == 1
     assert main(command(place, tmp_path / "other", "handover_text=nothing")) == 2
+
+
+def test_two_models_answer_together(place: Path, tmp_path: Path, capsys: Any) -> None:
+    data, models = write_data(tmp_path / "data"), write_models(tmp_path)
+    asked = ["eval", "rows", "--data", str(data / "rows"), "--model", str(models["plain"])]
+
+    def evaluate(out: str, *settings: str) -> int:
+        return main(
+            [*asked, "--out", str(tmp_path / out), "decoding.max_new_tokens=4", "bits_per_byte=true", *settings]
+        )
+
+    mixed = [f"mix={models['plain']}", "mix_weight=0.25"]
+    assert evaluate("straight") == evaluate("mixed", *mixed) == 0
+    result = read_json(tmp_path / "mixed" / "metrics.json")
+    assert (result["protocol"]["read_in"], result["protocol"]["mix_weight"]) == ("bytes, with another model", 0.25)
+    assert result["model"]["mixed_with"]["weights_sha256"] == result["model"]["weights_sha256"]
+    one, both = (read_json(tmp_path / name / "run.json")["total_parameters"] for name in ("straight", "mixed"))
+    assert both == 2 * one
+    bits = [read_json(tmp_path / name / "metrics.json")["metrics"]["bits_per_byte"] for name in ("straight", "mixed")]
+    assert bits[1] == pytest.approx(bits[0], rel=0.05)
+    capsys.readouterr()
+    for settings, message in (
+        (["mix_weight=1.5"], "mix_weight=1.5 must be between 0 and 1"),
+        (["decoding.temperature=1"], "mix: two models write together greedily"),
+        (["decoding.num_beams=2"], "mix: two models write together greedily"),
+        ([f"mix={tmp_path / 'nowhere'}"], "nowhere"),
+        ([f"mix={models['composed']}"], "is a composition or has adapters; only plain models are mixed"),
+        ([f"mix={place / 'model'}"], "does not keep texts"),
+    ):
+        assert evaluate("refused", *mixed, *settings) == 2
+        error = capsys.readouterr().err
+        assert message in error and len(error.strip().splitlines()) == 1
 
 
 def test_a_cap_on_new_tokens_holds_for_every_prompt(place: Path, tmp_path: Path) -> None:

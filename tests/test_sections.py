@@ -50,7 +50,7 @@ def test_everything_is_trained_on_its_own_file_and_scored(benchmarks: Path, tmp_
     validation = {name: Path(stage.settings["validation"]).name for name, stage in trained.items()}
     assert validation == {name: f"{file.replace('train', 'validation')}.parquet" for name, file in read.items()}
     scored = {name.removeprefix("eval/flores/") for name in found if name.startswith("eval/flores/")}
-    untrained = {"m_A_examples_5", "m_B_examples_5", "handover_of_m_A_examples_5"}
+    untrained = {"m_A_examples_5", "m_B_examples_5", "handover_of_m_A_examples_5", "mixture"}
     assert scored == (trained.keys() - {"aug_vanilla"}) | untrained
     assert {name: found[name].settings["seed"] for name in ("anchor", "calm", "calm_seed4", "lora_seed4")} == {
         "anchor": 3, "calm": 3, "calm_seed4": 4, "lora_seed4": 4,
@@ -70,6 +70,9 @@ def test_models_are_asked_otherwise_without_training(benchmarks: Path, tmp_path:
     handover = evaluations["handover_of_m_A_examples_2"]
     assert handover.settings["handover"] == str(tmp_path / "eval/flores/m_A_examples_2")
     assert handover.needs == ("data", "anchor", "eval/flores/m_A_examples_2")
+    mixed = found["eval/flores/mixture"]
+    assert [Path(mixed.settings[name]).name for name in ("model", "mix")] == ["anchor", "aug"]
+    assert mixed.needs == ("data", "anchor", "aug")
     without = stages(ntl(benchmarks, "compare=[handover]", *some), tmp_path)
     assert without["eval/mgsm/handover"].settings["handover"] == str(tmp_path / "eval/mgsm/aug")
     assert "eval/flores/m_A_examples_2" not in without

@@ -25,7 +25,7 @@ from calmctl.experiments.scoring import METRICS_FILE, write_scores
 from calmctl.experiments.work_files import WorkFiles
 from calmctl.inference.finite import NotFiniteError
 from calmctl.inference.generation import Engine
-from calmctl.inference.likelihood import bits_of
+from calmctl.inference.mixture import Mixture
 from calmctl.inference.prompt import FittedPrompts
 from calmctl.inference.reading import reading_of
 from calmctl.inference.stopping import written_otherwise
@@ -115,16 +115,19 @@ def run_evaluation(
 
 def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> None:
     asked, work, about = _generate(config, run.path, ranks, subject, run)
-    reading = reading_of(subject.model, subject.tokenizer)
-    protocol: dict[str, Any] = {"decoding": config.decoding.name, "read_in": str(reading)}
+    protocol: dict[str, Any] = {"decoding": config.decoding.name, "read_in": "bytes, with another model"}
+    if not subject.other:
+        protocol["read_in"] = str(reading_of(subject.model, subject.tokenizer))
     stops = dict.fromkeys(stop for request in asked.requests for stop in request.stop)
     if config.handover:
         protocol["handover"] = config.handover_text
+    if config.mix:
+        protocol |= {"mixed_with": config.mix, "mix_weight": config.mix_weight}
     if otherwise := written_otherwise(subject.tokenizer, stops):
         protocol["stops_out_of_reach"] = otherwise
     bits = about.pop("bits_per_byte", None)
     write_scores(run, config, config.build_task(), asked.records, work.gather(), about, protocol, bits)
-    run.finish(total_parameters=sum(parameter.numel() for parameter in subject.model.parameters()))
+    run.finish(total_parameters=subject.num_parameters)
 
 
 def _generate(
@@ -178,12 +181,12 @@ def _made(
     throughput = Throughput()
     if run is not None:
         throughput.on_batch = lambda so_far: _report(run, so_far, ranks)
-    engine = Engine(subject.model, subject.tokenizer, config.decoding, throughput)
+    engine = _engine(config, subject, throughput)
     mine, bits = _share(asked.fitted, ranks), []
     if asked.has_bits:
         prompts = [asked.fitted.prompts[place].whole for place in mine]
         texts = [asked.requests[place].reference for place in mine]
-        found = bits_of(subject.model, subject.tokenizer, prompts, texts, config.decoding.batch_size)
+        found = engine.bits_of(prompts, texts)
         try:
             bits = [(mine[index], value) for index, value in found]
         except NotFiniteError as error:
@@ -192,6 +195,13 @@ def _made(
         work.append((sample.prompt_index, sample.index, sample.text) for sample in batch)
     done = throughput
     return asked, work, _Share(done.generated, done.tokens, done.batch_size, done.seconds, bits)
+
+
+def _engine(config: EvalConfig, subject: Subject, throughput: Throughput) -> Engine | Mixture:
+    """Return what writes and measures."""
+    if subject.other:
+        return Mixture((subject.voice, subject.other.voice), config.mix_weight, config.decoding, throughput)
+    return Engine(subject.model, subject.tokenizer, config.decoding, throughput)
 
 
 def _bits_per_byte(requests: Sequence[Request], shares: Sequence[_Share]) -> Scores:

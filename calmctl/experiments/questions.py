@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from calmctl.files import sha256_of
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import check_samples
 from calmctl.inference.likelihood import encoded_pairs
+from calmctl.inference.mixture import Voice, check_greedy, check_mixable
 from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
 from calmctl.modeling.checkpoint import check_bases_are_there
 from calmctl.modeling.configuration import PartsConfig
@@ -49,6 +50,9 @@ class EvalConfig(TaskConfig):
         handover: a finished evaluation of the same questions by another model, or a file of its completions: its answer
             stands before every question.
         handover_text: how; `{answer}` in it becomes the answer.
+        mix: another model, which writes together with this one: the average of both chances decides about every next
+            byte, so tokenizers may differ.
+        mix_weight: the other one's share of the average.
         threads: CPU threads; 0 = torch's default.
     """
 
@@ -60,6 +64,8 @@ class EvalConfig(TaskConfig):
     bits_per_byte: bool = False
     handover: str = ""
     handover_text: str = "Another model's answer: {answer}\n\n"
+    mix: str = ""
+    mix_weight: float = 0.5
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -69,12 +75,18 @@ class EvalConfig(TaskConfig):
             raise ValueError(f"threads={self.threads} must not be negative (0 = torch's default)")
         if PLACE not in self.handover_text:
             raise ValueError(f"handover_text={self.handover_text!r} has no {PLACE}, where the answer stands")
+        if not 0 <= self.mix_weight <= 1:
+            raise ValueError(f"mix_weight={self.mix_weight} must be between 0 and 1 (the other model's share)")
+        if self.mix:
+            check_greedy(self.decoding)
 
     def inputs(self) -> dict[str, str]:
         """Return the checksums of what the evaluation reads, by name; raises UserError for what was not given."""
         if not self.model:
             raise UserError("model is not set; give --model MODEL")
         read = {"model": source_sha256(self.model), "data": self.data_sha256()}
+        if self.mix:
+            read["mix"] = source_sha256(self.mix)
         return read | {"handover": sha256_of(answers_file(self.handover))} if self.handover else read
 
 
@@ -83,11 +95,16 @@ class ModelError(UserError):
 
 
 class Subject:
-    """The model that is evaluated, loaded when it is first needed and kept for the next task."""
+    """The model that is evaluated, loaded when it is first needed and kept for the next task.
+
+    Attributes:
+        other: the one that writes together with it, if any.
+    """
 
     def __init__(self, config: EvalConfig, device: torch.device) -> None:
         self.source, self.device, self._trust = config.model, device, config.trust_remote_code
         self._how = {"allow_different_base": config.allow_different_base, "trust_remote_code": config.trust_remote_code}
+        self.other = Subject(replace(config, model=config.mix, mix=""), device) if config.mix else None
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -120,7 +137,18 @@ class Subject:
         identity = {"source": self.source, **fingerprint(self.model)}
         if bases := getattr(self.model.config, "bases", None):
             identity["bases"] = [base["fingerprint"] for base in bases]
-        return identity
+        return identity | {"mixed_with": self.other.identity} if self.other else identity
+
+    @property
+    def num_parameters(self) -> int:
+        """Return how many parameters answer, those of the other model included."""
+        own = sum(parameter.numel() for parameter in self.model.parameters())
+        return own + (self.other.num_parameters if self.other else 0)
+
+    @property
+    def voice(self) -> Voice:
+        """Return the model as one of two that write together."""
+        return Voice(self.model, self.tokenizer, self.source)
 
 
 class Subjects:
@@ -128,11 +156,11 @@ class Subjects:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._known: dict[tuple[str, bool, bool], Subject] = {}
+        self._known: dict[tuple[str, str, bool, bool], Subject] = {}
 
     def of(self, config: EvalConfig) -> Subject:
         """Return the model of an evaluation."""
-        key = config.model, config.allow_different_base, config.trust_remote_code
+        key = config.model, config.mix, config.allow_different_base, config.trust_remote_code
         return self._known.setdefault(key, Subject(config, self._device))
 
 
@@ -178,6 +206,10 @@ def questions(config: EvalConfig, subject: Subject) -> Questions:
         _check_references(config, requests)
     tokenizer = subject.tokenizer  # before the model: a missing one is told sooner
     fitted = fit(subject.shape, tokenizer, prompts, config.on_overflow)
+    if subject.other:
+        for each in (subject, subject.other):
+            check_mixable(each.shape, each.tokenizer, each.source)
+        fit(subject.other.shape, subject.other.tokenizer, fitted.prompts, "fail")
     found = Questions(records, requests, fitted, has_bits)
     if has_bits:
         encoded_pairs(subject.shape, tokenizer, [prompt.whole for prompt in fitted.prompts], found.references)

@@ -14,7 +14,7 @@ from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
 
 ABLATIONS = ("random_aug", "vanilla_aug", "aug_as_encoder")
 WITH_EXAMPLES = ("m_A_examples", "m_B_examples")
-UNTRAINED = (*WITH_EXAMPLES, "handover")
+UNTRAINED = (*WITH_EXAMPLES, "handover", "mixture")
 SKYLINE = "m_B_finetuned"
 COMPARISONS = (*ABLATIONS, *METHODS, *UNTRAINED, SKYLINE)
 
@@ -46,7 +46,8 @@ class SectionConfig(ABC):
         compare: beside m_A, m_B and CALM: `random_aug`, `vanilla_aug` and `aug_as_encoder` (what m_A is), `lora`,
             `prefix`, `series`, `parallel` and `full` (trained on D_C at CALM's size), `m_B_finetuned` (m_B trained
             further on m_A's data, as m_A was: the paper's skyline); and without training `m_A_examples` and
-            `m_B_examples` (the models with `num_examples` worked examples) and `handover` (m_B reads m_A's answer).
+            `m_B_examples` (the models with `num_examples` worked examples), `handover` (m_B reads m_A's answer) and
+            `mixture` (m_B and m_A decide about every byte together).
         num_examples: worked examples of these, in tasks that have any.
         vanilla_aug: m_A as it was before it learned its domain, where that does not follow from `aug`.
         anchor, aug: how m_B and m_A are trained. With a `base` and `train.steps=0` the base is used as it is.

@@ -25,6 +25,7 @@ LABELS = {
     "m_A_examples": "m_A with {}",
     "m_B_examples": "m_B with {}",
     "handover": "m_B, given m_A's answer",
+    "mixture": "m_B and m_A, mixed byte by byte",
     SKYLINE: "m_B trained further on m_A's data",
 }
 # Evaluations in which a model writes nothing.
@@ -54,6 +55,7 @@ class Trained:
         name: of its folders.
         examples: worked examples of tasks that have any; None: as many as these say.
         reads_answers: whether it is given m_A's answers.
+        mixed_with: the model that writes together with it.
     """
 
     seed: int
@@ -62,16 +64,17 @@ class Trained:
     stages: tuple[Stage, ...] = ()
     examples: int | None = None
     reads_answers: bool = False
+    mixed_with: "Trained | None" = None
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Return the stages that have to be done before it can be used."""
-        return tuple(stage.name for stage in self.stages[-1:])
+        return tuple(stage.name for stage in self.stages[-1:]) + (self.mixed_with.needs if self.mixed_with else ())
 
     @property
     def is_asked_otherwise(self) -> bool:
-        """Return whether it is a model that stands in the tables already, and only its prompts are others."""
-        return self.reads_answers or self.examples is not None
+        """Return whether it is a model that stands in the tables already, and is only asked in another way."""
+        return self.reads_answers or self.examples is not None or self.mixed_with is not None
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,8 @@ class Systems:
             if model.reads_answers:
                 read = f"eval/{name}/{self._answering(scored.task)}"
                 scored, needs = replace(scored, handover=str(self.out / read)), (*needs, read)
+            if model.mixed_with:
+                scored = replace(scored, mix=model.mixed_with.model)
             folder = f"eval/{name}/{model.name}"
             yield stage_in(self.out, folder, ("eval", scored.task), scored, ("data", *needs), METRICS_FILE)
 
@@ -194,12 +199,14 @@ class Systems:
         return Trained(seed, name, str(stage.folder), (stage,))
 
     def _untrained(self, key: str) -> Trained:
-        """Return a model that stands in the tables already, asked with worked examples or with m_A's answers."""
+        """Return a model that stands in the tables already, asked with worked examples or together with m_A."""
         # Names say what they depend on, so that a run may go on with other comparisons in the same folder.
         with_examples = f"{EXAMPLES}_{self.config.num_examples}"
         if key == "handover":
             name = f"{key}_of_{with_examples}" if EXAMPLES in self.config.compare else key
             return replace(self.anchor, name=name, reads_answers=True)
+        if key == "mixture":
+            return replace(self.anchor, name=key, mixed_with=self.aug)
         if key == EXAMPLES:
             return replace(self.aug, name=with_examples, examples=self.config.num_examples)
         return replace(self.anchor, name=f"{key}_{self.config.num_examples}", examples=self.config.num_examples)
@@ -218,7 +225,11 @@ class Systems:
 
 
 def asked_of(model: Trained, settings: Mapping[str, EvalConfig], tasks: Sequence[str]) -> list[str]:
-    """Return which evaluations a model takes part in: with worked examples those that have any."""
+    """Return which evaluations a model takes part in: with worked examples those that have any.
+
+    Windows of long texts take a mixture too long: it reads them byte by byte.
+    """
     if model.examples is not None:
         return [name for name in tasks if has_option(settings[name].task, "shots")]
-    return [name for name in tasks if not (model.reads_answers and settings[name].task in SILENT)]
+    is_asked_to_write = model.reads_answers or model.mixed_with is not None
+    return [name for name in tasks if not (is_asked_to_write and settings[name].task in SILENT)]

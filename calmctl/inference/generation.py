@@ -17,6 +17,7 @@ from calmctl.inference.continuation import Continuations
 from calmctl.inference.decoding import Decoding, seed_of
 from calmctl.inference.finite import NotFiniteError
 from calmctl.inference.habits import without_habits
+from calmctl.inference.likelihood import bits_of
 from calmctl.inference.memory import head_read_once, is_out_of_memory, release_memory
 from calmctl.inference.prefix import MIN_TOKENS, SharedPrefix
 from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
@@ -124,6 +125,10 @@ class Engine:
                     yield samples
                     self.throughput.add(len(samples), sum(sample.num_tokens for sample in samples))
         self._prefix = None
+
+    def bits_of(self, prompts: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[int, float]]:
+        """Yield the index of each pair and the bits of its text after its prompt (see `likelihood.bits_of`)."""
+        return bits_of(self.model, self.tokenizer, prompts, texts, self.decoding.batch_size)
 
     def _attempt(
         self, fitted: FittedPrompts, rows: list[Row], groups: Sequence[Group], shared: Mapping[Group, int]

@@ -1,0 +1,274 @@
+"""Byte reading: what a model expects of the next byte of a text, whatever its tokens are.
+
+A model's next byte follows from its next token: the chance of a byte is that of all tokens that begin with it. Within
+a token a text may go on in two ways: the token is a longer one, or it has ended and the next one begins. Both are
+counted, the latter with the model's answer to the text with that token. Once a byte has decided between them, the
+likelier one is kept. So every step is a distribution that sums to one, and texts have likelihoods that models with
+different tokenizers can be compared and mixed by (cf. Vieira et al. 2024, From Language Models over Tokens to Language
+Models over Characters, arXiv 2412.03719, of whose search this is the one with a single hypothesis).
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from calmctl.errors import UserError
+from calmctl.inference.cache import growing_cache, is_plain, new_cache
+from calmctl.inference.rows import Rows
+from calmctl.modeling.calling import accepts, cache_argument, cache_of
+from calmctl.modeling.context import context_length
+from calmctl.modeling.layers import text_config
+from calmctl.modeling.token_bytes import TokenBytes
+
+# The symbol after the 256 bytes: the text ends.
+END = 256
+# A share of every step that is spread evenly, so that nothing is impossible.
+FLOOR = 1e-6
+# A token that ends with a smaller chance than this is taken for a part of a longer one, without asking the model.
+LEAST_END = 1e-4
+
+Chances = NDArray[np.float64]
+
+
+class ByteVocabulary:
+    """The tokens of a model in the order of their bytes: those that begin alike stand together.
+
+    Args:
+        name: what the tokenizer is of, for errors.
+        size: how many tokens the model has logits for.
+
+    Attributes:
+        ids: (n,) of the tokens that are text.
+        end_ids: tokens that end a text.
+
+    Raises:
+        UserError: the tokenizer's tokens cannot be told as bytes.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int], size: int, name: str) -> None:
+        self._bytes = TokenBytes.of(tokenizer, name)
+        texts = [(self._bytes[token] or b"", token) for token in range(min(len(self._bytes), size))]
+        texts = sorted(pair for pair in texts if pair[0] and pair[1] not in end_ids)
+        self._texts, self.ids = [text for text, _ in texts], torch.tensor([token for _, token in texts])
+        self.end_ids = list(end_ids)
+        self._longest = max(map(len, self._texts))
+        self._borders: dict[bytes, NDArray[np.int64]] = {}
+
+    def text(self, token: int) -> bytes:
+        """Return the bytes of a token; none of one that is no text."""
+        return self._bytes[token] or b""
+
+    def borders(self, begun: bytes) -> NDArray[np.int64]:
+        """Return (258,) where tokens of these bytes begin, then those that go on with each byte, and the end."""
+        if begun not in self._borders:
+            low = bisect_left(self._texts, begun)
+            found, high = [low], len(self._texts)
+            for byte in range(256):
+                low = bisect_left(self._texts, begun + bytes([byte]), low, high)
+                found.append(low)
+            # Behind the last byte: the first token that does not begin so.
+            stem = begun.rstrip(b"\xff")
+            after = stem[:-1] + bytes([stem[-1] + 1]) if stem else None
+            found.append(bisect_left(self._texts, after, low, high) if after else high)
+            self._borders[begun] = np.array(found)
+        return self._borders[begun]
+
+    def cut(self, text: bytes) -> list[int]:
+        """Return tokens of a text, the longest first ones that there are.
+
+        Raises:
+            UserError: a byte is in no token.
+        """
+        found = []
+        while text:
+            for length in range(min(len(text), self._longest), 0, -1):
+                place = bisect_left(self._texts, text[:length])
+                if place < len(self._texts) and self._texts[place] == text[:length]:
+                    found.append(int(self.ids[place]))
+                    text = text[length:]
+                    break
+            else:
+                raise UserError(f"no token writes the byte {text[0]:#04x}; mix models whose tokenizers have all bytes")
+        return found
+
+
+@dataclass
+class _Row:
+    """One text.
+
+    Attributes:
+        begun: bytes behind the last whole token.
+        after: (n,) chances of the next token, in the vocabulary's order, and that the text ends, behind that token.
+        beyond: the same if `begun` is a token; None: it is none, or hardly ever.
+        ways: (2, 257) the chances of the next symbol within the token that has begun, and behind it.
+        token: which one; `share`: the chance that it is, against that of all tokens that begin so.
+        tokens: whole ones behind those that the prompt has been taken for.
+    """
+
+    begun: bytes
+    after: tuple[NDArray[np.float32], float]
+    beyond: tuple[NDArray[np.float32], float] | None = None
+    ways: Chances = field(default_factory=lambda: np.empty(0))
+    token: int = -1
+    share: float = 0.0
+    tokens: list[int] = field(default_factory=list)
+
+
+class ByteReader:
+    """Prompts that are gone on from byte by byte, together.
+
+    Args:
+        prompts: the token ids of each.
+
+    Raises:
+        UserError: a text, and what was read on the way, exceeds the model's context or its attention window.
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self, model: PreTrainedModel, vocabulary: ByteVocabulary, prompts: Sequence[Sequence[int]], pad_id: int
+    ) -> None:
+        self.model, self.vocabulary, self.pad_id = model, vocabulary, pad_id
+        self._longest, plain = _longest(model), is_plain(new_cache(model))
+        # A prompt's last token is text that the next bytes may belong to.
+        healed = [len(ids) > 1 and bool(vocabulary.text(ids[-1])) for ids in prompts]
+        known = [list(ids[:-1]) if heal else list(ids) for ids, heal in zip(prompts, healed, strict=True)]
+        rows = Rows(known, pad_id, model.device)
+        self._mask, self._cache = rows.attention_mask, growing_cache(model) if plain else new_cache(model)
+        answers = self._read(rows.input_ids)
+        self._rows = [
+            _Row(vocabulary.text(ids[-1]), answer, token=ids[-1]) if heal else _Row(b"", answer)
+            for ids, heal, answer in zip(prompts, healed, answers, strict=True)
+        ]
+        self._look_beyond()
+
+    @property
+    def num_tokens(self) -> list[int]:
+        """Return how many tokens of each text are whole, behind the prompt's last one."""
+        return [len(row.tokens) for row in self._rows]
+
+    def chances(self) -> Chances:
+        """Return (rows, 257) the chance of each byte to be the next, and that the text ends."""
+        return np.stack([self._of(row) for row in self._rows])
+
+    @torch.inference_mode()
+    def take(self, symbols: Sequence[int]) -> None:
+        """Go on with a byte in each row."""
+        torn: list[tuple[int, list[int]]] = []
+        for place, (row, byte) in enumerate(zip(self._rows, symbols, strict=True)):
+            goes_on, ended = row.ways
+            if ended[byte] > goes_on[byte] and row.beyond is not None:
+                row.after, row.begun = row.beyond, b""
+                row.tokens.append(row.token)
+            else:
+                if row.beyond is not None:
+                    self._mask[place, self._column(place)] = 0  # it was read for nothing
+                if goes_on[byte] <= 0 and row.begun:
+                    torn.append((place, self.vocabulary.cut(row.begun)))
+                    row.begun = b""
+            row.beyond, row.token = None, -1
+            row.begun += bytes([byte])
+        while torn:
+            tokens = dict((place, ids.pop(0)) for place, ids in torn)
+            for place, answer in self._append(tokens).items():
+                self._rows[place].after = answer
+                self._rows[place].tokens.append(tokens[place])
+            torn = [(place, ids) for place, ids in torn if ids]
+        self._look_beyond()
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Leave out all rows but these."""
+        self._rows = [self._rows[place] for place in places]
+        kept = torch.tensor(places, device=self._mask.device)
+        self._mask = self._mask[kept]
+        self._cache.batch_select_indices(kept)
+
+    def _of(self, row: _Row) -> Chances:
+        found = row.ways.sum(0)
+        total = found.sum()
+        found = found / total if total > 0 else np.full_like(found, 1 / len(found))
+        return cast(Chances, (1 - FLOOR) * found + FLOOR / len(found))
+
+    def _ways(self, row: _Row) -> Chances:
+        goes_on = np.append(self._sums(row.after[0], row.begun), 0.0 if row.begun else row.after[1])
+        ended = np.zeros_like(goes_on)
+        if row.beyond is not None:
+            ended = row.share * np.append(self._sums(row.beyond[0], b""), row.beyond[1])
+            goes_on = goes_on / max(self._all(row), np.finfo(float).tiny)
+        return np.stack([goes_on, ended])
+
+    def _sums(self, chances: NDArray[np.float32], begun: bytes) -> Chances:
+        """Return (256,) the chances of the tokens that go on with each byte."""
+        borders = self.vocabulary.borders(begun)
+        places = np.flatnonzero(np.diff(borders[1:]))  # numpy gives an empty stretch the element it begins with
+        sums = np.zeros(256)
+        if len(places):
+            sums[places] = np.add.reduceat(chances[: borders[-1]], borders[1:-1][places], dtype=np.float64)
+        return sums
+
+    def _all(self, row: _Row) -> float:
+        borders = self.vocabulary.borders(row.begun)
+        return float(row.after[0][borders[0] : borders[-1]].sum(dtype=np.float64))
+
+    def _look_beyond(self) -> None:
+        """Ask what follows in rows whose last bytes may be a token."""
+        tokens = {}
+        for place, row in enumerate(self._rows):
+            borders = self.vocabulary.borders(row.begun)
+            same = row.after[0][borders[0] : borders[1]] if row.begun else row.after[0][:0]
+            total = self._all(row) if len(same) else 0.0
+            share = float(same.sum(dtype=np.float64)) / total if total > 0 else 0.0
+            if share >= LEAST_END:
+                if row.token < 0:  # a prompt says which of several it is
+                    row.token = int(self.vocabulary.ids[borders[0] + int(same.argmax())])
+                tokens[place], row.share = row.token, share
+        for place, answer in self._append(tokens).items():
+            self._rows[place].beyond = answer
+        for row in self._rows:
+            row.ways = self._ways(row)
+
+    def _append(self, tokens: dict[int, int]) -> dict[int, tuple[NDArray[np.float32], float]]:
+        """Read a token more in some rows, and return what follows it; to the others it is padding."""
+        if not tokens:
+            return {}
+        column = torch.full((len(self._rows), 1), self.pad_id, device=self._mask.device)
+        seen = torch.zeros_like(column)
+        for place, token in tokens.items():
+            column[place], seen[place] = token, 1
+        self._mask = torch.cat([self._mask, seen.to(self._mask.dtype)], dim=1)
+        answers = self._read(column)
+        return {place: answers[place] for place in tokens}
+
+    def _column(self, place: int) -> int:
+        """Return where the newest token of a row stands."""
+        return int(self._mask[place].nonzero()[-1])
+
+    def _read(self, input_ids: Tensor) -> list[tuple[NDArray[np.float32], float]]:
+        """Return what follows the newest tokens (rows, seq)."""
+        if self._longest and self._mask.shape[1] > self._longest:
+            raise UserError(
+                f"mix: {type(self.model).__name__} reads {self._longest} tokens at most, and a text and what is tried "
+                "on the way are more; take shorter prompts or fewer new tokens"
+            )
+        positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+        arguments: dict[str, Any] = {"logits_to_keep": 1} if accepts(self.model, "logits_to_keep") else {}
+        arguments |= {cast(str, cache_argument(self.model)): self._cache, "use_cache": True}
+        output = self.model(input_ids=input_ids, attention_mask=self._mask, position_ids=positions, **arguments)
+        self._cache = cache_of(output) or self._cache
+        chances = output.logits[:, -1].float().softmax(-1)
+        texts = chances[:, self.vocabulary.ids.to(chances.device)].cpu().numpy()
+        ends = chances[:, self.vocabulary.end_ids].sum(-1).tolist()
+        return list(zip(texts, ends, strict=True))
+
+
+def _longest(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a model may have read; windows count those, too, that were read for nothing."""
+    window = None if is_plain(new_cache(model)) else getattr(text_config(model.config), "sliding_window", None)
+    return min(filter(None, (context_length(model), window)), default=None)
