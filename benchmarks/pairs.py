@@ -39,7 +39,7 @@ FORMS = {
         "train.schedule=cosine",
     ],  # fmt: skip
 }
-SHORT = ["train.batch_tokens=400", "train.on_long_example=drop", "train.eval_every=40", "train.save_every=40"]
+SHORT = ["train.batch_tokens=256", "train.on_long_example=drop", "train.eval_every=50", "train.save_every=50"]
 
 
 def main() -> None:
