@@ -73,6 +73,9 @@ def test_models_are_asked_otherwise_without_training(benchmarks: Path, tmp_path:
     mixed = found["eval/flores/mixture"]
     assert [Path(mixed.settings[name]).name for name in ("model", "mix")] == ["anchor", "aug"]
     assert mixed.needs == ("data", "anchor", "aug")
+    few = stages(ntl(benchmarks, f"compare=[{','.join(UNTRAINED)}]", *some, "untrained_limit=3"), tmp_path)
+    limits = {name: few[f"eval/flores/{name}"].settings["limit"] for name in ("aug", *untrained, "mixture")}
+    assert limits == {"aug": found["eval/flores/aug"].settings["limit"]} | dict.fromkeys((*untrained, "mixture"), 3)
     without = stages(ntl(benchmarks, "compare=[handover]", *some), tmp_path)
     assert without["eval/mgsm/handover"].settings["handover"] == str(tmp_path / "eval/mgsm/aug")
     assert "eval/flores/m_A_examples_2" not in without

@@ -26,7 +26,9 @@ _DECIDED_HERE = (
     "baseline.size", "baseline.merge",
 )  # fmt: skip
 
-_LEAST = {"jobs": 0, "threads": 1, "num_bridge_seeds": 1, "num_control_seeds": 0, "num_examples": 1}
+_LEAST = {
+    "jobs": 0, "threads": 1, "num_bridge_seeds": 1, "num_control_seeds": 0, "num_examples": 1, "untrained_limit": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class SectionConfig(ABC):
             `m_B_examples` (the models with `num_examples` worked examples), `handover` (m_B reads m_A's answer) and
             `mixture` (m_B and m_A decide about every byte together).
         num_examples: worked examples of these, in tasks that have any.
+        untrained_limit: how many records of each task (of each language) these are asked, as they read more and write
+            slower; 0 = as many as the others.
         vanilla_aug: m_A as it was before it learned its domain, where that does not follow from `aug`.
         anchor, aug: how m_B and m_A are trained. With a `base` and `train.steps=0` the base is used as it is.
         compose: the headline composition.
@@ -65,6 +69,7 @@ class SectionConfig(ABC):
     tasks: tuple[str, ...] = ()
     compare: tuple[str, ...] = ("random_aug", "lora")
     num_examples: int = 5
+    untrained_limit: int = 0
     vanilla_aug: str = ""
     anchor: TrainConfig = field(default_factory=TrainConfig)
     aug: TrainConfig = field(default_factory=TrainConfig)
@@ -103,7 +108,7 @@ class SectionConfig(ABC):
     def changeable(self) -> tuple[str, ...]:
         """Return the settings that say what is compared and measured: a run may go on with more or others of them."""
         seeds = ("num_bridge_seeds", "num_control_seeds")
-        return (*seeds, "compare", "num_examples", "vanilla_aug", "tasks", *self.evaluations())
+        return (*seeds, "compare", "num_examples", "untrained_limit", "vanilla_aug", "tasks", *self.evaluations())
 
     @property
     @abstractmethod

@@ -113,8 +113,9 @@ class Systems:
             if key in METHODS:
                 systems.append(self._per_seed(key, "methods", self._baseline))
             elif key in UNTRAINED:
-                count = self.config.num_examples
+                count, limit = self.config.num_examples, self.config.untrained_limit
                 label = LABELS[key].format(f"{count} worked example{'s' if count != 1 else ''}")
+                label += f", first {limit} records" if limit else ""
                 systems.append(System(key, label, "untrained", (self._untrained(key),)))
             elif key == SKYLINE:
                 systems.append(System(key, LABELS[key], "skyline", (self._further(),)))
@@ -127,6 +128,8 @@ class Systems:
         settings = self.config.evaluations()
         for name in asked_of(model, settings, self.config.tasks):
             scored, needs = replace(settings[name], model=model.model, threads=self.config.threads), model.needs
+            if model.is_asked_otherwise and (limit := self.config.untrained_limit):
+                scored = replace(scored, limit=min(limit, scored.limit or limit))
             if model.examples is not None:
                 scored = replace(scored, options={**scored.options, "shots": model.examples})
             if model.reads_answers:
