@@ -248,6 +248,7 @@ def test_table5_holds_what_the_evaluations_and_runs_say(ablated):
     assert json.loads((ablated / "ablations" / "run.json").read_text())["status"] == "complete"
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again_and_more_can_be_asked_for(done):
     ablate_kv(preset("ablations.methods=[lora]"), done)
     before = (done / "ablations" / "table5.json").read_bytes()
@@ -263,6 +264,7 @@ def test_what_is_done_is_not_done_again_and_more_can_be_asked_for(done):
         ablate_kv(preset("compose.train.steps=30"), done)
 
 
+@pytest.mark.slow
 def test_a_score_that_changed_reaches_the_table(done):
     ablate_kv(preset(), done)
     write(done / "eval" / "calm" / "metrics.json", {"metrics": accuracies((1.0, 2.0, 3.0, 4.0))})

@@ -53,6 +53,7 @@ def test_a_checkpoint_holds_bridges_only(saved):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_auto_classes_load_it_after_import_calmctl(saved):
     model, folder = saved
     code = (

@@ -21,6 +21,7 @@ from tests.interrupted import assert_same, config, stopped, straight
 __all__ = ["config", "stopped", "straight"]  # fixtures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bytes_left", [0, 8_000])
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(config, stopped, straight, monkeypatch, bytes_left):
     """The system refuses to let files grow, be they written by Python, torch or safetensors."""

@@ -131,6 +131,7 @@ def test_held_out_functions_are_read_by_the_evaluation_in_the_words_of_the_pairs
     assert {record.prompt: f" {record.function.summary}" for record in records}.items() < pairs.items()
 
 
+@pytest.mark.slow
 def test_number_of_processes_changes_nothing_and_the_seed_does(built: Path, tree: Path, tests: Path, tmp_path: Path,
                                                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setattr(code_sources, "BATCH_BYTES", 12_000)

@@ -19,7 +19,10 @@ NAMES = list(FAMILIES)
 PAIRS = [
     *((name, "Llama") for name in NAMES),
     *(("Llama", name) for name in NAMES[1:]),
-    *zip(NAMES[1:], NAMES[2:] + NAMES[:1], strict=True),
+    *(
+        pytest.param(pair, marks=pytest.mark.slow, id="+".join(pair))
+        for pair in zip(NAMES[1:], NAMES[2:] + NAMES[:1], strict=True)
+    ),
 ]
 LENGTH = 11
 LEFT, RIGHT = 3, 2

@@ -112,6 +112,7 @@ def test_a_training_killed_twenty_times_in_a_row_ends_as_an_undisturbed_one(proc
         assert_same(run_job(job, out).path, straight)
 
 
+@pytest.mark.slow
 def test_a_second_start_is_refused_and_sigterm_ends_the_first_with_a_whole_checkpoint(
     processes, config, tmp_path, capsys
 ):

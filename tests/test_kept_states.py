@@ -148,6 +148,7 @@ def test_a_training_is_the_same_wherever_states_are_kept(folder, tmp_path):
     assert run_composition(config(folder, "none"), tmp_path / "disk").is_complete  # it is how, and not what
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_with_the_same_numbers(folder, tmp_path, monkeypatch):
     straight = run_composition(config(folder, "memory"), tmp_path / "straight")
     append = Run.append_jsonl

@@ -92,6 +92,7 @@ def test_an_unknown_model_is_refused():
         shape_of("some/model")
 
 
+@pytest.mark.slow
 def test_every_family_has_a_preset_for_both_sections():
     assert set(pretrained()) == {f"{group}/{name}" for group in SCHEMAS for name in FAMILIES} | TWO_TOKENIZERS
 

@@ -112,6 +112,7 @@ def test_a_self_contained_composition_is_loaded_without_its_bases(call, demo):
     assert code == 0 and out.startswith("solve: 12 + 3 =")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [
     "--aug runs/demo/aug connections=[[[0,0]],[[0,0],[1,1]]]",
     "num=1 bridge.gate=true bridge.dropout=0.1 bridge.norm=false aug_reads=prompt",

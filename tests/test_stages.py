@@ -35,6 +35,7 @@ def run(root: Path, *stages: Stage) -> list[str]:
     return StageRunner(root, stages, jobs=2).run()
 
 
+@pytest.mark.slow
 def test_stages_run_once_and_again_when_they_or_their_needs_are_gone(tmp_path):
     first, second = data_stage(tmp_path, "a"), data_stage(tmp_path, "b", needs=("a",))
     runner = StageRunner(tmp_path, [first, second], jobs=2)

@@ -297,7 +297,7 @@ def rows_without_times(run: Run) -> list[dict]:
 
 
 @pytest.mark.parametrize("kind", ["train", "compose"])
-@pytest.mark.parametrize("stop_after", [2, 7])
+@pytest.mark.parametrize("stop_after", [2, pytest.param(7, marks=pytest.mark.slow)])
 def test_an_interrupted_run_ends_bit_identical_to_a_straight_one(
     folder, bases, tmp_path, monkeypatch, kind, stop_after
 ):

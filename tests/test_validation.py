@@ -102,6 +102,7 @@ def straight(folder, tmp_path_factory) -> Run:
     return run_training(config, tmp_path_factory.mktemp("straight") / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", ["in the middle", "at the last validation", "at the end"])
 def test_an_interrupted_training_stops_and_keeps_as_a_straight_one(folder, straight, tmp_path, monkeypatch, stop_at):
     config = sums_config(folder, True, patience=2, keep_best=True, **(OVERFITTING | {"save_every": 2}))
@@ -198,6 +199,7 @@ def test_a_composition_is_compared_with_its_anchor(folder, tmp_path, zero_init, 
     assert ("they do not help it" in said) == (measured["validation_loss"] >= alone)
 
 
+@pytest.mark.slow
 def test_bridges_that_stay_worse_than_the_anchor_end_in_one_line(folder, tmp_path):
     train = {"steps": 20, "eval_every": 1, "lr": 0.1, "warmup_steps": 0, "save_every": 2}
     config = compose_config(folder, tmp_path, train, anchor_steps=60)
@@ -226,6 +228,7 @@ def test_worse_for_good_is_far_above_and_not_on_the_way_back():
     assert not stays_worse([0.003, 0.003, 0.003], 0.001, 0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aug_reads", ["all", "prompt"])
 def test_a_composition_is_validated_as_it_decodes(folder, tmp_path, aug_reads):
     composed = compose_config(folder, tmp_path, {"steps": 4, "eval_every": 2}, aug_reads=aug_reads)
