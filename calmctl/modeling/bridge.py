@@ -13,6 +13,8 @@ from calmctl.errors import UserError
 from calmctl.modeling.streams import Standardize, scale_of
 
 ROTARY_BASE = 10_000.0
+# What a bias gives the newest aug token more than one far away: the first head's, from which it falls to none.
+STRONGEST_BIAS = 24.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class BridgeConfig:
         norm: RMS-normalise the projected aug states, so that keys and values do not inherit the scale of the aug's
             residual stream. It stands between two matrices, so they cannot be folded into one for inference.
         rotary: rotate queries and keys by their positions, which helps a bridge to copy in order.
+        recency: give queries and keys a learned bias each (as Qwen2's have), which rotary positions turn into a
+            preference for what the aug has read last: strong in the first head, from which it falls to none in the
+            last. Without it a bridge begins with the average of all that the aug has read, the longer the text the
+            less it says.
         gate: multiply the update by one learned number per bridge (Flamingo, arXiv 2204.14198, without its tanh). It
             starts at 0 and W_O plainly, which is another exact identity at the start: one number says how far a bridge
             is open, and every other matrix learns at full speed once it has left 0.
@@ -40,6 +46,7 @@ class BridgeConfig:
     num_heads: int | None = None
     norm: bool = False
     rotary: bool = False
+    recency: bool = False
     gate: bool = False
     dropout: float = 0.0
     zero_init: bool = True
@@ -51,6 +58,8 @@ class BridgeConfig:
             raise UserError(f"bridge.share={self.share} must be a positive number")
         if not 0 <= self.dropout < 1:
             raise UserError(f"bridge.dropout={self.dropout} must lie in [0, 1)")
+        if self.recency and not self.rotary:
+            raise UserError("bridge.recency=true needs bridge.rotary=true, by which positions are told apart")
 
 
 class Bridge(nn.Module):
@@ -80,6 +89,7 @@ class Bridge(nn.Module):
         self.query = nn.Linear(anchor_size, anchor_size, bias=False)
         self.key = nn.Linear(anchor_size, anchor_size, bias=False)
         self.value = nn.Linear(anchor_size, anchor_size, bias=False)
+        self.query_bias, self.key_bias = (nn.Parameter(self._recency()) if config.recency else None for _ in range(2))
         self.output = nn.Linear(anchor_size, anchor_size, bias=False)
         # Of one entry rather than none: sharding needs a dimension.
         self.gate = nn.Parameter(torch.full((1,), 0.0 if config.zero_init else 1.0)) if config.gate else None
@@ -114,12 +124,17 @@ class Bridge(nn.Module):
             if self.norm is not None:
                 projected = self.norm(projected)
             keys, values = self.key(projected), self.value(projected)
+        if self.key_bias is not None:
+            keys = keys + self.key_bias
         return self._rotate(self._split(keys), positions), self._split(values)
 
     def queries(self, states: Tensor, positions: Tensor) -> Tensor:
         """Return queries (b, h, t, d) of anchor states (b, t, d_anchor)."""
         asking = self.anchor_stream(states) if self.anchor_stream is not None else states
-        return self._rotate(self._split(self.query(self._as_weights(asking))), positions)
+        queries = self.query(self._as_weights(asking))
+        if self.query_bias is not None:
+            queries = queries + self.query_bias
+        return self._rotate(self._split(queries), positions)
 
     def forward(
         self, states: Tensor, positions: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, eager: bool = False
@@ -147,6 +162,11 @@ class Bridge(nn.Module):
         if self.anchor_stream is not None:
             update = update * (self.share * scale_of(states))
         return update.to(states.dtype)
+
+    def _recency(self) -> Tensor:
+        """Return the bias (d_anchor) at the start: rotated to the same position, two of them agree most."""
+        strengths = torch.linspace(STRONGEST_BIAS, 0, self.num_heads)
+        return (strengths * self.head_dim**-0.5).sqrt().repeat_interleave(self.head_dim)
 
     def _as_weights(self, states: Tensor) -> Tensor:
         """Bring states of a base in another type to the bridge's own; under autocast that is autocast's business."""

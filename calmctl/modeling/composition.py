@@ -47,6 +47,7 @@ def compose(
     num_heads: int | None = None,
     norm: bool = False,
     rotary: bool = False,
+    recency: bool = False,
     gate: bool = False,
     dropout: float = 0.0,
     zero_init: bool = True,
@@ -63,7 +64,7 @@ def compose(
         anchor, aug: models, paths or hub ids (`id@revision` works); `aug` may be a list.
         connections: [[aug_layer, anchor_layer], ...] (with several augs: one such list each); None = the paper's
             rule, every `every`-th layer of the aug, or `num` layers, evenly spaced over the anchor.
-        standardize, share, num_heads, norm, rotary, gate, dropout, zero_init: see `BridgeConfig`.
+        standardize, share, num_heads, norm, rotary, recency, gate, dropout, zero_init: see `BridgeConfig`.
         aug_reads: "all" tokens, or the "prompt" only (the paper's ablation "m_A as an encoder").
         aug_seed: take augs of the given shape with untrained weights, drawn with this seed (its ablation "random m_A").
         segmentation: how the text of augs with tokenizers of their own is cut: "own" is the aug's own cut of the text
@@ -85,7 +86,7 @@ def compose(
     augs = [aug] if isinstance(aug, nn.Module | str | Path) else list(aug)
     if load_arguments and all(isinstance(model, PreTrainedModel) for model in (anchor, *augs)):
         raise TypeError(f"compose does not take {', '.join(load_arguments)}: the models are loaded already")
-    bridge = BridgeConfig(standardize, share, num_heads, norm, rotary, gate, dropout, zero_init)
+    bridge = BridgeConfig(standardize, share, num_heads, norm, rotary, recency, gate, dropout, zero_init)
     reach = {name: load_arguments[name] for name in SOURCE_ARGUMENTS if name in load_arguments}
     attention = load_arguments.get("attn_implementation") or ""
     parts = check_parts(anchor, augs, aug_reads, reach, segmentation, markers, tokenizers, attention)
