@@ -11,7 +11,7 @@ VOCABULARY = 50
 FORMS = {
     "paper": {},
     "norm-rotary": {"norm": True, "rotary": True, "num_heads": 8},
-    "sparse": {"connections": [[1, 0], [0, 2]]},
+    "sparse": {"connections": [[1, 0], [0, 2]], "rotary": True, "recency": True},
 }
 
 

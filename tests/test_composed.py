@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from calmctl.errors import UserError
 from calmctl.modeling import loss
 from calmctl.modeling.alignment import bridge_mask, same_tokenizer_visible
-from calmctl.modeling.bridge import Bridge
+from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.checkpoint import weights_sha256
 from calmctl.modeling.composition import compose
 from calmctl.modeling.hooks import _current
@@ -85,6 +85,22 @@ def test_rotary_bridges_look_at_distances(ids):
     plain = composed(trained=False)
     plain.bridges.load_state_dict(model.bridges.state_dict())
     assert (logits(model, ids) - logits(plain, ids)).abs().max() > 1e-2
+
+
+def test_bridges_that_begin_with_what_was_read_last():
+    """The first head looks at the newest aug token, the last one at all alike, until training decides otherwise."""
+    bridge = Bridge(BridgeConfig(rotary=True, recency=True), 16, 256, 4)
+    positions, states = torch.arange(40)[None], torch.zeros(1, 40, 16)
+    keys, _ = bridge.keys_values(states, positions)
+    queries = bridge.queries(torch.zeros(1, 40, 256), positions)
+    seen = (queries[0, :, -1:] @ keys[0].transpose(-1, -2) * bridge.head_dim**-0.5).softmax(-1)[:, 0]
+    assert seen[0, -1] > 0.5 and seen[0, -1] > seen[0, -2] > seen[0, -3] > 10 * seen[0, :-8].max()
+    torch.testing.assert_close(seen[-1], torch.full((40,), 1 / 40))
+    assert (seen[:, -1].diff() < 0).all()
+    model = composed(trained=False, rotary=True, recency=True)
+    torch.testing.assert_close(logits(model, example_ids()), logits(model.anchor, example_ids()), rtol=0, atol=0)
+    with pytest.raises(UserError, match="^bridge.recency=true needs bridge.rotary=true"):
+        composed(recency=True)
 
 
 def test_bases_in_bfloat16_work_with_bridges_in_float32(ids):

@@ -69,6 +69,7 @@ BRIDGE: dict[str, Callable[[BridgeConfig], str]] = {
     "standardize": _standardize,
     "norm": lambda bridge: "an RMS norm on the projected states" if bridge.norm else "",
     "rotary": lambda bridge: "rotary positions" if bridge.rotary else "",
+    "recency": lambda bridge: "learned biases of queries and keys" if bridge.recency else "",
     "gate": _gate,
     "zero_init": _zero_init,
     "dropout": lambda bridge: f"dropout of {bridge.dropout:g} on what they add" if bridge.dropout else "",
