@@ -152,21 +152,6 @@ def test_batches_share_a_length_and_cover_all_lengths(examples):
     assert set.union(*lengths) == set(examples.lengths)
 
 
-@pytest.mark.parametrize("size", [{"batch_size": 7}, {"batch_tokens": 50}], ids=str)
-def test_short_examples_come_first_for_a_share_of_the_steps(examples, size):
-    settings = replace(SETTINGS, sampling="epochs", steps=100, short_first=0.04, **size)
-    batches, plain = Batches(examples, settings, 5, 0), Batches(examples, replace(settings, short_first=0.0), 5, 0)
-    middle = np.median(examples.lengths)
-    longest = [max(examples.lengths[batches.rows(step)]) for step in range(100)]
-    assert all(length <= middle + settings.bucket_width for length in longest[:4])
-    assert any(length > middle for length in longest[4:])
-    # Behind them everything comes as it would have, and later epochs are the same.
-    count = batches._epochs.per_epoch
-    first = {tuple(batches.rows(step)) for step in range(count)}
-    assert first == {tuple(plain.rows(step)) for step in range(count)}
-    assert all(np.array_equal(batches.rows(step), plain.rows(step)) for step in range(count, 100))
-
-
 def test_a_token_budget_bounds_every_batch(examples):
     batches = Batches(examples, replace(SETTINGS, batch_tokens=50), 0, 0)
     for batch in batches:
@@ -174,14 +159,7 @@ def test_a_token_budget_bounds_every_batch(examples):
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"batch_size": 7},
-        {"batch_tokens": 50},
-        {"batch_tokens": 50, "accumulation": 4},
-        {"batch_tokens": 50, "short_first": 0.01},
-    ],
-    ids=str,
+    "settings", [{"batch_size": 7}, {"batch_tokens": 50}, {"batch_tokens": 50, "accumulation": 4}], ids=str
 )
 def test_an_epoch_takes_every_example_once(examples, settings):
     settings = replace(SETTINGS, sampling="epochs", steps=400, **settings)

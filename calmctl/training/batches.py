@@ -166,7 +166,7 @@ class Batches:
 
 
 class _Epochs:
-    """Batches in which every example comes once an epoch, short ones first if wanted; a function of seed and step."""
+    """Batches in which every example comes once an epoch; a function of seed and step alone."""
 
     def __init__(self, buckets: Sequence[_Bucket], settings: TrainSettings, seed: int) -> None:
         self.buckets, self.settings, self.seed = buckets, settings, seed
@@ -196,14 +196,7 @@ class _Epochs:
                     count = len(order) - begin
                 batches.append(order[begin : begin + count])
                 begin += count
-        places = generator.permutation(len(batches))
-        if self._number <= 0 and (count := round(self.settings.short_first * self.settings.steps)):
-            # What follows the short ones are the others, still in random order.
-            halfway = len(order) // 2
-            is_short = np.cumsum([len(batch) for batch in batches])[places] <= halfway
-            first = np.flatnonzero(is_short)[:count]
-            places = np.concatenate([places[first], np.delete(places, first)])
-        return [batches[place] for place in places]
+        return [batches[place] for place in generator.permutation(len(batches))]
 
     @cached_property
     def per_epoch(self) -> int:

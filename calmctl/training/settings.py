@@ -81,8 +81,6 @@ class TrainSettings:
         bucket_width: examples whose lengths fall into the same bucket (tokens) share batches.
         sampling: `replacement` draws every batch anew; `epochs` takes every example once before any comes again, which
             suits models that know an example by heart once they have seen it.
-        short_first: share of the steps (0 to 1) that take examples of the shorter half only, at the beginning; needs
-            `sampling=epochs`. Bridges find out how to read an aug in short texts sooner than in long ones.
         validation_share: share of the data (0 to 1) that is held out for validation, where no file is given for it.
         validation_limit: hold out so many examples at most; 0 = no limit.
         eval_every: steps between validations; 0 = `save_every`.
@@ -124,7 +122,6 @@ class TrainSettings:
     context: int = 1024
     bucket_width: int = 8
     sampling: str = "replacement"
-    short_first: float = 0.0
     validation_share: float = 0.0
     validation_limit: int = 0
     eval_every: int = 0
@@ -173,9 +170,7 @@ class TrainSettings:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be a number that is not negative")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"train.betas={list(self.betas)} must be two numbers in [0, 1)")
-        if self.short_first and self.sampling != "epochs":
-            raise ValueError(f"train.short_first={self.short_first} needs train.sampling=epochs; set both or none")
-        for name in ("hold_share", "final_lr_share", "short_first"):
+        for name in ("hold_share", "final_lr_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"train.{name}={getattr(self, name)} must lie in [0, 1]")
         if not 0 <= self.validation_share < 1:
