@@ -155,10 +155,33 @@ def test_faults_in_16_bits_are_faults_in_float32(tokenizer):
 
 
 def test_what_does_not_fit_in_float32_is_tried_in_16_bits_only(tokenizer, monkeypatch):
-    room = type("Room", (), {"available": 0})
-    monkeypatch.setattr(probe.psutil, "virtual_memory", lambda: room)
-    monkeypatch.setattr(reading, "deviation", lambda found, expected: float(len(expected) > 1))
-    assert str(reading_of(tiny_model("llama").bfloat16(), tokenizer)) == "one row at a time"
+    for available, dtypes in ((2**40, [torch.float32]), (0, [torch.bfloat16])):
+        tried, room = [], type("Room", (), {"available": available})
+        monkeypatch.setattr(probe.psutil, "virtual_memory", lambda room=room: room)
+        monkeypatch.setattr(reading, "tolerance", lambda bases, tried=tried: tried.append(bases[0].dtype) or 0.1)
+        reading_of(tiny_model("llama").bfloat16(), tokenizer)
+        assert tried[:1] == dtypes
+
+
+def test_what_fails_in_16_bits_alone_is_not_done_in_them(tokenizer):
+    """Padding is passed over in float32 and makes numbers that are none in 16 bits: rows of equal lengths are left."""
+    model = tiny_model("llama").bfloat16()
+
+    def spoil(_module, _args, kwargs, output):
+        mask = kwargs.get("attention_mask")
+        if output.logits.dtype == torch.bfloat16 and mask is not None and not bool((mask != 0).all()):
+            output.logits.fill_(float("nan"))
+        return output
+
+    model.register_forward_hook(spoil, with_kwargs=True)
+    assert str(reading_of(model, tokenizer)) == "batches of equal lengths"
+
+
+def test_chance_in_float32_is_not_overlooked_in_16_bits(tokenizer):
+    model = tiny_model("llama").bfloat16()
+    model.lm_head.register_forward_hook(lambda _module, _args, output: output + 0.02 * torch.randn_like(output))
+    with pytest.raises(UserError, match="computes other logits each time that it reads a prompt"):
+        reading_of(model, tokenizer)
 
 
 @pytest.mark.parametrize("build", [composed, llama, gpt2])

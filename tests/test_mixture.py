@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from calmctl.errors import UserError
-from calmctl.inference.byte_reading import END, FLOOR, ByteReader, ByteVocabulary
+from calmctl.inference.byte_reading import END, FLOOR, MOST_HOLES, ByteReader, ByteVocabulary
 from calmctl.inference.decoding import Decoding
+from calmctl.inference.finite import NotFiniteError
 from calmctl.inference.generation import complete
 from calmctl.inference.likelihood import bits_of
 from calmctl.inference.mixture import Mixture, Voice
@@ -16,6 +17,7 @@ from calmctl.inference.prompt import Prompt, fit
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.token_bytes import TokenBytes
 from tests import tokenizer_families as families
+from tests.model_types import tiny_model
 from tests.own_tokenizers import base, composed
 
 PROMPTS = ["the other thing", "a", "then there is the rest of it:", "Über den "]
@@ -119,11 +121,18 @@ def test_rows_that_are_left_out_change_no_others():
 
 
 def test_any_byte_can_follow():
+    """Where no token goes on so, what has begun is cut into tokens, and the rest is what follows those."""
     of = voice("llama", "gpt2")
-    going = reader(of, ["the"])
-    for byte in (0xFF, 0x00, 0xE9, 0x9B, 0x20, 0xC3, 0xC3):
+    table, going = TokenBytes.of(of.tokenizer, ""), reader(of, ["the"])
+    given = (0xFF, 0x00, 0xE9, 0x9B, 0x20, 0xC3, 0xC3)
+    for byte in given:
+        assert going.chances()[0, byte] >= FLOOR / 257
         going.take([byte])
-        assert going.chances().sum() == pytest.approx(1)
+    (row,) = going._rows
+    known = prompt_ids(of.tokenizer, ["the"])[0]
+    known = known[: len(known) - row.num_healed] + row.tokens
+    assert b"".join(table[token] or b"" for token in known) + row.begun == b"the" + bytes(given)
+    np.testing.assert_allclose(row.after[0], next_tokens(of, known)[going.vocabulary.ids], rtol=1e-3, atol=1e-7)
 
 
 def mixture(*voices: Voice, weight: float = 0.5) -> Mixture:
@@ -185,15 +194,82 @@ def test_what_cannot_be_mixed_is_refused():
     one = voice("llama", "gpt2")
     with pytest.raises(UserError, match="^mix: two models write together greedily, not by beam"):
         Mixture((one, one), 0.5, Decoding(num_beams=2))
-    with pytest.raises(UserError, match="BloomForCausalLM takes no positions"):
+    with pytest.raises(
+        UserError, match="^mix: bloom with gpt2: BloomForCausalLM cannot pass over tokens that were tried in vain"
+    ):
         mixture(one, voice("bloom", "gpt2"))
     joined = composed()
     with pytest.raises(UserError, match="^mix: runs/calm is a composition or has adapters; only plain"):
         mixture(one, Voice(joined, TOKENIZERS["gpt2"](), "runs/calm"))
 
 
-def test_a_text_beyond_a_window_is_refused():
-    one, narrow = voice("llama", "gpt2"), voice("gemma2", "gemma")
-    narrow.model.config.sliding_window = 12
-    with pytest.raises(UserError, match="^mix: Gemma2ForCausalLM reads 12 tokens at most, and a text"):
-        written(mixture(one, narrow), [Prompt(PROMPTS[2], max_new_tokens=12)])
+def test_tokens_that_were_tried_in_vain_take_no_room():
+    """A cache holds a few columns more than the longest text has tokens, and what is read stays the same."""
+    of = voice("gpt2", "gpt2")
+    text = "Several words, and the 42 numbers that 1234 tokens would have: " * 2
+    for going, _, _ in steps(of, ["the", "a rather longer prompt:"], [text, text]):
+        tokens = max(int(row) for row in going._mask.sum(-1))
+        assert going._mask.shape[1] <= tokens + MOST_HOLES + 2
+    for row, prompt in zip(going._rows, ["the", "a rather longer prompt:"], strict=True):
+        ids = prompt_ids(of.tokenizer, [prompt])[0]
+        known = ids[: len(ids) - row.num_healed] + row.tokens
+        np.testing.assert_allclose(row.after[0], next_tokens(of, known)[going.vocabulary.ids], rtol=1e-3, atol=1e-7)
+
+
+def test_only_a_text_beyond_the_context_is_refused():
+    one, narrow = voice("llama", "gpt2"), voice("gpt2", "bytes")
+    prompt = "There are thirty bytes in here."
+    narrow.model.config.n_positions = len(prompt_ids(narrow.tokenizer, [prompt])[0]) + len(" and 9 mo")
+    (found,) = mixture(one, narrow, weight=0.9).bits_of([prompt], [" and 9 mo"])
+    assert 0 < found[1] < math.inf
+    with pytest.raises(UserError, match="^mix: GPT2LMHeadModel reads 4[0-9] tokens at most, and a text has more"):
+        list(mixture(one, narrow, weight=0.9).bits_of([prompt], [" and 10 more"]))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_so_many_whole_tokens_are_written_as_were_asked_for(limit):
+    one, other = voice("llama", "gpt2", seed=1), voice("gpt2", "llama2", seed=2)
+    mixed = mixture(one, other, weight=0.0)
+    fitted = fit(one.model, one.tokenizer, [Prompt(prompt, max_new_tokens=limit) for prompt in PROMPTS])
+    samples = {each.prompt_index: each for batch in mixed.generate(fitted) for each in batch}
+    longer = written(mixed, [Prompt(prompt, max_new_tokens=limit + 3) for prompt in PROMPTS])
+    for place, sample in samples.items():
+        torn = "\N{REPLACEMENT CHARACTER}"
+        assert longer[place].startswith(sample.text.rstrip(torn)) and sample.text
+        assert sample.num_tokens == limit
+
+
+def test_numbers_that_are_none_are_told_with_their_prompt():
+    one, other = voice("llama", "gpt2"), voice("gpt2", "gpt2", seed=3)
+    mixed = mixture(one, other)
+    for parameter in other.model.transformer.ln_f.parameters():
+        parameter.data.fill_(math.nan)
+    with pytest.raises(NotFiniteError, match="prompt 1: the logits of GPT2LMHeadModel are not finite"):
+        written(mixed, [Prompt(PROMPTS[0], max_new_tokens=3)])
+    with pytest.raises(NotFiniteError) as error:
+        list(mixed.bits_of(PROMPTS, TEXTS))
+    assert error.value.row in range(4)
+
+
+def test_batches_are_halved_when_memory_is_short(monkeypatch):
+    one, other = voice("llama", "gpt2"), voice("gpt2", "llama2")
+    expected = dict(mixture(one, other).bits_of(PROMPTS, TEXTS))
+    mixed, forward = mixture(one, other), other.model.forward
+
+    def short(*args, **kwargs):
+        if len(kwargs["input_ids"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(other.model, "forward", short)
+    assert dict(mixed.bits_of(PROMPTS, TEXTS)) == pytest.approx(expected, rel=1e-4)
+    assert mixed.batch_size == 1
+
+
+def test_models_with_states_or_chunks_are_not_mixed():
+    one = voice("llama", "gpt2")
+    for model_type, name in (("qwen3_next", "Qwen3Next"), ("roformer", "RoFormer")):
+        model = tiny_model(model_type)
+        model.resize_token_embeddings(len(one.tokenizer), mean_resizing=False)
+        with pytest.raises(UserError, match=f"^mix: states: {name}ForCausalLM cannot pass over tokens that were tried"):
+            mixture(one, Voice(model, one.tokenizer, "states"))

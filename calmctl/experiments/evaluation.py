@@ -123,7 +123,7 @@ def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> N
         protocol["handover"] = config.handover_text
     if config.mix:
         protocol |= {"mixed_with": config.mix, "mix_weight": config.mix_weight}
-    if otherwise := written_otherwise(subject.tokenizer, stops):
+    if not config.mix and (otherwise := written_otherwise(subject.tokenizer, stops)):
         protocol["stops_out_of_reach"] = otherwise
     bits = about.pop("bits_per_byte", None)
     write_scores(run, config, config.build_task(), asked.records, work.gather(), about, protocol, bits)
@@ -176,7 +176,7 @@ def _made(
     """Do this process's share, without waiting for any other."""
     set_up_cpu(config.threads)
     asked = questions(config, subject)
-    work = WorkFiles(out, asked.requests, subject.identity["weights_sha256"], ranks.index)
+    work = WorkFiles(out, asked.requests, subject.weights_sha256, ranks.index)
     finished = work.read()
     throughput = Throughput()
     if run is not None:

@@ -140,6 +140,12 @@ class Subject:
         return identity | {"mixed_with": self.other.identity} if self.other else identity
 
     @property
+    def weights_sha256(self) -> str:
+        """Return the checksum of all weights that answer."""
+        own = str(self.identity["weights_sha256"])
+        return f"{own}+{self.other.weights_sha256}" if self.other else own
+
+    @property
     def num_parameters(self) -> int:
         """Return how many parameters answer, those of the other model included."""
         own = sum(parameter.numel() for parameter in self.model.parameters())
@@ -205,15 +211,31 @@ def questions(config: EvalConfig, subject: Subject) -> Questions:
     if has_bits:
         _check_references(config, requests)
     tokenizer = subject.tokenizer  # before the model: a missing one is told sooner
-    fitted = fit(subject.shape, tokenizer, prompts, config.on_overflow)
+    both = [subject, subject.other] if subject.other else [subject]
     if subject.other:
-        for each in (subject, subject.other):
+        for each in both:
             check_mixable(each.shape, each.tokenizer, each.source)
-        fit(subject.other.shape, subject.other.tokenizer, fitted.prompts, "fail")
+        with _named(f"mix: {subject.other.source}: "):
+            fitted = fit(subject.other.shape, subject.other.tokenizer, prompts, config.on_overflow)
+        fitted = fit(subject.shape, tokenizer, fitted.prompts, config.on_overflow)
+        num_shortened = sum(one.shots != other.shots for one, other in zip(prompts, fitted.prompts, strict=True))
+        fitted = replace(fitted, num_shortened=num_shortened)
+    else:
+        fitted = fit(subject.shape, tokenizer, prompts, config.on_overflow)
     found = Questions(records, requests, fitted, has_bits)
-    if has_bits:
-        encoded_pairs(subject.shape, tokenizer, [prompt.whole for prompt in fitted.prompts], found.references)
+    for each in both if has_bits else ():
+        with _named("" if each is subject else f"mix: {each.source}: "):
+            encoded_pairs(each.shape, each.tokenizer, [prompt.whole for prompt in fitted.prompts], found.references)
     return found
+
+
+@contextmanager
+def _named(model: str) -> Iterator[None]:
+    """Say in an error of the block which of two models it is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{model}{error}") from None
 
 
 def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str, Any]:
@@ -228,7 +250,8 @@ def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str
         return {"out": str(out), "run": "complete: nothing is left to do", **settings}
     asked = questions(config, subject)
     prompts = asked.fitted.prompts
-    size = sum(parameter.numel() * parameter.element_size() for parameter in subject.shape.parameters())
+    shapes = [subject.shape, subject.other.shape] if subject.other else [subject.shape]
+    size = sum(each.numel() * each.element_size() for shape in shapes for each in shape.parameters())
     return {
         "out": str(out),
         "run": "new" if existing is None else "goes on with what is missing",

@@ -17,7 +17,8 @@ from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_
 from calmctl.experiments.systems import Files, System, Systems, Trained, asked_of
 from calmctl.experiments.tasks import find_data, has_option
 from calmctl.files import read_json
-from calmctl.modeling.sources import base_config, load_tokenizer
+from calmctl.inference.mixture import check_mixable
+from calmctl.modeling.sources import base_config, load_tokenizer, without_weights
 from calmctl.reporting.cost_table import cost_rows, is_training
 from calmctl.reporting.section_report import write_section_report
 from calmctl.reporting.section_results import RESULTS_FILE
@@ -123,8 +124,10 @@ def preflight(section: Section, out: Path, nproc_per_node: str | None) -> bool:
 def _check_bases(config: SectionConfig) -> None:
     """Raise UserError now rather than after hours of other stages where an existing model cannot be loaded."""
     for base in filter(None, (config.anchor.base, config.aug.base, config.vanilla_aug)):
-        base_config(base, trust_remote_code=config.compose.trust_remote_code)
-        load_tokenizer(base, trust_remote_code=config.compose.trust_remote_code)
+        shape = base_config(base, trust_remote_code=config.compose.trust_remote_code)
+        tokenizer = load_tokenizer(base, trust_remote_code=config.compose.trust_remote_code)
+        if "mixture" in config.compare and base != config.vanilla_aug:
+            check_mixable(without_weights(shape), tokenizer, base)
 
 
 def _check_evaluations(config: SectionConfig, out: Path) -> None:

@@ -115,7 +115,7 @@ class Systems:
             elif key in UNTRAINED:
                 count, limit = self.config.num_examples, self.config.untrained_limit
                 label = LABELS[key].format(f"{count} worked example{'s' if count != 1 else ''}")
-                label += f", first {limit} records" if limit else ""
+                label += f", first {limit} records at most" if limit else ""
                 systems.append(System(key, label, "untrained", (self._untrained(key),)))
             elif key == SKYLINE:
                 systems.append(System(key, LABELS[key], "skyline", (self._further(),)))
@@ -204,20 +204,21 @@ class Systems:
     def _untrained(self, key: str) -> Trained:
         """Return a model that stands in the tables already, asked with worked examples or together with m_A."""
         # Names say what they depend on, so that a run may go on with other comparisons in the same folder.
+        first = f"_first_{limit}" if (limit := self.config.untrained_limit) else ""
         with_examples = f"{EXAMPLES}_{self.config.num_examples}"
         if key == "handover":
             name = f"{key}_of_{with_examples}" if EXAMPLES in self.config.compare else key
-            return replace(self.anchor, name=name, reads_answers=True)
+            return replace(self.anchor, name=name + first, reads_answers=True)
         if key == "mixture":
-            return replace(self.anchor, name=key, mixed_with=self.aug)
+            return replace(self.anchor, name=key + first, mixed_with=self.aug)
         if key == EXAMPLES:
-            return replace(self.aug, name=with_examples, examples=self.config.num_examples)
-        return replace(self.anchor, name=f"{key}_{self.config.num_examples}", examples=self.config.num_examples)
+            return replace(self.aug, name=with_examples + first, examples=self.config.num_examples)
+        return replace(self.anchor, name=f"{key}_{self.config.num_examples}{first}", examples=self.config.num_examples)
 
     def _answering(self, task: str) -> str:
         """Return whose answers are handed over: m_A's with worked examples, where these are measured as well."""
         has_examples = EXAMPLES in self.config.compare and has_option(task, "shots")
-        return f"{EXAMPLES}_{self.config.num_examples}" if has_examples else self.aug.name
+        return self._untrained(EXAMPLES).name if has_examples else self.aug.name
 
     def _further(self) -> Trained:
         """Return m_B trained further on what m_A was trained on, for as long."""

@@ -20,11 +20,13 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
-from calmctl.inference.cache import growing_cache, is_plain, new_cache
+from calmctl.inference.cache import growing_cache
+from calmctl.inference.finite import NotFiniteError
+from calmctl.inference.memory import is_out_of_memory
 from calmctl.inference.rows import Rows
 from calmctl.modeling.calling import accepts, cache_argument, cache_of
 from calmctl.modeling.context import context_length
-from calmctl.modeling.layers import text_config
+from calmctl.modeling.probe import deviation, probe_ids, tolerance
 from calmctl.modeling.token_bytes import TokenBytes
 
 # The symbol after the 256 bytes: the text ends.
@@ -32,7 +34,9 @@ END = 256
 # A share of every step that is spread evenly, so that nothing is impossible.
 FLOOR = 1e-6
 # A token that ends with a smaller chance than this is taken for a part of a longer one, without asking the model.
-LEAST_END = 1e-4
+LEAST_END = 1e-6
+# Columns of the cache that may stand for nothing before the rows are moved together.
+MOST_HOLES = 8
 
 Chances = NDArray[np.float64]
 
@@ -54,16 +58,17 @@ class ByteVocabulary:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int], size: int, name: str) -> None:
         self._bytes = TokenBytes.of(tokenizer, name)
+        self.end_ids = [token for token in end_ids if token < size]
         texts = [(self._bytes[token] or b"", token) for token in range(min(len(self._bytes), size))]
-        texts = sorted(pair for pair in texts if pair[0] and pair[1] not in end_ids)
+        texts = sorted(pair for pair in texts if pair[0] and pair[1] not in self.end_ids)
         self._texts, self.ids = [text for text, _ in texts], torch.tensor([token for _, token in texts])
-        self.end_ids = list(end_ids)
+        self._known = frozenset(self.ids.tolist())
         self._longest = max(map(len, self._texts))
         self._borders: dict[bytes, NDArray[np.int64]] = {}
 
     def text(self, token: int) -> bytes:
-        """Return the bytes of a token; none of one that is no text."""
-        return self._bytes[token] or b""
+        """Return the bytes of a token; none of one that is no text, or that ends one."""
+        return (self._bytes[token] or b"") if token in self._known else b""
 
     def borders(self, begun: bytes) -> NDArray[np.int64]:
         """Return (258,) where tokens of these bytes begin, then those that go on with each byte, and the end."""
@@ -108,6 +113,8 @@ class _Row:
         after: (n,) chances of the next token, in the vocabulary's order, and that the text ends, behind that token.
         beyond: the same if `begun` is a token; None: it is none, or hardly ever.
         ways: (2, 257) the chances of the next symbol within the token that has begun, and behind it.
+        number: which of the prompts it goes on from.
+        num_healed: tokens of the prompt that are written again: its last one, which the next bytes may belong to.
         token: which one; `share`: the chance that it is, against that of all tokens that begin so.
         tokens: whole ones behind those that the prompt has been taken for.
     """
@@ -119,6 +126,8 @@ class _Row:
     token: int = -1
     share: float = 0.0
     tokens: list[int] = field(default_factory=list)
+    number: int = 0
+    num_healed: int = 0
 
 
 class ByteReader:
@@ -128,7 +137,8 @@ class ByteReader:
         prompts: the token ids of each.
 
     Raises:
-        UserError: a text, and what was read on the way, exceeds the model's context or its attention window.
+        UserError: a text exceeds the model's context.
+        NotFiniteError: the logits after a prompt are NaN or infinite.
     """
 
     @torch.inference_mode()
@@ -136,23 +146,30 @@ class ByteReader:
         self, model: PreTrainedModel, vocabulary: ByteVocabulary, prompts: Sequence[Sequence[int]], pad_id: int
     ) -> None:
         self.model, self.vocabulary, self.pad_id = model, vocabulary, pad_id
-        self._longest, plain = _longest(model), is_plain(new_cache(model))
+        self._longest, self._ids = context_length(model), vocabulary.ids.to(model.device)
         # A prompt's last token is text that the next bytes may belong to.
         healed = [len(ids) > 1 and bool(vocabulary.text(ids[-1])) for ids in prompts]
         known = [list(ids[:-1]) if heal else list(ids) for ids, heal in zip(prompts, healed, strict=True)]
         rows = Rows(known, pad_id, model.device)
-        self._mask, self._cache = rows.attention_mask, growing_cache(model) if plain else new_cache(model)
-        answers = self._read(rows.input_ids)
-        self._rows = [
-            _Row(vocabulary.text(ids[-1]), answer, token=ids[-1]) if heal else _Row(b"", answer)
-            for ids, heal, answer in zip(prompts, healed, answers, strict=True)
-        ]
+        # A window is a matter of the mask then, and not of what the cache holds.
+        self._mask, self._cache = rows.attention_mask, growing_cache(model)
+        nothing = np.empty(0, np.float32), 0.0
+        self._rows = [_Row(b"", nothing, number=number) for number in range(len(prompts))]
+        for row, ids, heal, answer in zip(self._rows, prompts, healed, self._read(rows.input_ids), strict=True):
+            row.after = answer
+            if heal:
+                row.begun, row.token, row.num_healed = vocabulary.text(ids[-1]), ids[-1], 1
         self._look_beyond()
 
     @property
     def num_tokens(self) -> list[int]:
-        """Return how many tokens of each text are whole, behind the prompt's last one."""
-        return [len(row.tokens) for row in self._rows]
+        """Return how many tokens of each text are whole, behind the prompt."""
+        return [max(len(row.tokens) - row.num_healed, 0) for row in self._rows]
+
+    @property
+    def num_begun(self) -> list[int]:
+        """Return how many bytes stand behind the last whole token of each text."""
+        return [len(row.begun) for row in self._rows]
 
     def chances(self) -> Chances:
         """Return (rows, 257) the chance of each byte to be the next, and that the text ends."""
@@ -181,6 +198,7 @@ class ByteReader:
                 self._rows[place].after = answer
                 self._rows[place].tokens.append(tokens[place])
             torn = [(place, ids) for place, ids in torn if ids]
+        self._move_together()
         self._look_beyond()
 
     def keep(self, places: Sequence[int]) -> None:
@@ -189,6 +207,19 @@ class ByteReader:
         kept = torch.tensor(places, device=self._mask.device)
         self._mask = self._mask[kept]
         self._cache.batch_select_indices(kept)
+
+    def _move_together(self) -> None:
+        """Drop columns that stand for nothing: every row's go to its left, where padding stands."""
+        width = int(self._mask.sum(-1).max())
+        if self._mask.shape[1] - width <= MOST_HOLES:
+            return
+        order = self._mask.argsort(dim=1, stable=True)[:, -width:]
+        self._mask = self._mask.gather(1, order)
+        for layer in self._cache.layers:
+            for name in ("keys", "values"):
+                held = getattr(layer, name)
+                places = order.to(held.device)[:, None, :, None].expand(-1, held.shape[1], -1, held.shape[3])
+                setattr(layer, name, held.gather(2, places))
 
     def _of(self, row: _Row) -> Chances:
         found = row.ways.sum(0)
@@ -252,23 +283,47 @@ class ByteReader:
 
     def _read(self, input_ids: Tensor) -> list[tuple[NDArray[np.float32], float]]:
         """Return what follows the newest tokens (rows, seq)."""
-        if self._longest and self._mask.shape[1] > self._longest:
-            raise UserError(
-                f"mix: {type(self.model).__name__} reads {self._longest} tokens at most, and a text and what is tried "
-                "on the way are more; take shorter prompts or fewer new tokens"
-            )
         positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+        if self._longest and int(positions.max()) >= self._longest:
+            raise UserError(
+                f"mix: {type(self.model).__name__} reads {self._longest} tokens at most, and a text has more of them; "
+                "set decoding.max_new_tokens lower, or leave long records out"
+            )
         arguments: dict[str, Any] = {"logits_to_keep": 1} if accepts(self.model, "logits_to_keep") else {}
         arguments |= {cast(str, cache_argument(self.model)): self._cache, "use_cache": True}
         output = self.model(input_ids=input_ids, attention_mask=self._mask, position_ids=positions, **arguments)
         self._cache = cache_of(output) or self._cache
         chances = output.logits[:, -1].float().softmax(-1)
-        texts = chances[:, self.vocabulary.ids.to(chances.device)].cpu().numpy()
+        bad = ~chances.isfinite().all(-1) & self._mask[:, -1].bool().to(chances.device)
+        if bad.any():
+            raise NotFiniteError(self.model, "logits", self._rows[int(bad.nonzero()[0])].number)
+        texts = chances[:, self._ids.to(chances.device)].cpu().numpy()
         ends = chances[:, self.vocabulary.end_ids].sum(-1).tolist()
         return list(zip(texts, ends, strict=True))
 
 
-def _longest(model: PreTrainedModel) -> int | None:
-    """Return how many tokens a model may have read; windows count those, too, that were read for nothing."""
-    window = None if is_plain(new_cache(model)) else getattr(text_config(model.config), "sliding_window", None)
-    return min(filter(None, (context_length(model), window)), default=None)
+@torch.inference_mode()
+def passes_over(model: PreTrainedModel) -> bool:
+    """Tell whether a token that a model has read leaves no trace once it is masked; it is tried on a few tokens."""
+    ids, wrong = probe_ids([model], 1, 8), probe_ids([model], 1, 1, seed=1)
+    expected, cache, found = model(input_ids=ids).logits[:, 5:], growing_cache(model), []
+    mask = torch.ones(1, 9, dtype=torch.long, device=ids.device)
+    mask[0, 5] = 0
+    stretches = [(0, 5, ids[:, :5]), (5, 6, wrong), *((end - 1, end, ids[:, end - 2 : end - 1]) for end in (7, 8, 9))]
+    try:
+        for begin, end, given in stretches:
+            seen = mask[:, :end].clone()
+            seen[:, begin:] = 1
+            output = model(
+                input_ids=given,
+                attention_mask=seen,
+                position_ids=(seen.cumsum(-1) - 1)[:, begin:],
+                use_cache=True,
+                **{cast(str, cache_argument(model)): cache},
+            )
+            found.append(output.logits[:, -1:])
+    except Exception as error:  # whatever a model says to what it was not made for
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise
+        return False
+    return deviation(torch.cat(found[2:], dim=1), expected) <= tolerance([model])

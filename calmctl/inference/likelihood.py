@@ -115,7 +115,7 @@ def _way_of(model: PreTrainedModel) -> _Way:
     known = _ways.setdefault(model, {})
     key = model.dtype, getattr(model.config, "_attn_implementation", None), num_closed(model)
     if key not in known:
-        way = without_rounding(model, lambda: _tried(model))
+        way = without_rounding(model, lambda: _tried(model), lambda way: way is None or _is_finite(model, way))
         if way is None:
             raise UserError(
                 f"bits_per_byte: {type(model).__name__} attends to later tokens, so its likelihoods are those of texts "
@@ -123,6 +123,15 @@ def _way_of(model: PreTrainedModel) -> _Way:
             )
         known[key] = way
     return known[key]
+
+
+def _is_finite(model: PreTrainedModel, way: _Way) -> bool:
+    """Tell whether a way of reading gives numbers where each text alone does."""
+    bases = model.bases() if isinstance(model, StoredInParts) else [model]
+    ids = probe_ids(bases, len(_LENGTHS), max(_LENGTHS))
+    rows = [ids[row, :length].tolist() for row, length in enumerate(_LENGTHS)]
+    read = [[row] for row in rows] if way.together == "alone" else [rows] if way.together == "padded" else [rows[1:]]
+    return all(bool(_labelled(model, each, [_START] * len(each), way)[0].amax(-1).isfinite().all()) for each in read)
 
 
 def _tried(model: PreTrainedModel) -> _Way | None:

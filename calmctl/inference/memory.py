@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ def head_read_once(model: PreTrainedModel) -> Iterator[None]:
     makes a copy of the head's weights for every row: gigabytes, and more time than reading the prompts took.
     """
 
-    def in_one_piece(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(each.contiguous() for each in args)
+    def in_one_piece(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(each.contiguous() if isinstance(each, Tensor) else each for each in args)
 
     head = model.get_output_embeddings()
     handle = head.register_forward_pre_hook(in_one_piece) if head is not None else None

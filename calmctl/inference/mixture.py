@@ -6,25 +6,34 @@ decides. This is what ensembles of language models do token by token, for models
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 from calmctl.inference.batching import Row, batches, groups_of
-from calmctl.inference.byte_reading import END, ByteReader, ByteVocabulary, Chances
+from calmctl.inference.byte_reading import END, ByteReader, ByteVocabulary, Chances, passes_over
 from calmctl.inference.decoding import Decoding
+from calmctl.inference.finite import NotFiniteError
 from calmctl.inference.generation import Sample, check_samples
 from calmctl.inference.habits import without_habits
-from calmctl.inference.memory import head_read_once
+from calmctl.inference.memory import head_read_once, is_out_of_memory, release_memory
 from calmctl.inference.prompt import FittedPrompts, vocabulary_size
+from calmctl.inference.reading import reading_of
 from calmctl.inference.stopping import cut
 from calmctl.inference.throughput import Throughput
 from calmctl.modeling.calling import accepts, cache_argument
+from calmctl.modeling.layers import text_config
+from calmctl.modeling.probe import without_rounding
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.storing import StoredInParts
 from calmctl.modeling.token_bytes import TokenBytes
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -57,13 +66,19 @@ class Mixture:
     ) -> None:
         check_greedy(decoding)
         self.voices, self.shares, self.decoding = voices, (1 - weight, weight), decoding
-        self.throughput = throughput or Throughput()
+        self.throughput, self.batch_size = throughput or Throughput(), decoding.batch_size
+        self._readers: list[ByteReader] = []
         self._vocabularies = []
         for voice in voices:
             check_mixable(voice.model, voice.tokenizer, voice.name)
+            model = voice.model
+            if reading_of(model, voice.tokenizer).together != "padded" or not without_rounding(
+                model, partial(passes_over, model)
+            ):
+                raise _in_vain(model, voice.name)
             with without_habits(voice.model, voice.tokenizer):
                 ends = voice.model.generation_config.eos_token_id or []
-                size = vocabulary_size(voice.model)
+            size = vocabulary_size(voice.model)
             self._vocabularies.append(ByteVocabulary(voice.tokenizer, ends, size, voice.name))
 
     def generate(
@@ -74,53 +89,90 @@ class Mixture:
         places = range(len(fitted.prompts)) if places is None else places
         rows = [(place, index) for place in places for index in range(fitted.prompts[place].num_samples)]
         self.throughput.total, self.throughput.done = len(rows), sum(row in done for row in rows)
+
+        def samples_of(places: Sequence[int]) -> list[Sample]:
+            prompts = [fitted.prompts[place] for place in places]
+            try:
+                written = self._write([each.whole for each in prompts], prompts[0].stop, prompts[0].max_new_tokens)
+            except NotFiniteError as error:
+                raise error.named(
+                    [each.id or str(place + 1) for place, each in zip(places, prompts, strict=True)]
+                ) from None
+            return [
+                Sample(place, 0, cut(text.decode(errors="replace"), prompts[0].stop), count)
+                for place, (text, count) in zip(places, written, strict=True)
+            ]
+
         for batch in batches(rows, fitted, groups_of(fitted), self.decoding.batch_size):
-            if remaining := [place for place, index in batch if (place, index) not in done]:
-                prompts = [fitted.prompts[place] for place in remaining]
-                written = self._write([prompt.whole for prompt in prompts], prompts[0].stop, prompts[0].max_new_tokens)
-                samples = [
-                    Sample(place, 0, cut(text.decode(errors="replace"), prompts[0].stop), tokens)
-                    for place, (text, tokens) in zip(remaining, written, strict=True)
-                ]
+            remaining = [place for place, index in batch if (place, index) not in done]
+            for samples in self._in_parts(remaining, samples_of):
                 self.throughput.batch_size = max(self.throughput.batch_size, len(samples))
                 yield samples
                 self.throughput.add(len(samples), sum(sample.num_tokens for sample in samples))
 
     def bits_of(self, prompts: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[int, float]]:
-        """Yield the index of each pair and the bits of its text after its prompt; see `likelihood.bits_of`."""
-        order = sorted(range(len(prompts)), key=lambda place: -len(texts[place]))
-        for start in range(0, len(order), self.decoding.batch_size):
-            places = order[start : start + self.decoding.batch_size]
-            given, bits = [texts[place].encode() for place in places], [0.0] * len(places)
+        """Yield the index of each pair and the bits of its text after its prompt.
 
-            def next_of(
-                going: list[int],
-                chances: Chances,
-                written: list[bytes],
-                given: list[bytes] = given,
-                bits: list[float] = bits,
-            ) -> list[int]:
-                symbols = [
-                    given[row][len(written[row])] if len(written[row]) < len(given[row]) else END for row in going
-                ]
+        They are those of one way to cut a text, and so at least those of the text (see `byte_reading`).
+        """
+
+        def bits_of(places: Sequence[int]) -> list[tuple[int, float]]:
+            given = [texts[place].encode() for place in places]
+            bits = [0.0] * len(places)
+
+            def next_of(going: list[int], chances: Chances, written: list[bytes]) -> list[int]:
+                symbols = [(*given[row], END)[len(written[row])] for row in going]
                 for row, symbol, each in zip(going, symbols, chances, strict=True):
                     bits[row] -= math.log2(each[symbol]) if symbol != END else 0.0
                 return symbols
 
-            self._go_on([prompts[place] for place in places], next_of)
-            yield from zip(places, bits, strict=True)
+            try:
+                self._go_on([prompts[place] for place in places], next_of)
+            except NotFiniteError as error:
+                raise NotFiniteError(error.model, error.what, places[error.row]) from None
+            return list(zip(places, bits, strict=True))
+
+        order = sorted(range(len(prompts)), key=lambda place: -len(texts[place]))
+        for start in range(0, len(order), self.decoding.batch_size):
+            for found in self._in_parts(order[start : start + self.decoding.batch_size], bits_of):
+                yield from found
+
+    def _in_parts(self, places: Sequence[int], done: Callable[[Sequence[int]], Found]) -> Iterator[Found]:
+        """Yield what is done with places, with as many at a time as memory suffices for."""
+        remaining = list(places)
+        while remaining:
+            part = remaining[: self.batch_size]
+            try:
+                found = done(part)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or len(part) == 1:
+                    raise
+                self.batch_size = (len(part) + 1) // 2
+                continue
+            finally:
+                self._readers.clear()
+                release_memory()
+            remaining = remaining[len(part) :]
+            yield found
 
     def _write(self, prompts: Sequence[str], stop: tuple[str, ...], most: int) -> list[tuple[bytes, int]]:
         """Return the likeliest bytes after each prompt, and how many tokens of the first model they are."""
-        stops, counts = [each.encode() for each in stop], [0] * len(prompts)
+        stops, counts, whole = [each.encode() for each in stop], [0] * len(prompts), [0] * len(prompts)
 
         def next_of(going: list[int], chances: Chances, written: list[bytes]) -> list[int]:
-            for row, count in zip(going, self._readers[0].num_tokens, strict=True):
-                counts[row] = count
-            is_over = [counts[row] >= most or any(each in written[row] for each in stops) for row in going]
-            return [END if over else int(each.argmax()) for over, each in zip(is_over, chances, strict=True)]
+            reader, symbols = self._readers[0], []
+            for row, count, begun, each in zip(going, reader.num_tokens, reader.num_begun, chances, strict=True):
+                counts[row], whole[row] = count, max(len(written[row]) - begun, 0)
+                is_over = count >= most or any(end in written[row] for end in stops)
+                symbols.append(END if is_over else int(each.argmax()))
+            return symbols
 
-        return list(zip(self._go_on(prompts, next_of), counts, strict=True))
+        written = self._go_on(prompts, next_of)
+        # What stands behind the last token that was asked for was looked at to see that token end.
+        return [
+            (text[:end] if count >= most else text, count)
+            for text, end, count in zip(written, whole, counts, strict=True)
+        ]
 
     def _go_on(
         self, prompts: Sequence[str], next_of: Callable[[list[int], Chances, list[bytes]], list[int]]
@@ -132,30 +184,32 @@ class Mixture:
                 written; returns the symbol of each.
         """
         written, going = [b""] * len(prompts), list(range(len(prompts)))
-        readers = self._readers = self._read(prompts)
-        while going:
-            chances = sum(share * reader.chances() for share, reader in zip(self.shares, readers, strict=True))
-            symbols = next_of(going, np.asarray(chances), written)
-            goes_on = [place for place, symbol in enumerate(symbols) if symbol != END]
-            if len(goes_on) < len(going):
-                going, symbols = [going[place] for place in goes_on], [symbols[place] for place in goes_on]
+        with ExitStack() as stack:
+            for voice in self.voices:
+                stack.enter_context(without_habits(voice.model, voice.tokenizer))
+                stack.enter_context(head_read_once(voice.model))
+            readers = self._readers = [
+                ByteReader(
+                    voice.model,
+                    vocabulary,
+                    prompt_ids(voice.tokenizer, prompts),
+                    voice.model.generation_config.pad_token_id,
+                )
+                for voice, vocabulary in zip(self.voices, self._vocabularies, strict=True)
+            ]
+            while going:
+                chances = sum(share * reader.chances() for share, reader in zip(self.shares, readers, strict=True))
+                symbols = next_of(going, np.asarray(chances), written)
+                goes_on = [place for place, symbol in enumerate(symbols) if symbol != END]
+                if len(goes_on) < len(going):
+                    going, symbols = [going[place] for place in goes_on], [symbols[place] for place in goes_on]
+                    for reader in readers if going else ():
+                        reader.keep(goes_on)
+                for row, symbol in zip(going, symbols, strict=True):
+                    written[row] += bytes([symbol])
                 for reader in readers if going else ():
-                    reader.keep(goes_on)
-            for row, symbol in zip(going, symbols, strict=True):
-                written[row] += bytes([symbol])
-            for reader in readers if going else ():
-                reader.take(symbols)
+                    reader.take(symbols)
         return written
-
-    def _read(self, prompts: Sequence[str]) -> list[ByteReader]:
-        """Let both models read the prompts."""
-        readers = []
-        for voice, vocabulary in zip(self.voices, self._vocabularies, strict=True):
-            ids = prompt_ids(voice.tokenizer, prompts)
-            with without_habits(voice.model, voice.tokenizer), head_read_once(voice.model):
-                pad_id = voice.model.generation_config.pad_token_id
-                readers.append(ByteReader(voice.model, vocabulary, ids, pad_id))
-        return readers
 
 
 def check_greedy(decoding: Decoding) -> None:
@@ -173,11 +227,17 @@ def check_mixable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, na
     """
     if isinstance(model, StoredInParts):
         raise UserError(f"mix: {name} is a composition or has adapters; only plain models are mixed")
-    if not accepts(model, "position_ids") or cache_argument(model) is None:
-        raise UserError(
-            f"mix: {name}: {type(model).__name__} takes no positions, by which tokens that were tried are skipped"
-        )
+    is_chunked = getattr(text_config(model.config), "attention_chunk_size", None)
+    if not accepts(model, "position_ids") or cache_argument(model) is None or is_chunked:
+        raise _in_vain(model, name)
     try:
         TokenBytes.of(tokenizer, name)
     except UserError as error:
-        raise UserError(f"mix: {error}") from None
+        raise UserError(f"mix: {str(error).partition('; compose models')[0]}; mix other models") from None
+
+
+def _in_vain(model: PreTrainedModel, name: str) -> UserError:
+    return UserError(
+        f"mix: {name}: {type(model).__name__} cannot pass over tokens that were tried in vain (it takes no positions, "
+        "keeps a state, or reads in chunks); mix other models"
+    )

@@ -26,6 +26,8 @@ Together = Literal["padded", "equal", "alone"]
 
 # Tokens of the probe: much padding for the shorter prompt, and two stretches of a completion.
 PREFIX, SHORT, LONG, STRETCH = 2, 4, 14, 2
+# How far answers in 16 bits may lie apart where those in float32 are the same, as a share of their spread.
+MOST_APART = 0.5
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def reading_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Re
         known = _known.setdefault(model, {})
         if key not in known:
             try:
-                known[key] = without_rounding(model, lambda: _Trial(model, pad_id).reading())
+                known[key] = without_rounding(
+                    model, lambda: _Trial(model, pad_id).reading(), lambda found: _Trial(model, pad_id).allows(found)
+                )
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise CalmctlError(f"out of memory with {LONG} tokens of {type(model).__name__}") from error
@@ -109,6 +113,17 @@ class _Trial:
         if self._is_right(self._equal, alone[1:]):
             return Reading("equal", goes_on=False)
         return Reading("alone", goes_on=False)
+
+    @torch.inference_mode()
+    def allows(self, reading: Reading) -> bool:
+        """Tell whether a way that was found in float32 gives numbers in 16 bits that are not plainly others."""
+        if reading.together == "alone":
+            return True
+        way, places = (self._padded, (0, 1, 2)) if reading.together == "padded" else (self._equal, (1, 2))
+        if reading.goes_on:
+            way, places = self._in_stretches, (0, 1)
+        self.allowed = MOST_APART
+        return self._is_right(way, [self._alone(place) for place in places])
 
     def _is_right(self, way: Callable[[], Tensor], alone: Sequence[Tensor]) -> bool:
         try:

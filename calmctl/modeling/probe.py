@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from calmctl.environment import total_memory
 from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.placement import is_movable
@@ -16,6 +17,8 @@ from calmctl.modeling.storing import StoredInParts
 
 Found = TypeVar("Found")
 _HALVES = (torch.float16, torch.bfloat16)
+# Of the memory that there is: several processes may ask at once.
+ROOM_FOR_FLOAT32 = 0.5
 
 # Numbers that a model of no float type (an integer, a packed kind) computes with.
 _QUANTIZED_EPS = torch.finfo(torch.bfloat16).eps
@@ -110,17 +113,30 @@ def unchanged_chance(*devices: torch.device) -> Iterator[None]:
         yield
 
 
-def without_rounding(model: PreTrainedModel, trial: Callable[[], Found]) -> Found:
+def without_rounding(
+    model: PreTrainedModel, trial: Callable[[], Found], works: Callable[[Found], bool] = lambda _: True
+) -> Found:
     """Return what a trial finds out about a model: of one in 16 bits in float32, where there is room for it.
 
     In 16 bits rounding may do as much as a fault: padding moves the logits of a Gemma 3 of 270 million parameters in
     bfloat16 by 0.16 of their spread, and in float32 by nothing.
+
+    Args:
+        works: whether what was found in float32 does in 16 bits, too; if not, they decide alone.
+
+    Raises:
+        UserError: the trial's own findings.
     """
     if has_halves(model):
         try:
             with in_float32(model):
-                return trial()
-        except (UserError, RuntimeError, MemoryError):  # no room for it, or kernels that know 16 bits only
+                found = trial()
+            if works(found):
+                return found
+        except UserError as error:
+            if error.__cause__ is None:  # else the model failed, perhaps for kernels that know 16 bits only
+                raise
+        except (RuntimeError, MemoryError):  # no room, or such kernels
             pass
     return trial()
 
@@ -140,7 +156,10 @@ def in_float32(model: PreTrainedModel) -> Iterator[None]:
     held = [(each, each.data) for each in (*model.parameters(), *model.buffers()) if each.dtype in _HALVES]
     gradients = [(parameter, parameter.grad) for parameter, _ in held]
     needed = sum(2 * values.nbytes for _, values in held if values.device.type == "cpu")
-    if needed > psutil.virtual_memory().available:
+    room = psutil.virtual_memory().available
+    if (limit := total_memory()) is not None:  # of a container, which others do not share
+        room = min(room, limit - psutil.Process().memory_info().rss)
+    if needed > ROOM_FOR_FLOAT32 * room:
         raise MemoryError(f"{needed} bytes for a model in float32")
     try:
         for tensor, values in held:
@@ -154,3 +173,5 @@ def in_float32(model: PreTrainedModel) -> Iterator[None]:
             tensor.data = values
         for tensor, gradient in gradients:
             tensor.grad = gradient
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -133,7 +133,9 @@ class SectionResults:
         return next((name for name in names if name), code)
 
     def above(self, key: str, measure: Measure, other: str = M_B) -> tuple[int, int]:
-        """Return in how many groups a system is better than another, and how many both were measured in."""
+        """Return in how many groups of the same records a system is better than another, and how many there are."""
+        if len({found.n for each in (key, other) for found in self.evaluations(measure.task, each)}) > 1:
+            return 0, 0
         pairs = (
             (self.group_spread(key, measure, code).mean, self.group_spread(other, measure, code).mean)
             for code in self.groups(measure)
