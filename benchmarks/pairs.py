@@ -28,11 +28,12 @@ from calmctl.training.jobs import composition_job
 
 FORMS = {
     "default": [],
-    "plain": ["bridge.standardize=false"],
+    "plain": ["bridge.standardize=false", "bridge.recency=false"],
     # What the default was before: the paper's form, AdamW.
     "adamw": [
         "bridge.standardize=false",
         "bridge.rotary=false",
+        "bridge.recency=false",
         "train.optimizer=adamw",
         "train.lr=3e-4",
         "train.weight_decay=0.01",

@@ -59,7 +59,9 @@ class BridgeConfig:
         if not 0 <= self.dropout < 1:
             raise UserError(f"bridge.dropout={self.dropout} must lie in [0, 1)")
         if self.recency and not self.rotary:
-            raise UserError("bridge.recency=true needs bridge.rotary=true, by which positions are told apart")
+            raise UserError(
+                "bridge.recency=true needs bridge.rotary=true, by which positions are told apart; set both or neither"
+            )
 
 
 class Bridge(nn.Module):
