@@ -57,8 +57,8 @@ def test_pretrained_models_are_planned_by_their_public_shapes(planned):
     assert set(trainings) == {
         "aug", "calm", "random_aug", "vanilla_aug", "aug_as_encoder", "lora", "m_B_finetuned",
     }  # fmt: skip
-    # Every 4th of 32 layers; a bridge is a projection and four square matrices.
-    bridges = 8 * (960 * 2048 + 4 * 2048**2)
+    # Every 4th of 32 layers; a bridge is a projection, four square matrices and two biases.
+    bridges = 8 * (960 * 2048 + 4 * 2048**2 + 2 * 2048)
     calm = trainings["calm"]
     assert (calm["trainable_parameters"], calm["parameters"]) == (bridges, anchor + aug + bridges)
     # bfloat16 as it is downloaded, the aug in float32 as it was trained; AdamW has two moments.
