@@ -115,16 +115,16 @@ def run_evaluation(
 
 def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> None:
     asked, work, about = _generate(config, run.path, ranks, subject, run)
-    protocol: dict[str, Any] = {"decoding": config.decoding.name, "read_in": "bytes, with another model"}
-    if not subject.other:
-        protocol["read_in"] = str(reading_of(subject.model, subject.tokenizer))
-    stops = dict.fromkeys(stop for request in asked.requests for stop in request.stop)
+    protocol: dict[str, Any] = {"decoding": config.decoding.name}
     if config.handover:
         protocol["handover"] = config.handover_text
-    if config.mix:
-        protocol |= {"mixed_with": config.mix, "mix_weight": config.mix_weight}
-    if not config.mix and (otherwise := written_otherwise(subject.tokenizer, stops)):
-        protocol["stops_out_of_reach"] = otherwise
+    if subject.other:  # by bytes, every stop string is within reach
+        protocol |= {"read_in": "bytes, with another model", "mixed_with": config.mix, "mix_weight": config.mix_weight}
+    else:
+        protocol["read_in"] = str(reading_of(subject.model, subject.tokenizer))
+        stops = dict.fromkeys(stop for request in asked.requests for stop in request.stop)
+        if otherwise := written_otherwise(subject.tokenizer, stops):
+            protocol["stops_out_of_reach"] = otherwise
     bits = about.pop("bits_per_byte", None)
     write_scores(run, config, config.build_task(), asked.records, work.gather(), about, protocol, bits)
     run.finish(total_parameters=subject.num_parameters)

@@ -140,16 +140,19 @@ class Subject:
         return identity | {"mixed_with": self.other.identity} if self.other else identity
 
     @property
+    def all(self) -> list["Subject"]:
+        """Return it and the other."""
+        return [self, self.other] if self.other else [self]
+
+    @property
     def weights_sha256(self) -> str:
-        """Return the checksum of all weights that answer."""
-        own = str(self.identity["weights_sha256"])
-        return f"{own}+{self.other.weights_sha256}" if self.other else own
+        """Return the checksums of all weights that answer."""
+        return "+".join(each.identity["weights_sha256"] for each in self.all)
 
     @property
     def num_parameters(self) -> int:
         """Return how many parameters answer, those of the other model included."""
-        own = sum(parameter.numel() for parameter in self.model.parameters())
-        return own + (self.other.num_parameters if self.other else 0)
+        return sum(parameter.numel() for each in self.all for parameter in each.model.parameters())
 
     @property
     def voice(self) -> Voice:
@@ -211,9 +214,8 @@ def questions(config: EvalConfig, subject: Subject) -> Questions:
     if has_bits:
         _check_references(config, requests)
     tokenizer = subject.tokenizer  # before the model: a missing one is told sooner
-    both = [subject, subject.other] if subject.other else [subject]
     if subject.other:
-        for each in both:
+        for each in subject.all:
             check_mixable(each.shape, each.tokenizer, each.source)
         with _named(f"mix: {subject.other.source}: "):
             fitted = fit(subject.other.shape, subject.other.tokenizer, prompts, config.on_overflow)
@@ -223,7 +225,7 @@ def questions(config: EvalConfig, subject: Subject) -> Questions:
     else:
         fitted = fit(subject.shape, tokenizer, prompts, config.on_overflow)
     found = Questions(records, requests, fitted, has_bits)
-    for each in both if has_bits else ():
+    for each in subject.all if has_bits else ():
         with _named("" if each is subject else f"mix: {each.source}: "):
             encoded_pairs(each.shape, each.tokenizer, [prompt.whole for prompt in fitted.prompts], found.references)
     return found
@@ -250,8 +252,7 @@ def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str
         return {"out": str(out), "run": "complete: nothing is left to do", **settings}
     asked = questions(config, subject)
     prompts = asked.fitted.prompts
-    shapes = [subject.shape, subject.other.shape] if subject.other else [subject.shape]
-    size = sum(each.numel() * each.element_size() for shape in shapes for each in shape.parameters())
+    size = sum(each.numel() * each.element_size() for model in subject.all for each in model.shape.parameters())
     return {
         "out": str(out),
         "run": "new" if existing is None else "goes on with what is missing",

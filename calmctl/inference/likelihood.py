@@ -125,20 +125,26 @@ def _way_of(model: PreTrainedModel) -> _Way:
     return known[key]
 
 
+def _bases(model: PreTrainedModel) -> list[PreTrainedModel]:
+    return model.bases() if isinstance(model, StoredInParts) else [model]
+
+
+def _probes(model: PreTrainedModel) -> list[list[int]]:
+    """Return the tokens of the texts that are tried."""
+    ids = probe_ids(_bases(model), len(_LENGTHS), max(_LENGTHS))
+    return [ids[row, :length].tolist() for row, length in enumerate(_LENGTHS)]
+
+
 def _is_finite(model: PreTrainedModel, way: _Way) -> bool:
     """Tell whether a way of reading gives numbers where each text alone does."""
-    bases = model.bases() if isinstance(model, StoredInParts) else [model]
-    ids = probe_ids(bases, len(_LENGTHS), max(_LENGTHS))
-    rows = [ids[row, :length].tolist() for row, length in enumerate(_LENGTHS)]
+    rows = _probes(model)
     read = [[row] for row in rows] if way.together == "alone" else [rows] if way.together == "padded" else [rows[1:]]
     return all(bool(_labelled(model, each, [_START] * len(each), way)[0].amax(-1).isfinite().all()) for each in read)
 
 
 def _tried(model: PreTrainedModel) -> _Way | None:
     """Return how a model reads texts (None: it attends to later tokens)."""
-    bases = model.bases() if isinstance(model, StoredInParts) else [model]
-    ids, allowed = probe_ids(bases, len(_LENGTHS), max(_LENGTHS)), tolerance(bases)
-    rows, starts = [ids[row, :length].tolist() for row, length in enumerate(_LENGTHS)], [_START] * len(_LENGTHS)
+    rows, starts, allowed = _probes(model), [_START] * len(_LENGTHS), tolerance(_bases(model))
     plain = _Way("alone", labels_only=False)
     try:
         alone = [_labelled(model, [row], [_START], plain)[0] for row in rows]
