@@ -284,6 +284,13 @@ def test_models_that_are_asked_otherwise_stand_apart_and_answers_have_a_cost(fol
     write_section_report(folder)
     text = markdown(folder)
     assert "not comparable" not in text and "**Without training**" in text
+    untrained = text.split("**Without training**")[1].split("**")[0]
+    assert "m_B in" in row(untrained, "m_B, given it")
+    path = folder / "eval/flores/handover/metrics.json"
+    write(path, json.loads(path.read_text()) | {"n": 3})
+    write_section_report(folder)
+    untrained = markdown(folder).split("**Without training**")[1].split("**")[0]
+    assert "m_B in" not in row(untrained, "m_B, given it"), "other records, which say nothing language by language"
     answering = text.split("**Cost of answering**")[1].split("**")[0]
     assert "12.5" in row(answering, "m_B, given it") and "31.2" in row(answering, "[CALM (composed)]")
 
