@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from calmctl.auto_classes import register_when_used
+from calmctl.registration import register_when_used
+from calmctl.version import VERSION
 
 if TYPE_CHECKING:
     from calmctl.baselines.adapted import AdaptedModelForCausalLM
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from calmctl.modeling.composition import compose
     from calmctl.modeling.configuration import ComposedConfig
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "AdaptedConfig",

@@ -10,12 +10,12 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 from calmctl import environment
+from calmctl.environment import Check
 
 MINIMUM_PYTHON = (3, 11)
 _LOW_DISK_BYTES = 2 * 1024**3
@@ -41,16 +41,6 @@ NEWEST_TESTED = {
     "transformers": "5.24.0",
     "typer": "0.29.2",
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding."""
-
-    name: str
-    status: Literal["ok", "warning", "missing", "refused"]
-    """`missing`: calmctl cannot work; `warning`: something it can do without; `refused`: models do not fit."""
-    detail: str
 
 
 def diagnose() -> list[Check]:

@@ -7,9 +7,12 @@ import platform
 import resource
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from calmctl.version import VERSION
 
 REPORTED_PACKAGES = (
     "calmctl",
@@ -25,15 +28,23 @@ REPORTED_PACKAGES = (
 )
 
 
+@dataclass(frozen=True)
+class Check:
+    """One finding about a machine, an installation or models that are to be composed."""
+
+    name: str
+    status: Literal["ok", "warning", "missing", "refused"]
+    """`missing`: calmctl cannot work; `warning`: something it can do without; `refused`: models do not fit."""
+    detail: str
+
+
 def package_versions() -> dict[str, str | None]:
     """Return the version of Python and of every package that can move a number; None: not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in REPORTED_PACKAGES:
         versions[name] = installed_version(name)
     if versions["calmctl"] is None:  # a checkout that was never installed
-        from calmctl import __version__
-
-        versions["calmctl"] = __version__
+        versions["calmctl"] = VERSION
     return versions
 
 

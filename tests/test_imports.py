@@ -1,21 +1,17 @@
 """Imports point one way between the rooms of the house, without cycles, and stay light where they must."""
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from calmctl.auto_classes import REGISTRATIONS
-
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("calmctl", "data_builders", "evals")
+from tests.structure import MODULES, ROOT, circles, graph, imports
 
 # What reads files, for all rooms.
 GROUND = ("data_builders.errors", "data_builders.files", "data_builders.rows")
+# The package's own names, what registers its classes, what looks at an installation, what lies beside checkpoints.
+TOP = ("calmctl", "calmctl.registration", "calmctl.diagnosis", "calmctl.modeling.modeling_calm")
 # Room -> rooms it may import besides itself. `base` is every module directly in calmctl/.
 ARROWS = {
     "ground": set(),
@@ -29,6 +25,7 @@ ARROWS = {
     "evals": {"ground", "data_builders"},
 }
 ARROWS["calmctl.experiments"] = set(ARROWS)
+ARROWS["top"] = set(ARROWS)
 ARROWS["calmctl.cli"] = set(ARROWS)
 
 FORBIDDEN_THIRD_PARTIES = {"data_builders": {"torch"}, "evals": {"torch"}}
@@ -45,50 +42,19 @@ HEAVY = (
 )
 
 
-def modules() -> dict[str, Path]:
-    found = {}
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-MODULES = modules()
-
-
-def imports(path: Path, inside_functions: bool) -> Iterator[str]:
-    """Yield every module that a file imports; imports for type checkers do not count."""
-    pending: list[ast.AST] = [ast.parse(path.read_text())]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not inside_functions:
-            continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            pending += node.orelse
-            continue
-        pending += ast.iter_child_nodes(node)
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: write imports in full"
-            assert node.module is not None
-            for alias in node.names:
-                submodule = f"{node.module}.{alias.name}"
-                yield submodule if submodule in MODULES else node.module
-
-
 def room(module: str) -> str:
     parts = module.split(".")
     if module in GROUND:
         return "ground"
+    if module in TOP:
+        return "top"
     if parts[0] != "calmctl":
         return parts[0]
-    is_base = len(parts) == 1 or (len(parts) == 2 and MODULES[module].name != "__init__.py")
+    is_base = len(parts) == 2 and MODULES[module].name != "__init__.py"
     return "base" if is_base else ".".join(parts[:2])
 
 
-GRAPH = {module: sorted(set(imports(path, inside_functions=True))) for module, path in MODULES.items()}
+GRAPH = graph()
 ENTRY_POINT = "calmctl.__main__"  # `python -m calmctl` is not imported by anything
 
 
@@ -97,39 +63,43 @@ def test_imports_follow_the_arrows(module: str) -> None:
     if module == ENTRY_POINT:
         return
     allowed = ARROWS[room(module)] | {room(module)}
-    wrong = [name for name in GRAPH[module] if name in MODULES and room(name) not in allowed]
+    wrong = sorted(name for name in GRAPH[module] if room(name) not in allowed)
     assert not wrong, f"{module} ({room(module)}) may not import {wrong}"
-    third_parties = {name.partition(".")[0] for name in GRAPH[module]}
+    third_parties = {name.partition(".")[0] for name in imports(MODULES[module])}
     assert not third_parties & FORBIDDEN_THIRD_PARTIES.get(room(module), set())
 
 
-def test_no_module_needs_itself_to_load() -> None:
-    ours = {
-        module: [name for name in imports(path, inside_functions=False) if name in MODULES and name != module]
-        for module, path in MODULES.items()
-    }
-    try:
-        TopologicalSorter(ours).prepare()
-    except CycleError as error:
-        pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
+def test_no_module_needs_itself() -> None:
+    """Neither when it is loaded nor later: imports in functions and for type checkers count, and names in strings."""
+    assert circles(GRAPH) == []
 
 
-def test_what_is_registered_when_auto_classes_are_imported_needs_no_module_that_imports_them() -> None:
-    """Such a module, imported first, would be needed before it is there."""
-    reached, pending = set(), [*REGISTRATIONS.values()]
-    while pending:
-        module = pending.pop()
-        if module in MODULES and module not in reached:
-            reached.add(module)
-            pending += imports(MODULES[module], inside_functions=False)
-    names = {
-        module: [
-            alias.name for node in ast.parse(MODULES[module].read_text()).body for alias in getattr(node, "names", ())
-        ]
-        for module in reached
-    }
-    importing = {module for module, found in names.items() if any(name.startswith("Auto") for name in found)}
-    assert importing <= set(REGISTRATIONS.values())
+def test_circles_are_found() -> None:
+    edges = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"f", "a"}, "f": {"e"}}
+    assert circles(edges) == [["a", "b", "c"], ["e", "f"]]
+
+
+REGISTERED = """
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as names
+from calmctl import AdaptedConfig, AdaptedModelForCausalLM, ComposedConfig, ComposedModelForCausalLM
+for config, model in ((AdaptedConfig, AdaptedModelForCausalLM), (ComposedConfig, ComposedModelForCausalLM)):
+    assert type(AutoConfig.for_model(config.model_type)) is config
+    assert AutoModelForCausalLM._model_mapping[config] is model
+    assert names[config.model_type] == model.__name__
+"""
+FIRST = (
+    "import transformers.models.auto.configuration_auto; import calmctl",
+    "import calmctl; from transformers import AutoConfig; AutoConfig.for_model('calm')",
+    "import calmctl.modeling.sources",
+    "import importlib, contextlib\nwith contextlib.suppress(ImportError): importlib.import_module('calmctl.nothing')",
+)
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_auto_classes_know_our_models_whatever_is_imported_first(first: str) -> None:
+    done = subprocess.run([sys.executable, "-c", first + REGISTERED], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 def test_importing_the_package_and_its_command_line_stays_light() -> None:

@@ -92,5 +92,5 @@ def test_versions_compare_by_their_numbers() -> None:
 
 
 def test_the_version_has_one_source() -> None:
-    assert SETUPTOOLS["dynamic"]["version"] == {"attr": "calmctl.__version__"}
+    assert SETUPTOOLS["dynamic"]["version"] == {"attr": "calmctl.version.VERSION"}
     assert re.fullmatch(r"\d+\.\d+\.\d+", calmctl.__version__)

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 
-import calmctl
 from calmctl.baselines.configuration import AdaptedConfig
 from calmctl.baselines.methods import ADAPTERS
 from calmctl.errors import UserError
@@ -23,6 +21,7 @@ from calmctl.modeling.loss import completion_loss, frozen_head_loss
 from calmctl.modeling.outputs import ComposedOutput
 from calmctl.modeling.recomputation import RecomputingMixin
 from calmctl.modeling.storing import StoredInParts
+from calmctl.version import VERSION
 
 
 class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
@@ -174,8 +173,7 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
         trainable = sum(parameter.numel() for parameter in self.trained_parameters().values())
         rows = "".join(f"| `{name}` | {size} |\n" for name, size in self.config.sizes.items())
         return [
-            f"A frozen language model with trained adapters ({self.method.title}), made with calmctl "
-            f"{calmctl.__version__}.\n",
+            f"A frozen language model with trained adapters ({self.method.title}), made with calmctl {VERSION}.\n",
             "## Adapters\n",
             f"Trainable parameters: {trainable:,}.\n\n| module | {self.method.size} |\n| --- | --- |\n{rows}",
         ]
@@ -207,8 +205,3 @@ def unmergeable(method: str) -> UserError:
     """Return the error that says that a method has no merged form."""
     can = ", ".join(name for name, adapter in ADAPTERS.items() if adapter.merged is not None)
     return UserError(f"{method} adapters cannot be merged into a plain model; {can} can")
-
-
-AutoModelForCausalLM.register(AdaptedConfig, AdaptedModelForCausalLM)
-# `register` leaves out the table in which transformers' Trainer looks up whose labels it has to shift.
-MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[AdaptedConfig.model_type] = AdaptedModelForCausalLM.__name__

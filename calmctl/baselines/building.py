@@ -14,9 +14,9 @@ from calmctl.baselines.methods import ADAPTERS
 from calmctl.baselines.sizes import matched_sizes
 from calmctl.errors import UserError
 from calmctl.modeling import layers
+from calmctl.modeling.parts import PartsModel
 from calmctl.modeling.probe import deviation, probe_ids, tolerance, unchanged_chance
 from calmctl.modeling.sources import load_base
-from calmctl.modeling.storing import StoredInParts
 
 # Rows and tokens that a new model is tried on.
 PROBED = (1, 6)
@@ -114,7 +114,7 @@ def sizes_for(
     """
     if bool(parameters) == bool(size):
         raise UserError("give either a number of trainable parameters or a size")
-    if isinstance(anchor, StoredInParts):
+    if isinstance(anchor, PartsModel):
         raise UserError("the anchor is itself composed or adapted; give a plain model (LoRA can be merged into one)")
     layers.check_base(anchor, "anchor")
     adapter = ADAPTERS[method]

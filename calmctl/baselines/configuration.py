@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformers import PreTrainedConfig
-from transformers.models.auto.configuration_auto import AutoConfig
 
 from calmctl.modeling.configuration import PartsConfig
 
@@ -33,6 +32,3 @@ class AdaptedConfig(PartsConfig):
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """Return the anchor's: caches, contexts and the like of an adapted model are its anchor's."""
         return self.anchor_config().get_text_config(decoder=decoder, encoder=encoder) if self.anchor else self
-
-
-AutoConfig.register(AdaptedConfig.model_type, AdaptedConfig)

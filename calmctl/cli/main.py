@@ -12,7 +12,6 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
-from calmctl import __version__
 from calmctl.cli import (
     baseline,
     compose,
@@ -32,6 +31,7 @@ from calmctl.cli.streams import NobodyReads, prepare_streams, show_log
 from calmctl.errors import CalmctlError, UserError, errno_of
 from calmctl.escaping import visible
 from calmctl.parent import end_like_ctrl_c, report_to_launcher
+from calmctl.version import VERSION
 
 # Recent versions of typer bundle click, older ones depend on it; this is click's base error in both.
 _ClickError = cast(type[Exception], typer.BadParameter.__mro__[2])
@@ -97,7 +97,7 @@ for _name, _command in COMMANDS.items():
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"calmctl {__version__}")
+        print(f"calmctl {VERSION}")
         raise typer.Exit
 
 

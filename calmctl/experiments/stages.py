@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-import calmctl
 from calmctl.config import to_dict, to_yaml
 from calmctl.errors import CalmctlError, UserError
 from calmctl.escaping import visible
@@ -196,7 +195,7 @@ class StageRunner:
         log = self._log(stage.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         stream = log.open("a")
-        package_root = Path(calmctl.__file__).parents[1]
+        package_root = Path(__file__).parents[2]
         environment = os.environ | {
             "OMP_NUM_THREADS": str(self.threads),
             "TOKENIZERS_PARALLELISM": "false",

@@ -8,7 +8,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.layers import text_config
-from calmctl.modeling.storing import StoredInParts
+from calmctl.modeling.parts import PartsModel
 
 # Tokens that there is room for before everything held is copied again.
 ROOM = 64
@@ -56,7 +56,7 @@ def new_cache(model: PreTrainedModel) -> Cache:
     """Return an empty cache of a model, as it would make one itself."""
     if isinstance(model, ComposedModelForCausalLM):
         return model.new_cache()
-    anchor = model.anchor if isinstance(model, StoredInParts) else model
+    anchor = model.anchor if isinstance(model, PartsModel) else model
     return DynamicCache(config=text_config(anchor.config))
 
 

@@ -28,9 +28,9 @@ from calmctl.inference.stopping import cut
 from calmctl.inference.throughput import Throughput
 from calmctl.modeling.calling import accepts, cache_argument
 from calmctl.modeling.layers import text_config
+from calmctl.modeling.parts import PartsModel
 from calmctl.modeling.probe import without_rounding
 from calmctl.modeling.prompt_ids import prompt_ids
-from calmctl.modeling.storing import StoredInParts
 from calmctl.modeling.token_bytes import TokenBytes
 
 Found = TypeVar("Found")
@@ -225,7 +225,7 @@ def check_mixable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, na
         model: it need not have weights.
         name: what a user calls it.
     """
-    if isinstance(model, StoredInParts):
+    if isinstance(model, PartsModel):
         raise UserError(f"mix: {name} is a composition or has adapters; only plain models are mixed")
     is_chunked = getattr(text_config(model.config), "attention_chunk_size", None)
     if not accepts(model, "position_ids") or cache_argument(model) is None or is_chunked:

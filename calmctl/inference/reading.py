@@ -19,8 +19,8 @@ from calmctl.inference.memory import head_read_once, is_out_of_memory
 from calmctl.inference.prefix import SharedPrefix, can_share
 from calmctl.inference.rows import Rows
 from calmctl.modeling.calling import cache_of
+from calmctl.modeling.parts import PartsModel
 from calmctl.modeling.probe import deviation, num_closed, probe_ids, tolerance, unchanged_chance, without_rounding
-from calmctl.modeling.storing import StoredInParts
 
 Together = Literal["padded", "equal", "alone"]
 
@@ -80,7 +80,7 @@ class _Trial:
 
     def __init__(self, model: PreTrainedModel, pad_id: int) -> None:
         self.model, self.pad_id = model, pad_id
-        self.bases = model.bases() if isinstance(model, StoredInParts) else [model]
+        self.bases = model.bases() if isinstance(model, PartsModel) else [model]
         self.allowed = tolerance(self.bases)
         ids = probe_ids(self.bases, 3, LONG + 2 * STRETCH, without=[pad_id])
         self.script = ids[:, LONG:]

@@ -3,20 +3,18 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-import calmctl
 from calmctl.escaping import md_code, md_text, url_path, visible
 from calmctl.files import write_text
+from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.parts import PartsModel
 from calmctl.modeling.segmentation import SEGMENTATIONS
-
-if TYPE_CHECKING:
-    from calmctl.modeling.composed import ComposedModelForCausalLM
-    from calmctl.modeling.storing import StoredInParts
+from calmctl.version import VERSION
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CARD_FILE = "README.md"
@@ -49,7 +47,7 @@ CALM: *LLM Augmented LLMs: Expanding Capabilities through Composition*, arXiv:{P
 """
 
 
-def write_card(model: "StoredInParts", directory: Path, name: str = "") -> None:
+def write_card(model: PartsModel, directory: Path, name: str = "") -> None:
     """Write README.md into a checkpoint, unless one is there that was written or edited by somebody else.
 
     Args:
@@ -60,7 +58,7 @@ def write_card(model: "StoredInParts", directory: Path, name: str = "") -> None:
         write_text(path, model_card(model, name or directory.resolve().name))
 
 
-def model_card(model: "StoredInParts", name: str) -> str:
+def model_card(model: PartsModel, name: str) -> str:
     """Return the card of a model whose configuration names its bases, as that of a saved one does."""
     bases = model.config.bases
     introduction, *trained = model.card_sections()
@@ -83,16 +81,24 @@ def model_card(model: "StoredInParts", name: str) -> str:
     return text.replace("{checksum}", _checksum(text), 1)
 
 
-def composition_sections(model: "ComposedModelForCausalLM") -> list[str]:
-    """Return what the card of a composed model says of it, and of its bridges."""
+def composition_sections(
+    config: ComposedConfig, num_heads: int, num_trainable: int, markers: Sequence[Sequence[tuple[str, str]] | None]
+) -> list[str]:
+    """Return what the card of a composed model says of it, and of its bridges.
+
+    Args:
+        num_heads: of a bridge.
+        num_trainable: parameters that are trained.
+        markers: of each aug with a tokenizer of its own, the anchor's markers and what it reads in their place.
+    """
     sections = [
-        f"A frozen anchor that reads {_count(len(model.augs), 'frozen aug')} through trained cross-attention bridges "
-        f"([CALM](https://arxiv.org/abs/{PAPER})), composed with calmctl {calmctl.__version__}.\n",
+        f"A frozen anchor that reads {_count(len(config.augs), 'frozen aug')} through trained cross-attention bridges "
+        f"([CALM](https://arxiv.org/abs/{PAPER})), composed with calmctl {VERSION}.\n",
         "## Bridges\n",
-        _table(["aug", "connections (aug layer → anchor layer)"], _connection_rows(model)),
-        _bridge_form(model),
+        _table(["aug", "connections (aug layer → anchor layer)"], _connection_rows(config)),
+        _bridge_form(config, num_heads, num_trainable),
     ]
-    if rows := _tokenizer_rows(model):
+    if rows := _tokenizer_rows(config, markers):
         head = ["aug", "reads", "tokenizer (SHA-256)", "the anchor's", "in the place of markers"]
         sections += ["## Tokenizers\n", OWN_TOKENIZERS, _table(head, rows)]
     return sections
@@ -104,7 +110,7 @@ def hub_id(base: Mapping[str, Any]) -> str | None:
     return source if HUB_ID.fullmatch(source) and "relative_source" not in base else None
 
 
-def _metadata(model: "StoredInParts") -> dict[str, Any]:
+def _metadata(model: PartsModel) -> dict[str, Any]:
     tags = ["calm", "composition", *(getattr(model, "model_tags", None) or [])]
     metadata: dict[str, Any] = {
         "library_name": "transformers",
@@ -116,7 +122,7 @@ def _metadata(model: "StoredInParts") -> dict[str, Any]:
     return metadata
 
 
-def _base_rows(model: "StoredInParts") -> list[list[str]]:
+def _base_rows(model: PartsModel) -> list[list[str]]:
     rows = []
     for index, (base, settings) in enumerate(
         zip(model.config.bases, [model.config.anchor, *model.config.augs], strict=True)
@@ -159,37 +165,35 @@ def _where_bases_are(bases: list[dict[str, Any]]) -> str:
     return text
 
 
-def _connection_rows(model: "ComposedModelForCausalLM") -> list[list[str]]:
-    count = len(model.config.bases)
+def _connection_rows(config: ComposedConfig) -> list[list[str]]:
+    count = len(config.bases)
     return [
         [_role(index, count), ", ".join(f"{aug_layer} → {anchor_layer}" for aug_layer, anchor_layer in pairs)]
-        for index, pairs in enumerate(model.config.connections, start=1)
+        for index, pairs in enumerate(config.connections, start=1)
     ]
 
 
-def _tokenizer_rows(model: "ComposedModelForCausalLM") -> list[list[str]]:
+def _tokenizer_rows(config: ComposedConfig, markers: Sequence[Sequence[tuple[str, str]] | None]) -> list[list[str]]:
     """Return how augs with tokenizers of their own read."""
     rows = []
-    for index, (own, settings) in enumerate(zip(model.own_tokenizers, model.config.segmentations, strict=True)):
-        if own is not None and settings is not None:
+    for index, (pairs, settings) in enumerate(zip(markers, config.segmentations, strict=True), start=1):
+        if pairs is not None and settings is not None:
             hashes = [f"`{settings[f'{role}_sha256'][:12]}`" for role in ("aug", "anchor")]
             rows.append(
                 [
-                    _role(index + 1, len(model.config.bases)),
+                    _role(index, len(config.bases)),
                     SEGMENTATIONS[settings["kind"]],
                     *hashes,
-                    ", ".join(f"{md_code(ours)}: {md_code(theirs)}" for ours, theirs in own.marker_names()),
+                    ", ".join(f"{md_code(ours)}: {md_code(theirs)}" for ours, theirs in pairs),
                 ]
             )
     return rows
 
 
-def _bridge_form(model: "ComposedModelForCausalLM") -> str:
-    trainable = sum(parameter.numel() for parameter in model.composition_parameters().values())
-    share = trainable / model.config.bases[0]["fingerprint"]["num_parameters"]
-    settings = {**model.config.bridge, "num_heads": model.bridge_of(0, 0).num_heads}
-    form = ", ".join(f"{key} = {value}" for key, value in settings.items())
-    return f"Each bridge: {form}.\nTrainable parameters: {trainable:,}, {share:.1%} of the anchor's.\n"
+def _bridge_form(config: ComposedConfig, num_heads: int, num_trainable: int) -> str:
+    share = num_trainable / config.bases[0]["fingerprint"]["num_parameters"]
+    form = ", ".join(f"{key} = {value}" for key, value in {**config.bridge, "num_heads": num_heads}.items())
+    return f"Each bridge: {form}.\nTrainable parameters: {num_trainable:,}, {share:.1%} of the anchor's.\n"
 
 
 def _count(number: int, noun: str) -> str:

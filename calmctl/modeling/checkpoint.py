@@ -26,11 +26,11 @@ from calmctl.modeling.card import write_card
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.fingerprint import check_base, weights_sha256
 from calmctl.modeling.locating import hub_arguments, place_of
+from calmctl.modeling.parts import PartsModel
 from calmctl.modeling.placement import as_dtype, check_placement, convert
 from calmctl.modeling.sources import SOURCE_ARGUMENTS, base_config, checked_object, find_tokenizer, load_base, untrained
-from calmctl.modeling.storing import StoredInParts
 
-Model = TypeVar("Model", bound=StoredInParts)
+Model = TypeVar("Model", bound=PartsModel)
 
 WEIGHTS_FILE = "model.safetensors"
 # Our classes for transformers' Auto classes in a process that has not imported calmctl (`trust_remote_code=True`).
@@ -39,7 +39,7 @@ CODE_MODULE = CODE_FILE.removesuffix(".py")
 
 
 def save_parts(
-    model: StoredInParts,
+    model: PartsModel,
     directory: Path,
     state_dict: Mapping[str, Tensor] | None = None,
     *,
@@ -254,7 +254,7 @@ def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
     return f"{source}@{revision}" if revision else source
 
 
-def load_parameters(model: StoredInParts, path: Path) -> torch.dtype:
+def load_parameters(model: PartsModel, path: Path) -> torch.dtype:
     """Load what is stored of a model from a safetensors file; every key and shape has to match.
 
     Returns:

@@ -10,7 +10,6 @@ from typing import Any, Self, cast
 
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 
 from calmctl.errors import UserError
@@ -232,7 +231,9 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
 
     def card_sections(self) -> list[str]:
         """Return what the model card says of the composition."""
-        return composition_sections(self)
+        trainable = sum(parameter.numel() for parameter in self.composition_parameters().values())
+        markers = [own.marker_names() if own is not None else None for own in self.own_tokenizers]
+        return composition_sections(self.config, self.bridge_of(0, 0).num_heads, trainable, markers)
 
     @classmethod
     def from_bases(cls, config: ComposedConfig, bases: Sequence[PreTrainedModel]) -> Self:
@@ -286,8 +287,3 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         return self.anchor.get_output_embeddings()
 
     lm_head = property(get_output_embeddings)
-
-
-AutoModelForCausalLM.register(ComposedConfig, ComposedModelForCausalLM)
-# `register` leaves out the table in which transformers' Trainer looks up whose labels it has to shift.
-MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[ComposedConfig.model_type] = ComposedModelForCausalLM.__name__

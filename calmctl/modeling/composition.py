@@ -17,6 +17,7 @@ from calmctl.modeling.configuration import AUG_READS, ComposedConfig
 from calmctl.modeling.connections import resolve_connections
 from calmctl.modeling.locating import place_of
 from calmctl.modeling.own_tokenizers import OwnTokenizer, chosen_kind, own_tokenizer
+from calmctl.modeling.parts import PartsModel
 from calmctl.modeling.segmentation import AUTO, SEGMENTATION_SETTINGS, Segmenter
 from calmctl.modeling.sources import (
     SOURCE_ARGUMENTS,
@@ -28,7 +29,6 @@ from calmctl.modeling.sources import (
     untrained,
     without_weights,
 )
-from calmctl.modeling.storing import StoredInParts
 from calmctl.modeling.tokenizers import num_token_ids
 from calmctl.ranks import current_ranks
 
@@ -243,7 +243,7 @@ def check_bases(
     for role, model in (("anchor", anchor), *(("aug", aug) for aug in augs)):
         if isinstance(model, ComposedModelForCausalLM):
             raise UserError(f"the {role} is itself a composed model; compose plain models, several augs at once")
-        if isinstance(model, StoredInParts):
+        if isinstance(model, PartsModel):
             raise UserError(f"the {role} is a frozen model with adapters; compose plain models (LoRA can be merged)")
         layers.check_base(model, role)
         check_reloadable(model, role)

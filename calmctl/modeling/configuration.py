@@ -141,6 +141,3 @@ def _config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
         # Only code beside the base knows this type. What every configuration has is all that is needed until it runs.
         return PreTrainedConfig(**settings)
     return AutoConfig.for_model(model_type, **settings)
-
-
-AutoConfig.register(ComposedConfig.model_type, ComposedConfig)

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from calmctl.modeling import configuration
 from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.parts import PartsModel
 from calmctl.modeling.segmentation import START, Segmenter
-from calmctl.modeling.storing import StoredInParts
 
 # Tables of learned positions may hold a few rows that stand for no position.
 _SPARE_ROWS = 8
@@ -91,7 +91,7 @@ def context_length(model: PreTrainedModel) -> int | None:
 
     Augs with tokenizers of their own count other tokens: see `aug_contexts`.
     """
-    if isinstance(model, StoredInParts):
+    if isinstance(model, PartsModel):
         own = getattr(model.config, "segmentations", None) or [None] * len(model.augs)
         shared = [base for base, cut in zip(model.bases(), [None, *own], strict=True) if cut is None]
         known = [length for base in shared if (length := context_length(base)) is not None]

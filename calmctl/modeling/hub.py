@@ -8,11 +8,11 @@ from huggingface_hub import HfApi
 
 from calmctl.errors import UserError
 from calmctl.modeling.card import CARD_FILE, write_card
-from calmctl.modeling.storing import StoredInParts
+from calmctl.modeling.parts import PartsModel
 
 
 def push_parts(
-    model: StoredInParts,
+    model: PartsModel,
     repo_id: str,
     *,
     merge_bases: bool = False,
@@ -49,7 +49,7 @@ def push_parts(
         )
 
 
-def _require_bases_on_the_hub(model: StoredInParts) -> None:
+def _require_bases_on_the_hub(model: PartsModel) -> None:
     roles = ["anchor", *(f"aug {index}" for index in range(len(model.augs)))]
     for role, base in zip(roles, model.bases(), strict=True):
         name = base.config._name_or_path

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from calmctl.environment import total_memory
 from calmctl.errors import UserError
 from calmctl.modeling import layers
+from calmctl.modeling.parts import PartsModel
 from calmctl.modeling.placement import is_movable
-from calmctl.modeling.storing import StoredInParts
 
 Found = TypeVar("Found")
 _HALVES = (torch.float16, torch.bfloat16)
@@ -100,7 +100,7 @@ def tolerance(models: Sequence[PreTrainedModel]) -> float:
 
 def num_closed(model: PreTrainedModel) -> int:
     """Return how many trained matrices are still zero: behind those of bridges nothing shows of what a model does."""
-    if not isinstance(model, StoredInParts):
+    if not isinstance(model, PartsModel):
         return 0
     return sum(not p.is_meta and not bool(p.any()) for p in model.trained_parameters().values())
 

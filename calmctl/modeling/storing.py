@@ -1,71 +1,22 @@
 """Models of frozen bases and trained parts: saving, loading, publishing; checkpoint.py and hub.py do the work."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from calmctl.errors import UserError
-from calmctl.modeling.adapters import has_adapters
-from calmctl.modeling.fingerprint import fingerprint
+from calmctl.modeling.checkpoint import load_parts, save_parts
+from calmctl.modeling.hub import push_parts
+from calmctl.modeling.parts import PartsModel, no_adapters
 
 # Arguments of `save_pretrained` that say how to write what a checkpoint of parts always is: one safetensors file.
 WITHOUT_EFFECT = {"safe_serialization", "max_shard_size", "save_peft_format", "save_original_format", "token"}
 
 
-class StoredInParts(PreTrainedModel):
-    """Models whose bases (an anchor, any number of augs) are frozen and stored elsewhere; their loss is their own.
-
-    In train mode `forward` returns with `labels` the loss, and in `correct` which labels were the most likely tokens.
-    """
-
-    config: Any
-    anchor: PreTrainedModel
-    augs: nn.ModuleList
-
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that are trained, by name."""
-        raise NotImplementedError
-
-    def stored_tensors(self) -> dict[str, Tensor]:
-        """Return what a checkpoint holds, by name: the trained parameters, and whatever else they need."""
-        return dict(self.trained_parameters())
-
-    def bases(self) -> list[PreTrainedModel]:
-        """Return the frozen bases, the anchor first."""
-        return cast(list[PreTrainedModel], [self.anchor, *self.augs])
-
-    def fingerprints(self) -> list[dict[str, Any]]:
-        """Return what identifies each base; hashing large models takes a while.
-
-        Raises:
-            UserError: adapters of peft were put into one since.
-        """
-        if any(has_adapters(base) for base in self.bases()):
-            raise _no_adapters(self)
-        return [fingerprint(base) for base in self.bases()]
-
-    def card_sections(self) -> list[str]:
-        """Return Markdown for the model card: what the model is, then what the trained parts are."""
-        raise NotImplementedError
-
-    def save_beside(self, directory: Path) -> None:
-        """Write what a checkpoint needs beside weights and configuration; most models need nothing."""
-
-    def load_beside(self, location: str | Path, tokenizers: Sequence[Callable[[], Any] | None], **hub: Any) -> None:
-        """Read what `save_beside` has written.
-
-        Args:
-            tokenizers: of each base, what finds the tokenizer beside it; None where it is not to be compared.
-            hub: arguments that say how to reach the hub, `revision` included.
-        """
-
-    @classmethod
-    def from_bases(cls, config: Any, bases: Sequence[PreTrainedModel]) -> Self:
-        """Return a model of these bases with untrained parts."""
-        raise NotImplementedError
+class StoredInParts(PartsModel):
+    """A model of parts that is saved, loaded and published without its bases."""
 
     def save_pretrained(  # type: ignore[override]
         self,
@@ -81,8 +32,6 @@ class StoredInParts(PreTrainedModel):
         Raises:
             TypeError: an argument of `PreTrainedModel.save_pretrained` that would change what is written.
         """
-        from calmctl.modeling.checkpoint import save_parts
-
         if unwanted := sorted(unused.keys() - WITHOUT_EFFECT):
             raise TypeError(f"save_pretrained of {type(self).__name__} does not take {', '.join(unwanted)}")
         if is_main_process:
@@ -107,8 +56,6 @@ class StoredInParts(PreTrainedModel):
         Raises:
             UserError: a base is not on the hub, and `merge_bases` does not upload it too.
         """
-        from calmctl.modeling.hub import push_parts
-
         if tags:
             self.add_model_tags(tags)
         return push_parts(
@@ -144,8 +91,6 @@ class StoredInParts(PreTrainedModel):
             The model; with `output_loading_info` a report beside it, as of any model of transformers. It is empty, for
             a file that lacks a weight or has one too many is refused.
         """
-        from calmctl.modeling.checkpoint import load_parts
-
         model = load_parts(
             cls, pretrained_model_name_or_path, anchor, augs, allow_different_base=allow_different_base, **kwargs
         )
@@ -155,15 +100,8 @@ class StoredInParts(PreTrainedModel):
 
     def add_adapter(self, *_: Any, **__: Any) -> None:
         """Refuse: bases are frozen, and what is trained is stored by name."""
-        raise _no_adapters(self)
+        raise no_adapters(self)
 
     def load_adapter(self, *_: Any, **__: Any) -> Any:
         """Refuse, as `add_adapter` does."""
-        raise _no_adapters(self)
-
-
-def _no_adapters(model: StoredInParts) -> UserError:
-    return UserError(
-        f"a {type(model).__name__} takes no adapters of peft: its bases are frozen; merge adapters into a base before, "
-        "or train one of the methods of `calmctl baseline`"
-    )
+        raise no_adapters(self)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from calmctl.errors import CalmctlError
-from calmctl.modeling.storing import StoredInParts
+from calmctl.modeling.parts import PartsModel
 
 
 class FrozenBases:
@@ -17,7 +17,7 @@ class FrozenBases:
         fingerprints: of the anchor and the augs.
     """
 
-    def __init__(self, model: StoredInParts) -> None:
+    def __init__(self, model: PartsModel) -> None:
         self.model = model
         self.fingerprints = model.fingerprints()
 
@@ -38,7 +38,7 @@ class FrozenBases:
                 raise CalmctlError(f"the {role} {complaint}")
 
 
-def check_same_reading(model: StoredInParts, stored: Mapping[str, Any]) -> None:
+def check_same_reading(model: PartsModel, stored: Mapping[str, Any]) -> None:
     """Check that augs with tokenizers of their own read as they did when a checkpoint of the same run was written.
 
     Args:
@@ -64,7 +64,7 @@ def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
-    if isinstance(model, StoredInParts):
+    if isinstance(model, PartsModel):
         own = {id(parameter) for parameter in model.trained_parameters().values()}
         if wrong := trainable - own:
             raise CalmctlError(f"{names[wrong.pop()]} is a base's parameter and not frozen; the bases must not train")

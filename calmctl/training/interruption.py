@@ -1,7 +1,7 @@
 """Interruption of a training: a checkpoint of the current step is written before the process ends, by all ranks."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import TrainerCallback, TrainerState
 
@@ -9,9 +9,6 @@ from calmctl.parent import Interrupted, is_asked_to_end
 from calmctl.ranks import Ranks
 from calmctl.training.checkpoints import newest_sealed
 from calmctl.training.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from calmctl.training.trainer import RunTrainer
 
 
 def all_asked_to_end(ranks: Ranks) -> bool:
@@ -23,22 +20,25 @@ class SaveAndStop(TrainerCallback):
     """Ends a training after the step in which it was told to, with a checkpoint of that step.
 
     A validation that is due then waits for the resumed run: there may be only a minute left.
+
+    Attributes:
+        is_interrupted: the training ended early because the process was told to end.
     """
 
-    def __init__(self, trainer: "RunTrainer") -> None:
-        self.trainer = trainer
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks, self.is_interrupted = ranks, False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask after every step."""
-        if all_asked_to_end(self.trainer.ranks):
-            self.trainer.is_interrupted = True
+        if all_asked_to_end(self.ranks):
+            self.is_interrupted = True
             control.should_evaluate = False
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take no further step where the signal came while a checkpoint was written."""
-        if not self.trainer.is_interrupted and all_asked_to_end(self.trainer.ranks):
-            self.trainer.is_interrupted = control.should_training_stop = True
+        if not self.is_interrupted and all_asked_to_end(self.ranks):
+            self.is_interrupted = control.should_training_stop = True
 
 
 def owes_validation(state: TrainerState, settings: TrainSettings) -> bool:

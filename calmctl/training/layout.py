@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.storing import StoredInParts
+from calmctl.modeling.parts import PartsModel
 from calmctl.ranks import Ranks
 
 COMPUTE_DTYPES = {"bf16": torch.bfloat16}
@@ -44,7 +44,7 @@ def shard(model: PreTrainedModel, ranks: Ranks, precision: str) -> None:
         UserError: a base is quantised: its packed weights cannot be cut.
     """
     mesh = init_device_mesh(ranks.device.type, (ranks.count,))
-    if isinstance(model, StoredInParts):
+    if isinstance(model, PartsModel):
         trained = set(model.trained_parameters().values())
         for base in model.bases():
             if getattr(base.config, "quantization_config", None):

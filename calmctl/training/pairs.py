@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from calmctl.diagnosis import Check
+from calmctl.environment import Check
 from calmctl.errors import UserError
 from calmctl.modeling.composition import Parts, check_parts
 from calmctl.modeling.own_masks import why_no_own_masks

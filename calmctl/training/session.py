@@ -15,8 +15,8 @@ from calmctl.cpu import set_up_cpu
 from calmctl.errors import UserError
 from calmctl.modeling.card import CARD_FILE, write_card
 from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.parts import PartsModel
 from calmctl.modeling.stored_tokenizer import store_tokenizer
-from calmctl.modeling.storing import StoredInParts
 from calmctl.parent import Interrupted, putting_off_the_end
 from calmctl.ranks import check_devices, current_ranks, num_processes
 from calmctl.runs import Run
@@ -111,7 +111,7 @@ def train_into(
     ranks = current_ranks()
     trainable = num_trainable(model)
     total = sum(parameter.numel() for parameter in model.parameters())
-    frozen = FrozenBases(model) if isinstance(model, StoredInParts) and ranks.is_first else None
+    frozen = FrozenBases(model) if isinstance(model, PartsModel) and ranks.is_first else None
     known, flops = dict(facts or {}), None
     if examples is not None:
         if settings.packing:
@@ -197,7 +197,7 @@ def _save(
     if frozen is not None:
         frozen.check()
     with replaced_whole(folder) as unfinished:
-        if isinstance(model, StoredInParts) and frozen is not None:
+        if isinstance(model, PartsModel) and frozen is not None:
             model.config.training = described
             model.save_pretrained(unfinished, merge_bases=merge_bases, fingerprints=frozen.fingerprints)
             if (unfinished / CARD_FILE).is_file():  # the folder's name, for now, is not the model's
@@ -252,7 +252,7 @@ def fit(
     checkpoint = ranks.from_first(last_complete_checkpoint(folder) if ranks.is_first else None)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     owes = checkpoint is not None and validation is not None and owes_validation(state_of(checkpoint), settings)
-    begins = checkpoint is None and validation is not None and isinstance(model, StoredInParts)
+    begins = checkpoint is None and validation is not None and isinstance(model, PartsModel)
     trainer.owes_validation, trainer.args.eval_on_start = owes, owes or begins
     run.rewind_log(step, without="validation_loss" if owes or begins else "")
     rows = run.read_jsonl()

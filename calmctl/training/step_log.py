@@ -1,18 +1,17 @@
 """The log of a training: what was counted since the last row, and the Trainer's logs as rows."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
 from calmctl.ranks import Ranks
-
-if TYPE_CHECKING:
-    from calmctl.training.trainer import RunTrainer
+from calmctl.training.batches import Batches
+from calmctl.training.divergence import DivergenceWatch
 
 Row = dict[str, Any]
 
@@ -89,19 +88,21 @@ class Meter:
 class StepLog(TrainerCallback):
     """Turns the Trainer's logs into rows of the run's own log."""
 
-    def __init__(self, trainer: "RunTrainer") -> None:
-        self.trainer, self.first_step = trainer, 1
+    def __init__(
+        self, meter: Meter, batches: Batches, divergence: DivergenceWatch, ranks: Ranks, write: Callable[[Row], None]
+    ) -> None:
+        self.meter, self.batches, self.divergence, self.ranks, self.write = meter, batches, divergence, ranks, write
+        self.first_step = 1
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin where the Trainer begins."""
-        self.trainer.batches.start_step = state.global_step
+        self.batches.start_step = state.global_step
         self.first_step = state.global_step + 1
-        self.trainer.meter.begin(state.global_step, self.trainer.ranks.is_first)
+        self.meter.begin(state.global_step, self.ranks.is_first)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note what the step is about to be taken on."""
-        batches = self.trainer.batches
-        self.trainer.divergence.begin(state.global_step + 1, batches.examples.rows[batches.drawn])
+        self.divergence.begin(state.global_step + 1, self.batches.examples.rows[self.batches.drawn])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write a row with every checkpoint, so that what is counted begins anew there in a resumed run too.
@@ -109,7 +110,7 @@ class StepLog(TrainerCallback):
         A validation may end in one. The first step is looked at alone: what is wrong from the start is told then.
         """
         if state.global_step <= self.first_step:
-            self.trainer.divergence.check_losses()
+            self.divergence.check_losses()
         if control.should_save or control.should_evaluate:
             control.should_log = True
 
@@ -117,9 +118,9 @@ class StepLog(TrainerCallback):
         """Turn a log into a row; raise CalmctlError for a loss that is not finite."""
         if not logs or "loss" not in logs:
             return
-        self.trainer.divergence.check_losses()
-        meter, curriculum = self.trainer.meter, self.trainer.batches.curriculum
-        totals = meter.totals(self.trainer.ranks, state.global_step)
+        self.divergence.check_losses()
+        meter, curriculum = self.meter, self.batches.curriculum
+        totals = meter.totals(self.ranks, state.global_step)
         row = {
             "step": state.global_step,
             "loss": totals["loss"],
@@ -133,4 +134,4 @@ class StepLog(TrainerCallback):
         meter.reset(state.global_step)
         # Trackers are called after this and report whatever they find.
         logs.update(totals)
-        self.trainer.on_log(row)
+        self.write(row)

@@ -16,7 +16,7 @@ from calmctl.errors import CalmctlError
 from calmctl.files import read_json, write_json
 from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters
 from calmctl.modeling.loss import IGNORED, completion_loss, labelled_rows_only
-from calmctl.modeling.storing import StoredInParts
+from calmctl.modeling.parts import PartsModel
 from calmctl.parent import Interrupted
 from calmctl.ranks import current_ranks
 from calmctl.training.arguments import build_schedule, training_arguments
@@ -47,7 +47,6 @@ class RunTrainer(Trainer):
         frozen: the bases of a model that is stored in parts, in the first process.
 
     Attributes:
-        is_interrupted: the training ended early because the process was told to end.
         owes_validation: the checkpoint that is resumed from was interrupted before its validation; it comes first.
         loss_alone: validation loss of the anchor without bridges or adapters; None where it is not known.
     """
@@ -78,13 +77,19 @@ class RunTrainer(Trainer):
         self.numbers = f"{settings.precision}, weights in {str(model.dtype).removeprefix('torch.')}"
         self.meter, self.divergence = Meter(), DivergenceWatch(self.ranks, self.numbers)
         self.flops: dict[str, int] | None = None
-        self.is_interrupted = self.owes_validation = False
+        self.owes_validation = False
         self.loss_alone: float | None = None
         self._saved_step = -1
-        self.add_callback(StepLog(self))
+        self.add_callback(StepLog(self.meter, batches, self.divergence, self.ranks, on_log))
         if validation is not None:
             self.add_callback(ActOnValidation(settings))
-        self.add_callback(SaveAndStop(self))
+        self._save_and_stop = SaveAndStop(self.ranks)
+        self.add_callback(self._save_and_stop)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Return whether the training ended early because the process was told to end."""
+        return self._save_and_stop.is_interrupted
 
     def get_train_dataloader(self) -> Batches:  # type: ignore[override]
         """Return our own batches: they place, shard and resume themselves."""
@@ -166,7 +171,7 @@ class RunTrainer(Trainer):
         """Return the loss, which labels (rows,) were the most likely tokens, and the model's output."""
         # `self.model` is what `model` may wrap; asking accelerate to unwrap it takes a millisecond a step.
         with self.accelerator.autocast():
-            if isinstance(self.model, StoredInParts):
+            if isinstance(self.model, PartsModel):
                 outputs = model(**inputs, labels=labels, use_cache=False, num_items_in_batch=num_items)
                 return outputs.loss, outputs.correct, outputs
             return _plain_answer(model, cast(PreTrainedModel, self.model), inputs, labels, num_items)
@@ -208,7 +213,7 @@ class RunTrainer(Trainer):
         def answer(inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
             return self._answer(cast(nn.Module, self.model), inputs, labels, 1)[:2]
 
-        begins = self.state.global_step == 0 and isinstance(self.model, StoredInParts)
+        begins = self.state.global_step == 0 and isinstance(self.model, PartsModel)
         with self.meter.paused():
             try:
                 if begins:
@@ -238,7 +243,7 @@ class RunTrainer(Trainer):
 
     def _score_base(self) -> float:
         """Return the validation loss of the anchor alone."""
-        anchor = cast(StoredInParts, self.model).anchor
+        anchor = cast(PartsModel, self.model).anchor
 
         def answer(inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
             known: dict[str, Any] = {name: inputs[name] for name in _READ_BY_ALL if name in inputs}
@@ -290,14 +295,14 @@ class RunTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the model, whole, from the first process."""
         state = None
-        if self.is_sharded and not isinstance(self.model, StoredInParts):
+        if self.is_sharded and not isinstance(self.model, PartsModel):
             state = whole_state(cast(nn.Module, self.model), self.ranks)
         if self.ranks.is_first:
             self._save(output_dir, state_dict=state)
         self.ranks.wait()  # not in what comes next, which has a time limit on GPUs
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        if isinstance(self.model, StoredInParts) and self.frozen is not None:
+        if isinstance(self.model, PartsModel) and self.frozen is not None:
             fingerprints = self.frozen.fingerprints
             self.model.save_pretrained(Path(str(output_dir)), state_dict=state_dict, fingerprints=fingerprints)
         else:
@@ -313,7 +318,7 @@ class RunTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
-        if isinstance(self.model, StoredInParts):
+        if isinstance(self.model, PartsModel):
             if self.frozen is not None:
                 stored = read_json(folder / "config.json")
                 self.frozen.check_same_as([base["fingerprint"] for base in stored["bases"]])

@@ -1,0 +1,3 @@
+"""The version of the package, for whoever needs it without the package."""
+
+VERSION = "0.1.0"
