@@ -72,7 +72,8 @@ def _children() -> resource.struct_rusage:
 
 def build(arguments: argparse.Namespace) -> None:
     """Build data as the command does, and print the peak memory in KiB of this process and of its largest worker."""
-    from data_builders import code_corpus, ntl
+    from data_builders.code import build as code_corpus
+    from data_builders.ntl import build as ntl
     from data_builders.progress import Progress
 
     folder, tests = arguments.build, arguments.tests or None

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from calmctl import ComposedModelForCausalLM
 from calmctl.modeling.loss import IGNORED, labelled_rows_only
-from calmctl.modeling.segmentation import NEVER
+from calmctl.modeling.tokenizers.segmentation import NEVER
 from calmctl.training.batches import Batches
 from calmctl.training.examples import Examples
 from calmctl.training.settings import TrainSettings

@@ -17,7 +17,7 @@ import torch
 from measure import cpu_name, interleaved, ratio, seconds
 
 from calmctl import compose
-from calmctl.modeling.sources import load_tokenizer, quiet_libraries
+from calmctl.modeling.bases.sources import load_tokenizer, quiet_libraries
 from calmctl.training.aug_examples import with_aug_tokens
 from calmctl.training.batches import Batches
 from calmctl.training.examples import load_examples

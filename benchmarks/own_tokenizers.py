@@ -45,9 +45,9 @@ from transformers import (
 )
 
 from calmctl import ComposedModelForCausalLM, compose
-from calmctl.modeling.aug_tokens import AugTokens
-from calmctl.modeling.segmentation import NEVER
-from calmctl.modeling.sources import quiet_libraries
+from calmctl.modeling.bases.sources import quiet_libraries
+from calmctl.modeling.tokenizers.aug_tokens import AugTokens
+from calmctl.modeling.tokenizers.segmentation import NEVER
 from calmctl.training.aug_examples import segmented
 from calmctl.training.batches import Batches
 from calmctl.training.examples import Examples

@@ -20,8 +20,8 @@ from rows import TASKS, read_rows
 
 from calmctl.config import load_config
 from calmctl.errors import CalmctlError
-from calmctl.modeling.sources import quiet_libraries
-from calmctl.run_info import read_run
+from calmctl.modeling.bases.sources import quiet_libraries
+from calmctl.runs.record import read_run
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.job import run_job
 from calmctl.training.jobs import composition_job

@@ -10,7 +10,7 @@ import platform
 import time
 from pathlib import Path
 
-from data_builders.humaneval import read_humaneval
+from data_builders.benchmarks.humaneval import read_humaneval
 from data_builders.workers import usable_cores
 from evals.humaneval import program
 from evals.sandbox import Isolation, find_isolation, run_programs

@@ -36,9 +36,9 @@ from rows import TASKS, Rows, read_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from calmctl import compose
-from calmctl.modeling.own_tokenizers import own_tokenizer
-from calmctl.modeling.segmentation import NEVER, Position, Segmenter, Segments, State
-from calmctl.modeling.sources import quiet_libraries
+from calmctl.modeling.bases.sources import quiet_libraries
+from calmctl.modeling.tokenizers.own import own_tokenizer
+from calmctl.modeling.tokenizers.segmentation import NEVER, Position, Segmenter, Segments, State
 from calmctl.training.arguments import build_schedule
 from calmctl.training.batches import Batches
 from calmctl.training.examples import AugExamples, Examples

@@ -8,7 +8,7 @@ program draws and collates them, counts, logs every fifth step, and decides in e
 
     speed      tokens/s of the program over those of the bare loop, between the fifth step and the last
     memory     peak memory of the program over that of the bare loop, each in a fresh process, checkpoint included
-    kept       on a CPU: tokens/s of the program as it is, over those when freed memory is given back (calmctl/cpu.py),
+    kept       on a CPU: tokens/s of the program as it is, over those with memory given back (processes/cpu.py),
                each in fresh processes that take turns
 
 The program of `memory` and `kept` is set up as the commands set it up; `speed` runs both sides in one process, which
@@ -35,9 +35,9 @@ from shapes import PRESETS, base, composed
 from torch import Tensor
 
 from calmctl import ComposedModelForCausalLM
-from calmctl.cpu import set_up_cpu
-from calmctl.modeling.sources import quiet_libraries
-from calmctl.runs import Run
+from calmctl.modeling.bases.sources import quiet_libraries
+from calmctl.processes.cpu import set_up_cpu
+from calmctl.runs.run import Run
 from calmctl.training.batches import Batches
 from calmctl.training.examples import Examples
 from calmctl.training.session import fit

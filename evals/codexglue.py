@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from data_builders.code_to_text import (
+from data_builders.benchmarks.codexglue import (
     LANGUAGES,
     Function,
     find_languages,

@@ -15,8 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
+from data_builders.benchmarks.gsm8k import Problem, mgsm_languages, read_gsm8k, read_mgsm, read_mgsm_exemplars
 from data_builders.errors import DataError
-from data_builders.gsm8k import Problem, mgsm_languages, read_gsm8k, read_mgsm, read_mgsm_exemplars
 from evals.math_wordings import GSM8K_WORDING, MGSM_WORDINGS, Wording
 from evals.metrics.answers import (
     answer,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from data_builders.humaneval import HumanEvalProblem, read_humaneval
+from data_builders.benchmarks.humaneval import HumanEvalProblem, read_humaneval
 from evals.code_scores import (
     LIMITS,
     PASS_AT_K,

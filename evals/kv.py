@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from data_builders.errors import DataError
-from data_builders.kv_config import STRATA
-from data_builders.kv_text import (
+from data_builders.kv.config import STRATA
+from data_builders.kv.text import (
     FORMAT,
     TEMPLATES,
     NumberFormat,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from data_builders.benchmarks.mbpp import MbppProblem, parse_python, read_mbpp
 from data_builders.errors import DataError
-from data_builders.mbpp import MbppProblem, parse_python, read_mbpp
 from evals.code_scores import (
     LIMITS,
     PASS_AT_K,

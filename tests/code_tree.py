@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from data_builders.code_config import CodeDataConfig
+from data_builders.code.config import CodeDataConfig
 
 VERBS = "merge split invert rotate filter widen sort trim".split()
 NOUNS = "edges tokens rows words frames pages cells paths files layers".split()

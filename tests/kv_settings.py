@@ -1,6 +1,6 @@
 """Settings of a key-value build that is small and has everything: three operators, keys that share values."""
 
-from data_builders.kv import KVDataConfig
+from data_builders.kv.build import KVDataConfig
 
 SMALL = KVDataConfig(
     seed=3,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_builders.flores import ROWS
-from data_builders.ntl import CorporaConfig, NTLDataConfig
+from data_builders.benchmarks.flores import ROWS
+from data_builders.ntl.build import CorporaConfig, NTLDataConfig
 
 # Letters that the words of each language are made of.
 ALPHABETS = {

@@ -26,8 +26,8 @@ from transformers import (
 
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
-from calmctl.modeling.own_tokenizers import own_tokenizer
-from calmctl.modeling.segmentation import Segmenter
+from calmctl.modeling.tokenizers.own import own_tokenizer
+from calmctl.modeling.tokenizers.segmentation import Segmenter
 from tests import tokenizer_families as families
 from tests.models import opened
 

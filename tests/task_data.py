@@ -8,8 +8,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from data_builders.flores import ROWS
-from data_builders.kv import build
+from data_builders.benchmarks.flores import ROWS
+from data_builders.kv.build import build
 from tests.kv_settings import SMALL
 from tests.models import composed, llama
 

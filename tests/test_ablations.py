@@ -31,8 +31,8 @@ from calmctl.reporting.kv_report import measured_tables, write_kv_report
 from calmctl.reporting.plot_style import to_png
 from calmctl.reporting.seeds import aggregate_seeds, write_seed_summary
 from calmctl.reporting.tables import to_markdown
-from calmctl.runs import Run, config_sha256
-from data_builders.kv import build
+from calmctl.runs.run import Run, config_sha256
+from data_builders.kv.build import build
 from tests.kv_folder import SYNTHETIC, accuracies, write, write_folder
 from tests.kv_settings import SMALL
 

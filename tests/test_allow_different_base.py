@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from calmctl.cli.main import main
-from data_builders.kv import build
+from data_builders.kv.build import build
 from tests.kv_settings import SMALL
 from tests.models import composed, llama
 

@@ -18,12 +18,12 @@ from calmctl.errors import UserError
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine
 from calmctl.inference.prompt import Prompt, fit
+from calmctl.modeling.bases.fingerprint import weights_sha256
+from calmctl.modeling.bases.sources import load_base
 from calmctl.modeling.calling import CACHE
-from calmctl.modeling.fingerprint import weights_sha256
-from calmctl.modeling.sources import load_base
-from calmctl.runs import Run
+from calmctl.runs.run import Run
 from calmctl.training.settings import TrainSettings
-from data_builders.word_tokenizer import build_word_tokenizer
+from data_builders.kv.word_tokenizer import build_word_tokenizer
 from tests.families import FAMILIES, WINDOW
 from tests.models import checkpointing, composed, example_ids, llama, logits, padded
 

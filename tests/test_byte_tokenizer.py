@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from data_builders.byte_tokenizer import CUTS, build_byte_tokenizer
-from data_builders.kv_text import WORDS
+from data_builders.kv.byte_tokenizer import CUTS, build_byte_tokenizer
+from data_builders.kv.text import WORDS
 
 KEYS = ["abcd", "abcdef", "qwert", "zz", "solver"]
 TEXT = "substitute: abcd + abcdef - qwert = 12 + 07 - 33 = -014"

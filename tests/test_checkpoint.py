@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from calmctl.errors import UserError
-from calmctl.modeling import checkpoint
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
+from calmctl.modeling.stored import checkpoint
 from tests.models import composed, llama
 
 IDS = torch.arange(2, 14).view(2, 6)

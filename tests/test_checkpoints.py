@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from calmctl.errors import CalmctlError
-from calmctl.runs import Run, read_run
+from calmctl.runs.run import Run, read_run
 from calmctl.training.checkpoints import SEAL_FILE, last_complete_checkpoint, rotate, seal
 from calmctl.training.jobs import run_training
 from calmctl.training.trainer import RunTrainer

@@ -16,7 +16,7 @@ from calmctl.cli.main import COMMANDS, app, main
 from calmctl.config import list_presets
 from calmctl.diagnosis import Check
 from calmctl.errors import UserError
-from calmctl.runs import Run
+from calmctl.runs.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -96,7 +96,7 @@ def test_errors_become_exit_codes(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("calmctl.runs.read_run", fail)
+    monkeypatch.setattr("calmctl.runs.run.read_run", fail)
     assert main(["show", "somewhere"]) == code
     err = capsys.readouterr().err
     assert err.strip().splitlines()[-1] == last_line
@@ -109,7 +109,7 @@ def test_data_errors_count_as_the_users(monkeypatch: pytest.MonkeyPatch) -> None
     def fail(*_: Any) -> None:
         raise DataError("wrong file")
 
-    monkeypatch.setattr("calmctl.runs.read_run", fail)
+    monkeypatch.setattr("calmctl.runs.run.read_run", fail)
     assert main(["show", "somewhere"]) == 2
 
 

@@ -12,16 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from calmctl.cli.main import main
-from data_builders import code_corpus, code_sources
-from data_builders.code_corpus import build
-from data_builders.code_fingerprints import draw
-from data_builders.code_functions import find_functions, parse
-from data_builders.code_overlap import CodeOverlapIndex
-from data_builders.code_scan import scan
+from data_builders.benchmarks.humaneval import read_humaneval
+from data_builders.benchmarks.mbpp import read_mbpp
+from data_builders.code import build as code_corpus
+from data_builders.code import sources as code_sources
+from data_builders.code.build import build
+from data_builders.code.fingerprints import draw
+from data_builders.code.functions import find_functions, parse
+from data_builders.code.overlap import CodeOverlapIndex
+from data_builders.code.scan import scan
 from data_builders.errors import DataError
-from data_builders.humaneval import read_humaneval
 from data_builders.manifest import read_manifest
-from data_builders.mbpp import read_mbpp
 from evals.codexglue import CodeXGLUETask
 from tests.code_tree import MBPP_CODE, PROMPT, SOLUTION, module, settings, write_test_sets, write_tree
 from tests.real_data import real_data

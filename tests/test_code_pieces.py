@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from data_builders.benchmarks.codexglue import remove_docstring
 from data_builders.bpe_tokenizer import train_bpe
-from data_builders.code_duplicates import near_duplicates
-from data_builders.code_fingerprints import minhash, ngrams, token_ids
-from data_builders.code_functions import find_docstrings, find_functions, parse
-from data_builders.code_licences import TreeLicences, of_all, of_expression, of_header, of_licence_text
-from data_builders.code_overlap import CodeOverlapIndex, build_index
-from data_builders.code_pairs import make_pair, summary_tokens
-from data_builders.code_prose import comment_blocks, document_text, prose_of
-from data_builders.code_to_text import remove_docstring
+from data_builders.code.duplicates import near_duplicates
+from data_builders.code.fingerprints import minhash, ngrams, token_ids
+from data_builders.code.functions import find_docstrings, find_functions, parse
+from data_builders.code.licences import TreeLicences, of_all, of_expression, of_header, of_licence_text
+from data_builders.code.overlap import CodeOverlapIndex, build_index
+from data_builders.code.pairs import make_pair, summary_tokens
+from data_builders.code.prose import comment_blocks, document_text, prose_of
 from data_builders.errors import DataError
 from tests.code_tree import MBPP_CODE, PROMPT, SOLUTION, module, write_test_sets
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from calmctl.errors import UserError
-from calmctl.experiments.scoring import ScoreConfig, run_scoring
+from calmctl.evaluation.scoring import ScoreConfig, run_scoring
+from data_builders.benchmarks.mbpp import read_mbpp
 from data_builders.errors import DataError
-from data_builders.mbpp import read_mbpp
 from evals import TASKS
 from evals.humaneval import HumanEvalTask
 from evals.mbpp import MbppTask

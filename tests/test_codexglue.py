@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from data_builders.code_to_text import leaks, remove_docstring
+from data_builders.benchmarks.codexglue import leaks, remove_docstring
 from data_builders.errors import DataError
 from evals import TASKS
 from evals.codexglue import CodeXGLUETask

@@ -13,10 +13,10 @@ from calmctl.errors import UserError
 from calmctl.modeling import loss
 from calmctl.modeling.alignment import bridge_mask, same_tokenizer_visible
 from calmctl.modeling.bridge import Bridge, BridgeConfig
-from calmctl.modeling.checkpoint import weights_sha256
 from calmctl.modeling.composition import compose
 from calmctl.modeling.hooks import _current
 from calmctl.modeling.layers import decoder_layers
+from calmctl.modeling.stored.checkpoint import weights_sha256
 from tests.models import FORMS, VOCABULARY, composed, example_ids, gpt2, llama, logits, padded
 
 

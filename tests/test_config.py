@@ -13,9 +13,9 @@ from calmctl.errors import UserError
 
 # Group of presets -> the dataclass it fills. A new group needs a line here.
 SCHEMAS = {
-    "data/code": "data_builders.code_config:CodeDataConfig",
-    "data/kv": "data_builders.kv_config:KVDataConfig",
-    "data/ntl": "data_builders.ntl_config:NTLDataConfig",
+    "data/code": "data_builders.code.config:CodeDataConfig",
+    "data/kv": "data_builders.kv.config:KVDataConfig",
+    "data/ntl": "data_builders.ntl.config:NTLDataConfig",
     "train": "calmctl.training.configs:TrainConfig",
     "train/code": "calmctl.training.configs:TrainConfig",
     "train/kv": "calmctl.training.configs:TrainConfig",
@@ -28,9 +28,9 @@ SCHEMAS = {
     "baseline/code": "calmctl.baselines.configs:BaselineConfig",
     "baseline/kv": "calmctl.baselines.configs:BaselineConfig",
     "baseline/ntl": "calmctl.baselines.configs:BaselineConfig",
-    "eval": "calmctl.experiments.evaluation:EvalConfig",
-    "score": "calmctl.experiments.scoring:ScoreConfig",
-    "slurm": "calmctl.training.slurm:SlurmConfig",
+    "eval": "calmctl.evaluation.evaluating:EvalConfig",
+    "score": "calmctl.evaluation.scoring:ScoreConfig",
+    "slurm": "calmctl.processes.slurm:SlurmConfig",
     "reproduce/code": "calmctl.experiments.code:ReproduceCodeConfig",
     "reproduce/kv": "calmctl.experiments.kv:ReproduceKVConfig",
     "reproduce/ntl": "calmctl.experiments.ntl:ReproduceNTLConfig",

@@ -13,7 +13,7 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 FAULTS = """
 import resource, sys, torch
-from calmctl.cpu import set_up_cpu
+from calmctl.processes.cpu import set_up_cpu
 
 if sys.argv[1] == "set-up":
     set_up_cpu(1)

@@ -12,9 +12,9 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 from calmctl.errors import UserError
-from calmctl.modeling.cutting import Cutter
-from calmctl.modeling.text_tokenizers import plain_tokenizer
-from calmctl.modeling.token_bytes import TokenBytes
+from calmctl.modeling.tokenizers.cutting import Cutter
+from calmctl.modeling.tokenizers.plain import plain_tokenizer
+from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 from tests.tokenizer_families import (
     FAMILIES,
     SAMPLE,

@@ -21,13 +21,13 @@ from calmctl.cli.main import main
 from calmctl.errors import CalmctlError, UserError
 from calmctl.files import read_json, read_jsonl
 from calmctl.modeling.loss import IGNORED
-from calmctl.ranks import Ranks
+from calmctl.processes.ranks import Ranks
 from calmctl.training import batches as batches_module
 from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.examples import load_examples
 from calmctl.training.settings import CurriculumSettings, TrainSettings
-from data_builders.word_tokenizer import build_word_tokenizer
+from data_builders.kv.word_tokenizer import build_word_tokenizer
 from tests.own_tokenizers import base
 from tests.tokenizer_families import gpt2_style, llama3_style
 from tests.two_processes import TEXTS, Config, composition, continuation, run_job
@@ -256,7 +256,7 @@ def test_a_launch_that_cannot_be_is_one_clear_line(
 def test_of_several_failures_the_first_cause_is_told(tmp_path: Path) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-    from calmctl.training.launch import _first_cause
+    from calmctl.processes.launch import _first_cause
 
     def failure(rank: int, code: int, line: str = "", time: float = 0.0) -> ProcessFailure:
         file = tmp_path / f"{rank}.json"

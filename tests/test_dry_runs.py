@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from calmctl.cli.main import main
-from calmctl.runs import read_run
+from calmctl.runs.run import read_run
 from tests.code_tree import write_tree
 from tests.models import llama
 from tests.ntl_corpora import write_flores, write_ntrex, write_seed

@@ -16,7 +16,7 @@ from calmctl.inference.reading import reading_of
 from calmctl.inference.text import completion_of
 from calmctl.inference.throughput import Throughput
 from calmctl.modeling.composed import ComposedModelForCausalLM
-from data_builders.word_tokenizer import build_word_tokenizer
+from data_builders.kv.word_tokenizer import build_word_tokenizer
 from tests.families import FAMILIES
 from tests.models import composed, gpt2, llama
 

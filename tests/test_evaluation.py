@@ -20,16 +20,16 @@ import torch
 from calmctl.cli.main import main
 from calmctl.environment import package_versions
 from calmctl.errors import UserError
-from calmctl.experiments.evaluation import EvalConfig, _share, run_evaluation
-from calmctl.experiments.work_files import SAMPLES_FILE, WorkFiles
+from calmctl.evaluation.evaluating import EvalConfig, _share, run_evaluation
+from calmctl.evaluation.work_files import SAMPLES_FILE, WorkFiles
 from calmctl.files import read_json, read_jsonl
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.prompt import FittedPrompts, Prompt
-from calmctl.modeling.sources import source_sha256
-from calmctl.ranks import Ranks
-from calmctl.runs import read_run
+from calmctl.modeling.bases.sources import source_sha256
+from calmctl.processes.ranks import Ranks
+from calmctl.runs.run import read_run
 from data_builders.errors import DataError
-from data_builders.kv import build
+from data_builders.kv.build import build
 from evals import TASKS, Request, Scores
 from tests.kv_settings import SMALL
 from tests.models import llama

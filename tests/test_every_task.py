@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from calmctl.cli.main import main
-from calmctl.experiments.work_files import SAMPLES_FILE, WorkFiles
+from calmctl.evaluation.work_files import SAMPLES_FILE, WorkFiles
 from calmctl.files import read_json, read_jsonl
 from evals import TASKS
 from tests.real_data import real_data

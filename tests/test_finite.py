@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from calmctl.errors import CalmctlError
-from calmctl.experiments.scoring import write_scores
+from calmctl.evaluation.scoring import write_scores
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import complete
 from calmctl.inference.likelihood import bits_of
 from calmctl.inference.prompt import Prompt
 from calmctl.training.divergence import MOST_SKIPPED, DivergenceWatch
-from data_builders.word_tokenizer import build_word_tokenizer
+from data_builders.kv.word_tokenizer import build_word_tokenizer
 from evals import Scores
 from tests.models import composed, llama
 

@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from calmctl.baselines.building import adapt
-from calmctl.experiments.stage_plans import Planner
+from calmctl.experiments.planning.trainings import Planner
 from calmctl.experiments.stages import stage_in
-from calmctl.modeling.aug_tokens import AugHistory
+from calmctl.modeling.bases.sources import base_config, without_weights
 from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.sources import base_config, without_weights
-from calmctl.runs import read_run
+from calmctl.modeling.tokenizers.aug_tokens import AugHistory
+from calmctl.runs.run import read_run
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.cost import flop_counter
 from calmctl.training.flops import EAGER, CompositionFlops, DecoderFlops, adapter_training
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.settings import TrainSettings
-from data_builders.word_tokenizer import build_word_tokenizer
+from data_builders.kv.word_tokenizer import build_word_tokenizer
 from tests import tokenizer_families as families
 from tests.families import FAMILIES
 from tests.models import composed, example_ids, llama

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from data_builders.benchmarks.flores import ROWS, read_flores
+from data_builders.benchmarks.flores_languages import LANGUAGES
 from data_builders.errors import DataError
-from data_builders.flores import ROWS, read_flores
-from data_builders.flores_languages import LANGUAGES
 from evals import TASKS
 from evals.flores import FloresRecord, FloresTask
 from evals.metrics.translation import METRICS, corpus_scores, sentence_statistics

@@ -11,7 +11,7 @@ from calmctl.inference.generation import complete
 from calmctl.inference.prompt import Prompt
 from calmctl.inference.stopping import StopStrings
 from calmctl.inference.throughput import Throughput
-from data_builders.word_tokenizer import build_word_tokenizer
+from data_builders.kv.word_tokenizer import build_word_tokenizer
 from tests.models import composed, llama
 
 WORDS = ["substitute:", "solve:"]

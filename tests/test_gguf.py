@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from calmctl import ComposedModelForCausalLM, compose
 from calmctl.cli.main import main
 from calmctl.errors import UserError
-from calmctl.modeling import gguf_files
-from calmctl.modeling.sources import base_config, find_tokenizer, load_base, load_tokenizer, source_sha256
+from calmctl.modeling.bases import gguf_files
+from calmctl.modeling.bases.sources import base_config, find_tokenizer, load_base, load_tokenizer, source_sha256
 from tests.models import logits
 
 pytest.importorskip("gguf", reason="the extra `gguf` is not installed: pip install 'calmctl[gguf]'")

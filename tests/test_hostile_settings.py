@@ -13,9 +13,9 @@ from calmctl.cli.main import main
 from calmctl.config import list_presets, load_config
 from calmctl.errors import UserError
 from calmctl.modeling.connections import resolve_connections
-from calmctl.run_identity import read_settings
-from calmctl.run_info import read_run
-from calmctl.runs import Run
+from calmctl.runs.identity import read_settings
+from calmctl.runs.record import read_run
+from calmctl.runs.run import Run
 from calmctl.training.configs import ComposeConfig
 
 SECRET = "hf_do_not_store_me"

@@ -16,8 +16,8 @@ import yaml
 
 from calmctl.cli.main import main
 from data_builders import hub
+from data_builders.benchmarks.flores import ROWS, read_flores
 from data_builders.errors import DataError
-from data_builders.flores import ROWS, read_flores
 from evals import TASKS
 from evals.codexglue import CodeXGLUETask
 from evals.flores import FloresTask
@@ -179,7 +179,7 @@ def test_flores_plus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     data = publish(tmp_path / "plus", {"default": splits, "eng_Latn": splits})
     # What only an id reaches is reached through the folder that stands for it.
-    monkeypatch.setattr("data_builders.flores.is_hub_id", lambda path: True)
+    monkeypatch.setattr("data_builders.benchmarks.flores.is_hub_id", lambda path: True)
     flores = read_flores(data, ["zho_Hans"], always=["eng_Latn"])
     assert flores.release == "flores_plus" and flores.sentences["zho_Hans"]["devtest"][5] == "cmn devtest 5"
     assert list(flores.files) == [f"{data} (default) {split}, its rows" for split in ROWS]

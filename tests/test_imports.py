@@ -11,19 +11,25 @@ from tests.structure import MODULES, ROOT, circles, graph, imports
 # What reads files, for all rooms.
 GROUND = ("data_builders.errors", "data_builders.files", "data_builders.rows")
 # The package's own names, what registers its classes, what looks at an installation, what lies beside checkpoints.
-TOP = ("calmctl", "calmctl.registration", "calmctl.diagnosis", "calmctl.modeling.modeling_calm")
+TOP = ("calmctl", "calmctl.registration", "calmctl.diagnosis", "calmctl.modeling.stored.modeling_calm")
 # Room -> rooms it may import besides itself. `base` is every module directly in calmctl/.
+FLOOR = {"ground", "base"}
 ARROWS = {
     "ground": set(),
     "base": {"ground"},
-    "calmctl.modeling": {"ground", "base"},
-    "calmctl.training": {"ground", "base", "calmctl.modeling"},
-    "calmctl.baselines": {"ground", "base", "calmctl.modeling", "calmctl.training"},
-    "calmctl.inference": {"ground", "base", "calmctl.modeling"},
-    "calmctl.reporting": {"ground", "base", "calmctl.modeling"},
+    "calmctl.processes": FLOOR,
+    "calmctl.runs": FLOOR | {"calmctl.processes"},
+    "calmctl.modeling": FLOOR | {"calmctl.processes"},
+    "calmctl.training": FLOOR | {"calmctl.processes", "calmctl.runs", "calmctl.modeling"},
+    "calmctl.baselines": FLOOR | {"calmctl.runs", "calmctl.modeling", "calmctl.training"},
+    "calmctl.inference": FLOOR | {"calmctl.modeling"},
+    "calmctl.reporting": FLOOR | {"calmctl.runs", "calmctl.modeling"},
     "data_builders": {"ground"},
     "evals": {"ground", "data_builders"},
 }
+ARROWS["calmctl.evaluation"] = FLOOR | {
+    "calmctl.processes", "calmctl.runs", "calmctl.modeling", "calmctl.inference", "evals", "data_builders",
+}  # fmt: skip
 ARROWS["calmctl.experiments"] = set(ARROWS)
 ARROWS["top"] = set(ARROWS)
 ARROWS["calmctl.cli"] = set(ARROWS)
@@ -91,7 +97,7 @@ for config, model in ((AdaptedConfig, AdaptedModelForCausalLM), (ComposedConfig,
 FIRST = (
     "import transformers.models.auto.configuration_auto; import calmctl",
     "import calmctl; from transformers import AutoConfig; AutoConfig.for_model('calm')",
-    "import calmctl.modeling.sources",
+    "import calmctl.modeling.bases.sources",
     "import importlib, contextlib\nwith contextlib.suppress(ImportError): importlib.import_module('calmctl.nothing')",
 )
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from calmctl.cli.main import main
-from calmctl.parent import end_like_ctrl_c
-from calmctl.runs import read_run
+from calmctl.processes.parent import end_like_ctrl_c
+from calmctl.runs.run import read_run
 from calmctl.training.checkpoints import last_complete_checkpoint
 from calmctl.training.jobs import run_training
 from tests.interrupted import MODEL, SETTINGS, Config, assert_same, config, job, run_job, straight

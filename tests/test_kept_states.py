@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from calmctl.errors import UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
-from calmctl.runs import Run
+from calmctl.runs.run import Run
 from calmctl.training import kept_states
 from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig

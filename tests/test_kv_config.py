@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from data_builders.errors import DataError
-from data_builders.kv import KVDataConfig, build
+from data_builders.kv.build import KVDataConfig, build
 from tests.kv_settings import SMALL
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from data_builders.errors import DataError
 from data_builders.files import sha256_file
-from data_builders.kv import TRAINING_FILES, build, spread_over
-from data_builders.kv_test_set import EvalSet, count_overlaps
-from data_builders.kv_text import OPERATORS, parse_expression
+from data_builders.kv.build import TRAINING_FILES, build, spread_over
+from data_builders.kv.test_set import EvalSet, count_overlaps
+from data_builders.kv.text import OPERATORS, parse_expression
 from data_builders.manifest import read_manifest
 from tests.kv_settings import SMALL
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from data_builders.errors import DataError
-from data_builders.kv import KVDataConfig, build
-from data_builders.kv_text import parse_expression, parse_substitution, parse_value
+from data_builders.kv.build import KVDataConfig, build
+from data_builders.kv.text import parse_expression, parse_substitution, parse_value
 from evals import TASKS
 from evals.kv import METRICS, KVRecord
 from evals.task import Completion, by_id

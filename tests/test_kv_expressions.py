@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_builders.errors import DataError
-from data_builders.kv_expressions import (
+from data_builders.kv.expressions import (
     Expressions,
     draw_keys,
     draw_numbers,
@@ -17,8 +17,8 @@ from data_builders.kv_expressions import (
     fingerprints,
     sample_distinct,
 )
-from data_builders.kv_render import Renderer
-from data_builders.kv_text import OPERATORS, number_format
+from data_builders.kv.render import Renderer
+from data_builders.kv.text import OPERATORS, number_format
 
 
 def exact(expression: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_builders.errors import DataError
-from data_builders.kv import build
+from data_builders.kv.build import build
 from data_builders.manifest import read_manifest, verify_files
 from data_builders.progress import Progress
 from tests.kv_settings import SMALL

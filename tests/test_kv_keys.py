@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_builders.errors import DataError
-from data_builders.kv import build
-from data_builders.kv_keys import random_names, vocabulary_names
-from data_builders.word_tokenizer import build_word_tokenizer
+from data_builders.kv.build import build
+from data_builders.kv.keys import random_names, vocabulary_names
+from data_builders.kv.word_tokenizer import build_word_tokenizer
 from tests.kv_settings import SMALL
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -21,7 +21,7 @@ from calmctl.experiments.stages import Stage
 from calmctl.files import read_json
 from calmctl.reporting.kv_results import ONE_TOKENIZER
 from data_builders.errors import DataError
-from data_builders.kv import build
+from data_builders.kv.build import build
 from evals.kv import KVTask
 from tests.kv_settings import SMALL
 

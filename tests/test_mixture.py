@@ -15,7 +15,7 @@ from calmctl.inference.likelihood import bits_of
 from calmctl.inference.mixture import Mixture, Voice
 from calmctl.inference.prompt import Prompt, fit
 from calmctl.modeling.prompt_ids import prompt_ids
-from calmctl.modeling.token_bytes import TokenBytes
+from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 from tests import tokenizer_families as families
 from tests.model_types import tiny_model
 from tests.own_tokenizers import base, composed

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_builders.aligned_files import read_aligned, read_texts, suspicious_line
-from data_builders.corpus import Corpus
+from data_builders.benchmarks.language_codes import known_code
 from data_builders.errors import DataError
-from data_builders.hub_corpus import read_hub_corpus
-from data_builders.language_codes import known_code
-from data_builders.ntl_config import CorporaConfig
-from data_builders.ntl_corpora import open_corpora
-from data_builders.nusax import is_nusax, read_nusax
-from data_builders.pair_files import holds_pairs, read_pairs
+from data_builders.ntl.aligned_files import read_aligned, read_texts, suspicious_line
+from data_builders.ntl.config import CorporaConfig
+from data_builders.ntl.corpora import open_corpora
+from data_builders.ntl.corpus import Corpus
+from data_builders.ntl.hub_corpus import read_hub_corpus
+from data_builders.ntl.nusax import is_nusax, read_nusax
+from data_builders.ntl.pair_files import holds_pairs, read_pairs
 from tests.ntl_corpora import sentences, write_lines, write_ntrex, write_nusax, write_seed
 from tests.real_data import real_data
 

@@ -16,12 +16,12 @@ from transformers import AutoTokenizer
 from calmctl.cli.main import main
 from calmctl.training.examples import load_examples
 from calmctl.training.settings import TrainSettings
+from data_builders.benchmarks.flores import read_flores
 from data_builders.errors import DataError
-from data_builders.flores import read_flores
 from data_builders.manifest import read_manifest, verify_files
-from data_builders.ntl import CorporaConfig, NTLDataConfig, build
+from data_builders.ntl.build import CorporaConfig, NTLDataConfig, build
+from data_builders.ntl.translation_text import answer, question
 from data_builders.progress import Progress
-from data_builders.translation_text import answer, question
 from evals.flores import FloresTask
 from tests.ntl_corpora import LANGUAGES, sentences, with_aug, write_corpora, write_lines, write_seed
 from tests.real_data import real_data
@@ -301,8 +301,8 @@ def test_what_overlaps_with_flores_is_removed_with_its_translations_and_counted(
 
 
 def test_the_search_of_the_written_files_finds_what_was_not_removed(tmp_path: Path) -> None:
-    from data_builders.ntl_overlap import count_overlaps, index_flores
-    from data_builders.ntl_shards import IndexPlace
+    from data_builders.ntl.overlap import count_overlaps, index_flores
+    from data_builders.ntl.shards import IndexPlace
     from data_builders.workers import Workers
 
     config, _ = planted(tmp_path)

@@ -9,13 +9,13 @@ from transformers import AutoModelForCausalLM
 
 from calmctl.errors import UserError
 from calmctl.modeling import aug_reading
-from calmctl.modeling.aug_tokens import stacked
 from calmctl.modeling.calling import CACHE
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
 from calmctl.modeling.layers import decoder_layers
-from calmctl.modeling.segmentation import Move, Segmenter, State
 from calmctl.modeling.selfcheck import check_composition
+from calmctl.modeling.tokenizers.aug_tokens import stacked
+from calmctl.modeling.tokenizers.segmentation import Move, Segmenter, State
 from tests import tokenizer_families as families
 from tests.models import logits, opened
 from tests.own_tokenizers import PAIRS, any_ids, base, composed, text_ids

@@ -14,8 +14,8 @@ from torch import nn
 from calmctl import ComposedModelForCausalLM, adapt, compose
 from calmctl.cli.main import main
 from calmctl.errors import UserError
-from calmctl.modeling.sources import find_tokenizer, load_base, source_sha256
-from data_builders.word_tokenizer import build_word_tokenizer
+from calmctl.modeling.bases.sources import find_tokenizer, load_base, source_sha256
+from data_builders.kv.word_tokenizer import build_word_tokenizer
 from tests.models import composed, llama, logits
 
 # What peft itself asks of a model has another name by now.

@@ -11,11 +11,11 @@ from calmctl.errors import UserError
 from calmctl.experiments.code import ReproduceCodeConfig
 from calmctl.experiments.ntl import ReproduceNTLConfig
 from calmctl.experiments.section_config import SectionConfig
+from calmctl.modeling.bases.public_shapes import public_shapes, shape_of
+from calmctl.modeling.bases.sources import without_weights
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import check_bases, compose
 from calmctl.modeling.layers import num_layers
-from calmctl.modeling.public_shapes import public_shapes, shape_of
-from calmctl.modeling.sources import without_weights
 from tests.models import llama, logits
 
 SCHEMAS: dict[str, type[SectionConfig]] = {"reproduce/ntl": ReproduceNTLConfig, "reproduce/code": ReproduceCodeConfig}

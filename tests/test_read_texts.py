@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from calmctl.errors import UserError
-from calmctl.experiments.evaluation import EvalConfig, run_evaluation
+from calmctl.evaluation.evaluating import EvalConfig, run_evaluation
 from calmctl.files import read_json
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, complete

@@ -18,19 +18,19 @@ import pytest
 
 from calmctl.cli.main import main
 from calmctl.errors import UserError
-from calmctl.experiments.scoring import read_completions
+from calmctl.evaluation.scoring import read_completions
 from calmctl.files import read_json, read_jsonl, sha256_of
 from calmctl.training.examples import load_examples
 from calmctl.training.settings import TrainSettings
-from data_builders.aligned_files import read_aligned
-from data_builders.code_to_text import read_functions
+from data_builders.benchmarks.codexglue import read_functions
+from data_builders.benchmarks.flores import ROWS, read_flores
+from data_builders.benchmarks.gsm8k import read_gsm8k, read_mgsm
+from data_builders.benchmarks.humaneval import read_humaneval
+from data_builders.benchmarks.mbpp import read_mbpp
 from data_builders.errors import DataError
 from data_builders.files import MAX_DEPTH, numbered_json, read_lines
-from data_builders.flores import ROWS, read_flores
-from data_builders.gsm8k import read_gsm8k, read_mgsm
-from data_builders.humaneval import read_humaneval
-from data_builders.mbpp import read_mbpp
-from data_builders.nusax import read_nusax
+from data_builders.ntl.aligned_files import read_aligned
+from data_builders.ntl.nusax import read_nusax
 from evals.text import TextTask
 from tests.task_data import byte_tokenizer
 

@@ -12,15 +12,15 @@ import pytest
 
 from calmctl import files
 from calmctl.errors import UserError
-from calmctl.run_identity import has_settings
-from calmctl.runs import Run, list_runs, read_run
+from calmctl.runs.identity import has_settings
+from calmctl.runs.run import Run, list_runs, read_run
 
 CONFIG: dict[str, Any] = {"lr": 0.1, "data": {"rows": 10, "mode": "padded"}, "layers": [1, 2]}
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from calmctl.runs import Run
+from calmctl.runs.run import Run
 run = Run.start(Path(sys.argv[1]), kind="train", config={"lr": 1})
 run.append_jsonl({"step": 1, "loss": 1.0})
 print("started", flush=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from calmctl.cli.main import main
-from calmctl.experiments.scoring import METRICS_FILE, PREDICTIONS_FILE
+from calmctl.evaluation.scoring import METRICS_FILE, PREDICTIONS_FILE
 from calmctl.files import read_json
 from evals import TASKS, Request
 from tests.task_data import write_data

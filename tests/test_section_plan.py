@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from calmctl.cli.main import main
-from calmctl.experiments.section_plan import DEVICES, UTILISATION
-from calmctl.modeling.public_shapes import public_shapes
+from calmctl.experiments.planning.totals import DEVICES, UTILISATION
+from calmctl.modeling.bases.public_shapes import public_shapes
 from tests.ntl_corpora import write_flores, write_ntrex, write_seed
 from tests.task_data import write_data
 

@@ -8,10 +8,10 @@ import unicodedata
 import pytest
 import torch
 
-from calmctl.modeling.aug_tokens import AugHistory, AugTokens, stacked
-from calmctl.modeling.own_tokenizers import own_tokenizer
-from calmctl.modeling.segmentation import NEVER, SEGMENTATIONS, Segmenter, Segments
-from calmctl.modeling.token_bytes import TokenBytes
+from calmctl.modeling.tokenizers.aug_tokens import AugHistory, AugTokens, stacked
+from calmctl.modeling.tokenizers.own import own_tokenizer
+from calmctl.modeling.tokenizers.segmentation import NEVER, SEGMENTATIONS, Segmenter, Segments
+from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 from tests.own_tokenizers import PAIRS, any_ids, segmenter
 from tests.tokenizer_families import random_texts
 

@@ -11,8 +11,8 @@ from rich.cells import cell_len
 from calmctl.cli.main import main
 from calmctl.cli.reading_table import shown
 from calmctl.modeling.composition import compose
-from calmctl.modeling.text_readings import steps_of
-from calmctl.modeling.token_bytes import TokenBytes
+from calmctl.modeling.tokenizers.readings import steps_of
+from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 from tests import tokenizer_families as families
 from tests.own_tokenizers import PAIRS, any_ids, base, segmenter, text_ids
 

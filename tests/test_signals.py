@@ -17,10 +17,10 @@ import psutil
 import pytest
 from torch import Tensor
 
-from calmctl import parent
 from calmctl.files import read_json
-from calmctl.parent import ASKING, Interrupted
-from calmctl.runs import Run, read_run
+from calmctl.processes import parent
+from calmctl.processes.parent import ASKING, Interrupted
+from calmctl.runs.run import Run, read_run
 from calmctl.training.checkpoints import last_complete_checkpoint
 from calmctl.training.trainer import RunTrainer
 from calmctl.training.validation import Validation

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from calmctl.cli.main import main
-from calmctl.training.slurm import SlurmConfig, batch_script, launch_options
+from calmctl.processes.slurm import SlurmConfig, batch_script, launch_options
 
 LAUNCHABLE = ("nproc_per_node", "nnodes", "rdzv_endpoint")
 COMMAND = ["compose", "--anchor", "a b", "--aug", "it's", "--out", "runs/x", "train.lr=1e-4"]

@@ -14,8 +14,8 @@ import pytest
 from calmctl.config import load_config, to_dict
 from calmctl.errors import CalmctlError, UserError
 from calmctl.experiments.stages import Stage, StageRunner, missing_stages
-from calmctl.runs import read_run
-from data_builders.kv import KVDataConfig
+from calmctl.runs.run import read_run
+from data_builders.kv.build import KVDataConfig
 
 DATA = ("data", "kv", "--preset", "smoke")
 

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from calmctl import ComposedModelForCausalLM
-from calmctl.modeling.aug_tokens import AugHistory
 from calmctl.modeling.bridge import Bridge, BridgeConfig
-from calmctl.modeling.segmentation import NEVER
 from calmctl.modeling.streams import LEAST_DEVIATION, normed
+from calmctl.modeling.tokenizers.aug_tokens import AugHistory
+from calmctl.modeling.tokenizers.segmentation import NEVER
 from calmctl.training.calibration import chosen
 from calmctl.training.jobs import run_composition
 from tests import own_tokenizers

@@ -9,7 +9,7 @@ from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import complete
 from calmctl.inference.prompt import Prompt
 from calmctl.inference.streaming import TextStream
-from data_builders.word_tokenizer import build_word_tokenizer
+from data_builders.kv.word_tokenizer import build_word_tokenizer
 from tests.models import composed, llama
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from calmctl.cli.main import main
 from calmctl.files import read_json
-from calmctl.run_info import read_run
+from calmctl.runs.record import read_run
 from data_builders.manifest import read_manifest, verify_files
 
 COMMAND = [sys.executable, "-m", "calmctl"]

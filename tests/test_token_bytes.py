@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
-from calmctl.modeling.token_bytes import TokenBytes
+from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 from tests.tokenizer_families import FAMILIES, REFUSED, random_texts
 
 BEGINS_WITH_A_SPACE = {"prefixed_bytes", "llama2_style", "unigram"}

@@ -12,9 +12,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import calmctl.modeling.composition as composition
 from calmctl.errors import UserError
+from calmctl.modeling.bases.sources import find_tokenizer
 from calmctl.modeling.composition import compose
-from calmctl.modeling.sources import find_tokenizer
-from calmctl.modeling.tokenizers import differences, num_token_ids
+from calmctl.modeling.tokenizers.same_ids import differences, num_token_ids
 from tests.models import VOCABULARY, llama
 
 TOKENS = ["<s>", "</s>", *"abcdefgh", "Ġ", "ab", "abc", "de", "cd"]

@@ -19,7 +19,7 @@ from transformers import TrainingArguments
 from calmctl.errors import CalmctlError, UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.loss import IGNORED
-from calmctl.runs import Run, read_run
+from calmctl.runs.run import Run, read_run
 from calmctl.training import arguments, trainer
 from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig, TrainConfig
@@ -28,7 +28,7 @@ from calmctl.training.examples import Examples, load_examples
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.optimizer import MuonWithAdamW, build_optimizer
 from calmctl.training.settings import CurriculumSettings, TrainSettings
-from data_builders.word_tokenizer import build_word_tokenizer
+from data_builders.kv.word_tokenizer import build_word_tokenizer
 from tests.models import llama
 
 KEYS = ["ab", "cde", "fghi"]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
+from data_builders.benchmarks.flores import read_flores
 from data_builders.errors import DataError
-from data_builders.flores import read_flores
 from evals.metrics.loading import load_metric
 from evals.metrics.translation import (
     METRICS,

@@ -15,9 +15,9 @@ from calmctl.cli.output import print_run
 from calmctl.errors import CalmctlError, UserError
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.loss import IGNORED
-from calmctl.ranks import Ranks
-from calmctl.run_info import read_run
-from calmctl.runs import Run
+from calmctl.processes.ranks import Ranks
+from calmctl.runs.record import read_run
+from calmctl.runs.run import Run
 from calmctl.training import validation as validation_module
 from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, BertForMaskedLM, LlamaForSequenceClassification, LlamaModel
 
 from calmctl.cli.main import main
-from calmctl.modeling.sources import load_base
-from data_builders.word_tokenizer import build_word_tokenizer
+from calmctl.modeling.bases.sources import load_base
+from data_builders.kv.word_tokenizer import build_word_tokenizer
 from tests.models import VOCABULARY, llama, logits
 
 IDS = torch.arange(2, 14).view(2, 6)

@@ -15,8 +15,8 @@ from calmctl.errors import CalmctlError
 from calmctl.files import write_json
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
-from calmctl.ranks import joined_ranks
-from calmctl.runs import Run
+from calmctl.processes.ranks import joined_ranks
+from calmctl.runs.run import Run
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.layout import shard

@@ -15,12 +15,12 @@ from calmctl.baselines.configuration import AdaptedConfig
 from calmctl.baselines.methods import ADAPTERS
 from calmctl.errors import UserError
 from calmctl.modeling import layers
+from calmctl.modeling.bases.fingerprint import fingerprint
 from calmctl.modeling.calling import CACHE, cache_argument, cache_of, either_cache
-from calmctl.modeling.fingerprint import fingerprint
 from calmctl.modeling.loss import completion_loss, frozen_head_loss
 from calmctl.modeling.outputs import ComposedOutput
 from calmctl.modeling.recomputation import RecomputingMixin
-from calmctl.modeling.storing import StoredInParts
+from calmctl.modeling.stored.storing import StoredInParts
 from calmctl.version import VERSION
 
 

@@ -14,9 +14,9 @@ from calmctl.baselines.methods import ADAPTERS
 from calmctl.baselines.sizes import matched_sizes
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.parts import PartsModel
+from calmctl.modeling.bases.sources import load_base
 from calmctl.modeling.probe import deviation, probe_ids, tolerance, unchanged_chance
-from calmctl.modeling.sources import load_base
+from calmctl.modeling.stored.parts import PartsModel
 
 # Rows and tokens that a new model is tried on.
 PROBED = (1, 6)

@@ -14,8 +14,8 @@ from calmctl.baselines.configuration import AdaptedConfig
 from calmctl.baselines.methods import ADAPTERS, FULL, METHODS
 from calmctl.baselines.plan import baseline_facts, matching
 from calmctl.errors import UserError
-from calmctl.modeling.sources import base_config, load_base, load_tokenizer, source_sha256
-from calmctl.runs import Run, read_run
+from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer, source_sha256
+from calmctl.runs.run import Run, read_run
 from calmctl.training.job import Checked, Job, check_attention, data_sha256, run_job
 from calmctl.training.session import num_trainable
 

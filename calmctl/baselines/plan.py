@@ -12,8 +12,8 @@ from calmctl.baselines.methods import ADAPTERS, FULL
 from calmctl.baselines.sizes import difference_percent
 from calmctl.config import to_dict
 from calmctl.errors import UserError
+from calmctl.modeling.bases.sources import without_weights
 from calmctl.modeling.configuration import PartsConfig
-from calmctl.modeling.sources import without_weights
 from calmctl.training.plan import count_parameters, describe, memory_facts, training_memory
 
 

@@ -15,10 +15,10 @@ from calmctl.escaping import visible
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from calmctl.runs import Run
-    from data_builders.code_config import CodeDataConfig
-    from data_builders.kv_config import KVDataConfig
-    from data_builders.ntl_config import NTLDataConfig
+    from calmctl.runs.run import Run
+    from data_builders.code.config import CodeDataConfig
+    from data_builders.kv.config import KVDataConfig
+    from data_builders.ntl.config import NTLDataConfig
     from data_builders.progress import Progress
 
 app = typer.Typer(help="Build training and test data.")
@@ -62,7 +62,7 @@ def kv(
 ) -> None:
     """Build the key-value arithmetic data: keys, training files for both models and for D_C, test set."""
     from calmctl.config import load_config
-    from data_builders.kv import KVDataConfig, build
+    from data_builders.kv.build import KVDataConfig, build
 
     settings = options.with_options(overrides, seed=seed, tokenizer=tokenizer)
     config = load_config(KVDataConfig, f"data/kv/{preset}", settings, config_dir)
@@ -88,7 +88,7 @@ def ntl(
 ) -> None:
     """Build the low-resource language data: text and translations for both models, D_C, validation, tokenizer."""
     from calmctl.config import load_config
-    from data_builders.ntl import NTLDataConfig, build
+    from data_builders.ntl.build import NTLDataConfig, build
 
     settings = options.with_options(overrides, seed=seed, data_folder=data, tokenizer=tokenizer)
     config = load_config(NTLDataConfig, f"data/ntl/{preset}", settings, config_dir)
@@ -104,7 +104,7 @@ def _print_plan(
 ) -> None:
     from calmctl.config import to_dict, to_yaml
     from calmctl.experiments.preflight import DATA
-    from calmctl.runs import Run
+    from calmctl.runs.run import Run
 
     existing = Run.look(out, kind="data", config=config)
     if existing is None or not existing.is_complete:
@@ -116,7 +116,7 @@ def _print_plan(
 def _run(out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, build: Callable[[Progress], object]) -> None:
     """Build a data folder as a run of its own, and show on stderr how far it is."""
     from calmctl.cli.progress import watching
-    from calmctl.runs import Run
+    from calmctl.runs.run import Run
 
     with (
         Run.start(out, kind="data", config=config, command=sys.argv, seed=config.seed) as run,
@@ -129,7 +129,7 @@ def _run(out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, build
 
 def _progress(run: Run) -> Progress:
     """Return where a build reports to: lines on stderr, and steps with the time that is left in `progress.json`."""
-    from calmctl.parent import end_if_asked
+    from calmctl.processes.parent import end_if_asked
     from data_builders.progress import Progress
 
     began: dict[str, tuple[float, int]] = {}
@@ -175,7 +175,7 @@ def code(
     """Build the code data: code for m_A, prose for m_B, code/docstring pairs, D_C and what is held out."""
     from calmctl.config import load_config
     from calmctl.files import read_json
-    from data_builders.code_corpus import CodeDataConfig, build
+    from data_builders.code.build import CodeDataConfig, build
 
     sources = tuple(source) if source else None
     settings = options.with_options(overrides, seed=seed, sources=sources, tests=tests)

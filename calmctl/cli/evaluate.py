@@ -12,10 +12,10 @@ import typer
 
 from calmctl.cli import options, output
 from calmctl.cli.launching import launchable
-from calmctl.parent import is_first_process
+from calmctl.processes.parent import is_first_process
 
 if TYPE_CHECKING:
-    from calmctl.experiments.evaluation import EvalConfig
+    from calmctl.evaluation.evaluating import EvalConfig
 
 
 @launchable
@@ -51,7 +51,7 @@ def evaluate(
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
     from calmctl.errors import CalmctlError
-    from calmctl.experiments.evaluation import EvalConfig, plan_evaluations, run_evaluations
+    from calmctl.evaluation.evaluating import EvalConfig, plan_evaluations, run_evaluations
 
     named, overrides = options.split_overrides(tasks)
     given = options.task_options(shots, languages, against, allow_code_execution)
@@ -88,7 +88,7 @@ def _plan(
 ) -> dict[Path, EvalConfig]:
     """Return what is to be evaluated into which folder; says of each task that `all` leaves out why it does."""
     from calmctl.errors import UserError
-    from calmctl.experiments.tasks import ALL, check_options, find_data, has_option, names_of, try_data
+    from calmctl.evaluation.tasks import ALL, check_options, find_data, has_option, names_of, try_data
 
     tasks = names_of(named)
     if named and len(named) == 1 and named[0] != ALL:
@@ -115,7 +115,7 @@ def _plan(
 
 
 def _print_results(plan: Mapping[Path, EvalConfig], failed: Mapping[Path, str], json: bool) -> None:
-    from calmctl.experiments.scoring import METRICS_FILE
+    from calmctl.evaluation.scoring import METRICS_FILE
     from calmctl.files import read_json
 
     results = {folder: read_json(folder / METRICS_FILE) for folder in plan if folder not in failed}

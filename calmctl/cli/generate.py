@@ -31,7 +31,7 @@ def generate(
     from calmctl.inference.decoding import Decoding
     from calmctl.inference.generation import complete
     from calmctl.inference.prompt import Prompt
-    from calmctl.modeling.sources import load_model, load_tokenizer, quiet_libraries
+    from calmctl.modeling.bases.sources import load_model, load_tokenizer, quiet_libraries
 
     quiet_libraries()
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)

@@ -54,14 +54,14 @@ def launchable(command: Callable[..., None]) -> Callable[..., None]:
         if is_part or is_alone:
             command(**arguments)
             return
-        from calmctl.training.launch import check_meeting, launch, num_processes
+        from calmctl.processes.launch import check_meeting, launch, num_processes
 
         count = num_processes(nproc_per_node or "auto")
         check_meeting(nnodes, rdzv_endpoint)
         if count == nnodes == 1:
             command(**arguments)
         elif arguments.get("dry_run"):
-            from calmctl.ranks import planned_processes
+            from calmctl.processes.ranks import planned_processes
 
             with planned_processes(count, nnodes):
                 command(**arguments)

@@ -49,7 +49,7 @@ def presets(
 @app.command("runs")
 def runs(root: Root = Path("runs"), json: options.Json = False) -> None:
     """List the runs below a folder."""
-    from calmctl.runs import list_runs
+    from calmctl.runs.run import list_runs
 
     found = list_runs(root)
     if json:
@@ -102,7 +102,7 @@ def tasks(json: options.Json = False) -> None:
 @app.command("models")
 def models(root: Root = Path("runs"), json: options.Json = False) -> None:
     """List the run directories that hold a trained model; `--model` takes any of them."""
-    from calmctl.runs import list_runs
+    from calmctl.runs.run import list_runs
 
     found = [run for run in list_runs(root) if (run.path / "model").is_dir()]
     if json:

@@ -30,7 +30,7 @@ from calmctl.cli import (
 from calmctl.cli.streams import NobodyReads, prepare_streams, show_log
 from calmctl.errors import CalmctlError, UserError, errno_of
 from calmctl.escaping import visible
-from calmctl.parent import end_like_ctrl_c, report_to_launcher
+from calmctl.processes.parent import end_like_ctrl_c, report_to_launcher
 from calmctl.version import VERSION
 
 # Recent versions of typer bundle click, older ones depend on it; this is click's base error in both.

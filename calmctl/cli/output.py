@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from calmctl.escaping import visible
-from calmctl.parent import is_first_process
+from calmctl.processes.parent import is_first_process
 
 if TYPE_CHECKING:
-    from calmctl.runs import Run
+    from calmctl.runs.run import Run
 
 
 def print_json(value: Any) -> None:
@@ -84,7 +84,7 @@ def print_run(run: Run, as_json: bool) -> None:
     """Print what a finished run has to say; the first process of several does."""
     if not is_first_process():
         return
-    from calmctl.run_info import read_run
+    from calmctl.runs.record import read_run
 
     if as_json:
         print_json({"path": str(run.path), **run.facts})

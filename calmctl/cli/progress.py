@@ -19,7 +19,7 @@ from calmctl.cli.output import human_bytes, human_seconds
 from calmctl.errors import UserError
 from calmctl.escaping import visible
 from calmctl.files import read_json
-from calmctl.parent import is_first_process
+from calmctl.processes.parent import is_first_process
 
 REFRESH_SECONDS = 0.5
 PLAIN_SECONDS = 30.0

@@ -11,7 +11,7 @@ from rich.text import Text
 from calmctl.cli import output
 
 if TYPE_CHECKING:
-    from calmctl.modeling.text_readings import AugReading, Spelling, Step, TextReading
+    from calmctl.modeling.tokenizers.readings import AugReading, Spelling, Step, TextReading
 
 SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 # Categories of what has no form of its own, and names of what changes that of its neighbours.
@@ -92,7 +92,7 @@ def _facts(reading: TextReading) -> dict[str, object]:
 
 
 def _how(aug: AugReading, length: int) -> str:
-    from calmctl.modeling.segmentation import SEGMENTATIONS
+    from calmctl.modeling.tokenizers.segmentation import SEGMENTATIONS
 
     if not aug.kind:
         return "the anchor's tokens as they are"

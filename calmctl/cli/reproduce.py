@@ -167,7 +167,7 @@ def _reproduce(
 def _folders(out: Path, first: int, seeds: int) -> dict[int, Path]:
     """Return the folder of each seed: the one that was named, or one a seed in it."""
     from calmctl.errors import UserError
-    from calmctl.run_info import RUN_FILE
+    from calmctl.runs.record import RUN_FILE
 
     if seeds == 1:
         return {first: out}
@@ -186,8 +186,8 @@ def _shown(stages: Sequence[Stage]) -> list[dict[str, Any]]:
 def _print_section_plan(sections: Mapping[Path, Section], shown: dict[str, Any], json: bool) -> None:
     """Print the stages of all seeds, and what those of the first one come to."""
     from calmctl.cli.section_tables import print_section_plan
+    from calmctl.experiments.planning.totals import plan_section
     from calmctl.experiments.section import section_stages
-    from calmctl.experiments.section_plan import plan_section
 
     folder, section = next(iter(sections.items()))
     plan = plan_section(section, section_stages(section, folder))

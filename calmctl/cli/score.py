@@ -33,8 +33,8 @@ def score(
     """Score completions that were made elsewhere, as `calmctl eval` scores its own."""
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
-    from calmctl.experiments.scoring import METRICS_FILE, ScoreConfig, plan_scoring, run_scoring
-    from calmctl.experiments.tasks import check_options
+    from calmctl.evaluation.scoring import METRICS_FILE, ScoreConfig, plan_scoring, run_scoring
+    from calmctl.evaluation.tasks import check_options
     from calmctl.files import read_json
 
     given = options.task_options(shots, languages, against, allow_code_execution)

@@ -14,7 +14,7 @@ from calmctl.errors import UserError
 from calmctl.escaping import visible
 
 if TYPE_CHECKING:
-    from calmctl.runs import RunInfo
+    from calmctl.runs.run import RunInfo
 
 _SHOWN_LOG_ROWS = 5
 
@@ -58,8 +58,8 @@ def _show_reading(
 ) -> None:
     """Print how augs read a text."""
     from calmctl.cli.reading_table import print_reading, reading_as_json
-    from calmctl.modeling.sources import quiet_libraries
-    from calmctl.modeling.text_readings import reading_of_model, reading_of_parts
+    from calmctl.modeling.bases.sources import quiet_libraries
+    from calmctl.modeling.tokenizers.readings import reading_of_model, reading_of_parts
 
     if text is None:
         raise UserError('give --text "..." to show how an aug reads it (`--text -` reads it from stdin)')
@@ -82,7 +82,7 @@ def _show_reading(
 
 
 def _show_run(run: Path, json: bool) -> None:
-    from calmctl.runs import read_run
+    from calmctl.runs.run import read_run
 
     info = read_run(run)
     if json:

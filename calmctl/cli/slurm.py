@@ -31,7 +31,7 @@ def slurm(
     from calmctl.config import load_config
     from calmctl.errors import UserError
     from calmctl.files import write_text
-    from calmctl.training import slurm as cluster
+    from calmctl.processes import slurm as cluster
 
     words = command or []
     start = next((place for place, word in enumerate(words) if "=" not in word), len(words))

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from calmctl.errors import UserError
-from calmctl.experiments.evaluation import EvalConfig
+from calmctl.evaluation.evaluating import EvalConfig
 from calmctl.experiments.section import Section, with_data
 from calmctl.experiments.section_config import SectionConfig
 from calmctl.experiments.section_deviations import section_deviations
 from calmctl.experiments.systems import Files
-from data_builders.code_config import OFF, CodeDataConfig
+from data_builders.code.config import OFF, CodeDataConfig
 
 FILES = Files(
     anchor="anchor_train.parquet",

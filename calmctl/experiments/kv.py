@@ -14,26 +14,26 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.config import to_dict
 from calmctl.environment import git_commit, hardware
-from calmctl.experiments.evaluation import METRICS_FILE
+from calmctl.evaluation.evaluating import METRICS_FILE
 from calmctl.experiments.kv_config import KVAblationsConfig, ReproduceKVConfig
 from calmctl.experiments.kv_deviations import deviations
 from calmctl.experiments.preflight import check_stages
 from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
 from calmctl.files import read_json
-from calmctl.modeling.sources import base_config, load_tokenizer
+from calmctl.modeling.bases.sources import base_config, load_tokenizer
 from calmctl.reporting.kv_report import write_kv_report
 from calmctl.reporting.kv_results import TABLE_FILE
 from calmctl.reporting.paper import TABLE_1
-from calmctl.run_identity import existing_run
-from calmctl.runs import Run
+from calmctl.runs.identity import existing_run
+from calmctl.runs.run import Run
 from calmctl.training.configs import TrainConfig
 from calmctl.training.models import model_config
 from calmctl.training.plan import plan_bridges, training_facts
-from data_builders.byte_tokenizer import CUTS, build_byte_tokenizer
-from data_builders.kv import aug_file
-from data_builders.kv_keys import aug_tokenizer_folder
-from data_builders.kv_text import WORDS
-from data_builders.word_tokenizer import build_word_tokenizer
+from data_builders.kv.build import aug_file
+from data_builders.kv.byte_tokenizer import CUTS, build_byte_tokenizer
+from data_builders.kv.keys import aug_tokenizer_folder
+from data_builders.kv.text import WORDS
+from data_builders.kv.word_tokenizer import build_word_tokenizer
 
 # Composition run -> (aug it reads, D_C file, key in table1.json).
 COMPOSITIONS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.environment import git_commit, hardware
-from calmctl.experiments.evaluation import METRICS_FILE
+from calmctl.evaluation.evaluating import METRICS_FILE
 from calmctl.experiments.kv import BASES, COMPOSITIONS, kv_stages
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.kv_variants import Variant, calm_values, check_ablations, kv_variants
@@ -20,8 +20,8 @@ from calmctl.files import read_json
 from calmctl.reporting.cost_table import cost_rows, is_training
 from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, TABLE_5_FILE
 from calmctl.reporting.kv_report import write_kv_report
-from calmctl.run_identity import existing_run
-from calmctl.runs import Run, read_run
+from calmctl.runs.identity import existing_run
+from calmctl.runs.run import Run, read_run
 
 REUSED = {
     "m_A": ("m_A alone", "models"),

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import METHODS
 from calmctl.environment import usable_cores
-from calmctl.experiments.evaluation import EvalConfig
+from calmctl.evaluation.evaluating import EvalConfig
 from calmctl.experiments.shared_settings import give_one_seed, refuse_decided
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
-from data_builders.kv import KVDataConfig
+from data_builders.kv.build import KVDataConfig
 
 # Settings of the stages' configurations that follow from where the experiment puts things.
 DECIDED_HERE = (

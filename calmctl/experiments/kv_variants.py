@@ -9,13 +9,13 @@ from typing import Any
 from calmctl.baselines.building import sizes_for
 from calmctl.baselines.methods import FULL
 from calmctl.errors import UserError
-from calmctl.experiments.evaluation import METRICS_FILE
+from calmctl.evaluation.evaluating import METRICS_FILE
 from calmctl.experiments.kv import aug_trainings, base_configs
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.labels import METHOD_LABELS
 from calmctl.experiments.stages import Stage, stage_in
+from calmctl.modeling.bases.sources import without_weights
 from calmctl.modeling.layers import num_heads, num_layers
-from calmctl.modeling.sources import without_weights
 from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, VANILLA_RUN
 from calmctl.training.plan import plan_bridges
 from data_builders.errors import DataError

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from calmctl.errors import UserError
-from calmctl.experiments.evaluation import EvalConfig
+from calmctl.evaluation.evaluating import EvalConfig
 from calmctl.experiments.section import Section, with_data
 from calmctl.experiments.section_config import SectionConfig, is_used_as_it_is
 from calmctl.experiments.section_deviations import section_deviations
 from calmctl.experiments.systems import Files
-from data_builders.ntl_config import KINDS, NTLDataConfig
+from data_builders.ntl.config import KINDS, NTLDataConfig
 
 FILES = Files(
     anchor="anchor_train.parquet",

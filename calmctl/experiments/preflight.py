@@ -5,17 +5,19 @@ from typing import Any
 
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.experiments.stages import Stage
-from calmctl.ranks import planned_processes
+from calmctl.processes.launch import num_processes
+from calmctl.processes.ranks import planned_processes
 from calmctl.schema import from_dict
 from calmctl.training.configs import ComposeConfig, TrainConfig
-from calmctl.training.launch import num_processes
 from calmctl.training.session import check_settings
-from data_builders import code_corpus, kv, ntl
+from data_builders.code import build as code
+from data_builders.kv import build as kv
+from data_builders.ntl import build as ntl
 
 DATA: dict[str, tuple[type[Any], Callable[[Any], None]]] = {
     "kv": (kv.KVDataConfig, kv.check),
     "ntl": (ntl.NTLDataConfig, ntl.check),
-    "code": (code_corpus.CodeDataConfig, code_corpus.check),
+    "code": (code.CodeDataConfig, code.check),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import METHODS
 from calmctl.environment import usable_cores
-from calmctl.experiments.evaluation import EvalConfig
+from calmctl.evaluation.evaluating import EvalConfig
 from calmctl.experiments.shared_settings import give_one_seed, refuse_decided
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calmctl.baselines.methods import METHODS
-from calmctl.experiments.evaluation import METRICS_FILE
+from calmctl.evaluation.evaluating import METRICS_FILE
+from calmctl.evaluation.questions import EvalConfig
+from calmctl.evaluation.tasks import has_option
 from calmctl.experiments.labels import METHOD_LABELS
-from calmctl.experiments.questions import EvalConfig
 from calmctl.experiments.section_config import ABLATIONS, SKYLINE, UNTRAINED, SectionConfig, is_used_as_it_is
 from calmctl.experiments.stages import Stage, stage_in
-from calmctl.experiments.tasks import has_option
 from calmctl.training.configs import TrainConfig
 
 VANILLA_STAGE = "aug_vanilla"

@@ -27,7 +27,7 @@ from calmctl.inference.rows import Rows
 from calmctl.modeling.calling import accepts, cache_argument, cache_of
 from calmctl.modeling.context import context_length
 from calmctl.modeling.probe import deviation, probe_ids, tolerance
-from calmctl.modeling.token_bytes import TokenBytes
+from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 
 # The symbol after the 256 bytes: the text ends.
 END = 256

@@ -8,7 +8,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.layers import text_config
-from calmctl.modeling.parts import PartsModel
+from calmctl.modeling.stored.parts import PartsModel
 
 # Tokens that there is room for before everything held is copied again.
 ROOM = 64

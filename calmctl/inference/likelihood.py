@@ -18,9 +18,9 @@ from calmctl.inference.reading import Together
 from calmctl.modeling.calling import accepts
 from calmctl.modeling.context import aug_contexts, context_length
 from calmctl.modeling.loss import IGNORED, labelled_rows_only
-from calmctl.modeling.parts import PartsModel
 from calmctl.modeling.probe import deviation, num_closed, probe_ids, tolerance, without_rounding
 from calmctl.modeling.prompt_ids import prompt_ids
+from calmctl.modeling.stored.parts import PartsModel
 
 # The texts that are tried: one shorter than the others, whose last tokens would be padding beside them.
 _LENGTHS, _START = (5, 12, 12), 2

@@ -28,10 +28,10 @@ from calmctl.inference.stopping import cut
 from calmctl.inference.throughput import Throughput
 from calmctl.modeling.calling import accepts, cache_argument
 from calmctl.modeling.layers import text_config
-from calmctl.modeling.parts import PartsModel
 from calmctl.modeling.probe import without_rounding
 from calmctl.modeling.prompt_ids import prompt_ids
-from calmctl.modeling.token_bytes import TokenBytes
+from calmctl.modeling.stored.parts import PartsModel
+from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 
 Found = TypeVar("Found")
 

@@ -12,7 +12,7 @@ from transformers.cache_utils import Cache
 from calmctl.inference.cache import growing_cache, is_plain, new_cache
 from calmctl.modeling import layers
 from calmctl.modeling.calling import accepts, cache_argument
-from calmctl.modeling.parts import PartsModel
+from calmctl.modeling.stored.parts import PartsModel
 
 # Reading the prefix in a pass of its own pays from some 16 tokens on (1.2 times as fast; 1.4 times with 32, 2.4 with
 # 128: batches of 8 questions, benchmarks/generation.py); for models of a few hundred thousand parameters it does not.

@@ -19,8 +19,8 @@ from calmctl.inference.memory import head_read_once, is_out_of_memory
 from calmctl.inference.prefix import SharedPrefix, can_share
 from calmctl.inference.rows import Rows
 from calmctl.modeling.calling import cache_of
-from calmctl.modeling.parts import PartsModel
 from calmctl.modeling.probe import deviation, num_closed, probe_ids, tolerance, unchanged_chance, without_rounding
+from calmctl.modeling.stored.parts import PartsModel
 
 Together = Literal["padded", "equal", "alone"]
 

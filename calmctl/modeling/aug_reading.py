@@ -10,7 +10,6 @@ from transformers.cache_utils import DynamicLayer
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.aug_tokens import AugHistory, AugTokens
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.connections import Connection
 from calmctl.modeling.hooks import ForwardPass
@@ -19,7 +18,8 @@ from calmctl.modeling.own_masks import own_mask, shortest_reach, why_no_own_mask
 from calmctl.modeling.placement import is_sharded
 from calmctl.modeling.probe import input_device
 from calmctl.modeling.running import run_decoder
-from calmctl.modeling.segmentation import Segmenter
+from calmctl.modeling.tokenizers.aug_tokens import AugHistory, AugTokens
+from calmctl.modeling.tokenizers.segmentation import Segmenter
 from calmctl.modeling.tokens import NewTokens
 from calmctl.modeling.views import first_layers
 

@@ -9,8 +9,8 @@ from transformers import DynamicCache, PreTrainedConfig, StaticCache
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
 from calmctl.errors import UserError
-from calmctl.modeling.aug_tokens import AugHistory
 from calmctl.modeling.layers import text_config
+from calmctl.modeling.tokenizers.aug_tokens import AugHistory
 
 
 class ComposedCache(Cache):

@@ -17,7 +17,6 @@ from calmctl.modeling.alignment import prompts_before
 from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.calling import CACHE, cache_of, either_cache
-from calmctl.modeling.card import composition_sections
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.decoder import ComposedModel, ComposedPreTrainedModel
 from calmctl.modeling.generating import ComposedGenerationMixin
@@ -25,9 +24,10 @@ from calmctl.modeling.kept_states import KeptStates
 from calmctl.modeling.loss import completion_loss, frozen_head_loss
 from calmctl.modeling.outputs import ComposedOutput
 from calmctl.modeling.own_masks import why_no_own_masks
-from calmctl.modeling.own_tokenizers import OwnTokenizer, check_unchanged, store_tokenizers, stored_tokenizer
-from calmctl.modeling.storing import StoredInParts
+from calmctl.modeling.stored.card import composition_sections
+from calmctl.modeling.stored.storing import StoredInParts
 from calmctl.modeling.streams import calibrate
+from calmctl.modeling.tokenizers.own import OwnTokenizer, check_unchanged, store_tokenizers, stored_tokenizer
 from calmctl.modeling.views import head_of, keep_positions
 
 

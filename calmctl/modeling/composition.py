@@ -11,15 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.bridge import BridgeConfig
-from calmctl.modeling.composed import ComposedModelForCausalLM
-from calmctl.modeling.configuration import AUG_READS, ComposedConfig
-from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.locating import place_of
-from calmctl.modeling.own_tokenizers import OwnTokenizer, chosen_kind, own_tokenizer
-from calmctl.modeling.parts import PartsModel
-from calmctl.modeling.segmentation import AUTO, SEGMENTATION_SETTINGS, Segmenter
-from calmctl.modeling.sources import (
+from calmctl.modeling.bases.locating import place_of
+from calmctl.modeling.bases.sources import (
     SOURCE_ARGUMENTS,
     base_config,
     check_reloadable,
@@ -29,8 +22,15 @@ from calmctl.modeling.sources import (
     untrained,
     without_weights,
 )
-from calmctl.modeling.tokenizers import num_token_ids
-from calmctl.ranks import current_ranks
+from calmctl.modeling.bridge import BridgeConfig
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.configuration import AUG_READS, ComposedConfig
+from calmctl.modeling.connections import resolve_connections
+from calmctl.modeling.stored.parts import PartsModel
+from calmctl.modeling.tokenizers.own import OwnTokenizer, chosen_kind, own_tokenizer
+from calmctl.modeling.tokenizers.same_ids import num_token_ids
+from calmctl.modeling.tokenizers.segmentation import AUTO, SEGMENTATION_SETTINGS, Segmenter
+from calmctl.processes.ranks import current_ranks
 
 _LOGGER = logging.getLogger(__name__)
 

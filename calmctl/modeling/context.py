@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from calmctl.modeling import configuration
 from calmctl.modeling.composed import ComposedModelForCausalLM
-from calmctl.modeling.parts import PartsModel
-from calmctl.modeling.segmentation import START, Segmenter
+from calmctl.modeling.stored.parts import PartsModel
+from calmctl.modeling.tokenizers.segmentation import START, Segmenter
 
 # Tables of learned positions may hold a few rows that stand for no position.
 _SPARE_ROWS = 8

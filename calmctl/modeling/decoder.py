@@ -28,7 +28,7 @@ from calmctl.modeling.hooks import ForwardPass, Hooks, is_under_way, new_pass
 from calmctl.modeling.kept_states import KeptStates, beginning_after
 from calmctl.modeling.recomputation import RecomputingMixin
 from calmctl.modeling.running import run_decoder
-from calmctl.modeling.segmentation import Segmenter
+from calmctl.modeling.tokenizers.segmentation import Segmenter
 from calmctl.modeling.tokens import NewTokens
 from calmctl.modeling.views import first_layers
 

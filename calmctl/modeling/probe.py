@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from calmctl.environment import total_memory
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.parts import PartsModel
 from calmctl.modeling.placement import is_movable
+from calmctl.modeling.stored.parts import PartsModel
 
 Found = TypeVar("Found")
 _HALVES = (torch.float16, torch.bfloat16)

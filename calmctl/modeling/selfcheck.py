@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from calmctl.errors import UserError
+from calmctl.modeling.bases.sources import is_own_code, without_weights
 from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.calling import CACHE
-from calmctl.modeling.checkpoint import load_parameters
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.loss import IGNORED
 from calmctl.modeling.probe import deviation, has_halves, in_float32, probe_ids, tolerance, unchanged_chance
-from calmctl.modeling.sources import is_own_code, without_weights
+from calmctl.modeling.stored.checkpoint import load_parameters
 
 ROWS, LENGTH, LEFT, RIGHT = 2, 10, 3, 2
 # The standard deviation of a bridge's attention scores while the check lasts: some tokens are seen, others hardly.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.errors import UserError
-from calmctl.run_identity import read_settings, shown_differences
-from calmctl.run_info import CONFIG_FILE
+from calmctl.runs.identity import read_settings, shown_differences
+from calmctl.runs.record import CONFIG_FILE
 
 # Settings that change no figure, beside the seed itself: how the work is shared out, where data lies, and how much was
 # asked for (a folder of several bridge seeds counts as one run, their mean).

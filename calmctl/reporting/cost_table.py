@@ -9,7 +9,7 @@ from typing import Any
 from calmctl.errors import UserError
 from calmctl.reporting.checked import number
 from calmctl.reporting.tables import Column, Number, Table, Text, table_row
-from calmctl.run_info import RunInfo, read_run
+from calmctl.runs.record import RunInfo, read_run
 
 _MEBI = 2**20
 _COLUMNS = (

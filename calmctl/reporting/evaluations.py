@@ -11,7 +11,7 @@ from typing import Any
 from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.checked import mapping, number, numbers
-from calmctl.run_info import RUN_FILE, read_run
+from calmctl.runs.record import RUN_FILE, read_run
 
 METRICS_FILE = "metrics.json"
 BITS = "bits_per_byte"

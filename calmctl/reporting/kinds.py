@@ -11,7 +11,7 @@ from calmctl.reporting.cost_table import cost_rows, is_training
 from calmctl.reporting.evaluations import METRICS_FILE, is_evaluation, read_evaluation
 from calmctl.reporting.kv_results import TABLE_FILE
 from calmctl.reporting.section_results import is_section
-from calmctl.run_info import RUN_FILE, RunInfo, read_run
+from calmctl.runs.record import RUN_FILE, RunInfo, read_run
 
 Kind = Literal["kv", "section", "training", "evaluation"]
 NAMES: dict[Kind, str] = {

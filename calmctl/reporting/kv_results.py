@@ -11,7 +11,7 @@ from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.checked import mapping, number
 from calmctl.reporting.trainings import Training, read_training
-from calmctl.run_info import RUN_FILE, RunInfo, read_run
+from calmctl.runs.record import RUN_FILE, RunInfo, read_run
 
 TABLE_FILE = "table1.json"
 Accuracies = Mapping[str, float | None]

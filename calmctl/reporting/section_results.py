@@ -15,7 +15,7 @@ from calmctl.reporting.cost_table import COST_FIELDS
 from calmctl.reporting.evaluations import BITS, METRICS_FILE, Evaluation, read_evaluation
 from calmctl.reporting.sections import CALM, GROUPS, M_B, SECTIONS, Measure, Section
 from calmctl.reporting.spread import Spread
-from calmctl.run_info import RUN_FILE, RunInfo, read_run
+from calmctl.runs.record import RUN_FILE, RunInfo, read_run
 
 RESULTS_FILE = "results.json"
 MANIFEST_FILE = "data/manifest.json"

@@ -10,7 +10,7 @@ from typing import Any
 from calmctl.reporting.checked import number
 from calmctl.reporting.provenance import duration, gibibytes
 from calmctl.reporting.tables import NOT_RUN, Column, Number, Table, Text, table_row
-from calmctl.run_info import read_run
+from calmctl.runs.record import read_run
 
 _ENDS = {"loss": "last loss", "validation_loss": "last held-out loss", "exact_match": "last exact match"}
 """Field of the log -> what its last value is called."""

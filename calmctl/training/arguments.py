@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments, get_scheduler
 
-from calmctl.ranks import current_ranks
+from calmctl.processes.ranks import current_ranks
 from calmctl.training.settings import TrainSettings
 
 SCHEDULER_NAMES = {

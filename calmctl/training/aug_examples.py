@@ -13,8 +13,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from calmctl.modeling.segmentation import NEVER, SEGMENTATIONS, Segmenter, Segments
-from calmctl.ranks import current_ranks
+from calmctl.modeling.tokenizers.segmentation import NEVER, SEGMENTATIONS, Segmenter, Segments
+from calmctl.processes.ranks import current_ranks
 from calmctl.training.examples import AugExamples, Examples
 
 # Examples that a plan looks at, spread over all of them.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from calmctl.errors import UserError
 from calmctl.modeling.loss import IGNORED
-from calmctl.ranks import current_ranks
+from calmctl.processes.ranks import current_ranks
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import Examples
 from calmctl.training.settings import TrainSettings

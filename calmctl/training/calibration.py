@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from calmctl.modeling import layers
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.placement import is_movable
-from calmctl.ranks import current_ranks
+from calmctl.processes.ranks import current_ranks
 from calmctl.training.batches import Batches, alike
 from calmctl.training.examples import Examples
 from calmctl.training.settings import TrainSettings

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.files import read_json, sha256_of, share_as_umask_says, sync_folder, sync_tree, write_json
-from calmctl.ranks import current_ranks
+from calmctl.processes.ranks import current_ranks
 
 SEAL_FILE = "complete.json"
 CURRICULUM_FILE = "curriculum.json"

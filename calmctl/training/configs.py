@@ -6,7 +6,7 @@ from typing import Any
 from calmctl.errors import UserError
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.configuration import AUG_READS
-from calmctl.modeling.segmentation import SEGMENTATION_SETTINGS
+from calmctl.modeling.tokenizers.segmentation import SEGMENTATION_SETTINGS
 from calmctl.training.settings import TrainSettings
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.files import FileLock
-from calmctl.parent import Interrupted
-from calmctl.ranks import joined_ranks
-from calmctl.run_info import LOCK_FILE, LOG_FILE, Kind, Status
-from calmctl.runs import Run
+from calmctl.processes.parent import Interrupted
+from calmctl.processes.ranks import joined_ranks
+from calmctl.runs.record import LOCK_FILE, LOG_FILE, Kind, Status
+from calmctl.runs.run import Run
 from calmctl.training.interruption import interrupted_training
 
 

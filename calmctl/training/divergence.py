@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from calmctl.errors import CalmctlError
-from calmctl.ranks import Ranks
+from calmctl.processes.ranks import Ranks
 
 SHOWN_ROWS = 8
 # In fp16 the first steps may overflow, until the scale of the loss is small enough; it halves each time from 2**16.

@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from calmctl.errors import UserError
 from calmctl.modeling.context import AugContext
 from calmctl.modeling.prompt_ids import prompt_ids
-from calmctl.modeling.segmentation import NEVER, Segments
-from calmctl.ranks import current_ranks
+from calmctl.modeling.tokenizers.segmentation import NEVER, Segments
+from calmctl.processes.ranks import current_ranks
 from calmctl.training.settings import TrainSettings
 from data_builders.errors import DataError
 from data_builders.rows import is_parquet, located_rows, read_table, require_fields

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from calmctl.errors import CalmctlError
-from calmctl.modeling.parts import PartsModel
+from calmctl.modeling.stored.parts import PartsModel
 
 
 class FrozenBases:

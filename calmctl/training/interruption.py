@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerState
 
-from calmctl.parent import Interrupted, is_asked_to_end
-from calmctl.ranks import Ranks
+from calmctl.processes.parent import Interrupted, is_asked_to_end
+from calmctl.processes.ranks import Ranks
 from calmctl.training.checkpoints import newest_sealed
 from calmctl.training.settings import TrainSettings
 

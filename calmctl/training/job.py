@@ -16,16 +16,16 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.files import sha256_of
+from calmctl.modeling.bases.sources import quiet_libraries
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import context_length
 from calmctl.modeling.context import AugContext, contexts_of
 from calmctl.modeling.layers import text_config
-from calmctl.modeling.segmentation import Segmenter
-from calmctl.modeling.sources import quiet_libraries
-from calmctl.modeling.stored_tokenizer import check_storable
-from calmctl.ranks import current_ranks
-from calmctl.run_info import Kind
-from calmctl.runs import Run
+from calmctl.modeling.stored.stored_tokenizer import check_storable
+from calmctl.modeling.tokenizers.segmentation import Segmenter
+from calmctl.processes.ranks import current_ranks
+from calmctl.runs.record import Kind
+from calmctl.runs.run import Run
 from calmctl.training.aug_examples import described_reading, reading_facts, with_aug_tokens
 from calmctl.training.batches import Batches
 from calmctl.training.calibration import calibrate_on

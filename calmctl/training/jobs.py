@@ -8,14 +8,14 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer, source_sha256
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import check_parts, compose
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.placement import is_movable
 from calmctl.modeling.selfcheck import check_composition
-from calmctl.modeling.sources import base_config, load_base, load_tokenizer, source_sha256
-from calmctl.ranks import current_ranks
-from calmctl.runs import Run
+from calmctl.processes.ranks import current_ranks
+from calmctl.runs.run import Run
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.job import Checked, Job, check_attention, data_sha256, require, run_job
 from calmctl.training.models import model_config, new_model

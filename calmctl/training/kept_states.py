@@ -25,7 +25,7 @@ from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.kept_states import KeptStates
 from calmctl.modeling.placement import is_movable
 from calmctl.modeling.streams import real_tokens
-from calmctl.ranks import current_ranks
+from calmctl.processes.ranks import current_ranks
 from calmctl.training.batches import Batches, alike
 from calmctl.training.examples import Examples
 from calmctl.training.settings import TrainSettings

@@ -22,8 +22,8 @@ from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.parts import PartsModel
-from calmctl.ranks import Ranks
+from calmctl.modeling.stored.parts import PartsModel
+from calmctl.processes.ranks import Ranks
 
 COMPUTE_DTYPES = {"bf16": torch.bfloat16}
 _HOOKS = (

@@ -7,12 +7,12 @@ from transformers import PreTrainedTokenizerBase
 
 from calmctl.environment import Check
 from calmctl.errors import UserError
+from calmctl.modeling.bases.sources import base_config, find_tokenizer, quiet_libraries
 from calmctl.modeling.composition import Parts, check_parts
 from calmctl.modeling.own_masks import why_no_own_masks
-from calmctl.modeling.own_tokenizers import OwnTokenizer
 from calmctl.modeling.prompt_ids import prompt_ids
-from calmctl.modeling.segmentation import SEGMENTATIONS, Segmenter
-from calmctl.modeling.sources import base_config, find_tokenizer, quiet_libraries
+from calmctl.modeling.tokenizers.own import OwnTokenizer
+from calmctl.modeling.tokenizers.segmentation import SEGMENTATIONS, Segmenter
 from calmctl.training.aug_examples import reading_facts
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import load_examples

@@ -8,9 +8,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from calmctl.config import to_dict
 from calmctl.modeling import layers
+from calmctl.modeling.bases.sources import without_weights
 from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.connections import resolve_connections
-from calmctl.modeling.sources import without_weights
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.flops import CompositionFlops, DecoderFlops
 from calmctl.training.settings import TrainSettings

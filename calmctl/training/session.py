@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from calmctl.cpu import set_up_cpu
 from calmctl.errors import UserError
-from calmctl.modeling.card import CARD_FILE, write_card
 from calmctl.modeling.composed import ComposedModelForCausalLM
-from calmctl.modeling.parts import PartsModel
-from calmctl.modeling.stored_tokenizer import store_tokenizer
-from calmctl.parent import Interrupted, putting_off_the_end
-from calmctl.ranks import check_devices, current_ranks, num_processes
-from calmctl.runs import Run
+from calmctl.modeling.stored.card import CARD_FILE, write_card
+from calmctl.modeling.stored.parts import PartsModel
+from calmctl.modeling.stored.stored_tokenizer import store_tokenizer
+from calmctl.processes.cpu import set_up_cpu
+from calmctl.processes.parent import Interrupted, putting_off_the_end
+from calmctl.processes.ranks import check_devices, current_ranks, num_processes
+from calmctl.runs.run import Run
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import damage, last_complete_checkpoint, replaced_whole
 from calmctl.training.cost import training_cost

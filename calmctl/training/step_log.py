@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from calmctl.ranks import Ranks
+from calmctl.processes.ranks import Ranks
 from calmctl.training.batches import Batches
 from calmctl.training.divergence import DivergenceWatch
 

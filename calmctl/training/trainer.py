@@ -14,11 +14,11 @@ from transformers.trainer_callback import PrinterCallback
 
 from calmctl.errors import CalmctlError
 from calmctl.files import read_json, write_json
-from calmctl.modeling.checkpoint import WEIGHTS_FILE, load_parameters
 from calmctl.modeling.loss import IGNORED, completion_loss, labelled_rows_only
-from calmctl.modeling.parts import PartsModel
-from calmctl.parent import Interrupted
-from calmctl.ranks import current_ranks
+from calmctl.modeling.stored.checkpoint import WEIGHTS_FILE, load_parameters
+from calmctl.modeling.stored.parts import PartsModel
+from calmctl.processes.parent import Interrupted
+from calmctl.processes.ranks import current_ranks
 from calmctl.training.arguments import build_schedule, training_arguments
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import CURRICULUM_FILE, METER_FILE, rotate, seal, written_or_removed

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from calmctl.modeling.loss import IGNORED
-from calmctl.parent import Interrupted
-from calmctl.ranks import current_ranks
+from calmctl.processes.parent import Interrupted
+from calmctl.processes.ranks import current_ranks
 from calmctl.training.batches import Batches
 from calmctl.training.examples import Examples
 from calmctl.training.interruption import all_asked_to_end

@@ -1,0 +1,261 @@
+"""Evaluation: a model generates, the task scores; the task sees records and completions, never the model."""
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calmctl.errors import CalmctlError
+from calmctl.evaluation.questions import (
+    EvalConfig,
+    ModelError,
+    Questions,
+    Subject,
+    Subjects,
+    check_data,
+    plan_evaluation,
+    questions,
+)
+from calmctl.evaluation.scoring import METRICS_FILE, write_scores
+from calmctl.evaluation.work_files import WorkFiles
+from calmctl.inference.finite import NotFiniteError
+from calmctl.inference.generation import Engine
+from calmctl.inference.mixture import Mixture
+from calmctl.inference.prompt import FittedPrompts
+from calmctl.inference.reading import reading_of
+from calmctl.inference.stopping import written_otherwise
+from calmctl.inference.throughput import Throughput
+from calmctl.processes.cpu import set_up_cpu
+from calmctl.processes.ranks import Ranks, joined_ranks
+from calmctl.runs.run import Run
+from data_builders.errors import DataError
+from evals import Request, Scores
+
+__all__ = ["METRICS_FILE", "EvalConfig", "check_data", "run_evaluation", "run_evaluations"]
+
+
+def run_evaluations(plan: Mapping[Path, EvalConfig], command: Sequence[str] = ()) -> dict[Path, str]:
+    """Evaluate one model on several tasks, each into a run directory of its own; one that fails does not end the rest.
+
+    Returns:
+        Why a task failed, of those that did; of a single one the error is raised.
+
+    Raises:
+        UserError: the model cannot be loaded; of a single task see `run_evaluation`.
+    """
+    with joined_ranks() as ranks:
+        subjects, failed = Subjects(ranks.device), dict[Path, str]()
+        for out, config in plan.items():
+            with going_on(out, failed, among=len(plan)):
+                run_evaluation(config, out, command, ranks, subjects.of(config))
+    return failed
+
+
+def plan_evaluations(plan: Mapping[Path, EvalConfig]) -> tuple[list[dict[str, Any]], dict[Path, str]]:
+    """Return what every evaluation would do (see `plan_evaluation`), and why it would fail of those that would."""
+    subjects, failed, planned = Subjects(torch.device("cpu")), dict[Path, str](), []
+    for out, config in plan.items():
+        with going_on(out, failed, among=len(plan)):
+            planned.append(plan_evaluation(config, out, subjects.of(config)))
+    return planned, failed
+
+
+@contextmanager
+def going_on(out: Path, failed: dict[Path, str], among: int) -> Iterator[None]:
+    """Note why the block, one of several evaluations, fails; a mistake of the program is shown as well.
+
+    A model that cannot be loaded fails them all.
+    """
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        if among == 1:
+            raise
+        if not isinstance(error, CalmctlError | DataError):
+            traceback.print_exc()
+        failed[out] = str(error) or type(error).__name__
+
+
+def run_evaluation(
+    config: EvalConfig,
+    out: Path,
+    command: Sequence[str] = (),
+    ranks: Ranks | None = None,
+    subject: Subject | None = None,
+) -> None:
+    """Evaluate as configured into a run directory; return at once when it is complete.
+
+    The processes of torchrun share the requests; the first of them owns the run, and scores.
+
+    Raises:
+        UserError: no model or data was given, or one cannot be loaded.
+    """
+    ranks = ranks or Ranks()
+    subject = subject or Subject(config, ranks.device)
+    if not ranks.is_first:
+        if ranks.from_first():
+            _generate(config, out, ranks, subject)
+        return
+    try:
+        inputs = config.inputs()
+        run = Run.start(out, kind="eval", config=config, command=command, seed=config.decoding.seed, inputs=inputs)
+    except BaseException:
+        ranks.from_first(False)  # nobody waits for what will not come
+        raise
+    with run:
+        if ranks.from_first(not run.is_complete):
+            _evaluate(config, run, ranks, subject)
+
+
+def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> None:
+    asked, work, about = _generate(config, run.path, ranks, subject, run)
+    protocol: dict[str, Any] = {"decoding": config.decoding.name}
+    if config.handover:
+        protocol["handover"] = config.handover_text
+    if subject.other:  # by bytes, every stop string is within reach
+        protocol |= {"read_in": "bytes, with another model", "mixed_with": config.mix, "mix_weight": config.mix_weight}
+    else:
+        protocol["read_in"] = str(reading_of(subject.model, subject.tokenizer))
+        stops = dict.fromkeys(stop for request in asked.requests for stop in request.stop)
+        if otherwise := written_otherwise(subject.tokenizer, stops):
+            protocol["stops_out_of_reach"] = otherwise
+    bits = about.pop("bits_per_byte", None)
+    write_scores(run, config, config.build_task(), asked.records, work.gather(), about, protocol, bits)
+    run.finish(total_parameters=subject.num_parameters)
+
+
+def _generate(
+    config: EvalConfig, out: Path, ranks: Ranks, subject: Subject, run: Run | None = None
+) -> tuple[Questions, WorkFiles, dict[str, Any]]:
+    """Generate this process's share of what is missing; return when every process has done so.
+
+    Returns:
+        What was asked, everybody's work files, and what a result says about the generation.
+
+    Raises:
+        CalmctlError: another process failed.
+    """
+    made, failure = None, None
+    try:
+        made = _made(config, out, ranks, subject, run)
+    except Exception as error:
+        if ranks.count == 1:
+            raise
+        failure = error
+    # Whatever happened to one, all of them come here: nobody waits for what will not come.
+    shares = ranks.gather(made[2] if made else None)
+    if failure is not None:
+        raise failure
+    if made is None or None in shares:
+        raise CalmctlError(f"process {shares.index(None)} failed; it says why")
+    asked, work, _ = made
+    bits = _bits_per_byte(asked.requests, shares) if asked.has_bits else None
+    return asked, work, _about(config, subject, asked.fitted, shares) | {"bits_per_byte": bits}
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one process has done: completions and tokens, how many at once, seconds, and bits of references."""
+
+    generated: int
+    tokens: int
+    largest_batch: int
+    seconds: float
+    bits: Sequence[tuple[int, float]]
+
+
+def _made(
+    config: EvalConfig, out: Path, ranks: Ranks, subject: Subject, run: Run | None
+) -> tuple[Questions, WorkFiles, _Share]:
+    """Do this process's share, without waiting for any other."""
+    set_up_cpu(config.threads)
+    asked = questions(config, subject)
+    work = WorkFiles(out, asked.requests, subject.weights_sha256, ranks.index)
+    finished = work.read()
+    throughput = Throughput()
+    if run is not None:
+        throughput.on_batch = lambda so_far: _report(run, so_far, ranks)
+    engine = _engine(config, subject, throughput)
+    mine, bits = _share(asked.fitted, ranks), []
+    if asked.has_bits:
+        prompts = [asked.fitted.prompts[place].whole for place in mine]
+        texts = [asked.requests[place].reference for place in mine]
+        found = engine.bits_of(prompts, texts)
+        try:
+            bits = [(mine[index], value) for index, value in found]
+        except NotFiniteError as error:
+            raise error.named([asked.requests[place].id for place in mine]) from None
+    for batch in engine.generate(asked.fitted, finished.keys(), mine):
+        work.append((sample.prompt_index, sample.index, sample.text) for sample in batch)
+    done = throughput
+    return asked, work, _Share(done.generated, done.tokens, done.batch_size, done.seconds, bits)
+
+
+def _engine(config: EvalConfig, subject: Subject, throughput: Throughput) -> Engine | Mixture:
+    """Return what writes and measures."""
+    if subject.other:
+        return Mixture((subject.voice, subject.other.voice), config.mix_weight, config.decoding, throughput)
+    return Engine(subject.model, subject.tokenizer, config.decoding, throughput)
+
+
+def _bits_per_byte(requests: Sequence[Request], shares: Sequence[_Share]) -> Scores:
+    """Return the bits that the model needs for each byte of the references, over all and over each group of them."""
+    everyones = [pair for share in shares for pair in share.bits]
+    sums: dict[str, list[float]] = {}
+    for place, bits in everyones:
+        for name in {"all", requests[place].group or "all"}:
+            sums.setdefault(name, [0.0, 0.0])
+            sums[name][0] += bits
+            sums[name][1] += len(requests[place].reference.encode())
+    ratios = {name: round(bits / size, 4) for name, (bits, size) in sorted(sums.items())}
+    return Scores({"bits_per_byte": ratios.pop("all")}, len(everyones), {"bits_per_byte": ratios})
+
+
+def _share(fitted: FittedPrompts, ranks: Ranks) -> list[int]:
+    """Return which prompts are this process's: each gets as many long and short ones as the others."""
+    places = range(len(fitted.prompts))
+    by_length = sorted(places, key=lambda place: (fitted.prompts[place].max_new_tokens, len(fitted.ids[place])))
+    return sorted(by_length[ranks.index :: ranks.count])
+
+
+def _report(run: Run, so_far: Throughput, ranks: Ranks) -> None:
+    """Report the progress of the first process, in whose pace the others go."""
+    speed = so_far.tokens_per_second * ranks.count
+    total, done = so_far.total * ranks.count, so_far.done * ranks.count
+    run.report_progress("generating", done, total, None, speed, so_far.eta_seconds)
+
+
+def _about(config: EvalConfig, subject: Subject, fitted: FittedPrompts, shares: Sequence[_Share]) -> dict[str, Any]:
+    """Return what a result says about the model and how it generated; speeds are those of the last attempt."""
+    generated, tokens = sum(share.generated for share in shares), sum(share.tokens for share in shares)
+    seconds = max(share.seconds for share in shares)
+    model = subject.model
+    asked = [prompt.max_new_tokens for prompt in fitted.prompts]
+    return {
+        "model": subject.identity,
+        "generation": {
+            "decoding": config.decoding.name,
+            "seed": config.decoding.seed,
+            "max_new_tokens": max(asked, default=0),
+            "num_prompts": len(fitted.prompts),
+            "num_samples": sum(prompt.num_samples for prompt in fitted.prompts),
+            "num_shortened_prompts": fitted.num_shortened,
+            "on_overflow": config.on_overflow,
+            "batch_size": config.decoding.batch_size,
+            "largest_batch": max(share.largest_batch for share in shares),
+            "processes": len(shares),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": str(model.device),
+            "attention": getattr(getattr(model, "anchor", model).config, "_attn_implementation", None),
+            "first_prompt": fitted.prompts[0].whole if fitted.prompts else None,
+        },
+        "samples_per_second": round(generated / seconds, 1) if generated else None,
+        "tokens_per_second": round(tokens / seconds, 1) if generated else None,
+        "seconds": round(seconds, 2),
+    }

@@ -1,0 +1,291 @@
+"""Questions: what a task asks of a model, made sure of before any weights are read; the plan of an evaluation."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from calmctl.config import to_dict
+from calmctl.errors import UserError
+from calmctl.evaluation.handover import PLACE, answers_file, with_answers
+from calmctl.evaluation.tasks import TaskConfig
+from calmctl.files import sha256_of
+from calmctl.inference.decoding import Decoding
+from calmctl.inference.generation import check_samples
+from calmctl.inference.likelihood import encoded_pairs
+from calmctl.inference.mixture import Voice, check_greedy, check_mixable
+from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
+from calmctl.modeling.bases.fingerprint import fingerprint
+from calmctl.modeling.bases.sources import (
+    load_model,
+    load_tokenizer,
+    locate,
+    model_without_weights,
+    quiet_libraries,
+    source_sha256,
+)
+from calmctl.modeling.configuration import PartsConfig
+from calmctl.modeling.stored.checkpoint import check_bases_are_there
+from calmctl.runs.run import Run
+from evals import Request
+
+
+@dataclass(frozen=True)
+class EvalConfig(TaskConfig):
+    """Generate and score a task.
+
+    Attributes:
+        model: a run, folder or hub id.
+        on_overflow: what happens to a prompt that exceeds the model's context: `drop_shots` (the first ones; the
+            question is kept) or `fail`.
+        allow_different_base: evaluate a composed model although its bases are not the recorded ones.
+        trust_remote_code: run the code that lies beside the model, where that needs it.
+        bits_per_byte: also measure how many bits the model needs for the references of the task (`bits_per_byte`): a
+            figure that moves long before the others do.
+        handover: a finished evaluation of the same questions by another model, or a file of its completions: its answer
+            stands before every question.
+        handover_text: how; `{answer}` in it becomes the answer.
+        mix: another model, which writes together with this one: the average of both chances decides about every next
+            byte, so tokenizers may differ.
+        mix_weight: the other one's share of the average.
+        threads: CPU threads; 0 = torch's default.
+    """
+
+    model: str = ""
+    on_overflow: OnOverflow = "drop_shots"
+    allow_different_base: bool = False
+    trust_remote_code: bool = False
+    decoding: Decoding = field(default_factory=Decoding)
+    bits_per_byte: bool = False
+    handover: str = ""
+    handover_text: str = "Another model's answer: {answer}\n\n"
+    mix: str = ""
+    mix_weight: float = 0.5
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise UserError or ValueError for settings out of range."""
+        super().__post_init__()
+        if self.threads < 0:
+            raise ValueError(f"threads={self.threads} must not be negative (0 = torch's default)")
+        if PLACE not in self.handover_text:
+            raise ValueError(f"handover_text={self.handover_text!r} has no {PLACE}, where the answer stands")
+        if not 0 <= self.mix_weight <= 1:
+            raise ValueError(f"mix_weight={self.mix_weight} must be between 0 and 1 (the other model's share)")
+        if self.mix:
+            check_greedy(self.decoding)
+
+    def inputs(self) -> dict[str, str]:
+        """Return the checksums of what the evaluation reads, by name; raises UserError for what was not given."""
+        if not self.model:
+            raise UserError("model is not set; give --model MODEL")
+        read = {"model": source_sha256(self.model), "data": self.data_sha256()}
+        if self.mix:
+            read["mix"] = source_sha256(self.mix)
+        return read | {"handover": sha256_of(answers_file(self.handover))} if self.handover else read
+
+
+class ModelError(UserError):
+    """The model cannot be evaluated, whatever the task."""
+
+
+class Subject:
+    """The model that is evaluated, loaded when it is first needed and kept for the next task.
+
+    Attributes:
+        other: the one that writes together with it, if any.
+    """
+
+    def __init__(self, config: EvalConfig, device: torch.device) -> None:
+        self.source, self.device, self._trust = config.model, device, config.trust_remote_code
+        self._how = {"allow_different_base": config.allow_different_base, "trust_remote_code": config.trust_remote_code}
+        self.other = Subject(replace(config, model=config.mix, mix=""), device) if config.mix else None
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer; raises ModelError where the model has none."""
+        with _whatever_the_task():
+            return load_tokenizer(self.source, trust_remote_code=self._trust)
+
+    @cached_property
+    def shape(self) -> PreTrainedModel:
+        """Return the model without weights; raises ModelError for what cannot be evaluated."""
+        quiet_libraries()
+        with _whatever_the_task():
+            shape = model_without_weights(self.source, **self._how)
+            if isinstance(shape.config, PartsConfig):
+                check_bases_are_there(shape.config, locate(self.source)[0])
+            return shape
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """Return the model, in eval mode; raises ModelError where it cannot be loaded."""
+        with _whatever_the_task():
+            model = load_model(self.source, **self._how).eval()
+        if self.device.type == "cuda":
+            model.to(self.device)
+        return model
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Return the fingerprints of the model, and of the bases it was composed from."""
+        identity = {"source": self.source, **fingerprint(self.model)}
+        if bases := getattr(self.model.config, "bases", None):
+            identity["bases"] = [base["fingerprint"] for base in bases]
+        return identity | {"mixed_with": self.other.identity} if self.other else identity
+
+    @property
+    def all(self) -> list["Subject"]:
+        """Return it and the other."""
+        return [self, self.other] if self.other else [self]
+
+    @property
+    def weights_sha256(self) -> str:
+        """Return the checksums of all weights that answer."""
+        return "+".join(each.identity["weights_sha256"] for each in self.all)
+
+    @property
+    def num_parameters(self) -> int:
+        """Return how many parameters answer, those of the other model included."""
+        return sum(parameter.numel() for each in self.all for parameter in each.model.parameters())
+
+    @property
+    def voice(self) -> Voice:
+        """Return the model as one of two that write together."""
+        return Voice(self.model, self.tokenizer, self.source)
+
+
+class Subjects:
+    """The models of several evaluations, each loaded once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._known: dict[tuple[str, str, bool, bool], Subject] = {}
+
+    def of(self, config: EvalConfig) -> Subject:
+        """Return the model of an evaluation."""
+        key = config.model, config.mix, config.allow_different_base, config.trust_remote_code
+        return self._known.setdefault(key, Subject(config, self._device))
+
+
+@contextmanager
+def _whatever_the_task() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise ModelError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a task asks: its records, their requests, and the prompts as the model reads them."""
+
+    records: Sequence[Any]
+    requests: Sequence[Request]
+    fitted: FittedPrompts
+    has_bits: bool
+
+    @property
+    def references(self) -> list[str]:
+        """Return the text whose likelihood is measured after each prompt."""
+        return [request.reference for request in self.requests]
+
+
+def questions(config: EvalConfig, subject: Subject) -> Questions:
+    """Read a task's data and fit its prompts into the model's context; no weights are read.
+
+    Raises:
+        DataError: the data cannot be used.
+        UserError: the model cannot be evaluated, or not be asked so.
+    """
+    task = config.build_task()
+    records = config.load_records()
+    requests = task.requests(records)
+    if config.handover:
+        requests = with_answers(requests, config.handover, config.handover_text, (config.task, config.data_sha256()))
+    prompts = [_prompt(request, config.decoding) for request in requests]
+    check_samples(prompts, config.decoding)
+    has_bits = config.bits_per_byte or not any(request.num_samples for request in requests)
+    if has_bits:
+        _check_references(config, requests)
+    tokenizer = subject.tokenizer  # before the model: a missing one is told sooner
+    if subject.other:
+        for each in subject.all:
+            check_mixable(each.shape, each.tokenizer, each.source)
+        with _named(f"mix: {subject.other.source}: "):
+            fitted = fit(subject.other.shape, subject.other.tokenizer, prompts, config.on_overflow)
+        fitted = fit(subject.shape, tokenizer, fitted.prompts, config.on_overflow)
+        num_shortened = sum(one.shots != other.shots for one, other in zip(prompts, fitted.prompts, strict=True))
+        fitted = replace(fitted, num_shortened=num_shortened)
+    else:
+        fitted = fit(subject.shape, tokenizer, prompts, config.on_overflow)
+    found = Questions(records, requests, fitted, has_bits)
+    for each in subject.all if has_bits else ():
+        with _named("" if each is subject else f"mix: {each.source}: "):
+            encoded_pairs(each.shape, each.tokenizer, [prompt.whole for prompt in fitted.prompts], found.references)
+    return found
+
+
+@contextmanager
+def _named(model: str) -> Iterator[None]:
+    """Say in an error of the block which of two models it is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{model}{error}") from None
+
+
+def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str, Any]:
+    """Return what an evaluation would do, with all options of its task; nothing is written or generated.
+
+    Raises:
+        DataError, UserError: what the run would refuse before it reads weights.
+    """
+    existing = Run.look(out, kind="eval", config=config, inputs=config.inputs())
+    settings = {**to_dict(config), "options": to_dict(config.build_task())}
+    if existing is not None and existing.is_complete:
+        return {"out": str(out), "run": "complete: nothing is left to do", **settings}
+    asked = questions(config, subject)
+    prompts = asked.fitted.prompts
+    size = sum(each.numel() * each.element_size() for model in subject.all for each in model.shape.parameters())
+    return {
+        "out": str(out),
+        "run": "new" if existing is None else "goes on with what is missing",
+        "prompts": len(prompts),
+        "shortened_prompts": asked.fitted.num_shortened,
+        "samples": sum(prompt.num_samples for prompt in prompts),
+        "prompt_tokens": sum(map(len, asked.fitted.ids)),
+        "new_tokens_at_most": sum(prompt.max_new_tokens * prompt.num_samples for prompt in prompts),
+        "measures_bits_per_byte": asked.has_bits,
+        "memory_bytes": size,
+        "memory": f"{size / 2**30:.2f} GiB",
+        "seed": config.decoding.seed,
+        **settings,
+    }
+
+
+def check_data(config: EvalConfig) -> None:
+    """Read the task's data, for its errors alone: before hours of training rather than after them.
+
+    Raises:
+        DataError: it cannot be used.
+        UserError: bits per byte are wanted, and the task has no references.
+    """
+    requests = config.build_task().requests(config.load_records())
+    if config.bits_per_byte:
+        _check_references(config, requests)
+
+
+def _check_references(config: EvalConfig, requests: Sequence[Request]) -> None:
+    if not any(request.reference for request in requests):
+        raise UserError(f"bits_per_byte: the task {config.task} has no references; leave it out")
+
+
+def _prompt(request: Request, decoding: Decoding) -> Prompt:
+    count = min(request.max_new_tokens, decoding.max_new_tokens or request.max_new_tokens)
+    return Prompt(request.prompt, count, request.stop, request.shots, request.num_samples, request.id)

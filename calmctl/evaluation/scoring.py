@@ -1,0 +1,217 @@
+"""Scoring: completions in, `metrics.json` and `predictions.jsonl` out, whoever made the completions."""
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from calmctl.config import to_dict
+from calmctl.environment import git_commit, package_versions
+from calmctl.errors import CalmctlError, UserError
+from calmctl.evaluation.tasks import TaskConfig, has_option
+from calmctl.files import sha256_of
+from calmctl.runs.run import Run
+from data_builders.errors import DataError
+from data_builders.progress import Progress
+from data_builders.rows import iter_rows
+from evals import Completion, Completions, Scores, Task
+from evals.code_scores import RunsPrograms
+from evals.sandbox import Journal
+from evals.task import by_id, require_completions
+
+_LOGGER = logging.getLogger(__name__)
+_EXAMPLE = '{"id": ..., "completion": ...}'
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.jsonl"
+VERDICTS_FILE = "verdicts.jsonl"
+
+
+@dataclass(frozen=True)
+class ScoreConfig(TaskConfig):
+    """Score completions that were made elsewhere.
+
+    Attributes:
+        predictions: JSON lines with `id` and `completion`; several lines of one id are its samples.
+        ids: which requests of the task are scored: `all`, or those `given` in the predictions.
+    """
+
+    predictions: str = ""
+    ids: Literal["all", "given"] = "all"
+
+    def inputs(self) -> dict[str, str]:
+        """Return the checksums of what is read, by name; raises UserError for what was not given or is not there."""
+        if not self.predictions:
+            raise UserError("predictions is not set; give --predictions FILE")
+        return {"data": self.data_sha256(), "predictions": sha256_of(Path(self.predictions))}
+
+
+def run_scoring(config: ScoreConfig, out: Path, command: Sequence[str] = ()) -> Run:
+    """Score as configured into a run directory; return at once when it is complete.
+
+    Raises:
+        UserError: no data or predictions were given, or they do not fit the task.
+    """
+    inputs = config.inputs()
+    with Run.start(out, kind="score", config=config, command=command, inputs=inputs) as run:
+        if not run.is_complete:
+            task, records, completions, protocol = _asked(config)
+            about = {"model": {"predictions": config.predictions, "sha256": inputs["predictions"]}}
+            write_scores(run, config, task, records, completions, about, protocol)
+            run.finish()
+        return run
+
+
+def plan_scoring(config: ScoreConfig, out: Path) -> dict[str, Any]:
+    """Return what a scoring would do; nothing is written or scored.
+
+    Raises:
+        DataError, UserError: what the run would refuse.
+    """
+    existing = Run.look(out, kind="score", config=config, inputs=config.inputs())
+    settings = {**to_dict(config), "options": to_dict(config.build_task())}
+    if existing is not None and existing.is_complete:
+        return {"run": "complete: nothing is left to do", **settings}
+    _, records, completions, _ = _asked(config)
+    counts = {"records": len(records), "completions": sum(map(len, completions.values()))}
+    return {"run": "new" if existing is None else "goes on", **counts, **settings}
+
+
+def _asked(config: ScoreConfig) -> tuple[Task[Any], list[Any], dict[str, list[str]], dict[str, Any]]:
+    """Return the task, the records that are scored, their completions, and what a result says of both."""
+    task, records, protocol = load_without_shots(config)
+    completions = read_completions(Path(config.predictions))
+    if config.ids == "given":
+        records, part = given_part(task, records, completions)
+        protocol |= {"subset": part}
+    try:
+        require_completions(task.requests(records), completions)
+    except DataError as error:
+        raise UserError(f"{config.predictions}: {error}") from error
+    return task, records, completions, protocol
+
+
+def load_without_shots(config: TaskConfig) -> tuple[Task[Any], list[Any], dict[str, Any]]:
+    """Return the task and its records, without worked examples where their data is missing: they score nothing.
+
+    Returns:
+        The task, its records, and what a result says about worked examples that are not known.
+
+    Raises:
+        DataError: the data cannot be used, or a number of worked examples was asked for that it does not have.
+    """
+    task, data, limit = config.build_task(), Path(config.dataset), config.limit or None
+    try:
+        return task, task.load(data, limit), {}
+    except DataError as error:
+        if not has_option(config.task, "shots") or "shots" in config.options:
+            raise
+        bare = replace(config, options={**config.options, "shots": 0}).build_task()
+        try:
+            records = bare.load(data, limit)
+        except DataError:
+            raise error from None
+        _LOGGER.warning("scored without the worked examples, which change no score: %s", error)
+        return bare, records, {"shots": None, "exemplars": None}
+
+
+def given_part(
+    task: Task[Any], records: Sequence[Any], completions: Completions
+) -> tuple[list[Any], dict[str, int | str]]:
+    """Return the records that there are completions of (all where there are none), and which part of all that is."""
+    ids = [{request.id for request in task.requests([record])} for record in records]
+    chosen = [place for place, each in enumerate(ids) if not each.isdisjoint(completions)] or list(range(len(records)))
+    names = "\n".join(name for place in chosen for name in sorted(ids[place]))
+    part: dict[str, int | str] = {"records": len(chosen), "of": len(records)}
+    return [records[place] for place in chosen], part | {"ids_sha256": hashlib.sha256(names.encode()).hexdigest()}
+
+
+def write_scores(
+    run: Run,
+    config: TaskConfig,
+    task: Task[Any],
+    records: Sequence[Any],
+    completions: Completions,
+    about: Mapping[str, Any],
+    protocol: Mapping[str, Any] | None = None,
+    measured: Scores | None = None,
+) -> None:
+    """Score completions and write what a task's result consists of.
+
+    Args:
+        about: what else the result says (the model, how it generated).
+        protocol: added to the task's own.
+        measured: figures that do not come from completions, which stand beside the task's own.
+
+    Raises:
+        CalmctlError: a figure is NaN or infinite.
+    """
+    scores = _score(run, task, records, completions)
+    if measured is not None:
+        scores = replace(
+            scores,
+            metrics={**scores.metrics, **measured.metrics},
+            breakdown={**scores.breakdown, **measured.breakdown},
+        )
+    _check_finite("metrics", scores.metrics)
+    _check_finite("breakdown", scores.breakdown)
+    run.write_text(PREDICTIONS_FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.samples))
+    run.write_json(
+        METRICS_FILE,
+        {
+            "task": config.task,
+            "task_version": task.version,
+            "metrics": scores.metrics,
+            "n": scores.n,
+            "breakdown": scores.breakdown,
+            "protocol": {**scores.protocol, **(protocol or {})},
+            "options": config.options,
+            "data": {"source": config.dataset, "sha256": config.data_sha256(), "limit": config.limit or None},
+            **about,
+            "versions": package_versions(),
+            "git_commit": git_commit(),
+        },
+    )
+    (run.path / VERDICTS_FILE).unlink(missing_ok=True)  # They are in the predictions now.
+
+
+def _score(run: Run, task: Task[Any], records: Sequence[Any], completions: Completions) -> Scores:
+    """Score; of a task that runs programs, keep verdicts as they come and go on with those of an earlier attempt."""
+    if not isinstance(task, RunsPrograms):
+        return task.score(records, completions)
+    pace: dict[str, tuple[float, int]] = {}
+
+    def step(stage: str, done: int, total: int) -> None:
+        began, before = pace.setdefault(stage, (time.monotonic(), done))
+        left = (time.monotonic() - began) * (total - done) / (done - before) if done > before else None
+        run.report_progress(stage, done, total, eta_seconds=left)
+
+    return task.score_into(records, completions, Journal(run.path / VERDICTS_FILE, Progress(step=step)))
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """Raise CalmctlError for a figure that is no number, which JSON cannot hold."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _check_finite(f"{name}.{key}", part)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise CalmctlError(f"{name} is {value}: it cannot be computed from these completions")
+
+
+def read_completions(path: Path) -> dict[str, list[str]]:
+    """Read JSON lines with `id` and `completion`; several of one id are its samples, in their order.
+
+    Raises:
+        UserError: a line is no such object, or there is none at all.
+    """
+    try:
+        rows = list(iter_rows(path, {"id": str, "completion": str}))
+    except DataError as error:
+        raise UserError(f"{error} (a prediction is a line as {_EXAMPLE})") from error
+    if not rows:
+        raise UserError(f"{path} is empty; it needs a line with id and completion for every request of the task")
+    return by_id(Completion(row["id"], row["completion"]) for row in rows)

@@ -1,0 +1,1 @@
+"""Bases: finding, loading and recognising the models that are composed."""

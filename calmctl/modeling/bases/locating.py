@@ -1,0 +1,140 @@
+"""Locating: what a user's name for a model means (a run, a folder, a file, a hub id); which model an adapter is for."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
+
+from calmctl.errors import UserError
+from calmctl.modeling.bases.gguf_files import has_gguf_tokenizer
+from calmctl.modeling.bases.source_files import (
+    ADAPTER_FILE,
+    GGUF_SUFFIX,
+    TOKENIZER_FILES,
+    has_weights,
+    is_gguf,
+    read_settings,
+)
+
+# Arguments of `from_pretrained` that say how to reach the hub.
+HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
+# Where a file of a repository is optional, so is the network.
+_OPTIONAL = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+
+
+def locate(source: str) -> tuple[str, str]:
+    """Return the folder, GGUF file or hub id, and the revision, that a user's name for a model means.
+
+    A run directory means the model it made; `id@revision` a revision on the hub.
+
+    Raises:
+        UserError: a run that has not made its model yet, another file, or what is not there.
+    """
+    path = Path(source)
+    if not path.exists():
+        if source.partition("@")[0].endswith(GGUF_SUFFIX):
+            raise UserError(f"{source}: no such file; `hf download OWNER/NAME FILE` fetches one and prints its path")
+        if path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+            raise UserError(f"{source}: no such folder (a hub id has the form name, or owner/name)")
+        name, _, revision = source.partition("@")
+        return name, revision or "main"
+    if (path / "model" / "config.json").is_file():
+        return str(path / "model"), "main"
+    if (path / "run.json").is_file():
+        raise UserError(f"{source}: this run has no model (yet); see `calmctl show {source}`")
+    if not path.is_dir() and not is_gguf(path):
+        raise UserError(f"{source}: a file (no GGUF file); give the folder of the model that it is part of")
+    return source, "main"
+
+
+def place_of(name: str) -> Path | None:
+    """Return the absolute path of a folder or GGUF file of this machine; None: there is none, as of a hub id."""
+    path = Path(name)
+    if is_gguf(path):
+        return path.parent.resolve() / path.name  # caches link such names to hashes
+    return path.resolve() if path.is_dir() else None
+
+
+def commit_of(name: str, revision: str, arguments: dict[str, Any]) -> str | None:
+    """Return the commit that a revision on the hub means now, so that all files come from it and it can be recorded."""
+    if Path(name).exists():
+        return None
+    hub = hub_arguments(arguments)
+    file = cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False, **hub)
+    return extract_commit_hash(file, None)
+
+
+def adapted_model(source: str, **arguments: Any) -> str | None:
+    """Return the source of the model that an adapter (as peft stores them) is for; None for all that is no adapter.
+
+    A relative path counts from the adapter's folder, then from the working directory.
+
+    Raises:
+        UserError: the adapter does not say, or its folder holds a whole model as well.
+    """
+    name, revision = locate(source)
+    folder = Path(name)
+    if is_gguf(folder):
+        return None
+    if folder.is_dir():
+        if not (folder / ADAPTER_FILE).exists():
+            return None
+        if has_weights(folder):
+            raise UserError(f"{source}: holds a model and an adapter; remove {ADAPTER_FILE}, or merge it with peft")
+        file = folder / ADAPTER_FILE
+    else:
+        try:
+            found = cached_file(name, ADAPTER_FILE, revision=revision, **_OPTIONAL, **hub_arguments(arguments))
+        except (OSError, ValueError):
+            return None  # loading, which comes next, says what is wrong with this name
+        if found is None:
+            return None
+        file = Path(found)
+    settings = read_settings(file)
+    base = settings.get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
+        raise UserError(f"{file}: it does not name the model that the adapter is for (base_model_name_or_path)")
+    if (place := place_of(str(folder / base))) is not None:
+        return str(place)
+    if not Path(base).exists() and (Path(base).is_absolute() or base.startswith(".")):
+        raise UserError(f"{source}: the model that this adapter is for, {base}, is not there")
+    is_id = not Path(base).exists() and settings.get("revision")
+    return f"{base}@{settings['revision']}" if is_id else base
+
+
+def whole_model(source: str, **arguments: Any) -> str:
+    """Return the source itself, or of an adapter the model that it, or the last of several, is for.
+
+    Raises:
+        UserError: adapters are for each other.
+    """
+    seen = [source]
+    while (base := adapted_model(seen[-1], **arguments)) is not None:
+        places = [locate(each) for each in seen]
+        if (base if not Path(base).exists() else str(Path(locate(base)[0]).resolve())) in {
+            place if not Path(place).exists() else str(Path(place).resolve()) for place, _ in places
+        }:
+            raise UserError(f"{source}: an adapter that is, in the end, for itself; correct {ADAPTER_FILE}")
+        seen.append(base)
+    return seen[-1]
+
+
+def has_tokenizer(source: str, **arguments: Any) -> bool:
+    """Tell whether a path, run or hub id has a tokenizer.
+
+    Raises:
+        UserError: it cannot be told of a GGUF file.
+    """
+    name, revision = locate(source)
+    if is_gguf(Path(name)):
+        return has_gguf_tokenizer(Path(name))
+    if Path(name).is_dir():
+        return any((Path(name) / file).exists() for file in TOKENIZER_FILES)
+    hub = hub_arguments(arguments)
+    return any(cached_file(name, file, revision=revision, **_OPTIONAL, **hub) for file in TOKENIZER_FILES)
+
+
+def hub_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return those arguments of `from_pretrained` that say how to reach the hub."""
+    return {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}

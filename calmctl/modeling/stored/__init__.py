@@ -1,0 +1,1 @@
+"""Models of frozen bases and trained parts on disk and on the hub."""

@@ -1,0 +1,293 @@
+"""Checkpoints of models that are stored in parts: trained parameters, configuration and a fingerprint of each base.
+
+The weights of the bases are not written unless asked for (`merge_bases`). A checkpoint names where each base came from
+and refuses one whose configuration or weights differ.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers.quantizers.auto import AutoQuantizationConfig
+from transformers.utils import cached_file
+
+from calmctl.errors import UserError
+from calmctl.files import share_as_umask_says, write_text
+from calmctl.modeling import layers
+from calmctl.modeling.bases.fingerprint import check_base, weights_sha256
+from calmctl.modeling.bases.locating import hub_arguments, place_of
+from calmctl.modeling.bases.sources import (
+    SOURCE_ARGUMENTS,
+    base_config,
+    checked_object,
+    find_tokenizer,
+    load_base,
+    untrained,
+)
+from calmctl.modeling.configuration import PartsConfig
+from calmctl.modeling.placement import as_dtype, check_placement, convert
+from calmctl.modeling.stored.card import write_card
+from calmctl.modeling.stored.parts import PartsModel
+
+Model = TypeVar("Model", bound=PartsModel)
+
+WEIGHTS_FILE = "model.safetensors"
+# Our classes for transformers' Auto classes in a process that has not imported calmctl (`trust_remote_code=True`).
+CODE_FILE = "modeling_calm.py"
+CODE_MODULE = CODE_FILE.removesuffix(".py")
+
+
+def save_parts(
+    model: PartsModel,
+    directory: Path,
+    state_dict: Mapping[str, Tensor] | None = None,
+    *,
+    merge_bases: bool = False,
+    fingerprints: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
+    """Write config.json and model.safetensors (trained parameters only), then read them back and compare.
+
+    Beside them stand the module that `trust_remote_code` runs and a model card.
+
+    Args:
+        state_dict: take the parameters from here (a gathered state of a sharded model).
+        merge_bases: also write every base below the directory, which makes it self-contained.
+        fingerprints: of anchor and augs, when they are known; hashing large models takes a while.
+
+    Raises:
+        UserError: the parameters cannot be written, or not be read back as they were (a full or failing disk).
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    bases = model.bases()
+    names = ["anchor", *(f"aug_{index}" for index in range(len(model.augs)))]
+    sources: list[dict[str, Any]] = [_source(base, directory) for base in bases]
+    if model.config.aug_seed is not None:
+        sources[1:] = [{"untrained_seed": model.config.aug_seed + index} for index in range(len(model.augs))]
+    if merge_bases:
+        for base, name in zip(bases, names, strict=True):
+            base.save_pretrained(directory / name)
+            share_as_umask_says(directory / name)
+        # Where a base came from on the hub stays known; a folder of this machine means nothing elsewhere.
+        sources = [
+            {"subfolder": name} if "relative_source" in source else {"subfolder": name, **source}
+            for name, source in zip(names, sources, strict=True)
+        ]
+    if fingerprints is None:
+        fingerprints = model.fingerprints()
+    model.config.bases = [
+        {**source, "fingerprint": dict(known)} for source, known in zip(sources, fingerprints, strict=True)
+    ]
+    model.config.anchor, *model.config.augs = (_portable(base) for base in bases)
+    model.config.architectures = [type(model).__name__]
+    classes = {"AutoConfig": type(model.config), "AutoModelForCausalLM": type(model)}
+    model.config.auto_map = {auto: f"{CODE_MODULE}.{ours.__name__}" for auto, ours in classes.items()}
+    current: Mapping[str, Tensor] = state_dict if state_dict is not None else model.stored_tensors()
+    tensors = {name: current[name].detach().cpu().contiguous() for name in model.stored_tensors()}
+    written = directory / f"{WEIGHTS_FILE}.tmp"
+    try:
+        save_file(tensors, written, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise UserError(f"{written}: cannot be written ({error})") from error
+    if weights_sha256(_read_weights(written)) != weights_sha256(tensors):
+        raise UserError(f"{written}: the file read back differs from what was written; check the disk")
+    share_as_umask_says(written)
+    os.replace(written, directory / WEIGHTS_FILE)
+    model.save_beside(directory)
+    model.config.save_pretrained(directory)
+    model.generation_config.save_pretrained(directory)
+    write_text(directory / CODE_FILE, Path(__file__).with_name(CODE_FILE).read_text(encoding="utf-8"))
+    write_card(model, directory)
+
+
+def _portable(base: PreTrainedModel) -> dict[str, Any]:
+    """Return the configuration of a base without the place it was loaded from, which `bases` records."""
+    return {key: value for key, value in base.config.to_dict().items() if key != "_name_or_path"}
+
+
+def _source(base: PreTrainedModel, directory: Path) -> dict[str, Any]:
+    name = base.config._name_or_path or ""
+    if name and (absolute := place_of(name)) is not None:
+        return {"source": str(absolute), "relative_source": os.path.relpath(absolute, directory.resolve())}
+    return {"source": name, "revision": getattr(base.config, "_commit_hash", None)}
+
+
+def load_parts(
+    model_class: type[Model],
+    location: str | Path,
+    anchor: PreTrainedModel | str | None = None,
+    augs: PreTrainedModel | str | Sequence[PreTrainedModel | str] | None = None,
+    *,
+    allow_different_base: bool = False,
+    dtype: torch.dtype | str | None = None,
+    **arguments: Any,
+) -> Model:
+    """Load a model that is stored in parts from a directory or hub id.
+
+    Args:
+        anchor, augs: bases to use instead of those the checkpoint names.
+        allow_different_base: accept bases whose fingerprints differ.
+        dtype: convert everything to this type after the fingerprints have been checked in the recorded one.
+        arguments: passed to `from_pretrained` of the bases (device_map, attn_implementation, ...).
+
+    Raises:
+        UserError: a file is missing or damaged, keys or shapes do not match, or a base is not the recorded one.
+    """
+    # What the Auto classes pass on about this checkpoint says nothing about its bases.
+    revision = arguments.pop("revision", None) or "main"
+    for unneeded in ("adapter_kwargs", "ignore_mismatched_sizes"):
+        arguments.pop(unneeded, None)
+    dtype = arguments.pop("torch_dtype", dtype)
+    check_placement(dtype, arguments.get("device_map"))
+    # Callers that pass every argument on say "no subfolder" by an empty one.
+    if not arguments.get("subfolder"):
+        arguments.pop("subfolder", None)
+    if unwanted := sorted(arguments.keys() & {"subfolder", "state_dict"}):
+        raise TypeError(f"from_pretrained of {model_class.__name__} does not take {', '.join(unwanted)}")
+    hub = hub_arguments(arguments)
+    config: Any = arguments.pop("config", None)
+    if config is None:
+        config = base_config(str(location) if Path(location).is_dir() else f"{location}@{revision}", **hub)
+    if type(config) is not model_class.config_class:
+        raise UserError(f"{location}: holds a {config.model_type} model, which is no {model_class.__name__}")
+    if config._attn_implementation is not None:
+        # Where the Auto classes put this argument. Files never say it.
+        arguments.setdefault("attn_implementation", config._attn_implementation)
+    if augs is not None:
+        augs = [augs] if isinstance(augs, PreTrainedModel | str | Path) else augs
+        if len(augs) != len(config.augs):
+            raise UserError(f"{location} was composed with {len(config.augs)} augs, but {len(augs)} are given")
+        config.aug_seed = None
+    given = [anchor, *(augs if augs is not None else [None] * len(config.augs))]
+    roles = ["anchor", *(f"aug {index}" for index in range(len(config.augs)))]
+    recorded = [config.anchor, *config.augs]
+    bases: list[PreTrainedModel] = []
+    tokenizers: list[Callable[[], Any] | None] = []
+    for role, known, settings, override in zip(roles, config.bases, recorded, given, strict=True):
+        if override is not None and not isinstance(override, str | Path):
+            base, source = checked_object(override), ""
+        elif override is None and "untrained_seed" in known and "subfolder" not in known:
+            recorded_dtype = as_dtype(known["fingerprint"]["dtype"])
+            base = untrained(config.aug_configs()[len(bases) - 1], known["untrained_seed"], recorded_dtype)
+            source = ""
+        elif override is None and "subfolder" in known and not Path(location).is_dir():
+            base, source = _load_merged(f"{location}@{revision}", known, arguments), ""
+        else:
+            source = _locate(known, location, role) if override is None else str(override)
+            base = _load_unmerged(source, known, settings, arguments)
+        is_compared = source and not allow_different_base
+        tokenizers.append(partial(find_tokenizer, source, **_reach(arguments)) if is_compared else None)
+        if not allow_different_base:
+            check_base(role, known["fingerprint"], settings, base)
+        elif override is not None:
+            _check_fits(role, base, [config.anchor_config(), *config.aug_configs()][len(bases)])
+        bases.append(base)
+    model = model_class.from_bases(config, bases)
+    model.load_beside(location, tokenizers, revision=revision, **hub)
+    # Tools load a model once more by what it is called: as the reference of a preference loss, for example.
+    model.name_or_path = model.config.name_or_path = str(location)
+    path = Path(location) / WEIGHTS_FILE
+    if not Path(location).is_dir():
+        path = Path(cached_file(str(location), WEIGHTS_FILE, revision=revision, **hub))  # type: ignore[arg-type]
+    stored = load_parameters(model, path)
+    for parameter in model.trained_parameters().values():
+        parameter.data = parameter.data.to(stored)
+    with suppress(OSError):
+        model.generation_config = GenerationConfig.from_pretrained(location, revision=revision, **hub)
+    if dtype not in (None, "auto"):
+        convert(model, as_dtype(dtype))
+    return model
+
+
+def _check_fits(role: str, base: PreTrainedModel, recorded: PreTrainedConfig) -> None:
+    """Refuse a base in the place of another one that has more layers or token ids, or that can be none."""
+    layers.check_base(base, role)
+    for name in ("num_hidden_layers", "vocab_size"):
+        found, needed = (getattr(layers.text_config(each), name) for each in (base.config, recorded))
+        if found < needed:
+            raise UserError(f"the {role}, a {type(base).__name__}, has {found} of `{name}`; {needed} are needed here")
+
+
+def _load_merged(location: str, known: Mapping[str, Any], arguments: Mapping[str, Any]) -> PreTrainedModel:
+    """Load a base that is a subfolder of a composed model on the hub."""
+    how = {"dtype": known["fingerprint"]["dtype"], **arguments}
+    base = load_base(location, subfolder=known["subfolder"], **how)
+    # Saved again, it does not come from the composed model's repository, which as a whole is another model.
+    base.config._name_or_path, base.config._commit_hash = known.get("source") or "", known.get("revision")
+    return base
+
+
+def _load_unmerged(
+    source: str, known: Mapping[str, Any], settings: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> PreTrainedModel:
+    """Load a base from its own place, quantised as it was unless told otherwise or stored so."""
+    how = {"dtype": known["fingerprint"]["dtype"], **arguments}
+    config, quantization = base_config(source, **_reach(arguments)), settings.get("quantization_config")
+    if isinstance(config, PartsConfig):
+        raise UserError(f"{source}: itself composed or adapted, so it cannot be a base")
+    if quantization and "quantization_config" not in how and not getattr(config, "quantization_config", None):
+        how["quantization_config"] = AutoQuantizationConfig.from_dict(dict(quantization))
+    return load_base(source, **how)
+
+
+def _reach(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: arguments[name] for name in SOURCE_ARGUMENTS if name in arguments}
+
+
+def check_bases_are_there(config: PartsConfig, location: str | Path) -> None:
+    """Raise UserError unless every base of a model that is stored in a place is where it was."""
+    for place, known in enumerate(config.bases):
+        if "untrained_seed" not in known and not ("subfolder" in known and not Path(location).is_dir()):
+            base_config(_locate(known, location, f"aug {place - 1}" if place else "anchor"))
+
+
+def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
+    """Return where to load a base from: inside or beside the checkpoint, else where it was, else a hub id."""
+    keys = ("subfolder", "relative_source", "source")
+    for candidate in (Path(location) / known[key] for key in keys if known.get(key)):
+        if place_of(str(candidate)) is not None:
+            return str(candidate)
+    source = known.get("source") or ""
+    if not source or Path(source).is_absolute():
+        raise UserError(f"{location}: the {role} is not at {source or 'any recorded place'}; give it explicitly")
+    revision = known.get("revision")
+    return f"{source}@{revision}" if revision else source
+
+
+def load_parameters(model: PartsModel, path: Path) -> torch.dtype:
+    """Load what is stored of a model from a safetensors file; every key and shape has to match.
+
+    Returns:
+        The type that trained parameters are stored in; the model's own stay in theirs.
+
+    Raises:
+        UserError: the file is missing or damaged, or its keys or shapes are not the model's.
+    """
+    tensors, parameters = _read_weights(path), model.stored_tensors()
+    missing, unexpected = sorted(parameters.keys() - tensors), sorted(tensors.keys() - parameters)
+    if missing or unexpected:
+        raise UserError(f"{path}: missing keys {missing[:5]}, unexpected keys {unexpected[:5]}")
+    for name, parameter in parameters.items():
+        if parameter.shape != tensors[name].shape:
+            raise UserError(f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {tuple(parameter.shape)}")
+        if not tensors[name].isfinite().all():
+            raise UserError(f"{path}: {name} holds values that are not finite numbers; the checkpoint is no use")
+        with torch.no_grad():
+            parameter.copy_(tensors[name])
+    return next(tensors[name].dtype for name in model.trained_parameters())
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: the checkpoint is missing") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: the checkpoint is damaged ({error})") from error

@@ -1,0 +1,166 @@
+"""What token ids stand for: the bytes of text that each writes."""
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Self
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from calmctl.errors import UserError
+from calmctl.modeling.tokenizers.plain import added_tokens, ids_of, plain_tokenizer, text_tokenizer
+from calmctl.modeling.tokenizers.same_ids import PROBES
+from calmctl.modeling.tokenizers.token_names import KINDS, Kind
+
+# What a tokenizer has to give back byte for byte, besides the texts that tokenizers are compared on.
+TEXTS = (
+    *PROBES, "", " ", "\n", "   three before", "after  \n",
+    "\tif x:\r\n\t\ty = 1\r\n\r\n", "{\n        'a': [1,  2]\n\n\n}",
+    "q\u0323\u0307 e\u0301\u0302 A\u030a", "১২৩ বাংলা", "தமிழ்", "አማርኛ", "ქართული", "Ẹ̀kọ́ ọmọ",
+    "🏳️\u200d🌈 👩🏽\u200d🚀 🇯🇵", "∑ x² ≤ √2 → ∞", "12345678901 3.14159", "ÀÉÎ ẞß İı", "𝔘𠀀", "<a href='b'>&amp;</a>",
+)  # fmt: skip
+NFC_WARNING = "composes accents before it cuts (NFC): texts are compared and read in that form"
+LONGEST_SHOWN = 60
+
+
+class TokenBytes:
+    """What each token id of a tokenizer stands for, in bytes of UTF-8.
+
+    Attributes:
+        has_dummy_space: the tokenizer begins every text with a space of its own.
+        warning: what the tokenizer changes in texts though it is accepted, in a sentence; else empty.
+    """
+
+    def __init__(self, tokens: Sequence[bytes | None], has_dummy_space: bool = False, warning: str = "") -> None:
+        """Take the bytes of each token by its id; None where it is no text."""
+        self._tokens = tuple(tokens)
+        self.has_dummy_space = has_dummy_space
+        self.warning = warning
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase | Tokenizer, name: str) -> Self:
+        """Find out what the tokens of a tokenizer stand for, and check it on texts in many scripts.
+
+        Args:
+            name: what the tokenizer is of, for errors.
+
+        Raises:
+            UserError: the tokenizer loses or changes something of a text, or is not one of the `tokenizers` library.
+        """
+        backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise UserError(
+                f"the tokenizer of {name} ({type(tokenizer).__name__}) is not one of the `tokenizers` library, so that "
+                "its tokens cannot be told as bytes; save it as tokenizer.json, or compose models that share one"
+            )
+        try:
+            cuts = _Cuts(plain_tokenizer(backend), *text_tokenizer(backend))
+        except UserError:
+            raise
+        except Exception as error:  # the tokenizers library has no error of its own
+            raise UserError(f"the tokenizer of {name} cannot be taken over: {error}; use another model") from error
+        tokens = _Tokens(cuts, getattr(tokenizer, "all_special_ids", ()))
+        trials = [_tried(kind, tokens, cuts) for kind in KINDS]
+        best = max(reversed(trials), key=lambda trial: trial.num_kept)
+        if best.lost:
+            raise UserError(
+                f"the tokenizer of {name} does not keep texts: {best.lost}; compose models whose tokenizers keep every "
+                "byte (byte-level ones, or pieces with byte fallback), or models that share a tokenizer"
+            )
+        warning = f"the tokenizer of {name} {NFC_WARNING}" if best.composes else ""
+        return cls(tokens.table(best.kind), bool(cuts.before), warning)
+
+    def __len__(self) -> int:
+        """Return one more than the largest id."""
+        return len(self._tokens)
+
+    def __getitem__(self, token_id: int) -> bytes | None:
+        """Return the bytes of a token; None for special tokens and for ids that the tokenizer does not have."""
+        return self._tokens[token_id] if 0 <= token_id < len(self._tokens) else None
+
+    def text_bytes(self, token_ids: Iterable[int]) -> bytes:
+        """Return the bytes of a text from its beginning, without the space that the tokenizer puts before one."""
+        text = b"".join(self[token_id] or b"" for token_id in token_ids)
+        return text[1:] if self.has_dummy_space and text.startswith(b" ") else text
+
+
+class _Cuts(NamedTuple):
+    """A tokenizer as it is, the same for texts that go on, and what begins a text in the latter."""
+
+    whole: Tokenizer
+    inside: Tokenizer
+    before: str
+
+    def to_keep(self) -> Iterator[tuple[str, Tokenizer, str, tuple[str, ...]]]:
+        """Yield texts, what to cut and with which tokenizer, and what the tokens may say."""
+        added = [token.content for token in added_tokens(self.whole).values()]
+        for text in TEXTS:
+            begun = self.before + text
+            # Some tokenizers put no space before a text that begins with one, and none before an empty text; some put
+            # one behind every added token too.
+            if not self.before or not any(content in text for content in added):
+                yield text, self.whole, text, (begun, text) if text[:1] in ("", " ") else (begun,)
+            yield text, self.inside, begun, (begun,)
+            yield text, self.inside, text, (text,)
+
+
+class _Trial(NamedTuple):
+    """How a kind of tokens fits: how many texts it keeps, what it makes of the next, whether accents are composed."""
+
+    kind: Kind
+    num_kept: int
+    lost: str
+    composes: bool
+
+
+class _Tokens:
+    """The tokens of a tokenizer as they are written in its vocabulary."""
+
+    def __init__(self, cuts: _Cuts, special_ids: Iterable[int]) -> None:
+        added = added_tokens(cuts.whole)
+        self._added = added.keys()
+        self._names = {token_id: name for name, token_id in cuts.whole.get_vocab(with_added_tokens=True).items()}
+        markers = {token_id for token_id, token in added.items() if token.special}
+        # Markers that are a character or word of the vocabulary as well are text.
+        self._markers = {
+            token_id
+            for token_id in markers.union(special_ids)
+            if token_id in self._names and ids_of(cuts.inside, self._names[token_id]) != [token_id]
+        }
+
+    def bytes_of(self, token_id: int, kind: Kind) -> bytes | None:
+        """Return what a token stands for if the vocabulary is of a kind; None where it is no text."""
+        if token_id in self._markers or token_id not in self._names:
+            return None
+        return kind(self._names[token_id], token_id in self._added)
+
+    def table(self, kind: Kind) -> list[bytes | None]:
+        """Return what every token stands for, by id."""
+        return [self.bytes_of(token_id, kind) for token_id in range(max(self._names, default=-1) + 1)]
+
+
+def _tried(kind: Kind, tokens: _Tokens, cuts: _Cuts) -> _Trial:
+    composes = False
+    num_kept = 0
+    for text, tokenizer, given, allowed in cuts.to_keep():
+        try:
+            ids = tokenizer.encode(given, add_special_tokens=False).ids
+        except Exception as error:  # the tokenizers library has no error of its own
+            return _Trial(kind, num_kept, f"{_shown(text)} cannot be cut ({error})", composes)
+        written = b"".join(tokens.bytes_of(token_id, kind) or b"" for token_id in ids).decode(errors="replace")
+        if written not in allowed:
+            if _composed(written) not in map(_composed, allowed):
+                written = written if text.startswith(" ") else written.removeprefix(cuts.before)
+                return _Trial(kind, num_kept, f"{_shown(text)} comes back as {_shown(written)}", composes)
+            composes = True
+        num_kept += 1
+    return _Trial(kind, num_kept, "", composes)
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _shown(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."

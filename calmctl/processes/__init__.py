@@ -1,0 +1,1 @@
+"""Processes: ranks, torchrun, SLURM, signals and cores."""

@@ -1,0 +1,288 @@
+"""Run directories: started, resumed, skipped when complete, and never half-true whatever kills the process.
+
+with Run.start(out, kind="train", config=config, command=sys.argv, seed=0, inputs={"data": sha}) as run:
+if not run.is_complete:
+run.append_jsonl({"step": 1, "loss": 0.5})
+run.finish(trainable_parameters=1024)
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from calmctl import environment, files
+from calmctl.config import to_yaml
+from calmctl.errors import CalmctlError, UserError, errno_of
+from calmctl.processes.parent import end_if_asked
+from calmctl.runs.identity import config_sha256, existing_run
+from calmctl.runs.record import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    LOG_FILE,
+    PROGRESS_FILE,
+    RUN_FILE,
+    Kind,
+    RunInfo,
+    Status,
+    list_runs,
+    read_log,
+    read_run,
+)
+
+__all__ = ["Run", "RunInfo", "config_sha256", "list_runs", "read_run"]
+
+_PROGRESS_INTERVAL_SECONDS = 0.25
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Run:
+    """A run directory that this process may write to; make one with `Run.start`."""
+
+    def __init__(self, path: Path, facts: dict[str, Any], lock: files.FileLock, is_resumed: bool) -> None:
+        self.path = path
+        self.is_resumed = is_resumed
+        self._facts = facts
+        self._lock = lock
+        self._began = time.monotonic()
+        self._seconds_before = float(facts.get("seconds") or 0.0)
+        self._last_progress = -1.0
+
+    @classmethod
+    def start(
+        cls,
+        path: Path,
+        *,
+        kind: Kind,
+        config: object,
+        command: Sequence[str] = (),
+        seed: int | None = None,
+        inputs: Mapping[str, str] | None = None,
+        name: str | None = None,
+        changeable: Collection[str] = (),
+        is_current: bool = True,
+    ) -> Run:
+        """Create the run at `path`, resume it, or find it complete (`run.is_complete`: nothing to do).
+
+        `config` is a dataclass or a mapping; `inputs` maps what the run reads to its sha256. A run is
+        the same run only if kind, configuration and inputs are; of the configuration the settings that `changeable`
+        names may be others. A complete run that is not `is_current`, as something is missing or a changeable setting is
+        another, is resumed.
+
+        Raises:
+            UserError: `path` is in use, is another run, or is a folder that holds something else.
+        """
+        path, inputs = Path(path), dict(inputs or {})
+        lock = files.FileLock(path / LOCK_FILE)
+        existing = cls.look(path, kind=kind, config=config, inputs=inputs, changeable=changeable, is_current=is_current)
+        if existing is not None and existing.is_complete and is_current:
+            return cls(path, existing.facts, lock, is_resumed=True)
+        path.mkdir(parents=True, exist_ok=True)
+        if not lock.acquire():
+            raise in_use(path, lock)
+        try:
+            # Again, for what happened between our look and our lock.
+            existing = existing_run(path, kind, config, inputs, changeable)
+        except UserError:
+            lock.release()
+            raise
+        if existing is not None and existing.is_complete and is_current:
+            lock.release()
+            return cls(path, existing.facts, lock, is_resumed=True)
+        identity = config_sha256(config, changeable)
+        facts = _new_facts(kind, name or path.resolve().name, identity, command, seed, inputs)
+        if existing is not None:
+            facts |= {key: existing.facts[key] for key in ("started", "seconds") if key in existing.facts}
+            facts["resumes"] = int(existing.facts.get("resumes", 0)) + 1
+        run = cls(path, facts, lock, is_resumed=existing is not None)
+        (path / PROGRESS_FILE).unlink(missing_ok=True)  # an earlier attempt's
+        run._write_facts()  # first: from here on the run is not complete
+        run.write_text(CONFIG_FILE, to_yaml(config))
+        return run
+
+    @staticmethod
+    def look(
+        path: Path,
+        *,
+        kind: Kind,
+        config: object,
+        inputs: Mapping[str, str] | None = None,
+        changeable: Collection[str] = (),
+        is_current: bool = True,
+    ) -> RunInfo | None:
+        """Return the run that a start (see `start`) would resume or find complete; None = a new one would begin.
+
+        Raises:
+            UserError: what the start would refuse.
+        """
+        existing = existing_run(path, kind, config, dict(inputs or {}), changeable)
+        if existing is not None and existing.is_complete and is_current:
+            return existing
+        lock = files.FileLock(path / LOCK_FILE)
+        if lock.is_held():
+            raise in_use(path, lock)
+        nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            reason = "may not be written to" if nearest.is_dir() else "is no folder"
+            raise UserError(f"--out {path}: {nearest} {reason}; choose another --out")
+        return existing
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether the run is finished, now or before this process began."""
+        return bool(self._facts["status"] == "complete")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Return a copy of what `run.json` holds."""
+        return dict(self._facts)
+
+    @property
+    def seconds(self) -> float:
+        """Return the wall-clock time spent on the run so far, earlier attempts included."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the run, atomically."""
+        files.write_text(self.path / name, text)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run, atomically."""
+        files.write_json(self.path / name, value)
+
+    def append_jsonl(self, row: Mapping[str, Any], name: str = LOG_FILE, durable: bool = False) -> None:
+        """Append one row to a log of the run; `durable=True` waits until the log is on the disk."""
+        files.append_jsonl(self.path / name, [row], durable)
+
+    def read_jsonl(self, name: str = LOG_FILE) -> list[dict[str, Any]]:
+        """Read a log of the run; a line torn by a crash is left out."""
+        return read_log(self.path / name) if name == LOG_FILE else files.read_jsonl(self.path / name)
+
+    def rewind_log(self, step: int, name: str = LOG_FILE, without: str = "") -> None:
+        """Drop the rows after `step`, which a run resumed from a checkpoint at `step` will write again.
+
+        Of the rows at `step` those that have a key `without` go too.
+        """
+        rows = self.read_jsonl(name)
+        kept = [row for row in rows if (row.get("step") or 0) < step + (not without or without not in row)]
+        if len(kept) != len(rows):
+            self.write_text(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+    def report_progress(
+        self,
+        stage: str,
+        step: int,
+        total: int,
+        loss: float | None = None,
+        tokens_per_second: float | None = None,
+        eta_seconds: float | None = None,
+    ) -> None:
+        """Rewrite `progress.json`, at most four times a second; the last step is always written."""
+        end_if_asked()
+        now = time.monotonic()
+        if step < total and 0 <= now - self._last_progress < _PROGRESS_INTERVAL_SECONDS:
+            return
+        self._last_progress = now
+        row = {
+            "stage": stage,
+            "step": step,
+            "total": total,
+            "loss": files.finite(loss),
+            "tokens_per_second": files.finite(tokens_per_second),
+            "eta_seconds": files.finite(eta_seconds),
+            "peak_memory_bytes": environment.peak_gpu_memory() or environment.peak_memory(),
+        }
+        files.write_json(self.path / PROGRESS_FILE, row, durable=False)
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the run complete, with `facts` added to `run.json` (say `trainable_parameters=...`)."""
+        self._end("complete", facts)
+
+    def fail(self, message: str) -> None:
+        """Mark the run failed; the same start resumes it."""
+        self._end("failed", {"error": message})
+
+    def interrupt(self) -> None:
+        """Mark the run interrupted; the same start resumes it."""
+        self._end("interrupted", {})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.is_complete:
+            self._lock.release()
+            return
+        try:
+            if error is None:
+                self.fail("the run ended without saying that it is finished")
+            elif isinstance(error, Exception):
+                self.fail(f"{type(error).__name__}: {error}")
+            else:
+                self.interrupt()
+        except OSError:
+            # A run that cannot even say that it failed counts as interrupted once its lock is gone.
+            self._lock.release()
+            if error is None:
+                raise
+        is_told = isinstance(error, CalmctlError)
+        if error is not None and not is_told and (number := errno_of(error)) in _DISK_FULL:
+            raise CalmctlError(
+                f"{self.path}: {os.strerror(number)}; make room, then run the same command again to resume"
+            ) from error
+
+    def _end(self, status: Status, facts: Mapping[str, Any]) -> None:
+        self._facts |= facts
+        self._facts["status"] = status
+        self._facts["finished"] = _now()
+        self._facts["seconds"] = round(self.seconds, 3)
+        self._facts["peak_memory_bytes"] = environment.peak_memory()
+        if (gpu_memory := environment.peak_gpu_memory()) is not None:
+            self._facts["peak_gpu_memory_bytes"] = gpu_memory
+        self._facts["hardware"] = environment.hardware()  # torch may have been imported since the start
+        self._write_facts()
+        self._lock.release()
+
+    def _write_facts(self) -> None:
+        self.write_json(RUN_FILE, self._facts)
+
+
+def in_use(path: Path, lock: files.FileLock) -> UserError:
+    """Return what is said of a run that another process holds."""
+    return UserError(f"{path} is in use by process {lock.owner()}; wait for it, or choose another --out")
+
+
+def _new_facts(
+    kind: Kind, name: str, identity: str, command: Sequence[str], seed: int | None, inputs: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "name": name,
+        "status": "running",
+        "command": list(command),
+        "config_sha256": identity,
+        "git_commit": environment.git_commit(),
+        "versions": environment.package_versions(),
+        "hardware": environment.hardware(),
+        "seed": seed,
+        "started": _now(),
+        "finished": None,
+        "seconds": None,
+        "peak_memory_bytes": None,
+        "trainable_parameters": None,
+        "total_parameters": None,
+        "inputs": dict(inputs),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

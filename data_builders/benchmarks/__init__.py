@@ -1,0 +1,1 @@
+"""Benchmarks: their files or hub datasets as records, one file a benchmark."""

@@ -1,0 +1,1 @@
+"""Code, section 4.3: data from source files."""

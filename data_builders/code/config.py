@@ -1,0 +1,147 @@
+"""The settings of a code corpus and every constraint between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data_builders.bpe_tokenizer import require_size
+from data_builders.code.documents import EXTENSIONS
+from data_builders.errors import DataError
+
+TEST_SETS = ("humaneval", "mbpp", "codexglue")
+PROSE_KINDS = ("docstring", "comment", "document")
+OFF = "off"
+
+
+@dataclass(frozen=True)
+class CodeDataConfig:
+    """Settings of the code data (section 4.3 of the paper)."""
+
+    seed: int = 0
+    sources: tuple[str, ...] = ()
+    """Folders, hub datasets (`org/name@revision`), or the words `stdlib` and `site-packages`: those of this Python."""
+    languages: tuple[str, ...] = ("python",)
+    exclude: tuple[str, ...] = (".*", "__pycache__", "node_modules", "site-packages", "dist-packages")
+    """Names (patterns) of files and folders below a source that are left out."""
+    max_source_bytes: int | None = None
+    """Read at most so much of each language, and of documents: files drawn by the seed. Null: everything."""
+    tests: str | None = None
+    """Folder that holds a folder of each test set, as for `calmctl eval --data`."""
+    humaneval: str | None = None
+    """A path or a hub id; null: `humaneval` in `tests`; `off`: not compared with."""
+    mbpp: str | None = None
+    codexglue: str | None = None
+    licences: Literal["permissive", "permissive_or_unknown", "any"] = "permissive"
+    """Which files are kept, by their header, the metadata of their package or the licence file above them."""
+    on_undecodable: Literal["skip", "fail"] = "skip"
+    """What a file that is not UTF-8 means; it is counted in any case."""
+    min_bytes: int = 100
+    max_bytes: int = 500_000
+    max_line_length: int = 1000
+    max_mean_line_length: int = 100
+    min_alphanumeric: float = 0.25
+    """Least share of letters and digits in the characters of a file."""
+    duplicate_similarity: float = 0.8
+    """Estimated Jaccard similarity of 5-grams of tokens from which a file is a near-duplicate; 1: identical ones."""
+    overlap_ngram: int = 10
+    overlap_containment: float = 0.5
+    """Share of the n-grams of a test item that must not be found in one text."""
+    prose: tuple[str, ...] = PROSE_KINDS
+    """What the anchor's text is made of."""
+    min_prose_words: int = 5
+    max_pair_bytes: int = 2000
+    """Longest function of the code/docstring pairs."""
+    max_summary_tokens: int = 64
+    aug_pairs: float = 1.0
+    """Share of the code/docstring pairs that is in the aug's data, as text, beside the code."""
+    anchor_pairs: float = 0.0
+    dc_share: float = 0.07
+    """Share of the training code, in bytes, that is in D_C."""
+    dc_pairs_share: float | None = None
+    """Share of the training pairs that is in D_C; null: those of the files in D_C."""
+    dc_unseen: bool = False
+    """Whether the files of D_C are kept out of what both models are trained on. In the paper D_C is part of it; small
+    models know their training texts by heart, and bridges trained on these learn what does not hold for others."""
+    validation_share: float = 0.03
+    """Share of the files that is held out."""
+    num_test_functions: int = 500
+    """Most held-out functions in `codexglue/`."""
+    vocab_size: int | None = 8192
+    """Tokens of a byte-level BPE tokenizer, trained on the aug's and the anchor's data; null: none is trained."""
+    tokenizer_bytes: int = 20_000_000
+    """Text that the tokenizer is trained on, at most, half of it code."""
+    max_tokens_per_character: float = 1.0
+    """A tokenizer that needs more in some language breaks its characters up, and is refused."""
+
+    def __post_init__(self) -> None:
+        """Raise DataError where a setting is out of its range or does not fit the others."""
+        self._check_names()
+        for name, smallest in (
+            ("seed", 0),
+            ("min_bytes", 1),
+            ("max_line_length", 1),
+            ("max_mean_line_length", 1),
+            ("overlap_ngram", 3),
+            ("min_prose_words", 1),
+            ("max_pair_bytes", 1),
+            ("max_summary_tokens", 3),
+            ("num_test_functions", 0),
+            ("tokenizer_bytes", 1),
+        ):
+            _at_least(name, getattr(self, name), smallest)
+        if self.max_source_bytes is not None:
+            _at_least("max_source_bytes", self.max_source_bytes, 1)
+        if self.vocab_size is not None:
+            require_size(self.vocab_size)
+        if self.max_bytes <= self.min_bytes:
+            raise DataError(f"max_bytes: {self.max_bytes} must be more than min_bytes ({self.min_bytes})")
+        for name in ("min_alphanumeric", "aug_pairs", "anchor_pairs"):
+            _share(name, getattr(self, name))
+        for name in ("duplicate_similarity", "overlap_containment", "dc_share"):
+            _share(name, getattr(self, name), above=0.0)
+        if self.dc_pairs_share is not None:
+            _share("dc_pairs_share", self.dc_pairs_share)
+            if self.dc_unseen:
+                raise DataError("dc_unseen: D_C is whole files then, with their pairs; leave dc_pairs_share out")
+        if not 0.0 < self.validation_share < 1.0:
+            raise DataError(f"validation_share: {self.validation_share} must lie between 0 and 1")
+
+    def test_sets(self) -> dict[str, Path]:
+        """Return where each test set is that is compared with; raises DataError where one is not said."""
+        found = {}
+        if self.tests is not None and not Path(self.tests).expanduser().is_dir():
+            raise DataError(f"tests: {self.tests}: no such folder; name the one that holds {', '.join(TEST_SETS)}")
+        for name in TEST_SETS:
+            stated = getattr(self, name) or (self.tests and f"{self.tests}/{name}")
+            if not stated:
+                raise DataError(f"{name}: name its path or hub id (or all with --tests DIR), or set {name}={OFF}")
+            if not getattr(self, name) and not Path(stated).expanduser().exists():  # not to be taken for a hub id
+                raise DataError(f"{stated}: no such folder; add it, name another with {name}=, or set {name}={OFF}")
+            if stated != OFF:
+                found[name] = Path(stated).expanduser()
+        return found
+
+    def _check_names(self) -> None:
+        for name, allowed in (("languages", tuple(EXTENSIONS)), ("prose", PROSE_KINDS)):
+            if unknown := [value for value in getattr(self, name) if value not in allowed]:
+                raise DataError(f"{name}: {unknown[0]!r} is not one of {', '.join(allowed)}")
+        if not self.languages or len(set(self.languages)) != len(self.languages):
+            raise DataError(f"languages: {list(self.languages)} must be at least one, each once")
+        for name, choices in (
+            ("licences", ("permissive", "permissive_or_unknown", "any")),
+            ("on_undecodable", ("skip", "fail")),
+        ):
+            if getattr(self, name) not in choices:
+                raise DataError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(choices)}")
+
+
+def _at_least(name: str, value: int, smallest: int) -> None:
+    if value < smallest:
+        raise DataError(f"{name}: {value} is too small; use at least {smallest}")
+
+
+def _share(name: str, value: float, above: float | None = None) -> None:
+    if not 0.0 <= value <= 1.0 or value == above:
+        raise DataError(f"{name}: {value} must lie between 0 and 1{'' if above is None else ', and not be 0'}")

@@ -1,0 +1,252 @@
+"""The work on one batch of documents: read, filter, take apart, and leave two Parquet files in the work folder.
+
+`<n>-<key>.files.parquet` has a row a document, with the reason why it is left out or nothing; `.rows.parquet` has the
+texts of those that are kept. The first is written last, so that a batch that has it is finished: an interrupted build
+goes on after it. Both depend on the batch, the settings and the test sets only, not on the process.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_builders.code.config import CodeDataConfig
+from data_builders.code.documents import DOCUMENT, Document
+from data_builders.code.filters import size_reason, text_reason
+from data_builders.code.fingerprints import NUM_PERMUTATIONS, draw, ids_digest, minhash, token_ids
+from data_builders.code.functions import PythonFunction, find_docstrings, find_functions, parse
+from data_builders.code.licences import OTHER, PERMISSIVE, UNKNOWN, of_header
+from data_builders.code.overlap import CodeOverlapIndex, body_digest
+from data_builders.code.pairs import make_pair, summary_tokens
+from data_builders.code.prose import comment_blocks, document_text, prose_of
+from data_builders.code.sources import Batch
+from data_builders.errors import DataError
+from data_builders.manifest import write_parquet
+
+FILES_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("language", pa.string()),
+        ("licence", pa.string()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.binary()),
+        ("reason", pa.string()),  # null: kept
+        ("is_held_out", pa.bool_()),
+        ("signature", pa.binary(4 * NUM_PERMUTATIONS)),
+        ("functions", pa.list_(pa.uint64())),  # digests of bodies and of summaries
+    ]
+)
+ROWS_SCHEMA = pa.schema(
+    [
+        ("file", pa.int32()),  # row of the files
+        ("id", pa.string()),
+        ("kind", pa.string()),  # code, pair, docstring, comment, document
+        ("text", pa.string()),  # of a pair: the prompt
+        ("completion", pa.string()),  # null but for pairs
+        ("digest", pa.uint64()),  # of the tokens of the text
+        ("completion_digest", pa.uint64()),
+        ("body_digest", pa.uint64()),  # of the function of a pair, where it is not short
+        ("original", pa.string()),  # of held-out pairs: code and docstring as they stand
+        ("docstring", pa.string()),
+    ]
+)
+COUNTS_METADATA = b"counts"
+_ACCEPTED = {
+    "permissive": (PERMISSIVE,),
+    "permissive_or_unknown": (PERMISSIVE, UNKNOWN),
+    "any": (PERMISSIVE, UNKNOWN, OTHER),
+}
+Row = dict[str, Any]
+_index: CodeOverlapIndex | None = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The two files of a batch of so many bytes."""
+
+    files: Path
+    rows: Path
+    num_bytes: int
+
+
+def shard_of(work: Path, batch: Batch) -> Shard:
+    """Return where the results of a batch are, or will be."""
+    name = f"{batch.index:05d}-{batch.key}"
+    return Shard(work / f"{name}.files.parquet", work / f"{name}.rows.parquet", batch.num_bytes)
+
+
+def open_index(folder: Path) -> None:
+    """Open the index of the test sets in this process."""
+    global _index
+    _index = CodeOverlapIndex.open(folder)
+
+
+def scan(batch: Batch, config: CodeDataConfig, work: Path) -> Shard:
+    """Write the shard of a batch, if it is not there; raises DataError for undecodable text if the settings say so."""
+    shard = shard_of(work, batch)
+    if shard.files.exists():
+        return shard
+    assert _index is not None, "open_index comes first"
+    scanner = _Scanner(config, _index)
+    files: list[Row] = []
+    rows: list[Row] = []
+    for number, document in enumerate(batch.documents):
+        entry, texts = scanner.scan(document)
+        files.append(entry)
+        rows += [{"file": number, **row} for row in texts]
+    write_parquet(shard.rows, [pa.Table.from_pylist(rows, schema=ROWS_SCHEMA)], ROWS_SCHEMA)
+    counts = {"pairs": scanner.pairs, "texts": scanner.texts}
+    schema = FILES_SCHEMA.with_metadata({COUNTS_METADATA: json.dumps(counts, sort_keys=True).encode()})
+    write_parquet(shard.files, [pa.Table.from_pylist(files, schema=schema)], schema)
+    return shard
+
+
+def count_overlaps(place: tuple[Path, int]) -> Counter[str]:
+    """Count the rows of a row group (a path and its number) that overlap with each test set, read as they are there."""
+    assert _index is not None, "open_index comes first"
+    path, group = place
+    found: Counter[str] = Counter()
+    for row in pq.ParquetFile(path).read_row_group(group).to_pylist():
+        text = row["text"] if "text" in row else row["prompt"] + row["completion"]
+        is_python = row["meta"]["kind"] in ("code", "pair") and row["meta"]["language"] == "python"
+        if (name := _index.find_in(text, is_python)) is not None:
+            found[name] += 1
+    return found
+
+
+class _Scanner:
+    """Scans documents one after the other.
+
+    Attributes:
+        pairs: functions with a docstring by what became of them.
+        texts: texts of kept files that are left out, by reason.
+    """
+
+    def __init__(self, config: CodeDataConfig, index: CodeOverlapIndex) -> None:
+        self._config = config
+        self._index = index
+        self.pairs: Counter[str] = Counter()
+        self.texts: Counter[str] = Counter()
+
+    def scan(self, document: Document) -> tuple[Row, list[Row]]:
+        """Return a document's entry among the files, and its rows where it is kept."""
+        is_held_out = draw(self._config.seed, "validation", document.id) < self._config.validation_share
+        entry = {
+            "id": document.id,
+            "language": document.language,
+            "licence": document.licence,
+            "bytes": document.size,
+            "is_held_out": is_held_out,
+        }
+        try:
+            content = document.read()
+        except OSError:
+            return entry | {"reason": "unreadable"}, []
+        entry |= {"bytes": len(content), "sha256": sha256(content).digest()}
+        if (reason := size_reason(len(content), self._config)) is not None:
+            return entry | {"reason": reason}, []
+        try:
+            text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        except UnicodeDecodeError as error:
+            if self._config.on_undecodable == "fail":
+                raise DataError(
+                    f"{document.id}: byte {error.start} is not UTF-8; convert the file, exclude it, "
+                    "or set on_undecodable=skip"
+                ) from None
+            return entry | {"reason": "undecodable"}, []
+        entry["licence"] = licence = self._licence(document, text)
+        reason, functions, rows = self._take_apart(document, text, licence, is_held_out)
+        if reason is None:
+            entry["signature"] = minhash(token_ids(text)).tobytes()
+            entry["functions"] = list(_function_digests(functions))
+        return entry | {"reason": reason}, rows
+
+    def _licence(self, document: Document, text: str) -> str:
+        stated = of_header(text) if document.language != DOCUMENT else UNKNOWN
+        return stated if stated != UNKNOWN else document.licence
+
+    def _take_apart(
+        self, document: Document, text: str, licence: str, is_held_out: bool
+    ) -> tuple[str | None, list[PythonFunction], list[Row]]:
+        """Return why a text is left out, or None, the functions in it, and its rows."""
+        config, language = self._config, document.language
+        if (reason := text_reason(document.id, text, config)) is not None:
+            return reason, [], []
+        if licence not in _ACCEPTED[config.licences]:
+            return f"licence_{licence}", [], []
+        if language == DOCUMENT:
+            prose = prose_of(document_text(document.id, text), config.min_prose_words)
+            if not prose:
+                return "no_prose", [], []
+        if (found := self._index.find_text(text, language == "python")) is not None:
+            return f"overlap_{found}", [], []
+        functions: list[PythonFunction] = []
+        if language == DOCUMENT:
+            rows = [self._row(document.id, DOCUMENT, prose)]
+        elif language != "python":
+            rows = [self._row(document.id, "code", text, is_compared=True)]
+        else:
+            try:
+                tree = parse(text)
+            except SyntaxError:
+                return "syntax_error", [], []
+            functions = list(find_functions(tree, text))
+            if found := next(filter(None, map(self._index.find_function, functions)), None):
+                return f"overlap_{found}", [], []
+            rows = [self._row(document.id, "code", text, is_compared=True), *self._prose(document.id, tree, text)]
+            rows += self._pairs(document.id, functions, is_held_out)
+        return None, functions, [row for row in rows if row is not None]
+
+    def _prose(self, name: str, tree: ast.Module, text: str) -> Iterator[Row | None]:
+        texts = {"docstring": find_docstrings(tree), "comment": comment_blocks(text)}
+        for kind in self._config.prose:
+            for number, each in enumerate(texts.get(kind, [])):
+                if prose := prose_of(each, self._config.min_prose_words):
+                    yield self._row(f"{name}#{kind}{number}", kind, prose)
+
+    def _pairs(self, name: str, functions: list[PythonFunction], is_held_out: bool) -> Iterator[Row]:
+        for function in functions:
+            if not function.docstring:
+                continue
+            pair = make_pair(function, self._config.max_pair_bytes, self._config.max_summary_tokens)
+            if isinstance(pair, str):
+                self.pairs[pair] += 1
+                continue
+            row = self._row(f"{name}#{function.name}:{function.line}", "pair", pair.prompt, pair.completion)
+            self.pairs["usable" if row else "overlap"] += 1
+            if row is not None:
+                kept = {"original": function.original, "docstring": function.docstring} if is_held_out else {}
+                yield row | {"body_digest": body_digest(function)} | kept
+
+    def _row(
+        self, name: str, kind: str, text: str, completion: str | None = None, is_compared: bool = False
+    ) -> Row | None:
+        """Return a row, or None where a test set has it: a part of a text may overlap where the whole does not."""
+        if not is_compared and self._index.find_text(text + (completion or ""), kind == "pair") is not None:
+            self.texts[f"{kind}_overlap"] += 1
+            return None
+        return {
+            "id": name,
+            "kind": kind,
+            "text": text,
+            "completion": completion,
+            "digest": ids_digest(token_ids(text)),
+            "completion_digest": ids_digest(token_ids(completion)) if completion else 0,
+        }
+
+
+def _function_digests(functions: list[PythonFunction]) -> Iterator[int]:
+    for function in functions:
+        if (body := body_digest(function)) is not None:
+            yield body
+        if summary := summary_tokens(function.docstring):
+            yield ids_digest(token_ids(" ".join(summary)))

@@ -1,0 +1,224 @@
+"""The settings of a key-value build and every constraint between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_builders.errors import DataError
+from data_builders.kv.byte_tokenizer import CUTS
+from data_builders.kv.text import OPERATORS, NumberFormat, number_format
+
+STRATA = ("held_out", "mixed", "held_in")
+MAX_OPERANDS = 64
+MAX_KEY_LENGTH = 12
+MAX_AUGS = 2
+
+
+@dataclass(frozen=True)
+class KVDataConfig:
+    """Settings of the key-value data (section 3.1 of the paper). Counts are rows unless said otherwise."""
+
+    seed: int = 0
+    num_keys: int = 990
+    """Keys, spread evenly over the values 1..num_values."""
+    num_values: int = 99
+    """Distinct values; equal to num_keys for unique values, as in the paper."""
+    min_operands: int = 3
+    max_operands: int = 6
+    operators: str = "+-"
+    """Any of `+`, `-` and `x`; `x` binds tighter."""
+    number_format: str = "padded"
+    """`padded` (fixed width, results signed) or `natural`."""
+    held_in_fraction: float = 0.2
+    """Share of the keys that composition data may use."""
+    tokenizer: str | None = None
+    """Null: random lowercase keys and a word-level tokenizer of our own. A path or a hub id (`id@revision`
+    works): keys are tokens of that tokenizer."""
+    anchor_cut: str | None = None
+    """Null: one tokenizer for all models, as above. The name of a cut: m_B gets a byte-level tokenizer that cuts so."""
+    aug_cuts: tuple[str, ...] = ()
+    """With `anchor_cut`: how the tokenizer of each m_A cuts. Several share out the keys evenly: each learns its own."""
+    min_key_length: int = 2
+    max_key_length: int = 6
+    num_aug_rows: int = 60_000
+    num_anchor_rows: int = 400_000
+    anchor_min_operands: int = 2
+    """Fewest operands in the anchor's data, where a curriculum starts."""
+    context_fraction: float = 0.5
+    """Share of the anchor's rows with an unrelated key expression before the numbers."""
+    num_composition_rows: int = 120_000
+    """Rows of each of the three composition sets."""
+    mix_stepwise: float = 0.75
+    mix_direct: float = 0.1
+    mix_num_math: float = 0.15
+    """Also the share of NUM-MATH in the other two composition sets."""
+    subs_context: float = 0.3
+    """Share of dc_subs that is NUM-MATH after an unrelated key expression, as in the anchor's own data. It keeps the
+    anchor's arithmetic after a substitution alive without ever showing the value of a key expression."""
+    aug_operand_weights: tuple[float, ...] | None = None
+    """How rows are spread over the operand counts min..max, one weight each; null: evenly."""
+    anchor_operand_weights: tuple[float, ...] | None = None
+    """The same for anchor_min_operands..max_operands."""
+    composition_operand_weights: tuple[float, ...] | None = None
+    num_test_rows: int = 500
+    """Test rows of each stratum at each operand count."""
+
+    def __post_init__(self) -> None:
+        """Raise DataError where a setting is out of its range or does not fit the others."""
+        for name in ("aug_operand_weights", "anchor_operand_weights", "composition_operand_weights"):
+            weights = getattr(self, name)
+            if weights is not None:
+                object.__setattr__(self, name, tuple(float(weight) for weight in weights))
+        object.__setattr__(self, "aug_cuts", tuple(self.aug_cuts))
+        self._check_ranges()
+        self._check_cuts()
+        self._check_keys()
+        self._check_shares()
+        self._check_tests()
+
+    @property
+    def num_held_in(self) -> int:
+        """Number of held-in keys."""
+        return round(self.held_in_fraction * self.num_keys)
+
+    @property
+    def num_augs(self) -> int:
+        """Number of m_As that the keys are shared out to."""
+        return max(1, len(self.aug_cuts))
+
+    @property
+    def operand_counts(self) -> range:
+        """Operand counts of key expressions."""
+        return range(self.min_operands, self.max_operands + 1)
+
+    @property
+    def anchor_operand_counts(self) -> range:
+        """Operand counts of the anchor's number expressions."""
+        return range(self.anchor_min_operands, self.max_operands + 1)
+
+    @property
+    def numbers(self) -> NumberFormat:
+        """How this build writes numbers."""
+        return number_format(self.number_format, self.num_values, self.max_operands, self.operators)
+
+    def num_distinct(self, stratum: str, num_operands: int) -> int:
+        """Return how many distinct key expressions of one m_A a test stratum has at an operand count."""
+        held_in = self.num_held_in // self.num_augs
+        held_out = (self.num_keys - self.num_held_in) // self.num_augs
+        keys = {
+            "held_in": math.perm(held_in, num_operands),
+            "held_out": math.perm(held_out, num_operands),
+            "mixed": math.perm(held_in + held_out, num_operands)
+            - math.perm(held_in, num_operands)
+            - math.perm(held_out, num_operands),
+        }
+        return keys[stratum] * len(self.operators) ** (num_operands - 1)
+
+    def _check_ranges(self) -> None:
+        _at_least("seed", self.seed, 0)
+        for name in (
+            "num_values",
+            "num_aug_rows",
+            "num_anchor_rows",
+            "num_composition_rows",
+            "num_test_rows",
+        ):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("min_operands", "anchor_min_operands"):
+            _at_least(name, getattr(self, name), 2)
+            if getattr(self, name) > self.max_operands:
+                raise DataError(f"{name}: {getattr(self, name)} is more than max_operands ({self.max_operands})")
+        if self.max_operands > MAX_OPERANDS:
+            raise DataError(f"max_operands: {self.max_operands} is more than {MAX_OPERANDS}; use fewer operands")
+        unknown = [sign for sign in self.operators if sign not in OPERATORS]
+        if unknown or not self.operators or len(set(self.operators)) != len(self.operators):
+            raise DataError(f"operators: {self.operators!r} must be distinct signs out of {OPERATORS!r}")
+        if self.number_format not in ("padded", "natural"):
+            raise DataError(f"number_format: {self.number_format!r} is unknown; use 'padded' or 'natural'")
+        _at_least("min_key_length", self.min_key_length, 2)
+        if self.max_key_length > MAX_KEY_LENGTH:
+            raise DataError(f"max_key_length: {self.max_key_length} is more than {MAX_KEY_LENGTH}; use shorter keys")
+        if self.max_key_length < self.min_key_length:
+            raise DataError(
+                f"max_key_length: {self.max_key_length} is less than min_key_length ({self.min_key_length})"
+            )
+
+    def _check_cuts(self) -> None:
+        if self.anchor_cut is None and not self.aug_cuts:
+            return
+        if self.anchor_cut is None or not self.aug_cuts:
+            raise DataError("anchor_cut, aug_cuts: m_B and m_A need a cut each; set both or neither")
+        if self.tokenizer is not None:
+            raise DataError(f"tokenizer: {self.tokenizer!r} is for all models, and anchor_cut gives each its own")
+        for name, cuts in (("anchor_cut", (self.anchor_cut,)), ("aug_cuts", self.aug_cuts)):
+            if unknown := [cut for cut in cuts if cut not in CUTS]:
+                raise DataError(f"{name}: {unknown[0]!r} is unknown; use one of {', '.join(CUTS)}")
+        if len(self.aug_cuts) > MAX_AUGS:
+            raise DataError(f"aug_cuts: {len(self.aug_cuts)} are more than {MAX_AUGS}; use fewer")
+
+    def _check_keys(self) -> None:
+        if self.num_keys < self.max_operands:
+            raise DataError(
+                f"num_keys: {self.num_keys} is too few for expressions of {self.max_operands} distinct keys;"
+                " use more keys or a smaller max_operands"
+            )
+        if self.num_values > self.num_keys:
+            raise DataError(
+                f"num_values: {self.num_values} is more than num_keys ({self.num_keys}); every value needs a key"
+            )
+        if not 0.0 < self.held_in_fraction < 1.0:
+            raise DataError(f"held_in_fraction: {self.held_in_fraction} must lie between 0 and 1")
+        for name, count in (("held-in", self.num_held_in), ("held-out", self.num_keys - self.num_held_in)):
+            if count // self.num_augs < self.max_operands:
+                each = "" if self.num_augs == 1 else f" for {self.num_augs} m_As"
+                raise DataError(
+                    f"held_in_fraction: {self.held_in_fraction} of {self.num_keys} keys leaves {count} {name}"
+                    f" keys{each}, fewer than max_operands ({self.max_operands}); use more keys or another fraction"
+                )
+
+    def _check_shares(self) -> None:
+        if not 0.0 <= self.context_fraction <= 1.0:
+            raise DataError(f"context_fraction: {self.context_fraction} must lie between 0 and 1")
+        if not 0.0 <= self.subs_context <= 1.0 - self.mix_num_math:
+            raise DataError(
+                f"subs_context: {self.subs_context} must lie between 0 and {1.0 - self.mix_num_math:g}"
+                " (1 - mix_num_math); lower one of the two"
+            )
+        shares = (self.mix_stepwise, self.mix_direct, self.mix_num_math)
+        if min(shares) < 0.0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
+            raise DataError(
+                f"mix_stepwise, mix_direct, mix_num_math: {shares} sum to {sum(shares):g};"
+                " shares must not be negative and must sum to 1"
+            )
+        _check_weights("aug_operand_weights", self.aug_operand_weights, self.operand_counts)
+        _check_weights("anchor_operand_weights", self.anchor_operand_weights, self.anchor_operand_counts)
+        _check_weights("composition_operand_weights", self.composition_operand_weights, self.operand_counts)
+
+    def _check_tests(self) -> None:
+        for stratum in STRATA:
+            for count in self.operand_counts:
+                distinct = self.num_distinct(stratum, count)
+                if self.num_test_rows > distinct:
+                    raise DataError(
+                        f"num_test_rows: {self.num_test_rows} is more than the {distinct} distinct {stratum}"
+                        f" expressions of {count} operands; use fewer test rows or more keys"
+                    )
+
+
+def _at_least(name: str, value: int, smallest: int) -> None:
+    if value < smallest:
+        raise DataError(f"{name}: {value} is too small; use at least {smallest}")
+
+
+def _check_weights(name: str, weights: Sequence[float] | None, counts: range) -> None:
+    if weights is None:
+        return
+    if len(weights) != len(counts):
+        raise DataError(
+            f"{name}: {len(weights)} weights for the {len(counts)} operand counts"
+            f" {counts[0]}..{counts[-1]}; give one weight each"
+        )
+    if not all(0.0 <= weight < math.inf for weight in weights) or sum(weights) <= 0.0:
+        raise DataError(f"{name}: {list(weights)} must be finite, not negative and not all zero")

@@ -1,0 +1,169 @@
+"""The keys of the key-value task: their names, their values, and which of them are held in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_builders.errors import DataError
+from data_builders.kv.config import KVDataConfig
+from data_builders.kv.text import WORDS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_SPACE_MARKERS = "\u0120\u2581 "
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@\S+)?")
+
+
+@dataclass(frozen=True)
+class KeyTable:
+    """All keys in file order: `names[i]` stands for `values[i]`."""
+
+    names: list[str]
+    values: NDArray[np.int64]
+    held_in: NDArray[np.bool_]
+    augs: NDArray[np.int64]
+    """Which m_A learns each, from 0 on."""
+
+    @property
+    def held_in_indices(self) -> NDArray[np.int64]:
+        """Indices of the held-in keys."""
+        return np.flatnonzero(self.held_in)
+
+    @property
+    def held_out_indices(self) -> NDArray[np.int64]:
+        """Indices of the keys that composition data never shows."""
+        return np.flatnonzero(~self.held_in)
+
+    def of_aug(self, aug: int) -> NDArray[np.int64]:
+        """Return the indices of the keys that one m_A learns."""
+        return np.flatnonzero(self.augs == aug)
+
+    def names_of_aug(self, aug: int) -> list[str]:
+        """Return the names of the keys that one m_A learns."""
+        return [self.names[index] for index in self.of_aug(aug)]
+
+
+def build_keys(config: KVDataConfig, rng: np.random.Generator) -> tuple[KeyTable, dict[str, Any]]:
+    """Draw names, values and held-in keys; return the table and what the manifest says of the tokenizers."""
+    if config.tokenizer is None:
+        names = random_names(config.num_keys, config.min_key_length, config.max_key_length, rng)
+        tokenizer: dict[str, Any] = {"source": "word-level", "folder": "tokenizer", "candidates": None}
+        if config.anchor_cut is not None:
+            tokenizer["source"] = "byte-level"
+            tokenizer["augs"] = [aug_tokenizer_folder(aug) for aug in range(config.num_augs)]
+    else:
+        candidates = vocabulary_names(load_tokenizer(config.tokenizer), config.min_key_length, config.max_key_length)
+        if config.num_keys > len(candidates):
+            raise DataError(
+                f"num_keys: {config.num_keys} is more than the {len(candidates)} tokens of {config.tokenizer}"
+                f" that are {config.min_key_length} to {config.max_key_length} letters and one token"
+                " after a space; use fewer keys or another tokenizer"
+            )
+        names = [candidates[index] for index in rng.permutation(len(candidates))[: config.num_keys]]
+        tokenizer = {"source": config.tokenizer, "folder": None, "candidates": len(candidates)}
+    return _assign(names, config, rng), tokenizer
+
+
+def _assign(names: list[str], config: KVDataConfig, rng: np.random.Generator) -> KeyTable:
+    """Give every key a value and choose the held-in keys so that each value keeps its share of them."""
+    value_order = rng.permutation(config.num_values) + 1
+    grouped = np.sort(np.arange(config.num_keys) % config.num_values)
+    values = value_order[grouped]
+    # Keys stand grouped by value here, so evenly spaced positions hold in the same share of each group.
+    positions = (np.arange(config.num_held_in) + rng.random()) * (config.num_keys / config.num_held_in)
+    held_in = np.zeros(config.num_keys, dtype=np.bool_)
+    held_in[np.floor(positions).astype(np.int64)] = True
+    # Held-in keys are shared out in their order, and so are the others: each m_A gets as many of each value.
+    augs = np.empty(config.num_keys, dtype=np.int64)
+    for which in (held_in, ~held_in):
+        augs[which] = np.arange(which.sum()) % config.num_augs
+    shuffled = rng.permutation(config.num_keys)
+    return KeyTable(names, values[shuffled].astype(np.int64), held_in[shuffled], augs[shuffled])
+
+
+def aug_tokenizer_folder(aug: int) -> str:
+    """Return the folder of the tokenizer of one m_A, counted from 0."""
+    return "tokenizer_aug" if aug == 0 else f"tokenizer_aug{aug + 1}"
+
+
+def random_names(count: int, shortest: int, longest: int, rng: np.random.Generator) -> list[str]:
+    """Draw distinct lowercase strings in random order, every length about equally often where it can be."""
+    lengths = range(shortest, longest + 1)
+    available = [26**length - sum(len(word) == length for word in WORDS) for length in lengths]
+    if count > sum(available):
+        raise DataError(
+            f"num_keys: {count} is more than the {sum(available)} strings of {shortest} to {longest} letters;"
+            " use fewer keys or a larger max_key_length"
+        )
+    names: list[str] = []
+    for position, length in enumerate(lengths):
+        share = (count - len(names)) // (len(lengths) - position)
+        # Later, longer strings take what short lengths cannot give; the last length takes the rest.
+        share = max(share, count - len(names) - sum(available[position + 1 :]))
+        names += _names_of_length(min(share, available[position]), length, rng)
+    return [names[index] for index in rng.permutation(count)]
+
+
+def _names_of_length(count: int, length: int, rng: np.random.Generator) -> list[str]:
+    reserved = [word for word in WORDS if len(word) == length]
+    codes = rng.choice(26**length, size=min(count + len(reserved), 26**length), replace=False)
+    letters = np.array(list(_LETTERS))
+    spelled = letters[(codes[:, None] // 26 ** np.arange(length)) % 26]
+    names = ["".join(row) for row in spelled.tolist()]
+    return [name for name in names if name not in reserved][:count]
+
+
+def load_tokenizer(name: str, may_download: bool = True) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a path or a hub id, which may end in `@revision`."""
+    from transformers import AutoTokenizer
+
+    source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, revision=revision or "main", trust_remote_code=False, local_files_only=not may_download
+        )
+    except Exception as error:  # the tokenizers library has no error of its own
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(f"tokenizer: {name!r} cannot be loaded ({reason}); give a folder or a hub id") from error
+    return tokenizer
+
+
+def tokenizer_at_hand(name: str) -> PreTrainedTokenizerBase | None:
+    """Load a tokenizer, or return None for what may be a hub id and is not here: a plan downloads nothing."""
+    try:
+        return load_tokenizer(name, may_download=False)
+    except DataError:
+        if Path(name).exists() or not _HUB_ID.fullmatch(name):
+            raise
+        return None
+
+
+def vocabulary_names(tokenizer: PreTrainedTokenizerBase, shortest: int, longest: int) -> list[str]:
+    """Return, sorted, the vocabulary's ASCII words that are exactly one token when they follow a space."""
+    word = re.compile(rf"[A-Za-z]{{{shortest},{longest}}}")
+    surfaces = {token.lstrip(_SPACE_MARKERS) for token in tokenizer.get_vocab()}
+    names = sorted(name for name in surfaces if word.fullmatch(name) and name.lower() not in WORDS)
+    if not names:
+        return []
+    start = _encode(tokenizer, [":"])[0]
+    encoded = _encode(tokenizer, [f": {name}" for name in names])
+    unknown = tokenizer.unk_token_id
+    return [
+        name
+        for name, ids in zip(names, encoded, strict=True)
+        if len(ids) == len(start) + 1 and ids[:-1] == start and ids[-1] != unknown
+    ]
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    ids: Iterable[Iterable[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [list(row) for row in ids]

@@ -1,0 +1,85 @@
+"""The tokenizer of a build: trained on its files or named by the user, and tried on every language."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_builders.bpe_tokenizer import coverage, require_coverage, train_bpe
+from data_builders.ntl.config import NTLDataConfig
+from data_builders.ntl.files import sample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Rows of each file that tokens are counted in.
+TOKEN_SAMPLE = 2000
+# Sentences of each language that a tokenizer is tried on.
+COVERAGE_SAMPLE = 300
+
+
+def train_tokenizer(
+    config: NTLDataConfig, files: Sequence[Path], languages: Collection[str]
+) -> PreTrainedTokenizerBase:
+    """Train a tokenizer on files, with as many bytes of each of their languages."""
+    return train_bpe(_balanced(files, config.tokenizer_bytes // max(1, len(languages)), languages), config.vocab_size)
+
+
+def tried(
+    config: NTLDataConfig, tokenizer: PreTrainedTokenizerBase, files: Mapping[Path, int]
+) -> tuple[dict[str, int], dict[str, dict[str, float]]]:
+    """Return about how many tokens each file (and its rows) has, by name, and how each language is covered.
+
+    Raises:
+        DataError: the tokenizer breaks the characters of a language up, or does not know them.
+    """
+    samples: dict[str, list[str]] = {}
+    tokens = {}
+    for path, rows in files.items():
+        chosen = np.arange(0, rows, -(-rows // TOKEN_SAMPLE))
+        texts = [row for table in sample(_row_groups(path), chosen) for row in _rows(table)]
+        encoded = tokenizer([text for _, text in texts], add_special_tokens=False)["input_ids"]
+        tokens[path.stem] = round(sum(map(len, encoded)) / len(encoded) * rows)
+        for language, text in texts:
+            sentences = samples.setdefault(language, [])
+            if len(sentences) < COVERAGE_SAMPLE:
+                sentences.append(text.rpartition(" sentence: ")[2])
+    covered = coverage(tokenizer, samples)
+    setting = f"vocab_size: {config.vocab_size}" if config.tokenizer is None else f"tokenizer: {config.tokenizer}"
+    require_coverage(setting, covered, config.max_tokens_per_character)
+    return tokens, covered
+
+
+def _balanced(files: Sequence[Path], share: int, languages: Collection[str]) -> Iterator[str]:
+    """Yield texts of each language until they are `share` bytes."""
+    left = dict.fromkeys(languages, share)
+    for path in files:
+        for table in _row_groups(path):
+            unfilled = pa.array([code for code, num_bytes in left.items() if num_bytes > 0], pa.string())
+            if not len(unfilled):
+                return
+            is_wanted = pc.is_in(pc.struct_field(table["meta"], "target"), unfilled)
+            for language, text in _rows(table.filter(is_wanted)):
+                if left[language] > 0:
+                    left[language] -= len(text.encode())
+                    yield text
+
+
+def _row_groups(path: Path) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as parquet:
+        # One after the other: read as a whole, a file's row groups add up in memory.
+        for group in range(parquet.num_row_groups):
+            yield parquet.read_row_group(group)
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[str, str]]:
+    """Yield (language that is written last, whole text) of rows."""
+    row: dict[str, Any]
+    for row in table.to_pylist():
+        yield row["meta"]["target"], row.get("text") or row["prompt"] + row["completion"]

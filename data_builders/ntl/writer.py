@@ -1,0 +1,167 @@
+"""Writes the files of a build out of its shards: training and validation of each model, and the mixture that is D_C."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from data_builders.errors import DataError
+from data_builders.manifest import file_entry, write_parquet
+from data_builders.ntl.config import NTLDataConfig
+from data_builders.ntl.files import SCHEMAS, as_training, choose, each_once, marks_of, sample, shard_rows
+from data_builders.ntl.shards import Shard
+from data_builders.postings import Hashes
+
+# Each file draws from a stream of its own, so that a change to one leaves the others' bytes alone.
+_STREAMS = (
+    *("aug_validation", "anchor_validation", "dc_train", "dc_validation"),
+    *("seen_test", "unseen_test", "dc_train_once", "dc_validation_once"),
+)
+
+
+class Writer:
+    """Writes files into a folder.
+
+    Args:
+        languages: those that the aug translates from.
+
+    Attributes:
+        files: the manifest's entries, by name.
+        held_out: of each model, rows that were held out, and training rows that are left out since a sentence of
+            them, a translation of it or a worked pair is held out.
+        counts: rows of each file by (kind, source, target), under its name without `.parquet`.
+    """
+
+    def __init__(
+        self,
+        config: NTLDataConfig,
+        out: Path,
+        shards: Mapping[str, list[Shard]],
+        languages: Sequence[str],
+        report: Callable[[str], None],
+    ) -> None:
+        self.files: dict[str, dict[str, Any]] = {}
+        self.counts: dict[str, Counter[tuple[str, str, str]]] = {}
+        self.held_out: dict[str, dict[str, int]] = {}
+        self._config, self._languages = config, languages
+        self._out = out
+        self._shards = {name: of_model for name, of_model in shards.items() if of_model}
+        self._validation, composition = (
+            np.union1d(*(marks_of(each, split) for each in shards.values())) for split in ("validation", "composition")
+        )
+        self._tested = np.union1d(*(marks_of(each, "test") for each in shards.values()))
+        self._not_for_composition = np.union1d(self._validation, self._tested)
+        self._held_out = np.union1d(self._not_for_composition, composition)
+        self._rngs = {name: np.random.default_rng([config.seed, i]) for i, name in enumerate(_STREAMS)}
+        self._report = report
+
+    def write_model(self, name: str) -> None:
+        """Write what a model is trained on, and its validation file; nothing where it has no corpora."""
+        if (shards := self._shards.get(name)) is None:
+            return
+        columns = self._config.train_rows
+        self._write(f"{name}_train", shard_rows(shards, "train", self._held_out), columns)
+        made = sum(shard.num_rows("train") for shard in shards)
+        total = sum(table.num_rows for table in shard_rows(shards, "validation", self._tested))
+        left_out = made - self.files[f"{name}_train.parquet"]["rows"]
+        self.held_out[name] = {"rows": total, "training_rows_left_out": left_out}
+        chosen = choose(self._rngs[f"{name}_validation"], total, self._config.num_validation_rows)
+        self._write(f"{name}_validation", sample(shard_rows(shards, "validation", self._tested), chosen), columns)
+
+    def write_composition(self) -> None:
+        """Write D_C, a share of the aug's rows and of the anchor's, and its validation file in the same proportion."""
+        config, kinds = self._config, self._config.composition_kinds
+        share = config.high_resource_share if "anchor" in self._shards else 0.0
+        trained = sum(rows for (kind, *_), rows in self.counts["aug_train"].items() if kind in kinds)
+        rows = max(1, round(config.composition_fraction * trained))
+        split, held_out = "train", self._held_out
+        if config.composition_unseen:
+            split, held_out = "composition", self._not_for_composition
+        usable = self._usable("dc_train", split, held_out)
+        if config.composition_unseen:
+            self._require_rows(len(usable["aug"]), rows)
+        rows = min(rows, len(usable["aug"]))
+        self._write_mixture("dc_train", split, usable, rows, share, held_out)
+        usable = self._usable("dc_validation", "validation", self._tested)
+        rows = min(len(usable["aug"]), round(config.num_validation_rows * (1 - share)))
+        self._write_mixture("dc_validation", "validation", usable, rows, share, self._tested)
+
+    def write_tests(self) -> None:
+        """Write translations that are held out for tests: of languages that are trained on, and of others."""
+        config = self._config
+        if not config.test_fraction:
+            return
+        for name, languages in (("seen_test", self._languages), ("unseen_test", config.unseen_languages)):
+            if languages:
+                self._write(name, self._tests(name, languages), "pairs")
+
+    def _tests(self, name: str, languages: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield so many rows of each language, one language after the other."""
+        tables = list(shard_rows(self._shards["aug"], "test"))
+        for code in languages:
+            found = [table.filter(pc.equal(table["source"], code)) for table in tables]
+            of_code = pa.concat_tables(found) if found else None
+            if of_code is None or not of_code.num_rows:
+                raise DataError(f"{name}: no row of {code} is held out; use more data, or a larger test_fraction")
+            chosen = choose(self._rngs[name], of_code.num_rows, self._config.num_test_rows)
+            yield of_code.take(pa.array(chosen))
+
+    def _usable(self, name: str, split: str, held_out: Hashes) -> dict[str, NDArray[np.int64]]:
+        """Return the indices of the rows of each model that D_C, or its validation file, may hold."""
+        kinds = self._config.composition_kinds
+        counts = {
+            model: sum(table.num_rows for table in shard_rows(shards, split, held_out, kinds))
+            for model, shards in self._shards.items()
+        }
+        if not self._config.composition_once:
+            return {model: np.arange(count) for model, count in counts.items()}
+        all_rows = chain.from_iterable(shard_rows(shards, split, held_out, kinds) for shards in self._shards.values())
+        kept = each_once(all_rows, self._rngs[f"{name}_once"])
+        ends = np.cumsum([0, *counts.values()])
+        return {
+            model: kept[(kept >= begin) & (kept < end)] - begin
+            for model, begin, end in zip(counts, ends, ends[1:], strict=False)
+        }
+
+    def _require_rows(self, there: int, wanted: int) -> None:
+        if there < wanted:
+            raise DataError(
+                f"composition_unseen: {self._config.composition_unseen} leaves {there:,} rows for D_C, and "
+                f"composition_fraction={self._config.composition_fraction} wants {wanted:,}; set it higher"
+            )
+
+    def _write_mixture(
+        self,
+        name: str,
+        split: str,
+        usable: Mapping[str, NDArray[np.int64]],
+        rows: int,
+        share: float,
+        held_out: Hashes,
+    ) -> None:
+        """Write `rows` of the aug's rows, and so many of the anchor's that they are `share` of all."""
+        wanted = {"aug": rows, "anchor": round(rows * share / (1 - share))}
+
+        def tables() -> Iterator[pa.Table]:
+            for model, places in usable.items():
+                found = shard_rows(self._shards[model], split, held_out, self._config.composition_kinds)
+                yield from sample(found, places[choose(self._rngs[name], len(places), wanted[model])])
+
+        self._write(name, tables(), self._config.composition_rows)
+
+    def _write(self, name: str, tables: Iterable[pa.Table], columns: str) -> None:
+        counts = self.counts[name] = Counter()
+        path = self._out / f"{name}.parquet"
+        rows = write_parquet(path, as_training(tables, columns, counts), SCHEMAS[columns])
+        if not rows:
+            raise DataError(f"{path.name}: no rows are left for it; use more data, or a larger validation_fraction")
+        self.files[path.name] = file_entry(path, rows)
+        self._report(f"{path.name}: {rows:,} rows")
