@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from calmctl.reporting import section_report
+from calmctl.reporting import report as section_report
 from tests.kv_folder import training_log, write, write_lines
 
 LANGUAGES = ("lij_Latn", "fur_Latn", "ban_Latn", "szl_Latn", "min_Arab")

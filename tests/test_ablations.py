@@ -24,13 +24,15 @@ from calmctl.experiments.kv_ablations import ablate_kv
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.kv_variants import Variant, check_ablations, kv_variants
 from calmctl.experiments.stages import Stage
-from calmctl.reporting import kv_ablation_plots, kv_report, plots
-from calmctl.reporting.kv_ablation_plots import ablations_plot, scaling_plot
+from calmctl.reporting import kv_report
+from calmctl.reporting.document.tables import to_markdown
 from calmctl.reporting.kv_ablations import load_kv_ablations, table5
 from calmctl.reporting.kv_report import measured_tables, write_kv_report
-from calmctl.reporting.plot_style import to_png
+from calmctl.reporting.plots import groups as plots
+from calmctl.reporting.plots.groups import scaling as kv_ablation_plots
+from calmctl.reporting.plots.scaling import ablations_plot, scaling_plot
+from calmctl.reporting.plots.style import to_png
 from calmctl.reporting.seeds import aggregate_seeds, write_seed_summary
-from calmctl.reporting.tables import to_markdown
 from calmctl.runs.run import Run, config_sha256
 from data_builders.kv.build import build
 from tests.kv_folder import SYNTHETIC, accuracies, write, write_folder

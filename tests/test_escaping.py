@@ -15,9 +15,17 @@ from calmctl.cli.progress import _table
 from calmctl.escaping import md_code, md_text, visible
 from calmctl.files import write_json
 from calmctl.modeling.stored.card import model_card
-from calmctl.reporting.document import Bullets, Document, Facts, Paragraph, Section, document_html, document_markdown
-from calmctl.reporting.tables import Column, Number, Table, Text
-from calmctl.reporting.terminal import print_tables
+from calmctl.reporting.document.page import (
+    Bullets,
+    Document,
+    Facts,
+    Paragraph,
+    Section,
+    document_html,
+    document_markdown,
+)
+from calmctl.reporting.document.tables import Column, Number, Table, Text
+from calmctl.reporting.document.terminal import print_tables
 from tests.models import composed, llama
 
 HOSTILE = [

@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from calmctl.config import list_presets, load_config
 from calmctl.errors import UserError
 from calmctl.experiments.code import ReproduceCodeConfig
+from calmctl.experiments.config import SectionConfig
 from calmctl.experiments.ntl import ReproduceNTLConfig
-from calmctl.experiments.section_config import SectionConfig
 from calmctl.modeling.bases.public_shapes import public_shapes, shape_of
 from calmctl.modeling.bases.sources import without_weights
 from calmctl.modeling.composed import ComposedModelForCausalLM

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from calmctl.cli.main import main
-from calmctl.reporting.section_report import measured, section_terminal_tables
+from calmctl.reporting.report import measured, section_terminal_tables
 from tests.kv_folder import write
 from tests.section_folder import change, leave_plots_out, write_section
 

@@ -10,11 +10,7 @@ import numpy
 import pytest
 
 from calmctl.errors import UserError
-from calmctl.reporting.kv_results import CALM, KV_MATH
-from calmctl.reporting.kv_samples import is_right, kv_samples
-from calmctl.reporting.plots import wilson_interval
-from calmctl.reporting.seeds import aggregate_seeds, write_seed_summary
-from calmctl.reporting.tables import (
+from calmctl.reporting.document.tables import (
     Column,
     Number,
     Table,
@@ -25,6 +21,10 @@ from calmctl.reporting.tables import (
     to_html,
     to_markdown,
 )
+from calmctl.reporting.kv_results import CALM, KV_MATH
+from calmctl.reporting.kv_samples import is_right, kv_samples
+from calmctl.reporting.plots.groups import wilson_interval
+from calmctl.reporting.seeds import aggregate_seeds, write_seed_summary
 from tests.kv_folder import write, write_folder
 
 HOSTILE = "<script>alert('x')</script> | `code` [link](http://evil) **bold**"

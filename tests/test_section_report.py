@@ -13,13 +13,13 @@ from matplotlib import image
 from matplotlib.figure import Figure
 
 from calmctl.errors import UserError
+from calmctl.reporting.headline import compare, headline
+from calmctl.reporting.measures import CODE, FLORES_BITS, FLORES_CHRF, NTL, PAPER_FLORES, paper_figure
 from calmctl.reporting.paper import paper_table
-from calmctl.reporting.section_headline import compare, headline
-from calmctl.reporting.section_plots import gains_plot
-from calmctl.reporting.section_report import write_section_report
-from calmctl.reporting.section_results import load_section_results
-from calmctl.reporting.section_samples import section_samples
-from calmctl.reporting.sections import CODE, FLORES_BITS, FLORES_CHRF, NTL, PAPER_FLORES, paper_figure
+from calmctl.reporting.plots.systems import gains_plot
+from calmctl.reporting.report import write_section_report
+from calmctl.reporting.results import load_section_results
+from calmctl.reporting.samples import section_samples
 from calmctl.reporting.spread import Spread
 from data_builders.benchmarks.flores_languages import LANGUAGES
 from tests.kv_folder import write, write_lines

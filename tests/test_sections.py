@@ -10,9 +10,9 @@ from calmctl.cli.main import main
 from calmctl.config import list_presets, load_config
 from calmctl.errors import UserError
 from calmctl.experiments.code import ReproduceCodeConfig, code_section
+from calmctl.experiments.config import COMPARISONS, UNTRAINED
 from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_section
-from calmctl.experiments.section import section_stages
-from calmctl.experiments.section_config import COMPARISONS, UNTRAINED
+from calmctl.experiments.reproduction import section_stages
 from calmctl.experiments.stages import Stage
 from calmctl.training.settings import TrainSettings
 from tests.toy_benchmarks import write_benchmarks

@@ -59,7 +59,7 @@ def _kv(run: Path, json: bool) -> None:
 
 
 def _section(run: Path, json: bool) -> None:
-    from calmctl.reporting.section_report import measured, section_terminal_tables, write_section_report
+    from calmctl.reporting.report import measured, section_terminal_tables, write_section_report
 
     written = write_section_report(run)
     if json:
@@ -75,9 +75,9 @@ def _note_report(run: Path, written: list[Path]) -> None:
 
 def _costs(runs: list[Path], broken: Mapping[Path, str], out: Path | None, json: bool) -> None:
     from calmctl.files import write_json, write_text
-    from calmctl.reporting.cost_table import cost_rows, cost_table
-    from calmctl.reporting.tables import to_markdown
-    from calmctl.reporting.terminal import print_tables
+    from calmctl.reporting.costs import cost_rows, cost_table
+    from calmctl.reporting.document.tables import to_markdown
+    from calmctl.reporting.document.terminal import print_tables
 
     rows = cost_rows(runs)
     if json:
@@ -91,6 +91,7 @@ def _costs(runs: list[Path], broken: Mapping[Path, str], out: Path | None, json:
 
 
 def _evaluations(runs: list[Path], broken: Mapping[Path, str], out: Path | None, json: bool) -> None:
+    from calmctl.reporting.document.terminal import print_tables
     from calmctl.reporting.evaluation_report import (
         evaluation_figures,
         evaluation_tables,
@@ -98,7 +99,6 @@ def _evaluations(runs: list[Path], broken: Mapping[Path, str], out: Path | None,
         write_evaluations,
     )
     from calmctl.reporting.evaluations import by_task, not_comparable
-    from calmctl.reporting.terminal import print_tables
 
     found = read_evaluations(runs)
     if json:
@@ -112,8 +112,8 @@ def _evaluations(runs: list[Path], broken: Mapping[Path, str], out: Path | None,
 
 
 def _kv_seeds(runs: list[Path], out: Path | None, json: bool) -> None:
+    from calmctl.reporting.document.terminal import print_tables
     from calmctl.reporting.seeds import aggregate_seeds, write_seed_summary
-    from calmctl.reporting.terminal import print_tables
 
     summary = aggregate_seeds(runs)
     if json:
@@ -125,9 +125,9 @@ def _kv_seeds(runs: list[Path], out: Path | None, json: bool) -> None:
 
 
 def _section_seeds(runs: list[Path], out: Path | None, json: bool) -> None:
-    from calmctl.reporting.section_headline import headline
-    from calmctl.reporting.section_seeds import pool_sections, pooled_figures, pooled_tables, write_pooled
-    from calmctl.reporting.terminal import print_tables
+    from calmctl.reporting.document.terminal import print_tables
+    from calmctl.reporting.headline import headline
+    from calmctl.reporting.pooled import pool_sections, pooled_figures, pooled_tables, write_pooled
 
     pooled = pool_sections(runs)
     if json:

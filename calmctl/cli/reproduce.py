@@ -13,7 +13,7 @@ import typer
 from calmctl.cli import data, launching, options, output
 
 if TYPE_CHECKING:
-    from calmctl.experiments.section import Section
+    from calmctl.experiments.reproduction import Section
     from calmctl.experiments.stages import Stage
 
 Seeds = Annotated[
@@ -146,7 +146,7 @@ def _reproduce(
 ) -> None:
     """Plan or run a section on real text, for one seed or for several."""
     from calmctl.cli.progress import watching
-    from calmctl.experiments.section import preflight, reproduce, section_stages
+    from calmctl.experiments.reproduction import preflight, reproduce, section_stages
 
     first = section(seed, out).config
     folders = _folders(out, first.seed, seeds)
@@ -187,7 +187,7 @@ def _print_section_plan(sections: Mapping[Path, Section], shown: dict[str, Any],
     """Print the stages of all seeds, and what those of the first one come to."""
     from calmctl.cli.section_tables import print_section_plan
     from calmctl.experiments.planning.totals import plan_section
-    from calmctl.experiments.section import section_stages
+    from calmctl.experiments.reproduction import section_stages
 
     folder, section = next(iter(sections.items()))
     plan = plan_section(section, section_stages(section, folder))
@@ -200,9 +200,9 @@ def _print_section_plan(sections: Mapping[Path, Section], shown: dict[str, Any],
 
 
 def _print_section(out: Path, folders: list[Path], json: bool) -> None:
-    from calmctl.reporting.section_report import measured, section_terminal_tables
-    from calmctl.reporting.section_seeds import pool_sections, pooled_figures, pooled_tables, write_pooled
-    from calmctl.reporting.terminal import print_tables
+    from calmctl.reporting.document.terminal import print_tables
+    from calmctl.reporting.pooled import pool_sections, pooled_figures, pooled_tables, write_pooled
+    from calmctl.reporting.report import measured, section_terminal_tables
 
     if len(folders) > 1:
         pooled = pool_sections(folders)
@@ -218,9 +218,9 @@ def _print_section(out: Path, folders: list[Path], json: bool) -> None:
 
 
 def _print_results(out: Path, folders: list[Path], json: bool) -> None:
+    from calmctl.reporting.document.terminal import print_tables
     from calmctl.reporting.kv_report import measured_tables, terminal_table
     from calmctl.reporting.seeds import aggregate_seeds, write_seed_summary
-    from calmctl.reporting.terminal import print_tables
 
     if len(folders) > 1:
         summary = aggregate_seeds(folders)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from calmctl.errors import UserError
 from calmctl.evaluation.evaluating import EvalConfig
-from calmctl.experiments.section import Section, with_data
-from calmctl.experiments.section_config import SectionConfig
+from calmctl.experiments.config import SectionConfig
+from calmctl.experiments.reproduction import Section, with_data
 from calmctl.experiments.section_deviations import section_deviations
 from calmctl.experiments.systems import Files
 from data_builders.code.config import OFF, CodeDataConfig

@@ -17,7 +17,7 @@ from calmctl.experiments.kv_variants import Variant, calm_values, check_ablation
 from calmctl.experiments.preflight import check_stages
 from calmctl.experiments.stages import Stage, missing_stages, run_stages
 from calmctl.files import read_json
-from calmctl.reporting.cost_table import cost_rows, is_training
+from calmctl.reporting.costs import cost_rows, is_training
 from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, TABLE_5_FILE
 from calmctl.reporting.kv_report import write_kv_report
 from calmctl.runs.identity import existing_run

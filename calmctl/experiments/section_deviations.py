@@ -3,8 +3,8 @@
 from calmctl.baselines.methods import METHODS
 from calmctl.config import to_dict
 from calmctl.experiments.composition_deviations import composition_deviations, shape_of
+from calmctl.experiments.config import SectionConfig, is_used_as_it_is
 from calmctl.experiments.labels import METHOD_LABELS
-from calmctl.experiments.section_config import SectionConfig, is_used_as_it_is
 from calmctl.training.configs import TrainConfig
 
 

@@ -8,8 +8,8 @@ from calmctl.baselines.methods import METHODS
 from calmctl.evaluation.evaluating import METRICS_FILE
 from calmctl.evaluation.questions import EvalConfig
 from calmctl.evaluation.tasks import has_option
+from calmctl.experiments.config import ABLATIONS, SKYLINE, UNTRAINED, SectionConfig, is_used_as_it_is
 from calmctl.experiments.labels import METHOD_LABELS
-from calmctl.experiments.section_config import ABLATIONS, SKYLINE, UNTRAINED, SectionConfig, is_used_as_it_is
 from calmctl.experiments.stages import Stage, stage_in
 from calmctl.training.configs import TrainConfig
 

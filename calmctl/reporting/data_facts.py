@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from calmctl.reporting.checked import number, numbers
-from calmctl.reporting.tables import Column, Table, Text, table_row
+from calmctl.reporting.document.tables import Column, Table, Text, table_row
+from calmctl.reporting.values import number, numbers
 
 MANIFEST = "data/manifest.json"
 _UNKNOWN = Text("–")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from calmctl import files
-from calmctl.reporting.document import Document, Gallery, Picture, document_html, document_markdown
+from calmctl.reporting.document.page import Document, Gallery, Picture, document_html, document_markdown
 
 
 def write_document(document: Document, folder: Path) -> list[Path]:

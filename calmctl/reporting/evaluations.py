@@ -10,7 +10,7 @@ from typing import Any
 
 from calmctl import files
 from calmctl.errors import UserError
-from calmctl.reporting.checked import mapping, number, numbers
+from calmctl.reporting.values import mapping, number, numbers
 from calmctl.runs.record import RUN_FILE, read_run
 
 METRICS_FILE = "metrics.json"

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from calmctl.errors import UserError
-from calmctl.reporting.cost_table import cost_rows, is_training
+from calmctl.reporting.costs import cost_rows, is_training
 from calmctl.reporting.evaluations import METRICS_FILE, is_evaluation, read_evaluation
 from calmctl.reporting.kv_results import TABLE_FILE
-from calmctl.reporting.section_results import is_section
+from calmctl.reporting.results import is_section
 from calmctl.runs.record import RUN_FILE, RunInfo, read_run
 
 Kind = Literal["kv", "section", "training", "evaluation"]

@@ -9,10 +9,10 @@ from typing import Any
 
 from calmctl import files
 from calmctl.errors import UserError
-from calmctl.reporting.cost_table import cost_rows, cost_table, is_training
+from calmctl.reporting.costs import cost_rows, cost_table, is_training
+from calmctl.reporting.document.tables import NOT_RUN, Cell, Column, Number, Table, Text, signed, table_row
 from calmctl.reporting.kv_results import ANCHOR, AUG, CALM, KV_MATH, KV_MATH_DIRECT, METRICS, Metric
 from calmctl.reporting.spread import Spread
-from calmctl.reporting.tables import NOT_RUN, Cell, Column, Number, Table, Text, signed, table_row
 
 ABLATIONS_FOLDER = "ablations"
 TABLE_5_FILE = "table5.json"

@@ -7,8 +7,8 @@ from typing import Any
 
 from calmctl import files
 from calmctl.escaping import visible
-from calmctl.reporting import kv_tables, plots
-from calmctl.reporting.document import (
+from calmctl.reporting import kv_tables
+from calmctl.reporting.document.page import (
     Block,
     Bullets,
     Document,
@@ -17,8 +17,9 @@ from calmctl.reporting.document import (
     Picture,
     Section,
 )
+from calmctl.reporting.document.tables import NOT_RUN, signed
+from calmctl.reporting.document.terminal import print_tables
 from calmctl.reporting.document_files import write_document
-from calmctl.reporting.kv_ablation_plots import ablations_plot, scaling_plot
 from calmctl.reporting.kv_ablations import (
     ABLATIONS_FOLDER,
     TABLE_5_FILE,
@@ -39,10 +40,10 @@ from calmctl.reporting.kv_results import (
 )
 from calmctl.reporting.kv_samples import kv_samples
 from calmctl.reporting.paper import TABLE_1
+from calmctl.reporting.plots import groups as plots
+from calmctl.reporting.plots.scaling import ablations_plot, scaling_plot
+from calmctl.reporting.plots.training import training_plot
 from calmctl.reporting.provenance import reproduce_facts, seconds_table
-from calmctl.reporting.tables import NOT_RUN, signed
-from calmctl.reporting.terminal import print_tables
-from calmctl.reporting.training_plot import training_plot
 from calmctl.reporting.trainings import training_table
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import Any
 
 from calmctl import files
 from calmctl.errors import UserError
-from calmctl.reporting.checked import mapping, number
 from calmctl.reporting.trainings import Training, read_training
+from calmctl.reporting.values import mapping, number
 from calmctl.runs.record import RUN_FILE, RunInfo, read_run
 
 TABLE_FILE = "table1.json"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from calmctl import files
+from calmctl.reporting.document.tables import NOT_RUN, Column, Table, Text, table_row
 from calmctl.reporting.kv_results import CALM, MODELS, System
-from calmctl.reporting.tables import NOT_RUN, Column, Table, Text, table_row
 
 QUESTIONS = {
     "substitute": ("KV-MATH, stepwise", "kv_math"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from calmctl.reporting.document.tables import Column, Number, Table, Text, table_row
 from calmctl.reporting.kv_results import (
     CALM,
     KV_MATH,
@@ -16,7 +17,6 @@ from calmctl.reporting.kv_results import (
     System,
 )
 from calmctl.reporting.paper import paper_table
-from calmctl.reporting.tables import Column, Number, Table, Text, table_row
 
 _PROTOCOL_GROUPS = {"stepwise": "Table 1, stepwise", "direct": "direct"}
 

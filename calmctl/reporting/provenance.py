@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from calmctl.reporting.document import Facts
-from calmctl.reporting.tables import Column, Table, Text
+from calmctl.reporting.document.page import Facts
+from calmctl.reporting.document.tables import Column, Table, Text
 
 UNKNOWN = "not recorded"
 

@@ -10,12 +10,12 @@ from typing import Any
 from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.comparable import require_one, require_one_a_seed
+from calmctl.reporting.document.tables import Number, Table, Text, table_row, to_markdown
 from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, KVAblations, ablation_figures, load_kv_ablations, table5
 from calmctl.reporting.kv_results import METRICS, KVResults, Metric, System, load_kv_results
 from calmctl.reporting.kv_tables import metric_columns
 from calmctl.reporting.paper import paper_table
 from calmctl.reporting.spread import Spread
-from calmctl.reporting.tables import Number, Table, Text, table_row, to_markdown
 
 
 @dataclass(frozen=True)

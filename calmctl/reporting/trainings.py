@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calmctl.reporting.checked import number
+from calmctl.reporting.document.tables import NOT_RUN, Column, Number, Table, Text, table_row
 from calmctl.reporting.provenance import duration, gibibytes
-from calmctl.reporting.tables import NOT_RUN, Column, Number, Table, Text, table_row
+from calmctl.reporting.values import number
 from calmctl.runs.record import read_run
 
 _ENDS = {"loss": "last loss", "validation_loss": "last held-out loss", "exact_match": "last exact match"}

@@ -13,7 +13,7 @@ from calmctl.experiments.planning.evaluations import (
     EvaluationPlanner,
 )
 from calmctl.experiments.planning.trainings import Model, Planner, TrainingPlan
-from calmctl.experiments.section import Section
+from calmctl.experiments.reproduction import Section
 from calmctl.experiments.stages import Stage
 from calmctl.modeling.bases.public_shapes import shape_of
 from calmctl.modeling.bases.sources import find_tokenizer

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from calmctl.reporting.kv_ablations import GROUPS, AblationRow, KVAblations
 from calmctl.reporting.kv_results import CALM, KV_MATH
-from calmctl.reporting.plot_style import (
+from calmctl.reporting.plots.style import (
     BLANK,
     COLOURS,
     OTHER_METHODS,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calmctl.reporting.checked import number
-from calmctl.reporting.section_results import SectionResults
-from calmctl.reporting.sections import CALM, HEADLINE_MODELS, LORA
-from calmctl.reporting.tables import NOT_RUN, Column, Table, Text, table_row
+from calmctl.reporting.document.tables import NOT_RUN, Column, Table, Text, table_row
+from calmctl.reporting.measures import CALM, HEADLINE_MODELS, LORA
+from calmctl.reporting.results import SectionResults
+from calmctl.reporting.values import number
 from data_builders.rows import iter_rows
 
 PREDICTIONS_FILE = "predictions.jsonl"

@@ -12,12 +12,12 @@ from calmctl import files
 from calmctl.errors import UserError
 from calmctl.escaping import md_text
 from calmctl.reporting.comparable import require_one, require_one_a_seed
+from calmctl.reporting.document.tables import Table, to_markdown
 from calmctl.reporting.evaluations import Evaluation, not_comparable
-from calmctl.reporting.section_headline import answers_table, headline
-from calmctl.reporting.section_results import SectionResults, System, SystemRun, load_section_results
-from calmctl.reporting.section_tables import grouped_table, systems_tables
+from calmctl.reporting.headline import answers_table, headline
+from calmctl.reporting.result_tables import grouped_table, systems_tables
+from calmctl.reporting.results import SectionResults, System, SystemRun, load_section_results
 from calmctl.reporting.spread import Spread
-from calmctl.reporting.tables import Table, to_markdown
 
 
 def pool_sections(folders: Sequence[Path]) -> SectionResults:

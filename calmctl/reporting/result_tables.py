@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from calmctl.reporting.document.tables import Cell, Column, Number, Table, Text, signed, table_row
 from calmctl.reporting.evaluations import BITS, Evaluation
+from calmctl.reporting.headline import number_of
+from calmctl.reporting.measures import CALM, GROUPS, HEADLINE_MODELS, M_B, Grouped, Measure, paper_figure
 from calmctl.reporting.paper import paper_table
 from calmctl.reporting.provenance import UNKNOWN
-from calmctl.reporting.section_headline import number_of
-from calmctl.reporting.section_results import SectionResults, System, SystemRun, size_difference
-from calmctl.reporting.sections import CALM, GROUPS, HEADLINE_MODELS, M_B, Grouped, Measure, paper_figure
-from calmctl.reporting.tables import Cell, Column, Number, Table, Text, signed, table_row
+from calmctl.reporting.results import SectionResults, System, SystemRun, size_difference
 
 
 def systems_tables(results: SectionResults) -> list[Table]:

@@ -10,11 +10,11 @@ from typing import Any
 
 from calmctl import files
 from calmctl.errors import UserError
-from calmctl.reporting.checked import mapping, numbers
-from calmctl.reporting.cost_table import COST_FIELDS
+from calmctl.reporting.costs import COST_FIELDS
 from calmctl.reporting.evaluations import BITS, METRICS_FILE, Evaluation, read_evaluation
-from calmctl.reporting.sections import CALM, GROUPS, M_B, SECTIONS, Measure, Section
+from calmctl.reporting.measures import CALM, GROUPS, M_B, SECTIONS, Measure, Section
 from calmctl.reporting.spread import Spread
+from calmctl.reporting.values import mapping, numbers
 from calmctl.runs.record import RUN_FILE, RunInfo, read_run
 
 RESULTS_FILE = "results.json"

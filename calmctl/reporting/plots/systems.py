@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from calmctl.reporting.plot_style import BLANK, COLOURS, OTHER_METHODS, SIDEWAYS, WIDTH, colour_of, style, to_png
-from calmctl.reporting.section_results import SectionResults, System
-from calmctl.reporting.sections import CALM, GROUPS, LORA, M_B, Grouped, Measure
+from calmctl.reporting.measures import CALM, GROUPS, LORA, M_B, Grouped, Measure
+from calmctl.reporting.plots.style import BLANK, COLOURS, OTHER_METHODS, SIDEWAYS, WIDTH, colour_of, style, to_png
+from calmctl.reporting.results import SectionResults, System
 
 MOST_NAMED = 40
 """Up to so many languages stand in one column under their names; more stand in several, under their codes."""

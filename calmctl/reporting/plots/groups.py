@@ -27,7 +27,7 @@ from calmctl.reporting.kv_results import (
     System,
 )
 from calmctl.reporting.paper import paper_table
-from calmctl.reporting.plot_style import (
+from calmctl.reporting.plots.style import (
     COLOURS,
     MARKERS,
     SIDEWAYS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from calmctl.reporting.tables import Table, to_rich
+from calmctl.reporting.document.tables import Table, to_rich
 
 _PIPED_WIDTH = 200
 

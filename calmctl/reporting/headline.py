@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from calmctl.reporting.document.tables import NOT_RUN, Cell, Column, Number, Table, Text, signed, table_row
+from calmctl.reporting.measures import CALM, LORA, M_A, M_B, Measure
 from calmctl.reporting.paper import paper_table
-from calmctl.reporting.section_results import SectionResults, size_difference
-from calmctl.reporting.sections import CALM, LORA, M_A, M_B, Measure
+from calmctl.reporting.results import SectionResults, size_difference
 from calmctl.reporting.spread import Spread
-from calmctl.reporting.tables import NOT_RUN, Cell, Column, Number, Table, Text, signed, table_row
 
 Outcome = Literal["better", "worse", "within the spread", "equal", "not run"]
 ANSWERS: dict[Outcome, str] = {

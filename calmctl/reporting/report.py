@@ -8,27 +8,27 @@ from typing import Any
 
 from calmctl import files
 from calmctl.escaping import visible
+from calmctl.reporting.answering_costs import answering_costs, section_costs
 from calmctl.reporting.data_facts import files_table, overlap_table
-from calmctl.reporting.document import Block, Bullets, Document, Gallery, Paragraph, Picture, Section
+from calmctl.reporting.document.page import Block, Bullets, Document, Gallery, Paragraph, Picture, Section
+from calmctl.reporting.document.tables import NOT_RUN
+from calmctl.reporting.document.terminal import print_tables
 from calmctl.reporting.document_files import write_document
 from calmctl.reporting.evaluations import not_comparable
+from calmctl.reporting.headline import answers_table, headline
+from calmctl.reporting.measures import CALM
+from calmctl.reporting.plots.systems import gains_plot, systems_plot
+from calmctl.reporting.plots.training import BITS_FIELD, training_plot, validation_plot
 from calmctl.reporting.provenance import reproduce_facts, seconds_table
-from calmctl.reporting.section_costs import answering_costs, section_costs
-from calmctl.reporting.section_headline import answers_table, headline
-from calmctl.reporting.section_plots import gains_plot, systems_plot
-from calmctl.reporting.section_results import RESULTS_FILE, SectionResults, load_section_results
-from calmctl.reporting.section_samples import labels, section_samples
-from calmctl.reporting.section_tables import (
+from calmctl.reporting.result_tables import (
     grouped_table,
     models_table,
     protocols_table,
     runs_table,
     systems_tables,
 )
-from calmctl.reporting.sections import CALM
-from calmctl.reporting.tables import NOT_RUN
-from calmctl.reporting.terminal import print_tables
-from calmctl.reporting.training_plot import BITS_FIELD, training_plot, validation_plot
+from calmctl.reporting.results import RESULTS_FILE, SectionResults, load_section_results
+from calmctl.reporting.samples import labels, section_samples
 from calmctl.reporting.trainings import read_training, training_table
 
 MOST_PRINTED = 24

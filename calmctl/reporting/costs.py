@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.errors import UserError
-from calmctl.reporting.checked import number
-from calmctl.reporting.tables import Column, Number, Table, Text, table_row
+from calmctl.reporting.document.tables import Column, Number, Table, Text, table_row
+from calmctl.reporting.values import number
 from calmctl.runs.record import RunInfo, read_run
 
 _MEBI = 2**20

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from calmctl.reporting.cost_table import cost_table
-from calmctl.reporting.section_results import SectionResults, System
-from calmctl.reporting.tables import Column, Number, Table, Text, table_row
+from calmctl.reporting.costs import cost_table
+from calmctl.reporting.document.tables import Column, Number, Table, Text, table_row
+from calmctl.reporting.results import SectionResults, System
 
 _MEBI = 2**20
 

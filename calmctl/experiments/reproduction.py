@@ -12,16 +12,16 @@ from typing import Any
 from calmctl.environment import git_commit, hardware
 from calmctl.evaluation.evaluating import METRICS_FILE, EvalConfig, check_data
 from calmctl.evaluation.tasks import find_data, has_option
+from calmctl.experiments.config import WITH_EXAMPLES, SectionConfig
 from calmctl.experiments.preflight import check_stages
-from calmctl.experiments.section_config import WITH_EXAMPLES, SectionConfig
 from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
 from calmctl.experiments.systems import Files, System, Systems, Trained, asked_of
 from calmctl.files import read_json
 from calmctl.inference.mixture import check_mixable
 from calmctl.modeling.bases.sources import base_config, load_tokenizer, without_weights
-from calmctl.reporting.cost_table import cost_rows, is_training
-from calmctl.reporting.section_report import write_section_report
-from calmctl.reporting.section_results import RESULTS_FILE
+from calmctl.reporting.costs import cost_rows, is_training
+from calmctl.reporting.report import write_section_report
+from calmctl.reporting.results import RESULTS_FILE
 from calmctl.runs.identity import existing_run, has_settings
 from calmctl.runs.run import Run, read_run
 

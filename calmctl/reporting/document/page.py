@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from calmctl.escaping import md_code, md_text, url_path, visible
-from calmctl.reporting.tables import Table, to_html, to_markdown
+from calmctl.reporting.document.tables import Table, to_html, to_markdown
 
 TEMPLATE = "report.html.j2"
 

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from calmctl.reporting.checked import number
-from calmctl.reporting.plot_style import LEVEL_COLOUR, WIDTH, colour_of, lighter, percent_axis, style, to_png
+from calmctl.reporting.plots.style import LEVEL_COLOUR, WIDTH, colour_of, lighter, percent_axis, style, to_png
 from calmctl.reporting.trainings import Training
+from calmctl.reporting.values import number
 
 BITS_FIELD = "validation_bits_per_byte"
 LEAST_EXACT_MATCH = 0.01

@@ -1,0 +1,1 @@
+"""Reports as documents: tables, pages of Markdown and HTML, the terminal."""

@@ -1,0 +1,1 @@
+"""Plots of reports as PNG bytes, one colour a system."""
