@@ -29,7 +29,7 @@ from calmctl.reporting.document.tables import to_markdown
 from calmctl.reporting.kv_ablations import load_kv_ablations, table5
 from calmctl.reporting.kv_report import measured_tables, write_kv_report
 from calmctl.reporting.plots import groups as plots
-from calmctl.reporting.plots.groups import scaling as kv_ablation_plots
+from calmctl.reporting.plots import scaling as kv_ablation_plots
 from calmctl.reporting.plots.scaling import ablations_plot, scaling_plot
 from calmctl.reporting.plots.style import to_png
 from calmctl.reporting.seeds import aggregate_seeds, write_seed_summary
