@@ -31,7 +31,7 @@ COMMANDS = {
     "reproduce code": "reproduce code --preset smoke --source source --tests data --allow-code-execution",
 }
 TRAINING = ("train", "compose", "baseline")
-SECTIONS = ("reproduce kv", "reproduce ntl", "reproduce code")
+LAYOUTS = ("reproduce kv", "reproduce ntl", "reproduce code")
 
 # commands, what is added to them (of options given twice the last counts), what is said
 REFUSED = [
@@ -52,8 +52,8 @@ REFUSED = [
     (("compose",), "attention=nothing", "attention"),
     (("compose",), "segmentation=words", "segmentation='words' is not one of auto, own, chunks"),
     (("compose",), "--marker nothing", "two tokens"),
-    (SECTIONS, "compose.segmentation=words", "segmentation='words' is not one of"),
-    (SECTIONS, "compose.aug_reads=words", "aug_reads='words' is not one of"),
+    (LAYOUTS, "compose.segmentation=words", "segmentation='words' is not one of"),
+    (LAYOUTS, "compose.aug_reads=words", "aug_reads='words' is not one of"),
     (("compose",), "attention=flash_attention_2", "flash"),
     (TRAINING, "train.patience=2 train.validation_share=0 train.keep_best=false", "patience"),
     (TRAINING, "train.betas=[1.5,0.9]", "betas"),
@@ -71,7 +71,7 @@ REFUSED = [
     (("reproduce kv",), "--ablations baseline.train.patience=1", "patience"),
     (TRAINING, "train.lr=-1", "lr"),
     (TRAINING, "train.batch_size=0", "batch_size"),
-    ((*TRAINING, *SECTIONS), "--nproc-per-node 0", "nproc"),
+    ((*TRAINING, *LAYOUTS), "--nproc-per-node 0", "nproc"),
     (("compose", "baseline"), "--anchor nowhere", "nowhere"),
     (("compose",), "--aug nowhere", "nowhere"),
     (("train",), "--base nowhere", "nowhere"),
@@ -88,16 +88,16 @@ REFUSED = [
     (("data ntl", "reproduce ntl"), "{0}aug.languages=[ace_Latn]", "ace_Latn"),
     (("data ntl",), "flores=null", "flores"),
     (("reproduce kv",), "data.num_keys=999999999", "num_keys"),
-    (SECTIONS, "compose.train.report_to=[nothing]", "report_to='nothing' is not one of"),
-    (SECTIONS, "compose.train.precision=fp7", "precision"),
-    (SECTIONS, "anchor.train.optimizer=nothing", "optimizer"),
+    (LAYOUTS, "compose.train.report_to=[nothing]", "report_to='nothing' is not one of"),
+    (LAYOUTS, "compose.train.precision=fp7", "precision"),
+    (LAYOUTS, "anchor.train.optimizer=nothing", "optimizer"),
     (("reproduce kv",), "compose.train.patience=2", "patience"),
 ]  # fmt: skip
 
 
 def is_slow(name: str, names: Collection[str]) -> bool:
     """Tell whether a command leads through what another one of its row leads through as well, or takes long."""
-    return name in SECTIONS or (name in ("train", "baseline") and "compose" in names)
+    return name in LAYOUTS or (name in ("train", "baseline") and "compose" in names)
 
 
 CASES = [

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from calmctl.config import list_presets, load_config
 from calmctl.errors import UserError
 from calmctl.experiments.code import ReproduceCodeConfig
-from calmctl.experiments.config import SectionConfig
+from calmctl.experiments.config import ExperimentConfig
 from calmctl.experiments.ntl import ReproduceNTLConfig
 from calmctl.modeling.bases.public_shapes import public_shapes, shape_of
 from calmctl.modeling.bases.sources import without_weights
@@ -18,7 +18,10 @@ from calmctl.modeling.composition import check_bases, compose
 from calmctl.modeling.layers import num_layers
 from tests.models import llama, logits
 
-SCHEMAS: dict[str, type[SectionConfig]] = {"reproduce/ntl": ReproduceNTLConfig, "reproduce/code": ReproduceCodeConfig}
+SCHEMAS: dict[str, type[ExperimentConfig]] = {
+    "reproduce/ntl": ReproduceNTLConfig,
+    "reproduce/code": ReproduceCodeConfig,
+}
 FAMILIES = ("gemma", "gemma2", "pythia", "pythia-2.8b", "qwen2.5", "smollm2")
 # Presets of models with different tokenizers.
 TWO_TOKENIZERS = {
@@ -44,7 +47,7 @@ VOCABULARY = 61
 
 
 @cache
-def pretrained() -> dict[str, SectionConfig]:
+def pretrained() -> dict[str, ExperimentConfig]:
     """Return the presets of experiments that take pretrained models, by name."""
     found = {p.name: load_config(SCHEMAS[p.group], p.name) for p in list_presets() if p.group in SCHEMAS}
     return {name: config for name, config in found.items() if config.anchor.base}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from calmctl.cli.main import main
-from calmctl.reporting.report import measured, section_terminal_tables
+from calmctl.reporting.report import measured, terminal_tables
 from tests.kv_folder import write
 from tests.section_folder import change, leave_plots_out, write_section
 
@@ -31,7 +31,7 @@ def test_one_folder_prints_its_answers_and_tables(folder, capsys):
     assert status == 0 and "Does composition give more" in out and "Ligurian" in out and "report.html" in err
     status, out, _ = run(capsys, folder, "--json")
     assert json.loads(out)["headline"] == measured(folder)["headline"] and json.loads(out)["section"] == "ntl"
-    section_terminal_tables(folder)
+    terminal_tables(folder)
     assert "…" not in capsys.readouterr().out
 
 

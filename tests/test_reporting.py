@@ -25,7 +25,7 @@ from calmctl.reporting.kv_report import (
 from calmctl.reporting.kv_results import CONTROLS, TRAINING_RUNS
 from calmctl.reporting.paper import TABLE_1, paper_table
 from calmctl.reporting.plots import groups as plots
-from calmctl.reporting.plots.groups import training as training_plot
+from calmctl.reporting.plots import training as training_plot
 from calmctl.reporting.provenance import command_line
 from tests.kv_folder import RUNS, SYNTHETIC, predictions, write, write_folder, write_lines
 
@@ -321,7 +321,7 @@ def test_reporting_loads_without_torch_training_experiments_and_cli() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
         "import calmctl.reporting.kv_report, calmctl.reporting.seeds, calmctl.reporting.report\n"
-        "import calmctl.reporting.pooled, calmctl.reporting.evaluation_report, calmctl.reporting.kinds\n"
+        "import calmctl.reporting.seeds, calmctl.reporting.evaluation_report, calmctl.reporting.kinds\n"
         "rooms = ('calmctl.training', 'calmctl.experiments', 'calmctl.cli')\n"
         "print([name for name in sys.modules if name.startswith(rooms)])"
     )

@@ -17,9 +17,9 @@ from calmctl.reporting.headline import compare, headline
 from calmctl.reporting.measures import CODE, FLORES_BITS, FLORES_CHRF, NTL, PAPER_FLORES, paper_figure
 from calmctl.reporting.paper import paper_table
 from calmctl.reporting.plots.systems import gains_plot
-from calmctl.reporting.report import write_section_report
-from calmctl.reporting.results import load_section_results
-from calmctl.reporting.samples import section_samples
+from calmctl.reporting.report import write_report
+from calmctl.reporting.results import load_results
+from calmctl.reporting.samples import choose_samples
 from calmctl.reporting.spread import Spread
 from data_builders.benchmarks.flores_languages import LANGUAGES
 from tests.kv_folder import write, write_lines
@@ -32,7 +32,7 @@ def written(folder: Path, section: str) -> Path:
     write_section(folder, section)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", lambda figure, stream, **settings: stream.write(b"\x89PNG not drawn"))
-        write_section_report(folder)
+        write_report(folder)
     return folder
 
 
@@ -103,7 +103,7 @@ def test_comparisons(measure, ours, theirs, outcome):
 
 def test_headline_answers_whichever_way_it_falls(folder):
     def answers():
-        return headline(load_section_results(folder))[:2]
+        return headline(load_results(folder))[:2]
 
     assert answers()[0].endswith("? Yes by FLORES-200 chrF1 and FLORES-200 bits per byte.")
     assert "(it has 0.5 percent fewer parameters)" in answers()[1]
@@ -123,10 +123,8 @@ def test_headline_answers_whichever_way_it_falls(folder):
 
 
 def test_headline_says_what_is_known_of_chance(ntl, folder):
-    assert "seeds 0, 1, 2" in headline(load_section_results(ntl))[-1]
-    assert (
-        headline(load_section_results(folder))[-1] == "One seed: how much of a difference is chance was not measured."
-    )
+    assert "seeds 0, 1, 2" in headline(load_results(ntl))[-1]
+    assert headline(load_results(folder))[-1] == "One seed: how much of a difference is chance was not measured."
 
 
 # The report of low-resource languages
@@ -148,7 +146,7 @@ def test_a_row_of_table_2_has_figures_links_paper_and_differences(ntl):
 
 
 def test_languages_stand_from_low_to_high_resource_as_the_anchor_has_it(ntl):
-    results = load_section_results(ntl)
+    results = load_results(ntl)
     bits = [results.group_spread("m_B", FLORES_BITS, code).mean for code in results.groups(FLORES_CHRF)]
     assert bits == sorted(bits, reverse=True) and results.groups(FLORES_CHRF) == results.groups(FLORES_BITS)
     assert results.above("calm", FLORES_BITS) == (5, 5) and results.above("m_B", FLORES_CHRF) == (0, 5)
@@ -186,7 +184,7 @@ def test_data_protocol_and_provenance_are_told(ntl, code):
 
 
 def test_samples_span_the_compositions_scores_over_different_languages(ntl):
-    samples = section_samples(load_section_results(ntl))
+    samples = choose_samples(load_results(ntl))
     numbers = [int(sample.record.rpartition("/")[2]) for sample in samples]
     assert numbers[0] < 4 and numbers[-1] > 15 and numbers == sorted(numbers)
     assert len({sample.record.split("/")[0] for sample in samples}) == len(NAMES) + 1
@@ -200,7 +198,7 @@ def test_samples_span_the_compositions_scores_over_different_languages(ntl):
 def test_gains_are_readable_for_few_and_for_all_languages(tmp_path, count):
     """Bars do not shrink with the number of languages, nor does the picture outgrow a page."""
     codes = [code for code in LANGUAGES if code != "eng_Latn"][:count]
-    results = load_section_results(write_section(tmp_path, seeds=(0,), languages=codes, keys=("m_B", "calm")))
+    results = load_results(write_section(tmp_path, seeds=(0,), languages=codes, keys=("m_B", "calm")))
     (tmp_path / "gains.png").write_bytes(gains_plot(results, NTL.grouped[0]))
     pixels = image.imread(tmp_path / "gains.png")[..., :3]
     height, width = pixels.shape[:2]
@@ -215,7 +213,7 @@ def test_table_4_has_the_papers_figures_beside_ours(code):
     text = markdown(code)
     assert "| [0.0 ± 0.0](eval/humaneval) (paper 22.5, −22.5) |" in text.split("## Table 4: code")[1].split("## ")[0]
     assert "(paper 29.0, −3.1)" in row(text, "ruby")
-    assert headline(load_section_results(code))[0].endswith("; no difference by HumanEval pass@1 and CodeXGLUE BLEU-4.")
+    assert headline(load_results(code))[0].endswith("; no difference by HumanEval pass@1 and CodeXGLUE BLEU-4.")
     assert "(lower is better): composed 1.904 ± 0.004" in text
 
 
@@ -225,7 +223,7 @@ def test_functions_of_ones_own_are_not_subtracted_from_the_papers(tmp_path, undr
     for path in folder.glob("eval/codexglue/*/metrics.json"):
         metrics = json.loads(path.read_text())
         write(path, metrics | {"protocol": metrics["protocol"] | {"data_sha256": {"ruby/test.jsonl": made}}})
-    write_section_report(folder)
+    write_report(folder)
     text = markdown(folder)
     assert "(paper 29.0)" in row(text, "ruby") and "(paper 22.5, −22.5)" in row(text, "[CALM")
     assert "held out of its own data" in row(text, "codexglue | codexglue |")
@@ -242,15 +240,15 @@ def test_models_used_as_they_are_have_no_runs(folder):
 
     change(folder, edit)
     shutil.rmtree(folder / "aug")
-    write_section_report(folder)
+    write_report(folder)
     assert "| m_A alone | 0 | org/model | used as it is |" in markdown(folder)
     assert "| m_A alone | – |" in markdown(folder) and "(aug)" not in markdown(folder)
 
 
 def test_a_figure_that_its_evaluation_does_not_confirm_is_pointed_out(folder):
-    assert load_section_results(folder).disagreements() == []
+    assert load_results(folder).disagreements() == []
     change(folder, lambda results: results["systems"][2]["runs"][0]["metrics"]["flores"].update(bits_per_byte=1.7))
-    write_section_report(folder)
+    write_report(folder)
     for text in (markdown(folder), page(folder).text):
         assert "results.json says 1.700, eval/flores/calm/metrics.json says 1.904" in text
 
@@ -259,7 +257,7 @@ def test_evaluations_that_differ_in_more_than_the_model_are_pointed_out(folder):
     path = folder / "eval/flores/calm/metrics.json"
     metrics = json.loads(path.read_text())
     write(path, metrics | {"protocol": metrics["protocol"] | {"shots": 0}})
-    write_section_report(folder)
+    write_report(folder)
     assert "flores: not comparable, as the evaluations differ in shots (5 and 0)." in page(folder).text
 
 
@@ -281,14 +279,14 @@ def test_models_that_are_asked_otherwise_stand_apart_and_answers_have_a_cost(fol
         results["systems"].append({"key": "handover", "label": "m_B, given it", "group": "untrained", "runs": [asked]})
 
     change(folder, edit)
-    write_section_report(folder)
+    write_report(folder)
     text = markdown(folder)
     assert "not comparable" not in text and "**Without training**" in text
     untrained = text.split("**Without training**")[1].split("**")[0]
     assert "m_B in" in row(untrained, "m_B, given it")
     path = folder / "eval/flores/handover/metrics.json"
     write(path, json.loads(path.read_text()) | {"n": 3})
-    write_section_report(folder)
+    write_report(folder)
     untrained = markdown(folder).split("**Without training**")[1].split("**")[0]
     assert "m_B in" not in row(untrained, "m_B, given it"), "other records, which say nothing language by language"
     answering = text.split("**Cost of answering**")[1].split("**")[0]
@@ -309,7 +307,7 @@ def test_both_directions_of_flores_stand_side_by_side(folder):
                 found["metrics"]["flores_from_english"] = metrics["metrics"]
 
     change(folder, add)
-    write_section_report(folder)
+    write_report(folder)
     text = page(folder).text
     assert "not comparable" not in text and "FLORES-200 from English, bits per byte by language" in text
     assert (folder / "plots/gains_flores_from_english_bits_per_byte.png").exists()
@@ -325,7 +323,7 @@ def test_hostile_texts_are_shown_not_obeyed(folder):
     change(folder, edit)
     rows = [{"id": "lij_Latn/1", "prompt": HOSTILE, "completion": HOSTILE, "reference": HOSTILE, "sentence_chrf1": 1.0}]
     write_lines(folder / "eval/flores/calm/predictions.jsonl", rows)
-    write_section_report(folder)
+    write_report(folder)
     found = page(folder)
     assert "script" not in found.tags and found.text.count(HOSTILE) >= 6
     assert not [link for link in found.links if "evil" in link]
@@ -335,7 +333,7 @@ def test_hostile_texts_are_shown_not_obeyed(folder):
 def test_a_cost_without_its_figures_is_damage(folder):
     change(folder, lambda results: results["systems"][2]["runs"][0]["cost"].pop("model_bytes"))
     with pytest.raises(UserError, match=r"results\.json: damaged .*no 'model_bytes'"):
-        write_section_report(folder)
+        write_report(folder)
 
 
 @pytest.mark.parametrize("name, content, message", [
@@ -357,7 +355,7 @@ def test_missing_and_damaged_files_are_named(folder, name, content, message):
     else:
         (folder / name).write_text(content)
     with pytest.raises(UserError, match=message) as error:
-        write_section_report(folder)
+        write_report(folder)
     assert name.split("/")[0] in str(error.value) and "\n" not in str(error.value)
 
 
@@ -367,7 +365,7 @@ def test_a_folder_with_little_in_it_is_reported(tmp_path, undrawn):
     (folder / "run.json").unlink()
     for path in folder.glob("eval/*/*/predictions.jsonl"):
         path.unlink()
-    write_section_report(folder)
+    write_report(folder)
     text = markdown(folder)
     for fact in (
         "Not measured by FLORES-200 chrF1",

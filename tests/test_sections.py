@@ -9,10 +9,10 @@ import pytest
 from calmctl.cli.main import main
 from calmctl.config import list_presets, load_config
 from calmctl.errors import UserError
-from calmctl.experiments.code import ReproduceCodeConfig, code_section
+from calmctl.experiments.code import ReproduceCodeConfig, code_experiment
 from calmctl.experiments.config import COMPARISONS, UNTRAINED
-from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_section
-from calmctl.experiments.reproduction import section_stages
+from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_experiment
+from calmctl.experiments.reproduction import experiment_stages
 from calmctl.experiments.stages import Stage
 from calmctl.training.settings import TrainSettings
 from tests.toy_benchmarks import write_benchmarks
@@ -32,7 +32,7 @@ def code(benchmarks: Path, *overrides: str) -> ReproduceCodeConfig:
 
 
 def stages(config: ReproduceNTLConfig, out: Path) -> dict[str, Stage]:
-    return {stage.name: stage for stage in section_stages(ntl_section(config, out), out)}
+    return {stage.name: stage for stage in experiment_stages(ntl_experiment(config, out), out)}
 
 
 def test_everything_is_trained_on_its_own_file_and_scored(benchmarks: Path, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_models_are_asked_otherwise_without_training(benchmarks: Path, tmp_path:
     }  # fmt: skip
     tasks = "tasks=[humaneval,mbpp,text]"
     held_out = code(benchmarks, f"compare=[{','.join(UNTRAINED)}]", "allow_code_execution=true", tasks)
-    asked = {stage.name for stage in section_stages(code_section(held_out, tmp_path), tmp_path)}
+    asked = {stage.name for stage in experiment_stages(code_experiment(held_out, tmp_path), tmp_path)}
     handover = "handover_of_m_A_examples_5"
     assert {f"eval/humaneval/{handover}", f"eval/mbpp/{handover}", "eval/mbpp/m_A_examples_5"} <= asked
     assert not asked & {f"eval/text/{handover}", "eval/text/m_A_examples_5", "eval/humaneval/m_A_examples_5"}
@@ -130,24 +130,26 @@ def test_every_preset_trains_other_methods_as_it_trains_calm(section: str, schem
 
 def test_deviations_say_what_is_not_alike_and_only_of_what_is_evaluated(benchmarks: Path) -> None:
     unequal = "other methods are not trained as CALM is"
-    told = ntl_section(ntl(benchmarks), Path("out")).deviations
+    told = ntl_experiment(ntl(benchmarks), Path("out")).deviations
     assert not [text for text in told if unequal in text]
     assert "FLORES is asked with 0 worked examples instead of 5" in told
-    told = ntl_section(ntl(benchmarks, "compose.train.steps=99", "compose.train.lr=0.5"), Path("out")).deviations
+    told = ntl_experiment(ntl(benchmarks, "compose.train.steps=99", "compose.train.lr=0.5"), Path("out")).deviations
     assert f"{unequal}: steps=10 instead of 99, lr=0.01 instead of 0.5" in told
-    told = ntl_section(ntl(benchmarks, "baseline.lr_scale={lora: 0.5, series: 2}"), Path("out")).deviations
+    told = ntl_experiment(ntl(benchmarks, "baseline.lr_scale={lora: 0.5, series: 2}"), Path("out")).deviations
     assert [text for text in told if "learning rate" in text] == [
         "LoRA is trained at 0.5 times the learning rate of its preset"
     ]
     later = ["flores.options.first_row=7", "flores_from_english.options.first_row=9", "flores_from_english.limit=0"]
     asked = ntl(benchmarks, "tasks=[flores,flores_from_english]", "flores.limit=5", *later)
-    told = ntl_section(asked, Path("out")).deviations
+    told = ntl_experiment(asked, Path("out")).deviations
     rows = "only the first 5 sentences of each language of FLORES devtest are scored, counted from row 7"
     assert rows in told and "flores_from_english: rows of FLORES devtest before row 9 are left out" in told
-    told = ntl_section(ntl(benchmarks, "tasks=[flores_from_english]", "flores.options.shots=5"), Path("out")).deviations
+    told = ntl_experiment(
+        ntl(benchmarks, "tasks=[flores_from_english]", "flores.options.shots=5"), Path("out")
+    ).deviations
     assert "FLORES is asked with 0 worked examples instead of 5" in told
     without = ntl(benchmarks, "compose.train.steps=99", "compare=[random_aug]", "tasks=[gsm8k]", "gsm8k.limit=7")
-    told = ntl_section(replace(without, gsm8k=replace(without.gsm8k, dataset="gsm8k")), Path("out")).deviations
+    told = ntl_experiment(replace(without, gsm8k=replace(without.gsm8k, dataset="gsm8k")), Path("out")).deviations
     assert "only the first 7 problems of GSM8K are asked" in told
     assert not [text for text in told if unequal in text or "FLORES" in text]
 
@@ -209,7 +211,7 @@ def test_an_encoder_needs_prompts(benchmarks: Path) -> None:
 
 
 def test_languages_of_flores_are_those_that_m_a_learns(benchmarks: Path) -> None:
-    config = ntl_section(ntl(benchmarks), Path("out")).config
+    config = ntl_experiment(ntl(benchmarks), Path("out")).config
     assert isinstance(config, ReproduceNTLConfig)
     assert config.flores.options["languages"] == ["lij_Latn", "fur_Latn"]
     assert config.flores.dataset == str(benchmarks / "flores200") and config.data.data_folder == str(benchmarks)
@@ -256,14 +258,16 @@ def test_bad_settings_are_one_line(
 
 def test_programs_are_run_only_where_it_is_allowed(benchmarks: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--allow-code-execution.*tasks=\\[codexglue,text\\]"):
-        code_section(code(benchmarks), tmp_path)
-    found = code_section(code(benchmarks, "allow_code_execution=true"), tmp_path)
+        code_experiment(code(benchmarks), tmp_path)
+    found = code_experiment(code(benchmarks, "allow_code_execution=true"), tmp_path)
     assert found.config.evaluations()["humaneval"].options == {"allow_code_execution": True}
-    without = code_section(code(benchmarks, "tasks=[codexglue,text]"), tmp_path)
-    scored = {stage.name.split("/")[1] for stage in section_stages(without, tmp_path) if stage.name.startswith("eval")}
+    without = code_experiment(code(benchmarks, "tasks=[codexglue,text]"), tmp_path)
+    scored = {
+        stage.name.split("/")[1] for stage in experiment_stages(without, tmp_path) if stage.name.startswith("eval")
+    }
     assert scored == {"codexglue", "text"}
     with pytest.raises(UserError, match="--source"):
-        code_section(replace(code(benchmarks), data=replace(code(benchmarks).data, sources=())), tmp_path)
+        code_experiment(replace(code(benchmarks), data=replace(code(benchmarks).data, sources=())), tmp_path)
 
 
 def test_the_plan_of_several_seeds_names_their_folders(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -37,40 +37,50 @@ def report(runs: _Runs, out: _Out = None, json: options.Json = False) -> None:
     elif kind == "evaluation":
         _evaluations(runs, broken, out, json)
     elif len(runs) > 1:
-        (_kv_seeds if kind == "kv" else _section_seeds)(runs, out, json)
+        print_seeds(runs, out, json)
     elif out is not None:
         raise UserError(f"--out {out} is for several folders; the report of one is written into {runs[0]}")
     else:
-        (_kv if kind == "kv" else _section)(runs[0], json)
+        _reproduction(runs[0], json)
     if broken:
         reasons = "; ".join(f"{folder} ({reason})" for folder, reason in broken.items())
         raise CalmctlError(f"{len(broken)} of {len(named)} runs cannot be reported, the others are: {reasons}")
 
 
-def _kv(run: Path, json: bool) -> None:
-    from calmctl.reporting.kv_report import measured_tables, terminal_table, write_kv_report
+def _reproduction(run: Path, json: bool) -> None:
+    from calmctl.reporting.report import write_report
 
-    written = write_kv_report(run)
+    written = write_report(run)
+    print_reproduction(run, json, written)
+    if not json:
+        output.note(f"wrote {run / 'report.html'}, {run / 'report.md'} and {len(written) - 2} plots")
+
+
+def print_reproduction(run: Path, json: bool, written: Sequence[Path] = ()) -> None:
+    """Print what came out of a reproduction, with the paths that were written for machines."""
+    from calmctl.reporting.report import measured, terminal_tables
+
     if json:
-        output.print_json({"files": [str(path) for path in written], **measured_tables(run)})
-        return
-    terminal_table(run)
-    _note_report(run, written)
+        files = {"files": [str(path) for path in written]} if written else {}
+        output.print_json({**files, **measured(run)})
+    else:
+        terminal_tables(run)
 
 
-def _section(run: Path, json: bool) -> None:
-    from calmctl.reporting.report import measured, section_terminal_tables, write_section_report
+def print_seeds(runs: Sequence[Path], out: Path | None, json: bool) -> None:
+    """Print mean and deviation over reproductions that differ in their seed; write them where a folder is given."""
+    from calmctl.reporting.document.terminal import print_tables
+    from calmctl.reporting.headline import headline
+    from calmctl.reporting.seeds import pool, pooled_figures, pooled_tables, write_pooled
 
-    written = write_section_report(run)
+    pooled = pool(runs)
     if json:
-        output.print_json({"files": [str(path) for path in written], **measured(run)})
-        return
-    section_terminal_tables(run)
-    _note_report(run, written)
-
-
-def _note_report(run: Path, written: list[Path]) -> None:
-    output.note(f"wrote {run / 'report.html'}, {run / 'report.md'} and {len(written) - 2} plots")
+        output.print_json(pooled_figures(pooled))
+    else:
+        print(visible("\n".join(headline(pooled))), end="\n\n")
+        print_tables(*pooled_tables(pooled))
+    if out is not None:
+        _note_written(write_pooled(pooled, out))
 
 
 def _costs(runs: list[Path], broken: Mapping[Path, str], out: Path | None, json: bool) -> None:
@@ -109,34 +119,6 @@ def _evaluations(runs: list[Path], broken: Mapping[Path, str], out: Path | None,
             print(visible(sentence))
     if out is not None:
         _note_written(write_evaluations(found, out))
-
-
-def _kv_seeds(runs: list[Path], out: Path | None, json: bool) -> None:
-    from calmctl.reporting.document.terminal import print_tables
-    from calmctl.reporting.seeds import aggregate_seeds, write_seed_summary
-
-    summary = aggregate_seeds(runs)
-    if json:
-        output.print_json(summary.to_dict())
-    else:
-        print_tables(*summary.tables())
-    if out is not None:
-        _note_written(write_seed_summary(summary, out))
-
-
-def _section_seeds(runs: list[Path], out: Path | None, json: bool) -> None:
-    from calmctl.reporting.document.terminal import print_tables
-    from calmctl.reporting.headline import headline
-    from calmctl.reporting.pooled import pool_sections, pooled_figures, pooled_tables, write_pooled
-
-    pooled = pool_sections(runs)
-    if json:
-        output.print_json(pooled_figures(pooled))
-    else:
-        print(visible("\n".join(headline(pooled))), end="\n\n")
-        print_tables(*pooled_tables(pooled))
-    if out is not None:
-        _note_written(write_pooled(pooled, out))
 
 
 def _errors(broken: Mapping[Path, str]) -> list[dict[str, str]]:

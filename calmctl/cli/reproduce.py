@@ -13,7 +13,7 @@ import typer
 from calmctl.cli import data, launching, options, output
 
 if TYPE_CHECKING:
-    from calmctl.experiments.reproduction import Section
+    from calmctl.experiments.reproduction import Experiment
     from calmctl.experiments.stages import Stage
 
 Seeds = Annotated[
@@ -47,39 +47,15 @@ def kv(
     nproc_per_node: launching.NprocPerNode = None,
 ) -> None:
     """Reproduce table 1: key-value arithmetic with m_A, m_B, their composition and the controls."""
-    from calmctl.cli.progress import watching
     from calmctl.config import load_config
-    from calmctl.experiments.kv import plan, preflight, reproduce_kv
-    from calmctl.experiments.kv_ablations import ablate_kv, preflight_ablations, reproduction_stages
+    from calmctl.experiments.kv import kv_experiment
     from calmctl.experiments.kv_config import ReproduceKVConfig
 
-    def configured(seed: int | None) -> ReproduceKVConfig:
-        settings = options.with_options(overrides, preset=preset, seed=seed)
-        return load_config(ReproduceKVConfig, f"reproduce/kv/{preset}", settings, config_dir)
+    def experiment(seed: int | None, folder: Path) -> Experiment:
+        settings = options.with_options(overrides, preset=preset, seed=seed, ablate=ablations or None)
+        return kv_experiment(load_config(ReproduceKVConfig, f"reproduce/kv/{preset}", settings, config_dir), folder)
 
-    first = configured(seed)
-    configs = {folder: configured(number) for number, folder in _folders(out, first.seed, seeds).items()}
-    for folder, config in configs.items():
-        if ablations:
-            preflight_ablations(config, folder, nproc_per_node)
-    if dry_run:
-        for folder, config in configs.items():
-            preflight(config, folder, nproc_per_node)
-        stages = [
-            stage
-            for folder, config in configs.items()
-            for stage in reproduction_stages(config, folder, ablations, nproc_per_node)
-        ]
-        shown = {"command": "reproduce kv", "out": str(out), "stages": _shown(stages)}
-        output.print_plan({**shown, **plan(first)}, json)
-        return
-    running: dict[str, Path] = {}
-    with watching(running):
-        for folder, config in configs.items():
-            reproduce_kv(config, folder, sys.argv, running, nproc_per_node)
-            if ablations:
-                ablate_kv(config, folder, sys.argv, running, nproc_per_node)
-    _print_results(out, list(configs), json)
+    _reproduce(out, seed, seeds, experiment, dry_run, json, nproc_per_node)
 
 
 @app.command("ntl")
@@ -97,13 +73,13 @@ def ntl(
 ) -> None:
     """Reproduce tables 2, 3 and 5: low-resource languages, with m_A, m_B, their composition and other methods."""
     from calmctl.config import load_config
-    from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_section
+    from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_experiment
 
-    def section(seed: int | None, folder: Path) -> Section:
+    def experiment(seed: int | None, folder: Path) -> Experiment:
         settings = options.with_options(overrides, preset=preset, seed=seed, benchmarks=benchmarks)
-        return ntl_section(load_config(ReproduceNTLConfig, f"reproduce/ntl/{preset}", settings, config_dir), folder)
+        return ntl_experiment(load_config(ReproduceNTLConfig, f"reproduce/ntl/{preset}", settings, config_dir), folder)
 
-    _reproduce(out, seed, seeds, section, dry_run, json, nproc_per_node)
+    _reproduce(out, seed, seeds, experiment, dry_run, json, nproc_per_node)
 
 
 @app.command("code")
@@ -123,45 +99,53 @@ def code(
 ) -> None:
     """Reproduce tables 4 and 5: code, with m_A, m_B, their composition and other methods."""
     from calmctl.config import load_config
-    from calmctl.experiments.code import ReproduceCodeConfig, code_section
+    from calmctl.experiments.code import ReproduceCodeConfig, code_experiment
 
     given: dict[str, object] = {"benchmarks": tests, "allow_code_execution": allow_code_execution or None}
     given["data.sources"] = tuple(source) if source else None
 
-    def section(seed: int | None, folder: Path) -> Section:
+    def experiment(seed: int | None, folder: Path) -> Experiment:
         settings = options.with_options(overrides, preset=preset, seed=seed, **given)
-        return code_section(load_config(ReproduceCodeConfig, f"reproduce/code/{preset}", settings, config_dir), folder)
+        return code_experiment(
+            load_config(ReproduceCodeConfig, f"reproduce/code/{preset}", settings, config_dir), folder
+        )
 
-    _reproduce(out, seed, seeds, section, dry_run, json, nproc_per_node)
+    _reproduce(out, seed, seeds, experiment, dry_run, json, nproc_per_node)
 
 
 def _reproduce(
     out: Path,
     seed: int | None,
     seeds: int,
-    section: Callable[[int | None, Path], Section],
+    experiment: Callable[[int | None, Path], Experiment],
     dry_run: bool,
     json: bool,
     nproc_per_node: str | None,
 ) -> None:
-    """Plan or run a section on real text, for one seed or for several."""
+    """Plan or run an experiment, for one seed or for several."""
     from calmctl.cli.progress import watching
-    from calmctl.experiments.reproduction import preflight, reproduce, section_stages
+    from calmctl.cli.report import print_reproduction, print_seeds
+    from calmctl.experiments.reproduction import experiment_stages, preflight, reproduce
 
-    first = section(seed, out).config
+    first = experiment(seed, out).config
     folders = _folders(out, first.seed, seeds)
-    sections = {folder: section(number, folder) for number, folder in folders.items()}
+    experiments = {folder: experiment(number, folder) for number, folder in folders.items()}
     if dry_run:
-        for folder, each in sections.items():
+        for folder, each in experiments.items():
             preflight(each, folder, nproc_per_node)
-        stages = [stage for folder, each in sections.items() for stage in section_stages(each, folder, nproc_per_node)]
-        _print_section_plan(sections, {"out": str(out), "stages": _shown(stages)}, json)
+        stages = [
+            stage for folder, each in experiments.items() for stage in experiment_stages(each, folder, nproc_per_node)
+        ]
+        _print_plan(experiments, {"out": str(out), "stages": _shown(stages)}, json)
         return
     running: dict[str, Path] = {}
     with watching(running):
-        for folder, each in sections.items():
+        for folder, each in experiments.items():
             reproduce(each, folder, sys.argv, running, nproc_per_node)
-    _print_section(out, list(sections), json)
+    if len(experiments) > 1:
+        print_seeds(list(experiments), out, json)
+    else:
+        print_reproduction(out, json)
 
 
 def _folders(out: Path, first: int, seeds: int) -> dict[int, Path]:
@@ -183,54 +167,17 @@ def _shown(stages: Sequence[Stage]) -> list[dict[str, Any]]:
     ]
 
 
-def _print_section_plan(sections: Mapping[Path, Section], shown: dict[str, Any], json: bool) -> None:
+def _print_plan(experiments: Mapping[Path, Experiment], shown: dict[str, Any], json: bool) -> None:
     """Print the stages of all seeds, and what those of the first one come to."""
-    from calmctl.cli.section_tables import print_section_plan
-    from calmctl.experiments.planning.totals import plan_section
-    from calmctl.experiments.reproduction import section_stages
+    from calmctl.cli.plan_tables import print_experiment_plan
+    from calmctl.experiments.planning.totals import plan_experiment
+    from calmctl.experiments.reproduction import experiment_stages
 
-    folder, section = next(iter(sections.items()))
-    plan = plan_section(section, section_stages(section, folder))
-    shown = {"command": f"reproduce {section.name}", "seeds": len(sections), **shown}
+    folder, experiment = next(iter(experiments.items()))
+    plan = plan_experiment(experiment, experiment_stages(experiment, folder))
+    shown = {"command": f"reproduce {experiment.name}", "seeds": len(experiments), **shown}
     if json:
         output.print_json({**shown, **plan})
         return
     output.print_plan(shown, json)
-    print_section_plan(plan)
-
-
-def _print_section(out: Path, folders: list[Path], json: bool) -> None:
-    from calmctl.reporting.document.terminal import print_tables
-    from calmctl.reporting.pooled import pool_sections, pooled_figures, pooled_tables, write_pooled
-    from calmctl.reporting.report import measured, section_terminal_tables
-
-    if len(folders) > 1:
-        pooled = pool_sections(folders)
-        write_pooled(pooled, out)
-        if json:
-            output.print_json(pooled_figures(pooled))
-        else:
-            print_tables(*pooled_tables(pooled))
-    elif json:
-        output.print_json(measured(out))
-    else:
-        section_terminal_tables(out)
-
-
-def _print_results(out: Path, folders: list[Path], json: bool) -> None:
-    from calmctl.reporting.document.terminal import print_tables
-    from calmctl.reporting.kv_report import measured_tables, terminal_table
-    from calmctl.reporting.seeds import aggregate_seeds, write_seed_summary
-
-    if len(folders) > 1:
-        summary = aggregate_seeds(folders)
-        write_seed_summary(summary, out)
-        if json:
-            output.print_json(summary.to_dict())
-        else:
-            print_tables(*summary.tables())
-    elif json:
-        tables = measured_tables(out)
-        output.print_json({**tables.pop("table1"), **tables})
-    else:
-        terminal_table(out)
+    print_experiment_plan(plan)

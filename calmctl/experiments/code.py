@@ -5,9 +5,9 @@ from pathlib import Path
 
 from calmctl.errors import UserError
 from calmctl.evaluation.evaluating import EvalConfig
-from calmctl.experiments.config import SectionConfig
-from calmctl.experiments.reproduction import Section, with_data
-from calmctl.experiments.section_deviations import section_deviations
+from calmctl.experiments.deviations import real_text_deviations
+from calmctl.experiments.real_text import RealTextConfig, RealTextSystems, with_data
+from calmctl.experiments.reproduction import Experiment
 from calmctl.experiments.systems import Files
 from data_builders.code.config import OFF, CodeDataConfig
 
@@ -25,7 +25,7 @@ EXECUTES = ("humaneval", "humaneval_plus", "mbpp", "mbpp_plus")
 
 
 @dataclass(frozen=True)
-class ReproduceCodeConfig(SectionConfig):
+class ReproduceCodeConfig(RealTextConfig):
     """The whole experiment; these are the settings of its tasks.
 
     Attributes:
@@ -88,7 +88,7 @@ def _plus(task: str) -> EvalConfig:
     return EvalConfig(task=task, options={"subset": "plus"})
 
 
-def code_section(config: ReproduceCodeConfig, out: Path) -> Section:
+def code_experiment(config: ReproduceCodeConfig, out: Path) -> Experiment:
     """Return the experiment in a folder, in whose data the held-out files are.
 
     Raises:
@@ -96,7 +96,7 @@ def code_section(config: ReproduceCodeConfig, out: Path) -> Section:
             to be run and may not.
     """
     config = _complete(config, out.resolve() / "data")
-    return Section("code", FILES, config, config.data, "", _deviations(config))
+    return Experiment("code", config, config.data, FILES, RealTextSystems, "", _deviations(config))
 
 
 def _complete(config: ReproduceCodeConfig, data: Path) -> ReproduceCodeConfig:
@@ -140,7 +140,7 @@ def _deviations(config: ReproduceCodeConfig) -> list[str]:
         found.append(f"D_C has {data.dc_pairs_share:.0%} of the pairs of functions and their summaries")
     if OFF in (data.humaneval, data.mbpp, data.codexglue):
         found.append("the data is not compared with all of HumanEval, MBPP and CodeXGLUE")
-    found += section_deviations(config)
+    found += real_text_deviations(config)
     if "codexglue" in config.tasks:
         found += _codexglue(config)
     for name in config.tasks:

@@ -1,24 +1,12 @@
 """The settings of the key-value experiment and of its ablations."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import METHODS
-from calmctl.environment import usable_cores
-from calmctl.evaluation.evaluating import EvalConfig
-from calmctl.experiments.shared_settings import give_one_seed, refuse_decided
-from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
+from calmctl.evaluation.questions import EvalConfig
+from calmctl.experiments.config import DECIDED_HERE, ExperimentConfig
 from data_builders.kv.build import KVDataConfig
-
-# Settings of the stages' configurations that follow from where the experiment puts things.
-DECIDED_HERE = (
-    "anchor.dataset", "anchor.tokenizer", "aug.dataset", "aug.tokenizer", "compose.dataset", "compose.anchor",
-    "compose.augs", "eval.model", "eval.dataset", "baseline.method", "baseline.anchor", "baseline.dataset",
-    "baseline.match", "baseline.parameters", "baseline.size", "baseline.merge",
-)  # fmt: skip
-
-
-COMPARISONS = ("random_aug", "dc_subs", "dc_math", "one_tokenizer")
 
 
 @dataclass(frozen=True)
@@ -62,58 +50,40 @@ class KVAblationsConfig:
 
 
 @dataclass(frozen=True)
-class ReproduceKVConfig:
+class ReproduceKVConfig(ExperimentConfig):
     """The whole experiment.
 
+    `compare` names `random_aug` (an untrained m_A), `dc_subs` and `dc_math` (other kinds of D_C), and `one_tokenizer`
+    (an m_A that is trained with m_B's tokenizer).
+
     Attributes:
-        preset: name of the preset, for the report.
-        seed: of every stage.
-        jobs: stages at once; 0 = as many as there are cores for their threads.
-        threads: CPU threads of each stage.
-        controls: also train and score what `compare` names.
-        compare: what is compared with the headline composition: `random_aug` (an untrained m_A), `dc_subs` and
-            `dc_math` (other kinds of D_C), `one_tokenizer` (an m_A that is trained with m_B's tokenizer).
-        control_steps: optimizer steps of the controls; 0 = as many as the headline composition.
-        baseline: how the methods that CALM is compared with are trained.
-        ablations: what `--ablations` varies.
+        control_steps: optimizer steps of the first three; 0 = as many as the headline composition.
+        ablate: also train and score what `ablations` varies (`--ablations`).
+        eval: how every model is asked.
     """
 
-    preset: str = ""
-    seed: int = 0
-    jobs: int = 0
-    threads: int = 1
-    controls: bool = True
+    COMPARISONS: ClassVar[tuple[str, ...]] = ("random_aug", "dc_subs", "dc_math", "one_tokenizer")
+    DECIDED_HERE: ClassVar[tuple[str, ...]] = (*DECIDED_HERE, "eval.model", "eval.dataset")
+
+    tasks: tuple[str, ...] = ("kv",)
     compare: tuple[str, ...] = ("random_aug", "dc_subs", "dc_math")
     control_steps: int = 0
+    ablate: bool = False
     data: KVDataConfig = field(default_factory=KVDataConfig)
-    anchor: TrainConfig = field(default_factory=TrainConfig)
-    aug: TrainConfig = field(default_factory=TrainConfig)
-    compose: ComposeConfig = field(default_factory=ComposeConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
-    baseline: BaselineConfig = field(default_factory=BaselineConfig)
     ablations: KVAblationsConfig = field(default_factory=KVAblationsConfig)
 
-    @property
-    def stages_at_once(self) -> int:
-        """Return `jobs`, or how many stages the cores of this machine have room for."""
-        return self.jobs or max(1, usable_cores() // self.threads)
-
     def __post_init__(self) -> None:
-        """Give every stage the one seed; raise ValueError for settings that the experiment itself decides."""
-        check_seed(self.seed)
-        for name in ("jobs", "control_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
-        if self.threads < 1:
-            raise ValueError(f"threads={self.threads} must be at least 1")
-        self._check_compared()
-        give_one_seed(self)
-        refuse_decided(self, DECIDED_HERE)
-
-    def _check_compared(self) -> None:
-        if unknown := [name for name in self.compare if name not in COMPARISONS]:
-            raise ValueError(f"compare: {unknown[0]!r} is not one of {', '.join(COMPARISONS)}")
-        if twice := [name for name in self.compare if self.compare.count(name) > 1]:
-            raise ValueError(f"compare={list(self.compare)} names {twice[0]} twice")
-        if self.controls and "one_tokenizer" in self.compare and self.data.anchor_cut is None:
+        """Also raise ValueError where m_A has m_B's tokenizer already."""
+        super().__post_init__()
+        if "one_tokenizer" in self.compare and self.data.anchor_cut is None:
             raise ValueError("compare names one_tokenizer, and the models have one tokenizer; set data.anchor_cut")
+
+    def evaluations(self) -> dict[str, EvalConfig]:
+        """Return the settings of the evaluation by its name."""
+        return {"kv": self.eval}
+
+    @property
+    def changeable(self) -> tuple[str, ...]:
+        """Return also what says which ablations there are."""
+        return (*(name for name in super().changeable if name != "kv"), "ablate", "ablations", "baseline")

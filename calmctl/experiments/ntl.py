@@ -5,9 +5,10 @@ from pathlib import Path
 
 from calmctl.errors import UserError
 from calmctl.evaluation.evaluating import EvalConfig
-from calmctl.experiments.config import SectionConfig, is_used_as_it_is
-from calmctl.experiments.reproduction import Section, with_data
-from calmctl.experiments.section_deviations import section_deviations
+from calmctl.experiments.config import is_used_as_it_is
+from calmctl.experiments.deviations import real_text_deviations
+from calmctl.experiments.real_text import RealTextConfig, RealTextSystems, with_data
+from calmctl.experiments.reproduction import Experiment
 from calmctl.experiments.systems import Files
 from data_builders.ntl.config import KINDS, NTLDataConfig
 
@@ -34,7 +35,7 @@ RECORDS = {
 
 
 @dataclass(frozen=True)
-class ReproduceNTLConfig(SectionConfig):
+class ReproduceNTLConfig(RealTextConfig):
     """The whole experiment; these are the settings of its tasks.
 
     Attributes:
@@ -109,14 +110,16 @@ class ReproduceNTLConfig(SectionConfig):
         return self.data.composition_rows == "pairs"
 
 
-def ntl_section(config: ReproduceNTLConfig, out: Path) -> Section:
+def ntl_experiment(config: ReproduceNTLConfig, out: Path) -> Experiment:
     """Return the experiment in a folder; FLORES is asked in the languages that m_A's data names, or in all.
 
     Raises:
         UserError: no folder with the benchmarks is given, or it lacks one.
     """
     config = _complete(config, out.resolve() / "data")
-    return Section("ntl", FILES, config, config.data, config.data.tokenizer or "", _deviations(config))
+    return Experiment(
+        "ntl", config, config.data, FILES, RealTextSystems, config.data.tokenizer or "", _deviations(config)
+    )
 
 
 def _complete(config: ReproduceNTLConfig, data: Path) -> ReproduceNTLConfig:
@@ -155,7 +158,7 @@ def _deviations(config: ReproduceNTLConfig) -> list[str]:
         )
     if set(data.composition_kinds) != set(KINDS):
         found.append(f"D_C holds {' and '.join(data.composition_kinds)} only")
-    found += section_deviations(config)
+    found += real_text_deviations(config)
     shots = {_option(config, name, "shots") for name in DIRECTIONS if name in config.tasks}
     found += [f"FLORES is asked with {number} worked examples instead of 5" for number in sorted(shots - {5})]
     if "flores_from_english" in config.tasks:

@@ -1,68 +1,68 @@
-"""A section of the paper on real text, from nothing to table and report.
+"""An experiment of the paper, from nothing to table and report.
 
 Data -> m_A beside m_B -> their composition and what it is compared with -> every task on every model -> `results.json`
 and report. Each step is a `calmctl` command in a process of its own (see stages.py).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from calmctl.environment import git_commit, hardware
-from calmctl.evaluation.evaluating import METRICS_FILE, EvalConfig, check_data
-from calmctl.evaluation.tasks import find_data, has_option
-from calmctl.experiments.config import WITH_EXAMPLES, SectionConfig
+from calmctl.evaluation.evaluating import METRICS_FILE
+from calmctl.evaluation.questions import check_data
+from calmctl.evaluation.tasks import has_option
+from calmctl.experiments.config import ExperimentConfig
 from calmctl.experiments.preflight import check_stages
+from calmctl.experiments.real_text import WITH_EXAMPLES, RealTextConfig
 from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
-from calmctl.experiments.systems import Files, System, Systems, Trained, asked_of
+from calmctl.experiments.systems import Files, System, Systems, Trained
 from calmctl.files import read_json
 from calmctl.inference.mixture import check_mixable
 from calmctl.modeling.bases.sources import base_config, load_tokenizer, without_weights
 from calmctl.reporting.costs import cost_rows, is_training
-from calmctl.reporting.report import write_section_report
+from calmctl.reporting.report import write_report
 from calmctl.reporting.results import RESULTS_FILE
+from calmctl.reporting.systems_table import system_row
 from calmctl.runs.identity import existing_run, has_settings
 from calmctl.runs.run import Run, read_run
 
 
 @dataclass(frozen=True)
-class Section:
-    """What tells one section from another.
+class Experiment:
+    """What tells one experiment from another.
 
     Attributes:
         name: of its data builder and of its presets.
-        files: the files of its data folder.
         config: its settings.
         data: settings of its data.
+        files: the files of its data folder.
+        systems: builds its systems.
         tokenizer: that of models trained from scratch; empty = the one that is trained with the data.
-        deviations: where the experiment departs from the paper.
+        deviations: where it departs from the paper.
+        values: what the headline composition has of what is varied by numbers: group of systems -> value.
+        token_ids: how many token ids a tokenizer that is made with the data has, by its folder; None: as the data says.
+        check: refuses what the experiment alone can refuse, before anything is made.
+        exports: tables that it writes beside `results.json`: file -> its content, from that of `results.json` and the
+            folder.
     """
 
     name: str
-    files: Files
-    config: SectionConfig
+    config: ExperimentConfig
     data: object
+    files: Files
+    systems: type[Systems]
     tokenizer: str
     deviations: Sequence[str]
-
-
-def with_data(name: str, settings: EvalConfig, folder: Path) -> EvalConfig:
-    """Return the settings of an evaluation with its data in a folder of benchmarks, unless they name it themselves.
-
-    The data is in the folder of the evaluation's own name, or in that of its task.
-
-    Raises:
-        UserError: the folder holds no data of the task.
-    """
-    if settings.dataset:
-        return settings
-    own = folder / name
-    return replace(settings, dataset=str(own if own.exists() else find_data(settings.task, folder)))
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    token_ids: Callable[[str], int] | None = None
+    check: Callable[[], None] | None = None
+    exports: Mapping[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = field(default_factory=dict)
 
 
 def reproduce(
-    section: Section,
+    experiment: Experiment,
     out: Path,
     command: Sequence[str] = (),
     running: dict[str, Path] | None = None,
@@ -82,8 +82,8 @@ def reproduce(
         UserError: `out` holds another run or another configuration, an existing model cannot be loaded, or a stage
             refused its input.
     """
-    config, stages = section.config, section_stages(section, out)
-    is_current = preflight(section, out, nproc_per_node)
+    config, stages = experiment.config, experiment_stages(experiment, out)
+    is_current = preflight(experiment, out, nproc_per_node)
     if not is_current:
         _check_bases(config)
     with Run.start(
@@ -97,86 +97,105 @@ def reproduce(
     ) as run:
         seconds = run_stages(out, stages, config, nproc_per_node, running)
         if not run.is_complete:
-            run.write_json(RESULTS_FILE, results(section, out, {**seconds, "total": round(run.seconds, 1)}))
-        write_section_report(out)
+            found = results(experiment, out, {**seconds, "total": round(run.seconds, 1)})
+            run.write_json(RESULTS_FILE, found)
+            for file, export in experiment.exports.items():
+                run.write_json(file, export(found, out))
+        write_report(out)
         if not run.is_complete:
             run.finish()
         return run
 
 
-def preflight(section: Section, out: Path, nproc_per_node: str | None) -> bool:
+def preflight(experiment: Experiment, out: Path, nproc_per_node: str | None) -> bool:
     """Return whether nothing is left to do; check what can be checked of what is, which a plan does as well.
 
     Raises:
         DataError, UserError: see `reproduce`; models that exist are not looked at.
     """
-    config, stages = section.config, section_stages(section, out)
+    config, stages = experiment.config, experiment_stages(experiment, out)
     existing = existing_run(out, "reproduce", config, {}, config.changeable)
     is_same = existing is not None and has_settings(existing, config, root=out.resolve())
-    is_current = not missing_stages(stages) and is_same and (out / RESULTS_FILE).exists()
+    made = [RESULTS_FILE, *experiment.exports]
+    is_current = not missing_stages(stages) and is_same and all((out / file).exists() for file in made)
     Run.look(out, kind="reproduce", config=config, changeable=config.changeable, is_current=is_current)
     if not is_current:
+        if experiment.check is not None:
+            experiment.check()
         _check_evaluations(config, out)
         check_stages(stages, nproc_per_node)
     return is_current
 
 
-def _check_bases(config: SectionConfig) -> None:
+def _check_bases(config: ExperimentConfig) -> None:
     """Raise UserError now rather than after hours of other stages where an existing model cannot be loaded."""
-    for base in filter(None, (config.anchor.base, config.aug.base, config.vanilla_aug)):
+    vanilla = config.vanilla_aug if isinstance(config, RealTextConfig) else ""
+    for base in filter(None, (config.anchor.base, config.aug.base, vanilla)):
         shape = base_config(base, trust_remote_code=config.compose.trust_remote_code)
         tokenizer = load_tokenizer(base, trust_remote_code=config.compose.trust_remote_code)
-        if "mixture" in config.compare and base != config.vanilla_aug:
+        if "mixture" in config.compare and base != vanilla:
             check_mixable(without_weights(shape), tokenizer, base)
 
 
-def _check_evaluations(config: SectionConfig, out: Path) -> None:
+def _check_evaluations(config: ExperimentConfig, out: Path) -> None:
     """Raise UserError or DataError now where the data of a task, unless it is still to be made, cannot be asked."""
     settings = config.evaluations()
     for name in config.tasks:
         path = Path(settings[name].dataset).resolve()
-        if path.exists() or not path.is_relative_to(out.resolve() / "data"):
-            check_data(settings[name])
-            if set(WITH_EXAMPLES) & set(config.compare) and has_option(settings[name].task, "shots"):
-                check_data(replace(settings[name], options={**settings[name].options, "shots": config.num_examples}))
+        if not settings[name].dataset or (not path.exists() and path.is_relative_to(out.resolve() / "data")):
+            continue
+        check_data(settings[name])
+        if not isinstance(config, RealTextConfig) or not has_option(settings[name].task, "shots"):
+            continue
+        if set(WITH_EXAMPLES) & set(config.compare):
+            check_data(replace(settings[name], options={**settings[name].options, "shots": config.num_examples}))
 
 
-def section_stages(section: Section, out: Path, nproc_per_node: str | None = None) -> list[Stage]:
+def experiment_stages(experiment: Experiment, out: Path, nproc_per_node: str | None = None) -> list[Stage]:
     """Return the stages of the experiment in a folder, evaluations last: what others wait for goes first."""
-    systems = _systems(section, out)
+    systems = _systems(experiment, out)
     models = [model for system in systems.all() for model in system.models]
-    stages = [stage_in(systems.out, "data", ("data", section.name), section.data, result="manifest.json")]
+    stages = [stage_in(systems.out, "data", ("data", experiment.name), experiment.data, result="manifest.json")]
     stages += [stage for model in models for stage in model.stages]
     stages += [stage for model in models for stage in systems.evaluations(model)]
     unique = {stage.name: stage for stage in stages}
     return [stage.launched(nproc_per_node) for stage in unique.values()]
 
 
-def _systems(section: Section, out: Path) -> Systems:
+def _systems(experiment: Experiment, out: Path) -> Systems:
     # Stages and their settings name folders: these have to mean the same from another working directory.
     out = out.resolve()
-    return Systems(section.config, out, section.files, section.tokenizer or str(out / "data" / "tokenizer"))
+    tokenizer = experiment.tokenizer or str(out / "data" / "tokenizer")
+    return experiment.systems(experiment.config, out, experiment.files, tokenizer)
 
 
-def results(section: Section, out: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
+def results(experiment: Experiment, out: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Return `results.json`: what was measured of every system, and in which runs; `seconds` are wall-clock."""
+    systems = _systems(experiment, out)
     return {
-        "section": section.name,
-        "preset": section.config.preset,
-        "seed": section.config.seed,
-        "tasks": list(section.config.tasks),
-        "systems": [_system(system, section.config, out) for system in _systems(section, out).all()],
-        "deviations": list(section.deviations),
+        "section": experiment.name,
+        "preset": experiment.config.preset,
+        "seed": experiment.config.seed,
+        "tasks": list(experiment.config.tasks),
+        "systems": [_system(system, systems, out) for system in systems.all()],
+        "values": dict(experiment.values),
+        "deviations": list(experiment.deviations),
         "git_commit": git_commit(),
         "hardware": hardware(),
         "seconds": dict(seconds),
     }
 
 
-def _system(system: System, config: SectionConfig, out: Path) -> dict[str, Any]:
-    settings = config.evaluations()
-    runs = [_measured(model, asked_of(model, settings, config.tasks), out) for model in system.models]
-    return {"key": system.key, "label": system.label, "group": system.group, "runs": runs}
+def _system(system: System, systems: Systems, out: Path) -> dict[str, Any]:
+    row = system_row(system.key)
+    runs = [_measured(model, systems.asked_of(model), out) for model in system.models]
+    return {
+        "key": system.key,
+        "label": system.label or row.label,
+        "group": row.group,
+        "value": system.value,
+        "runs": runs,
+    }
 
 
 def _measured(model: Trained, tasks: Sequence[str], out: Path) -> dict[str, Any]:

@@ -1,48 +1,29 @@
-"""The models of a section of the paper, and the stages that train and score each of them."""
+"""The systems of an experiment: the rows of its tables, and the stages that train and score their models."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from calmctl.baselines.methods import METHODS
 from calmctl.evaluation.evaluating import METRICS_FILE
 from calmctl.evaluation.questions import EvalConfig
-from calmctl.evaluation.tasks import has_option
-from calmctl.experiments.config import ABLATIONS, SKYLINE, UNTRAINED, SectionConfig, is_used_as_it_is
-from calmctl.experiments.labels import METHOD_LABELS
+from calmctl.experiments.config import ExperimentConfig, is_used_as_it_is
 from calmctl.experiments.stages import Stage, stage_in
+from calmctl.reporting.systems_table import SYSTEMS
 from calmctl.training.configs import TrainConfig
-
-VANILLA_STAGE = "aug_vanilla"
-LABELS = {
-    "m_A": "m_A alone",
-    "m_B": "m_B alone",
-    "calm": "CALM",
-    "random_aug": "random m_A",
-    "vanilla_aug": "vanilla m_A",
-    "aug_as_encoder": "m_A as an encoder",
-    **METHOD_LABELS,
-    "m_A_examples": "m_A with {}",
-    "m_B_examples": "m_B with {}",
-    "handover": "m_B, given m_A's answer",
-    "mixture": "m_B and m_A, mixed byte by byte",
-    SKYLINE: "m_B trained further on m_A's data",
-}
-# Evaluations in which a model writes nothing.
-SILENT = ("text",)
-EXAMPLES = "m_A_examples"
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a section's data folder that its trainings read."""
+    """The files of the data folder that trainings read; those of validations are empty where there is none."""
 
     anchor: str
-    anchor_validation: str
     aug: str
-    aug_validation: str
     composition: str
-    composition_validation: str
+    anchor_validation: str = ""
+    aug_validation: str = ""
+    composition_validation: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +37,7 @@ class Trained:
         examples: worked examples of tasks that have any; None: as many as these say.
         reads_answers: whether it is given m_A's answers.
         mixed_with: the model that writes together with it.
+        dataset: test records of its own; empty = those of everybody.
     """
 
     seed: int
@@ -65,6 +47,7 @@ class Trained:
     examples: int | None = None
     reads_answers: bool = False
     mixed_with: "Trained | None" = None
+    dataset: str = ""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -79,16 +62,20 @@ class Trained:
 
 @dataclass(frozen=True)
 class System:
-    """One row of the tables: a model, of one seed or of several."""
+    """One row of the tables: a model, of one seed or of several.
+
+    Attributes:
+        value: the number by which it differs from CALM, where it does by one.
+    """
 
     key: str
-    label: str
-    group: str
     models: tuple[Trained, ...]
+    label: str = ""
+    value: float | None = None
 
 
-class Systems:
-    """Builds the systems of a section in a folder.
+class Systems(ABC):
+    """Builds the systems of an experiment in a folder.
 
     Args:
         out: folder of the experiment; what is in it is named by absolute paths.
@@ -96,7 +83,7 @@ class Systems:
         tokenizer: what models that are trained from scratch are trained with.
     """
 
-    def __init__(self, config: SectionConfig, out: Path, files: Files, tokenizer: str) -> None:
+    def __init__(self, config: ExperimentConfig, out: Path, files: Files, tokenizer: str) -> None:
         self.config, self.out, self.files, self.tokenizer = config, out, files, tokenizer
         self.data = out / "data"
         self.anchor = self._base("anchor", config.anchor, files.anchor, files.anchor_validation)
@@ -104,41 +91,29 @@ class Systems:
 
     def all(self) -> list[System]:
         """Return every system: m_A, m_B, CALM, then what they are compared with."""
-        systems = [
-            System("m_A", LABELS["m_A"], "models", (self.aug,)),
-            System("m_B", LABELS["m_B"], "models", (self.anchor,)),
-            self._composed("calm", "models"),
-        ]
-        for key in self.config.compare:
-            if key in METHODS:
-                systems.append(self._per_seed(key, "methods", self._baseline))
-            elif key in UNTRAINED:
-                count, limit = self.config.num_examples, self.config.untrained_limit
-                label = LABELS[key].format(f"{count} worked example{'s' if count != 1 else ''}")
-                label += f", first {limit} records at most" if limit else ""
-                systems.append(System(key, label, "untrained", (self._untrained(key),)))
-            elif key == SKYLINE:
-                systems.append(System(key, LABELS[key], "skyline", (self._further(),)))
-            else:
-                systems.append(self._composed(key, "m_A"))
-        return systems
+        systems = [System("m_A", (self.aug,)), System("m_B", (self.anchor,)), self.per_seed("calm", self._composition)]
+        return [*systems, *map(self._compared, self.config.compare)]
+
+    @abstractmethod
+    def _compared(self, key: str) -> System:
+        """Return a system that `compare` names."""
 
     def evaluations(self, model: Trained) -> Iterator[Stage]:
         """Yield the evaluations of a model."""
-        settings = self.config.evaluations()
-        for name in asked_of(model, settings, self.config.tasks):
-            scored, needs = replace(settings[name], model=model.model, threads=self.config.threads), model.needs
-            if model.is_asked_otherwise and (limit := self.config.untrained_limit):
-                scored = replace(scored, limit=min(limit, scored.limit or limit))
-            if model.examples is not None:
-                scored = replace(scored, options={**scored.options, "shots": model.examples})
-            if model.reads_answers:
-                read = f"eval/{name}/{self._answering(scored.task)}"
-                scored, needs = replace(scored, handover=str(self.out / read)), (*needs, read)
-            if model.mixed_with:
-                scored = replace(scored, mix=model.mixed_with.model)
+        for name in self.asked_of(model):
+            settings = self.config.evaluations()[name]
+            scored = replace(settings, model=model.model, threads=self.config.threads)
+            scored, needs = self._asked(model, name, scored)
             folder = f"eval/{name}/{model.name}"
             yield stage_in(self.out, folder, ("eval", scored.task), scored, ("data", *needs), METRICS_FILE)
+
+    def asked_of(self, model: Trained) -> list[str]:
+        """Return which evaluations a model takes part in."""
+        return list(self.config.tasks)
+
+    def _asked(self, model: Trained, name: str, scored: EvalConfig) -> tuple[EvalConfig, tuple[str, ...]]:
+        """Return how a model is asked, and the stages that have to be done before."""
+        return scored, model.needs
 
     def _base(self, name: str, train: TrainConfig, file: str, validation: str) -> Trained:
         if is_used_as_it_is(train):
@@ -148,92 +123,58 @@ class Systems:
         return Trained(self.config.seed, name, str(stage.folder), (stage,))
 
     def _on(self, train: TrainConfig, file: str, validation: str, tokenizer: str) -> TrainConfig:
-        dataset, held_out = str(self.data / file), str(self.data / validation)
-        return replace(train, tokenizer=tokenizer, dataset=dataset, validation=held_out)
+        return replace(train, tokenizer=tokenizer, dataset=str(self.data / file), validation=self._held_out(validation))
 
-    def _per_seed(self, key: str, group: str, build: Callable[[str, str, int], Trained]) -> System:
+    def _held_out(self, file: str) -> str:
+        return str(self.data / file) if file else ""
+
+    def per_seed(
+        self, key: str, build: Callable[[str, str, int], Trained], label: str = "", value: float | None = None
+    ) -> System:
+        """Return a system that is trained once a seed; `build` takes its key, the name of its folder and the seed."""
         count = self.config.num_bridge_seeds
-        if key in ABLATIONS:
+        if (key in SYSTEMS and SYSTEMS[key].group in ("m_A", "D_C")) or value is not None:
             count = self.config.num_control_seeds or count
         seeds = range(self.config.seed, self.config.seed + count)
         names = {seed: key if seed == self.config.seed else f"{key}_seed{seed}" for seed in seeds}
-        return System(key, LABELS[key], group, tuple(build(key, name, seed) for seed, name in names.items()))
-
-    def _composed(self, key: str, group: str) -> System:
-        return self._per_seed(key, group, self._composition)
+        return System(key, tuple(build(key, name, seed) for seed, name in names.items()), label, value)
 
     def _composition(self, key: str, name: str, seed: int) -> Trained:
-        aug = self._vanilla() if key == "vanilla_aug" else self.aug
+        """Return the headline composition, or one that differs from it in what its key says."""
+        return self.composed(name, seed, [self.aug])
+
+    def composed(
+        self, name: str, seed: int, augs: Sequence[Trained], file: str = "", needs: Sequence[str] = (), **changes: Any
+    ) -> Trained:
+        """Return a composition of m_B with these m_As.
+
+        Args:
+            file: of D_C, in the data folder or anywhere; empty = the headline's.
+            changes: settings in which it differs from the headline.
+        """
         settings = replace(
             self.config.compose,
             anchor=self.anchor.model,
-            augs=(aug.model,),
-            dataset=str(self.data / self.files.composition),
-            validation=str(self.data / self.files.composition_validation),
-            random_aug=key == "random_aug",
-            aug_reads="prompt" if key == "aug_as_encoder" else self.config.compose.aug_reads,
+            augs=tuple(aug.model for aug in augs),
+            dataset=str(self.data / (file or self.files.composition)),
+            validation=self._held_out(self.files.composition_validation),
             seed=seed,
         )
-        needs = ("data", *self.anchor.needs, *aug.needs)
-        stage = stage_in(self.out, name, ("compose",), settings, needs)
-        return Trained(seed, name, str(stage.folder), (*aug.stages, stage))
+        before = dict.fromkeys(("data", *needs, *self.anchor.needs, *(need for aug in augs for need in aug.needs)))
+        stage = stage_in(self.out, name, ("compose",), replace(settings, **changes), tuple(before))
+        return Trained(seed, name, str(stage.folder), (*(stage for aug in augs for stage in aug.stages), stage))
 
-    def _vanilla(self) -> Trained:
-        """Return m_A as it was before its domain: its base, or, from scratch, trained on the anchor's data."""
-        config = self.config
-        if existing := config.vanilla_aug or config.aug.base:
-            return Trained(config.seed, "vanilla", existing)
-        settings = self._on(config.aug, self.files.anchor, self.files.anchor_validation, self.tokenizer)
-        stage = stage_in(self.out, VANILLA_STAGE, ("train", "aug"), settings, ("data",))
-        return Trained(config.seed, VANILLA_STAGE, str(stage.folder), (stage,))
-
-    def _baseline(self, key: str, name: str, seed: int) -> Trained:
+    def _baseline(self, method: str, name: str, seed: int, file: str = "") -> Trained:
+        """Return m_B with another method at CALM's size, on D_C or on another file."""
         settings = replace(
             self.config.baseline,
-            method=key,
+            method=method,
             anchor=self.anchor.model,
-            dataset=str(self.data / self.files.composition),
-            validation=str(self.data / self.files.composition_validation),
+            dataset=str(self.data / (file or self.files.composition)),
+            validation=self._held_out(self.files.composition_validation),
             match=str(self.out / "calm"),
             seed=seed,
         )
         needs = ("data", *self.anchor.needs, "calm")
-        stage = stage_in(self.out, name, ("baseline", key), settings, needs)
+        stage = stage_in(self.out, name, ("baseline", method), settings, needs)
         return Trained(seed, name, str(stage.folder), (stage,))
-
-    def _untrained(self, key: str) -> Trained:
-        """Return a model that stands in the tables already, asked with worked examples or together with m_A."""
-        # Names say what they depend on, so that a run may go on with other comparisons in the same folder.
-        first = f"_first_{limit}" if (limit := self.config.untrained_limit) else ""
-        with_examples = f"{EXAMPLES}_{self.config.num_examples}"
-        if key == "handover":
-            name = f"{key}_of_{with_examples}" if EXAMPLES in self.config.compare else key
-            return replace(self.anchor, name=name + first, reads_answers=True)
-        if key == "mixture":
-            return replace(self.anchor, name=key + first, mixed_with=self.aug)
-        if key == EXAMPLES:
-            return replace(self.aug, name=with_examples + first, examples=self.config.num_examples)
-        return replace(self.anchor, name=f"{key}_{self.config.num_examples}{first}", examples=self.config.num_examples)
-
-    def _answering(self, task: str) -> str:
-        """Return whose answers are handed over: m_A's with worked examples, where these are measured as well."""
-        has_examples = EXAMPLES in self.config.compare and has_option(task, "shots")
-        return self._untrained(EXAMPLES).name if has_examples else self.aug.name
-
-    def _further(self) -> Trained:
-        """Return m_B trained further on what m_A was trained on, for as long."""
-        train = TrainConfig(base=self.anchor.model, seed=self.config.seed, train=self.config.aug.train)
-        settings = self._on(train, self.files.aug, self.files.aug_validation, "")
-        stage = stage_in(self.out, SKYLINE, ("train", "anchor"), settings, ("data", *self.anchor.needs))
-        return Trained(self.config.seed, SKYLINE, str(stage.folder), (stage,))
-
-
-def asked_of(model: Trained, settings: Mapping[str, EvalConfig], tasks: Sequence[str]) -> list[str]:
-    """Return which evaluations a model takes part in: with worked examples those that have any.
-
-    Windows of long texts take a mixture too long: it reads them byte by byte.
-    """
-    if model.examples is not None:
-        return [name for name in tasks if has_option(settings[name].task, "shots")]
-    is_asked_to_write = model.reads_answers or model.mixed_with is not None
-    return [name for name in tasks if not (is_asked_to_write and settings[name].task in SILENT)]

@@ -7,12 +7,12 @@ from typing import Any
 
 from calmctl.reporting.costs import cost_table
 from calmctl.reporting.document.tables import Column, Number, Table, Text, table_row
-from calmctl.reporting.results import SectionResults, System
+from calmctl.reporting.results import Results, System
 
 _MEBI = 2**20
 
 
-def section_costs(results: SectionResults) -> Table | None:
+def training_costs(results: Results) -> Table | None:
     """Return what the first run of each system cost, of those that were trained."""
     rows: list[Mapping[str, Any]] = [
         {**run.cost, "label": system.label, "href": run.run}
@@ -22,7 +22,7 @@ def section_costs(results: SectionResults) -> Table | None:
     return cost_table([dict(row) for row in rows]) if rows else None
 
 
-def answering_costs(results: SectionResults) -> Table | None:
+def answering_costs(results: Results) -> Table | None:
     """Return how fast systems answered the first task in which anything was written, and in how much memory."""
     task = next((name for name, found in results.evaluations_by_name().items() if any(f.speed for f in found)), None)
     rows = [_row(system, task) for system in results.systems if task and task in system.runs[0].evaluations]

@@ -15,6 +15,7 @@ from calmctl.runs.record import RUN_FILE, read_run
 
 METRICS_FILE = "metrics.json"
 BITS = "bits_per_byte"
+BY_LANGUAGE = "by_language"
 NOT_COMPARED = frozenset({"isolation", "stops_out_of_reach"})
 """Entries of a protocol that are no difference: all isolations judge alike, and a tokenizer is part of the model."""
 
@@ -25,7 +26,7 @@ class Evaluation:
 
     Attributes:
         folder: relative to where it was read from; empty for one that stands for several.
-        groups: metric -> group of records (a language) -> figure.
+        breakdowns: what records are grouped by (`by_language`) -> group -> metric -> figure, and `n` records.
         names: group -> its name for readers, where it has one.
         conditions: everything that figures depend on beside the model: two results are comparable where it is equal.
         data: where the records come from.
@@ -38,7 +39,7 @@ class Evaluation:
     folder: str
     metrics: Mapping[str, float]
     n: int | None = None
-    groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    breakdowns: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     conditions: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -68,7 +69,7 @@ def read_evaluation(root: Path, folder: str) -> Evaluation:
     if not isinstance(content.get("task"), str) or not metrics:
         raise UserError(f"{path}: it names no task and figures; evaluate again")
     breakdown = mapping(content.get("breakdown") or {}, path)
-    by_language = mapping(breakdown.get("by_language") or {}, path)
+    by_language = mapping(breakdown.get(BY_LANGUAGE) or {}, path)
     protocol = mapping(content.get("protocol") or {}, path)
     data = mapping(content.get("data") or {}, path)
     model = mapping(content.get("model") or {}, path)
@@ -79,7 +80,7 @@ def read_evaluation(root: Path, folder: str) -> Evaluation:
         folder=folder,
         metrics=metrics,
         n=None if count is None else int(count),
-        groups=_groups(by_language, breakdown.get(BITS)),
+        breakdowns=_breakdowns(breakdown, path),
         names={str(code): str(mapping(row, path).get("name") or code) for code, row in by_language.items()},
         conditions={
             "task_version": content.get("task_version"),
@@ -99,12 +100,15 @@ def _whole(value: Any) -> int | None:
     return None if (known := number(value)) is None else int(known)
 
 
-def _groups(by_language: Mapping[str, Any], bits: Any) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {BITS: numbers(bits)} if bits else {}
-    for code, row in by_language.items():
-        for metric, value in numbers(row).items():
-            if metric != "n":
-                found.setdefault(metric, {})[str(code)] = value
+def _breakdowns(breakdown: Mapping[str, Any], path: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the figures of groups; bits per byte stand apart in the file, by the groups of languages."""
+    found = {
+        name: {str(group): numbers(row) for group, row in mapping(rows or {}, path).items()}
+        for name, rows in breakdown.items()
+        if name.startswith("by_")
+    }
+    for group, bits in numbers(breakdown.get(BITS)).items():
+        found.setdefault(BY_LANGUAGE, {}).setdefault(group, {})[BITS] = bits
     return found
 
 

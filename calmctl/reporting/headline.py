@@ -1,4 +1,4 @@
-"""What a section's figures say of its question: is the composition better than either model, and than LoRA."""
+"""What an experiment's figures say of its question: is the composition better than either model, and than LoRA."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from calmctl.reporting.document.tables import NOT_RUN, Cell, Column, Number, Table, Text, signed, table_row
-from calmctl.reporting.measures import CALM, LORA, M_A, M_B, Measure
+from calmctl.reporting.measures import Measure, paper_figure
 from calmctl.reporting.paper import paper_table
-from calmctl.reporting.results import SectionResults, size_difference
-from calmctl.reporting.spread import Spread
+from calmctl.reporting.results import Results, size_difference
+from calmctl.reporting.systems_table import CALM, LORA, M_A, M_B, RANDOM
+from calmctl.reporting.values import Spread
 
 Outcome = Literal["better", "worse", "within the spread", "equal", "not run"]
+KEPT_WITHIN_POINTS, KEPT_WITHIN_SHARE = 2.0, 0.02
+"""How much worse the composition may be in what m_B could do before: points, or a share of bits per byte.
+
+In the paper's table 1 it is 1.7 points worse.
+"""
 ANSWERS: dict[Outcome, str] = {
     "better": "yes by",
     "worse": "no by",
@@ -48,7 +54,7 @@ def compare(ours: Spread, theirs: Spread, measure: Measure) -> Comparison:
     return Comparison(difference, "better" if measure.gain(difference, 0.0) > 0 else "worse")
 
 
-def against_better_model(results: SectionResults, measure: Measure) -> tuple[str, Comparison]:
+def against_better_model(results: Results, measure: Measure) -> tuple[str, Comparison]:
     """Compare the composition with the better of m_A and m_B, and say which that is."""
     spreads = {key: results.spread(key, measure) for key in (M_A, M_B)}
     known = {key: spread.mean for key, spread in spreads.items() if spread.mean is not None}
@@ -58,25 +64,54 @@ def against_better_model(results: SectionResults, measure: Measure) -> tuple[str
     return better, compare(results.spread(CALM, measure), spreads[better], measure)
 
 
-def against_lora(results: SectionResults, measure: Measure) -> Comparison:
+def against_lora(results: Results, measure: Measure) -> Comparison:
     """Compare the composition with LoRA."""
     return compare(results.spread(CALM, measure), results.spread(LORA, measure), measure)
 
 
-def headline(results: SectionResults) -> tuple[str, ...]:
+def headline(results: Results) -> tuple[str, ...]:
     """Return the sentences that answer the section's question from what was measured, whichever way it falls."""
-    measures = results.measured(results.section.measures)
+    measures = results.measured(results.layout.sought or results.layout.measures)
     if not measures:
         return (f"Nothing that the report knows of was measured: {NOT_RUN}.",)
     models = [(against_better_model(results, measure)[1].outcome, measure) for measure in measures]
     lora = [(against_lora(results, measure).outcome, measure) for measure in measures]
     return (
+        *(_against_paper(results, measure) for measure in results.measured(results.layout.sought)),
         f"Does composition give more than either model? {_answer(models)}.",
-        f"More than LoRA on the same data{_lora_size(results)}? {_answer(lora)}.",
-        *(_figures(results, measure) for measure in results.measured(results.section.primary)),
+        *([f"More than LoRA on the same data{_lora_size(results)}? {_answer(lora)}."] if results.system(LORA) else []),
+        *(_figures(results, measure) for measure in results.measured(results.layout.primary)),
+        *(_kept(results, measure) for measure in results.measured(results.layout.kept)),
         *_languages(results),
         *_seeds(results),
     )
+
+
+def _against_paper(results: Results, measure: Measure) -> str:
+    """Return the sentence that stands first where the paper has figures of the same records."""
+    ours, paper = results.spread(CALM, measure).mean, paper_figure(CALM, measure)
+    if paper is None:
+        return f"{measure.label}, composed: {NOT_RUN if ours is None else f'{ours:.{measure.digits}f}'}."
+    if ours is None:
+        return f"{measure.label}, composed: {NOT_RUN} (paper: {paper:.1f})."
+    difference = signed(round(ours, measure.digits) - paper, measure.digits)
+    return f"{measure.label}, composed: {ours:.{measure.digits}f} percent, paper {paper:.1f} ({difference} points)."
+
+
+def _kept(results: Results, measure: Measure) -> str:
+    """Say whether the composition can still do what m_B could do before."""
+    composed, alone = results.spread(CALM, measure).mean, results.spread(M_B, measure).mean
+    if composed is None or alone is None:
+        return f"Whether m_B's {measure.label} is kept is not known: {NOT_RUN}."
+    shown = f"{composed:.{measure.digits}f} composed against {alone:.{measure.digits}f} alone"
+    if not measure.is_lower_better and alone <= KEPT_WITHIN_POINTS:
+        return f"m_B has no {measure.label} that could be kept: {shown}."
+    gain = measure.gain(round(composed, measure.digits), round(alone, measure.digits))
+    within = alone * KEPT_WITHIN_SHARE if measure.is_lower_better else KEPT_WITHIN_POINTS
+    limit = f"{KEPT_WITHIN_SHARE:.0%}" if measure.is_lower_better else f"{KEPT_WITHIN_POINTS:.0f} points"
+    papers = [paper_figure(key, measure) for key in (CALM, M_B)] if measure.is_papers else []
+    told = f"; in the paper {papers[0]:.1f} against {papers[1]:.1f}" if papers and None not in papers else ""
+    return f"m_B's {measure.label} is {'' if gain >= -within else 'not '}kept: {shown} (at most {limit} worse{told})."
 
 
 def _answer(outcomes: Sequence[tuple[Outcome, Measure]]) -> str:
@@ -95,7 +130,7 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _lora_size(results: SectionResults) -> str:
+def _lora_size(results: Results) -> str:
     system = results.system(LORA)
     difference = size_difference(results, system) if system else None
     if difference is None:
@@ -105,30 +140,32 @@ def _lora_size(results: SectionResults) -> str:
     return f" (it has {abs(difference):.1f} percent {'more' if difference > 0 else 'fewer'} parameters)"
 
 
-def _figures(results: SectionResults, measure: Measure) -> str:
+def _figures(results: Results, measure: Measure) -> str:
     shown = []
-    for key, name in ((CALM, "composed"), (M_A, "m_A"), (M_B, "m_B"), (LORA, "LoRA")):
+    for key, name in ((CALM, "composed"), (M_A, "m_A"), (M_B, "m_B"), (RANDOM, "random m_A"), (LORA, "LoRA")):
+        if key in (LORA, RANDOM) and not results.system(key):
+            continue
         spread = results.spread(key, measure)
         shown.append(f"{name} {Number(spread.mean, spread=spread.std, digits=measure.digits).main()}")
     lower = " (lower is better)" if measure.is_lower_better else ""
     return _sentence(f"{measure.label}{lower}: {', '.join(shown)}.")
 
 
-def _languages(results: SectionResults) -> list[str]:
+def _languages(results: Results) -> list[str]:
     """Say in how many languages the composition is above m_B, where the section has languages."""
     sentences = []
-    for grouped in results.section.grouped:
+    for grouped in results.layout.grouped:
         count, total = results.above(CALM, grouped.measure)
         if grouped.is_plotted and total:
             sentences.append(f"{count} of {total} by {grouped.measure.label}")
     if not sentences:
         return []
-    paper = paper_table("table5").figure(CALM, results.section.paper_above)
+    paper = paper_table("table5").figure(CALM, results.layout.paper_above)
     told = f" In the paper: {paper:.0f} of 192 by chrF." if paper is not None else ""
     return [f"Languages in which the composition is better than m_B: {_listed(sentences)}.{told}"]
 
 
-def _seeds(results: SectionResults) -> list[str]:
+def _seeds(results: Results) -> list[str]:
     system = results.system(CALM)
     if system is None:
         return []
@@ -138,32 +175,35 @@ def _seeds(results: SectionResults) -> list[str]:
     return ["One seed: how much of a difference is chance was not measured."]
 
 
-def answers_table(results: SectionResults) -> Table:
+def answers_table(results: Results) -> Table:
     """Return every measure of the models and LoRA, and how the composition compares."""
+    has_lora = results.system(LORA) is not None
+    models = {M_A: "m_A", M_B: "m_B", CALM: "CALM"} | ({LORA: "LoRA"} if has_lora else {})
+    told_of = ("against the better model", *(["against LoRA"] if has_lora else []))
     columns = (
         Column("measure", is_text=True),
-        *(Column(name) for name in ("m_A", "m_B", "CALM", "LoRA")),
-        Column("against the better model", is_text=True),
-        Column("against LoRA", is_text=True),
+        *(Column(name) for name in models.values()),
+        *(Column(name, is_text=True) for name in told_of),
     )
     rows: list[tuple[Cell, ...]] = []
-    for measure in results.measured(results.section.measures):
-        better, models = against_better_model(results, measure)
-        figures = (number_of(results, key, measure) for key in (M_A, M_B, CALM, LORA))
+    for measure in results.measured(results.layout.measures):
+        better, found = against_better_model(results, measure)
+        figures = (number_of(results, key, measure) for key in models)
         lower = " (lower is better)" if measure.is_lower_better else ""
-        told = (_told(models, measure, better), _told(against_lora(results, measure), measure))
+        told = [_told(found, measure, better)]
+        if has_lora:
+            told.append(_told(against_lora(results, measure), measure))
         rows.append(table_row(Text(f"{measure.label}{lower}"), *figures, *told))
     caption = (
         "Differences: CALM's figure less the other's. Within the spread: smaller than twice the root of the summed"
         " squares of both standard deviations over seeds; a model of one run adds none. What the choice of test"
         " records adds is the standard_error of each evaluation."
     )
-    return Table("Composition against either model and against LoRA", columns, tuple(rows), caption)
+    title = f"Composition against either model{' and against LoRA' if has_lora else ''}"
+    return Table(title, columns, tuple(rows), caption)
 
 
-def number_of(
-    results: SectionResults, key: str, measure: Measure, paper: float | None = None, note: str = ""
-) -> Number:
+def number_of(results: Results, key: str, measure: Measure, paper: float | None = None, note: str = "") -> Number:
     """Return a system's figure over a whole task as a cell that links to its evaluations."""
     spread = results.spread(key, measure)
     href = results.href(key, measure.task) if spread.values else ""

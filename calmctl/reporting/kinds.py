@@ -9,14 +9,12 @@ from typing import Literal
 from calmctl.errors import UserError
 from calmctl.reporting.costs import cost_rows, is_training
 from calmctl.reporting.evaluations import METRICS_FILE, is_evaluation, read_evaluation
-from calmctl.reporting.kv_results import TABLE_FILE
-from calmctl.reporting.results import is_section
+from calmctl.reporting.results import is_reproduction
 from calmctl.runs.record import RUN_FILE, RunInfo, read_run
 
-Kind = Literal["kv", "section", "training", "evaluation"]
+Kind = Literal["reproduction", "training", "evaluation"]
 NAMES: dict[Kind, str] = {
-    "kv": "`calmctl reproduce kv`",
-    "section": "`calmctl reproduce ntl` or `code`",
+    "reproduction": "`calmctl reproduce`",
     "training": "a training",
     "evaluation": "an evaluation",
 }
@@ -30,10 +28,8 @@ def kind_of(folder: Path) -> Kind:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    if (folder / TABLE_FILE).exists():
-        return "kv"
-    if is_section(folder):
-        return "section"
+    if is_reproduction(folder):
+        return "reproduction"
     if is_training(folder):
         return "training"
     if is_evaluation(folder):
@@ -55,7 +51,7 @@ def with_evaluations(folders: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for folder in folders:
-        is_itself = (folder / RUN_FILE).exists() or (folder / TABLE_FILE).exists() or is_section(folder)
+        is_itself = (folder / RUN_FILE).exists() or is_reproduction(folder)
         inner = [] if is_itself else sorted(path for path in folder.glob("*") if _may_be_evaluation(path))
         found += inner or [folder]
     return found

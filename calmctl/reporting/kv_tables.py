@@ -1,132 +1,130 @@
-"""The tables of the key-value report: Table 1, controls, operand counts, strata."""
+"""`table1.json` and `table5.json` of the key-value experiment: written for others, and read of a version before."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
 
-from calmctl.reporting.document.tables import Column, Number, Table, Text, table_row
-from calmctl.reporting.kv_results import (
-    CALM,
-    KV_MATH,
-    KV_MATH_DIRECT,
-    METRICS,
-    STRATA,
-    KVResults,
-    Metric,
-    Slice,
-    System,
-)
-from calmctl.reporting.paper import paper_table
+from calmctl import files
+from calmctl.errors import UserError
+from calmctl.reporting.costs import cost_rows, is_training
+from calmctl.reporting.paper import TABLE_1
+from calmctl.reporting.systems_table import SYSTEMS, system_row
+from calmctl.reporting.values import mapping, numbers
+from calmctl.runs.record import RUN_FILE, read_run
 
-_PROTOCOL_GROUPS = {"stepwise": "Table 1, stepwise", "direct": "direct"}
-
-
-def table1(results: KVResults) -> Table:
-    """Return Table 1 measured beside the paper's; the direct protocol stands apart."""
-    paper = paper_table("table1")
-    rows = tuple(
-        table_row(
-            _label(results, system),
-            *(_figure(results, system, metric, paper.figure(system.key, metric.key)) for metric in METRICS),
-        )
-        for system in results.models
-    )
-    caption = f"Exact match in percent; keys all held out. Paper: {paper.source}; differences in points."
-    return Table("Table 1: measured beside the paper", metric_columns(), rows, caption)
+TABLE_1_FILE, TABLE_5_FILE = "table1.json", "table5.json"
+_KEPT = ("seed", "preset", "deviations", "git_commit", "hardware", "seconds")
+_ORDER = ("m_A", "m_A2", "m_B", "calm", "random_aug", "dc_subs", "dc_math", "one_tokenizer")
+# Folders of a version before: of the runs of table 1, and of table 5.
+_RUNS = {"m_A": "aug", "m_A2": "aug2", "m_B": "anchor", "calm": "calm"}
+_ABLATIONS = "ablations"
+# What groups of systems are called in table 5 where that is not their key.
+_GROUPS = {"methods": "baselines", "skyline": "baselines"}
 
 
-def controls_table(results: KVResults) -> Table:
-    """Return the composed model and its controls: other composition data, and a random m_A."""
-    systems = (System(CALM.key, "CALM (D_C mix)", CALM.run), *results.controls)
-    rows = tuple(
-        table_row(_label(results, system), *(_figure(results, system, metric, None) for metric in METRICS))
-        for system in systems
-    )
-    caption = "Exact match in percent; keys all held out. The paper gives no such figures for this task."
-    return Table("Controls", metric_columns(), rows, caption)
+def table1(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return `table1.json`: accuracies in percent on held-out keys beside the paper's, of several seeds their mean."""
+    runs = {system["key"]: system["runs"] for system in results["systems"]}
+    rows = {key: _mean([run["metrics"]["kv"] for run in runs[key]]) for key in _ORDER if key in runs}
+    evaluation = files.read_json(folder / runs["calm"][0]["evaluations"]["kv"] / "metrics.json")
+    by_augs = evaluation["breakdown"].get("by_augs")
+    return {
+        **rows,
+        "dc_mix": rows["calm"],
+        **({"calm_by_augs": by_augs} if by_augs else {}),
+        "paper": TABLE_1,
+        **{name: results[name] for name in _KEPT},
+    }
 
 
-def metric_columns() -> tuple[Column, ...]:
-    """Return a column of names and one a metric, grouped by protocol so that the two are never mixed."""
-    figures = (Column(metric.label, group=_PROTOCOL_GROUPS[metric.protocol]) for metric in METRICS)
-    return (Column("model", is_text=True), *figures)
+def _mean(rows: list[Mapping[str, float]]) -> dict[str, float]:
+    return dict(rows[0]) if len(rows) == 1 else {name: fmean(row[name] for row in rows) for name in rows[0]}
 
 
-def operand_tables(results: KVResults) -> list[Table]:
-    """Return one table a metric: models down, operand counts across, keys all held out."""
-    counts = sorted({count for found in results.evaluations.values() for count in found.by_num_operands})
-    if not counts:
-        return []
-    columns = (
-        Column("model", is_text=True),
-        *(Column(str(count), group="number of operands") for count in counts),
-        Column("all"),
-    )
-    tables = []
-    for metric in (KV_MATH, KV_MATH_DIRECT, *(m for m in METRICS if m not in (KV_MATH, KV_MATH_DIRECT))):
-        rows = []
-        for system in results.systems:
-            found = results.evaluations.get(system.key)
-            parts = [found.by_num_operands.get(count) if found else None for count in counts]
-            cells = [Number(_accuracy(part, metric)) for part in [*parts, found.overall if found else None]]
-            rows.append(table_row(_label(results, system), *cells))
-        tables.append(Table(metric.label, columns, tuple(rows), _sizes(results, counts)))
-    return tables
+def table5(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return `table5.json`: accuracies in percent on held-out keys, sizes, and where each row's runs are."""
+    rows = {system["key"]: _row(system) for system in results["systems"]}
+    kept = {name: results[name] for name in _KEPT if name != "deviations"}
+    return {"rows": rows, "calm_values": results["values"], **kept}
 
 
-def _sizes(results: KVResults, counts: Iterable[int]) -> str:
-    """Return how many expressions stand behind each column, if every evaluation agrees."""
-    parts = []
-    for count in counts:
-        sizes = {
-            found.by_num_operands[count].num_examples
-            for found in results.evaluations.values()
-            if count in found.by_num_operands
-        }
-        parts.append(f"{count}: {sizes.pop()}" if len(sizes) == 1 and None not in sizes else f"{count}: differs")
-    return f"Percent; keys all held out; columns are numbers of operands. Expressions: {', '.join(parts)}."
+def _row(system: Mapping[str, Any]) -> dict[str, Any]:
+    run = system["runs"][0]
+    cost = run["cost"] or {}
+    sizes = ("trainable_parameters", "matched_parameters", "difference_percent")
+    return {
+        "label": system["label"],
+        "group": _GROUPS.get(system["group"], system["group"]),
+        "value": system["value"],
+        "metrics": _mean([each["metrics"]["kv"] for each in system["runs"]]),
+        **{name: run[name] for name in sizes},
+        **{name: cost.get(name) for name in ("seconds", "peak_memory_bytes")},
+        "cost": run["cost"],
+        "run": run["run"],
+        "evaluation": run["evaluations"]["kv"],
+    }
 
 
-def strata_table(results: KVResults, system: System) -> Table:
-    """Return one model's accuracies where all keys are held in, some are, and none is."""
-    found = results.evaluations.get(system.key)
-    rows = []
-    for stratum, label in STRATA.items():
-        part = found.by_stratum.get(stratum) if found else None
-        size = Text("–" if part is None or part.num_examples is None else str(part.num_examples))
-        rows.append(table_row(Text(label), size, *(Number(_accuracy(part, metric)) for metric in METRICS)))
-    head, *figures = metric_columns()
-    columns = (Column("keys", is_text=True), Column("expressions"), *figures)
-    caption = "Percent. Held in: among the keys of the composition data."
-    return Table(f"{system.label}: held-in and held-out keys", columns, tuple(rows), caption)
+def is_before_results(folder: Path) -> bool:
+    """Tell whether a folder has the table of a version that wrote no `results.json`."""
+    return (folder / TABLE_1_FILE).exists()
 
 
-def augs_table(results: KVResults) -> Table | None:
-    """Return the composed model's accuracies by whose keys an expression has, where several m_As share them out."""
-    found = results.evaluations.get(CALM.key)
-    if found is None or not found.by_augs:
-        return None
-    rows = []
-    for augs, part in found.by_augs.items():
-        label = "of both m_As" if "+" in augs else f"of m_A {augs} alone"
-        figures = (Number(_accuracy(part, metric)) for metric in METRICS)
-        rows.append(table_row(Text(label), Text(str(part.num_examples)), *figures))
-    head, *figures_columns = metric_columns()
-    columns = (Column("keys", is_text=True), Column("expressions"), *figures_columns)
-    return Table(f"{CALM.label}: whose keys", columns, tuple(rows), "Percent; keys all held out.")
+def results_before(folder: Path) -> dict[str, Any]:
+    """Return what `results.json` would say of a folder that a version before has made.
+
+    Raises:
+        UserError: one of its tables is damaged.
+    """
+    path = folder / TABLE_1_FILE
+    table = mapping(files.read_json(path), path)
+    rows = {key: table[key] for key in _ORDER if table.get(key) is not None}
+    if not rows:
+        raise UserError(f"{path} names none of {', '.join(_ORDER)}")
+    systems = {key: _before(folder, key, mapping(row, path)) for key, row in rows.items()}
+    values: Mapping[str, Any] = {}
+    path = folder / _ABLATIONS / TABLE_5_FILE
+    if path.exists():
+        content = mapping(files.read_json(path), path)
+        try:
+            values = content["calm_values"]
+            systems |= {
+                key: _before(folder, key, row["metrics"], row)
+                for key, row in content["rows"].items()
+                if key not in systems
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{path}: damaged ({reason}); delete it and run again") from error
+    facts = read_run(folder).facts if (folder / RUN_FILE).exists() else {}
+    kept = {name: table.get(name) or facts.get(name) for name in _KEPT}
+    return {"section": "kv", "tasks": ["kv"], "systems": list(systems.values()), "values": values, **kept}
 
 
-def _label(results: KVResults, system: System) -> Text:
-    found = results.evaluations.get(system.key)
-    return Text(system.label, href=found.folder if found else "")
-
-
-def _figure(results: KVResults, system: System, metric: Metric, paper: float | None) -> Number:
-    found = results.evaluations.get(system.key)
-    value = results.figure(system, metric)
-    href = found.folder if found is not None and value is not None else ""
-    return Number(value, paper=paper, href=href)
-
-
-def _accuracy(part: Slice | None, metric: Metric) -> float | None:
-    return part.accuracies.get(metric.key) if part else None
+def _before(folder: Path, key: str, metrics: Mapping[str, Any], row: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return one system; `row` is that of table 5."""
+    known = row or {}
+    run = known.get("run") or _RUNS.get(key, f"calm_{key}")
+    evaluation = known.get("evaluation") or f"eval/{run}"
+    is_trained = (folder / run / RUN_FILE).exists()
+    facts = read_run(folder / run).facts if is_trained else known
+    return {
+        "key": key,
+        "label": known.get("label") or SYSTEMS[key].label,
+        "group": system_row(key).group,
+        "value": known.get("value"),
+        "runs": [
+            {
+                "seed": facts.get("seed"),
+                "run": run,
+                "is_trained": is_trained,
+                "trainable_parameters": facts.get("trainable_parameters"),
+                "cost": cost_rows([folder / run])[0] | {"run": run} if is_training(folder / run) else None,
+                "evaluations": {"kv": evaluation} if (folder / evaluation / "metrics.json").exists() else {},
+                "metrics": {"kv": numbers(metrics)},
+            }
+        ],
+    }

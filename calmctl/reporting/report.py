@@ -1,4 +1,4 @@
-"""The report of a `calmctl reproduce ntl` or `code` folder: what came out, tables, plots, samples, provenance."""
+"""The report of a `calmctl reproduce` folder: what came out, tables, plots, samples, provenance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from calmctl import files
 from calmctl.escaping import visible
-from calmctl.reporting.answering_costs import answering_costs, section_costs
+from calmctl.reporting.answering_costs import answering_costs, training_costs
 from calmctl.reporting.data_facts import files_table, overlap_table
 from calmctl.reporting.document.page import Block, Bullets, Document, Gallery, Paragraph, Picture, Section
 from calmctl.reporting.document.tables import NOT_RUN
@@ -16,57 +16,62 @@ from calmctl.reporting.document.terminal import print_tables
 from calmctl.reporting.document_files import write_document
 from calmctl.reporting.evaluations import not_comparable
 from calmctl.reporting.headline import answers_table, headline
-from calmctl.reporting.measures import CALM
+from calmctl.reporting.plots.breakdowns import breakdown_plot
+from calmctl.reporting.plots.scaling import scaling_plot
 from calmctl.reporting.plots.systems import gains_plot, systems_plot
 from calmctl.reporting.plots.training import BITS_FIELD, training_plot, validation_plot
 from calmctl.reporting.provenance import reproduce_facts, seconds_table
 from calmctl.reporting.result_tables import (
+    breakdown_table,
     grouped_table,
     models_table,
     protocols_table,
     runs_table,
     systems_tables,
 )
-from calmctl.reporting.results import RESULTS_FILE, SectionResults, load_section_results
-from calmctl.reporting.samples import labels, section_samples
+from calmctl.reporting.results import RESULTS_FILE, Results, load_results
+from calmctl.reporting.samples import choose_samples, labels
+from calmctl.reporting.systems_table import CALM
 from calmctl.reporting.trainings import read_training, training_table
 
 MOST_PRINTED = 24
 """Tables of more languages than that are left to the report."""
 
 
-def write_section_report(folder: Path) -> list[Path]:
+def write_report(folder: Path) -> list[Path]:
     """Write `plots/*.png`, `report.md` and `report.html` into a reproduce folder and return their paths.
 
     Raises:
-        UserError: `folder` is no `calmctl reproduce ntl` or `code` folder, or one of its files is missing or damaged.
+        UserError: `folder` is no `calmctl reproduce` folder, or one of its files is missing or damaged.
     """
     folder = Path(folder)
-    return write_document(section_document(load_section_results(folder)), folder)
+    return write_document(report_document(load_results(folder)), folder)
 
 
-def section_terminal_tables(folder: Path) -> None:
+def terminal_tables(folder: Path) -> None:
     """Print what came out: the sentences, the answers, and the tables that a terminal has room for."""
-    results = load_section_results(Path(folder))
+    results = load_results(Path(folder))
     print(visible("\n".join(headline(results))), end="\n\n")
-    grouped = (grouped_table(results, each) for each in results.section.grouped)
+    grouped = (grouped_table(results, each) for each in results.layout.grouped)
     short = [table for table in grouped if table and len(table.rows) <= MOST_PRINTED]
-    print_tables(answers_table(results), *short, *systems_tables(results))
+    models = models_table(results)
+    print_tables(*([models] if models else []), answers_table(results), *short, *systems_tables(results))
 
 
 def measured(folder: Path) -> dict[str, Any]:
     """Return the content of `results.json` with the sentences that say what came out, for machines."""
     folder = Path(folder)
-    told = list(headline(load_section_results(folder)))
+    told = list(headline(load_results(folder)))
     return {**files.read_json(folder / RESULTS_FILE), "headline": told}
 
 
-def section_document(results: SectionResults) -> Document:
+def report_document(results: Results) -> Document:
     """Return the report as a document, with its plots drawn."""
     sections = (
         Section("What came out", _answer_blocks(results)),
         *_paper_sections(results),
         Section("Every system", _systems_blocks(results)),
+        *_breakdown_sections(results),
         Section("Training runs", _training_blocks(results)),
         Section("Sample predictions", _sample_blocks(results)),
         Section("Data", _data_blocks(results)),
@@ -75,23 +80,23 @@ def section_document(results: SectionResults) -> Document:
         Section("Time per stage", (_seconds_block(results),)),
         Section("How to reproduce", (_how_to_reproduce(results),)),
     )
-    title = f"{results.section.title}: preset {results.preset}, seed {results.seed}"
+    title = f"{results.layout.title}: preset {results.preset}, seed {results.seed}"
     return Document(title, headline(results), sections)
 
 
-def _answer_blocks(results: SectionResults) -> tuple[Block, ...]:
+def _answer_blocks(results: Results) -> tuple[Block, ...]:
     texts = [*not_comparable(results.comparable_evaluations()).values(), *results.disagreements()]
     if results.run is not None and results.run.status in ("failed", "interrupted"):
         texts.insert(0, f"This run is {results.run.status}: it may be incomplete.")
     return (*(Paragraph(text, is_warning=True) for text in texts), answers_table(results))
 
 
-def _paper_sections(results: SectionResults) -> list[Section]:
+def _paper_sections(results: Results) -> list[Section]:
     """Return the tables of the paper, one a section, each with its plot of gains."""
     found: list[Section] = []
     if table := models_table(results):
         found.append(Section(table.title, (table,)))
-    for grouped in results.section.grouped:
+    for grouped in results.layout.grouped:
         table = grouped_table(results, grouped)
         if table is None:
             continue
@@ -104,20 +109,41 @@ def _paper_sections(results: SectionResults) -> list[Section]:
             blocks.insert(place, Picture(f"plots/gains_{grouped.measure.task}_{grouped.measure.metric}.png", alt, png))
         found.append(Section(grouped.title, tuple(blocks)))
     if found:  # said once, below the first table with figures of the paper
-        found[0] = replace(found[0], blocks=(*found[0].blocks, Paragraph(results.section.note)))
+        found[0] = replace(found[0], blocks=(*found[0].blocks, Paragraph(results.layout.note)))
     return found
 
 
-def _systems_blocks(results: SectionResults) -> tuple[Block, ...]:
+def _breakdown_sections(results: Results) -> list[Section]:
+    """Return figures by groups of records, each with its plot."""
+    found = []
+    for breakdown in results.layout.breakdowns:
+        table = breakdown_table(results, breakdown)
+        if table is None:
+            continue
+        blocks: list[Block] = [table]
+        if breakdown.plot:
+            path = f"plots/{breakdown.dimension}.png"
+            blocks.insert(0, Picture(path, breakdown.title, breakdown_plot(results, breakdown)))
+        if breakdown.plot == "lines":
+            blocks.insert(1, Paragraph("Whiskers: 95 percent Wilson intervals over the test records, not over seeds."))
+        found.append(Section(breakdown.title, tuple(blocks)))
+    return found
+
+
+def _systems_blocks(results: Results) -> tuple[Block, ...]:
     blocks: list[Block] = [*systems_tables(results)]
-    if measures := results.measured(results.section.primary):
+    if measures := results.measured(results.layout.primary):
         alt = f"Every system: {' and '.join(measure.label for measure in measures)}"
         blocks.append(Picture("plots/systems.png", alt, systems_plot(results, measures)))
-    blocks += filter(None, (section_costs(results), answering_costs(results)))
+    varied = results.layout.varied
+    if varied and (results.group("share") or results.group("connections") or results.group("heads")):
+        alt = f"{varied.label} by share of keys and by size"
+        blocks.append(Picture("plots/scaling.png", alt, scaling_plot(results, varied)))
+    blocks += filter(None, (training_costs(results), answering_costs(results)))
     return tuple(blocks) or (Paragraph(f"Figures of systems: {NOT_RUN}."),)
 
 
-def _training_blocks(results: SectionResults) -> tuple[Block, ...]:
+def _training_blocks(results: Results) -> tuple[Block, ...]:
     trained = [
         [
             read_training(results.folder, run.run, _named(system.label, run.seed, len(system.runs)), system.key)
@@ -139,7 +165,7 @@ def _training_blocks(results: SectionResults) -> tuple[Block, ...]:
     of_composition = [
         training
         for system, trainings in zip(results.systems, trained, strict=True)
-        if system.key == CALM or system.group in ("m_A", "methods")
+        if system.key == CALM or system.group in ("m_A", "D_C", "methods")
         for training in trainings
         if len(training.series(BITS_FIELD)[0]) > 1
     ]
@@ -156,8 +182,8 @@ def _named(label: str, seed: int | None, count: int) -> str:
     return f"{label}, seed {seed}" if count > 1 else label
 
 
-def _sample_blocks(results: SectionResults) -> tuple[Block, ...]:
-    samples = section_samples(results)
+def _sample_blocks(results: Results) -> tuple[Block, ...]:
+    samples = choose_samples(results)
     if not samples:
         return (Paragraph(f"Predictions of the composed model: {NOT_RUN}."),)
     note = Paragraph(
@@ -167,25 +193,25 @@ def _sample_blocks(results: SectionResults) -> tuple[Block, ...]:
     return (note, *(sample.table(labels(results)) for sample in samples))
 
 
-def _data_blocks(results: SectionResults) -> tuple[Block, ...]:
+def _data_blocks(results: Results) -> tuple[Block, ...]:
     if results.manifest is None:
         return (Paragraph("The folder has no data/manifest.json."),)
     overlap = overlap_table(results.manifest)
     return (files_table(results.manifest), *((overlap,) if overlap else ()))
 
 
-def _run_blocks(results: SectionResults) -> tuple[Block, ...]:
+def _run_blocks(results: Results) -> tuple[Block, ...]:
     return (runs_table(results), protocols_table(results))
 
 
-def _deviations(results: SectionResults) -> Block:
+def _deviations(results: Results) -> Block:
     return Bullets(results.deviations) if results.deviations else Paragraph(f"{RESULTS_FILE} lists none.")
 
 
-def _seconds_block(results: SectionResults) -> Block:
+def _seconds_block(results: Results) -> Block:
     return seconds_table(results.seconds) if results.seconds else Paragraph(f"{RESULTS_FILE} has no times.")
 
 
-def _how_to_reproduce(results: SectionResults) -> Block:
+def _how_to_reproduce(results: Results) -> Block:
     run = results.run.facts if results.run else {}
     return reproduce_facts(run, results.seed, results.preset, results.git_commit, results.hardware)

@@ -5,23 +5,24 @@ from __future__ import annotations
 from calmctl.reporting.document.tables import Cell, Column, Number, Table, Text, signed, table_row
 from calmctl.reporting.evaluations import BITS, Evaluation
 from calmctl.reporting.headline import number_of
-from calmctl.reporting.measures import CALM, GROUPS, HEADLINE_MODELS, M_B, Grouped, Measure, paper_figure
+from calmctl.reporting.measures import HEADLINE_MODELS, Breakdown, Grouped, Measure, paper_figure, paper_source
 from calmctl.reporting.paper import paper_table
 from calmctl.reporting.provenance import UNKNOWN
-from calmctl.reporting.results import SectionResults, System, SystemRun, size_difference
+from calmctl.reporting.results import Results, System, SystemRun, size_difference
+from calmctl.reporting.systems_table import CALM, GROUPS, M_B
 
 
-def systems_tables(results: SectionResults) -> list[Table]:
+def systems_tables(results: Results) -> list[Table]:
     """Return every system's size and figures, grouped by what it is: a table a panel of the section."""
     tables = []
-    for title, panel in results.section.panels:
+    for title, panel in results.layout.panels:
         measures = results.measured(panel)
         rows: list[tuple[Cell, ...]] = []
         headings = {}
-        for group, heading in GROUPS.items():
+        for group in GROUPS:
             systems = [system for system in results.group(group) if _is_asked(results, system, measures)]
             if systems and measures:
-                headings[len(rows)] = heading
+                headings[len(rows)] = results.heading(group)
                 rows += [
                     table_row(_name(system), *_size(results, system), *_figures(results, system.key, measures))
                     for system in systems
@@ -33,19 +34,19 @@ def systems_tables(results: SectionResults) -> list[Table]:
     return tables
 
 
-def models_table(results: SectionResults) -> Table | None:
+def models_table(results: Results) -> Table | None:
     """Return the figures of the models that the paper's table has, where the section has such a table."""
-    measures = results.measured(results.section.panels[0][1])
+    measures = results.measured(results.layout.panels[0][1])
     systems = [system for key in HEADLINE_MODELS if (system := results.system(key))]
-    if not results.section.models_table or not measures or not systems:
+    if not results.layout.models_table or not measures or not systems:
         return None
     rows = tuple(table_row(_name(system), *_figures(results, system.key, measures)) for system in systems)
     columns = (Column("model", is_text=True), *_columns(measures))
     caption = f"{_units(measures)} {_seeds(results)}{_source(measures)}"
-    return Table(results.section.models_table, columns, rows, caption)
+    return Table(results.layout.models_table, columns, rows, caption)
 
 
-def grouped_table(results: SectionResults, grouped: Grouped) -> Table | None:
+def grouped_table(results: Results, grouped: Grouped) -> Table | None:
     """Return a measure by group of records, from low to high resource, beside the paper's; None of too few."""
     measure = grouped.measure
     codes = results.groups(measure)
@@ -68,7 +69,7 @@ def grouped_table(results: SectionResults, grouped: Grouped) -> Table | None:
     return Table(grouped.title, columns, tuple(rows), _grouped_caption(results, grouped))
 
 
-def _group_number(results: SectionResults, key: str, grouped: Grouped, code: str) -> Number:
+def _group_number(results: Results, key: str, grouped: Grouped, code: str) -> Number:
     spread = results.group_spread(key, grouped.measure, code)
     paper = paper_table(grouped.paper_table).figure(key, grouped.codes.get(code, "")) if grouped.paper_table else None
     note = ""
@@ -78,7 +79,7 @@ def _group_number(results: SectionResults, key: str, grouped: Grouped, code: str
     return Number(spread.mean, paper, spread.std, grouped.measure.digits, href, note)
 
 
-def _grouped_caption(results: SectionResults, grouped: Grouped) -> str:
+def _grouped_caption(results: Results, grouped: Grouped) -> str:
     order = "From low to high resource, as m_B's own figures have it: its worst first." if grouped.is_plotted else ""
     parts = [_units([grouped.measure]), order, _seeds(results)]
     if grouped.paper_table:
@@ -87,7 +88,29 @@ def _grouped_caption(results: SectionResults, grouped: Grouped) -> str:
     return " ".join(part for part in parts if part)
 
 
-def runs_table(results: SectionResults) -> Table:
+def breakdown_table(results: Results, breakdown: Breakdown) -> Table | None:
+    """Return the systems' figures by group of records, each system under a heading; None where nobody has any."""
+    groups, measures = results.breakdown_groups(breakdown), breakdown.measures
+    rows: list[tuple[Cell, ...]] = []
+    headings = {}
+    for system in results.broken_down(breakdown):
+        headings[len(rows)] = system.label
+        for group in groups:
+            size = results.group_size(system.key, breakdown, group)
+            figures = (
+                Number(spread.mean, spread=spread.std, digits=measure.digits)
+                for measure in measures
+                for spread in [results.group_spread(system.key, measure, group, breakdown.dimension)]
+            )
+            count = Text("–" if size is None else f"{size:,}")
+            rows.append(table_row(Text(breakdown.labels.get(group, group)), count, *figures))
+    if not rows:
+        return None
+    columns = (Column(breakdown.column, is_text=True), Column("records"), *_columns(list(measures)))
+    return Table(breakdown.title, columns, tuple(rows), f"{_units(list(measures))} {_seeds(results)}", headings)
+
+
+def runs_table(results: Results) -> Table:
     """Return every run with its seed, configuration and evaluations, each linked."""
     tasks = list(results.evaluations_by_name())
     columns = [Column(label, is_text=True) for label in ("model", "seed", "run", "config")]
@@ -111,7 +134,7 @@ def _evaluation(run: SystemRun, task: str) -> Text:
     return Text("metrics", href=f"{found.folder}/metrics.json") if found else Text("–")
 
 
-def protocols_table(results: SectionResults) -> Table:
+def protocols_table(results: Results) -> Table:
     """Return how each task was asked and scored: one row for all runs that did so alike."""
     columns = ("evaluation", "prompt format", "shots", "decoding", "records", "data", "runs")
     rows: list[tuple[Cell, ...]] = []
@@ -133,7 +156,7 @@ def protocols_table(results: SectionResults) -> Table:
     return Table("Protocols", tuple(Column(label, is_text=True) for label in columns), tuple(rows), caption)
 
 
-def _alike(results: SectionResults) -> list[tuple[str, list[Evaluation]]]:
+def _alike(results: Results) -> list[tuple[str, list[Evaluation]]]:
     """Return the evaluations of each task, those of equal conditions together."""
     together: list[tuple[str, list[Evaluation]]] = []
     for name, evaluations in sorted(results.evaluations_by_name().items()):
@@ -145,16 +168,16 @@ def _alike(results: SectionResults) -> list[tuple[str, list[Evaluation]]]:
     return together
 
 
-def _is_asked(results: SectionResults, system: System, measures: list[Measure]) -> bool:
+def _is_asked(results: Results, system: System, measures: list[Measure]) -> bool:
     """Tell whether a system belongs into a panel: not every task has worked examples to be asked with."""
     return system.group != "untrained" or any(results.spread(system.key, measure).values for measure in measures)
 
 
-def _figures(results: SectionResults, key: str, measures: list[Measure]) -> list[Number]:
+def _figures(results: Results, key: str, measures: list[Measure]) -> list[Number]:
     return [_overall(results, key, measure) for measure in measures]
 
 
-def _overall(results: SectionResults, key: str, measure: Measure) -> Number:
+def _overall(results: Results, key: str, measure: Measure) -> Number:
     """Return a figure with the paper's: as a difference where the records are the same, else by the way.
 
     Where gains by language are told, so is in how many languages m_B is left behind.
@@ -162,7 +185,7 @@ def _overall(results: SectionResults, key: str, measure: Measure) -> Number:
     paper, notes = paper_figure(key, measure), []
     if paper is not None and not measure.is_papers:
         paper, notes = None, [f"paper {paper:.1f}"]
-    if key != M_B and any(grouped.measure == measure and grouped.is_plotted for grouped in results.section.grouped):
+    if key != M_B and any(grouped.measure == measure and grouped.is_plotted for grouped in results.layout.grouped):
         count, total = results.above(key, measure)
         notes += [f"{_beyond(measure)} in {count} of {total}"] if total else []
     return number_of(results, key, measure, paper, ", ".join(notes))
@@ -182,7 +205,7 @@ def _name(system: System) -> Text:
     return Text(system.label, href=run.run if run.is_trained else "")
 
 
-def _size(results: SectionResults, system: System) -> tuple[Text, Text]:
+def _size(results: Results, system: System) -> tuple[Text, Text]:
     """Return the number of trained parameters, and by how many percent it differs from CALM's."""
     count, difference = system.runs[0].trainable_parameters, size_difference(results, system)
     return Text("–" if count is None else f"{count:,}"), Text("" if difference is None else f"{signed(difference)}%")
@@ -196,14 +219,13 @@ def _units(measures: list[Measure]) -> str:
 
 def _source(measures: list[Measure]) -> str:
     """Say where the paper's figures stand; empty where it has none of these."""
-    if not any(measure.paper for measure in measures):
+    if not (source := paper_source(measures)):
         return ""
-    if any(measure.is_papers for measure in measures):
-        return f" Paper: {paper_table('table4').source} and 5; differences in points."
-    return f" Paper: {paper_table('table5').source}, over other records."
+    same = any(measure.is_papers for measure in measures)
+    return f" Paper: {source}; differences in points." if same else f" Paper: {source}, over other records."
 
 
-def _seeds(results: SectionResults) -> str:
+def _seeds(results: Results) -> str:
     calm = results.system(CALM)
     count = len(calm.runs) if calm else 1
     return f"Mean ± sample standard deviation over {count} seeds where there are several." if count > 1 else "One seed."

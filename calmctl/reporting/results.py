@@ -1,20 +1,22 @@
-"""What a `calmctl reproduce ntl` or `code` folder holds, read once and checked, for its tables, plots and report."""
+"""What a `calmctl reproduce` folder holds, read once and checked, for its tables, plots and report."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.costs import COST_FIELDS
-from calmctl.reporting.evaluations import BITS, METRICS_FILE, Evaluation, read_evaluation
-from calmctl.reporting.measures import CALM, GROUPS, M_B, SECTIONS, Measure, Section
-from calmctl.reporting.spread import Spread
-from calmctl.reporting.values import mapping, numbers
+from calmctl.reporting.evaluations import BITS, BY_LANGUAGE, METRICS_FILE, Evaluation, read_evaluation
+from calmctl.reporting.kv_tables import is_before_results, results_before
+from calmctl.reporting.layouts import LAYOUTS
+from calmctl.reporting.measures import Breakdown, Measure, ReportLayout
+from calmctl.reporting.systems_table import CALM, GROUPS, M_B, shown_value
+from calmctl.reporting.values import Spread, mapping, number, numbers
 from calmctl.runs.record import RUN_FILE, RunInfo, read_run
 
 RESULTS_FILE = "results.json"
@@ -43,20 +45,26 @@ class SystemRun:
 
 @dataclass(frozen=True)
 class System:
-    """A model of the experiment; several runs differ in their seed."""
+    """A model of the experiment; several runs differ in their seed, and variants of one group in their `value`."""
 
     key: str
     label: str
     group: str
     runs: tuple[SystemRun, ...]
+    value: float | None = None
 
 
 @dataclass(frozen=True)
-class SectionResults:
-    """All that a reproduction of a section says; `manifest` is that of its data, None where there is none."""
+class Results:
+    """All that a reproduction says.
+
+    Attributes:
+        manifest: that of its data, None where there is none.
+        values: what the headline composition has of what is varied by numbers: group of systems -> value.
+    """
 
     folder: Path
-    section: Section
+    layout: ReportLayout
     preset: str
     seed: int | None
     systems: tuple[System, ...]
@@ -66,14 +74,20 @@ class SectionResults:
     seconds: Mapping[str, float]
     manifest: Mapping[str, Any] | None
     run: RunInfo | None
+    values: Mapping[str, float | None] = field(default_factory=dict)
 
     def system(self, key: str) -> System | None:
         """Return a system, or None where it was not measured."""
         return next((system for system in self.systems if system.key == key), None)
 
     def group(self, name: str) -> list[System]:
-        """Return the systems of a group, in the order of the file."""
-        return [system for system in self.systems if system.group == name]
+        """Return the systems of a group, in the order of the file, those that differ in a number in its order."""
+        return sorted((system for system in self.systems if system.group == name), key=lambda each: each.value or 0)
+
+    def heading(self, group: str) -> str:
+        """Return the heading of a group, with CALM's own value of what is varied in it."""
+        value = self.values.get(group)
+        return GROUPS[group] if value is None else f"{GROUPS[group]} (its own: {shown_value(group, value)})"
 
     def label(self, key: str) -> str:
         """Return a system's name, its key where it was not measured."""
@@ -86,10 +100,10 @@ class SectionResults:
         values = (run.metrics.get(measure.task, {}).get(measure.metric) for run in runs)
         return Spread(tuple(value for value in values if value is not None))
 
-    def group_spread(self, key: str, measure: Measure, group: str) -> Spread:
+    def group_spread(self, key: str, measure: Measure, group: str, dimension: str = BY_LANGUAGE) -> Spread:
         """Return what a system's runs measured over one group of a task's records."""
-        values = (found.groups.get(measure.metric, {}).get(group) for found in self.evaluations(measure.task, key))
-        return Spread(tuple(value for value in values if value is not None))
+        found = (each.breakdowns.get(dimension, {}).get(group, {}) for each in self.evaluations(measure.task, key))
+        return Spread(tuple(row[measure.metric] for row in found if measure.metric in row))
 
     def evaluations(self, task: str, key: str | None = None) -> list[Evaluation]:
         """Return the evaluations of a task, of one system or of all."""
@@ -117,7 +131,8 @@ class SectionResults:
         That is its bits per byte where it has them, highest first, as chance moves them least; else the measure.
         """
         found = self.evaluations(measure.task)
-        codes = dict.fromkeys(code for each in found for code in each.groups.get(measure.metric, {}))
+        rows = [pair for each in found for pair in each.breakdowns.get(BY_LANGUAGE, {}).items()]
+        codes = dict.fromkeys(code for code, row in rows if measure.metric in row)
         bits = Measure(measure.task, BITS, "", "", is_lower_better=True)
         order = bits if any(self.group_spread(M_B, bits, code).values for code in codes) else measure
 
@@ -126,6 +141,31 @@ class SectionResults:
             return float("inf") if mean is None else order.gain(mean, 0.0)
 
         return sorted(codes, key=quality)
+
+    def breakdown_groups(self, breakdown: Breakdown) -> list[str]:
+        """Return the groups of a breakdown: in the order of its labels, or by number."""
+        rows = [
+            each.breakdowns.get(breakdown.dimension, {}) for system in self.systems for each in _evaluations(system)
+        ]
+        found = dict.fromkeys(group for row in rows for group in row)
+        if breakdown.labels:
+            return [group for group in breakdown.labels if group in found]
+        return sorted(filter(str.isdecimal, found), key=int)
+
+    def broken_down(self, breakdown: Breakdown) -> list[System]:
+        """Return the systems that have figures by group, of those that the breakdown shows."""
+        return [
+            system
+            for system in self.systems
+            if system.group in breakdown.of and any(breakdown.dimension in e.breakdowns for e in _evaluations(system))
+        ]
+
+    def group_size(self, key: str, breakdown: Breakdown, group: str) -> int | None:
+        """Return how many records of a task a group has, None where that is not said."""
+        found = (
+            each.breakdowns.get(breakdown.dimension, {}) for each in self.evaluations(breakdown.measures[0].task, key)
+        )
+        return next((int(row[group]["n"]) for row in found if "n" in row.get(group, {})), None)
 
     def name(self, measure: Measure, code: str) -> str:
         """Return a group's name for readers, its code where it has none."""
@@ -160,7 +200,7 @@ class SectionResults:
         return list(self._disagreements())
 
     def _disagreements(self) -> Iterator[str]:
-        digits = {(measure.task, measure.metric): measure.digits for measure in self.section.measures}
+        digits = {(measure.task, measure.metric): measure.digits for measure in self.layout.measures}
         for system in self.systems:
             for run in system.runs:
                 for task, evaluation in run.evaluations.items():
@@ -175,41 +215,44 @@ class SectionResults:
                             )
 
 
-def is_section(folder: Path) -> bool:
-    """Tell whether a folder is that of a `calmctl reproduce ntl` or `code`."""
-    return (folder / RESULTS_FILE).exists()
+def is_reproduction(folder: Path) -> bool:
+    """Tell whether a folder is that of a `calmctl reproduce`."""
+    return (folder / RESULTS_FILE).exists() or is_before_results(folder)
 
 
-def load_section_results(folder: Path) -> SectionResults:
-    """Read a `calmctl reproduce ntl` or `code` folder.
+def load_results(folder: Path) -> Results:
+    """Read a `calmctl reproduce` folder.
+
+    Evaluations may be missing where the folder is no run, but one with published results.
 
     Raises:
         UserError: `folder` is no such folder, or one of its files is missing or damaged.
     """
     folder, path = Path(folder), Path(folder) / RESULTS_FILE
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected one written by `calmctl reproduce ntl` or `code`")
+        raise UserError(f"{folder}: no such folder; expected one written by `calmctl reproduce`")
     run = read_run(folder) if (folder / RUN_FILE).exists() else None
-    if not path.exists():
+    if not is_reproduction(folder):
         found = f"it is a run of kind {run.kind!r}, status {run.status!r}" if run else f"it has no {RUN_FILE}"
         raise UserError(
-            f"{folder} has no {RESULTS_FILE} ({found}); expected a folder of `calmctl reproduce ntl` or `code` that"
-            " has come as far as its results"
+            f"{folder} has no {RESULTS_FILE} ({found}); expected a folder of `calmctl reproduce` that has come"
+            " as far as its results"
         )
-    content = mapping(files.read_json(path), path)
-    if content.get("section") not in SECTIONS:
-        raise UserError(f"{path}: section {content.get('section')!r} is not one of {', '.join(SECTIONS)}")
+    content = mapping(files.read_json(path), path) if path.exists() else results_before(folder)
+    if content.get("section") not in LAYOUTS:
+        raise UserError(f"{path}: section {content.get('section')!r} is not one of {', '.join(LAYOUTS)}")
     systems = content.get("systems")
     if not isinstance(systems, list) or not systems:
         raise UserError(f"{path}: it names no systems; delete it and run again")
     manifest = folder / MANIFEST_FILE
     seed = content.get("seed")
-    return SectionResults(
+    return Results(
         folder=folder,
-        section=SECTIONS[content["section"]],
+        layout=LAYOUTS[content["section"]],
         preset=str(content.get("preset") or "not recorded"),
         seed=seed if isinstance(seed, int) else None,
-        systems=tuple(_system(system, folder, path) for system in systems),
+        systems=tuple(_system(system, folder, path, must_exist=run is not None) for system in systems),
+        values=mapping(content.get("values") or {}, path),
         deviations=tuple(str(text) for text in content.get("deviations") or ()),
         git_commit=content.get("git_commit"),
         hardware=mapping(content.get("hardware") or {}, path),
@@ -219,10 +262,11 @@ def load_section_results(folder: Path) -> SectionResults:
     )
 
 
-def _system(value: Any, folder: Path, path: Path) -> System:
+def _system(value: Any, folder: Path, path: Path, must_exist: bool) -> System:
     try:
-        runs = tuple(_run(run, folder, path) for run in value["runs"])
-        system = System(str(value["key"]), str(value["label"]), str(value["group"]), runs)
+        runs = tuple(_run(run, folder, path, must_exist) for run in value["runs"])
+        varied = number(value.get("value"))
+        system = System(str(value["key"]), str(value["label"]), str(value["group"]), runs, varied)
     except (KeyError, TypeError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path}: damaged (a system or a run of one: {what}); delete it and run again") from error
@@ -232,15 +276,20 @@ def _system(value: Any, folder: Path, path: Path) -> System:
     return system
 
 
-def _run(value: Mapping[str, Any], folder: Path, path: Path) -> SystemRun:
+def _run(value: Mapping[str, Any], folder: Path, path: Path, must_exist: bool) -> SystemRun:
     trainable = value["trainable_parameters"]
+    evaluations = {
+        task: relative
+        for task, relative in value["evaluations"].items()
+        if must_exist or (folder / relative / METRICS_FILE).exists()
+    }
     return SystemRun(
         seed=value["seed"],
         run=str(value["run"]),
-        is_trained=bool(value["is_trained"]),
+        is_trained=bool(value["is_trained"]) and (must_exist or (folder / str(value["run"]) / RUN_FILE).exists()),
         trainable_parameters=trainable if isinstance(trainable, int) else None,
         metrics={task: numbers(metrics) for task, metrics in mapping(value["metrics"], path).items()},
-        evaluations={task: read_evaluation(folder, relative) for task, relative in value["evaluations"].items()},
+        evaluations={task: read_evaluation(folder, relative) for task, relative in evaluations.items()},
         cost=None if value["cost"] is None else {name: value["cost"][name] for name in COST_FIELDS},
     )
 
@@ -249,7 +298,7 @@ def _evaluations(system: System) -> list[Evaluation]:
     return [found for run in system.runs for found in run.evaluations.values()]
 
 
-def size_difference(results: SectionResults, system: System) -> float | None:
+def size_difference(results: Results, system: System) -> float | None:
     """Return by how many percent a system has more trained parameters than CALM, None where nothing is to compare."""
     calm, ours = results.system(CALM), system.runs[0].trainable_parameters
     theirs = calm.runs[0].trainable_parameters if calm else None

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.reporting.document.tables import NOT_RUN, Column, Table, Text, table_row
-from calmctl.reporting.measures import CALM, HEADLINE_MODELS, LORA
-from calmctl.reporting.results import SectionResults
+from calmctl.reporting.measures import HEADLINE_MODELS, Samples
+from calmctl.reporting.results import Results
+from calmctl.reporting.systems_table import CALM, LORA
 from calmctl.reporting.values import number
 from data_builders.rows import iter_rows
 
@@ -21,47 +22,76 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Sample:
-    """One record of a task; `rows` maps a system's key to its prediction."""
+    """One record of a task; `rows` maps a system's key to its predictions, by the part of `parts` that was asked."""
 
     record: str
-    rows: Mapping[str, Row]
+    rows: Mapping[str, Mapping[str, Row]]
+    parts: Mapping[str, tuple[str, str]]
 
     def table(self, labels: Mapping[str, str]) -> Table:
-        """Return prompt, the models' answers and the reference under one another."""
-        first = next(iter(self.rows.values()))
-        body = [table_row(Text("prompt"), _code(first.get("prompt"), keep_end=True))]
-        body += [table_row(Text(label), _answer(self.rows.get(key))) for key, label in labels.items()]
-        body.append(table_row(Text("reference"), _code(first.get("reference"))))
-        return Table(self.record, (Column("", is_text=True), Column("", is_text=True)), tuple(body))
+        """Return what was asked across and, under one another, prompt, the models' answers and the reference."""
+        asked = {part: row for part in self.parts if (row := self._any(part))}
+        columns = (Column("", is_text=True), *(Column(self.parts[part][0], is_text=True) for part in asked))
+        body = [table_row(Text("prompt"), *(_code(row.get("prompt"), keep_end=True) for row in asked.values()))]
+        for key, label in labels.items():
+            answers = (_answer(self.rows.get(key, {}).get(part), self.parts[part][1]) for part in asked)
+            body.append(table_row(Text(label), *answers))
+        body.append(table_row(Text("reference"), *(_code(row.get("reference")) for row in asked.values())))
+        return Table(self.record, columns, tuple(body))
+
+    def _any(self, part: str) -> Row:
+        """Return any model's prediction: all hold the same prompt and reference."""
+        return next((found[part] for found in self.rows.values() if part in found), {})
 
 
-def section_samples(results: SectionResults) -> list[Sample]:
+def choose_samples(results: Results) -> list[Sample]:
     """Choose records of every task that has samples, evenly over the composition's own scores, best first.
 
     Fewer, or none, where predictions are missing. Files are read twice, a line at a time: they may be large.
     """
-    return [sample for task, count in results.section.samples.items() for sample in _task_samples(results, task, count)]
+    return [sample for task, which in results.layout.samples.items() for sample in _task_samples(results, task, which)]
 
 
-def labels(results: SectionResults) -> dict[str, str]:
+def labels(results: Results) -> dict[str, str]:
     """Return the systems whose answers are shown."""
     return {key: results.label(key) for key in (*HEADLINE_MODELS, LORA) if results.system(key)}
 
 
-def _task_samples(results: SectionResults, task: str, count: int) -> list[Sample]:
+def _task_samples(results: Results, task: str, which: Samples) -> list[Sample]:
     files = {key: paths[0] for key in labels(results) if (paths := _files(results, task, key))}
     if CALM not in files:
         return []
-    chosen = _spread([(_score(row), str(row.get("id"))) for row in _rows(files[CALM])], count)
-    found: dict[str, dict[str, Row]] = {record: {} for record in chosen}
+    parts = which.parts or {"": ("", "")}
+    first, (field, wanted) = next(iter(parts)), which.only
+    scored: dict[str, float] = {}
+    for row in _rows(files[CALM]):
+        record, part = _record(row, parts)
+        if part == first and row.get(field, wanted) == wanted:
+            scored.setdefault(record, _score(row, parts[first][1]))
+    chosen = _spread([(score, record) for record, score in scored.items()], which.count)
+    found: dict[str, dict[str, dict[str, Row]]] = {record: {} for record in chosen}
     for key, path in files.items():
         for row in _rows(path):
-            if (record := str(row.get("id"))) in found:
-                found[record].setdefault(key, row)
-    return [Sample(f"{task}, {record}" if task not in record.lower() else record, found[record]) for record in chosen]
+            record, part = _record(row, parts)
+            if record in found and part is not None:
+                found[record].setdefault(key, {}).setdefault(part, row)
+    return [Sample(_titled(task, record), found[record], parts) for record in chosen]
 
 
-def _files(results: SectionResults, task: str, key: str) -> list[Path]:
+def _record(row: Row, parts: Mapping[str, tuple[str, str]]) -> tuple[str, str | None]:
+    """Return which record a prediction is of and what was asked; None: something else than is shown."""
+    record = str(row.get("id"))
+    if "" in parts:
+        return record, ""
+    start, _, part = record.rpartition("/")
+    return start, part if part in parts else None
+
+
+def _titled(task: str, record: str) -> str:
+    return record if task in record.lower() else f"{task}, {record}"
+
+
+def _files(results: Results, task: str, key: str) -> list[Path]:
     paths = (results.folder / each.folder / PREDICTIONS_FILE for each in results.evaluations(task, key))
     return [path for path in paths if path.exists()]
 
@@ -71,9 +101,16 @@ def _rows(path: Path) -> Iterator[Row]:
     return iter_rows(path, {})
 
 
-def _score(row: Row) -> float:
+def _score(row: Row, metric: str) -> float:
     found = number(row.get("sentence_chrf1"))
-    return float(bool(row.get("correct"))) if found is None else found
+    return float(bool(_verdict(row, metric))) if found is None else found
+
+
+def _verdict(row: Row, metric: str) -> bool | None:
+    """Return whether a prediction is right by a metric: its verdict in `metrics`, else `correct`."""
+    metrics = row.get("metrics")
+    verdict = (metrics if isinstance(metrics, dict) else {}).get(metric, row.get("correct"))
+    return verdict if isinstance(verdict, bool) else None
 
 
 def _spread(scored: Sequence[tuple[float, str]], count: int) -> list[str]:
@@ -90,13 +127,12 @@ def _spread(scored: Sequence[tuple[float, str]], count: int) -> list[str]:
     return chosen
 
 
-def _answer(row: Row | None) -> Text:
+def _answer(row: Row | None, metric: str) -> Text:
     if row is None:
         return Text(NOT_RUN)
     answer = row.get("answer")
     text = _code(answer if isinstance(answer, str) else row.get("completion")).text
-    verdict = row.get("correct")
-    return Text(text, is_code=True, verdict=verdict if isinstance(verdict, bool) else None)
+    return Text(text, is_code=True, verdict=_verdict(row, metric))
 
 
 def _code(value: Any, keep_end: bool = False) -> Text:

@@ -1,113 +1,131 @@
-"""Mean and standard deviation of Table 1 and its controls over several `calmctl reproduce kv` folders."""
+"""Several reproductions of one section that differ in their seed, as one: every folder counts as one run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from calmctl import files
 from calmctl.errors import UserError
+from calmctl.escaping import md_text
 from calmctl.reporting.comparable import require_one, require_one_a_seed
-from calmctl.reporting.document.tables import Number, Table, Text, table_row, to_markdown
-from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, KVAblations, ablation_figures, load_kv_ablations, table5
-from calmctl.reporting.kv_results import METRICS, KVResults, Metric, System, load_kv_results
-from calmctl.reporting.kv_tables import metric_columns
-from calmctl.reporting.paper import paper_table
-from calmctl.reporting.spread import Spread
+from calmctl.reporting.document.tables import Table, to_markdown
+from calmctl.reporting.evaluations import Evaluation, not_comparable
+from calmctl.reporting.headline import answers_table, headline
+from calmctl.reporting.result_tables import grouped_table, models_table, systems_tables
+from calmctl.reporting.results import Results, System, SystemRun, load_results
+from calmctl.reporting.values import Spread
 
 
-@dataclass(frozen=True)
-class SeedSummary:
-    """Several reproduce folders of one preset, one seed each, and the ablations of those that have some."""
-
-    results: tuple[KVResults, ...]
-    ablations: tuple[KVAblations, ...] = ()
-
-    @property
-    def seeds(self) -> tuple[int | None, ...]:
-        """Return the seeds, in the order of the folders."""
-        return tuple(result.seed for result in self.results)
-
-    @property
-    def systems(self) -> tuple[System, ...]:
-        """Return what the experiments measured, and what they could have."""
-        return self.results[0].systems
-
-    def spread(self, system: System, metric: Metric) -> Spread:
-        """Return what the folders measured for one system by one metric."""
-        values = (result.figure(system, metric) for result in self.results)
-        return Spread(tuple(value for value in values if value is not None))
-
-    def tables(self) -> list[Table]:
-        """Return Table 1, and Table 5 where the folders have ablations."""
-        return [self.table(), *([table5(*self.ablations)] if self.ablations else [])]
-
-    def table(self) -> Table:
-        """Return mean ± standard deviation beside the paper's figures."""
-        rows = tuple(
-            table_row(Text(system.label), *(self._number(system, metric) for metric in METRICS))
-            for system in self.systems
-        )
-        count = len(self.results)
-        title = f"Key-value arithmetic, preset {self.results[0].preset}: {count} seed{'s' if count > 1 else ''}"
-        caption = (
-            "Exact match in percent, keys all held out; mean ± sample standard deviation over seeds"
-            f" {', '.join(map(str, self.seeds))}. Paper: {paper_table('table1').source};"
-            " differences in points."
-        )
-        return Table(title, metric_columns(), rows, caption)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures for machines: mean, std and the values themselves."""
-        systems: dict[str, dict[str, Any]] = {}
-        for system in self.systems:
-            systems[system.key] = {}
-            for metric in METRICS:
-                spread = self.spread(system, metric)
-                systems[system.key][metric.key] = {
-                    "mean": spread.mean,
-                    "std": spread.std,
-                    "values": list(spread.values),
-                    "paper": paper_table("table1").figure(system.key, metric.key),
-                }
-        return {
-            "preset": self.results[0].preset,
-            "seeds": list(self.seeds),
-            "git_commits": [result.git_commit for result in self.results],
-            "systems": systems,
-            "ablations": ablation_figures(self.ablations),
-        }
-
-    def _number(self, system: System, metric: Metric) -> Number:
-        spread = self.spread(system, metric)
-        is_partial = 0 < len(spread.values) < len(self.results)
-        note = f"{len(spread.values)} of {len(self.results)} seeds" if is_partial else ""
-        paper = paper_table("table1").figure(system.key, metric.key)
-        return Number(spread.mean, paper=paper, spread=spread.std, note=note)
-
-
-def aggregate_seeds(folders: Sequence[Path]) -> SeedSummary:
-    """Read several reproduce folders that differ in their seed.
+def pool(folders: Sequence[Path]) -> Results:
+    """Read several reproduce folders and return them as one, with a run a folder: the mean of its own runs.
 
     Raises:
-        UserError: no folder, one that is no reproduce folder, different presets or settings, or a seed that comes
+        UserError: a folder is no such folder, they are of different sections, presets or settings, or a seed comes
             twice.
     """
-    if not folders:
-        raise UserError("no folder given; name the folders that `calmctl reproduce kv` wrote")
-    results = tuple(load_kv_results(Path(folder)) for folder in folders)
-    require_one("presets", (result.preset for result in results))
-    require_one_a_seed([(result.seed, result.folder) for result in results])
-    ablations = [(each, found) for each in results if (found := load_kv_ablations(each.folder)) is not None]
-    require_one_a_seed([(each.seed, each.folder / ABLATIONS_FOLDER) for each, _ in ablations])
-    return SeedSummary(results, tuple(found for _, found in ablations))
+    results = [load_results(Path(folder)) for folder in folders]
+    require_one("sections", (found.layout.key for found in results))
+    require_one("presets", (found.preset for found in results))
+    require_one_a_seed([(found.seed, found.folder) for found in results])
+    _require_comparable(results)
+    keys = dict.fromkeys(system.key for found in results for system in found.systems)
+    return replace(results[0], seed=None, systems=tuple(_pooled(results, key) for key in keys))
 
 
-def write_seed_summary(summary: SeedSummary, folder: Path) -> list[Path]:
+def _require_comparable(results: Sequence[Results]) -> None:
+    """Raise UserError where the folders were not asked the same, but for what each has held out of its own data."""
+    found: dict[str, list[Evaluation]] = {}
+    for each in results:
+        for name, evaluations in each.comparable_evaluations().items():
+            found.setdefault(name, []).extend(one for one in evaluations if not each.is_own(one))
+    for sentence in not_comparable(found).values():
+        raise UserError(f"{sentence.removesuffix('.')}; average seeds that were asked the same")
+
+
+def _pooled(results: Sequence[Results], key: str) -> System:
+    found = [(each, system) for each in results if (system := each.system(key)) is not None]
+    runs = tuple(_as_one(each.seed, system) for each, system in found)
+    missing = f" ({len(runs)} of {len(results)} seeds)" if len(runs) < len(results) else ""
+    first = found[0][1]
+    return System(key, f"{first.label}{missing}", first.group, runs, first.value)
+
+
+def _as_one(seed: int | None, system: System) -> SystemRun:
+    """Return a system's runs as one: the mean of each figure over those that have it."""
+    first = system.runs[0]
+    tasks = dict.fromkeys(task for run in system.runs for task in run.evaluations)
+    return replace(
+        first,
+        seed=seed,
+        is_trained=False,  # nothing is linked to
+        metrics=_means_by_task(system.runs),
+        evaluations={
+            task: _mean([r.evaluations[task] for r in system.runs if task in r.evaluations]) for task in tasks
+        },
+        cost=None,
+    )
+
+
+def _means_by_task(runs: Sequence[SystemRun]) -> dict[str, dict[str, float]]:
+    tasks = dict.fromkeys(task for run in runs for task in run.metrics)
+    return {task: _means(run.metrics[task] for run in runs if task in run.metrics) for task in tasks}
+
+
+def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
+    dimensions = dict.fromkeys(name for found in evaluations for name in found.breakdowns)
+    breakdowns = {
+        name: _means_by_group([found.breakdowns.get(name, {}) for found in evaluations]) for name in dimensions
+    }
+    metrics = _means(found.metrics for found in evaluations)
+    return replace(evaluations[0], folder="", metrics=metrics, breakdowns=breakdowns)
+
+
+def _means_by_group(found: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    groups = dict.fromkeys(group for each in found for group in each)
+    return {group: _means(each[group] for each in found if group in each) for group in groups}
+
+
+def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            values.setdefault(name, []).append(value)
+    return {name: fmean(found) for name, found in values.items()}
+
+
+def pooled_tables(pooled: Results) -> list[Table]:
+    """Return the tables of several seeds."""
+    grouped = (grouped_table(pooled, each) for each in pooled.layout.grouped)
+    models = models_table(pooled)
+    first = [*([models] if models else []), answers_table(pooled)]
+    return [*first, *(table for table in grouped if table), *systems_tables(pooled)]
+
+
+def pooled_figures(pooled: Results) -> dict[str, Any]:
+    """Return the figures over seeds for machines: mean, std and the values themselves."""
+    systems: dict[str, Any] = {}
+    for system in pooled.systems:
+        figures: dict[str, dict[str, Any]] = {}
+        for task, metrics in _means_by_task(system.runs).items():
+            for metric in metrics:
+                values = tuple(run.metrics[task][metric] for run in system.runs if metric in run.metrics.get(task, {}))
+                spread = Spread(values)
+                told = {"mean": spread.mean, "std": spread.std, "values": list(values)}
+                figures.setdefault(task, {})[metric] = told
+        seeds = [run.seed for run in system.runs]
+        systems[system.key] = {"label": system.label, "group": system.group, "seeds": seeds, "metrics": figures}
+    section, sentences = pooled.layout.key, list(headline(pooled))
+    return {"section": section, "preset": pooled.preset, "headline": sentences, "systems": systems}
+
+
+def write_pooled(pooled: Results, folder: Path) -> list[Path]:
     """Write `seeds.md` and `seeds.json` into a folder and return their paths."""
     paths = [folder / "seeds.md", folder / "seeds.json"]
-    files.write_text(paths[0], "\n".join(map(to_markdown, summary.tables())))
-    files.write_json(paths[1], summary.to_dict())
+    sentences = "\n\n".join(map(md_text, headline(pooled)))
+    files.write_text(paths[0], "\n".join([f"{sentences}\n", *map(to_markdown, pooled_tables(pooled))]))
+    files.write_json(paths[1], pooled_figures(pooled))
     return paths

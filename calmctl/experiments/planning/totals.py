@@ -13,7 +13,7 @@ from calmctl.experiments.planning.evaluations import (
     EvaluationPlanner,
 )
 from calmctl.experiments.planning.trainings import Model, Planner, TrainingPlan
-from calmctl.experiments.reproduction import Section
+from calmctl.experiments.reproduction import Experiment
 from calmctl.experiments.stages import Stage
 from calmctl.modeling.bases.public_shapes import shape_of
 from calmctl.modeling.bases.sources import find_tokenizer
@@ -26,7 +26,7 @@ DEVICES = {"A100": (312e12, 2.04e12), "H100": (989e12, 3.35e12)}
 UTILISATION = 0.4
 
 
-def plan_section(section: Section, stages: Sequence[Stage]) -> dict[str, Any]:
+def plan_experiment(experiment: Experiment, stages: Sequence[Stage]) -> dict[str, Any]:
     """Return what the stages of an experiment come to; nothing is downloaded, loaded or written.
 
     Trainings and evaluations that differ in their seed alone are one row, `runs` says how many.
@@ -34,7 +34,7 @@ def plan_section(section: Section, stages: Sequence[Stage]) -> dict[str, Any]:
     Raises:
         UserError: a training would refuse its settings, or the shape of a model is not known here.
     """
-    planner = Planner(lambda: _vocab_size(section))
+    planner = Planner(experiment.token_ids or (lambda _: _vocab_size(experiment)))
     trainings = _trainings(planner, stages)
     evaluations = _evaluations(planner, stages)
     rows = [*trainings, *evaluations]
@@ -64,14 +64,14 @@ def plan_section(section: Section, stages: Sequence[Stage]) -> dict[str, Any]:
     }
 
 
-def _vocab_size(section: Section) -> int:
+def _vocab_size(experiment: Experiment) -> int:
     """Return how many token ids models that are trained from scratch have."""
-    if section.tokenizer:
-        if tokenizer := find_tokenizer(section.tokenizer, local_files_only=True):
+    if experiment.tokenizer:
+        if tokenizer := find_tokenizer(experiment.tokenizer, local_files_only=True):
             return num_token_ids(tokenizer)
-        shape = shape_of(section.tokenizer)
+        shape = shape_of(experiment.tokenizer)
         return shape.token_ids or shape.config.vocab_size
-    if size := getattr(section.data, "vocab_size", None):
+    if size := getattr(experiment.data, "vocab_size", None):
         return int(size)
     raise UserError("data.vocab_size=null trains no tokenizer, which a model from scratch needs; set it")
 

@@ -98,10 +98,10 @@ class Planner:
     """Plans stages in their order: what one trains, later ones may build on.
 
     Args:
-        vocab_size: tells the token ids of models that are trained from scratch.
+        vocab_size: tells the token ids of models that are trained from scratch, by their tokenizer.
     """
 
-    def __init__(self, vocab_size: Callable[[], int]) -> None:
+    def __init__(self, vocab_size: Callable[[str], int]) -> None:
         self._vocab_size = vocab_size
         self._trained: dict[str, _Training] = {}
         self.existing: dict[str, Model] = {}
@@ -149,7 +149,8 @@ class Planner:
         if config.base:
             what, model = f"{config.base}, further", self.model(config.base)
         else:
-            what, model = "from scratch", _model(Shape(model_config_of_size(config.model, self._vocab_size())))
+            size = self._vocab_size(config.tokenizer)
+            what, model = "from scratch", _model(Shape(model_config_of_size(config.model, size), token_ids=size))
         return _whole(what, model, config.train, str(config.model.get("attn_implementation", "")))
 
     def _composition(self, stage: Stage) -> _Training:

@@ -1,4 +1,4 @@
-"""Plots of table 5 on the key-value task as PNG bytes: every variant, and accuracy against keys and against size."""
+"""A plot of variants as PNG bytes: a figure against what is varied, and against the number of trained parameters."""
 
 from __future__ import annotations
 
@@ -6,92 +6,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from calmctl.reporting.kv_ablations import GROUPS, AblationRow, KVAblations
-from calmctl.reporting.kv_results import CALM, KV_MATH
-from calmctl.reporting.plots.style import (
-    BLANK,
-    COLOURS,
-    OTHER_METHODS,
-    SIDEWAYS,
-    WIDTH,
-    lighter,
-    names_on_axis,
-    percent_axis,
-    style,
-    to_png,
-)
-
-METHOD_MARKERS = ("s", "D", "v", "^", "P", "X")
-"""Markers of the other methods, in the order of their rows: matched to one size, they stand above one another."""
+from calmctl.reporting.measures import Measure
+from calmctl.reporting.plots.style import BLANK, WIDTH, colour_of, percent_axis, style, to_png
+from calmctl.reporting.results import Results, System
+from calmctl.reporting.systems_table import CALM, system_row
 
 
-def _colour(row: AblationRow) -> str:
-    if row.key in COLOURS:
-        return COLOURS[row.key]
-    return OTHER_METHODS if row.group == "baselines" else lighter(COLOURS[CALM.key], 0.45)
-
-
-def ablations_plot(ablations: KVAblations) -> bytes:
-    """Draw held-out KV-MATH of every model as bars, under a heading for each thing that is varied."""
-    groups = [(group, ablations.group(group)) for group in GROUPS if ablations.group(group)]
-    # Places count downwards: a heading takes one, a bar one.
-    headings, bars, place = [], [], 0.0
-    for group, rows in groups:
-        headings.append((place, ablations.heading(group)))
-        bars += [(place + 1 + number, row) for number, row in enumerate(rows)]
-        place += len(rows) + 1.25
-    with style(SIDEWAYS):
-        figure = Figure(figsize=(WIDTH, 0.7 + 0.24 * place), layout="constrained")
-        axes = figure.subplots()
-        for y, row in bars:
-            value = row.metrics[KV_MATH.key]
-            axes.barh(y, value, 0.72, color=_colour(row))
-            axes.annotate(
-                f"{value:.1f}",
-                (value, y),
-                (5, 0),
-                textcoords="offset points",
-                va="center_baseline",
-                fontsize=9.5,
-                bbox=BLANK,
-            )
-        for y, heading in headings:
-            axes.annotate(
-                heading,
-                (0, y),
-                (4, 0),
-                textcoords="offset points",
-                va="center_baseline",
-                fontsize=10,
-                fontweight="bold",
-                bbox=BLANK,
-            )
-        names_on_axis(axes, [])
-        axes.set_yticks([y for y, _ in bars], [row.label for _, row in bars])
-        axes.set_ylim(place - 0.6, -0.6)
-        axes.set_xlabel("stepwise KV-MATH on held-out keys, percent")
-        return to_png(figure)
-
-
-def scaling_plot(ablations: KVAblations) -> bytes:
-    """Draw held-out KV-MATH against the share of the keys in D_C, and against the number of trained parameters."""
+def scaling_plot(results: Results, measure: Measure) -> bytes:
+    """Draw a measure against the share of the keys in D_C, and against the number of trained parameters."""
     with style():
         figure = Figure(figsize=(WIDTH, 4.7), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        _by_share(left, ablations)
-        _by_size(right, ablations)
+        _by_share(left, results, measure)
+        _by_size(right, results, measure)
         percent_axis(left, top=106, bottom=-4)
-        figure.supylabel("stepwise KV-MATH, held-out keys, percent", fontsize=11)
+        figure.supylabel(f"{measure.label}, percent", fontsize=11)
         handles, labels = right.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9.5)
         return to_png(figure)
 
 
-def _by_share(axes: Axes, ablations: KVAblations) -> None:
-    points = ablations.series("share")
-    shares, values = [100 * share for share, _ in points], [row.metrics[KV_MATH.key] for _, row in points]
-    axes.plot(shares, values, color=COLOURS[CALM.key], marker="o", linewidth=2)
-    for share, value in zip(shares, values, strict=True):
+def _by_share(axes: Axes, results: Results, measure: Measure) -> None:
+    points = [(system.value, results.spread(system.key, measure).mean) for system in results.group("share")]
+    points.append((results.values.get("share"), results.spread(CALM, measure).mean))
+    known = sorted((100 * share, value) for share, value in points if share is not None and value is not None)
+    shares, values = [share for share, _ in known], [value for _, value in known]
+    axes.plot(shares, values, color=colour_of(CALM), marker="o", linewidth=2)
+    for share, value in known:
         axes.annotate(f"{value:.1f}", (share, value), (4, -14), textcoords="offset points", fontsize=9, bbox=BLANK)
     axes.set_xscale("log")
     axes.margins(x=0.12)
@@ -101,25 +42,22 @@ def _by_share(axes: Axes, ablations: KVAblations) -> None:
     axes.set_xlabel("keys in D_C, percent of all")
 
 
-def _by_size(axes: Axes, ablations: KVAblations) -> None:
-    calm = ablations.row(CALM.key)
-    colour = COLOURS[CALM.key]
-    if calm is not None and calm.trainable_parameters:
-        axes.scatter(calm.trainable_parameters, calm.metrics[KV_MATH.key], color=colour, label="CALM", s=46)
-    series = [
-        ("CALM, other connections", ablations.group("connections"), "s", colour),
-        ("CALM, other heads", ablations.group("heads"), "^", colour),
-        *(
-            (row.label, [row], METHOD_MARKERS[number % len(METHOD_MARKERS)], OTHER_METHODS)
-            for number, row in enumerate(ablations.group("baselines"))
-        ),
+def _by_size(axes: Axes, results: Results, measure: Measure) -> None:
+    calm = results.system(CALM)
+    series: list[tuple[str, list[System], str, str]] = [
+        ("CALM, other connections", results.group("connections"), "s", colour_of(CALM)),
+        ("CALM, other heads", results.group("heads"), "^", colour_of(CALM)),
     ]
-    for label, rows, marker, edge in series:
-        if sized := [row for row in rows if row.trainable_parameters]:
-            sizes, values = (
-                [row.trainable_parameters or 0 for row in sized],
-                [row.metrics[KV_MATH.key] for row in sized],
-            )
+    # Other methods, matched to one size, stand above one another: each has a marker of its own.
+    series += [
+        (system.label, [system], system_row(system.key).marker, colour_of(system.key))
+        for system in results.group("methods")
+    ]
+    if calm is not None:
+        axes.scatter(*_points([calm], results, measure), color=colour_of(CALM), label="CALM", s=46)
+    for label, systems, marker, edge in series:
+        sizes, values = _points(systems, results, measure)
+        if sizes:
             # Hollow: what has one size and one score stays visible below another.
             axes.scatter(sizes, values, marker=marker, facecolor="none", edgecolor=edge, label=label, s=46)
     axes.set_xscale("log")
@@ -129,6 +67,12 @@ def _by_size(axes: Axes, ablations: KVAblations) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_title("by trained parameters")
     axes.set_xlabel("trained parameters")
+
+
+def _points(systems: list[System], results: Results, measure: Measure) -> tuple[list[int], list[float]]:
+    pairs = [(system.runs[0].trainable_parameters, results.spread(system.key, measure).mean) for system in systems]
+    known = [(size, value) for size, value in pairs if size and value is not None]
+    return [size for size, _ in known], [value for _, value in known]
 
 
 def _thousands(value: float, _place: int | None = None) -> str:

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from calmctl.reporting.measures import CALM, GROUPS, LORA, M_B, Grouped, Measure
-from calmctl.reporting.plots.style import BLANK, COLOURS, OTHER_METHODS, SIDEWAYS, WIDTH, colour_of, style, to_png
-from calmctl.reporting.results import SectionResults, System
+from calmctl.reporting.measures import Grouped, Measure, paper_figure
+from calmctl.reporting.plots.style import BLANK, SIDEWAYS, WIDTH, colour_of, style, to_png
+from calmctl.reporting.results import Results, System
+from calmctl.reporting.systems_table import CALM, GROUPS, LORA, M_B
 
 MOST_NAMED = 40
 """Up to so many languages stand in one column under their names; more stand in several, under their codes."""
@@ -21,7 +22,7 @@ ROWS_OF_A_COLUMN = 52
 WORSE = "#B0B0B0"
 
 
-def gains_plot(results: SectionResults, grouped: Grouped) -> bytes:
+def gains_plot(results: Results, grouped: Grouped) -> bytes:
     """Draw how much better the composition is than m_B in each language, from low to high resource (figure 2).
 
     Whiskers are standard deviations over seeds; diamonds are LoRA.
@@ -42,43 +43,48 @@ def gains_plot(results: SectionResults, grouped: Grouped) -> bytes:
         better = "fewer bits per byte" if measure.is_lower_better else "points"
         figure.supxlabel(f"{measure.label}: how much better than m_B, in {better}", fontsize=11)
         handles: list[Patch | Line2D] = [
-            Patch(color=COLOURS[CALM], label="CALM"),
+            Patch(color=colour_of(CALM), label="CALM"),
             Patch(color=WORSE, label="CALM, worse"),
         ]
         if results.system(LORA):
-            handles.append(Line2D([], [], marker="D", color=OTHER_METHODS, linestyle="", label="LoRA", markersize=4.5))
+            handles.append(
+                Line2D([], [], marker="D", color=colour_of(LORA), linestyle="", label="LoRA", markersize=4.5)
+            )
         figure.legend(handles=handles, loc="outside upper center", ncols=3)
         return to_png(figure)
 
 
-def _gains(axes: Axes, results: SectionResults, measure: Measure, codes: Sequence[str], is_named: bool) -> None:
+def _gains(axes: Axes, results: Results, measure: Measure, codes: Sequence[str], is_named: bool) -> None:
     places, gains = range(len(codes)), [_gain(results, CALM, measure, code) or 0.0 for code in codes]
     errors = [results.group_spread(CALM, measure, code).std or 0.0 for code in codes]
-    colours = [COLOURS[CALM] if gain > 0 else WORSE for gain in gains]
+    colours = [colour_of(CALM) if gain > 0 else WORSE for gain in gains]
     axes.barh(places, gains, 0.74, color=colours)
     if is_named and any(errors):
         axes.errorbar(gains, places, xerr=errors, color="#222222", linestyle="", elinewidth=1)
     others = [(gain, place) for place in places if (gain := _gain(results, LORA, measure, codes[place])) is not None]
     if others:
         size = 4.5 if is_named else 2.6
-        axes.plot(*zip(*others, strict=True), marker="D", color=OTHER_METHODS, markersize=size, linestyle="")
+        axes.plot(*zip(*others, strict=True), marker="D", color=colour_of(LORA), markersize=size, linestyle="")
     names = [results.name(measure, code) if is_named else code for code in codes]
     axes.set_yticks(range(len(codes)), names, fontsize=10 if is_named else 6.3)
     axes.tick_params(axis="x", labelsize=10 if is_named else 8)
     axes.axvline(0, color="#222222", linewidth=1)
 
 
-def _gain(results: SectionResults, key: str, measure: Measure, code: str) -> float | None:
+def _gain(results: Results, key: str, measure: Measure, code: str) -> float | None:
     ours, theirs = (results.group_spread(system, measure, code).mean for system in (key, M_B))
     return None if ours is None or theirs is None else measure.gain(ours, theirs)
 
 
-def systems_plot(results: SectionResults, measures: Sequence[Measure]) -> bytes:
-    """Draw every system as bars under the heading of its group, a panel a measure; whiskers: deviation over seeds."""
+def systems_plot(results: Results, measures: Sequence[Measure]) -> bytes:
+    """Draw every system as bars under the heading of its group, a panel a measure; whiskers: deviation over seeds.
+
+    A dark stroke is the figure of the paper, where it is of the same records.
+    """
     headings, bars, place = [], [], 0.0
-    for group, heading in GROUPS.items():
+    for group in GROUPS:
         if systems := results.group(group):
-            headings.append((place, heading))
+            headings.append((place, results.heading(group)))
             bars += [(place + 1 + number, system) for number, system in enumerate(systems)]
             place += len(systems) + 1.25
     with style(SIDEWAYS):
@@ -94,7 +100,7 @@ def systems_plot(results: SectionResults, measures: Sequence[Measure]) -> bytes:
         return to_png(figure)
 
 
-def _bars(axes: Axes, results: SectionResults, bars: Sequence[tuple[float, System]], measure: Measure) -> None:
+def _bars(axes: Axes, results: Results, bars: Sequence[tuple[float, System]], measure: Measure) -> None:
     largest = 0.0
     for y, system in bars:
         spread = results.spread(system.key, measure)
@@ -111,6 +117,10 @@ def _bars(axes: Axes, results: SectionResults, bars: Sequence[tuple[float, Syste
             fontsize=9,
             bbox=BLANK,
         )
+        paper = paper_figure(system.key, measure) if measure.is_papers else None
+        if paper is not None:
+            axes.plot(paper, y, marker="|", markersize=13, markeredgewidth=2, color="#222222", zorder=3)
+            largest = max(largest, paper)
     axes.set_xlim(0, 1.25 * largest or 1.0)
     axes.tick_params(axis="y", left=False)
     axes.set_title(textwrap.fill(measure.label, 20), fontsize=10)

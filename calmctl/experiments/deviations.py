@@ -1,4 +1,4 @@
-"""Where compositions depart from the paper, in every experiment alike: a sentence for each setting of theirs.
+"""Where experiments depart from the paper: a sentence for each setting of models, compositions and other methods.
 
 Every field of `BridgeConfig` and `ComposeConfig` is either in one of the tables below, or said to be none of the
 method's. A test walks the fields.
@@ -9,9 +9,13 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from calmctl.baselines.methods import METHODS
+from calmctl.config import to_dict
+from calmctl.experiments.config import ExperimentConfig, is_used_as_it_is
 from calmctl.modeling import layers
 from calmctl.modeling.bridge import BridgeConfig
-from calmctl.training.configs import ComposeConfig
+from calmctl.reporting.systems_table import SYSTEMS
+from calmctl.training.configs import ComposeConfig, TrainConfig
 
 PAPER_EVERY = 4
 
@@ -111,3 +115,34 @@ def shape_of(model: dict[str, Any]) -> str:
     settings = {name: value for name, value in model.items() if name != "attn_implementation"}
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     return f"a {layers.num_layers(config)}-layer {config.model_type} of width {layers.hidden_size(config)}"
+
+
+def real_text_deviations(config: ExperimentConfig) -> list[str]:
+    """Return a sentence for each departure of models, composition and other methods of an experiment on real text."""
+    found = [
+        f"m_B is {_model(config.anchor)}; the paper's is PaLM2-S as it is",
+        f"m_A is {_model(config.aug)}; the paper's is PaLM2-XXS, trained further on the domain",
+        *composition_deviations(config.compose),
+    ]
+    if set(METHODS) & set(config.compare) and (unequal := _unequal(config)):
+        found.append(f"other methods are not trained as CALM is: {', '.join(unequal)}")
+    found += [
+        f"{SYSTEMS[name].label} is trained at {scale:g} times the learning rate of its preset"
+        for name, scale in config.baseline.lr_scale.items()
+        if name in config.compare and scale != 1
+    ]
+    return found
+
+
+def _unequal(config: ExperimentConfig) -> list[str]:
+    """Name the settings in which the training of the methods at CALM's size differs from CALM's own."""
+    ours, theirs = to_dict(config.compose.train), to_dict(config.baseline.train)
+    return [f"{name}={theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
+
+
+def _model(config: TrainConfig) -> str:
+    if is_used_as_it_is(config):
+        return f"{config.base} as it is"
+    if config.base:
+        return f"{config.base}, trained further"
+    return f"{shape_of(config.model)}, trained from scratch"

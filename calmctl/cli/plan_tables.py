@@ -9,8 +9,8 @@ from calmctl.cli.output import human_bytes, human_seconds, print_table
 from calmctl.escaping import visible
 
 
-def print_section_plan(plan: Mapping[str, Any]) -> None:
-    """Print models, trainings, evaluations, totals and assumptions of a plan (see `plan_section`)."""
+def print_experiment_plan(plan: Mapping[str, Any]) -> None:
+    """Print models, trainings, evaluations, totals and assumptions of a plan (see `plan_experiment`)."""
     if plan["models"]:
         columns = ["model", "type", "layers", "width", "parameters", "weights", "shape"]
         print_table(columns, [_model(row) for row in plan["models"]], title="Models as they are")

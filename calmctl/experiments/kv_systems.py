@@ -1,0 +1,214 @@
+"""The systems of the key-value experiment: table 1's models, its controls, and CALM with one change each."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from calmctl.baselines.building import sizes_for
+from calmctl.baselines.methods import FULL
+from calmctl.errors import UserError
+from calmctl.evaluation.questions import EvalConfig
+from calmctl.experiments.kv_config import ReproduceKVConfig
+from calmctl.experiments.stages import stage_in
+from calmctl.experiments.systems import Files, System, Systems, Trained
+from calmctl.modeling.bases.sources import base_config, load_tokenizer, without_weights
+from calmctl.modeling.layers import num_heads, num_layers
+from calmctl.reporting.systems_table import VARIANTS, shown_value
+from calmctl.training.configs import TrainConfig
+from calmctl.training.models import model_config
+from calmctl.training.plan import plan_bridges
+from data_builders.errors import DataError
+from data_builders.kv.build import aug_file
+from data_builders.kv.byte_tokenizer import CUTS, build_byte_tokenizer
+from data_builders.kv.keys import aug_tokenizer_folder
+from data_builders.kv.text import WORDS
+from data_builders.kv.word_tokenizer import build_word_tokenizer
+
+DC_MIX = "dc_mix.parquet"
+# Composition -> the m_A it reads, its D_C.
+COMPOSITIONS = {
+    "calm": ("aug", DC_MIX),
+    "one_tokenizer": ("aug_one_tokenizer", DC_MIX),
+    "random_aug": ("aug_random", DC_MIX),
+    "dc_subs": ("aug", "dc_subs.parquet"),
+    "dc_math": ("aug", "dc_math.parquet"),
+}
+CONTROLS = ("random_aug", "dc_subs", "dc_math")
+VANILLA = "vanilla"
+
+
+class KVSystems(Systems):
+    """Builds the systems of the key-value experiment in a folder."""
+
+    config: ReproduceKVConfig
+
+    def __init__(self, config: ReproduceKVConfig, out: Path, files: Files, tokenizer: str) -> None:
+        super().__init__(config, out, files, tokenizer)
+        self.augs = self._trained_augs("aug")
+        self.aug = self.augs[0]
+
+    def all(self) -> list[System]:
+        """Return every system: each m_A, m_B, CALM, its controls, then its ablations."""
+        augs = [System("m_A" if not index else f"m_A{index + 1}", (aug,)) for index, aug in enumerate(self.augs)]
+        systems = [*augs, System("m_B", (self.anchor,)), self.per_seed("calm", self._composition)]
+        compared = map(self._compared, self.config.compare)
+        return [*systems, *compared, *(self._ablations() if self.config.ablate else ())]
+
+    def _compared(self, key: str) -> System:
+        return self.per_seed(key, self._composition)
+
+    def _composition(self, key: str, name: str, seed: int) -> Trained:
+        source, file = COMPOSITIONS[key]
+        train, steps = self.config.compose.train, self.config.control_steps
+        if key in CONTROLS and steps:
+            train = replace(train, steps=steps)
+        return self.composed(name, seed, self._trained_augs(source), file, train=train)
+
+    def _asked(self, model: Trained, name: str, scored: EvalConfig) -> tuple[EvalConfig, tuple[str, ...]]:
+        return replace(scored, dataset=model.dataset or str(self.data)), model.needs
+
+    def _trained_augs(self, source: str) -> list[Trained]:
+        """Return the m_As of a kind of composition: of several, each has a share of the keys."""
+        found, data = [], self.config.data
+        for index in range(data.num_augs):
+            own = data.anchor_cut is not None and source != "aug_one_tokenizer"
+            file = self.files.anchor if source == VANILLA else aug_file(index)
+            settings = replace(
+                self.config.aug,
+                dataset=str(self.data / file),
+                tokenizer=str(self.data / aug_tokenizer_folder(index)) if own else self.tokenizer,
+            )
+            if source == "aug_random":
+                settings = replace(settings, train=replace(settings.train, steps=0))
+            name = source if index == 0 else f"{source}{index + 1}"
+            stage = stage_in(self.out, name, ("train", "aug"), settings, ("data",))
+            found.append(Trained(self.config.seed, name, str(stage.folder), (stage,)))
+        return found
+
+    def _ablations(self) -> Iterator[System]:
+        """Yield CALM with one change each, and other methods in its place."""
+        chosen, compose, calm = self.config.ablations, self.config.compose, calm_values(self.config)
+        if chosen.vanilla_aug:
+            yield self.per_seed("vanilla_aug", self._with_vanilla_aug)
+        if chosen.encoder_aug and compose.aug_reads != "prompt":
+            yield self._variant("aug_as_encoder", None, aug_reads="prompt")
+        for every in chosen.every:
+            if every != calm["connections"]:
+                yield self._variant("every", every, every=every, num=None, connections=None)
+        for heads in chosen.heads:
+            if heads != calm["heads"]:
+                yield self._variant("heads", heads, bridge=replace(compose.bridge, num_heads=heads))
+        for share in chosen.shares:
+            if share != calm["share"]:
+                yield self._variant("share", share)
+        for method in chosen.methods:
+            yield self.per_seed(method, self._baseline)
+        if chosen.further_training:
+            yield self.per_seed("further", self._further)
+
+    def _variant(self, key: str, value: float | None, **changes: Any) -> System:
+        """Return CALM with other settings; with a share of its own, over that share of the keys."""
+
+        def build(key: str, name: str, seed: int) -> Trained:
+            if value is not None and key.startswith("share_"):
+                return self._with_share_of_keys(name, seed, value)
+            return self.composed(name, seed, self.augs, **changes)
+
+        if value is None:
+            return self.per_seed(key, build)
+        row = VARIANTS[key]
+        return self.per_seed(f"{key}_{value:g}", build, row.label.format(shown_value(row.group, value)), value)
+
+    def _with_vanilla_aug(self, key: str, name: str, seed: int) -> Trained:
+        """Return the composition with m_A as it is before it learns the keys: trained on the anchor's data."""
+        return self.composed(name, seed, self._trained_augs(VANILLA))
+
+    def _with_share_of_keys(self, name: str, seed: int, share: float) -> Trained:
+        """Return the composition on a D_C over another share of the keys; the keys and their values stay.
+
+        It is scored on a test set of its own: other keys are held out.
+        """
+        folder = f"data_share_{share:g}"
+        data = stage_in(
+            self.out, folder, ("data", "kv"), replace(self.config.data, held_in_fraction=share), result="manifest.json"
+        )
+        trained = self.composed(name, seed, self.augs, str(data.folder / DC_MIX), (folder,))
+        return replace(trained, stages=(data, *trained.stages), dataset=str(data.folder))
+
+    def _further(self, key: str, name: str, seed: int) -> Trained:
+        """Return m_B trained further on what m_A was trained on, for as long as CALM is on D_C."""
+        return self._baseline(FULL, name, seed, aug_file(0))
+
+
+def calm_values(config: ReproduceKVConfig) -> dict[str, float | None]:
+    """Return what the headline composition has of each numeric setting that is varied; None = no such value."""
+    compose = config.compose
+    is_regular = compose.connections is None and compose.num is None
+    return {
+        "share": config.data.held_in_fraction,
+        "heads": compose.bridge.num_heads or num_heads(base_configs(config)[0]),
+        "connections": compose.every if is_regular else None,
+    }
+
+
+def check_ablations(config: ReproduceKVConfig) -> None:
+    """Raise UserError for a variant that cannot be made, before hours of training have led there."""
+    chosen, compose = config.ablations, config.compose
+    anchor, augs = base_configs(config)
+    for every in chosen.every:
+        if every > (layers := num_layers(augs[0])):
+            raise UserError(f"ablations.every={every}: m_A has {layers} layers only")
+        with _naming(f"ablations.every={every}"):
+            plan_bridges(replace(compose, every=every, num=None, connections=None), anchor, augs)
+    for heads in chosen.heads:
+        with _naming(f"ablations.heads={heads}"):
+            plan_bridges(replace(compose, bridge=replace(compose.bridge, num_heads=heads)), anchor, augs)
+    for share in chosen.shares:
+        with _naming(f"ablations.shares={share:g}"):
+            replace(config.data, held_in_fraction=share)
+    wanted = plan_bridges(compose, anchor, augs)["trainable_parameters"]
+    for method in chosen.methods:
+        if method != FULL:
+            with _naming(f"ablations.methods={method}"):
+                sizes_for(without_weights(anchor), method, wanted, None, config.baseline.where)
+
+
+@contextmanager
+def _naming(setting: str) -> Iterator[None]:
+    """Say in front of a refusal which setting it is about."""
+    try:
+        yield
+    except (UserError, DataError) as error:
+        raise UserError(f"{setting}: {error}") from error
+
+
+def base_configs(config: ReproduceKVConfig) -> tuple[PreTrainedConfig, list[PreTrainedConfig]]:
+    """Return the configurations of m_B and of each m_A, whether or not they are trained yet."""
+    tokenizer, *aug_tokenizers = tokenizers(config)
+    return (
+        _model_config(config.anchor, tokenizer),
+        [_model_config(config.aug, each) for each in aug_tokenizers or [tokenizer]],
+    )
+
+
+def _model_config(train: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    if train.base:
+        return base_config(train.base, trust_remote_code=train.trust_remote_code)
+    return model_config(train.model, tokenizer)
+
+
+def tokenizers(config: ReproduceKVConfig) -> list[PreTrainedTokenizerBase]:
+    """Return a tokenizer for all, or m_B's and those of each m_A, with as many tokens as those of the data to come."""
+    data = config.data
+    if data.tokenizer is not None:
+        return [load_tokenizer(data.tokenizer)]
+    names = [f"key{number}" for number in range(data.num_keys)]
+    if data.anchor_cut is None:
+        return [build_word_tokenizer(names, WORDS)]
+    shares = [names, *(names[aug :: data.num_augs] for aug in range(data.num_augs))]
+    cuts = (data.anchor_cut, *data.aug_cuts)
+    return [build_byte_tokenizer(CUTS[cut], keys, WORDS) for cut, keys in zip(cuts, shares, strict=True)]

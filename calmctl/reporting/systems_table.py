@@ -1,0 +1,89 @@
+"""The systems of all experiments: what tables and plots call them, where they stand, and which colour they have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+M_A, M_A2, M_B, CALM, RANDOM, LORA, SKYLINE = "m_A", "m_A2", "m_B", "calm", "random_aug", "lora", "m_B_finetuned"
+
+GROUPS = {
+    "models": "Models",
+    "m_A": "CALM, by what m_A is",
+    "D_C": "CALM, by what D_C holds",
+    "share": "CALM, by share of keys in D_C",
+    "connections": "CALM, by connections",
+    "heads": "CALM, by attention heads",
+    "methods": "Other methods, on the same D_C",
+    "untrained": "Without training",
+    "skyline": "Skyline, on all of m_A's data",
+}
+"""Group of systems -> its heading, in the order of the tables."""
+
+# Okabe and Ito's palette, which stays distinct under the common colour-vision deficiencies.
+_ORANGE, _BLUE, _GREEN, _SKY, _PURPLE, _RED = "#E69F00", "#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#D55E00"
+_GREY, _BROWN, _LIGHT_GREEN = "#8C8C8C", "#B8860B", "#73C9B0"
+
+
+@dataclass(frozen=True)
+class SystemRow:
+    """What is said of a system wherever it is shown.
+
+    Attributes:
+        label: `{}` stands for what an experiment says of it.
+        marker: matplotlib's name of its symbol in plots of lines.
+    """
+
+    label: str
+    group: str
+    colour: str = _LIGHT_GREEN
+    marker: str = "o"
+
+
+SYSTEMS = {
+    M_A: SystemRow("m_A alone", "models", _ORANGE, "s"),
+    M_A2: SystemRow("second m_A alone", "models", _BROWN, "p"),
+    M_B: SystemRow("m_B alone", "models", _BLUE, "D"),
+    CALM: SystemRow("CALM", "models", _GREEN, "o"),
+    RANDOM: SystemRow("random m_A", "m_A", _GREY, "X"),
+    "vanilla_aug": SystemRow("vanilla m_A", "m_A"),
+    "aug_as_encoder": SystemRow("m_A as an encoder", "m_A"),
+    "one_tokenizer": SystemRow("m_A reads as m_B does", "m_A", _SKY, "<"),
+    "dc_subs": SystemRow("D_C subs: no KV-MATH answer shown", "D_C", _SKY, "v"),
+    "dc_math": SystemRow("D_C math: KV-MATH at once", "D_C", _PURPLE, "^"),
+    LORA: SystemRow("LoRA", "methods", _RED, "s"),
+    "prefix": SystemRow("prefix tuning", "methods", _RED, "D"),
+    "series": SystemRow("series adapters", "methods", _RED, "v"),
+    "parallel": SystemRow("parallel adapters", "methods", _RED, "^"),
+    "full": SystemRow("full fine-tuning on D_C", "methods", _RED, "P"),
+    "m_A_examples": SystemRow("m_A with {}", "untrained"),
+    "m_B_examples": SystemRow("m_B with {}", "untrained"),
+    "handover": SystemRow("m_B, given m_A's answer", "untrained"),
+    "mixture": SystemRow("m_B and m_A, mixed byte by byte", "untrained"),
+    SKYLINE: SystemRow("m_B trained further on m_A's data", "skyline", _SKY, "h"),
+    "further": SystemRow("m_B trained further on m_A's data", "skyline", _SKY, "h"),
+}
+"""Key of a system -> its row; variants of CALM by a number are in `VARIANTS`."""
+VARIANTS = {
+    "every": SystemRow("{}", "connections", marker="s"),
+    "heads": SystemRow("{}", "heads", marker="^"),
+    "share": SystemRow("{} of the keys", "share"),
+}
+"""What is varied -> the row of its variants, whose keys are `every_2`, `share_0.05` and so on."""
+
+
+def system_row(key: str) -> SystemRow:
+    """Return the row of a system.
+
+    Raises:
+        KeyError: there is no such system.
+    """
+    return SYSTEMS[key] if key in SYSTEMS else VARIANTS[key.rpartition("_")[0]]
+
+
+def shown_value(group: str, value: float) -> str:
+    """Return what a group of variants is varied by, as its labels say it: `every 2 layers`, `1 head`, `5%`."""
+    if group == "share":
+        return f"{100 * value:g}%"
+    if group == "heads":
+        return f"{value:g} head{'s' if value != 1 else ''}"
+    return "every layer" if value == 1 else f"every {value:g} layers"
