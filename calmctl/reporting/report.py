@@ -16,6 +16,7 @@ from calmctl.reporting.document.terminal import print_tables
 from calmctl.reporting.document_files import write_document
 from calmctl.reporting.evaluations import not_comparable
 from calmctl.reporting.headline import answers_table, headline
+from calmctl.reporting.kv_tables import TABLE_1_FILE, TABLE_5_FILE
 from calmctl.reporting.plots.breakdowns import breakdown_plot
 from calmctl.reporting.plots.scaling import scaling_plot
 from calmctl.reporting.plots.systems import gains_plot, systems_plot
@@ -59,10 +60,12 @@ def terminal_tables(folder: Path) -> None:
 
 
 def measured(folder: Path) -> dict[str, Any]:
-    """Return the content of `results.json` with the sentences that say what came out, for machines."""
+    """Return what came out for machines: `results.json`, the sentences, and the tables that are exported beside it."""
     folder = Path(folder)
     told = list(headline(load_results(folder)))
-    return {**files.read_json(folder / RESULTS_FILE), "headline": told}
+    paths = {path.stem: path for name in (RESULTS_FILE, TABLE_1_FILE, TABLE_5_FILE) if (path := folder / name).exists()}
+    found = {name: files.read_json(path) for name, path in paths.items()}
+    return {**found.pop("results", {}), **found.pop("table1", {}), **found, "headline": told}
 
 
 def report_document(results: Results) -> Document:
