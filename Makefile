@@ -72,7 +72,7 @@ translate: need-data $(INSTALLED) ## the demonstration: an English model learns 
 		anchor.base="$(MODELS)/smollm2" data.tokenizer="$(MODELS)/smollm2" aug.base="$(MODELS)/gemma3") $(ARGS)
 
 code: need-data $(INSTALLED) ## reproduce the section on code (DATA=FOLDER of benchmarks); runs what models write, in a sandbox
-	$(BIN)/calmctl reproduce code --preset $(PRESET) --seed $(SEED) $(SOURCES:%=--source %) --tests "$(DATA)" \
+	$(BIN)/calmctl reproduce code --preset $(PRESET) --seed $(SEED) $(SOURCES:%=--source %) --data "$(DATA)" \
 		--allow-code-execution --out $(OUT) $(ARGS)
 
 .PHONY: need-data
@@ -91,7 +91,7 @@ smoke-ntl: $(INSTALLED) runs/toy-data
 
 smoke-code: $(INSTALLED) runs/toy-data
 	rm -rf runs/smoke-code
-	$(BIN)/calmctl reproduce code --preset smoke --seed $(SEED) --tests "$(or $(DATA),runs/toy-data)" \
+	$(BIN)/calmctl reproduce code --preset smoke --seed $(SEED) --data "$(or $(DATA),runs/toy-data)" \
 		--allow-code-execution --out runs/smoke-code
 
 runs/toy-data: $(INSTALLED)

@@ -40,7 +40,7 @@ Sources = Annotated[
     typer.Option("--source", help="Folder of source files, hub dataset, `stdlib` or `site-packages`; may be repeated."),
 ]
 Tests = Annotated[
-    Path | None, typer.Option("--tests", help="Folder that holds humaneval, mbpp and codexglue, to keep them out.")
+    Path | None, typer.Option("--data", "--tests", help="Folder that holds humaneval, mbpp and codexglue, to keep them out.")
 ]
 
 
@@ -163,7 +163,7 @@ def _print_files(out: Path, as_json: bool) -> None:
 def code(
     out: options.Out,
     overrides: options.Overrides = None,
-    preset: options.Preset = "default",
+    preset: options.Preset = "tiny",
     source: Sources = None,
     tests: Tests = None,
     seed: options.Seed = None,

@@ -102,7 +102,7 @@ def code_experiment(config: ReproduceCodeConfig, out: Path) -> Experiment:
 def _complete(config: ReproduceCodeConfig, data: Path) -> ReproduceCodeConfig:
     """Return the configuration with what every task reads, and with the permission to execute where it is needed."""
     if not config.benchmarks:
-        raise UserError("benchmarks is not set; give --tests FOLDER, which holds humaneval, mbpp and codexglue")
+        raise UserError("benchmarks is not set; give --data FOLDER, which holds humaneval, mbpp and codexglue")
     if not config.data.sources:
         raise UserError("data.sources is not set; give --source FOLDER, a hub id, stdlib or site-packages")
     executing = [name for name in EXECUTES if name in config.tasks]

@@ -116,7 +116,7 @@ class CodeDataConfig:
         for name in TEST_SETS:
             stated = getattr(self, name) or (self.tests and f"{self.tests}/{name}")
             if not stated:
-                raise DataError(f"{name}: name its path or hub id (or all with --tests DIR), or set {name}={OFF}")
+                raise DataError(f"{name}: name its path or hub id (or all with --data DIR), or set {name}={OFF}")
             if not getattr(self, name) and not Path(stated).expanduser().exists():  # not to be taken for a hub id
                 raise DataError(f"{stated}: no such folder; add it, name another with {name}=, or set {name}={OFF}")
             if stated != OFF:
