@@ -63,16 +63,17 @@ def configuration(kind: str, folder: Path, **settings: object) -> Config:
     data = str(folder / "train.jsonl")
     if kind in ADAPTERS:
         train = replace(SETTINGS, **settings)
-        return BaselineConfig(kind, str(folder / "anchor"), data, size=3, merge=kind == "lora", seed=3, train=train)
+        own = {"size": 3, "merge": kind == "lora"}
+        return BaselineConfig(kind, str(folder / "anchor"), **own, dataset=data, seed=3, train=train)
     if kind == "own tokenizers":
         bases = str(folder / "own_anchor"), (str(folder / "own_aug"), str(folder / "own_anchor"))
-        return ComposeConfig(*bases, data, every=1, seed=3, train=replace(SETTINGS, **settings))
+        return ComposeConfig(*bases, dataset=data, every=1, seed=3, train=replace(SETTINGS, **settings))
     if kind == "compose":
         bases = str(folder / "anchor"), (str(folder / "aug"),)
-        return ComposeConfig(*bases, data, every=1, seed=3, train=replace(SETTINGS, **settings))
+        return ComposeConfig(*bases, dataset=data, every=1, seed=3, train=replace(SETTINGS, **settings))
     course = CurriculumSettings("num_operands", 2, 3, threshold=0.001)
     train = replace(SETTINGS, curriculum=course, optimizer="muon", **settings)
-    return TrainConfig(data, str(folder / "tokenizer"), model=MODEL, seed=3, train=train)
+    return TrainConfig(str(folder / "tokenizer"), dataset=data, model=MODEL, seed=3, train=train)
 
 
 def in_two_processes(configs: Mapping[str, Config], folder: Path) -> dict[str, str]:

@@ -81,14 +81,17 @@ def test_another_configuration_is_refused_and_the_differing_keys_named(tmp_path:
 
 
 def test_settings_of_a_folder_that_was_moved_are_known_where_all_paths_were_moved_together(tmp_path: Path) -> None:
-    old, root = "/elsewhere/experiment", Path("/here/experiment")
+    old, root = tmp_path / "old", tmp_path / "new"
     config = {"lr": 1, "model": f"{old}/calm", "data": {"augs": [f"{old}/aug"], "seeds": [0]}, "tests": "/here/tests"}
-    with start(tmp_path / "run", config=config) as run:
+    with start(old / "eval" / "run", config=config, command=["calmctl", "--out", f"{old}/eval/run"]) as run:
         run.finish()
-    info = read_run(tmp_path / "run")
     moved = config | {"model": f"{root}/calm", "data": {"augs": [f"{root}/aug"], "seeds": [0]}}
-    assert has_settings(info, config, root=root) and has_settings(info, config)
-    assert has_settings(info, moved, root=root) and not has_settings(info, moved)
+    info = read_run(old / "eval" / "run")
+    assert has_settings(info, config) and not has_settings(info, moved)
+    old.rename(root)
+    info = read_run(root / "eval" / "run")
+    assert has_settings(info, config) and has_settings(info, moved)
+    assert start(info.path, config=moved).is_complete
     for changes in (
         {"lr": 2},
         {"model": f"{root}/lora"},
@@ -96,11 +99,12 @@ def test_settings_of_a_folder_that_was_moved_are_known_where_all_paths_were_move
         {"tests": f"{root}/tests"},  # not where the others were
         {"more": 1},
     ):
-        assert not has_settings(info, moved | changes, root=root), changes
+        assert not has_settings(info, moved | changes), changes
     assert has_settings(info, config | {"lr": 2, "more": 1}, changeable=("lr", "more"))
-    files.write_json(
-        info.path / "run.json", info.facts | {"config_sha256": "of a version that left out other settings"}
-    )
+    # As version 0.1.0 wrote it, and with the checksum of one that left out other settings.
+    older = {key: value for key, value in info.facts.items() if key != "folder"} | {"config_sha256": "another"}
+    files.write_json(info.path / "run.json", older)
+    assert has_settings(read_run(info.path), moved)
     assert has_settings(read_run(info.path), config) and start(info.path, config=config).is_complete
     (info.path / "config.yaml").unlink()
     assert not has_settings(read_run(info.path), config)

@@ -108,7 +108,7 @@ def _print_plan(
 
     existing = Run.look(out, kind="data", config=config)
     if existing is None or not existing.is_complete:
-        DATA[command.removeprefix("data ")][1](config)
+        DATA[command.removeprefix("data ")](config)
     plan = {"command": command, "preset": preset, "out": str(out), "config": to_dict(config)}
     output.print_json(plan) if as_json else print(visible(to_yaml(plan)), end="")
 

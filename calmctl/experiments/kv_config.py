@@ -7,6 +7,7 @@ from calmctl.baselines.methods import METHODS
 from calmctl.environment import usable_cores
 from calmctl.evaluation.evaluating import EvalConfig
 from calmctl.experiments.shared_settings import give_one_seed, refuse_decided
+from calmctl.schema import meaning
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
 from data_builders.kv.build import KVDataConfig
 
@@ -80,7 +81,7 @@ class ReproduceKVConfig:
 
     preset: str = ""
     seed: int = 0
-    jobs: int = 0
+    jobs: int = field(default=0, metadata=meaning("free"))
     threads: int = 1
     controls: bool = True
     compare: tuple[str, ...] = ("random_aug", "dc_subs", "dc_math")
@@ -91,7 +92,7 @@ class ReproduceKVConfig:
     compose: ComposeConfig = field(default_factory=ComposeConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
-    ablations: KVAblationsConfig = field(default_factory=KVAblationsConfig)
+    ablations: KVAblationsConfig = field(default_factory=KVAblationsConfig, metadata=meaning("free"))
 
     @property
     def stages_at_once(self) -> int:

@@ -157,8 +157,7 @@ class _Builder:
         return Variant(name, label, "baselines", (trained, self._score(name)))
 
     def _stage(self, name: str, command: Sequence[str], settings: object, *others: Any, **more: Any) -> Stage:
-        stage = stage_in(self.root, name, command, settings, *others, **more)
-        return replace(stage, root=self.out)  # the reproduction, which it reads and is moved with
+        return stage_in(self.root, name, command, settings, *others, **more)
 
     def _compose(self, name: str, needs: Sequence[str] = (), **changes: Any) -> Stage:
         defaults = {

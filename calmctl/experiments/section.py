@@ -112,7 +112,7 @@ def preflight(section: Section, out: Path, nproc_per_node: str | None) -> bool:
     """
     config, stages = section.config, section_stages(section, out)
     existing = existing_run(out, "reproduce", config, {}, config.changeable)
-    is_same = existing is not None and has_settings(existing, config, root=out.resolve())
+    is_same = existing is not None and has_settings(existing, config)
     is_current = not missing_stages(stages) and is_same and (out / RESULTS_FILE).exists()
     Run.look(out, kind="reproduce", config=config, changeable=config.changeable, is_current=is_current)
     if not is_current:

@@ -10,6 +10,7 @@ from calmctl.baselines.methods import METHODS
 from calmctl.environment import usable_cores
 from calmctl.evaluation.evaluating import EvalConfig
 from calmctl.experiments.shared_settings import give_one_seed, refuse_decided
+from calmctl.schema import meaning
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
 
 ABLATIONS = ("random_aug", "vanilla_aug", "aug_as_encoder")
@@ -63,7 +64,7 @@ class SectionConfig(ABC):
     seed: int = 0
     num_bridge_seeds: int = 1
     num_control_seeds: int = 0
-    jobs: int = 0
+    jobs: int = field(default=0, metadata=meaning("free"))
     threads: int = 1
     benchmarks: str = ""
     tasks: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ LOCK_FILE = ".lock"
 _NUMBER = int | float
 # What run.json says, and of which type where it says it.
 _FACTS: dict[str, type | UnionType] = {
-    **dict.fromkeys(("name", "config_sha256", "git_commit", "started", "finished", "error"), str),
+    **dict.fromkeys(("name", "config_sha256", "git_commit", "folder", "started", "finished", "error"), str),
     **dict.fromkeys(("command",), list),
     **dict.fromkeys(("versions", "hardware", "inputs", "cost"), dict),
     **dict.fromkeys(("seed", "seconds", "peak_memory_bytes", "peak_gpu_memory_bytes", "resumes"), _NUMBER),

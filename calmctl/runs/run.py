@@ -97,7 +97,7 @@ class Run:
             lock.release()
             return cls(path, existing.facts, lock, is_resumed=True)
         identity = config_sha256(config, changeable)
-        facts = _new_facts(kind, name or path.resolve().name, identity, command, seed, inputs)
+        facts = _new_facts(path.resolve(), kind, name, identity, command, seed, inputs)
         if existing is not None:
             facts |= {key: existing.facts[key] for key in ("started", "seconds") if key in existing.facts}
             facts["resumes"] = int(existing.facts.get("resumes", 0)) + 1
@@ -262,11 +262,18 @@ def in_use(path: Path, lock: files.FileLock) -> UserError:
 
 
 def _new_facts(
-    kind: Kind, name: str, identity: str, command: Sequence[str], seed: int | None, inputs: Mapping[str, str]
+    folder: Path,
+    kind: Kind,
+    name: str | None,
+    identity: str,
+    command: Sequence[str],
+    seed: int | None,
+    inputs: Mapping[str, str],
 ) -> dict[str, Any]:
     return {
         "kind": kind,
-        "name": name,
+        "name": name or folder.name,
+        "folder": str(folder),
         "status": "running",
         "command": list(command),
         "config_sha256": identity,
