@@ -37,7 +37,7 @@ def from_dict(schema: type[T], values: Mapping[str, Any], where: str = "") -> T:
             raise UserError(f"{path}: missing ({expected}); set it in the preset or with {path}=...")
     try:
         return schema(**arguments)
-    except ValueError as error:
+    except (UserError, ValueError) as error:
         raise UserError(f"{where}: {error}" if where else str(error)) from error
 
 

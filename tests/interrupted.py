@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from calmctl.files import read_jsonl
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.runs.run import Run, read_run
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.settings import CurriculumSettings, TrainSettings
 from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.rows import read_jsonl
 
 MODEL = {
     "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,

@@ -19,7 +19,6 @@ from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import ADAPTERS
 from calmctl.cli.main import main
 from calmctl.errors import CalmctlError, UserError
-from calmctl.files import read_json, read_jsonl
 from calmctl.modeling.loss import IGNORED
 from calmctl.processes.ranks import Ranks
 from calmctl.training import batches as batches_module
@@ -28,6 +27,8 @@ from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.examples import load_examples
 from calmctl.training.settings import CurriculumSettings, TrainSettings
 from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.rows import read_jsonl
+from data_builders.values import read_json
 from tests.own_tokenizers import base
 from tests.tokenizer_families import gpt2_style, llama3_style
 from tests.two_processes import TEXTS, Config, composition, continuation, run_job

@@ -13,11 +13,11 @@ import pytest
 from calmctl.cli import generate, main, output
 from calmctl.cli.progress import _table
 from calmctl.escaping import md_code, md_text, visible
-from calmctl.files import write_json
 from calmctl.modeling.stored.card import model_card
 from calmctl.reporting.document import Bullets, Document, Facts, Paragraph, Section, document_html, document_markdown
 from calmctl.reporting.tables import Column, Number, Table, Text
 from calmctl.reporting.terminal import print_tables
+from data_builders.values import write_json
 from tests.models import composed, llama
 
 HOSTILE = [

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from calmctl import files
 from calmctl.errors import UserError
 from calmctl.runs.identity import has_settings
 from calmctl.runs.run import Run, list_runs, read_run
+from data_builders.files import sha256_of
+from data_builders.rows import append_jsonl, read_jsonl
+from data_builders.values import write_json
 
 CONFIG: dict[str, Any] = {"lr": 0.1, "data": {"rows": 10, "mode": "padded"}, "layers": [1, 2]}
 
@@ -103,7 +105,7 @@ def test_settings_of_a_folder_that_was_moved_are_known_where_all_paths_were_move
     assert has_settings(info, config | {"lr": 2, "more": 1}, changeable=("lr", "more"))
     # As version 0.1.0 wrote it, and with the checksum of one that left out other settings.
     older = {key: value for key, value in info.facts.items() if key != "folder"} | {"config_sha256": "another"}
-    files.write_json(info.path / "run.json", older)
+    write_json(info.path / "run.json", older)
     assert has_settings(read_run(info.path), moved)
     assert has_settings(read_run(info.path), config) and start(info.path, config=config).is_complete
     (info.path / "config.yaml").unlink()
@@ -205,14 +207,14 @@ def test_a_second_start_is_refused_with_the_process_and_a_killed_one_can_be_resu
 
 def test_a_write_that_dies_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "metrics.json"
-    files.write_json(path, {"score": 1})
+    write_json(path, {"score": 1})
 
     def die(*_: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", die)
     with pytest.raises(OSError, match="disk full"):
-        files.write_json(path, {"score": 2})
+        write_json(path, {"score": 2})
     assert json.loads(path.read_text()) == {"score": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.json"]
 
@@ -220,15 +222,15 @@ def test_a_write_that_dies_leaves_the_old_file_and_no_litter(tmp_path: Path, mon
 def test_a_torn_last_line_is_ignored_by_readers_and_dropped_by_writers(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert files.read_jsonl(log) == [{"step": 1}, {"step": 2}]
-    files.append_jsonl(log, [{"step": 3}])
-    assert files.read_jsonl(log) == [{"step": 1}, {"step": 2}, {"step": 3}]
+    assert read_jsonl(log) == [{"step": 1}, {"step": 2}]
+    append_jsonl(log, [{"step": 3}])
+    assert read_jsonl(log) == [{"step": 1}, {"step": 2}, {"step": 3}]
     log.write_text('{"torn')
-    files.append_jsonl(log, [{"step": 1, "loss": float("nan")}])
+    append_jsonl(log, [{"step": 1, "loss": float("nan")}])
     assert log.read_text() == '{"step": 1, "loss": null}\n'
     log.write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
     with pytest.raises(UserError, match="log.jsonl:2: is no JSON"):
-        files.read_jsonl(log)
+        read_jsonl(log)
 
 
 def test_the_log_is_rewound_to_the_checkpoint(tmp_path: Path) -> None:
@@ -279,8 +281,8 @@ def test_runs_are_listed_with_their_stages(tmp_path: Path) -> None:
 
 def test_checksums_of_folders_see_names_and_contents_but_no_hidden_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one")
-    first = files.sha256_of(tmp_path)
+    first = sha256_of(tmp_path)
     (tmp_path / ".lock").write_text("1")
-    assert files.sha256_of(tmp_path) == first
+    assert sha256_of(tmp_path) == first
     (tmp_path / "a.txt").rename(tmp_path / "b.txt")
-    assert files.sha256_of(tmp_path) != first
+    assert sha256_of(tmp_path) != first

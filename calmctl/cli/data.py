@@ -149,7 +149,7 @@ def _progress(run: Run) -> Progress:
 
 def _print_files(out: Path, as_json: bool) -> None:
     """Print the manifest of a data folder, or a table of its files."""
-    from calmctl.files import read_json
+    from data_builders.values import read_json
 
     manifest = read_json(out / "manifest.json")
     if as_json:
@@ -174,8 +174,8 @@ def code(
 ) -> None:
     """Build the code data: code for m_A, prose for m_B, code/docstring pairs, D_C and what is held out."""
     from calmctl.config import load_config
-    from calmctl.files import read_json
     from data_builders.code.build import CodeDataConfig, build
+    from data_builders.values import read_json
 
     sources = tuple(source) if source else None
     settings = options.with_options(overrides, seed=seed, sources=sources, tests=tests)

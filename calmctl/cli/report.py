@@ -74,10 +74,11 @@ def _note_report(run: Path, written: list[Path]) -> None:
 
 
 def _costs(runs: list[Path], broken: Mapping[Path, str], out: Path | None, json: bool) -> None:
-    from calmctl.files import write_json, write_text
     from calmctl.reporting.cost_table import cost_rows, cost_table
     from calmctl.reporting.tables import to_markdown
     from calmctl.reporting.terminal import print_tables
+    from data_builders.files import write_text
+    from data_builders.values import write_json
 
     rows = cost_rows(runs)
     if json:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.errors import UserError
-from calmctl.files import read_yaml
+from data_builders.values import read_yaml
 from calmctl.runs.record import CONFIG_FILE, LOCK_FILE, PROGRESS_FILE, RUN_FILE, Kind, RunInfo, read_run
 from calmctl.schema import changeable_settings, to_dict
 
