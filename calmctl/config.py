@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from calmctl.errors import UserError
-from calmctl.files import read_text, read_yaml
 from calmctl.schema import field_types, from_dict, nested_schema, to_dict, unknown_key
+from data_builders.files import read_text
+from data_builders.values import read_yaml
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

@@ -1,17 +1,10 @@
-"""The errors calmctl raises on purpose, and what each means for the exit code."""
+"""The errors calmctl raises on purpose, and what the system's mean."""
 
 import re
 
+from data_builders.errors import CalmctlError, UserError
 
-class CalmctlError(Exception):
-    """Base of every error that calmctl raises on purpose."""
-
-
-class UserError(CalmctlError):
-    """A setting, path or command of the user is wrong; printed as one line, exit code 2.
-
-    The message names the setting, its value, the constraint and what to do about it.
-    """
+__all__ = ["CalmctlError", "UserError", "errno_of"]
 
 
 def errno_of(error: BaseException) -> int | None:

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import enum
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -37,7 +37,7 @@ def from_dict(schema: type[T], values: Mapping[str, Any], where: str = "") -> T:
             raise UserError(f"{path}: missing ({expected}); set it in the preset or with {path}=...")
     try:
         return schema(**arguments)
-    except ValueError as error:
+    except (UserError, ValueError) as error:
         raise UserError(f"{where}: {error}" if where else str(error)) from error
 
 
@@ -67,6 +67,28 @@ def describe_options(schema: type) -> dict[str, Any]:
             factory = field.default_factory
             described[field.name] = _plain(field.default if factory is dataclasses.MISSING else factory())
     return described
+
+
+Meaning = Literal["identity", "comparison", "free"]
+
+
+def meaning(of: Meaning) -> dict[str, Meaning]:
+    """Return the metadata of a field that say what its setting means to a run.
+
+    Args:
+        of: `identity` (that of fields without metadata): another value makes another run. `comparison`: a run may go
+            on with another value, as it only says what is compared. `free`: likewise, as it changes no result.
+    """
+    return {"meaning": of}
+
+
+def changeable_settings(config: object, but: Meaning = "identity") -> Iterator[str]:
+    """Yield the settings, as `a.b.c`, with which a run may go on whatever they are: all that do not mean identity."""
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        if field.metadata.get("meaning", "identity") in ("identity", but):
+            yield from (f"{field.name}.{path}" for path in changeable_settings(getattr(config, field.name), but))
+        else:
+            yield field.name
 
 
 def nested_schema(annotation: Any) -> type | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -25,9 +25,9 @@ _PIECES = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\
 
 
 def require_size(size: int) -> None:
-    """Raise DataError for a vocabulary with no room for the 256 bytes and the two special tokens."""
+    """Raise UserError for a vocabulary with no room for the 256 bytes and the two special tokens."""
     if size < MIN_SIZE:
-        raise DataError(
+        raise UserError(
             f"vocab_size: {size} is too small for the 256 bytes and two special tokens; use at least {MIN_SIZE}"
         )
 
@@ -87,7 +87,7 @@ def coverage(tokenizer: PreTrainedTokenizerBase, samples: Mapping[str, list[str]
 
 
 def require_coverage(setting: str, covered: Mapping[str, Mapping[str, float]], limit: float) -> None:
-    """Raise DataError where a tokenizer breaks the characters of a language up, or knows too few of them.
+    """Raise UserError where a tokenizer breaks the characters of a language up, or knows too few of them.
 
     Args:
         setting: what named the tokenizer, and its value.
@@ -97,14 +97,14 @@ def require_coverage(setting: str, covered: Mapping[str, Mapping[str, float]], l
     worst = max(covered, key=lambda code: covered[code]["tokens_per_character"])
     if covered[worst]["tokens_per_character"] > limit:
         count = sum(each["tokens_per_character"] > limit for each in covered.values())
-        raise DataError(
+        raise UserError(
             f"{setting}: too small for the scripts: {worst} takes {covered[worst]['tokens_per_character']:.2f} tokens a"
             f" character, and {limit:g} are allowed ({count} of {len(covered)} languages take more); raise vocab_size,"
             " leave languages out, or raise max_tokens_per_character"
         )
     unknown = max(covered, key=lambda code: covered[code]["unknown"])
     if covered[unknown]["unknown"] > MAX_UNKNOWN:
-        raise DataError(
+        raise UserError(
             f"{setting}: does not know {covered[unknown]['unknown']:.1%} of the tokens of {unknown}; use another"
             " tokenizer, or leave the language out"
         )

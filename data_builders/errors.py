@@ -1,5 +1,21 @@
-"""The error that data builders and evaluations raise when the user's data or settings are wrong."""
+"""The errors that the project raises on purpose, and what each means for the exit code."""
 
 
-class DataError(ValueError):
-    """Say in one line which setting or file is wrong, its value, the constraint and what to do."""
+class CalmctlError(Exception):
+    """Base of every error that is raised on purpose; printed as one line, exit code 1."""
+
+
+class UserError(CalmctlError):
+    """A setting, file, path or command of the user is wrong; printed as one line, exit code 2.
+
+    The message names the setting or the file, its value, the constraint and what to do about it.
+    """
+
+
+DataError = UserError
+
+
+def require_at_least(name: str, value: int, smallest: int) -> None:
+    """Raise UserError for a setting that is too small."""
+    if value < smallest:
+        raise UserError(f"{name}: {value} is too small; use at least {smallest}")

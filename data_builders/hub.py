@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.rows import Fields, Row, Source, require_fields
 
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
@@ -38,7 +38,7 @@ def is_hub(data: Path) -> bool:
 
 
 def hub_configs(data: Path) -> list[str]:
-    """Return the names of a dataset's configurations; raises DataError where it cannot be had."""
+    """Return the names of a dataset's configurations; raises UserError where it cannot be had."""
     from datasets import get_dataset_config_names
 
     name, revision = _locate(data)
@@ -55,21 +55,21 @@ def read_hub(
         fields: the columns that every row must have a value in, and its type.
 
     Raises:
-        DataError: the dataset cannot be had, or is not what it should be.
+        UserError: the dataset cannot be had, or is not what it should be.
     """
     loaded = _load(data, config)
     where = f"{data}{f' ({config})' if config else ''}"
     rows: list[Row] = []
     for split in splits:
         if split not in loaded:
-            raise DataError(f"{where} has no split {split!r}, only {', '.join(loaded)}; is it the right dataset?")
+            raise UserError(f"{where} has no split {split!r}, only {', '.join(loaded)}; is it the right dataset?")
         if missing := [name for name in fields if name not in loaded[split].column_names]:
-            raise DataError(f"{where}: no column {missing[0]!r}; is it the right dataset?")
+            raise UserError(f"{where}: no column {missing[0]!r}; is it the right dataset?")
         there = [name for name in (*fields, *optional) if name in loaded[split].column_names]
         found = loaded[split].select_columns(there).to_list()
         rows += [require_fields(row, fields, f"{where}, {split} row {number}") for number, row in enumerate(found)]
     if not rows:
-        raise DataError(f"{where}: {'+'.join(splits)} holds no rows; is it the right dataset?")
+        raise UserError(f"{where}: {'+'.join(splits)} holds no rows; is it the right dataset?")
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
@@ -77,7 +77,7 @@ def read_hub(
 
 
 def open_hub(data: Path, config: str | None) -> Any:
-    """Return the splits of a dataset by name, memory-mapped; raises DataError where it cannot be had."""
+    """Return the splits of a dataset by name, memory-mapped; raises UserError where it cannot be had."""
     return _load(data, config)
 
 
@@ -85,7 +85,7 @@ def stream_hub(data: Path, split: str) -> Iterator[Row]:
     """Yield the rows of a split of a dataset's default configuration, without ever holding all of them.
 
     Raises:
-        DataError: the dataset cannot be had, or ends before its time.
+        UserError: the dataset cannot be had, or ends before its time.
     """
     from datasets import load_dataset
 
@@ -111,7 +111,7 @@ def _locate(data: Path) -> tuple[str, str | None]:
 
 
 def _reaching(data: Path, load: Callable[[], T]) -> T:
-    """Return what `load` returns; raises DataError, in one line, for all that can be wrong with a dataset."""
+    """Return what `load` returns; raises UserError, in one line, for all that can be wrong with a dataset."""
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
     what = f"{data}: no such path, and as a dataset of the hub" if is_hub_id(data) else f"{data}: as a dataset"
@@ -119,13 +119,13 @@ def _reaching(data: Path, load: Callable[[], T]) -> T:
         return load()
     except DatasetNotFoundError as error:
         advice = "correct it, or log in (`hf auth login`) where it is private or gated"
-        raise DataError(f"{what} not found ({_first_line(error)}); {advice}") from None
+        raise UserError(f"{what} not found ({_first_line(error)}); {advice}") from None
     except ConnectionError as error:
         advice = "download it where there is a network, and name the folder"
-        raise DataError(f"{what} out of reach ({_first_line(error)}); {advice}") from None
+        raise UserError(f"{what} out of reach ({_first_line(error)}); {advice}") from None
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
         advice = "name another, or a revision of it (id@revision)"
-        raise DataError(f"{what} not usable ({_first_line(error)}); {advice}") from None
+        raise UserError(f"{what} not usable ({_first_line(error)}); {advice}") from None
 
 
 def _first_line(error: Exception) -> str:

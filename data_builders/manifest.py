@@ -1,21 +1,19 @@
-"""The manifest of a data folder: atomic files, hashes, and the check that a folder is what it says.
+"""The manifest of a data folder: its files with their hashes, and the check that a folder is what it says.
 
-A builder calls `open_folder`, writes its files with `write_json` and `write_parquet`, and ends with
-`close_folder`. A folder without `manifest.json` was never finished: an interrupted build leaves
-`unfinished.json` in it and the same build may be run again over it.
+A builder calls `open_folder`, writes its files, and ends with `close_folder`. A folder without `manifest.json` was
+never finished: an interrupted build leaves `unfinished.json` in it and the same build may be run again over it.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from data_builders.errors import DataError
-from data_builders.files import read_json, sha256_file
+from data_builders.errors import UserError
+from data_builders.files import atomic_path, sha256_file
+from data_builders.values import read_json, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,25 +24,6 @@ _ADVICE = "delete the folder and build it again, or name another folder"
 _IDENTITY = ("builder", "format", "config")
 # A command's record of itself may stand in the data folder before the data does.
 _RUN_FILES = frozenset({"run.json", "config.yaml", "progress.json", ".lock"})
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` (fsync, rename) when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        _fsync(temporary)
-        os.replace(temporary, path)
-        _fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` as indented JSON, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_parquet(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
@@ -82,12 +61,12 @@ def file_entry(path: Path, rows: int | None = None) -> dict[str, Any]:
 def open_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     """Claim `folder` for a build, or return its manifest where that very build is already there.
 
-    `identity` holds builder, format and config. Raises DataError where the folder holds something else,
+    `identity` holds builder, format and config. Raises UserError where the folder holds something else,
     another build, or files that no longer match their manifest.
     """
     identity = _as_json({name: identity[name] for name in _IDENTITY})
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file; name a folder for the data")
+        raise UserError(f"{folder} is a file; name a folder for the data")
     if (folder / MANIFEST_NAME).exists():
         manifest = read_manifest(folder)
         _require_same_build(folder, manifest, identity)
@@ -102,7 +81,7 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
         return None
     others = sorted(path.name for path in folder.iterdir() if path.name not in _RUN_FILES) if folder.exists() else []
     if others:
-        raise DataError(
+        raise UserError(
             f"{folder} holds other files ({others[0]}) and no {MANIFEST_NAME}; name a new or an empty folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,33 +91,35 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
 
 def close_folder(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Write the manifest, which is what makes the folder finished, and return it as it reads back."""
+    for litter in folder.rglob(".*.tmp"):  # of a build that was killed while it wrote
+        litter.unlink()
     write_json(folder / MANIFEST_NAME, manifest)
     (folder / UNFINISHED_NAME).unlink(missing_ok=True)
     return read_manifest(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read a finished data folder's manifest; raises DataError where there is none, or a damaged one."""
+    """Read a finished data folder's manifest; raises UserError where there is none, or a damaged one."""
     path = folder / MANIFEST_NAME
     if path.exists():
         manifest = _read_object(path)
         files = manifest.get("files")
         if not isinstance(files, dict) or not all(map(_is_entry, files, files.values())):
-            raise DataError(f"{path}: damaged (its list of files is none); {_ADVICE}")
+            raise UserError(f"{path}: damaged (its list of files is none); {_ADVICE}")
         return manifest
     if (folder / UNFINISHED_NAME).exists():
-        raise DataError(f"{folder} holds an unfinished build; run the same build again to finish it")
-    raise DataError(f"{folder} has no {MANIFEST_NAME}; name a folder made by `calmctl data`")
+        raise UserError(f"{folder} holds an unfinished build; run the same build again to finish it")
+    raise UserError(f"{folder} has no {MANIFEST_NAME}; name a folder made by `calmctl data`")
 
 
 def verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise DataError naming the first file that is missing or differs from its manifest entry."""
+    """Raise UserError naming the first file that is missing or differs from its manifest entry."""
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file():
-            raise DataError(f"{path} is named in {MANIFEST_NAME} but is missing; {_ADVICE}")
+            raise UserError(f"{path} is named in {MANIFEST_NAME} but is missing; {_ADVICE}")
         if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
-            raise DataError(f"{path} differs from its sha256 in {MANIFEST_NAME}; {_ADVICE}")
+            raise UserError(f"{path} differs from its sha256 in {MANIFEST_NAME}; {_ADVICE}")
 
 
 def _require_same_build(
@@ -146,20 +127,20 @@ def _require_same_build(
 ) -> None:
     if found.get("builder") != asked["builder"] or found.get("format") != asked["format"]:
         there, here = ((m.get("builder"), m.get("format")) for m in (found, asked))
-        raise DataError(f"{folder} holds {what} of {there}, not {here}; name another folder")
+        raise UserError(f"{folder} holds {what} of {there}, not {here}; name another folder")
     theirs, ours = found.get("config"), asked["config"]
     if not isinstance(theirs, dict):
-        raise DataError(f"{folder} holds {what} whose settings are damaged; {_ADVICE}")
+        raise UserError(f"{folder} holds {what} whose settings are damaged; {_ADVICE}")
     changed = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
     if changed:
         differences = ", ".join(f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} asked" for key in changed)
-        raise DataError(f"{folder} holds {what} with other settings ({differences}); name another folder")
+        raise UserError(f"{folder} holds {what} with other settings ({differences}); name another folder")
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
-        raise DataError(f"{path}: is not a JSON object; {_ADVICE}")
+        raise UserError(f"{path}: is not a JSON object; {_ADVICE}")
     return content
 
 
@@ -174,11 +155,3 @@ def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return `content` as it would read back from a file (tuples become lists)."""
     result: dict[str, Any] = json.loads(json.dumps(content))
     return result
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

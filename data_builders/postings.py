@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_builders.manifest import atomic_path
+from data_builders.files import atomic_path
 
 Hashes = NDArray[np.uint64]
 

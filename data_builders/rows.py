@@ -1,21 +1,24 @@
 """Rows of files: JSON Lines or a JSON list, CSV, TSV and Parquet; plain or compressed, as `data_builders.files` reads.
 
-What is wrong with a row is a DataError in one line: `FILE:LINE: what; what to do`, or `FILE, row N: ...` where a file
+What is wrong with a row is a UserError in one line: `FILE:LINE: what; what to do`, or `FILE, row N: ...` where a file
 has no lines (Parquet, a JSON list).
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from data_builders.errors import DataError
-from data_builders.files import is_json_list, numbered_json, open_binary, read_lines, require_file, sha256_file
+from data_builders.errors import UserError
+from data_builders.files import open_binary, read_lines, require_file, sha256_file
+from data_builders.values import is_json_list, numbered_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +42,7 @@ class Source:
 def find_file(data: Path, names: Sequence[str]) -> Path:
     """Return `data` where it is a file, or the one file of a folder that has one of these names (`.gz` or not).
 
-    Raises DataError where there is none, or more than one.
+    Raises UserError where there is none, or more than one.
     """
     if not data.is_dir():
         require_file(data)
@@ -48,22 +51,22 @@ def find_file(data: Path, names: Sequence[str]) -> Path:
     if len(found) == 1:
         return found[0]
     if found:
-        raise DataError(f"{data} holds {' and '.join(path.name for path in found)}; name one of these files")
-    raise DataError(f"{data} holds no {' or '.join(names)} (.gz or not); name the file, or the folder it is in")
+        raise UserError(f"{data} holds {' and '.join(path.name for path in found)}; name one of these files")
+    raise UserError(f"{data} holds no {' or '.join(names)} (.gz or not); name the file, or the folder it is in")
 
 
 def read_rows(path: Path, fields: Fields) -> tuple[list[Row], Source]:
-    """Return all rows of a file and where they come from; raises DataError as `iter_rows` does, and for no rows."""
+    """Return all rows of a file and where they come from; raises UserError as `iter_rows` does, and for no rows."""
     rows = list(iter_rows(path, fields))
     if not rows:
-        raise DataError(f"{path} holds no rows; get the file again")
+        raise UserError(f"{path} holds no rows; get the file again")
     return rows, Source(path.name, sha256_file(path), len(rows))
 
 
 def iter_rows(path: Path, fields: Fields) -> Iterator[Row]:
     """Yield the rows of a file of JSON or Parquet, which its first bytes tell.
 
-    Raises DataError where the file cannot be read, or a row is no object or lacks a field.
+    Raises UserError where the file cannot be read, or a row is no object or lacks a field.
     """
     for where, row in located_rows(path):
         yield require_fields(row, fields, where)
@@ -79,38 +82,78 @@ def located_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def is_parquet(path: Path) -> bool:
-    """Tell whether a file is Parquet by its first bytes; raises DataError where it cannot be read."""
+    """Tell whether a file is Parquet by its first bytes; raises UserError where it cannot be read."""
     with open_binary(path) as stream:
         return stream.read(len(_PARQUET)) == _PARQUET
 
 
 def require_fields(row: Any, fields: Fields, where: str) -> Row:
-    """Return a row that is an object with these fields; raises DataError for one that is not."""
+    """Return a row that is an object with these fields; raises UserError for one that is not."""
     if not isinstance(row, dict):
-        raise DataError(f"{where}: no JSON object; is it the right file?")
+        raise UserError(f"{where}: no JSON object; is it the right file?")
     for field, kind in fields.items():
         value = row.get(field)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise DataError(f"{where}: no usable {field!r}; is it the right file?")
+            raise UserError(f"{where}: no usable {field!r}; is it the right file?")
         if isinstance(value, float) and not math.isfinite(value):
-            raise DataError(f"{where}: {field!r} is {value}, no number; correct it")
+            raise UserError(f"{where}: {field!r} is {value}, no number; correct it")
     return row
+
+
+def read_jsonl(path: Path, numbers: Collection[str] = (), fields: Fields | None = None) -> list[Row]:
+    """Read a log of JSON lines; a torn last line is ignored, a missing file is empty.
+
+    Args:
+        numbers: fields that hold a number or nothing, in rows that have them.
+        fields: fields that every row must have, and their types.
+
+    Raises:
+        UserError: a line that is not the last one is damaged, or holds something else.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    for number, row in numbered_json(path, skip_torn=True):
+        rows.append(require_fields(row, fields or {}, f"{path}:{number}"))
+        for name in numbers:
+            if not isinstance(row.get(name), int | float | None) or isinstance(row.get(name), bool):
+                raise UserError(f"{path}:{number}: {name!r} is no number; delete or restore the file")
+    return rows
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], durable: bool = False) -> None:
+    """Append rows, each on a line of its own, after dropping a last line that a crash tore.
+
+    A float that JSON cannot hold (a loss that is NaN) becomes null. `durable=True` waits until they are on the disk.
+    """
+    text = "".join(_json_line(row) for row in rows)
+    with path.open("ab+") as stream:
+        _drop_torn_line(stream)
+        stream.write(text.encode(errors="backslashreplace"))
+        if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def finite(value: float | None) -> float | None:
+    """Return `value`, or None for what JSON cannot hold: NaN and infinities."""
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of a CSV file (blank lines left out), header included, with the line that each ends on.
 
-    Raises DataError where a quoted field does not end, or goes on after its closing quote.
+    Raises UserError where a quoted field does not end, or goes on after its closing quote.
     """
     reader = csv.reader(read_lines(path, keep_ends=True), delimiter=delimiter, strict=True)
     try:
         yield from ((reader.line_num, row) for row in reader if row)
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: is no CSV ({error}); correct it, or get the file again") from None
+        raise UserError(f"{path}:{reader.line_num}: is no CSV ({error}); correct it, or get the file again") from None
 
 
 def read_table(path: Path) -> pa.Table:
-    """Return a Parquet file whole; raises DataError where it is none, or is damaged."""
+    """Return a Parquet file whole; raises UserError where it is none, or is damaged."""
     import pyarrow.parquet as pq
 
     require_file(path)
@@ -137,4 +180,21 @@ def _reading_parquet(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).splitlines()[:1])
-        raise DataError(f"{path}: cannot be read as Parquet ({reason}); get the file again") from None
+        raise UserError(f"{path}: cannot be read as Parquet ({reason}); get the file again") from None
+
+
+def _json_line(row: Mapping[str, Any]) -> str:
+    clean = {key: finite(value) if isinstance(value, float) else value for key, value in row.items()}
+    return json.dumps(clean, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _drop_torn_line(stream: IO[bytes]) -> None:
+    """Cut what stands after the last line break."""
+    size = stream.seek(0, os.SEEK_END)
+    if size == 0:
+        return
+    stream.seek(size - 1)
+    if stream.read(1) == b"\n":
+        return
+    stream.seek(0)
+    stream.truncate(stream.read().rfind(b"\n") + 1)

@@ -13,7 +13,7 @@ from multiprocessing import get_context, parent_process
 from types import TracebackType
 from typing import Self, TypeVar
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,10 +24,10 @@ def num_workers(asked: int | None) -> int:
     """Return how many processes build: those asked for, or one for each processor that this process may use.
 
     Raises:
-        DataError: less than one is asked for.
+        UserError: less than one is asked for.
     """
     if asked is not None and asked < 1:
-        raise DataError(f"workers: {asked} is too few; use at least 1")
+        raise UserError(f"workers: {asked} is too few; use at least 1")
     return asked or usable_cores()
 
 
@@ -52,7 +52,7 @@ class Workers:
         """Yield the results of a function that can be pickled, in the order of the items.
 
         Raises:
-            DataError: a process was killed, as systems do that run out of memory.
+            UserError: a process was killed, as systems do that run out of memory.
         """
         if self._pool is None:
             yield from map(function, items)
@@ -66,7 +66,7 @@ class Workers:
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
-            raise DataError(
+            raise UserError(
                 "workers: a process of the build was killed, perhaps for want of memory; run the same command again, "
                 "which goes on from here, with fewer --workers"
             ) from None

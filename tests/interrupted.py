@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from calmctl.files import read_jsonl
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.runs.run import Run, read_run
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.settings import CurriculumSettings, TrainSettings
 from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.rows import read_jsonl
 
 MODEL = {
     "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
@@ -44,7 +44,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
             numbers = [generator.randrange(1, 30) for _ in range(generator.choice([2, 3]))]
             row = {"prompt": f"solve: {' + '.join(map(str, numbers))} =", "completion": f" {sum(numbers) % 2}"}
             stream.write(json.dumps(row | {"meta": {"num_operands": len(numbers)}}) + "\n")
-    return TrainConfig(str(folder / "train.jsonl"), str(folder / "tokenizer"), model=MODEL, seed=3, train=SETTINGS)
+    return TrainConfig(
+        str(folder / "tokenizer"), model=MODEL, dataset=str(folder / "train.jsonl"), seed=3, train=SETTINGS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,13 @@ def job(request: pytest.FixtureRequest, config: TrainConfig, tmp_path_factory: p
         run_training(replace(config, seed=seed, train=TrainSettings(steps=0)), bases / name)
     bridge = BridgeConfig(dropout=0.1)
     return ComposeConfig(
-        str(bases / "anchor"), (str(bases / "aug"),), config.dataset, every=1, bridge=bridge, seed=3, train=SETTINGS
+        str(bases / "anchor"),
+        (str(bases / "aug"),),
+        every=1,
+        bridge=bridge,
+        dataset=config.dataset,
+        seed=3,
+        train=SETTINGS,
     )
 
 

@@ -31,8 +31,8 @@ def sums_config(folder: Path, validate: bool = False, **settings: object) -> Tra
     """Return a configuration of 8 steps on what `write_sums` wrote."""
     defaults = {"steps": 8, "batch_size": 4, "lr": 0.01, "warmup_steps": 2, "save_every": 3, "log_every": 1}
     return TrainConfig(
-        str(folder / "train.jsonl"),
         str(folder / "tokenizer"),
+        dataset=str(folder / "train.jsonl"),
         model=MODEL,
         validation=str(folder / "validation.jsonl") if validate else "",
         seed=3,

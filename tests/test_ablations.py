@@ -199,7 +199,7 @@ def write_done(config: ReproduceKVConfig, out: Path, change: float = 0.0) -> Non
     for number, variant in enumerate(kv_variants(config, out)):
         for stage in variant.stages:
             facts = {"kind": stage.command[0], "status": "complete", "seconds": 80.0, "trainable_parameters": 123_457}
-            facts["config_sha256"] = config_sha256(stage.settings)
+            facts["config_sha256"] = config_sha256(stage.config)
             if stage.command[0] in ("compose", "baseline", "train"):
                 facts["cost"] = {
                     "trainable_parameters": 123_457, "flops_per_token": 3e6, "seconds_per_step": 0.1,

@@ -344,9 +344,9 @@ def test_any_training_can_be_matched_and_nothing_else(folder, tmp_path):
 
 
 def test_learning_rates_are_scaled_by_method():
-    scaled = BaselineConfig("full", train=SETTINGS, lr_scale={"full": 0.5}).settings()
+    scaled = BaselineConfig("full", train=SETTINGS, lr_scale={"full": 0.5}).settings
     assert (scaled.lr, scaled.adamw_lr) == (SETTINGS.lr / 2, SETTINGS.adamw_lr / 2)
-    assert BaselineConfig("lora", train=SETTINGS, lr_scale={"full": 0.5}).settings() == SETTINGS
+    assert BaselineConfig("lora", train=SETTINGS, lr_scale={"full": 0.5}).settings == SETTINGS
     with pytest.raises(ValueError, match="lr_scale.lara: no such method"):
         BaselineConfig(lr_scale={"lara": 2.0})
 

@@ -214,7 +214,7 @@ def test_a_full_disk_is_one_clear_error_and_spares_what_was_there(saved):
         parameter.data.zero_()
     resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
     try:
-        with pytest.raises(UserError, match="model.safetensors.tmp: cannot be written"):
+        with pytest.raises(UserError, match="model.safetensors: cannot be written"):
             model.save_pretrained(folder / "composed")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

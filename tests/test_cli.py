@@ -104,10 +104,10 @@ def test_errors_become_exit_codes(
 
 
 def test_data_errors_count_as_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    from data_builders.errors import DataError
+    from data_builders.errors import UserError
 
     def fail(*_: Any) -> None:
-        raise DataError("wrong file")
+        raise UserError("wrong file")
 
     monkeypatch.setattr("calmctl.runs.run.read_run", fail)
     assert main(["show", "somewhere"]) == 2

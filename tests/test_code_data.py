@@ -21,7 +21,7 @@ from data_builders.code.fingerprints import draw
 from data_builders.code.functions import find_functions, parse
 from data_builders.code.overlap import CodeOverlapIndex
 from data_builders.code.scan import scan
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.manifest import read_manifest
 from evals.codexglue import CodeXGLUETask
 from tests.code_tree import MBPP_CODE, PROMPT, SOLUTION, module, settings, write_test_sets, write_tree
@@ -220,7 +220,7 @@ def test_build_that_lets_a_test_item_through_fails_its_own_check(tree: Path, tes
             return scan(batch, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(code_corpus, "scan", blind)
-    with pytest.raises(DataError, match="texts of the test sets are in the files"):
+    with pytest.raises(UserError, match="texts of the test sets are in the files"):
         build(settings(source, tests), tmp_path / "out", workers=1)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
@@ -285,7 +285,7 @@ def test_a_tokenizer_that_is_too_small_for_the_scripts_is_refused(tests: Path, t
     for path in source.glob("*.py"):
         path.write_text(f"{path.read_text()}\nLETTERS = '{path.stem} {'नमस्ते दुनिया ' * 60}'\n")
     config = settings(source, tests, vocab_size=258)
-    with pytest.raises(DataError, match="vocab_size: 258: too small for the scripts: python takes 1"):
+    with pytest.raises(UserError, match="vocab_size: 258: too small for the scripts: python takes 1"):
         build(config, tmp_path / "out", workers=1)
 
 

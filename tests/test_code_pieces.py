@@ -18,7 +18,7 @@ from data_builders.code.licences import TreeLicences, of_all, of_expression, of_
 from data_builders.code.overlap import CodeOverlapIndex, build_index
 from data_builders.code.pairs import make_pair, summary_tokens
 from data_builders.code.prose import comment_blocks, document_text, prose_of
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from tests.code_tree import MBPP_CODE, PROMPT, SOLUTION, module, write_test_sets
 
 REFORMATTED = ast.unparse(ast.parse(MBPP_CODE)).replace("longest_even_run", "mine").replace(" = 0", " = (\n 0\n)")
@@ -218,5 +218,5 @@ def test_tokenizer_gives_every_text_back_and_digits_are_tokens(tmp_path: Path) -
         assert each.tokenize("12345") == list("12345")
         assert len(each("\n        return")["input_ids"]) <= 4
     assert train_bpe([text] * 3, 500).get_vocab() == tokenizer.get_vocab()
-    with pytest.raises(DataError, match="vocab_size: 200 is too small"):
+    with pytest.raises(UserError, match="vocab_size: 200 is too small"):
         train_bpe([text], 200)

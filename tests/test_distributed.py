@@ -19,7 +19,6 @@ from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import ADAPTERS
 from calmctl.cli.main import main
 from calmctl.errors import CalmctlError, UserError
-from calmctl.files import read_json, read_jsonl
 from calmctl.modeling.loss import IGNORED
 from calmctl.processes.ranks import Ranks
 from calmctl.training import batches as batches_module
@@ -28,6 +27,8 @@ from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.examples import load_examples
 from calmctl.training.settings import CurriculumSettings, TrainSettings
 from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.rows import read_jsonl
+from data_builders.values import read_json
 from tests.own_tokenizers import base
 from tests.tokenizer_families import gpt2_style, llama3_style
 from tests.two_processes import TEXTS, Config, composition, continuation, run_job
@@ -63,16 +64,17 @@ def configuration(kind: str, folder: Path, **settings: object) -> Config:
     data = str(folder / "train.jsonl")
     if kind in ADAPTERS:
         train = replace(SETTINGS, **settings)
-        return BaselineConfig(kind, str(folder / "anchor"), data, size=3, merge=kind == "lora", seed=3, train=train)
+        own = {"size": 3, "merge": kind == "lora"}
+        return BaselineConfig(kind, str(folder / "anchor"), **own, dataset=data, seed=3, train=train)
     if kind == "own tokenizers":
         bases = str(folder / "own_anchor"), (str(folder / "own_aug"), str(folder / "own_anchor"))
-        return ComposeConfig(*bases, data, every=1, seed=3, train=replace(SETTINGS, **settings))
+        return ComposeConfig(*bases, dataset=data, every=1, seed=3, train=replace(SETTINGS, **settings))
     if kind == "compose":
         bases = str(folder / "anchor"), (str(folder / "aug"),)
-        return ComposeConfig(*bases, data, every=1, seed=3, train=replace(SETTINGS, **settings))
+        return ComposeConfig(*bases, dataset=data, every=1, seed=3, train=replace(SETTINGS, **settings))
     course = CurriculumSettings("num_operands", 2, 3, threshold=0.001)
     train = replace(SETTINGS, curriculum=course, optimizer="muon", **settings)
-    return TrainConfig(data, str(folder / "tokenizer"), model=MODEL, seed=3, train=train)
+    return TrainConfig(str(folder / "tokenizer"), dataset=data, model=MODEL, seed=3, train=train)
 
 
 def in_two_processes(configs: Mapping[str, Config], folder: Path) -> dict[str, str]:

@@ -13,7 +13,6 @@ import pytest
 from calmctl.cli import generate, main, output
 from calmctl.cli.progress import _table
 from calmctl.escaping import md_code, md_text, visible
-from calmctl.files import write_json
 from calmctl.modeling.stored.card import model_card
 from calmctl.reporting.document.page import (
     Bullets,
@@ -26,6 +25,7 @@ from calmctl.reporting.document.page import (
 )
 from calmctl.reporting.document.tables import Column, Number, Table, Text
 from calmctl.reporting.document.terminal import print_tables
+from data_builders.values import write_json
 from tests.models import composed, llama
 
 HOSTILE = [

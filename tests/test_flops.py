@@ -64,8 +64,8 @@ def test_training_a_model_takes_what_was_worked_out(folder):
 def test_training_bridges_takes_what_was_worked_out(folder):
     """With a connection that leaves the lower half of the anchor without a graph, and the aug's last layer unread."""
     pairs = [[0, 1], [1, 3]]
-    files = str(folder / "anchor"), (str(folder / "aug"),), str(folder / "train.jsonl")
-    run_composition(ComposeConfig(*files, pairs, train=SETTINGS), folder / "calm")
+    config = ComposeConfig(str(folder / "anchor"), (str(folder / "aug"),), pairs, train=SETTINGS)
+    run_composition(replace(config, dataset=str(folder / "train.jsonl")), folder / "calm")
     anchor, aug = decoder(folder, "anchor"), decoder(folder, "aug")
     expected = CompositionFlops(anchor, [aug], resolve_connections(pairs, [3], 4)).training(LENGTH)
     assert expected == pytest.approx(measured(folder / "calm"), rel=0.03)
@@ -75,8 +75,8 @@ def test_training_bridges_takes_what_was_worked_out(folder):
 
 def test_the_plan_of_a_stage_is_what_its_run_records(folder):
     """Of the run that the test before it made."""
-    files = str(folder / "anchor"), (str(folder / "aug"),), str(folder / "train.jsonl")
-    config = ComposeConfig(*files, [[0, 1], [1, 3]], train=replace(SETTINGS, context=LENGTH))
+    bases, settings = (str(folder / "anchor"), (str(folder / "aug"),)), replace(SETTINGS, context=LENGTH)
+    config = ComposeConfig(*bases, [[0, 1], [1, 3]], train=settings)
     plan = Planner(lambda: 0).plan(stage_in(folder, "planned", ("compose",), config))
     facts = read_run(folder / "calm").facts
     assert plan is not None and plan.tokens == SETTINGS.batch_size * LENGTH

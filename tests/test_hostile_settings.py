@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from calmctl import files
 from calmctl.cli.main import main
 from calmctl.config import list_presets, load_config
 from calmctl.errors import UserError
@@ -17,6 +16,8 @@ from calmctl.runs.identity import read_settings
 from calmctl.runs.record import read_run
 from calmctl.runs.run import Run
 from calmctl.training.configs import ComposeConfig
+from data_builders.files import write_bytes, write_text
+from data_builders.rows import append_jsonl
 
 SECRET = "hf_do_not_store_me"
 
@@ -128,9 +129,9 @@ def test_a_lock_that_is_no_file_of_its_own_is_not_opened(tmp_path: Path, name: s
 def test_files_are_readable_as_the_umask_says(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
-        files.write_text(tmp_path / "a", "x")
-        files.write_bytes(tmp_path / "b", b"x", durable=False)
-        files.append_jsonl(tmp_path / "c", [{}])
+        write_text(tmp_path / "a", "x")
+        write_bytes(tmp_path / "b", b"x", durable=False)
+        append_jsonl(tmp_path / "c", [{}])
         with Run.start(tmp_path / "run", kind="train", config={}) as run:
             run.finish()
     finally:

@@ -17,7 +17,7 @@ import yaml
 from calmctl.cli.main import main
 from data_builders import hub
 from data_builders.benchmarks.flores import ROWS, read_flores
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from evals import TASKS
 from evals.codexglue import CodeXGLUETask
 from evals.flores import FloresTask
@@ -95,11 +95,11 @@ def test_mgsm(tmp_path: Path) -> None:
     assert asked["de/2"] == (
         "Frage: 1 + 1?\nSchritt-für-Schritt-Antwort: 2.\n\nFrage: 2?\nSchritt-für-Schritt-Antwort:"
     )
-    with pytest.raises(DataError, match=r"as a dataset not usable \(BuilderConfig 'fr' not found"):
+    with pytest.raises(UserError, match=r"as a dataset not usable \(BuilderConfig 'fr' not found"):
         MGSMTask(languages=("fr",)).load(data)
     bare = config("de")
     bare["train"] = [{"question": "1 + 1?", "answer": "2.", "answer_number": 2}]
-    with pytest.raises(DataError, match="a worked example in de lacks its labels 'Frage:' and"):
+    with pytest.raises(UserError, match="a worked example in de lacks its labels 'Frage:' and"):
         MGSMTask(shots=1).load(publish(tmp_path / "bare", {"de": bare}))
 
 
@@ -113,7 +113,7 @@ def test_humaneval_and_its_plus(tmp_path: Path) -> None:
     assert score(plus, plus_data, "    return x + x\n").metrics == {"pass@1": 100.0}
     assert score(plus, plus_data, "    return x + 1\n").metrics == {"pass@1": 0.0}
     for wrong, data in ((task, plus_data), (plus, base)):
-        with pytest.raises(DataError, match=r"is (not )?HumanEval\+"):
+        with pytest.raises(UserError, match=r"is (not )?HumanEval\+"):
             wrong.load(data)
 
 
@@ -197,15 +197,15 @@ def test_what_is_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_data_that_is_not_what_it_should_be(tmp_path: Path) -> None:
     rows = [{"question": "1?", "answer": "#### 1"}]
     other = publish(tmp_path / "other", {"main": {"train": rows}})
-    with pytest.raises(DataError, match=r"other \(main\) has no split 'test', only train"):
+    with pytest.raises(UserError, match=r"other \(main\) has no split 'test', only train"):
         GSM8KTask().load(other)
-    with pytest.raises(DataError, match=r"no column 'answer'; is it the right dataset"):
+    with pytest.raises(UserError, match=r"no column 'answer'; is it the right dataset"):
         GSM8KTask().load(publish(tmp_path / "columns", {"main": {"test": [{"question": "1?"}]}}))
-    with pytest.raises(DataError, match="no usable 'answer'"):
+    with pytest.raises(UserError, match="no usable 'answer'"):
         GSM8KTask().load(publish(tmp_path / "types", {"main": {"test": [{"question": "1?", "answer": 1}]}}))
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "test.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(DataError, match="torn: as a dataset not usable") as raised:
+    with pytest.raises(UserError, match="torn: as a dataset not usable") as raised:
         GSM8KTask().load(tmp_path / "torn")
     assert "\n" not in str(raised.value)
 
@@ -213,7 +213,7 @@ def test_data_that_is_not_what_it_should_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in TASKS if name not in ("kv", "text", "rows")])
 def test_a_hub_that_cannot_be_reached_is_one_line(name: str) -> None:
     options = {"allow_code_execution": True} if name in ("humaneval", "mbpp") else {}
-    with pytest.raises(DataError) as raised:
+    with pytest.raises(UserError) as raised:
         TASKS[name](**options).load(Path("some-org/some-data"))
     message = str(raised.value)
     assert message.startswith("some-org/some-data: no such path, and as a dataset of the hub out of reach (")

@@ -8,8 +8,8 @@ import pytest
 
 from tests.structure import MODULES, ROOT, circles, graph, imports
 
-# What reads files, for all rooms.
-GROUND = ("data_builders.errors", "data_builders.files", "data_builders.rows")
+# What reads and writes files, for all rooms.
+GROUND = tuple(f"data_builders.{name}" for name in ("errors", "files", "values", "rows", "manifest"))
 # The package's own names, what registers its classes, what looks at an installation, what lies beside checkpoints.
 TOP = ("calmctl", "calmctl.registration", "calmctl.diagnosis", "calmctl.modeling.stored.modeling_calm")
 # Room -> rooms it may import besides itself. `base` is every module directly in calmctl/.

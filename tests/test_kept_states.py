@@ -127,8 +127,8 @@ def test_layers_that_share_more_than_their_output_are_refused(folder):
 def config(folder: Path, keep: str, **settings: object) -> ComposeConfig:
     train = replace(SETTINGS, keep_states=keep, **settings)
     validation = str(folder / "validation.jsonl")
-    paths = str(folder / "anchor"), (str(folder / "aug"),), str(folder / "train.jsonl")
-    return ComposeConfig(*paths, every=1, seed=3, validation=validation, train=train)
+    data, paths = str(folder / "train.jsonl"), (str(folder / "anchor"), (str(folder / "aug"),))
+    return ComposeConfig(*paths, every=1, dataset=data, seed=3, validation=validation, train=train)
 
 
 def losses(run: Run, *names: str) -> list[float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.kv.build import KVDataConfig, build
 from tests.kv_settings import SMALL
 
@@ -38,13 +38,13 @@ from tests.kv_settings import SMALL
     ],
 )
 def test_bad_settings_are_one_line_naming_the_setting(changes: dict, message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         replace(SMALL, **changes)
     assert "\n" not in str(caught.value)
 
 
 def test_too_many_keys_for_the_letter_strings(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="700 is more than the 676 strings of 2 to 2 letters"):
+    with pytest.raises(UserError, match="700 is more than the 676 strings of 2 to 2 letters"):
         build(replace(SMALL, num_keys=700, max_key_length=2), tmp_path / "data")
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.files import sha256_file
 from data_builders.kv.build import TRAINING_FILES, build, spread_over
 from data_builders.kv.test_set import EvalSet, count_overlaps
@@ -193,7 +193,7 @@ def test_build_that_forgets_to_exclude_tests_fails_its_own_check(
 ) -> None:
     config = replace(SMALL, num_keys=30, num_values=3, operators="+", num_test_rows=30, num_aug_rows=20_000)
     monkeypatch.setattr(EvalSet, excluding, lambda self, block: np.ones(len(block), dtype=bool))
-    with pytest.raises(DataError, match="test expressions in the training files"):
+    with pytest.raises(UserError, match="test expressions in the training files"):
         build(config, tmp_path / "data")
-    with pytest.raises(DataError, match="unfinished build"):
+    with pytest.raises(UserError, match="unfinished build"):
         read_manifest(tmp_path / "data")

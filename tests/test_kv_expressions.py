@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.kv.expressions import (
     Expressions,
     draw_keys,
@@ -79,7 +79,7 @@ def test_every_expression_of_a_small_space_is_found_and_no_more() -> None:
     draw = partial(draw_keys, np.random.default_rng(0), np.arange(8), "+", 2)
     found, distinct = sample_distinct(56, draw, everything, "all", allow_repeats=False)
     assert distinct == 56 == len({tuple(row) for row in found.operands.tolist()})
-    with pytest.raises(DataError, match="no expression outside the test set is left"):
+    with pytest.raises(UserError, match="no expression outside the test set is left"):
         sample_distinct(57, draw, everything, "all", allow_repeats=False)
     found, distinct = sample_distinct(500, draw, everything, "all", allow_repeats=True)
     assert (len(found), distinct) == (500, 56)

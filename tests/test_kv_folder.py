@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.kv.build import build
 from data_builders.manifest import read_manifest, verify_files
 from data_builders.progress import Progress
@@ -27,12 +27,12 @@ def test_finished_folder_is_kept_and_anything_else_is_refused(folder: Path, tmp_
     assert build(SMALL, folder, Progress(lines.append)) == read_manifest(folder)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
     assert len(lines) == 1
-    with pytest.raises(DataError, match="seed 3 there, 9 asked"):
+    with pytest.raises(UserError, match="seed 3 there, 9 asked"):
         build(replace(SMALL, seed=9), folder)
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"other files \(notes.txt\)"):
+    with pytest.raises(UserError, match=r"other files \(notes.txt\)"):
         build(SMALL, tmp_path)
-    with pytest.raises(DataError, match="is a file"):
+    with pytest.raises(UserError, match="is a file"):
         build(SMALL, tmp_path / "notes.txt")
 
 
@@ -40,10 +40,10 @@ def test_damaged_folder_is_named(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
     build(SMALL, out)
     (out / "aug_train.parquet").write_bytes(b"x" * (out / "aug_train.parquet").stat().st_size)
-    with pytest.raises(DataError, match="aug_train.parquet differs"):
+    with pytest.raises(UserError, match="aug_train.parquet differs"):
         build(SMALL, out)
     (out / "aug_train.parquet").unlink()
-    with pytest.raises(DataError, match="aug_train.parquet is named"):
+    with pytest.raises(UserError, match="aug_train.parquet is named"):
         verify_files(out, read_manifest(out))
 
 
@@ -58,9 +58,9 @@ def test_interrupted_build_is_unfinished_and_runs_again(folder: Path, tmp_path: 
 
     with pytest.raises(KeyboardInterrupt):
         build(SMALL, out, Progress(interrupt))
-    with pytest.raises(DataError, match="unfinished build"):
+    with pytest.raises(UserError, match="unfinished build"):
         read_manifest(out)
-    with pytest.raises(DataError, match="unfinished build with other settings"):
+    with pytest.raises(UserError, match="unfinished build with other settings"):
         build(replace(SMALL, seed=9), out)
     assert build(SMALL, out) == read_manifest(folder)
     assert not [path.name for path in out.iterdir() if path.name.startswith((".", "unfinished"))]

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.kv.build import build
 from data_builders.kv.keys import random_names, vocabulary_names
 from data_builders.kv.word_tokenizer import build_word_tokenizer
@@ -25,7 +25,7 @@ def test_random_names_fill_short_lengths_and_avoid_the_prompt_words() -> None:
     names = random_names(3000, 2, 6, rng)
     assert len(set(names)) == 3000
     assert all(re.fullmatch("[a-z]{2,6}", name) for name in names)
-    with pytest.raises(DataError, match="703 is more than the 676 strings"):
+    with pytest.raises(UserError, match="703 is more than the 676 strings"):
         random_names(703, 2, 2, rng)
 
 
@@ -37,9 +37,9 @@ def test_keys_can_be_tokens_of_another_tokenizer(tmp_path: Path) -> None:
     assert manifest["tokenizer"] == {"source": str(tmp_path / "t"), "folder": None, "candidates": 131}
     assert not (tmp_path / "data" / "tokenizer").exists()
     assert set(pq.read_table(tmp_path / "data" / "keys.parquet")["key"].to_pylist()) <= {*words, "Two"}
-    with pytest.raises(DataError, match="200 is more than the 131 tokens"):
+    with pytest.raises(UserError, match="200 is more than the 131 tokens"):
         build(replace(config, num_keys=200), tmp_path / "more")
-    with pytest.raises(DataError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         build(replace(config, tokenizer=str(tmp_path / "none")), tmp_path / "none-data")
 
 

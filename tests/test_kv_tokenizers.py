@@ -18,10 +18,10 @@ from calmctl.errors import UserError
 from calmctl.experiments.kv import base_configs, kv_stages
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.stages import Stage
-from calmctl.files import read_json
 from calmctl.reporting.kv_results import ONE_TOKENIZER
 from data_builders.errors import DataError
 from data_builders.kv.build import build
+from data_builders.values import read_json
 from evals.kv import KVTask
 from tests.kv_settings import SMALL
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_builders.benchmarks.language_codes import known_code
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.ntl.aligned_files import read_aligned, read_texts, suspicious_line
 from data_builders.ntl.config import CorporaConfig
 from data_builders.ntl.corpora import open_corpora
@@ -64,7 +64,7 @@ def test_nusax_leaves_its_test_set_alone(tmp_path: Path) -> None:
     assert set(train.languages) == {"ind_Latn", "ace_Latn", "eng_Latn"} and valid.num_rows == 40
     assert columns(train)["ace_Latn"] == list(sentences("lij_Latn", 40, "train"))
     (folder / "train.csv").write_text(",indonesian,acehnese,english\n0,a,b,c\n1,a,b\n")
-    with pytest.raises(DataError, match="train.csv:3: has"):
+    with pytest.raises(UserError, match="train.csv:3: has"):
         read_nusax(folder, ())
 
 
@@ -80,10 +80,10 @@ def test_files_of_pairs(tmp_path: Path) -> None:
     assert columns(ligurian) == {"eng_Latn": ["a little"], "lij_Latn": ["un pö"]}
     assert [corpus.languages[0] for corpus in read_pairs(tmp_path, ("deu_Latn", "eng_Latn"))] == ["deu_Latn"]
     write_lines(tmp_path / "fr_en.tsv", ["un\tone", "deux"])
-    with pytest.raises(DataError, match="fr_en.tsv:2: has one column"):
+    with pytest.raises(UserError, match="fr_en.tsv:2: has one column"):
         read_pairs(tmp_path, ())
     write_lines(tmp_path / "fr_en.tsv", [" "])
-    with pytest.raises(DataError, match="fr_en.tsv: holds no pair"):
+    with pytest.raises(UserError, match="fr_en.tsv: holds no pair"):
         read_pairs(tmp_path, ())
 
 
@@ -97,7 +97,7 @@ def test_translations_go_the_ways_that_are_wanted(tmp_path: Path, directions: st
     config = CorporaConfig(parallel=("own",), languages=("lij_Latn",), directions=directions)
     corpora = open_corpora("aug", config, str(tmp_path))
     assert set(corpora.pairs(corpora.corpora[0].languages)) == expected
-    with pytest.raises(DataError, match="directions: 'up' is not one of both"):
+    with pytest.raises(UserError, match="directions: 'up' is not one of both"):
         CorporaConfig(directions="up")
 
 
@@ -121,7 +121,7 @@ def test_datasets_of_the_hub(tmp_path: Path) -> None:
     (seed,) = read_hub_corpus(publish(tmp_path / "oldi", long), ())
     assert columns(seed)["lij_Latn"] == ["lij_Latn 1", "lij_Latn 2", ""]
     assert columns(seed)["eng_Latn"] == ["eng_Latn 1", "eng_Latn 2", "eng_Latn 3"]
-    with pytest.raises(DataError, match="holds no column of a language"):
+    with pytest.raises(UserError, match="holds no column of a language"):
         read_hub_corpus(publish(tmp_path / "other", [{"question": "?"}]), ())
 
 
@@ -131,7 +131,7 @@ def test_a_missing_line_is_found_within_a_few_lines(tmp_path: Path, row: int) ->
     lines = [sentence * (1 + number % 3) for number, sentence in enumerate(sentences("eng_Latn", 300))]
     write_lines(folder / "eng_Latn.gz", lines)
     write_lines(folder / "lij_Latn.gz", [line.swapcase() for line in lines[:row] + lines[row + 1 :]])
-    with pytest.raises(DataError, match="lij_Latn.gz has 299 lines and eng_Latn.gz has 300") as raised:
+    with pytest.raises(UserError, match="lij_Latn.gz has 299 lines and eng_Latn.gz has 300") as raised:
         read_aligned(folder, ())
     line = int(str(raised.value).partition("near line ")[2].partition(":")[0])
     assert abs(line - (row + 1)) <= 3
@@ -148,7 +148,7 @@ def test_bytes_that_are_no_text_are_named_by_line(tmp_path: Path, place: int) ->
     content = bytearray(b"0123456789abcde\n" * 80_000)
     content[place] = 0xE9  # the beginning of a character that does not end
     (tmp_path / "fra.txt").write_bytes(bytes(content))
-    with pytest.raises(DataError, match=rf"fra.txt:{place // 16 + 1}: is no UTF-8"):
+    with pytest.raises(UserError, match=rf"fra.txt:{place // 16 + 1}: is no UTF-8"):
         read_texts(tmp_path, ())
 
 
@@ -187,13 +187,13 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, name: str) -> None:
     prepare, config, message = REFUSED[name]
     write_seed(tmp_path / "seed")
     prepare(tmp_path)
-    with pytest.raises(DataError, match=message) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         open_corpora("aug", config, str(tmp_path))
     assert "\n" not in str(raised.value)
 
 
 def test_unknown_codes_are_refused_with_those_meant() -> None:
-    with pytest.raises(DataError, match="use lij_Latn"):
+    with pytest.raises(UserError, match="use lij_Latn"):
         CorporaConfig(languages=("lij_Arab",))
     assert CorporaConfig(languages=("lij", "lij_Latn")).languages == ("lij_Latn",)
 

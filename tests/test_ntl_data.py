@@ -17,7 +17,7 @@ from calmctl.cli.main import main
 from calmctl.training.examples import load_examples
 from calmctl.training.settings import TrainSettings
 from data_builders.benchmarks.flores import read_flores
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.manifest import read_manifest, verify_files
 from data_builders.ntl.build import CorporaConfig, NTLDataConfig, build
 from data_builders.ntl.translation_text import answer, question
@@ -109,9 +109,9 @@ def test_validation_holds_no_source_of_a_test_and_unseen_languages_are_in_no_cor
     seen = replace(corpora.anchor, parallel=corpora.aug.parallel, languages=(), text_languages=None)
     unseen = {"unseen_languages": ("fur_Latn",), "test_fraction": 0.1}
     lij = replace(corpora.aug, languages=("lij_Latn",))
-    with pytest.raises(DataError, match="unseen_languages: anchor is trained on fur_Latn"):
+    with pytest.raises(UserError, match="unseen_languages: anchor is trained on fur_Latn"):
         build(replace(corpora, aug=lij, anchor=seen, **unseen), tmp_path / "refused", workers=1)
-    with pytest.raises(DataError, match="no row of lij_Latn is held out"):
+    with pytest.raises(UserError, match="no row of lij_Latn is held out"):
         build(replace(corpora, aug=lij, test_fraction=1e-6), tmp_path / "none", workers=1)
 
 
@@ -147,7 +147,7 @@ def test_composition_data_can_be_what_no_model_was_trained_on(corpora: NTLDataCo
     for name in ("aug_train", "anchor_train", "aug_validation", "anchor_validation", "dc_validation"):
         assert numbers[name] and not numbers["dc_train"] & numbers[name]
     with pytest.raises(
-        DataError, match=r"composition_unseen: 0.01 leaves \d+ rows for D_C, and composition_fraction=0.5"
+        UserError, match=r"composition_unseen: 0.01 leaves \d+ rows for D_C, and composition_fraction=0.5"
     ):
         build(replace(corpora, composition_unseen=0.01, composition_fraction=0.5), tmp_path / "few", workers=1)
 

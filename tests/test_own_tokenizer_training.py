@@ -58,7 +58,7 @@ def config(
 ):
     paths = tuple(str(folder / aug) for aug in augs)
     return ComposeConfig(
-        str(folder / "anchor"), paths, str(folder / f"{data}.jsonl"), every=1, seed=3, train=train, **more
+        str(folder / "anchor"), paths, dataset=str(folder / f"{data}.jsonl"), every=1, seed=3, train=train, **more
     )
 
 

@@ -10,13 +10,13 @@ import torch
 
 from calmctl.errors import UserError
 from calmctl.evaluation.evaluating import EvalConfig, run_evaluation
-from calmctl.files import read_json
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, complete
 from calmctl.inference.likelihood import bits_of
 from calmctl.inference.prompt import Prompt, fit
 from calmctl.inference.stopping import cut, written_otherwise
 from calmctl.modeling.prompt_ids import ids_around, ids_of, prompt_ids
+from data_builders.values import read_json
 from tests.made_tokenizers import TEMPLATES, TOKENIZERS, framed, that_writes
 
 PROMPTS = ["the st:", "bcd \n", "7: ", "[DONE] b", "Q？ ２"]

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from calmctl import files
 from calmctl.errors import UserError
 from calmctl.runs.identity import has_settings
 from calmctl.runs.run import Run, list_runs, read_run
+from data_builders.files import sha256_of
+from data_builders.rows import append_jsonl, read_jsonl
+from data_builders.values import write_json
 
 CONFIG: dict[str, Any] = {"lr": 0.1, "data": {"rows": 10, "mode": "padded"}, "layers": [1, 2]}
 
@@ -81,14 +83,17 @@ def test_another_configuration_is_refused_and_the_differing_keys_named(tmp_path:
 
 
 def test_settings_of_a_folder_that_was_moved_are_known_where_all_paths_were_moved_together(tmp_path: Path) -> None:
-    old, root = "/elsewhere/experiment", Path("/here/experiment")
+    old, root = tmp_path / "old", tmp_path / "new"
     config = {"lr": 1, "model": f"{old}/calm", "data": {"augs": [f"{old}/aug"], "seeds": [0]}, "tests": "/here/tests"}
-    with start(tmp_path / "run", config=config) as run:
+    with start(old / "eval" / "run", config=config, command=["calmctl", "--out", f"{old}/eval/run"]) as run:
         run.finish()
-    info = read_run(tmp_path / "run")
     moved = config | {"model": f"{root}/calm", "data": {"augs": [f"{root}/aug"], "seeds": [0]}}
-    assert has_settings(info, config, root=root) and has_settings(info, config)
-    assert has_settings(info, moved, root=root) and not has_settings(info, moved)
+    info = read_run(old / "eval" / "run")
+    assert has_settings(info, config) and not has_settings(info, moved)
+    old.rename(root)
+    info = read_run(root / "eval" / "run")
+    assert has_settings(info, config) and has_settings(info, moved)
+    assert start(info.path, config=moved).is_complete
     for changes in (
         {"lr": 2},
         {"model": f"{root}/lora"},
@@ -96,11 +101,12 @@ def test_settings_of_a_folder_that_was_moved_are_known_where_all_paths_were_move
         {"tests": f"{root}/tests"},  # not where the others were
         {"more": 1},
     ):
-        assert not has_settings(info, moved | changes, root=root), changes
+        assert not has_settings(info, moved | changes), changes
     assert has_settings(info, config | {"lr": 2, "more": 1}, changeable=("lr", "more"))
-    files.write_json(
-        info.path / "run.json", info.facts | {"config_sha256": "of a version that left out other settings"}
-    )
+    # As version 0.1.0 wrote it, and with the checksum of one that left out other settings.
+    older = {key: value for key, value in info.facts.items() if key != "folder"} | {"config_sha256": "another"}
+    write_json(info.path / "run.json", older)
+    assert has_settings(read_run(info.path), moved)
     assert has_settings(read_run(info.path), config) and start(info.path, config=config).is_complete
     (info.path / "config.yaml").unlink()
     assert not has_settings(read_run(info.path), config)
@@ -201,14 +207,14 @@ def test_a_second_start_is_refused_with_the_process_and_a_killed_one_can_be_resu
 
 def test_a_write_that_dies_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "metrics.json"
-    files.write_json(path, {"score": 1})
+    write_json(path, {"score": 1})
 
     def die(*_: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", die)
     with pytest.raises(OSError, match="disk full"):
-        files.write_json(path, {"score": 2})
+        write_json(path, {"score": 2})
     assert json.loads(path.read_text()) == {"score": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.json"]
 
@@ -216,15 +222,15 @@ def test_a_write_that_dies_leaves_the_old_file_and_no_litter(tmp_path: Path, mon
 def test_a_torn_last_line_is_ignored_by_readers_and_dropped_by_writers(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert files.read_jsonl(log) == [{"step": 1}, {"step": 2}]
-    files.append_jsonl(log, [{"step": 3}])
-    assert files.read_jsonl(log) == [{"step": 1}, {"step": 2}, {"step": 3}]
+    assert read_jsonl(log) == [{"step": 1}, {"step": 2}]
+    append_jsonl(log, [{"step": 3}])
+    assert read_jsonl(log) == [{"step": 1}, {"step": 2}, {"step": 3}]
     log.write_text('{"torn')
-    files.append_jsonl(log, [{"step": 1, "loss": float("nan")}])
+    append_jsonl(log, [{"step": 1, "loss": float("nan")}])
     assert log.read_text() == '{"step": 1, "loss": null}\n'
     log.write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
     with pytest.raises(UserError, match="log.jsonl:2: is no JSON"):
-        files.read_jsonl(log)
+        read_jsonl(log)
 
 
 def test_the_log_is_rewound_to_the_checkpoint(tmp_path: Path) -> None:
@@ -275,8 +281,8 @@ def test_runs_are_listed_with_their_stages(tmp_path: Path) -> None:
 
 def test_checksums_of_folders_see_names_and_contents_but_no_hidden_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one")
-    first = files.sha256_of(tmp_path)
+    first = sha256_of(tmp_path)
     (tmp_path / ".lock").write_text("1")
-    assert files.sha256_of(tmp_path) == first
+    assert sha256_of(tmp_path) == first
     (tmp_path / "a.txt").rename(tmp_path / "b.txt")
-    assert files.sha256_of(tmp_path) != first
+    assert sha256_of(tmp_path) != first

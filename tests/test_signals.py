@@ -17,13 +17,13 @@ import psutil
 import pytest
 from torch import Tensor
 
-from calmctl.files import read_json
 from calmctl.processes import parent
 from calmctl.processes.parent import ASKING, Interrupted
 from calmctl.runs.run import Run, read_run
 from calmctl.training.checkpoints import last_complete_checkpoint
 from calmctl.training.trainer import RunTrainer
 from calmctl.training.validation import Validation
+from data_builders.values import read_json
 from tests.interrupted import Config, assert_same, config, job, run_job, straight
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from calmctl.config import load_config, to_dict
+from calmctl.config import load_config
 from calmctl.errors import CalmctlError, UserError
 from calmctl.experiments.stages import Stage, StageRunner, missing_stages
 from calmctl.runs.run import read_run
@@ -23,8 +23,8 @@ DATA = ("data", "kv", "--preset", "smoke")
 def data_stage(root: Path, name: str, seed: int = 0, needs: tuple[str, ...] = (), extra: tuple[str, ...] = ()) -> Stage:
     folder = root / name
     command = (*DATA, "--seed", str(seed), "--out", str(folder), *extra)
-    settings = to_dict(load_config(KVDataConfig, "data/kv/smoke", [f"seed={seed}"]))
-    return Stage(name, command, folder, folder / "manifest.json", settings, root, needs)
+    config = load_config(KVDataConfig, "data/kv/smoke", [f"seed={seed}"])
+    return Stage(name, command, folder, folder / "manifest.json", config, needs)
 
 
 def started(root: Path) -> set[str]:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from calmctl.cli.main import main
-from calmctl.files import read_json
 from calmctl.runs.record import read_run
 from data_builders.manifest import read_manifest, verify_files
+from data_builders.values import read_json
 
 COMMAND = [sys.executable, "-m", "calmctl"]
 # How a stream is spoilt in the shell, and the exit code of a command that prints results and has no mistake.

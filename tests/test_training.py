@@ -274,7 +274,7 @@ def test_an_optimizer_state_continues_where_it_was():
 def train_config(folder: Path, **settings) -> TrainConfig:
     course = CurriculumSettings("num_operands", 2, 3, threshold=0.001, held_back_kind="context", held_back_until=3)
     train = replace(SETTINGS, curriculum=course, **settings)
-    return TrainConfig(str(folder / "train.jsonl"), str(folder / "tokenizer"), model=MODEL, seed=3, train=train)
+    return TrainConfig(str(folder / "tokenizer"), model=MODEL, dataset=str(folder / "train.jsonl"), seed=3, train=train)
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ def bases(folder, tmp_path) -> tuple[str, str]:
 def run_job(kind: str, folder: Path, bases: tuple[str, str], out: Path) -> Run:
     if kind == "train":
         return run_training(train_config(folder), out)
-    config = ComposeConfig(bases[0], (bases[1],), str(folder / "train.jsonl"), every=1, seed=3, train=SETTINGS)
+    config = ComposeConfig(bases[0], (bases[1],), every=1, dataset=str(folder / "train.jsonl"), seed=3, train=SETTINGS)
     return run_composition(config, out)
 
 
@@ -359,8 +359,8 @@ def test_models_with_different_tokenizers_are_refused(folder, bases, tmp_path):
 @pytest.mark.parametrize("config, message", [
     (TrainConfig(), "give --base"),
     (TrainConfig(model=MODEL), "dataset is not set"),
-    (TrainConfig("x.jsonl", "nowhere", model=MODEL), "cannot load a tokenizer"),
-    (TrainConfig("x.jsonl", base="nowhere"), "cannot load"),
+    (TrainConfig("nowhere", dataset="x.jsonl", model=MODEL), "cannot load a tokenizer"),
+    (TrainConfig(dataset="x.jsonl", base="nowhere"), "cannot load"),
 ])  # fmt: skip
 def test_bad_training_settings_are_one_clear_error(tmp_path, config, message):
     with pytest.raises(UserError, match=message):

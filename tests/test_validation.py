@@ -175,7 +175,7 @@ def compose_config(folder, tmp_path, train, anchor_steps=0, **settings) -> Compo
             run_training(sums_config(folder, steps=steps), tmp_path / name)
     config = sums_config(folder, **train)
     return ComposeConfig(
-        str(tmp_path / "anchor"), (str(tmp_path / "aug"),), config.dataset, every=1,
+        str(tmp_path / "anchor"), (str(tmp_path / "aug"),), dataset=config.dataset, every=1,
         validation=str(folder / "validation.jsonl"), train=config.train, **settings,
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.workers import Workers, num_workers
 
 
@@ -26,11 +26,11 @@ def test_results_come_in_order_and_items_are_taken_as_they_are_needed() -> None:
 
 
 def test_a_process_that_is_killed_is_one_line() -> None:
-    with Workers(2, int) as workers, pytest.raises(DataError, match="was killed, perhaps for want of memory; run the"):
+    with Workers(2, int) as workers, pytest.raises(UserError, match="was killed, perhaps for want of memory; run the"):
         list(workers.map(os._exit, [1]))
 
 
 def test_one_process_for_each_processor_unless_said_otherwise() -> None:
     assert num_workers(3) == 3 and num_workers(None) >= 1
-    with pytest.raises(DataError, match="workers: 0 is too few"):
+    with pytest.raises(UserError, match="workers: 0 is too few"):
         num_workers(0)

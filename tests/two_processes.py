@@ -12,7 +12,6 @@ from transformers import AutoTokenizer
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.jobs import run_baseline
 from calmctl.errors import CalmctlError
-from calmctl.files import write_json
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
 from calmctl.processes.ranks import joined_ranks
@@ -20,6 +19,7 @@ from calmctl.runs.run import Run
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.layout import shard
+from data_builders.values import write_json
 from tests.models import opened
 
 Config = TrainConfig | ComposeConfig | BaselineConfig

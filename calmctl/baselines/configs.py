@@ -4,47 +4,39 @@ from dataclasses import dataclass, field, replace
 
 from calmctl.baselines.methods import METHODS
 from calmctl.baselines.places import WHERE
-from calmctl.training.configs import check_seed
+from calmctl.training.configs import TrainingConfig
 from calmctl.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
-class BaselineConfig:
+class BaselineConfig(TrainingConfig):
     """Train a baseline: adapters in a frozen anchor, or (`full`) the whole anchor.
 
     Attributes:
         method: lora, prefix, series, parallel or full.
         anchor: path, run or hub id.
-        dataset: D_C, the data that the composition is trained on (JSONL or Parquet).
-        validation: a file like it, to validate on while training.
         match: run whose number of trainable parameters is wanted, say a composition's; empty = see the next two.
         parameters: trainable parameters to come as near to as possible; 0 = not given.
         size: rank, virtual tokens or width of every adapter; 0 = what follows from the number of parameters.
         where: blocks that get adapters (attention, feed_forward or both); empty = the method's own choice.
         attention: attention implementation of the anchor; empty = transformers' choice.
         merge: write a plain model with the adapters added to its weights (lora).
-        trust_remote_code: run the code that lies beside the anchor, where that needs it.
         lr_scale: by method, what the learning rates are multiplied by; 1 where not named.
     """
 
     method: str = ""
     anchor: str = ""
-    dataset: str = ""
-    validation: str = ""
     match: str = ""
     parameters: int = 0
     size: int = 0
     where: str = ""
     attention: str = ""
     merge: bool = False
-    trust_remote_code: bool = False
     lr_scale: dict[str, float] = field(default_factory=dict)
-    seed: int = 0
-    train: TrainSettings = field(default_factory=TrainSettings)
 
     def __post_init__(self) -> None:
         """Raise ValueError for settings out of range."""
-        check_seed(self.seed)
+        super().__post_init__()
         for name in ("parameters", "size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative (0 = not given)")
@@ -55,6 +47,7 @@ class BaselineConfig:
         if low := [name for name, scale in self.lr_scale.items() if not 0 < scale < float("inf")]:
             raise ValueError(f"lr_scale.{low[0]}={self.lr_scale[low[0]]} must be a positive number")
 
+    @property
     def settings(self) -> TrainSettings:
         """Return how the method is trained: the settings, with learning rates scaled for it."""
         scale = self.lr_scale.get(self.method, 1.0)

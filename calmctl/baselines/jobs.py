@@ -55,7 +55,7 @@ def baseline_job(config: BaselineConfig) -> Job:
     if target is not None:
         inputs["parameters"] = str(target)
     return Job(
-        "baseline", config, config.seed, config.settings(), config.dataset, config.validation, inputs, checked,
+        "baseline", config, config.seed, config.settings, config.dataset, config.validation, inputs, checked,
         build=lambda tokenizer: build(config, target),
         merge_bases=config.merge,
         facts=lambda model, folder: {"method": config.method, **matching(num_trainable(model), target)},

@@ -23,7 +23,7 @@ def baseline_facts(config: BaselineConfig, anchor: PreTrainedConfig, target: int
     Raises:
         UserError: the method does not fit the anchor or the number of parameters.
     """
-    settings = config.settings()
+    settings = config.settings
     if config.method == FULL and isinstance(anchor, PartsConfig):
         raise UserError(f"anchor={config.anchor}: full trains plain models")
     total = trainable = count_parameters(anchor)

@@ -40,7 +40,8 @@ Sources = Annotated[
     typer.Option("--source", help="Folder of source files, hub dataset, `stdlib` or `site-packages`; may be repeated."),
 ]
 Tests = Annotated[
-    Path | None, typer.Option("--data", "--tests", help="Folder that holds humaneval, mbpp and codexglue, to keep them out.")
+    Path | None,
+    typer.Option("--data", "--tests", help="Folder that holds humaneval, mbpp and codexglue, to keep them out."),
 ]
 
 
@@ -108,7 +109,7 @@ def _print_plan(
 
     existing = Run.look(out, kind="data", config=config)
     if existing is None or not existing.is_complete:
-        DATA[command.removeprefix("data ")][1](config)
+        DATA[command.removeprefix("data ")](config)
     plan = {"command": command, "preset": preset, "out": str(out), "config": to_dict(config)}
     output.print_json(plan) if as_json else print(visible(to_yaml(plan)), end="")
 
@@ -149,7 +150,7 @@ def _progress(run: Run) -> Progress:
 
 def _print_files(out: Path, as_json: bool) -> None:
     """Print the manifest of a data folder, or a table of its files."""
-    from calmctl.files import read_json
+    from data_builders.values import read_json
 
     manifest = read_json(out / "manifest.json")
     if as_json:
@@ -174,8 +175,8 @@ def code(
 ) -> None:
     """Build the code data: code for m_A, prose for m_B, code/docstring pairs, D_C and what is held out."""
     from calmctl.config import load_config
-    from calmctl.files import read_json
     from data_builders.code.build import CodeDataConfig, build
+    from data_builders.values import read_json
 
     sources = tuple(source) if source else None
     settings = options.with_options(overrides, seed=seed, sources=sources, tests=tests)

@@ -116,7 +116,7 @@ def _plan(
 
 def _print_results(plan: Mapping[Path, EvalConfig], failed: Mapping[Path, str], json: bool) -> None:
     from calmctl.evaluation.scoring import METRICS_FILE
-    from calmctl.files import read_json
+    from data_builders.values import read_json
 
     results = {folder: read_json(folder / METRICS_FILE) for folder in plan if folder not in failed}
     if json:

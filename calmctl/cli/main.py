@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _complain_about_usage(error)
         if isinstance(error, NobodyReads):
             raise
-        if isinstance(error, _user_errors()):
+        if isinstance(error, UserError):
             return _complain(f"error: {_one_line(error)}", 2)
         if isinstance(error, CalmctlError):
             return _complain(f"failed: {_one_line(error)}", 1)
@@ -162,12 +162,6 @@ def _complain_about_usage(error: Exception) -> int:
     if message == "Missing command":
         message += f"; choose from {', '.join(context.command.list_commands(context))}"
     return _complain(f"error: {message} (see `{context.command_path} --help`)", 2)
-
-
-def _user_errors() -> tuple[type[Exception], ...]:
-    from data_builders.errors import DataError
-
-    return (UserError, DataError)
 
 
 def _path_of(error: Exception) -> str:

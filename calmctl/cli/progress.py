@@ -18,8 +18,8 @@ from rich.text import Text
 from calmctl.cli.output import human_bytes, human_seconds
 from calmctl.errors import UserError
 from calmctl.escaping import visible
-from calmctl.files import read_json
 from calmctl.processes.parent import is_first_process
+from data_builders.values import read_json
 
 REFRESH_SECONDS = 0.5
 PLAIN_SECONDS = 30.0

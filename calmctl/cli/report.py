@@ -84,10 +84,11 @@ def print_seeds(runs: Sequence[Path], out: Path | None, json: bool) -> None:
 
 
 def _costs(runs: list[Path], broken: Mapping[Path, str], out: Path | None, json: bool) -> None:
-    from calmctl.files import write_json, write_text
     from calmctl.reporting.costs import cost_rows, cost_table
     from calmctl.reporting.document.tables import to_markdown
     from calmctl.reporting.document.terminal import print_tables
+    from data_builders.files import write_text
+    from data_builders.values import write_json
 
     rows = cost_rows(runs)
     if json:

@@ -35,7 +35,7 @@ def score(
     from calmctl.config import load_config
     from calmctl.evaluation.scoring import METRICS_FILE, ScoreConfig, plan_scoring, run_scoring
     from calmctl.evaluation.tasks import check_options
-    from calmctl.files import read_json
+    from data_builders.values import read_json
 
     given = options.task_options(shots, languages, against, allow_code_execution)
     check_options(task, given)

@@ -99,7 +99,7 @@ def _show_run(run: Path, json: bool) -> None:
 
 
 def _as_json(info: RunInfo) -> dict[str, Any]:
-    from calmctl.files import read_yaml
+    from data_builders.values import read_yaml
 
     path = info.path / "config.yaml"
     return {
@@ -114,7 +114,7 @@ def _as_json(info: RunInfo) -> dict[str, Any]:
 
 
 def _config_text(info: RunInfo) -> str | None:
-    from calmctl.files import read_text
+    from data_builders.files import read_text
 
     path = info.path / "config.yaml"
     return read_text(path) if path.exists() else None

@@ -30,8 +30,8 @@ def slurm(
     """Write the SLURM batch script of a command, on stdout or to a file, and submit it if told to."""
     from calmctl.config import load_config
     from calmctl.errors import UserError
-    from calmctl.files import write_text
     from calmctl.processes import slurm as cluster
+    from data_builders.files import write_text
 
     words = command or []
     start = next((place for place, word in enumerate(words) if "=" not in word), len(words))

@@ -32,6 +32,7 @@ from calmctl.modeling.bases.sources import (
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.stored.checkpoint import check_bases_are_there
 from calmctl.runs.run import Run
+from calmctl.schema import meaning
 from evals import Request
 
 
@@ -59,7 +60,7 @@ class EvalConfig(TaskConfig):
     model: str = ""
     on_overflow: OnOverflow = "drop_shots"
     allow_different_base: bool = False
-    trust_remote_code: bool = False
+    trust_remote_code: bool = field(default=False, metadata=meaning("free"))
     decoding: Decoding = field(default_factory=Decoding)
     bits_per_byte: bool = False
     handover: str = ""

@@ -7,6 +7,7 @@ from typing import ClassVar
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.environment import usable_cores
 from calmctl.evaluation.questions import EvalConfig
+from calmctl.schema import meaning
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
 
 # Settings of the stages' configurations that follow from where the experiment puts things.
@@ -47,7 +48,7 @@ class ExperimentConfig(ABC):
     seed: int = 0
     num_bridge_seeds: int = 1
     num_control_seeds: int = 0
-    jobs: int = 0
+    jobs: int = field(default=0, metadata=meaning("free"))
     threads: int = 1
     tasks: tuple[str, ...] = ()
     compare: tuple[str, ...] = ("random_aug", "lora")

@@ -115,7 +115,7 @@ def preflight(experiment: Experiment, out: Path, nproc_per_node: str | None) -> 
     """
     config, stages = experiment.config, experiment_stages(experiment, out)
     existing = existing_run(out, "reproduce", config, {}, config.changeable)
-    is_same = existing is not None and has_settings(existing, config, root=out.resolve())
+    is_same = existing is not None and has_settings(existing, config)
     made = [RESULTS_FILE, *experiment.exports]
     is_current = not missing_stages(stages) and is_same and all((out / file).exists() for file in made)
     Run.look(out, kind="reproduce", config=config, changeable=config.changeable, is_current=is_current)

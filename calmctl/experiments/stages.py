@@ -35,8 +35,7 @@ class Stage:
         command: what follows `calmctl`.
         folder: the run directory it writes.
         result: a file that exists when it is done.
-        settings: its configuration.
-        root: folder of the experiment.
+        config: its configuration.
         needs: names of stages that have to be done before.
     """
 
@@ -44,8 +43,7 @@ class Stage:
     command: tuple[str, ...]
     folder: Path
     result: Path
-    settings: dict[str, Any]
-    root: Path
+    config: object
     needs: tuple[str, ...] = ()
 
     @property
@@ -54,7 +52,12 @@ class Stage:
         if not self.result.exists():
             return False
         run = read_run(self.folder)
-        return run.is_complete and has_settings(run, self.settings, root=self.root)
+        return run.is_complete and has_settings(run, self.config)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return its configuration as its preset holds it."""
+        return to_dict(self.config)
 
     def launched(self, nproc_per_node: str | None) -> "Stage":
         """Return the stage run by so many processes of torchrun; what builds data stays alone."""
@@ -72,14 +75,14 @@ def stage_in(
     root: Path,
     name: str,
     command: Sequence[str],
-    settings: object,
+    config: object,
     needs: Sequence[str] = (),
     result: str = "model/config.json",
 ) -> Stage:
     """Return the stage of an experiment in `root` that runs a command with these settings as its preset."""
     folder = root / name
     options = ("--preset", name.replace("/", "_"), "--config-dir", str(root / "conf"), "--out", str(folder))
-    return Stage(name, (*command, *options), folder, folder / result, to_dict(settings), root, tuple(needs))
+    return Stage(name, (*command, *options), folder, folder / result, config, tuple(needs))
 
 
 class Sharing(Protocol):
@@ -103,7 +106,7 @@ def missing_stages(stages: Sequence[Stage]) -> list[str]:
     missing: list[str] = []
     for stage in stages:
         if not stage.is_complete or set(stage.needs) & set(missing):
-            refuse_other_settings(stage.folder, stage.settings)
+            refuse_other_settings(stage.folder, stage.config)
             missing.append(stage.name)
     return missing
 
@@ -169,7 +172,7 @@ class StageRunner:
         done: set[str] = set()
         ran: list[str] = []
         for stage in self.stages.values():
-            write_text(self._preset_file(stage), f"# calmctl {shlex.join(stage.command)}\n{to_yaml(stage.settings)}")
+            write_text(self._preset_file(stage), f"# calmctl {shlex.join(stage.command)}\n{to_yaml(stage.config)}")
         try:
             while len(done) < len(self.stages):
                 for stage in self.stages.values():

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.errors import UserError
-from calmctl.runs.identity import read_settings, shown_differences
-from calmctl.runs.record import CONFIG_FILE
+from calmctl.runs.identity import differences, former_folder, read_settings, shown
+from calmctl.runs.record import CONFIG_FILE, read_run
 
 # Settings that change no figure, beside the seed itself: how the work is shared out, where data lies, and how much was
 # asked for (a folder of several bridge seeds counts as one run, their mean).
 _MAY_DIFFER = frozenset({
     "seed", "threads", "benchmarks", "data_folder", "dataset", "tests", "allow_code_execution",
-    "compare", "tasks", "num_bridge_seeds",
+    "compare", "tasks", "num_bridge_seeds", "jobs", "ablations", "sharding", "keep_states", "self_check",
+    "stop_when_worse", "trust_remote_code",
 })  # fmt: skip
 # Settings that only those depend on that are named in another one.
 _ONLY_OF = {"codexglue_data": ("tasks", "codexglue"), "vanilla_aug": ("compare", "vanilla_aug")}
@@ -43,9 +44,11 @@ def require_one_a_seed(folders: Sequence[tuple[int | None, Path]]) -> None:
         return
     settings = {folder: _settings(folder) for folder in first.values()}
     for (some, ours), (other, theirs) in combinations(settings.items(), 2):
-        if differences := shown_differences(*_compared(ours, theirs)):
+        here, there = (former_folder(read_run(folder)) for folder in (some, other))
+        left, right = _compared(ours, theirs)
+        if found := differences(left, right, (), here, there):
             raise UserError(
-                f"{some} and {other} differ in more than their seed ({differences}); average seeds of one "
+                f"{some} and {other} differ in more than their seed ({shown(found)}); average seeds of one "
                 "configuration only"
             )
 
@@ -73,7 +76,7 @@ def _compared(*settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             key: value
             for key, value in each.items()
-            if key.rpartition(".")[2] not in _MAY_DIFFER and key.partition(".")[0] not in left_out
+            if not _MAY_DIFFER & {*key.split(".")} and key.partition(".")[0] not in left_out
         }
         for each in settings
     ]

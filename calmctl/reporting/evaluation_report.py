@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from calmctl import files
-from calmctl.reporting.document.page import Block, Document, Paragraph, Section
+from calmctl.reporting.document.page import Block, Document, Paragraph, Section, write_document
 from calmctl.reporting.document.tables import Cell, Column, Number, Table, Text, table_row
-from calmctl.reporting.document_files import write_document
 from calmctl.reporting.evaluations import BITS, Evaluation, by_task, not_comparable, read_evaluation
 
 

@@ -10,10 +10,18 @@ from calmctl import files
 from calmctl.escaping import visible
 from calmctl.reporting.answering_costs import answering_costs, training_costs
 from calmctl.reporting.data_facts import files_table, overlap_table
-from calmctl.reporting.document.page import Block, Bullets, Document, Gallery, Paragraph, Picture, Section
+from calmctl.reporting.document.page import (
+    Block,
+    Bullets,
+    Document,
+    Gallery,
+    Paragraph,
+    Picture,
+    Section,
+    write_document,
+)
 from calmctl.reporting.document.tables import NOT_RUN
 from calmctl.reporting.document.terminal import print_tables
-from calmctl.reporting.document_files import write_document
 from calmctl.reporting.evaluations import not_comparable
 from calmctl.reporting.headline import answers_table, headline
 from calmctl.reporting.kv_tables import TABLE_1_FILE, TABLE_5_FILE

@@ -1,23 +1,26 @@
-"""Whether a directory holds the run that is about to start: same kind, same configuration, same inputs."""
+"""Whether a directory holds the run that is about to start: same kind, same configuration, same inputs.
+
+What a setting means to that is metadata of its field (`schema.meaning`). One that names a place is the same where it
+names the same place as seen from the run's folder: folders that belong together can be moved together.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from calmctl.errors import UserError
-from calmctl.files import read_yaml
+from data_builders.values import read_yaml
 from calmctl.runs.record import CONFIG_FILE, LOCK_FILE, PROGRESS_FILE, RUN_FILE, Kind, RunInfo, read_run
-from calmctl.schema import to_dict
+from calmctl.schema import changeable_settings, to_dict
 
 _SHOWN_DIFFERENCES = 3
-# Settings that say how a run is computed, or which further runs go with it: a run may go on with another value.
-NOT_IDENTITY = frozenset(
-    {"sharding", "keep_states", "ablations", "jobs", "self_check", "stop_when_worse", "trust_remote_code"}
-)
+_MISSING = "(not set)"
+Differences = Mapping[str, tuple[Any, Any]]
 
 
 def existing_run(
@@ -39,24 +42,46 @@ def existing_run(
     existing = read_run(path)
     if _made_nothing(existing):
         return None
-    _refuse_other_run(existing, kind, _without(to_dict(config), changeable), inputs, changeable)
+    if existing.kind != kind:
+        raise UserError(f"{existing.path} holds a run of kind {existing.kind}, not {kind}; choose another --out")
+    _refuse_other_settings(existing, config, changeable)
+    old = existing.facts.get("inputs") or {}
+    if changed := sorted(name for name in {*old, *inputs} if old.get(name) != inputs.get(name)):
+        names = ", ".join(changed)
+        raise UserError(f"{existing.path} was started on other inputs (changed: {names}); choose another --out")
     return existing
+
+
+def refuse_other_settings(path: Path, config: object) -> None:
+    """Raise UserError where `path` holds a run that was started with other settings."""
+    if (path / RUN_FILE).exists() and not _made_nothing(existing := read_run(path)):
+        _refuse_other_settings(existing, config)
+
+
+def has_settings(run: RunInfo, config: object, changeable: Collection[str] = ()) -> bool:
+    """Tell whether a run was started with these settings, by its checksum or by its `config.yaml`.
+
+    Args:
+        changeable: settings that may be others.
+    """
+    if run.facts.get("config_sha256") == config_sha256(config, changeable):
+        return True
+    return _differences(run, config, changeable) == {}
 
 
 def config_sha256(config: object, changeable: Collection[str] = ()) -> str:
     """Return the checksum that identifies a configuration, whatever the order of its keys."""
-    settings = _identifying(_without(to_dict(config), changeable))
+    settings = _without(to_dict(config), {*changeable, *changeable_settings(config)})
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in names}
-
-
-def _identifying(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings without those that do not identify a run."""
-    kept = {key: value for key, value in settings.items() if key not in NOT_IDENTITY}
-    return {key: _identifying(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
+def _without(settings: Mapping[str, Any], paths: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Return settings without those at some paths, `a.b.c`."""
+    kept = {name: value for name, value in settings.items() if prefix + name not in paths}
+    return {
+        name: _without(value, paths, f"{prefix}{name}.") if isinstance(value, Mapping) else value
+        for name, value in kept.items()
+    }
 
 
 def _made_nothing(run: RunInfo) -> bool:
@@ -75,96 +100,76 @@ def _refuse_foreign_folder(path: Path) -> None:
         raise UserError(f"{path} holds {example!r} and is no run directory; choose an empty or a new --out")
 
 
-def has_settings(run: RunInfo, config: object, changeable: Collection[str] = (), root: Path | None = None) -> bool:
-    """Tell whether a run was started with these settings, by its checksum or by its `config.yaml`.
-
-    Args:
-        changeable: settings that may be others.
-        root: a folder that may have been moved since, as a whole, with everything that settings name below it.
-    """
-    settings = _without(to_dict(config), changeable)
-    if run.facts.get("config_sha256") == config_sha256(settings):
-        return True
-    old = read_settings(run.path)
-    if old is None:
-        return False
-    old = {key: value for key, value in old.items() if key.partition(".")[0] not in changeable}
-    new = _flat(settings)
-    return old == new or (root is not None and _is_moved(old, new, root))
+def _refuse_other_settings(existing: RunInfo, config: object, changeable: Collection[str] = ()) -> None:
+    if has_settings(existing, config, changeable):
+        return
+    found = _differences(existing, config, changeable)
+    unknown = f"{CONFIG_FILE} is missing or damaged, so it cannot be said which settings"
+    raise UserError(
+        f"{existing.path} was started with another configuration ({unknown if found is None else shown(found)}); "
+        "use the old settings to resume it, or choose another --out"
+    )
 
 
-def _is_moved(old: Mapping[str, Any], new: Mapping[str, Any], root: Path) -> bool:
-    """Tell whether settings become the old ones where one other folder takes the place of `root` in all of them."""
-    for key, value in new.items():
-        for before, after in zip(_listed(old.get(key)), _listed(value), strict=False):
-            if isinstance(before, str) and isinstance(after, str) and after.startswith(f"{root}/"):
-                former = before.removesuffix(after.removeprefix(str(root)))
-                start, earlier = (json.dumps(f"{folder}/")[:-1] for folder in (root, former))
-                return bool(json.loads(json.dumps(new).replace(start, earlier)) == old)
-    return False
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def refuse_other_settings(path: Path, config: object) -> None:
-    """Raise UserError where `path` holds a run that was started with other settings."""
-    if (path / RUN_FILE).exists() and not _made_nothing(existing := read_run(path)):
-        _refuse_other_settings(existing, to_dict(config), ())
-
-
-def _refuse_other_run(
-    existing: RunInfo, kind: Kind, settings: Mapping[str, Any], inputs: Mapping[str, str], changeable: Collection[str]
-) -> None:
-    if existing.kind != kind:
-        raise UserError(f"{existing.path} holds a run of kind {existing.kind}, not {kind}; choose another --out")
-    _refuse_other_settings(existing, settings, changeable)
-    old = existing.facts.get("inputs") or {}
-    changed = sorted(name for name in {*old, *inputs} if old.get(name) != inputs.get(name))
-    if changed:
-        names = ", ".join(changed)
-        raise UserError(f"{existing.path} was started on other inputs (changed: {names}); choose another --out")
-
-
-def _refuse_other_settings(existing: RunInfo, settings: Mapping[str, Any], changeable: Collection[str]) -> None:
-    if not has_settings(existing, settings, changeable):
-        differences = _differences(existing.path, settings, changeable)
-        raise UserError(
-            f"{existing.path} was started with another configuration ({differences}); "
-            "use the old settings to resume it, or choose another --out"
-        )
+def _differences(run: RunInfo, config: object, changeable: Collection[str]) -> Differences | None:
+    """Return in which identifying settings a run differs from a configuration; None where its own cannot be read."""
+    if (old := read_settings(run.path)) is None:
+        return None
+    new = _flatten(json.loads(json.dumps(to_dict(config))))
+    left_out = {*changeable, *changeable_settings(config)}
+    return differences(old, new, left_out, former_folder(run), run.path)
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
-    """Return the settings of a run that identify it, `a.b.c` -> value; None where its file is missing or damaged."""
+    """Return the settings of a run, `a.b.c` -> value; None where its file is missing or damaged."""
     try:
-        return _flatten(_identifying(read_yaml(folder / CONFIG_FILE) or {}))
+        return _flatten(read_yaml(folder / CONFIG_FILE) or {})
     except (UserError, AttributeError):
         return None
 
 
-def shown_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def former_folder(run: RunInfo) -> Path:
+    """Return where a run was when it was started; where it is now if it does not say."""
+    if folder := run.facts.get("folder"):
+        return Path(folder)
+    # Runs of version 0.1.0 do not say it, but stages, which name places in their folder, say where they write.
+    command = run.facts.get("command") or []
+    out = dict(zip(command, command[1:], strict=False)).get("--out", "")
+    return Path(out) if os.path.isabs(out) else run.path
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], left_out: Collection[str], old_folder: Path, new_folder: Path
+) -> Differences:
+    """Return the settings of two runs that differ, and their values in both.
+
+    Args:
+        left_out: settings that may differ, and groups of them.
+        old_folder, new_folder: from where the places that settings name are seen.
+    """
+    folders = (old_folder.resolve(), new_folder.resolve())
+    pairs = {key: (old.get(key, _MISSING), new.get(key, _MISSING)) for key in [*old, *new]}
+    return {
+        key: pair
+        for key, pair in pairs.items()
+        if not any(f"{key}.".startswith(f"{name}.") for name in left_out) and not _is_same(*pair, *folders)
+    }
+
+
+def _is_same(old: Any, new: Any, old_folder: Path, new_folder: Path) -> bool:
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(
+            _is_same(*pair, old_folder, new_folder) for pair in zip(old, new, strict=True)
+        )
+    are_places = isinstance(old, str) and isinstance(new, str) and os.path.isabs(old) and os.path.isabs(new)
+    return bool(old == new) or (are_places and os.path.relpath(old, old_folder) == os.path.relpath(new, new_folder))
+
+
+def shown(found: Differences) -> str:
     """Say which settings differ: `key: old -> new`, the first three; empty where none does."""
-    missing = "(not set)"
-    pairs = {key: (old.get(key, missing), new.get(key, missing)) for key in [*old, *new]}
-    changed = [f"{key}: {before} -> {after}" for key, (before, after) in pairs.items() if before != after]
-    shown = changed[:_SHOWN_DIFFERENCES]
-    rest = len(changed) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _differences(folder: Path, new: Mapping[str, Any], changeable: Collection[str]) -> str:
-    old = read_settings(folder)
-    if old is None:
-        return f"{CONFIG_FILE} is missing or damaged, so it cannot be said which settings"
-    old = {key: value for key, value in old.items() if key.partition(".")[0] not in changeable}
-    return shown_differences(old, _flat(new))
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as `read_settings` reads them."""
-    return _flatten(_identifying(json.loads(json.dumps(settings))))
+    changed = [f"{key}: {before} -> {after}" for key, (before, after) in found.items()]
+    rest = len(changed) - _SHOWN_DIFFERENCES
+    return ", ".join(changed[:_SHOWN_DIFFERENCES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal
 
-from calmctl import files
+from calmctl.runs.lock import FileLock
+from data_builders.rows import read_jsonl
+from data_builders.values import read_json
 from calmctl.errors import UserError
 
 Kind = Literal["train", "compose", "baseline", "eval", "score", "reproduce", "data"]
@@ -24,7 +26,7 @@ LOCK_FILE = ".lock"
 _NUMBER = int | float
 # What run.json says, and of which type where it says it.
 _FACTS: dict[str, type | UnionType] = {
-    **dict.fromkeys(("name", "config_sha256", "git_commit", "started", "finished", "error"), str),
+    **dict.fromkeys(("name", "config_sha256", "git_commit", "folder", "started", "finished", "error"), str),
     **dict.fromkeys(("command",), list),
     **dict.fromkeys(("versions", "hardware", "inputs", "cost"), dict),
     **dict.fromkeys(("seed", "seconds", "peak_memory_bytes", "peak_gpu_memory_bytes", "resumes"), _NUMBER),
@@ -73,26 +75,26 @@ def read_run(path: Path) -> RunInfo:
     """
     if not (path / RUN_FILE).exists():
         raise UserError(f"{path} is no run directory: it has no {RUN_FILE}")
-    facts = files.read_json(path / RUN_FILE)
+    facts = read_json(path / RUN_FILE)
     _check_object(path / RUN_FILE, facts, {"kind": str, "status": str})
     stated = {name: kind for name, kind in _FACTS.items() if facts.get(name) is not None}
     _check_object(path / RUN_FILE, facts, stated)
     status = str(facts["status"])
-    if status == "running" and not files.FileLock(path / LOCK_FILE).is_held():
+    if status == "running" and not FileLock(path / LOCK_FILE).is_held():
         status = "interrupted"
     return RunInfo(path, str(facts["kind"]), str(facts.get("name", path.name)), status, facts)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a training log; raises UserError for a damaged one."""
-    return files.read_jsonl(path, numbers=_LOG_NUMBERS)
+    return read_jsonl(path, numbers=_LOG_NUMBERS)
 
 
 def _read_object(path: Path, fields: Mapping[str, type | UnionType]) -> dict[str, Any] | None:
     """Return a JSON object with these fields, or None where there is no such file."""
     if not path.exists():
         return None
-    found: dict[str, Any] = files.read_json(path)
+    found: dict[str, Any] = read_json(path)
     _check_object(path, found, fields)
     return found
 

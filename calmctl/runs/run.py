@@ -18,7 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from calmctl import environment, files
+from calmctl import environment
+from calmctl.runs.lock import FileLock
+from data_builders.files import write_text
+from data_builders.rows import append_jsonl, finite, read_jsonl
+from data_builders.values import write_json
 from calmctl.config import to_yaml
 from calmctl.errors import CalmctlError, UserError, errno_of
 from calmctl.processes.parent import end_if_asked
@@ -46,7 +50,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Run:
     """A run directory that this process may write to; make one with `Run.start`."""
 
-    def __init__(self, path: Path, facts: dict[str, Any], lock: files.FileLock, is_resumed: bool) -> None:
+    def __init__(self, path: Path, facts: dict[str, Any], lock: FileLock, is_resumed: bool) -> None:
         self.path = path
         self.is_resumed = is_resumed
         self._facts = facts
@@ -80,7 +84,7 @@ class Run:
             UserError: `path` is in use, is another run, or is a folder that holds something else.
         """
         path, inputs = Path(path), dict(inputs or {})
-        lock = files.FileLock(path / LOCK_FILE)
+        lock = FileLock(path / LOCK_FILE)
         existing = cls.look(path, kind=kind, config=config, inputs=inputs, changeable=changeable, is_current=is_current)
         if existing is not None and existing.is_complete and is_current:
             return cls(path, existing.facts, lock, is_resumed=True)
@@ -97,7 +101,7 @@ class Run:
             lock.release()
             return cls(path, existing.facts, lock, is_resumed=True)
         identity = config_sha256(config, changeable)
-        facts = _new_facts(kind, name or path.resolve().name, identity, command, seed, inputs)
+        facts = _new_facts(path.resolve(), kind, name, identity, command, seed, inputs)
         if existing is not None:
             facts |= {key: existing.facts[key] for key in ("started", "seconds") if key in existing.facts}
             facts["resumes"] = int(existing.facts.get("resumes", 0)) + 1
@@ -125,7 +129,7 @@ class Run:
         existing = existing_run(path, kind, config, dict(inputs or {}), changeable)
         if existing is not None and existing.is_complete and is_current:
             return existing
-        lock = files.FileLock(path / LOCK_FILE)
+        lock = FileLock(path / LOCK_FILE)
         if lock.is_held():
             raise in_use(path, lock)
         nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
@@ -151,19 +155,19 @@ class Run:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run, atomically."""
-        files.write_text(self.path / name, text)
+        write_text(self.path / name, text)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run, atomically."""
-        files.write_json(self.path / name, value)
+        write_json(self.path / name, value)
 
     def append_jsonl(self, row: Mapping[str, Any], name: str = LOG_FILE, durable: bool = False) -> None:
         """Append one row to a log of the run; `durable=True` waits until the log is on the disk."""
-        files.append_jsonl(self.path / name, [row], durable)
+        append_jsonl(self.path / name, [row], durable)
 
     def read_jsonl(self, name: str = LOG_FILE) -> list[dict[str, Any]]:
         """Read a log of the run; a line torn by a crash is left out."""
-        return read_log(self.path / name) if name == LOG_FILE else files.read_jsonl(self.path / name)
+        return read_log(self.path / name) if name == LOG_FILE else read_jsonl(self.path / name)
 
     def rewind_log(self, step: int, name: str = LOG_FILE, without: str = "") -> None:
         """Drop the rows after `step`, which a run resumed from a checkpoint at `step` will write again.
@@ -194,12 +198,12 @@ class Run:
             "stage": stage,
             "step": step,
             "total": total,
-            "loss": files.finite(loss),
-            "tokens_per_second": files.finite(tokens_per_second),
-            "eta_seconds": files.finite(eta_seconds),
+            "loss": finite(loss),
+            "tokens_per_second": finite(tokens_per_second),
+            "eta_seconds": finite(eta_seconds),
             "peak_memory_bytes": environment.peak_gpu_memory() or environment.peak_memory(),
         }
-        files.write_json(self.path / PROGRESS_FILE, row, durable=False)
+        write_json(self.path / PROGRESS_FILE, row, durable=False)
 
     def finish(self, **facts: Any) -> None:
         """Mark the run complete, with `facts` added to `run.json` (say `trainable_parameters=...`)."""
@@ -256,17 +260,24 @@ class Run:
         self.write_json(RUN_FILE, self._facts)
 
 
-def in_use(path: Path, lock: files.FileLock) -> UserError:
+def in_use(path: Path, lock: FileLock) -> UserError:
     """Return what is said of a run that another process holds."""
     return UserError(f"{path} is in use by process {lock.owner()}; wait for it, or choose another --out")
 
 
 def _new_facts(
-    kind: Kind, name: str, identity: str, command: Sequence[str], seed: int | None, inputs: Mapping[str, str]
+    folder: Path,
+    kind: Kind,
+    name: str | None,
+    identity: str,
+    command: Sequence[str],
+    seed: int | None,
+    inputs: Mapping[str, str],
 ) -> dict[str, Any]:
     return {
         "kind": kind,
-        "name": name,
+        "name": name or folder.name,
+        "folder": str(folder),
         "status": "running",
         "command": list(command),
         "config_sha256": identity,

@@ -7,36 +7,51 @@ from calmctl.errors import UserError
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.configuration import AUG_READS
 from calmctl.modeling.tokenizers.segmentation import SEGMENTATION_SETTINGS
+from calmctl.schema import meaning
 from calmctl.training.settings import TrainSettings
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Train a model from scratch, or an existing one further.
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What every training is told, whatever it trains.
 
     Attributes:
-        dataset: training file (JSONL or Parquet).
-        tokenizer: path or hub id; empty = the base's.
-        base: model to train further, a path, run or hub id; empty = from scratch, from `model`.
-        model: configuration of a model from scratch: `model_type` and that configuration's own settings; the
-            vocabulary and special tokens are the tokenizer's.
+        dataset: training file (JSONL or Parquet); of what is composed or compared with a composition D_C.
         validation: file like `dataset` that is not trained on (see `train.eval_every`); empty = none, or a share of the
             dataset (`train.validation_share`).
         trust_remote_code: run the code that lies beside a base or tokenizer, where that needs it.
     """
 
     dataset: str = ""
-    tokenizer: str = ""
-    base: str = ""
-    model: dict[str, Any] = field(default_factory=dict)
     validation: str = ""
-    trust_remote_code: bool = False
+    trust_remote_code: bool = field(default=False, metadata=meaning("free"))
     seed: int = 0
     train: TrainSettings = field(default_factory=TrainSettings)
 
     def __post_init__(self) -> None:
         """Raise ValueError for a seed out of range."""
         check_seed(self.seed)
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Return how the model is trained."""
+        return self.train
+
+
+@dataclass(frozen=True)
+class TrainConfig(TrainingConfig):
+    """Train a model from scratch, or an existing one further.
+
+    Attributes:
+        tokenizer: path or hub id; empty = the base's.
+        base: model to train further, a path, run or hub id; empty = from scratch, from `model`.
+        model: configuration of a model from scratch: `model_type` and that configuration's own settings; the
+            vocabulary and special tokens are the tokenizer's.
+    """
+
+    tokenizer: str = ""
+    base: str = ""
+    model: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise UserError unless the configuration says of one model how to get it."""
@@ -48,12 +63,11 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class ComposeConfig:
+class ComposeConfig(TrainingConfig):
     """Train the bridges between a frozen anchor and frozen augs.
 
     Attributes:
         anchor, augs: paths, runs or hub ids.
-        dataset: D_C, the composition data (JSONL or Parquet).
         connections: [[aug_layer, anchor_layer], ...], per aug when there are several; None = every `every`-th layer
             of the aug, or `num` layers.
         aug_reads: `all` tokens, or the `prompt` only (the paper's ablation "m_A as an encoder").
@@ -62,15 +76,11 @@ class ComposeConfig:
         random_aug: give the augs untrained weights instead of their own (its ablation "random m_A").
         attention: attention implementation of the bases; empty = transformers' choice.
         merge_bases: write the bases too, which makes the model self-contained.
-        validation: file like `dataset` that is not trained on (see `train.eval_every`); empty = none, or a share of the
-            dataset (`train.validation_share`).
         self_check: try the pair on a few tokens before it is trained (see `check_composition`); what fails is refused.
-        trust_remote_code: run the code that lies beside a base, where that needs it.
     """
 
     anchor: str = ""
     augs: tuple[str, ...] = ()
-    dataset: str = ""
     connections: list[Any] | None = None
     every: int = 4
     num: int | None = None
@@ -81,15 +91,11 @@ class ComposeConfig:
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     attention: str = ""
     merge_bases: bool = False
-    validation: str = ""
-    self_check: bool = True
-    trust_remote_code: bool = False
-    seed: int = 0
-    train: TrainSettings = field(default_factory=TrainSettings)
+    self_check: bool = field(default=True, metadata=meaning("free"))
 
     def __post_init__(self) -> None:
         """Raise ValueError for a seed out of range, and for what is none of the choices."""
-        check_seed(self.seed)
+        super().__post_init__()
         for name, choices in (("aug_reads", AUG_READS), ("segmentation", SEGMENTATION_SETTINGS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")

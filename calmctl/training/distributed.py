@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from calmctl.files import FileLock
 from calmctl.processes.parent import Interrupted
 from calmctl.processes.ranks import joined_ranks
+from calmctl.runs.lock import FileLock
 from calmctl.runs.record import LOCK_FILE, LOG_FILE, Kind, Status
 from calmctl.runs.run import Run
 from calmctl.training.interruption import interrupted_training

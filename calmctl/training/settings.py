@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from calmctl.schema import meaning
+
 PRECISIONS = ("fp32", "bf16", "fp16")
 OPTIMIZERS = ("muon", "adamw")
 ON_LONG_EXAMPLE = ("fail", "drop", "truncate")
@@ -127,13 +129,13 @@ class TrainSettings:
     eval_every: int = 0
     patience: int = 0
     keep_best: bool = False
-    stop_when_worse: bool = True
+    stop_when_worse: bool = field(default=True, metadata=meaning("free"))
     save_every: int = 500
     log_every: int = 25
     report_to: tuple[str, ...] = ()
     threads: int = 0
-    keep_states: str = "none"
-    sharding: str = "none"
+    keep_states: str = field(default="none", metadata=meaning("free"))
+    sharding: str = field(default="none", metadata=meaning("free"))
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.files import sha256_file
 from data_builders.hub import hub_configs, is_hub, read_hub
 from data_builders.rows import Fields, Row, iter_rows
@@ -57,7 +57,7 @@ def find_languages(path: Path) -> dict[str, Path]:
     The benchmark's folder may hold those of the languages in one called `code_to_text`.
 
     Raises:
-        DataError: none holds a test split of a language of CodeXGLUE, or two hold the same.
+        UserError: none holds a test split of a language of CodeXGLUE, or two hold the same.
     """
     if is_hub(path):
         there = hub_configs(path)
@@ -65,7 +65,7 @@ def find_languages(path: Path) -> dict[str, Path]:
     if path.is_file() and path.name.startswith("test.jsonl"):
         path = path.parent
     if not path.is_dir():
-        raise DataError(f"{path}: no such folder; name CodeXGLUE's code-to-text data, a folder a language")
+        raise UserError(f"{path}: no such folder; name CodeXGLUE's code-to-text data, a folder a language")
     if (path / "code_to_text").is_dir():
         path = path / "code_to_text"
     found: dict[str, Path] = {}
@@ -75,12 +75,12 @@ def find_languages(path: Path) -> dict[str, Path]:
         first = next(iter_rows(file, _FIELDS), None)
         language = first["language"].lower() if first else "nothing"
         if language not in LANGUAGES:
-            raise DataError(f"{file} is of {language!r}, which is not one of {', '.join(LANGUAGES)}")
+            raise UserError(f"{file} is of {language!r}, which is not one of {', '.join(LANGUAGES)}")
         if language in found:
-            raise DataError(f"{path}: both {found[language].name} and {folder.name} hold {language}; keep one")
+            raise UserError(f"{path}: both {found[language].name} and {folder.name} hold {language}; keep one")
         found[language] = folder
     if not found:
-        raise DataError(f"{path}: holds no test.jsonl or test.jsonl.gz; name CodeXGLUE's code-to-text data")
+        raise UserError(f"{path}: holds no test.jsonl or test.jsonl.gz; name CodeXGLUE's code-to-text data")
     return {language: found[language] for language in LANGUAGES if language in found}
 
 
@@ -95,7 +95,7 @@ def split_file(folder: Path, split: str) -> Path | None:
 
 
 def read_functions(folder: Path, language: str, split: str, limit: int | None = None) -> Iterator[Function]:
-    """Yield the functions of a split, unusable ones too; raises DataError for data that is not the release's."""
+    """Yield the functions of a split, unusable ones too; raises UserError for data that is not the release's."""
     for row, fields in enumerate(islice(_rows(folder, language, split), limit)):
         summary = " ".join(" ".join(map(str, fields["docstring_tokens"])).split())
         yield make_function(f"{language}/{split}/{row}", language, fields["code"], fields["docstring"], summary)
@@ -106,7 +106,7 @@ def _rows(folder: Path, language: str, split: str) -> Iterable[Row]:
         return read_hub(folder, language, (_HUB_SPLITS[split],), _FIELDS)[0]
     file = split_file(folder, split)
     if file is None:
-        raise DataError(f"{folder}: has no {split}.jsonl or {split}.jsonl.gz; get all of {language}'s data")
+        raise UserError(f"{folder}: has no {split}.jsonl or {split}.jsonl.gz; get all of {language}'s data")
     return iter_rows(file, _FIELDS)
 
 

@@ -23,7 +23,7 @@ from data_builders.benchmarks.flores_languages import (
     LATER_LANGUAGES,
     require_language,
 )
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.files import lines_of, open_binary, read_bytes, sha256_file
 from data_builders.hub import is_hub_id, read_hub
 from data_builders.rows import Fields, Row, iter_rows
@@ -62,7 +62,7 @@ def read_flores(
     `splits` need not be there.
 
     Raises:
-        DataError: there is no such data, a language is unknown or ambiguous, or its rows are not 997 and 1012.
+        UserError: there is no such data, a language is unknown or ambiguous, or its rows are not 997 and 1012.
     """
     if path.is_dir() and (path / ARCHIVE).is_file():
         path = path / ARCHIVE
@@ -71,13 +71,13 @@ def read_flores(
     if is_hub_id(path):
         return _hub(path, languages, always, splits)
     if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder; {_ADVICE}")
+        raise UserError(f"{path}: no such file or folder; {_ADVICE}")
     folder = next((each for each in (path, path / "flores200_dataset") if any(each.glob("dev*/*_*.dev*"))), None)
     if folder is not None:
         return _official(folder, lambda: _folder(folder, splits), languages, always, splits, None)
     if parquet := {file: split for file in sorted(path.rglob("*.parquet")) if (split := _split_of(file))}:
         return _plus(path, parquet, languages, always, splits)
-    raise DataError(f"{path}: holds no FLORES data (no dev/<code>.dev, no Parquet file of dev and devtest); {_ADVICE}")
+    raise UserError(f"{path}: holds no FLORES data (no dev/<code>.dev, no Parquet file of dev and devtest); {_ADVICE}")
 
 
 def _official(
@@ -114,19 +114,19 @@ def _archive(path: Path) -> Iterable[tuple[str, str, bytes]]:
             with tarfile.open(fileobj=cast(Any, _Sparing(stream, path)), mode="r:") as archive:
                 for member in archive:
                     if member.size > _MAX_MEMBER_BYTES:
-                        raise DataError(f"{path}: {member.name!r} in it has {member.size} bytes; {_ADVICE}")
+                        raise UserError(f"{path}: {member.name!r} in it has {member.size} bytes; {_ADVICE}")
                     found = _FILE.fullmatch(member.name)
                     if found is None or member.isdir():
                         continue
                     if not member.isreg() or f"{found[1]}/{found[2]}" in seen:
                         problem = "is there twice" if member.isreg() else "is a link or a device"
-                        raise DataError(f"{path}: {member.name!r} in it {problem}; {_ADVICE}")
+                        raise UserError(f"{path}: {member.name!r} in it {problem}; {_ADVICE}")
                     seen.add(f"{found[1]}/{found[2]}")
                     content = archive.extractfile(member)
                     assert content is not None, "a regular file"
                     yield found[1], found[2], content.read()
         except (tarfile.TarError, UnicodeError, RecursionError) as error:
-            raise DataError(f"{path}: cannot be read as a tar archive ({error}); {_ADVICE}") from None
+            raise UserError(f"{path}: cannot be read as a tar archive ({error}); {_ADVICE}") from None
 
 
 class _Sparing:
@@ -138,7 +138,7 @@ class _Sparing:
 
     def read(self, size: int) -> bytes:
         if size > _MAX_MEMBER_BYTES:
-            raise DataError(f"{self._path}: a header in it has {size} bytes; {_ADVICE}")
+            raise UserError(f"{self._path}: a header in it has {size} bytes; {_ADVICE}")
         return self._stream.read(size)
 
 
@@ -152,7 +152,7 @@ def _folder(folder: Path, splits: Sequence[str]) -> Iterable[tuple[str, str, byt
 def _lines(path: Path, code: str, split: str, content: bytes | None) -> tuple[str, ...]:
     where = f"{path}: {split}/{code}.{split}"
     if content is None:
-        raise DataError(f"{where} is missing; {_ADVICE}")
+        raise UserError(f"{where} is missing; {_ADVICE}")
     return _checked(where, split, lines_of(content, where))
 
 
@@ -191,7 +191,7 @@ def _plus_sentences(
     for code in codes:
         for split in splits:
             if len({row for row, _ in rows[code].get(split, [])}) != len(rows[code].get(split, [])):
-                raise DataError(f"{path}: {split} of {code} has several rows of one id; get the files again")
+                raise UserError(f"{path}: {split} of {code} has several rows of one id; get the files again")
         sentences[code] = {
             split: _checked(
                 f"{path}: {split} of {code}", split, [text for _, text in sorted(rows[code].get(split, []))]
@@ -223,7 +223,7 @@ def _chosen(path: Path, available: Iterable[str], languages: Sequence[str], alwa
     codes = languages or list(LANGUAGES)
     always = [code for code in always if code in there or code not in LATER_LANGUAGES]
     if missing := [code for code in (*codes, *always) if code not in there]:
-        raise DataError(
+        raise UserError(
             f"{path}: {len(missing)} languages are missing, such as {missing[0]}; get all of it, or name languages"
         )
     return list(dict.fromkeys([*codes, *always]))
@@ -231,9 +231,9 @@ def _chosen(path: Path, available: Iterable[str], languages: Sequence[str], alwa
 
 def _checked(where: str, split: str, lines: Sequence[str]) -> tuple[str, ...]:
     if len(lines) != ROWS[split]:
-        raise DataError(f"{where} has {len(lines)} rows, and FLORES-200 has {ROWS[split]} in {split}; get it again")
+        raise UserError(f"{where} has {len(lines)} rows, and FLORES-200 has {ROWS[split]} in {split}; get it again")
     if empty := [index for index, line in enumerate(lines) if not (line and line.strip())]:
-        raise DataError(f"{where}: row {empty[0]} is empty; get it again")
+        raise UserError(f"{where}: row {empty[0]} is empty; get it again")
     return tuple(lines)
 
 

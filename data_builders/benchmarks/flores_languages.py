@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from difflib import get_close_matches
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 
 ENGLISH = "eng_Latn"
 
@@ -250,17 +250,17 @@ def full_code(code: str) -> str:
 
 
 def require_language(code: str, available: Collection[str]) -> None:
-    """Raise DataError unless `code` is a full code (language and script) that the data holds; suggest those meant."""
+    """Raise UserError unless `code` is a full code (language and script) that the data holds; suggest those meant."""
     if code in available:
         return
     known = {**LANGUAGES, **LATER_LANGUAGES}
     if code in known:
-        raise DataError(f"languages: the data holds no {code} ({known[code]}); name a copy of the dataset that does")
+        raise UserError(f"languages: the data holds no {code} ({known[code]}); name a copy of the dataset that does")
     if scripts := sorted(full for full in known if full.partition("_")[0] == code.lower().partition("_")[0]):
         problem = "is ambiguous" if len(scripts) > 1 and "_" not in code else "is no code of FLORES-200"
-        raise DataError(f"languages: {code!r} {problem}; use {' or '.join(scripts)} (codes are <language>_<Script>)")
+        raise UserError(f"languages: {code!r} {problem}; use {' or '.join(scripts)} (codes are <language>_<Script>)")
     by_name = {name.lower(): full for full, name in known.items()}
     close = [by_name[name] for name in get_close_matches(code.lower(), by_name, n=3, cutoff=0.75)]
     close = close or get_close_matches(code, known, n=3, cutoff=0.6)
     hint = "; nearest: " + ", ".join(f"{full} ({known[full]})" for full in close) if close else ""
-    raise DataError(f"languages: {code!r} is no code of FLORES-200{hint} (codes are <language>_<Script>: fra_Latn)")
+    raise UserError(f"languages: {code!r} is no code of FLORES-200{hint} (codes are <language>_<Script>: fra_Latn)")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.files import read_lines, read_text, sha256_file
 from data_builders.hub import hub_configs, is_hub, read_hub
 from data_builders.rows import Fields, find_file, located_rows, require_fields
@@ -55,7 +55,7 @@ class Exemplar:
 
 
 def read_gsm8k(folder: Path, split: str) -> tuple[list[Problem], dict[str, str]]:
-    """Return the problems of train or test, and their sha256; raises DataError for data that is not GSM8K's."""
+    """Return the problems of train or test, and their sha256; raises UserError for data that is not GSM8K's."""
     if is_hub(folder):
         rows, source = read_hub(folder, "main", (split,), _GSM8K_FIELDS)
         located = [(f"{folder}, row {row}", fields) for row, fields in enumerate(rows)]
@@ -68,10 +68,10 @@ def read_gsm8k(folder: Path, split: str) -> tuple[list[Problem], dict[str, str]]
     for row, (where, fields) in enumerate(located):
         _, marker, answer = fields["answer"].rpartition("####")
         if not marker:
-            raise DataError(f"{where}: has no '#### <number>' at its end; get the official file")
+            raise UserError(f"{where}: has no '#### <number>' at its end; get the official file")
         problems.append(Problem(f"{split}/{row}", fields["question"], _number(answer, where), fields["answer"]))
     if not problems:
-        raise DataError(f"{folder}: {split} holds no rows; get the official file")
+        raise UserError(f"{folder}: {split} holds no rows; get the official file")
     return problems, files
 
 
@@ -82,31 +82,31 @@ def _gsm8k_file(data: Path, split: str) -> Path:
     folder = data if data.is_dir() else data.parent
     found = [path for end in ("jsonl", "jsonl.gz") if (path := folder / f"{split}.{end}").is_file()]
     if not found:
-        raise DataError(
+        raise UserError(
             f"{folder / f'{split}.jsonl'}: no such file; name a folder with GSM8K's train.jsonl and test.jsonl"
         )
     return found[0]
 
 
 def _number(answer: str, where: str) -> str:
-    """Return an answer that is a number; raises DataError for one that predictions could not be compared with."""
+    """Return an answer that is a number; raises UserError for one that predictions could not be compared with."""
     if not _NUMBER.fullmatch(answer.strip()):
-        raise DataError(f"{where}: its answer {answer.strip()!r} is no number; write digits only, as in 1,250 or -2.5")
+        raise UserError(f"{where}: its answer {answer.strip()!r} is no number; write digits only, as in 1,250 or -2.5")
     return answer.strip()
 
 
 def mgsm_languages(folder: Path) -> list[str]:
-    """Return the languages that the data has problems in; raises DataError where there are none."""
+    """Return the languages that the data has problems in; raises UserError where there are none."""
     if is_hub(folder):
         return sorted(hub_configs(folder))
     languages = sorted(_mgsm_files(folder))
     if not languages:
-        raise DataError(f"{folder}: holds no mgsm_<language>.tsv; name a folder with MGSM's files, or one of them")
+        raise UserError(f"{folder}: holds no mgsm_<language>.tsv; name a folder with MGSM's files, or one of them")
     return languages
 
 
 def read_mgsm(folder: Path, language: str) -> tuple[list[Problem], dict[str, str]]:
-    """Return the 250 problems of a language, and their sha256; raises DataError for data that is not MGSM's."""
+    """Return the 250 problems of a language, and their sha256; raises UserError for data that is not MGSM's."""
     if is_hub(folder):
         rows, source = read_hub(folder, language, ("test",), _HUB_TEST_FIELDS)
         problems = [
@@ -118,14 +118,14 @@ def read_mgsm(folder: Path, language: str) -> tuple[list[Problem], dict[str, str
     path = _mgsm_files(folder).get(language)
     if path is None:
         there = ", ".join(mgsm_languages(folder))
-        raise DataError(f"languages: {language!r} is none of those in {folder} ({there})")
+        raise UserError(f"languages: {language!r} is none of those in {folder} ({there})")
     problems = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         question, *answers = map(_unquoted, line.split("\t"))
         if len(answers) != 1 or not question.strip() or not answers[0].strip():
-            raise DataError(f"{path}:{number}: is not <question><tab><answer>; get the official file")
+            raise UserError(f"{path}:{number}: is not <question><tab><answer>; get the official file")
         answer = _number(answers[0], f"{path}:{number}")
         problems.append(Problem(f"{language}/{len(problems)}", question, answer))
     _require_all(str(path), problems)
@@ -146,7 +146,7 @@ def _unquoted(field: str) -> str:
 
 def _require_all(where: str, problems: Sequence[Problem]) -> None:
     if len(problems) != MGSM_ROWS:
-        raise DataError(f"{where} has {len(problems)} rows, and MGSM has {MGSM_ROWS}; get the official data")
+        raise UserError(f"{where} has {len(problems)} rows, and MGSM has {MGSM_ROWS}; get the official data")
 
 
 def read_mgsm_exemplars(folder: Path, languages: Sequence[str]) -> tuple[dict[str, list[Exemplar]], dict[str, str]]:
@@ -155,13 +155,13 @@ def read_mgsm_exemplars(folder: Path, languages: Sequence[str]) -> tuple[dict[st
     In a folder that is the authors' `exemplars.py`, whose code is parsed and never run; on the hub the split `train`.
 
     Raises:
-        DataError: there are none, or they are not what their authors published.
+        UserError: there are none, or they are not what their authors published.
     """
     if is_hub(folder):
         return _hub_exemplars(folder, languages)
     path = (folder if folder.is_dir() else folder.parent) / EXEMPLARS_FILE
     if not path.is_file():
-        raise DataError(
+        raise UserError(
             f"{path} is missing, which has MGSM's worked examples; put mgsm/{EXEMPLARS_FILE} of google-research/url-nlp"
             " there, or set shots=0"
         )
@@ -170,10 +170,10 @@ def read_mgsm_exemplars(folder: Path, languages: Sequence[str]) -> tuple[dict[st
     for language in languages:
         rows = table.get(language)
         if not isinstance(rows, dict) or not rows:
-            raise DataError(f"{path}: {_EXEMPLARS} has no examples in {language!r}; get the official file")
+            raise UserError(f"{path}: {_EXEMPLARS} has no examples in {language!r}; get the official file")
         for key, row in rows.items():
             if not isinstance(row, dict) or not all(isinstance(row.get(part), str) for part in ("q", "a")):
-                raise DataError(f"{path}: {_EXEMPLARS}[{language!r}][{key!r}] has no texts 'q' and 'a'; get it again")
+                raise UserError(f"{path}: {_EXEMPLARS}[{language!r}][{key!r}] has no texts 'q' and 'a'; get it again")
             exemplars.setdefault(language, []).append(Exemplar(f"{language}/exemplar/{key}", row["q"], row["a"]))
     return exemplars, {path.name: sha256_file(path)}
 
@@ -198,8 +198,8 @@ def _literal(path: Path) -> dict[str, Any]:
                 value = ast.literal_eval(node.value)
                 if isinstance(value, dict):
                     return value
-    except DataError:
+    except UserError:
         raise
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-        raise DataError(f"{path}: cannot be read as Python data ({error}); get the official file") from None
-    raise DataError(f"{path}: assigns no dictionary to {_EXEMPLARS}; get the official file")
+        raise UserError(f"{path}: cannot be read as Python data ({error}); get the official file") from None
+    raise UserError(f"{path}: assigns no dictionary to {_EXEMPLARS}; get the official file")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.hub import is_hub, read_hub
 from data_builders.rows import Fields, Row, Source, find_file, read_rows
 
@@ -34,16 +34,16 @@ class HumanEvalProblem:
 def read_humaneval(data: Path, subset: str = "base") -> list[HumanEvalProblem]:
     """Read the problems of a subset (`base`, `plus`): of its file, a folder with it, or the hub.
 
-    Raises DataError where the data is missing, malformed or of the other subset.
+    Raises UserError where the data is missing, malformed or of the other subset.
     """
     rows, source = _rows(data, subset)
     if len({row["task_id"] for row in rows}) != len(rows):
-        raise DataError(f"{data}: a task_id appears twice; get the file again")
+        raise UserError(f"{data}: a task_id appears twice; get the file again")
     for row in rows:
         try:
             ast.parse(row["prompt"] + row["canonical_solution"])
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise DataError(
+            raise UserError(
                 f"{data}, {row['task_id']}: the prompt is no Python ({error}); is it the right file?"
             ) from None
     return [
@@ -65,7 +65,7 @@ def _rows(data: Path, subset: str) -> tuple[list[Row], Source]:
         rows, source = read_rows(find_file(data, FILES[subset]), _PLUS_FIELDS if subset == "plus" else _FIELDS)
         is_plus = "plus_input" in rows[0]
     if is_plus and subset == "base":
-        raise DataError(f"{data} is HumanEval+; score it with options.subset=plus, or name HumanEval.jsonl.gz")
+        raise UserError(f"{data} is HumanEval+; score it with options.subset=plus, or name HumanEval.jsonl.gz")
     if not is_plus and subset == "plus":
-        raise DataError(f"{data} is not HumanEval+; name {FILES['plus'][0]} of EvalPlus, or leave out options.subset")
+        raise UserError(f"{data} is not HumanEval+; name {FILES['plus'][0]} of EvalPlus, or leave out options.subset")
     return rows, source

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.hub import is_hub, read_hub
 from data_builders.rows import Fields, Row, Source, find_file, read_rows
 
@@ -58,7 +58,7 @@ class MbppProblem:
 def read_mbpp(data: Path, subset: str = "full") -> list[MbppProblem]:
     """Read the problems of a subset (`full`, `sanitized`, `plus`), by id: of its file, a folder with it, or the hub.
 
-    Raises DataError where the data is missing, malformed or of another subset.
+    Raises UserError where the data is missing, malformed or of another subset.
     """
     make = {"full": _full, "sanitized": _sanitized, "plus": _plus}[subset]
     if not is_hub(data):
@@ -70,7 +70,7 @@ def read_mbpp(data: Path, subset: str = "full") -> list[MbppProblem]:
         rows, source = read_hub(data, subset, _HUB_SPLITS, _FIELDS[subset])
     problems = sorted((_made(make, row, source, data) for row in rows), key=lambda problem: problem.task_id)
     if len({problem.task_id for problem in problems}) != len(problems):
-        raise DataError(f"{data}: a task_id appears twice; get the file again")
+        raise UserError(f"{data}: a task_id appears twice; get the file again")
     for problem in problems:
         _require_usable(problem, f"{data}, task {problem.task_id}")
     return problems
@@ -85,21 +85,21 @@ def parse_python(code: str) -> ast.Module:
 
 def _require_usable(problem: MbppProblem, where: str) -> None:
     if len(problem.tests) < MIN_TESTS:
-        raise DataError(f"{where}: fewer than {MIN_TESTS} tests; is it the right file?")
+        raise UserError(f"{where}: fewer than {MIN_TESTS} tests; is it the right file?")
     try:
         for code in (problem.code, problem.setup, *problem.tests):
             parse_python(code)
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
-        raise DataError(f"{where}: its code or a test is no Python ({error}); is it the right file?") from None
+        raise UserError(f"{where}: its code or a test is no Python ({error}); is it the right file?") from None
 
 
 def _made(make: Callable[[Row, Source], MbppProblem], row: Row, source: Source, data: Path) -> MbppProblem:
-    """Return the problem of a row; raises DataError where a value in one of its fields is none that MBPP has."""
+    """Return the problem of a row; raises UserError where a value in one of its fields is none that MBPP has."""
     try:
         return make(row, source)
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         name = str(row["task_id"])[:60]
-        raise DataError(f"{data}, task {name}: cannot be used ({error}); is it the right file?") from None
+        raise UserError(f"{data}, task {name}: cannot be used ({error}); is it the right file?") from None
 
 
 def _full(row: Row, source: Source) -> MbppProblem:

@@ -30,8 +30,9 @@ from data_builders.code.overlap import CodeOverlapIndex, build_index, test_set_s
 from data_builders.code.parts import Corpus, Part
 from data_builders.code.scan import Shard, count_overlaps, open_index, scan
 from data_builders.code.sources import list_sources
-from data_builders.errors import DataError
-from data_builders.manifest import atomic_path, close_folder, file_entry, open_folder, write_parquet
+from data_builders.errors import UserError
+from data_builders.files import write_text
+from data_builders.manifest import close_folder, file_entry, open_folder, write_parquet
 from data_builders.progress import Progress
 from data_builders.workers import Workers, num_workers
 
@@ -55,7 +56,7 @@ def build(
         workers: processes that build (None: one a processor); they change nothing about the result.
 
     Raises:
-        DataError: the folder holds something else, a source or test set is missing, or nothing usable is in them.
+        UserError: the folder holds something else, a source or test set is missing, or nothing usable is in them.
     """
     progress = progress or Progress()
     count = num_workers(workers)
@@ -69,7 +70,7 @@ def build(
 
 
 def check(config: CodeDataConfig) -> None:
-    """Raise DataError where a source or a test set cannot be used, without building anything."""
+    """Raise UserError where a source or a test set cannot be used, without building anything."""
     _index(config)
     list_sources(config)
 
@@ -153,10 +154,8 @@ class _Build:
         if len(rows) <= NUM_EXEMPLARS or not self._config.num_test_functions:
             return
         folder = self._out / "codexglue" / "python"
-        folder.mkdir(parents=True, exist_ok=True)
         for split, chosen in (("valid", rows[:NUM_EXEMPLARS]), ("test", rows[NUM_EXEMPLARS:])):
-            with atomic_path(folder / f"{split}.jsonl") as temporary:
-                temporary.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
+            write_text(folder / f"{split}.jsonl", "".join(json.dumps(row) + "\n" for row in chosen))
             self._files[f"codexglue/python/{split}.jsonl"] = file_entry(folder / f"{split}.jsonl", len(chosen))
             self._report(f"codexglue/python/{split}.jsonl: {len(chosen):,} functions")
 
@@ -194,7 +193,7 @@ class _Build:
             found.update(counts)
             self._progress.step("row groups compared", number, len(groups))
         if any(found.values()):
-            raise DataError(
+            raise UserError(
                 f"{self._out}: texts of the test sets are in the files ({dict(found)}); do not use this folder"
             )
         self._report("no overlap with " + (", ".join(found) or "anything: no test set was named"))

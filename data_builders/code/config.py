@@ -8,7 +8,7 @@ from typing import Literal
 
 from data_builders.bpe_tokenizer import require_size
 from data_builders.code.documents import EXTENSIONS
-from data_builders.errors import DataError
+from data_builders.errors import UserError, require_at_least
 
 TEST_SETS = ("humaneval", "mbpp", "codexglue")
 PROSE_KINDS = ("docstring", "comment", "document")
@@ -76,7 +76,7 @@ class CodeDataConfig:
     """A tokenizer that needs more in some language breaks its characters up, and is refused."""
 
     def __post_init__(self) -> None:
-        """Raise DataError where a setting is out of its range or does not fit the others."""
+        """Raise UserError where a setting is out of its range or does not fit the others."""
         self._check_names()
         for name, smallest in (
             ("seed", 0),
@@ -90,13 +90,13 @@ class CodeDataConfig:
             ("num_test_functions", 0),
             ("tokenizer_bytes", 1),
         ):
-            _at_least(name, getattr(self, name), smallest)
+            require_at_least(name, getattr(self, name), smallest)
         if self.max_source_bytes is not None:
-            _at_least("max_source_bytes", self.max_source_bytes, 1)
+            require_at_least("max_source_bytes", self.max_source_bytes, 1)
         if self.vocab_size is not None:
             require_size(self.vocab_size)
         if self.max_bytes <= self.min_bytes:
-            raise DataError(f"max_bytes: {self.max_bytes} must be more than min_bytes ({self.min_bytes})")
+            raise UserError(f"max_bytes: {self.max_bytes} must be more than min_bytes ({self.min_bytes})")
         for name in ("min_alphanumeric", "aug_pairs", "anchor_pairs"):
             _share(name, getattr(self, name))
         for name in ("duplicate_similarity", "overlap_containment", "dc_share"):
@@ -104,21 +104,21 @@ class CodeDataConfig:
         if self.dc_pairs_share is not None:
             _share("dc_pairs_share", self.dc_pairs_share)
             if self.dc_unseen:
-                raise DataError("dc_unseen: D_C is whole files then, with their pairs; leave dc_pairs_share out")
+                raise UserError("dc_unseen: D_C is whole files then, with their pairs; leave dc_pairs_share out")
         if not 0.0 < self.validation_share < 1.0:
-            raise DataError(f"validation_share: {self.validation_share} must lie between 0 and 1")
+            raise UserError(f"validation_share: {self.validation_share} must lie between 0 and 1")
 
     def test_sets(self) -> dict[str, Path]:
-        """Return where each test set is that is compared with; raises DataError where one is not said."""
+        """Return where each test set is that is compared with; raises UserError where one is not said."""
         found = {}
         if self.tests is not None and not Path(self.tests).expanduser().is_dir():
-            raise DataError(f"tests: {self.tests}: no such folder; name the one that holds {', '.join(TEST_SETS)}")
+            raise UserError(f"tests: {self.tests}: no such folder; name the one that holds {', '.join(TEST_SETS)}")
         for name in TEST_SETS:
             stated = getattr(self, name) or (self.tests and f"{self.tests}/{name}")
             if not stated:
-                raise DataError(f"{name}: name its path or hub id (or all with --data DIR), or set {name}={OFF}")
+                raise UserError(f"{name}: name its path or hub id (or all with --data DIR), or set {name}={OFF}")
             if not getattr(self, name) and not Path(stated).expanduser().exists():  # not to be taken for a hub id
-                raise DataError(f"{stated}: no such folder; add it, name another with {name}=, or set {name}={OFF}")
+                raise UserError(f"{stated}: no such folder; add it, name another with {name}=, or set {name}={OFF}")
             if stated != OFF:
                 found[name] = Path(stated).expanduser()
         return found
@@ -126,22 +126,17 @@ class CodeDataConfig:
     def _check_names(self) -> None:
         for name, allowed in (("languages", tuple(EXTENSIONS)), ("prose", PROSE_KINDS)):
             if unknown := [value for value in getattr(self, name) if value not in allowed]:
-                raise DataError(f"{name}: {unknown[0]!r} is not one of {', '.join(allowed)}")
+                raise UserError(f"{name}: {unknown[0]!r} is not one of {', '.join(allowed)}")
         if not self.languages or len(set(self.languages)) != len(self.languages):
-            raise DataError(f"languages: {list(self.languages)} must be at least one, each once")
+            raise UserError(f"languages: {list(self.languages)} must be at least one, each once")
         for name, choices in (
             ("licences", ("permissive", "permissive_or_unknown", "any")),
             ("on_undecodable", ("skip", "fail")),
         ):
             if getattr(self, name) not in choices:
-                raise DataError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(choices)}")
-
-
-def _at_least(name: str, value: int, smallest: int) -> None:
-    if value < smallest:
-        raise DataError(f"{name}: {value} is too small; use at least {smallest}")
+                raise UserError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(choices)}")
 
 
 def _share(name: str, value: float, above: float | None = None) -> None:
     if not 0.0 <= value <= 1.0 or value == above:
-        raise DataError(f"{name}: {value} must lie between 0 and 1{'' if above is None else ', and not be 0'}")
+        raise UserError(f"{name}: {value} must lie between 0 and 1{'' if above is None else ', and not be 0'}")

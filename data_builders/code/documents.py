@@ -12,7 +12,7 @@ from stat import S_ISREG
 from typing import Any
 
 from data_builders.code.licences import TreeLicences, of_all
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.hub import is_hub_id, stream_hub
 
 EXTENSIONS = {
@@ -118,14 +118,14 @@ def dataset_documents(data: Path, wanted: set[str], languages: tuple[str, ...]) 
     """Yield the rows of a dataset of the hub that are of the wanted languages; `languages` are those of code.
 
     Raises:
-        DataError: a row has no text, or none is of a wanted language.
+        UserError: a row has no text, or none is of a wanted language.
     """
     name = data.as_posix() if is_hub_id(data) else data.resolve().name
     used = 0
     for number, row in enumerate(stream_hub(data, "train")):
         content = next((row[column] for column in _TEXT_COLUMNS if isinstance(row.get(column), str)), None)
         if content is None:
-            raise DataError(f"{data}, row {number}: no text in {', '.join(_TEXT_COLUMNS)}; is it a dataset of code?")
+            raise UserError(f"{data}, row {number}: no text in {', '.join(_TEXT_COLUMNS)}; is it a dataset of code?")
         language = _row_language(row, languages)
         if language not in wanted:
             continue
@@ -135,7 +135,7 @@ def dataset_documents(data: Path, wanted: set[str], languages: tuple[str, ...]) 
         mark = sha256(raw).hexdigest()
         yield Document(f"{name}/{number}", language, len(raw), licence, mark, content=raw)
     if not used:
-        raise DataError(f"{data}: no row of {', '.join(languages)} in its train split; name another dataset")
+        raise UserError(f"{data}: no row of {', '.join(languages)} in its train split; name another dataset")
 
 
 def _row_language(row: dict[str, Any], languages: tuple[str, ...]) -> str:

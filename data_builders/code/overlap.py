@@ -89,7 +89,7 @@ class CodeOverlapIndex:
 
 
 def build_index(test_sets: Mapping[str, Path], ngram: int, containment: float) -> CodeOverlapIndex:
-    """Read the test sets and index what they consist of; raises DataError where one cannot be read.
+    """Read the test sets and index what they consist of; raises UserError where one cannot be read.
 
     Args:
         test_sets: folder or hub id by name.

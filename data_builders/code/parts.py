@@ -21,7 +21,7 @@ from data_builders.code.config import PROSE_KINDS, CodeDataConfig
 from data_builders.code.duplicates import near_duplicates, repeated
 from data_builders.code.fingerprints import NUM_PERMUTATIONS, draws
 from data_builders.code.scan import COUNTS_METADATA, Shard
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 
 KINDS = ("code", "pair", *PROSE_KINDS)
 _CODE, _PAIR = 0, 1
@@ -234,7 +234,7 @@ class Corpus:
             if not (code & there[self._files]).any():
                 reasons = Counter(self.reasons[self.reasons != ""].tolist()).most_common()
                 left_out = ", ".join(f"{count:,} {reason}" for reason, count in reasons) or "none"
-                raise DataError(
+                raise UserError(
                     f"sources: no code is left for {what} of {len(self.reasons):,} files (left out: {left_out});"
                     " name more sources, or change the filters or validation_share"
                 )

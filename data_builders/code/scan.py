@@ -29,7 +29,7 @@ from data_builders.code.overlap import CodeOverlapIndex, body_digest
 from data_builders.code.pairs import make_pair, summary_tokens
 from data_builders.code.prose import comment_blocks, document_text, prose_of
 from data_builders.code.sources import Batch
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.manifest import write_parquet
 
 FILES_SCHEMA = pa.schema(
@@ -91,7 +91,7 @@ def open_index(folder: Path) -> None:
 
 
 def scan(batch: Batch, config: CodeDataConfig, work: Path) -> Shard:
-    """Write the shard of a batch, if it is not there; raises DataError for undecodable text if the settings say so."""
+    """Write the shard of a batch, if it is not there; raises UserError for undecodable text if the settings say so."""
     shard = shard_of(work, batch)
     if shard.files.exists():
         return shard
@@ -158,7 +158,7 @@ class _Scanner:
             text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         except UnicodeDecodeError as error:
             if self._config.on_undecodable == "fail":
-                raise DataError(
+                raise UserError(
                     f"{document.id}: byte {error.start} is not UTF-8; convert the file, exclude it, "
                     "or set on_undecodable=skip"
                 ) from None

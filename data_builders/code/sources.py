@@ -17,7 +17,7 @@ from pathlib import Path
 from data_builders.code.config import CodeDataConfig
 from data_builders.code.documents import DOCUMENT, Document, dataset_documents, tree_documents
 from data_builders.code.fingerprints import draw
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.hub import is_hub, is_hub_id
 
 BATCH_BYTES = 4_000_000
@@ -56,7 +56,7 @@ class Sources:
         return sum(each.size for each in _within(self.config, self.files))
 
     def batches(self) -> Iterator[Batch]:
-        """Yield the documents within `max_source_bytes`; raises DataError for datasets that hold none."""
+        """Yield the documents within `max_source_bytes`; raises UserError for datasets that hold none."""
         waiting: list[Document] = []
         index = size = 0
         for document in _within(self.config, self._documents()):
@@ -75,9 +75,9 @@ class Sources:
 
 
 def list_sources(config: CodeDataConfig) -> Sources:
-    """List the files of all sources; raises DataError for sources that hold none."""
+    """List the files of all sources; raises UserError for sources that hold none."""
     if not config.sources:
-        raise DataError("sources: name at least one with --source: a folder, a hub dataset, stdlib or site-packages")
+        raise UserError("sources: name at least one with --source: a folder, a hub dataset, stdlib or site-packages")
     wanted = _wanted(config)
     files: list[Document] = []
     datasets: list[Path] = []
@@ -93,7 +93,7 @@ def list_sources(config: CodeDataConfig) -> Sources:
             if not any(each.language != DOCUMENT for each in found) and is_hub(root):
                 datasets.append(root)
             elif not found:
-                raise DataError(
+                raise UserError(
                     f"{source}: no usable file of {', '.join(sorted(wanted))} in it"
                     " that another source has not; name a folder of source files, or change languages or exclude"
                 )
@@ -106,19 +106,19 @@ def _wanted(config: CodeDataConfig) -> set[str]:
 
 
 def _roots(source: str) -> list[tuple[str, Path]]:
-    """Return the folders that a source stands for, each with its name; raises DataError where there is none."""
+    """Return the folders that a source stands for, each with its name; raises UserError where there is none."""
     if source == "stdlib":
         return [(source, Path(sysconfig.get_path("stdlib")))]
     if source == "site-packages":
         entries = dict.fromkeys(Path(entry) for entry in sys.path if Path(entry).name in (source, "dist-packages"))
         if folders := [(source, folder) for folder in entries if folder.is_dir()]:
             return folders
-        raise DataError(f"{source}: this Python has no such folder; name folders of source files")
+        raise UserError(f"{source}: this Python has no such folder; name folders of source files")
     path = Path(source).expanduser()
     if path.is_dir() or is_hub_id(path):
         return [(path.as_posix() if is_hub_id(path) else path.resolve().name or "root", path)]
     problem = "is a file" if path.is_file() else "no such folder"
-    raise DataError(f"{source}: {problem}; name a folder of source files, a hub dataset, stdlib or site-packages")
+    raise UserError(f"{source}: {problem}; name a folder of source files, a hub dataset, stdlib or site-packages")
 
 
 def _within(config: CodeDataConfig, documents: Iterable[Document]) -> Iterator[Document]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.kv.byte_tokenizer import CUTS, build_byte_tokenizer
 from data_builders.kv.config import STRATA, KVDataConfig
 from data_builders.kv.expressions import (
@@ -48,7 +48,7 @@ _STREAMS = ("keys", "test.parquet", *TRAINING_FILES, SECOND_AUG_FILE)
 def build(config: KVDataConfig, out: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Build the data folder `out` and return its manifest; does nothing where that build is already there.
 
-    Raises DataError where the folder holds something else or the settings cannot be met.
+    Raises UserError where the folder holds something else or the settings cannot be met.
     """
     progress = progress or Progress()
     settings = asdict(config)
@@ -63,7 +63,7 @@ def build(config: KVDataConfig, out: Path, progress: Progress | None = None) -> 
 
 
 def check(config: KVDataConfig) -> None:
-    """Raise DataError where the data cannot be built as configured, as far as what is here tells."""
+    """Raise UserError where the data cannot be built as configured, as far as what is here tells."""
     if config.tokenizer is None or tokenizer_at_hand(config.tokenizer) is not None:
         build = _Build(config, Path(), Progress())
         sample_test_set(config, build.keys, build.rngs["test.parquet"])
@@ -225,7 +225,7 @@ class _Build:
                 if not refused.any():
                     return context
                 context.operands[refused] = draw(numbers.num_operands, int(refused.sum())).operands
-            raise DataError(f"{name}: no key expressions are left beside the test set; use more keys")
+            raise UserError(f"{name}: no key expressions are left beside the test set; use more keys")
 
         return draw_context
 
@@ -249,7 +249,7 @@ class _Build:
             "train_test_numbers": count_overlaps(self.out, TRAINING_FILES[1:], tests["numbers"]),
         }
         if any(overlap.values()):
-            raise DataError(f"{self.out}: test expressions in the training files ({overlap}); do not use this folder")
+            raise UserError(f"{self.out}: test expressions in the training files ({overlap}); do not use this folder")
         return overlap
 
     def _counts(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError, require_at_least
 from data_builders.kv.byte_tokenizer import CUTS
 from data_builders.kv.text import OPERATORS, NumberFormat, number_format
 
@@ -66,7 +66,7 @@ class KVDataConfig:
     """Test rows of each stratum at each operand count."""
 
     def __post_init__(self) -> None:
-        """Raise DataError where a setting is out of its range or does not fit the others."""
+        """Raise UserError where a setting is out of its range or does not fit the others."""
         for name in ("aug_operand_weights", "anchor_operand_weights", "composition_operand_weights"):
             weights = getattr(self, name)
             if weights is not None:
@@ -117,7 +117,7 @@ class KVDataConfig:
         return keys[stratum] * len(self.operators) ** (num_operands - 1)
 
     def _check_ranges(self) -> None:
-        _at_least("seed", self.seed, 0)
+        require_at_least("seed", self.seed, 0)
         for name in (
             "num_values",
             "num_aug_rows",
@@ -125,23 +125,23 @@ class KVDataConfig:
             "num_composition_rows",
             "num_test_rows",
         ):
-            _at_least(name, getattr(self, name), 1)
+            require_at_least(name, getattr(self, name), 1)
         for name in ("min_operands", "anchor_min_operands"):
-            _at_least(name, getattr(self, name), 2)
+            require_at_least(name, getattr(self, name), 2)
             if getattr(self, name) > self.max_operands:
-                raise DataError(f"{name}: {getattr(self, name)} is more than max_operands ({self.max_operands})")
+                raise UserError(f"{name}: {getattr(self, name)} is more than max_operands ({self.max_operands})")
         if self.max_operands > MAX_OPERANDS:
-            raise DataError(f"max_operands: {self.max_operands} is more than {MAX_OPERANDS}; use fewer operands")
+            raise UserError(f"max_operands: {self.max_operands} is more than {MAX_OPERANDS}; use fewer operands")
         unknown = [sign for sign in self.operators if sign not in OPERATORS]
         if unknown or not self.operators or len(set(self.operators)) != len(self.operators):
-            raise DataError(f"operators: {self.operators!r} must be distinct signs out of {OPERATORS!r}")
+            raise UserError(f"operators: {self.operators!r} must be distinct signs out of {OPERATORS!r}")
         if self.number_format not in ("padded", "natural"):
-            raise DataError(f"number_format: {self.number_format!r} is unknown; use 'padded' or 'natural'")
-        _at_least("min_key_length", self.min_key_length, 2)
+            raise UserError(f"number_format: {self.number_format!r} is unknown; use 'padded' or 'natural'")
+        require_at_least("min_key_length", self.min_key_length, 2)
         if self.max_key_length > MAX_KEY_LENGTH:
-            raise DataError(f"max_key_length: {self.max_key_length} is more than {MAX_KEY_LENGTH}; use shorter keys")
+            raise UserError(f"max_key_length: {self.max_key_length} is more than {MAX_KEY_LENGTH}; use shorter keys")
         if self.max_key_length < self.min_key_length:
-            raise DataError(
+            raise UserError(
                 f"max_key_length: {self.max_key_length} is less than min_key_length ({self.min_key_length})"
             )
 
@@ -149,46 +149,46 @@ class KVDataConfig:
         if self.anchor_cut is None and not self.aug_cuts:
             return
         if self.anchor_cut is None or not self.aug_cuts:
-            raise DataError("anchor_cut, aug_cuts: m_B and m_A need a cut each; set both or neither")
+            raise UserError("anchor_cut, aug_cuts: m_B and m_A need a cut each; set both or neither")
         if self.tokenizer is not None:
-            raise DataError(f"tokenizer: {self.tokenizer!r} is for all models, and anchor_cut gives each its own")
+            raise UserError(f"tokenizer: {self.tokenizer!r} is for all models, and anchor_cut gives each its own")
         for name, cuts in (("anchor_cut", (self.anchor_cut,)), ("aug_cuts", self.aug_cuts)):
             if unknown := [cut for cut in cuts if cut not in CUTS]:
-                raise DataError(f"{name}: {unknown[0]!r} is unknown; use one of {', '.join(CUTS)}")
+                raise UserError(f"{name}: {unknown[0]!r} is unknown; use one of {', '.join(CUTS)}")
         if len(self.aug_cuts) > MAX_AUGS:
-            raise DataError(f"aug_cuts: {len(self.aug_cuts)} are more than {MAX_AUGS}; use fewer")
+            raise UserError(f"aug_cuts: {len(self.aug_cuts)} are more than {MAX_AUGS}; use fewer")
 
     def _check_keys(self) -> None:
         if self.num_keys < self.max_operands:
-            raise DataError(
+            raise UserError(
                 f"num_keys: {self.num_keys} is too few for expressions of {self.max_operands} distinct keys;"
                 " use more keys or a smaller max_operands"
             )
         if self.num_values > self.num_keys:
-            raise DataError(
+            raise UserError(
                 f"num_values: {self.num_values} is more than num_keys ({self.num_keys}); every value needs a key"
             )
         if not 0.0 < self.held_in_fraction < 1.0:
-            raise DataError(f"held_in_fraction: {self.held_in_fraction} must lie between 0 and 1")
+            raise UserError(f"held_in_fraction: {self.held_in_fraction} must lie between 0 and 1")
         for name, count in (("held-in", self.num_held_in), ("held-out", self.num_keys - self.num_held_in)):
             if count // self.num_augs < self.max_operands:
                 each = "" if self.num_augs == 1 else f" for {self.num_augs} m_As"
-                raise DataError(
+                raise UserError(
                     f"held_in_fraction: {self.held_in_fraction} of {self.num_keys} keys leaves {count} {name}"
                     f" keys{each}, fewer than max_operands ({self.max_operands}); use more keys or another fraction"
                 )
 
     def _check_shares(self) -> None:
         if not 0.0 <= self.context_fraction <= 1.0:
-            raise DataError(f"context_fraction: {self.context_fraction} must lie between 0 and 1")
+            raise UserError(f"context_fraction: {self.context_fraction} must lie between 0 and 1")
         if not 0.0 <= self.subs_context <= 1.0 - self.mix_num_math:
-            raise DataError(
+            raise UserError(
                 f"subs_context: {self.subs_context} must lie between 0 and {1.0 - self.mix_num_math:g}"
                 " (1 - mix_num_math); lower one of the two"
             )
         shares = (self.mix_stepwise, self.mix_direct, self.mix_num_math)
         if min(shares) < 0.0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
-            raise DataError(
+            raise UserError(
                 f"mix_stepwise, mix_direct, mix_num_math: {shares} sum to {sum(shares):g};"
                 " shares must not be negative and must sum to 1"
             )
@@ -201,24 +201,19 @@ class KVDataConfig:
             for count in self.operand_counts:
                 distinct = self.num_distinct(stratum, count)
                 if self.num_test_rows > distinct:
-                    raise DataError(
+                    raise UserError(
                         f"num_test_rows: {self.num_test_rows} is more than the {distinct} distinct {stratum}"
                         f" expressions of {count} operands; use fewer test rows or more keys"
                     )
-
-
-def _at_least(name: str, value: int, smallest: int) -> None:
-    if value < smallest:
-        raise DataError(f"{name}: {value} is too small; use at least {smallest}")
 
 
 def _check_weights(name: str, weights: Sequence[float] | None, counts: range) -> None:
     if weights is None:
         return
     if len(weights) != len(counts):
-        raise DataError(
+        raise UserError(
             f"{name}: {len(weights)} weights for the {len(counts)} operand counts"
             f" {counts[0]}..{counts[-1]}; give one weight each"
         )
     if not all(0.0 <= weight < math.inf for weight in weights) or sum(weights) <= 0.0:
-        raise DataError(f"{name}: {list(weights)} must be finite, not negative and not all zero")
+        raise UserError(f"{name}: {list(weights)} must be finite, not negative and not all zero")

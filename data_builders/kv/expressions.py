@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.kv.text import OPERATORS
 from data_builders.postings import contains
 
@@ -121,7 +121,7 @@ def sample_distinct(count: int, draw: Draw, accept: Accept, what: str, allow_rep
     """Draw `count` accepted expressions, distinct where there are enough; return them and how many differ.
 
     With `allow_repeats`, once fewer than 1 in 20 draws is new the rest are repeats. Without, the space
-    running out raises DataError.
+    running out raises UserError.
     """
     parts: list[Expressions] = []
     seen = np.empty(0, dtype=np.uint64)
@@ -156,12 +156,12 @@ class _Pace:
         return min(MAX_DRAW, int(self.missing / self.rate * 1.05) + 64)
 
     def record(self, drawn: int, found: int) -> None:
-        """Note one round; raises DataError where many rounds in a row found nothing."""
+        """Note one round; raises UserError where many rounds in a row found nothing."""
         self.missing -= found
         self.rate = found / drawn if found else max(self.rate / 4, 1e-9)
         self.barren_rounds = 0 if found else self.barren_rounds + 1
         if self.barren_rounds == _MAX_BARREN_ROUNDS:
-            raise DataError(
+            raise UserError(
                 f"{self.what}: no expression outside the test set is left ({self.missing} are missing);"
                 " use more keys or values, or fewer test rows"
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.kv.config import KVDataConfig
 from data_builders.kv.text import WORDS
 
@@ -63,7 +63,7 @@ def build_keys(config: KVDataConfig, rng: np.random.Generator) -> tuple[KeyTable
     else:
         candidates = vocabulary_names(load_tokenizer(config.tokenizer), config.min_key_length, config.max_key_length)
         if config.num_keys > len(candidates):
-            raise DataError(
+            raise UserError(
                 f"num_keys: {config.num_keys} is more than the {len(candidates)} tokens of {config.tokenizer}"
                 f" that are {config.min_key_length} to {config.max_key_length} letters and one token"
                 " after a space; use fewer keys or another tokenizer"
@@ -100,7 +100,7 @@ def random_names(count: int, shortest: int, longest: int, rng: np.random.Generat
     lengths = range(shortest, longest + 1)
     available = [26**length - sum(len(word) == length for word in WORDS) for length in lengths]
     if count > sum(available):
-        raise DataError(
+        raise UserError(
             f"num_keys: {count} is more than the {sum(available)} strings of {shortest} to {longest} letters;"
             " use fewer keys or a larger max_key_length"
         )
@@ -133,7 +133,7 @@ def load_tokenizer(name: str, may_download: bool = True) -> PreTrainedTokenizerB
         )
     except Exception as error:  # the tokenizers library has no error of its own
         reason = str(error).strip().partition("\n")[0]
-        raise DataError(f"tokenizer: {name!r} cannot be loaded ({reason}); give a folder or a hub id") from error
+        raise UserError(f"tokenizer: {name!r} cannot be loaded ({reason}); give a folder or a hub id") from error
     return tokenizer
 
 
@@ -141,7 +141,7 @@ def tokenizer_at_hand(name: str) -> PreTrainedTokenizerBase | None:
     """Load a tokenizer, or return None for what may be a hub id and is not here: a plan downloads nothing."""
     try:
         return load_tokenizer(name, may_download=False)
-    except DataError:
+    except UserError:
         if Path(name).exists() or not _HUB_ID.fullmatch(name):
             raise
         return None

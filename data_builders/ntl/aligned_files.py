@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data_builders.benchmarks.flores_languages import ENGLISH
 from data_builders.benchmarks.language_codes import known_code
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.files import read_lines, sha256_file
 from data_builders.ntl.corpus import Block, Corpus, block_rows, clean, require_languages
 
@@ -28,7 +28,7 @@ def read_aligned(folder: Path, languages: Collection[str]) -> list[Corpus]:
     """Return one corpus for each group of aligned files; of these languages, or of all where none is named.
 
     Raises:
-        DataError: files cannot be read, are no UTF-8, are empty, or differ in their number of lines.
+        UserError: files cannot be read, are no UTF-8, are empty, or differ in their number of lines.
     """
     groups = _groups(folder)
     require_languages(folder, [code for group in groups.values() for code in group], "file")
@@ -47,7 +47,7 @@ def read_texts(folder: Path, languages: Collection[str]) -> list[Corpus]:
     """Return a corpus of one language for each file of a folder whose files need not be aligned.
 
     Raises:
-        DataError: files cannot be read, are no UTF-8, or are empty.
+        UserError: files cannot be read, are no UTF-8, or are empty.
     """
     groups = _groups(folder)
     require_languages(folder, [code for group in groups.values() for code in group], "file")
@@ -60,13 +60,13 @@ def read_texts(folder: Path, languages: Collection[str]) -> list[Corpus]:
 
 
 def count_lines(path: Path) -> int:
-    """Return the number of lines of a file; raises DataError where it is no UTF-8 text, or has none in it."""
+    """Return the number of lines of a file; raises UserError where it is no UTF-8 text, or has none in it."""
     lines, has_text = 0, False
     for line in read_lines(path):
         lines += 1
         has_text = has_text or bool(line.strip("\ufeff \t\r") and not line.isspace())
     if not has_text:
-        raise DataError(f"{path}: holds no text; get the file again, or leave its language out")
+        raise UserError(f"{path}: holds no text; get the file again, or leave its language out")
     return lines
 
 
@@ -82,7 +82,7 @@ def _groups(folder: Path) -> dict[str, dict[str, Path]]:
         stem = stem.removesuffix("-ref").removesuffix("-src")  # NTREX: source and references are one text
         group = groups.setdefault("/".join([folder.name, *place, *filter(None, [stem])]), {})
         if code in group:
-            raise DataError(f"{folder}: {group[code].name} and {path.name} are both {code}; remove one of them")
+            raise UserError(f"{folder}: {group[code].name} and {path.name} are both {code}; remove one of them")
         group[code] = path
     return groups
 
@@ -106,12 +106,12 @@ def _corpus(name: str, files: dict[str, Path], num_rows: int) -> Corpus:
 
 
 def _require_aligned(files: dict[str, Path], counts: dict[str, int]) -> None:
-    """Raise DataError, with the line from which lengths stop to agree, where one file has more lines than another."""
+    """Raise UserError, with the line from which lengths stop to agree, where one file has more lines than another."""
     first = ENGLISH if ENGLISH in files else next(iter(files))
     for code, count in counts.items():
         if count != counts[first]:
             line = suspicious_line(_lengths(files[first]), _lengths(files[code]))
-            raise DataError(
+            raise UserError(
                 f"{files[code]} has {count} lines and {files[first].name} has {counts[first]}, so they are not aligned;"
                 f" lengths stop to agree near line {line}: look there, or get the files again"
             )

@@ -14,10 +14,9 @@ import pyarrow as pa
 
 from data_builders.benchmarks.flores import Flores, read_flores
 from data_builders.bpe_tokenizer import save_tokenizer
-from data_builders.errors import DataError
-from data_builders.files import read_json
+from data_builders.errors import UserError
 from data_builders.kv.keys import load_tokenizer, tokenizer_at_hand
-from data_builders.manifest import close_folder, file_entry, open_folder, write_json
+from data_builders.manifest import close_folder, file_entry, open_folder
 from data_builders.ntl.config import CorporaConfig, NTLDataConfig
 from data_builders.ntl.corpora import Corpora, open_corpora, resolve
 from data_builders.ntl.corpus import Corpus
@@ -29,6 +28,7 @@ from data_builders.ntl.tokenizer import train_tokenizer, tried
 from data_builders.ntl.translation_text import FORMAT
 from data_builders.ntl.writer import Writer
 from data_builders.progress import Progress
+from data_builders.values import read_json, write_json
 from data_builders.workers import Workers, num_workers
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def build(
     give the same bytes as one.
 
     Raises:
-        DataError: the folder holds something else, a corpus or FLORES is missing or damaged, or the settings cannot be
+        UserError: the folder holds something else, a corpus or FLORES is missing or damaged, or the settings cannot be
             met.
     """
     progress = progress or Progress()
@@ -67,7 +67,7 @@ def build(
 
 
 def check(config: NTLDataConfig) -> None:
-    """Raise DataError where corpora, FLORES or a tokenizer that is here cannot be used, without building anything."""
+    """Raise UserError where corpora, FLORES or a tokenizer that is here cannot be used, without building anything."""
     _check_settings(config)
     _Build(config, Path(), Progress(), 1).open_flores()
     if config.tokenizer is not None:
@@ -76,9 +76,9 @@ def check(config: NTLDataConfig) -> None:
 
 def _check_settings(config: NTLDataConfig) -> None:
     if not config.aug.parallel and not config.aug.monolingual:
-        raise DataError("aug.parallel: name the corpora of the low-resource languages, such as a folder of NLLB-Seed")
+        raise UserError("aug.parallel: name the corpora of the low-resource languages, such as a folder of NLLB-Seed")
     if config.check_overlap and not config.flores:
-        raise DataError("flores: name FLORES-200, which the data must not overlap with; or set check_overlap=false")
+        raise UserError("flores: name FLORES-200, which the data must not overlap with; or set check_overlap=false")
 
 
 class _Build:
@@ -198,7 +198,7 @@ class _Build:
         there = {code for _, *codes in writer.counts.get(f"{name}_train", ()) for code in codes}
         for code in (*corpora.languages, *corpora.text_languages) if corpora.corpora else ():
             if code not in there:
-                raise DataError(
+                raise UserError(
                     f"{name}: no training rows of {code} are left: its sentences are missing, too long, held out or "
                     "overlap with FLORES; add a corpus, or leave the language out"
                 )
@@ -234,7 +234,7 @@ class _Build:
             [self.out / f"{name}.parquet" for name in writer.counts], self.place, workers, self.progress
         )
         if any(left.values()):
-            raise DataError(f"{self.out}: sentences of FLORES in the written files ({left}); do not use this folder")
+            raise UserError(f"{self.out}: sentences of FLORES in the written files ({left}); do not use this folder")
         removed = {
             name: {key: counted for key, counted in _summed(shards[name]).items() if key in _REMOVED} for name in MODELS
         }
@@ -243,11 +243,11 @@ class _Build:
 
 
 def _check_unseen(unseen: Sequence[str], corpora: Mapping[str, Corpora]) -> None:
-    """Raise DataError where a language that is to be tested only is among those that a model is trained on."""
+    """Raise UserError where a language that is to be tested only is among those that a model is trained on."""
     for name, opened in corpora.items():
         for code in unseen if opened.corpora else ():
             if code in (*opened.languages, *opened.text_languages, *opened.pivots):
-                raise DataError(f"unseen_languages: {name} is trained on {code}; leave it out here or there")
+                raise UserError(f"unseen_languages: {name} is trained on {code}; leave it out here or there")
 
 
 _REMOVED = ("exact", "near", "removed_rows")

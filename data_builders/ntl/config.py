@@ -7,7 +7,7 @@ from typing import Literal
 
 from data_builders.benchmarks.flores_languages import ENGLISH, LANGUAGES, LATER_LANGUAGES, full_code, require_language
 from data_builders.bpe_tokenizer import require_size
-from data_builders.errors import DataError
+from data_builders.errors import UserError, require_at_least
 
 KINDS = ("text", "translation")
 DIRECTIONS = ("both", "into_pivots", "from_pivots")
@@ -33,7 +33,7 @@ class CorporaConfig:
     """Aligned rows of each corpus, its first; null: all."""
 
     def __post_init__(self) -> None:
-        """Complete the codes; raise DataError for one that is unknown."""
+        """Complete the codes; raise UserError for one that is unknown."""
         for name in ("languages", "text_languages", "pivots"):
             if (codes := getattr(self, name)) is not None:
                 complete = tuple(dict.fromkeys(map(full_code, codes)))
@@ -41,11 +41,11 @@ class CorporaConfig:
                     require_language(code, {**LANGUAGES, **LATER_LANGUAGES})
                 object.__setattr__(self, name, complete)
         if self.directions not in DIRECTIONS:
-            raise DataError(f"directions: {self.directions!r} is not one of {', '.join(DIRECTIONS)}")
+            raise UserError(f"directions: {self.directions!r} is not one of {', '.join(DIRECTIONS)}")
         if not self.pivots:
-            raise DataError("pivots: name at least one language, such as eng_Latn")
+            raise UserError("pivots: name at least one language, such as eng_Latn")
         if self.max_rows is not None:
-            _at_least("max_rows", self.max_rows, 1)
+            require_at_least("max_rows", self.max_rows, 1)
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -112,32 +112,32 @@ class NTLDataConfig:
     """A tokenizer that needs more in some language breaks its characters up, and is refused."""
 
     def __post_init__(self) -> None:
-        """Raise DataError where a setting is out of its range."""
-        _at_least("seed", self.seed, 0)
-        _at_least("max_shots", self.max_shots, 0)
-        _at_least("max_characters", self.max_characters, 1)
-        _at_least("num_validation_rows", self.num_validation_rows, 1)
-        _at_least("num_test_rows", self.num_test_rows, 1)
-        _at_least("tokenizer_bytes", self.tokenizer_bytes, 1)
+        """Raise UserError where a setting is out of its range."""
+        require_at_least("seed", self.seed, 0)
+        require_at_least("max_shots", self.max_shots, 0)
+        require_at_least("max_characters", self.max_characters, 1)
+        require_at_least("num_validation_rows", self.num_validation_rows, 1)
+        require_at_least("num_test_rows", self.num_test_rows, 1)
+        require_at_least("tokenizer_bytes", self.tokenizer_bytes, 1)
         for name in ("validation_fraction", "composition_fraction", "high_resource_share"):
             allowed = (("high_resource_share", 0.0), ("composition_fraction", 1.0))
             if not 0.0 < getattr(self, name) < 1.0 and (name, getattr(self, name)) not in allowed:
-                raise DataError(f"{name}: {getattr(self, name)} must lie between 0 and 1")
+                raise UserError(f"{name}: {getattr(self, name)} must lie between 0 and 1")
         if not 0.0 <= self.composition_unseen < 1.0 - self.validation_fraction:
-            raise DataError(
+            raise UserError(
                 f"composition_unseen: {self.composition_unseen} must be 0 or more, and leave rows to train on beside "
                 f"validation_fraction ({self.validation_fraction})"
             )
         if not 0.0 <= self.test_fraction < 1.0 - self.validation_fraction - self.composition_unseen:
-            raise DataError(f"test_fraction: {self.test_fraction} must be 0 or more, and leave rows to train on")
+            raise UserError(f"test_fraction: {self.test_fraction} must be 0 or more, and leave rows to train on")
         self._check_unseen()
         if not 0.0 < self.near_duplicate <= 1.0:
-            raise DataError(f"near_duplicate: {self.near_duplicate} must lie between 0 and 1")
+            raise UserError(f"near_duplicate: {self.near_duplicate} must lie between 0 and 1")
         if not self.composition_kinds or set(self.composition_kinds) - set(KINDS):
-            raise DataError(f"composition_kinds: {list(self.composition_kinds)} must be some of {', '.join(KINDS)}")
+            raise UserError(f"composition_kinds: {list(self.composition_kinds)} must be some of {', '.join(KINDS)}")
         for name, value in (("train_rows", self.train_rows), ("composition_rows", self.composition_rows)):
             if value not in ("text", "pairs"):
-                raise DataError(f"{name}: {value!r} is not one of text, pairs")
+                raise UserError(f"{name}: {value!r} is not one of text, pairs")
         if self.tokenizer is None:
             require_size(self.vocab_size)
 
@@ -147,9 +147,4 @@ class NTLDataConfig:
             require_language(code, {**LANGUAGES, **LATER_LANGUAGES})
         if self.unseen_languages and not (self.aug.languages and self.test_fraction):
             wanted = "aug.languages" if not self.aug.languages else "test_fraction"
-            raise DataError(f"unseen_languages: set {wanted} as well, which says what is trained on and what is not")
-
-
-def _at_least(name: str, value: int, smallest: int) -> None:
-    if value < smallest:
-        raise DataError(f"{name}: {value} is too small; use at least {smallest}")
+            raise UserError(f"unseen_languages: set {wanted} as well, which says what is trained on and what is not")

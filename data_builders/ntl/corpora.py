@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.hub import is_hub, is_hub_id
 from data_builders.ntl.aligned_files import read_aligned, read_texts
 from data_builders.ntl.config import CorporaConfig
@@ -71,7 +71,7 @@ def open_corpora(name: str, config: CorporaConfig, data: str | None, unseen: Seq
     """Open the corpora of one model; `name` is its setting, and `unseen` are languages that are tested only.
 
     Raises:
-        DataError: a corpus is missing or damaged, or a language is in none of them.
+        UserError: a corpus is missing or damaged, or a language is in none of them.
     """
     parallel = [
         each
@@ -89,10 +89,10 @@ def open_corpora(name: str, config: CorporaConfig, data: str | None, unseen: Seq
     for code in dict.fromkeys((*languages, *text_languages, *unseen)):
         if code not in found and code not in in_text:
             there = ", ".join([*found, *in_text]) or "none at all"
-            raise DataError(f"{name}: no corpus holds {code}; found {there}; leave it out, or add a corpus")
+            raise UserError(f"{name}: no corpus holds {code}; found {there}; leave it out, or add a corpus")
     for code in config.pivots if config.languages and parallel else ():
         if code not in found:
-            raise DataError(f"{name}.pivots: no parallel corpus holds {code}; found {', '.join(found)}")
+            raise UserError(f"{name}.pivots: no parallel corpus holds {code}; found {', '.join(found)}")
     return Corpora(
         (*parallel, *texts), languages, text_languages, config.pivots, config.max_rows, config.directions, tuple(unseen)
     )
@@ -102,7 +102,7 @@ def resolve(setting: str, name: str, data: str | None) -> str:
     """Return the path or the hub id that `name` means: in the folder `data`, as it is, or on the hub.
 
     Raises:
-        DataError: it is none of them.
+        UserError: it is none of them.
     """
     tried = [*([Path(data) / name] if data else []), Path(name).expanduser()]
     for path in tried:
@@ -111,7 +111,7 @@ def resolve(setting: str, name: str, data: str | None) -> str:
     if is_hub_id(Path(name.partition("#")[0])):
         return name
     advice = "correct the path" if data else "correct the path, or name the folder that it is in (--data)"
-    raise DataError(f"{setting}: {tried[0]}: no such folder; {advice}")
+    raise UserError(f"{setting}: {tried[0]}: no such folder; {advice}")
 
 
 def _parallel(name: str, languages: Collection[str]) -> Sequence[Corpus]:
@@ -133,4 +133,4 @@ def _texts(name: str, languages: Collection[str]) -> Sequence[Corpus]:
 
 def _require_folder(path: Path) -> None:
     if not path.is_dir():
-        raise DataError(f"{path}: is a file; name the folder that it is in")
+        raise UserError(f"{path}: is a file; name the folder that it is in")

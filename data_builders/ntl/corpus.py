@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 
 # Sentences of all languages together that a block holds at most.
 BLOCK_SENTENCES = 16_384
@@ -55,6 +55,6 @@ def clean(sentence: str) -> str:
 
 
 def require_languages(path: Path | str, found: list[str], what: str) -> None:
-    """Raise DataError where a corpus holds no language that has a code of FLORES-200."""
+    """Raise UserError where a corpus holds no language that has a code of FLORES-200."""
     if not found:
-        raise DataError(f"{path}: holds no {what} of a language of FLORES-200; see docs/ntl-data.md for the layouts")
+        raise UserError(f"{path}: holds no {what} of a language of FLORES-200; see docs/ntl-data.md for the layouts")

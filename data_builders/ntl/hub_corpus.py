@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.benchmarks.language_codes import known_code
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.hub import hub_configs, open_hub
 from data_builders.ntl.corpus import Block, Corpus, block_rows, clean, require_languages
 
@@ -21,20 +21,20 @@ def read_hub_corpus(name: str, languages: Collection[str]) -> list[Corpus]:
     """Return the corpus of a dataset; of these languages, or of all where none is named.
 
     Raises:
-        DataError: the dataset cannot be had, has several configurations and none is named, or has other columns.
+        UserError: the dataset cannot be had, has several configurations and none is named, or has other columns.
     """
     path, _, config = name.partition("#")
     data = Path(path)
     if not config:
         configs = hub_configs(data)
         if len(configs) != 1:
-            raise DataError(
+            raise UserError(
                 f"{name}: has {len(configs)} configurations ({', '.join(configs[:5])}, ...); name {name}#ONE"
             )
         config = configs[0]
     splits = open_hub(data, config)
     if "train" not in splits and len(splits) != 1:
-        raise DataError(f"{name}: has no split train, only {', '.join(splits)}; is it a training corpus?")
+        raise UserError(f"{name}: has no split train, only {', '.join(splits)}; is it a training corpus?")
     rows = splits["train"] if "train" in splits else next(iter(splits.values()))
     columns = set(rows.column_names)
     if {"iso_639_3", "iso_15924", "id", "text"} <= columns:

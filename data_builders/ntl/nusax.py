@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from data_builders.benchmarks.language_codes import NUSAX_NAMES
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.files import sha256_file
 from data_builders.ntl.corpus import Block, Corpus, block_rows, clean, require_languages
 from data_builders.rows import csv_rows
@@ -27,7 +27,7 @@ def read_nusax(folder: Path, languages: Collection[str]) -> list[Corpus]:
     """Return one corpus for each file; of these languages, or of all where none is named.
 
     Raises:
-        DataError: a file cannot be read, or a row has other columns than its header.
+        UserError: a file cannot be read, or a row has other columns than its header.
     """
     corpora = []
     for name in FILES:
@@ -66,5 +66,5 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
     _, header = next(rows, (1, []))
     for line, row in rows:
         if len(row) != len(header):
-            raise DataError(f"{path}:{line}: has {len(row)} columns, and the header {len(header)}; correct it")
+            raise UserError(f"{path}:{line}: has {len(row)} columns, and the header {len(header)}; correct it")
         yield dict(zip(header, row, strict=True))

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from data_builders.benchmarks.language_codes import known_code
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.files import read_lines, sha256_file
 from data_builders.ntl.corpus import Block, Corpus, block_rows, clean
 
@@ -26,7 +26,7 @@ def read_pairs(folder: Path, languages: Collection[str]) -> list[Corpus]:
     """Return one corpus for each file of pairs; of these languages, or of all where none is named.
 
     Raises:
-        DataError: a file cannot be read, is no UTF-8, holds no pair, or a line of it has one column only.
+        UserError: a file cannot be read, is no UTF-8, holds no pair, or a line of it has one column only.
     """
     corpora = []
     for path in sorted(folder.glob("*.tsv*")):
@@ -34,7 +34,7 @@ def read_pairs(folder: Path, languages: Collection[str]) -> list[Corpus]:
         if codes and (not languages or set(codes) <= set(languages)):
             rows = sum(1 for _ in _pairs(path))
             if not rows:
-                raise DataError(f"{path}: holds no pair; get the file again, or leave its language out")
+                raise UserError(f"{path}: holds no pair; get the file again, or leave its language out")
             corpora.append(_corpus(f"{folder.name}/{path.name.partition('.')[0]}", path, codes, rows))
     return corpora
 
@@ -68,5 +68,5 @@ def _pairs(path: Path) -> Iterator[list[str]]:
             continue
         columns = line.split("\t")
         if len(columns) < 2:
-            raise DataError(f"{path}:{number}: has one column; a pair is two sentences with a tab between them")
+            raise UserError(f"{path}:{number}: has one column; a pair is two sentences with a tab between them")
         yield columns[:2]

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from data_builders.files import read_json
-from data_builders.manifest import write_json, write_parquet
+from data_builders.manifest import write_parquet
 from data_builders.ntl.corpora import Corpora
 from data_builders.ntl.corpus import Block, Corpus
 from data_builders.ntl.fingerprints import OverlapIndex
 from data_builders.ntl.rows import SHARD_SCHEMA, Counts, RowPlan, make_rows
 from data_builders.progress import Progress
+from data_builders.values import read_json, write_json
 from data_builders.workers import Workers
 
 _index: OverlapIndex | None = None

@@ -37,7 +37,7 @@ def tried(
     """Return about how many tokens each file (and its rows) has, by name, and how each language is covered.
 
     Raises:
-        DataError: the tokenizer breaks the characters of a language up, or does not know them.
+        UserError: the tokenizer breaks the characters of a language up, or does not know them.
     """
     samples: dict[str, list[str]] = {}
     tokens = {}

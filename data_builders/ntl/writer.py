@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.manifest import file_entry, write_parquet
 from data_builders.ntl.config import NTLDataConfig
 from data_builders.ntl.files import SCHEMAS, as_training, choose, each_once, marks_of, sample, shard_rows
@@ -110,7 +110,7 @@ class Writer:
             found = [table.filter(pc.equal(table["source"], code)) for table in tables]
             of_code = pa.concat_tables(found) if found else None
             if of_code is None or not of_code.num_rows:
-                raise DataError(f"{name}: no row of {code} is held out; use more data, or a larger test_fraction")
+                raise UserError(f"{name}: no row of {code} is held out; use more data, or a larger test_fraction")
             chosen = choose(self._rngs[name], of_code.num_rows, self._config.num_test_rows)
             yield of_code.take(pa.array(chosen))
 
@@ -133,7 +133,7 @@ class Writer:
 
     def _require_rows(self, there: int, wanted: int) -> None:
         if there < wanted:
-            raise DataError(
+            raise UserError(
                 f"composition_unseen: {self._config.composition_unseen} leaves {there:,} rows for D_C, and "
                 f"composition_fraction={self._config.composition_fraction} wants {wanted:,}; set it higher"
             )
@@ -162,6 +162,6 @@ class Writer:
         path = self._out / f"{name}.parquet"
         rows = write_parquet(path, as_training(tables, columns, counts), SCHEMAS[columns])
         if not rows:
-            raise DataError(f"{path.name}: no rows are left for it; use more data, or a larger validation_fraction")
+            raise UserError(f"{path.name}: no rows are left for it; use more data, or a larger validation_fraction")
         self.files[path.name] = file_entry(path, rows)
         self._report(f"{path.name}: {rows:,} rows")

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_builders.files import numbered_json
 from data_builders.progress import Progress
 from data_builders.rows import Fields, require_fields
+from data_builders.values import numbered_json
 from evals.sandbox.isolation import Isolation
 from evals.sandbox.pool import run_programs
 from evals.sandbox.program import Limits, Program, Verdict

@@ -200,7 +200,7 @@ class Planner:
     def _baseline(self, stage: Stage) -> _Training:
         # The command names the method, not the settings.
         config = from_dict(BaselineConfig, {**stage.settings, "method": stage.command[1]})
-        anchor, settings = self.model(config.anchor), config.settings()
+        anchor, settings = self.model(config.anchor), config.settings
         if config.method == FULL:
             return _whole("all of m_B", anchor, settings, config.attention)
         method, target = ADAPTERS[config.method], self._trained[config.match].trainable

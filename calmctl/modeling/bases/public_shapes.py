@@ -13,9 +13,9 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from calmctl.errors import UserError
-from calmctl.files import read_json
 from calmctl.modeling.bases.locating import locate
 from calmctl.modeling.bases.sources import base_config
+from data_builders.values import read_json
 
 SHAPES_FILE = Path(__file__).with_suffix(".json")
 

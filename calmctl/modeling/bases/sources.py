@@ -23,7 +23,6 @@ from transformers.quantizers.auto import AutoHfQuantizer, get_hf_quantizer
 from transformers.utils import logging as transformers_logging
 
 from calmctl.errors import UserError
-from calmctl.files import sha256_of
 from calmctl.modeling import layers
 from calmctl.modeling.bases.adapters import has_adapters, with_adapter
 from calmctl.modeling.bases.gguf_files import read_gguf, unpacked
@@ -47,6 +46,7 @@ from calmctl.modeling.bases.source_files import (
 )
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.placement import check_placement, convert
+from data_builders.files import sha256_of
 
 # Arguments that configurations and tokenizers take like weights do.
 SOURCE_ARGUMENTS = (*HUB_ARGUMENTS, "trust_remote_code")

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from calmctl.escaping import md_code, md_text, url_path, visible
-from calmctl.files import write_text
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.stored.parts import PartsModel
 from calmctl.modeling.tokenizers.segmentation import SEGMENTATIONS
 from calmctl.version import VERSION
+from data_builders.files import write_text
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CARD_FILE = "README.md"

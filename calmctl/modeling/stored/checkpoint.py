@@ -20,7 +20,6 @@ from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import cached_file
 
 from calmctl.errors import UserError
-from calmctl.files import share_as_umask_says, write_text
 from calmctl.modeling import layers
 from calmctl.modeling.bases.fingerprint import check_base, weights_sha256
 from calmctl.modeling.bases.locating import hub_arguments, place_of
@@ -36,6 +35,7 @@ from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.placement import as_dtype, check_placement, convert
 from calmctl.modeling.stored.card import write_card
 from calmctl.modeling.stored.parts import PartsModel
+from data_builders.files import atomic_path, share_as_umask_says, write_text
 
 Model = TypeVar("Model", bound=PartsModel)
 
@@ -91,15 +91,15 @@ def save_parts(
     model.config.auto_map = {auto: f"{CODE_MODULE}.{ours.__name__}" for auto, ours in classes.items()}
     current: Mapping[str, Tensor] = state_dict if state_dict is not None else model.stored_tensors()
     tensors = {name: current[name].detach().cpu().contiguous() for name in model.stored_tensors()}
-    written = directory / f"{WEIGHTS_FILE}.tmp"
-    try:
-        save_file(tensors, written, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise UserError(f"{written}: cannot be written ({error})") from error
-    if weights_sha256(_read_weights(written)) != weights_sha256(tensors):
-        raise UserError(f"{written}: the file read back differs from what was written; check the disk")
-    share_as_umask_says(written)
-    os.replace(written, directory / WEIGHTS_FILE)
+    weights = directory / WEIGHTS_FILE
+    with atomic_path(weights) as written:
+        try:
+            save_file(tensors, written, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise UserError(f"{weights}: cannot be written ({error})") from error
+        if weights_sha256(_read_weights(written)) != weights_sha256(tensors):
+            raise UserError(f"{weights}: the file read back differs from what was written; check the disk")
+        share_as_umask_says(written)
     model.save_beside(directory)
     model.config.save_pretrained(directory)
     model.generation_config.save_pretrained(directory)

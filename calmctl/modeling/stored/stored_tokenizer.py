@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
-from calmctl.files import read_json, write_json, write_text
 from calmctl.modeling.bases.sources import is_own_code, load_tokenizer
 from calmctl.modeling.tokenizers.same_ids import differences_in_json, reading, special_ids
+from data_builders.files import write_text
+from data_builders.values import read_json, write_json
 
 SETTINGS_FILE = "tokenizer_config.json"
 CODE_FILE = "tokenization_calm.py"

@@ -1,14 +1,16 @@
-"""A report as sections of blocks, rendered as Markdown and as one self-contained HTML page."""
+"""A report as sections of blocks: as Markdown, as one self-contained HTML page, and on the disk with its plots."""
 
 from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from calmctl import files
 from calmctl.escaping import md_code, md_text, url_path, visible
 from calmctl.reporting.document.tables import Table, to_html, to_markdown
 
@@ -158,3 +160,26 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def write_document(document: Document, folder: Path) -> list[Path]:
+    """Write the plots of a report, then `report.md` and `report.html`, into a folder and return their paths."""
+    written = []
+    for picture in _pictures(document):
+        files.write_bytes(folder / picture.path, picture.png, durable=False)  # plots can be drawn again
+        written.append(folder / picture.path)
+    for name, text in (("report.md", document_markdown(document)), ("report.html", document_html(document))):
+        files.write_text(folder / name, text)
+        written.append(folder / name)
+    return written
+
+
+def _pictures(document: Document) -> list[Picture]:
+    found: list[Picture] = []
+    for section in document.sections:
+        for block in section.blocks:
+            if isinstance(block, Gallery):
+                found += block.pictures
+            elif isinstance(block, Picture):
+                found.append(block)
+    return found
