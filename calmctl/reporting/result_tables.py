@@ -178,9 +178,9 @@ def _figures(results: Results, key: str, measures: list[Measure]) -> list[Number
 
 
 def _overall(results: Results, key: str, measure: Measure) -> Number:
-    """Return a figure with the paper's: as a difference where the records are the same, else by the way.
+    """Return our figure with the paper's; show a difference only if the records match.
 
-    Where gains by language are told, so is in how many languages m_B is left behind.
+    Measures whose gains by language are plotted also say in how many languages m_B is beaten.
     """
     paper, notes = paper_figure(key, measure), []
     if paper is not None and not measure.is_papers:

@@ -126,9 +126,9 @@ class Results:
         return [m for m in measures if any(self.spread(system.key, m).values for system in self.systems)]
 
     def groups(self, measure: Measure) -> list[str]:
-        """Return a measure's groups of records from low to high resource, by m_B's own figure of them.
+        """Return a measure's languages from low to high resource.
 
-        That is its bits per byte where it has them, highest first, as chance moves them least; else the measure.
+        They are ordered by m_B's bits per byte if measured (less noisy), highest first, else by the measure.
         """
         found = self.evaluations(measure.task)
         rows = [pair for each in found for pair in each.breakdowns.get(BY_LANGUAGE, {}).items()]

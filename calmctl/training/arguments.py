@@ -43,7 +43,7 @@ def training_arguments(settings: TrainSettings, folder: Path, seed: int, is_vali
         bf16=settings.precision == "bf16",
         fp16=settings.precision == "fp16",
         use_cpu=not torch.cuda.is_available(),
-        # The model is there already: what is drawn from now on, dropout, differs between processes.
+        # Weights are already drawn; this seed affects dropout only, so vary it by rank.
         seed=(seed + current_ranks().index) % 2**32,
         logging_steps=settings.log_every,
         save_steps=settings.save_every,
