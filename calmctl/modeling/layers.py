@@ -189,7 +189,7 @@ def arguments_of(
     cache: Cache | None = None,
     wanted: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return what to call a model with: positions only where it takes them, elsewhere it finds them by the mask.
+    """Build forward() arguments; omit position_ids where the model takes none: it finds them by the mask.
 
     Args:
         attention_mask: (batch, past + seq), or what `own_mask` returned.

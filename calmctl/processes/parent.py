@@ -1,4 +1,4 @@
-"""How a process ends when it is told to, or when what started it does, and how it tells its launcher why."""
+"""Turn signals into KeyboardInterrupt, exit when the parent dies, and tell the launcher why."""
 
 import ctypes
 import json
