@@ -9,14 +9,14 @@ from typing import Any
 
 from calmctl.errors import UserError
 from calmctl.runs.identity import differences, former_folder, read_settings, shown
-from calmctl.runs.record import CONFIG_FILE, read_run
+from calmctl.runs.record import CONFIG_FILE, RUN_FILE, read_run
 
 # Settings that change no figure, beside the seed itself: how the work is shared out, where data lies, and how much was
 # asked for (a folder of several bridge seeds counts as one run, their mean).
 _MAY_DIFFER = frozenset({
     "seed", "threads", "benchmarks", "data_folder", "dataset", "tests", "allow_code_execution",
-    "compare", "tasks", "num_bridge_seeds", "jobs", "ablations", "sharding", "keep_states", "self_check",
-    "stop_when_worse", "trust_remote_code",
+    "compare", "tasks", "num_bridge_seeds", "num_control_seeds", "ablate", "ablations", "jobs", "sharding",
+    "keep_states", "self_check", "stop_when_worse", "trust_remote_code",
 })  # fmt: skip
 # Settings that only those depend on that are named in another one.
 _ONLY_OF = {"codexglue_data": ("tasks", "codexglue"), "vanilla_aug": ("compare", "vanilla_aug")}
@@ -44,13 +44,18 @@ def require_one_a_seed(folders: Sequence[tuple[int | None, Path]]) -> None:
         return
     settings = {folder: _settings(folder) for folder in first.values()}
     for (some, ours), (other, theirs) in combinations(settings.items(), 2):
-        here, there = (former_folder(read_run(folder)) for folder in (some, other))
+        here, there = (_started_in(folder) for folder in (some, other))
         left, right = _compared(ours, theirs)
         if found := differences(left, right, (), here, there):
             raise UserError(
                 f"{some} and {other} differ in more than their seed ({shown(found)}); average seeds of one "
                 "configuration only"
             )
+
+
+def _started_in(folder: Path) -> Path:
+    """Return from where the places that settings name are seen: published results are no run."""
+    return former_folder(read_run(folder)) if (folder / RUN_FILE).exists() else folder
 
 
 def _settings(folder: Path) -> dict[str, Any]:

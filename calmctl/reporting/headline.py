@@ -71,13 +71,13 @@ def against_lora(results: Results, measure: Measure) -> Comparison:
 
 def headline(results: Results) -> tuple[str, ...]:
     """Return the sentences that answer the section's question from what was measured, whichever way it falls."""
-    measures = results.measured(results.layout.sought or results.layout.measures)
-    if not measures:
+    measures = results.layout.sought or results.measured(results.layout.measures)
+    if not results.measured(results.layout.measures):
         return (f"Nothing that the report knows of was measured: {NOT_RUN}.",)
     models = [(against_better_model(results, measure)[1].outcome, measure) for measure in measures]
     lora = [(against_lora(results, measure).outcome, measure) for measure in measures]
     return (
-        *(_against_paper(results, measure) for measure in results.measured(results.layout.sought)),
+        *(_against_paper(results, measure) for measure in results.layout.sought),
         f"Does composition give more than either model? {_answer(models)}.",
         *([f"More than LoRA on the same data{_lora_size(results)}? {_answer(lora)}."] if results.system(LORA) else []),
         *(_figures(results, measure) for measure in results.measured(results.layout.primary)),

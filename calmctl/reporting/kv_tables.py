@@ -100,7 +100,7 @@ def results_before(folder: Path) -> dict[str, Any]:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{path}: damaged ({reason}); delete it and run again") from error
     facts = read_run(folder).facts if (folder / RUN_FILE).exists() else {}
-    kept = {name: table.get(name) or facts.get(name) for name in _KEPT}
+    kept = {name: facts.get(name) if table.get(name) is None else table[name] for name in _KEPT}
     return {"section": "kv", "tasks": ["kv"], "systems": list(systems.values()), "values": values, **kept}
 
 

@@ -29,7 +29,7 @@ from calmctl.reporting.plots.breakdowns import breakdown_plot
 from calmctl.reporting.plots.scaling import scaling_plot
 from calmctl.reporting.plots.systems import gains_plot, systems_plot
 from calmctl.reporting.plots.training import BITS_FIELD, training_plot, validation_plot
-from calmctl.reporting.provenance import reproduce_facts, seconds_table
+from calmctl.reporting.provenance import UNKNOWN, reproduce_facts, seconds_table
 from calmctl.reporting.result_tables import (
     breakdown_table,
     grouped_table,
@@ -91,7 +91,8 @@ def report_document(results: Results) -> Document:
         Section("Time per stage", (_seconds_block(results),)),
         Section("How to reproduce", (_how_to_reproduce(results),)),
     )
-    title = f"{results.layout.title}: preset {results.preset}, seed {results.seed}"
+    seed = UNKNOWN if results.seed is None else results.seed
+    title = f"{results.layout.title}: preset {results.preset}, seed {seed}"
     return Document(title, headline(results), sections)
 
 
