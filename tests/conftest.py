@@ -1,7 +1,8 @@
-"""What every test runs under: one thread, no network, and the working directory put back."""
+"""What every test runs under: one thread, no network, the working directory put back; and what reports are made of."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 # Read by the libraries when they are imported, so before any test module is.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -18,3 +19,35 @@ def _same_working_directory() -> Iterator[None]:
     before = os.getcwd()
     yield
     os.chdir(before)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the plots of reports out, which take most of the time."""
+    from tests.report_folder import leave_plots_out
+
+    leave_plots_out(monkeypatch)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, undrawn: None) -> Path:
+    """Return a made-up folder of low-resource languages whose report has not been written."""
+    from tests.report_folder import write_folder
+
+    return write_folder(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return made-up folders of every experiment with their reports, for tests that only read them."""
+    from calmctl.reporting.report import write_report
+    from tests.report_folder import EVERY_SYSTEM, leave_plots_out, write_folder
+
+    root = tmp_path_factory.mktemp("reported")
+    found = {name: write_folder(root / name, name, seeds=(0, 1, 2)) for name in ("ntl", "code")}
+    found["kv"] = write_folder(root / "kv", "kv", seed=7, keys=EVERY_SYSTEM)
+    with pytest.MonkeyPatch.context() as patch:
+        leave_plots_out(patch)
+        for folder in found.values():
+            write_report(folder)
+    return found

@@ -1,4 +1,4 @@
-"""`calmctl report` of experiments on real text: one, several seeds, evaluations, and what it refuses."""
+"""`calmctl report`: of one folder, of several seeds, of evaluations, and what it refuses."""
 
 from __future__ import annotations
 
@@ -9,15 +9,8 @@ from pathlib import Path
 import pytest
 
 from calmctl.cli.main import main
-from calmctl.reporting.report import measured, terminal_tables
-from tests.kv_folder import write
-from tests.section_folder import change, leave_plots_out, write_section
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    leave_plots_out(monkeypatch)
-    return write_section(tmp_path / "run", seeds=(0,))
+from calmctl.reporting.report import measured
+from tests.report_folder import EVERY_SYSTEM, read, write, write_folder
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -26,62 +19,34 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
     return code, printed.out, printed.err
 
 
-def test_one_folder_prints_its_answers_and_tables(folder, capsys):
+@pytest.mark.parametrize("name, shown", [("kv", "86.7 percent, paper 84.3"), ("ntl", "Ligurian"), ("code", "ruby")])
+def test_one_folder_prints_its_answers_and_tables(tmp_path, undrawn, capsys, name, shown):
+    folder = write_folder(tmp_path / name, name)
     status, out, err = run(capsys, folder)
-    assert status == 0 and "Does composition give more" in out and "Ligurian" in out and "report.html" in err
-    status, out, _ = run(capsys, folder, "--json")
-    assert json.loads(out)["headline"] == measured(folder)["headline"] and json.loads(out)["section"] == "ntl"
-    terminal_tables(folder)
-    assert "…" not in capsys.readouterr().out
+    assert status == 0 and "Does composition give more" in out and shown in out and "…" not in out
+    assert "report.html" in err and f"and {len(list((folder / 'plots').iterdir()))} plots" in err
+    told = json.loads(run(capsys, folder, "--json")[1])
+    assert told["headline"] == measured(folder)["headline"] and told["section"] == name
+    assert told["systems"] == read(folder / "results.json")["systems"] and str(folder / "report.md") in told["files"]
 
 
-def test_several_seeds_are_averaged_a_folder_being_a_run(tmp_path, capsys):
-    folders = [write_section(tmp_path / f"s{seed}", seed=seed, change=float(seed)) for seed in (0, 1)]
-    status, out, _ = run(capsys, *folders, "--out", tmp_path / "both")
-    assert status == 0 and "27.4 ± 0.7" in out and "19.1 ± 0.7" in out
-    assert "27.4 ± 0.7" in (tmp_path / "both/seeds.md").read_text()
-    figures = json.loads((tmp_path / "both/seeds.json").read_text())["systems"]["calm"]["metrics"]["flores"]["chrf1"]
-    assert figures["values"] == pytest.approx([26.93, 27.93]) and figures["mean"] == pytest.approx(27.43)
-    assert run(capsys, folders[0], folders[0])[0] == 2
-    other = write_section(tmp_path / "code", "code", seed=2)
-    assert "different sections (code, ntl)" in run(capsys, folders[0], other)[2]
-    change(folders[1], lambda results: results["systems"].pop(3))
-    assert "random m_A (1 of 2 seeds)" in run(capsys, *folders)[1]
+def test_key_value_tables_stand_in_the_json_as_they_were(tmp_path, undrawn, capsys):
+    folder = write_folder(tmp_path, "kv", keys=EVERY_SYSTEM)
+    told = json.loads(run(capsys, folder, "--json")[1])
+    assert told["calm"]["kv_math"] == 86.68 and told["table5"] == read(folder / "table5.json")
+    assert told.items() >= read(folder / "table1.json").items()
 
 
-def test_only_runs_that_differ_in_nothing_but_the_seed_are_averaged(tmp_path, capsys):
-    folders = [write_section(tmp_path / f"s{seed}", seed=seed) for seed in (0, 1)]
-    for seed, folder in enumerate(folders):
-        settings = f"seed: {seed}\njobs: {seed}\ndata:\n  seed: {seed}\ncompose:\n  train:\n    steps: "
-        more = f"compare: [lora{', prefix' * seed}]\ntasks: [flores{', gsm8k' * seed}]\n"  # one of them was given more
-        more += f"num_bridge_seeds: {1 + seed}\n"
-        more += f"flores:\n  task: flores\n  limit: 9\ngsm8k:\n  task: gsm8k\n  limit: {seed}\n"
-        (folder / "config.yaml").write_text(f"{more}{settings}600\n")
-    assert run(capsys, *folders)[0] == 0
-    (folders[1] / "config.yaml").write_text(f"{more}{settings}700\n")
-    status, _, error = run(capsys, *folders)
-    assert status == 2 and "differ in more than their seed (compose.train.steps: 600 -> 700)" in error
-    (folders[1] / "config.yaml").write_text(f"{more.replace('limit: 9', 'limit: 8')}{settings}600\n")
-    assert "differ in more than their seed (flores.limit: 9 -> 8)" in run(capsys, *folders)[2]
-    # A third folder that was not asked a task does not hide what the others were asked.
-    third = write_section(tmp_path / "s2", seed=2)
-    (third / "config.yaml").write_text(f"{more.replace('[flores, gsm8k]', '[]')}{settings}600\n")
-    assert "flores.limit: 9 -> 8" in run(capsys, *folders, third)[2]
+@pytest.mark.parametrize("name, mean", [("kv", "87.2 ± 0.7"), ("ntl", "27.4 ± 0.7")])
+def test_several_folders_print_and_write_the_mean(tmp_path, capsys, name, mean):
+    folders = [write_folder(tmp_path / f"s{seed}", name, seed=seed, shift=float(seed)) for seed in (0, 1)]
+    status, out, err = run(capsys, *folders, "--out", tmp_path / "both")
+    assert status == 0 and mean in out and "seeds.md" in err and mean in (tmp_path / "both/seeds.md").read_text()
+    assert json.loads(run(capsys, *folders, "--json")[1]) == read(tmp_path / "both/seeds.json")
     (folders[1] / "config.yaml").unlink()
-    status, _, error = run(capsys, *folders)
-    assert status == 2 and "config.yaml: missing or damaged" in error and error.count("\n") == 1
-
-
-def test_seeds_that_were_asked_other_records_are_not_averaged(tmp_path, capsys):
-    folders = [write_section(tmp_path / f"s{seed}", seed=seed) for seed in (0, 1)]
-    for path in folders[1].glob("eval/flores/*/metrics.json"):
-        metrics = json.loads(path.read_text())
-        write(path, metrics | {"protocol": {**metrics["protocol"], "release": "flores_plus"}})
-    status, _, error = run(capsys, *folders)
-    assert (
-        status == 2 and 'flores: not comparable, as the evaluations differ in release (null and "flores_plus")' in error
-    )
-    assert error.count("\n") == 1
+    for named in ([folders[0], folders[0]], folders):
+        status, out, error = run(capsys, *named)
+        assert status == 2 and not out and error.count("\n") == 1
 
 
 def test_evaluations_stand_side_by_side(folder, tmp_path, capsys):
