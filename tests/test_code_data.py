@@ -17,12 +17,13 @@ from data_builders.benchmarks.mbpp import read_mbpp
 from data_builders.code import build as code_corpus
 from data_builders.code import sources as code_sources
 from data_builders.code.build import build
-from data_builders.code.fingerprints import draw
 from data_builders.code.functions import find_functions, parse
 from data_builders.code.overlap import CodeOverlapIndex
 from data_builders.code.scan import scan
 from data_builders.errors import UserError
+from data_builders.hashing import draw
 from data_builders.manifest import read_manifest
+from data_builders.progress import Progress
 from evals.codexglue import CodeXGLUETask
 from tests.code_tree import MBPP_CODE, PROMPT, SOLUTION, module, settings, write_test_sets, write_tree
 from tests.real_data import real_data
@@ -151,22 +152,26 @@ def test_interrupted_build_goes_on_after_its_last_batch(built: Path, tree: Path,
     straight = build(config, tmp_path / "straight", workers=1)
     scanned: list[int] = []
 
-    def interrupted(batch: code_sources.Batch, **options: object) -> object:
+    def interrupted(index: CodeOverlapIndex, batch: code_sources.Batch, **options: object) -> object:
         if len(scanned) == 3:
             raise KeyboardInterrupt
         scanned.append(batch.index)
-        return scan(batch, **options)  # type: ignore[arg-type]
+        return scan(index, batch, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(code_corpus, "scan", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(config, tmp_path / "out", workers=1)
-    shards = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".work").rglob("*.parquet")}
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".work").glob("*.parquet")}
     assert len(shards) == 6
     monkeypatch.setattr(code_corpus, "scan", scan)
-    monkeypatch.setattr(code_corpus.shutil, "rmtree", lambda path: None)
-    assert build(config, tmp_path / "out", workers=1)["files"] == straight["files"]
-    later = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / ".work").rglob("*.parquet")}
-    assert shards.items() < later.items()
+    kept: dict[Path, int] = {}
+
+    def look(line: str) -> None:
+        if line.startswith("scanned"):
+            kept.update({path: path.stat().st_mtime_ns for path in shards})
+
+    assert build(config, tmp_path / "out", Progress(look), workers=1)["files"] == straight["files"]
+    assert kept == shards and not (tmp_path / "out" / ".work").exists()
 
 
 def test_every_filter_counts_what_it_leaves_out(tree: Path, tests: Path, tmp_path: Path) -> None:
@@ -213,11 +218,11 @@ def test_build_that_lets_a_test_item_through_fails_its_own_check(tree: Path, tes
     source = write_tree(tmp_path / "tree", count=20)
     (source / "solution.py").write_text(module("swans") + PROMPT + SOLUTION)
 
-    def blind(batch: code_sources.Batch, **options: object) -> object:
+    def blind(index: CodeOverlapIndex, batch: code_sources.Batch, **options: object) -> object:
         with monkeypatch.context() as patch:
             patch.setattr(CodeOverlapIndex, "find", lambda self, ids: None)
             patch.setattr(CodeOverlapIndex, "find_function", lambda self, function: None)
-            return scan(batch, **options)  # type: ignore[arg-type]
+            return scan(index, batch, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(code_corpus, "scan", blind)
     with pytest.raises(UserError, match="texts of the test sets are in the files"):

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from calmctl.cli.main import main
 from calmctl.training.examples import load_examples
 from calmctl.training.settings import TrainSettings
 from data_builders.benchmarks.flores import read_flores
+from data_builders.build import count_in_tables
 from data_builders.errors import UserError
 from data_builders.manifest import read_manifest, verify_files
 from data_builders.ntl.build import CorporaConfig, NTLDataConfig, build
+from data_builders.ntl.overlap import IndexPlace, count_overlaps, index_flores, open_index
 from data_builders.ntl.translation_text import answer, question
 from data_builders.progress import Progress
+from data_builders.workers import Workers
 from evals.flores import FloresTask
 from tests.ntl_corpora import LANGUAGES, sentences, with_aug, write_corpora, write_lines, write_seed
 from tests.real_data import real_data
@@ -199,7 +203,7 @@ def test_an_interrupted_build_goes_on_where_it_was(
 
     with pytest.raises(KeyboardInterrupt):
         build(corpora, tmp_path / "data", Progress(interrupt), workers=1)
-    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "data" / "work").rglob("*.parquet")}
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "data" / ".work").rglob("*.parquet")}
     assert shards
     kept: dict[Path, int] = {}
 
@@ -208,7 +212,7 @@ def test_an_interrupted_build_goes_on_where_it_was(
             kept.update({path: path.stat().st_mtime_ns for path in shards})
 
     assert build(corpora, tmp_path / "data", Progress(look), workers=1)["files"] == read_manifest(folder)["files"]
-    assert kept == shards and not (tmp_path / "data" / "work").exists()
+    assert kept == shards and not (tmp_path / "data" / ".work").exists()
 
 
 def test_changed_corpora_start_an_interrupted_build_again(tmp_path: Path) -> None:
@@ -301,10 +305,6 @@ def test_what_overlaps_with_flores_is_removed_with_its_translations_and_counted(
 
 
 def test_the_search_of_the_written_files_finds_what_was_not_removed(tmp_path: Path) -> None:
-    from data_builders.ntl.overlap import count_overlaps, index_flores
-    from data_builders.ntl.shards import IndexPlace
-    from data_builders.workers import Workers
-
     config, _ = planted(tmp_path)
     build(
         replace(
@@ -320,7 +320,8 @@ def test_the_search_of_the_written_files_finds_what_was_not_removed(tmp_path: Pa
     place = IndexPlace(tmp_path / "index", 0.5)
     index_flores(read_flores(tmp_path / "flores", config.flores_languages), place)
     files = [tmp_path / "all" / f"aug_{split}.parquet" for split in ("train", "validation")]
-    assert count_overlaps(files, place, Workers(1, int), Progress()) == {"exact": 3, "near": 2}
+    workers = Workers(1, partial(open_index, place))
+    assert count_in_tables(files, count_overlaps, workers, Progress()) == {"exact": 3, "near": 2}
 
 
 REFUSED: dict[str, tuple[list[str], str]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_builders.ntl.fingerprints import EXACT, NEAR, NONE, OverlapIndex, marks, normalise
+from data_builders.ntl.overlap import EXACT, NEAR, NONE, OverlapIndex, marks, normalise
 from tests.ntl_corpora import ALPHABETS, sentences
 
 TEST = {code: sentences(code, 300, "devtest") for code in ALPHABETS}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
+import signal
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -19,15 +22,16 @@ def test_results_come_in_order_and_items_are_taken_as_they_are_needed() -> None:
             taken.append(item)
             yield -item
 
-    with Workers(2, int) as workers:
-        results = workers.map(abs, items())
+    with Workers(2, partial(int, -3)) as workers:  # what is prepared in each process goes with every item
+        results = workers.map(operator.mul, items())
         assert next(results) == 0 and len(taken) == 4
-        assert list(results) == list(range(1, 20))
+        assert list(results) == list(range(3, 60, 3))
 
 
 def test_a_process_that_is_killed_is_one_line() -> None:
-    with Workers(2, int) as workers, pytest.raises(UserError, match="was killed, perhaps for want of memory; run the"):
-        list(workers.map(os._exit, [1]))
+    message = "was killed, perhaps for want of memory; run the"
+    with Workers(2, os.getpid) as workers, pytest.raises(UserError, match=message):
+        list(workers.map(os.kill, [signal.SIGKILL]))
 
 
 def test_one_process_for_each_processor_unless_said_otherwise() -> None:
