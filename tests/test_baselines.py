@@ -17,13 +17,14 @@ from calmctl.cli.main import main
 from calmctl.errors import UserError
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine
-from calmctl.inference.prompt import Prompt, fit
+from calmctl.inference.prompt import fit
 from calmctl.modeling.bases.fingerprint import weights_sha256
 from calmctl.modeling.bases.sources import load_base
 from calmctl.modeling.calling import CACHE
 from calmctl.runs.run import Run
 from calmctl.training.settings import TrainSettings
 from data_builders.kv.word_tokenizer import build_word_tokenizer
+from evals import Request
 from tests.families import FAMILIES, WINDOW
 from tests.models import checkpointing, composed, example_ids, llama, logits, padded
 
@@ -293,7 +294,7 @@ def test_completions_do_not_depend_on_batches_or_shared_shots(folder, method):
     tokenizer = AutoTokenizer.from_pretrained(folder / "anchor")
     model = trained(adapt(str(folder / "anchor"), method, size=4))
     shots = ("solve: 1 + 2 = 3 ", "solve: 12 - 4 = 8 ")
-    asked = [Prompt(text, 5, shots=shots) for text in ("solve: 1 + 2 =", "solve: 12 + 33 - 4 =", "9")]
+    asked = [Request("", text, 5, shots=shots) for text in ("solve: 1 + 2 =", "solve: 12 + 33 - 4 =", "9")]
     found = []
     for batch_size, share in ((3, True), (3, False), (1, True)):
         engine = Engine(model, tokenizer, Decoding(batch_size=batch_size), share_prefixes=share)
