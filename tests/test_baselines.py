@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, StaticCache
 
 from calmctl import AdaptedModelForCausalLM, adapt
+from calmctl.baselines.building import difference_percent, matched_sizes
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.jobs import baseline_job, run_baseline
 from calmctl.baselines.methods import ADAPTERS
-from calmctl.baselines.sizes import difference_percent, matched_sizes
 from calmctl.cli.main import main
 from calmctl.errors import UserError
 from calmctl.inference.decoding import Decoding
@@ -336,7 +336,7 @@ def test_bad_settings_are_one_clear_error(folder, tmp_path, settings, message):
 def test_any_training_can_be_matched_and_nothing_else(folder, tmp_path):
     with Run.start(tmp_path / "full", kind="baseline", config={}) as run:
         run.finish(trainable_parameters=2_000)
-    found = baseline_job(config(folder, "lora", parameters=0, match=str(tmp_path / "full"))).check().facts
+    found = baseline_job(config(folder, "lora", parameters=0, match=str(tmp_path / "full"))).plan().plan.shown()
     assert found["matched_parameters"] == 2_000 and abs(found["difference_percent"]) < 2
     with Run.start(tmp_path / "eval", kind="eval", config={}) as run:
         run.finish()
