@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from data_builders.benchmarks.flores import ROWS, Flores, read_flores
-from data_builders.benchmarks.flores_languages import ENGLISH, full_code, language_name
+from data_builders.benchmarks.languages import ENGLISH, full_code, language_name
 from data_builders.errors import DataError
 from data_builders.ntl.translation_text import FORMAT, STOP, question, worked_pair
 from data_builders.values import read_json

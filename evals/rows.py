@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data_builders.benchmarks.flores_languages import LANGUAGES, language_name
+from data_builders.benchmarks.languages import LANGUAGES, language_name
 from data_builders.errors import DataError
 from data_builders.rows import iter_rows
 from evals.metrics.translation import METRICS, signatures

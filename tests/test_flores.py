@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from data_builders.benchmarks.flores import ROWS, read_flores
-from data_builders.benchmarks.flores_languages import LANGUAGES
+from data_builders.benchmarks.languages import LANGUAGES
 from data_builders.errors import DataError
 from evals import TASKS
 from evals.flores import FloresRecord, FloresTask

@@ -21,7 +21,7 @@ from calmctl.reporting.section_results import load_section_results
 from calmctl.reporting.section_samples import section_samples
 from calmctl.reporting.sections import CODE, FLORES_BITS, FLORES_CHRF, NTL, PAPER_FLORES, paper_figure
 from calmctl.reporting.spread import Spread
-from data_builders.benchmarks.flores_languages import LANGUAGES
+from data_builders.benchmarks.languages import LANGUAGES
 from tests.kv_folder import write, write_lines
 from tests.section_folder import NAMES, SYSTEMS, change, leave_plots_out, write_section
 from tests.test_reporting import HOSTILE, markdown, page

@@ -19,10 +19,16 @@ from data_builders.code.config import CodeDataConfig
 from data_builders.code.documents import DOCUMENT, Document
 from data_builders.code.filters import comment_blocks, document_text, prose_of, size_reason, text_reason
 from data_builders.code.fingerprints import NUM_PERMUTATIONS, ids_digest, minhash, token_ids
-from data_builders.code.functions import PythonFunction, find_docstrings, find_functions, parse
+from data_builders.code.functions import (
+    PythonFunction,
+    find_docstrings,
+    find_functions,
+    make_pair,
+    parse,
+    summary_tokens,
+)
 from data_builders.code.licences import OTHER, PERMISSIVE, UNKNOWN, of_header
 from data_builders.code.overlap import CodeOverlapIndex, body_digest
-from data_builders.code.pairs import make_pair, summary_tokens
 from data_builders.code.sources import Batch
 from data_builders.errors import UserError
 from data_builders.hashing import draw
