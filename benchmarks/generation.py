@@ -7,7 +7,7 @@ Both sides complete the same prompts greedily, with the same batch size, limit o
 second over theirs: at least 1 is wanted. Each prompt asks for 128 new tokens (4 in `shared`); the tasks ask for 64 to
 1024. Models are random, so nearly every completion runs to its limit, except where a stop string is a piece of text
 that they do write. `shared` compares our own engine with and without shared prefixes
-(seconds without over seconds with), from which `MIN_TOKENS` in calmctl/inference/prefix.py follows.
+(seconds without over seconds with), from which `MIN_TOKENS` in calmctl/inference/cache.py follows.
 
     zero-shot  questions of 20 to 60 tokens
     few-shot   the same behind five worked examples, 400 tokens that all of them share
@@ -35,7 +35,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine
-from calmctl.inference.prompt import Prompt, fit
+from calmctl.inference.prompt import fit
+from evals import Request
 
 Row = dict[str, Any]
 PREFIXES = (8, 16, 32, 64, 128, 256, 512)
@@ -66,18 +67,18 @@ class Texts:
         return "".join(self.choice.choices(self.words, k=length))
 
 
-def prompts(case: str, texts: Texts, count: int, new: int) -> list[Prompt]:
+def prompts(case: str, texts: Texts, count: int, new: int) -> list[Request]:
     """Return the prompts of a case."""
     shots = tuple(texts(79) + "\n" for _ in range(5)) if case == "few-shot" else ()
     # Random models write any word as often as any other: one that ends in a common letter comes up soon.
     stop = ("\nclass", "\ndef", "se", "ti") if case == "stops" else ("\n\n\n",)
-    return [Prompt(texts(texts.choice.randint(20, 60)), new, stop, shots) for _ in range(count)]
+    return [Request("", texts(texts.choice.randint(20, 60)), new, stop, shots) for _ in range(count)]
 
 
 def ours(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    asked: list[Prompt],
+    asked: list[Request],
     batch: int,
     share: bool | None = None,
 ) -> list[str]:
@@ -106,7 +107,7 @@ def beside_lm_eval(preset_name: str, device: str, cases: list[str]) -> Iterator[
             asked = prompts(case, Texts(tokenizer), count, new)
             settings = {"until": list(asked[0].stop), "max_gen_toks": asked[0].max_new_tokens, "do_sample": False}
             instances = [
-                Instance("generate_until", {}, (prompt.whole, settings), place) for place, prompt in enumerate(asked)
+                Instance("generate_until", {}, (prompt.text, settings), place) for place, prompt in enumerate(asked)
             ]
             found, expected = ours(model, tokenizer, asked, batch), theirs.generate_until(instances, disable_tqdm=True)
             times = interleaved(

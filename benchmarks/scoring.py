@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.benchmarks.flores import read_flores
-from data_builders.benchmarks.flores_languages import ENGLISH, LANGUAGES
+from data_builders.benchmarks.languages import ENGLISH, LANGUAGES
 from evals.flores import FloresTask
 from evals.metrics.translation import corpus_scores, sentence_statistics
 

@@ -1,11 +1,12 @@
-"""A byte-level BPE tokenizer trained on a corpus, and the check that a tokenizer suits the scripts of one.
+"""The tokenizer of a build: byte-level BPE trained on its corpus, or one that is named; and the check that it suits it.
 
-Every text comes back exactly, and digits are tokens each. White space is kept as it is, and runs of it, such as an
-indentation, may become one token.
+Of a trained one every text comes back exactly, and digits are tokens each. White space is kept as it is, and runs of
+it, such as an indentation, may become one token.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ PAD, EOS = "<pad>", "<eos>"
 MODEL_MAX_LENGTH = 1 << 20
 MIN_SIZE = 256 + 2
 MAX_UNKNOWN = 0.01
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@\S+)?")
 # Words (many scripts write vowels as marks) with the character before them, single digits, signs, line ends, and white
 # space without its last character, which goes with the word that follows.
 _PIECES = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -64,10 +66,29 @@ def train_bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     )
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[Path]:
-    """Write a tokenizer into a folder and return its files, in order."""
-    tokenizer.save_pretrained(folder)
-    return sorted(folder.iterdir())
+def load_tokenizer(name: str, may_download: bool = True) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a path or a hub id, which may end in `@revision`."""
+    from transformers import AutoTokenizer
+
+    source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, revision=revision or "main", trust_remote_code=False, local_files_only=not may_download
+        )
+    except Exception as error:  # the tokenizers library has no error of its own
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"tokenizer: {name!r} cannot be loaded ({reason}); give a folder or a hub id") from error
+    return tokenizer
+
+
+def tokenizer_at_hand(name: str) -> PreTrainedTokenizerBase | None:
+    """Load a tokenizer, or return None for what may be a hub id and is not here: a plan downloads nothing."""
+    try:
+        return load_tokenizer(name, may_download=False)
+    except UserError:
+        if Path(name).exists() or not _HUB_ID.fullmatch(name):
+            raise
+        return None
 
 
 def coverage(tokenizer: PreTrainedTokenizerBase, samples: Mapping[str, list[str]]) -> dict[str, dict[str, float]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_builders.files import atomic_path
-
-Hashes = NDArray[np.uint64]
-
-
-def hash64(content: bytes) -> int:
-    """Return 64 bits of BLAKE2b, the same on every machine."""
-    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
-
-
-def contains(ordered: Hashes, values: Hashes) -> NDArray[np.bool_]:
-    """Return which of `values` (n,) are among `ordered` ones."""
-    if not len(ordered):
-        return np.zeros(len(values), np.bool_)
-    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
-    return np.asarray(ordered[places] == values)
+from data_builders.hashing import Hashes, contains
 
 
 def save_arrays(arrays: Mapping[str, NDArray[Any]], folder: Path) -> None:

@@ -100,6 +100,11 @@ def require_fields(row: Any, fields: Fields, where: str) -> Row:
     return row
 
 
+def text_of(row: Row) -> str:
+    """Return the whole text of a row of training data: `text`, or prompt and completion."""
+    return str(row["text"] if "text" in row else row["prompt"] + row["completion"])
+
+
 def read_jsonl(path: Path, numbers: Collection[str] = (), fields: Fields | None = None) -> list[Row]:
     """Read a log of JSON lines; a torn last line is ignored, a missing file is empty.
 

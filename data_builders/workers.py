@@ -11,13 +11,15 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from data_builders.errors import UserError
 
+C = TypeVar("C")
 T = TypeVar("T")
 R = TypeVar("R")
 _TASKS_PER_WORKER = 2
+_prepared: Any = None  # in a process of Workers: what its `prepare` returned
 
 
 def num_workers(asked: int | None) -> int:
@@ -36,31 +38,33 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Workers:
+class Workers(Generic[C]):
     """So many processes, each of which has called `prepare` first; one is this process itself."""
 
-    def __init__(self, count: int, prepare: Callable[[], None]) -> None:
+    def __init__(self, count: int, prepare: Callable[[], C]) -> None:
         self._limit = count * _TASKS_PER_WORKER
         self._pool: ProcessPoolExecutor | None = None
         if count == 1:
-            prepare()
+            self._own = prepare()
         else:
             # Fresh processes: one that is forked would inherit locks of threads that are not there any more.
             self._pool = ProcessPoolExecutor(count, get_context("spawn"), _start, (prepare,))
 
-    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield the results of a function that can be pickled, in the order of the items.
+    def map(self, function: Callable[[C, T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield the results of a function of what was prepared and an item, in the order of the items.
+
+        The function can be pickled.
 
         Raises:
             UserError: a process was killed, as systems do that run out of memory.
         """
         if self._pool is None:
-            yield from map(function, items)
+            yield from (function(self._own, item) for item in items)
             return
         waiting: deque[Future[R]] = deque()
         try:
             for item in items:
-                waiting.append(self._pool.submit(function, item))
+                waiting.append(self._pool.submit(_call, function, item))
                 if len(waiting) >= self._limit:
                     yield waiting.popleft().result()
             while waiting:
@@ -81,10 +85,15 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
 
 
-def _start(prepare: Callable[[], None]) -> None:
+def _start(prepare: Callable[[], object]) -> None:
+    global _prepared
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    prepare()
+    _prepared = prepare()
+
+
+def _call(function: Callable[[Any, T], R], item: T) -> R:
+    return function(_prepared, item)
 
 
 def _end_with_parent() -> None:

@@ -2,28 +2,78 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import sqrt
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any
 
 from data_builders.errors import DataError
-from evals.sandbox import Journal, Limits, Program, Reference, Verdict, detect, expected_results
-from evals.stops import before_stops
-from evals.task import Completions, Request, Scores
+from evals.sandbox import (
+    Journal,
+    Limits,
+    Program,
+    Reference,
+    Verdict,
+    detect,
+    expected_results,
+    require_permission,
+)
+from evals.task import Completions, Record, Request, Scores, Task, before_stops
 
 PASS_AT_K = {"name": "pass@k", "signature": "estimator:unbiased|mean:problems|unit:percent"}
 LIMITS = Limits()
 PLUS_LIMITS = Limits(timeout=60.0, memory=4 * 2**30)  # those of EvalPlus for a problem
 
 
-@runtime_checkable
-class RunsPrograms(Protocol):
-    """A task that scores completions by running them."""
+@dataclass(frozen=True)
+class ProgramsTask(Task[Record]):
+    """What tasks that score completions by running them have in common.
 
-    def score_into(self, records: Sequence[Any], completions: Completions, journal: Journal) -> Scores:
-        """Score completions as `Task.score` does, with the verdicts that a journal has and keeps."""
-        ...
+    Attributes:
+        k: the values of k in pass@k.
+        num_samples: completions of each problem.
+        as_given: completions run as they are, to their end: for whole programs, which stop strings would empty.
+        timeout: seconds for one program; null: 3 (as the reference harness), 60 for the subset `plus`.
+        allow_code_execution: whether programs that a model wrote may run.
+    """
+
+    k: tuple[int, ...] = (1,)
+    num_samples: int = 1
+    as_given: bool = False
+    timeout: float | None = None
+    allow_code_execution: bool = False
+
+    def load(self, data: Path, limit: int | None = None) -> list[Record]:
+        """Read the problems of a file, or of a folder that holds it."""
+        require_permission(self.allow_code_execution, self.name)
+        require_samples(self.k, self.num_samples, self.timeout)
+        return super().load(data, limit)
+
+    def checked_requests(self, records: Sequence[Record], completions: Completions) -> list[Request]:
+        """Return the requests of records, as every task does; raises DataError where no program may run."""
+        require_permission(self.allow_code_execution, self.name)
+        return super().checked_requests(records, completions)
+
+    def judge(self, records: Sequence[Record], requests: Sequence[Request], completions: Completions) -> Scores:
+        """Run every completion with the tests of its problem."""
+        return self.run(records, requests, completions, Journal())
+
+    def score_into(self, records: Sequence[Record], completions: Completions, journal: Journal) -> Scores:
+        """Score completions as `score` does, with the verdicts that a journal has and keeps."""
+        return self.run(records, self.checked_requests(records, completions), completions, journal)
+
+    @abstractmethod
+    def run(
+        self, records: Sequence[Record], requests: Sequence[Request], completions: Completions, journal: Journal
+    ) -> Scores:
+        """Run every completion whose verdict the journal does not have."""
+
+    def limits(self, is_plus: bool) -> Limits:
+        """Return what a program may take, of a benchmark's own tests or of those of EvalPlus."""
+        limits = PLUS_LIMITS if is_plus else LIMITS
+        return replace(limits, timeout=self.timeout or limits.timeout)
 
 
 def require_samples(k: Sequence[int], num_samples: int, timeout: float | None) -> None:

@@ -26,21 +26,13 @@ from data_builders.benchmarks.codexglue import (
 )
 from data_builders.errors import DataError
 from evals.metrics.smoothed_bleu import example_bleu
-from evals.metrics.translation import (
-    bootstrap_scores,
-    corpus_scores,
-    sentence_chrf1,
-    sentence_statistics,
-    signatures,
-)
-from evals.protocol import describe, require_records
-from evals.stops import before_stops
-from evals.task import Completions, Request, Scores, require_completions, require_limit
+from evals.metrics.translation import signatures
+from evals.task import Completions, RecordSet, Request, Scores, Task, averages, describe, require_at_least
+from evals.text_scores import NUM_RESAMPLES, score_texts
 
 FORMAT = "code-then-summary-comment"
 METRICS = ("chrf1", "smoothed_bleu4")
 STOP = ("\n",)
-NUM_RESAMPLES = 200
 SMOOTHED_BLEU4 = {
     "name": "smoothed BLEU-4",
     "signature": "CodeXGLUE code-to-text evaluator: lower-cased, add one above unigrams",
@@ -49,13 +41,9 @@ SMOOTHED_BLEU4 = {
 
 
 @dataclass(frozen=True)
-class FunctionSet:
+class FunctionSet(RecordSet):
     """What the records of one language share; `skipped` says why rows were left out, by id."""
 
-    language: str
-    shots: tuple[str, ...]
-    exemplars: tuple[str, ...]
-    files: Mapping[str, str] = field(repr=False)
     skipped: Mapping[str, str] = field(repr=False)
 
 
@@ -76,9 +64,14 @@ class CodeRecord:
         """Return the question, without the worked examples."""
         return question(self.set.language, self.function.code)
 
+    @property
+    def reference(self) -> str:
+        """Return the summary that is wanted."""
+        return self.function.summary
+
 
 @dataclass(frozen=True)
-class CodeXGLUETask:
+class CodeXGLUETask(Task[CodeRecord]):
     """CodeXGLUE code-to-text in six languages: corpus chrF1 and the official smoothed BLEU-4.
 
     Attributes:
@@ -98,18 +91,15 @@ class CodeXGLUETask:
 
     def __post_init__(self) -> None:
         """Raise DataError where an option is out of its range."""
-        if self.shots < 0:
-            raise DataError(f"shots: {self.shots} is negative; use 0 for none")
-        if self.max_new_tokens < 1:
-            raise DataError(f"max_new_tokens: {self.max_new_tokens} is too small; use at least 1")
+        require_at_least(0, shots=self.shots)
+        require_at_least(1, max_new_tokens=self.max_new_tokens)
         if self.leaks not in ("error", "skip"):
             raise DataError(f"leaks: {self.leaks!r} is not one of error, skip")
         if unknown := [language for language in self.languages if language not in LANGUAGES]:
             raise DataError(f"languages: {unknown[0]!r} is not one of {', '.join(LANGUAGES)}")
 
-    def load(self, data: Path, limit: int | None = None) -> list[CodeRecord]:
+    def read(self, data: Path, limit: int | None) -> list[CodeRecord]:
         """Read the functions of each language; `limit` = the first so many rows of each."""
-        require_limit(limit)
         folders = find_languages(data)
         languages = dict.fromkeys(self.languages or folders)
         if missing := [language for language in languages if language not in folders]:
@@ -155,42 +145,31 @@ class CodeXGLUETask:
                 self.max_new_tokens,
                 stop=STOP,
                 shots=r.set.shots,
-                reference=f" {r.function.summary}",
+                reference=f" {r.reference}",
                 group=r.set.language,
             )
             for r in records
         ]
 
-    def score(self, records: Sequence[CodeRecord], completions: Completions) -> Scores:
+    def judge(self, records: Sequence[CodeRecord], requests: Sequence[Request], completions: Completions) -> Scores:
         """Score the first line of each completion against the reference."""
-        require_records(records)
-        requests = self.requests(records)
-        require_completions(requests, completions)
         by_language: dict[str, dict[str, Any]] = {}
-        sets: dict[str, FunctionSet] = {}
         samples: list[dict[str, Any]] = []
         for language, group in groupby(records, key=lambda record: record.set.language):
-            rows = list(group)
-            texts = [completions[row.id][0] for row in rows]
-            sets[language] = rows[0].set
-            by_language[language], added = _score_language(rows, texts)
+            by_language[language], added = _score_language(list(group), completions)
             samples += added
-        errors = [each["standard_error"] for each in by_language.values()]
+        sets = {record.set.language: record.set for record in records}
+        metrics, standard_error = averages(by_language, METRICS)
         return Scores(
-            metrics={name: float(np.mean([each[name] for each in by_language.values()])) for name in METRICS},
+            metrics=metrics,
             n=len(records),
-            breakdown={
-                "by_language": by_language,
-                "standard_error": {name: math.hypot(*(e[name] for e in errors)) / len(errors) for name in METRICS},
-            },
+            breakdown={"by_language": by_language, "standard_error": standard_error},
             protocol=describe(
                 FORMAT,
                 requests,
                 {"chrf1": signatures()["chrf1"], "smoothed_bleu4": SMOOTHED_BLEU4},
-                {file: sha256 for each in sets.values() for file, sha256 in each.files.items()},
                 "test",
-                len(records[0].set.shots),
-                {language: each.exemplars for language, each in sets.items()},
+                list(sets.values()),
                 {row: problem for each in sets.values() for row, problem in each.skipped.items()},
                 reference="docstring_tokens joined by spaces",
                 average="mean of the languages' scores",
@@ -200,34 +179,21 @@ class CodeXGLUETask:
         )
 
 
-def _score_language(rows: Sequence[CodeRecord], texts: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _score_language(
+    rows: Sequence[CodeRecord], completions: Completions
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the scores of one language, and a row for each of its functions."""
-    summaries = [before_stops(text, STOP).strip() for text in texts]
-    references = [row.function.summary for row in rows]
-    statistics = sentence_statistics(summaries, references)
-    bleu = np.array([100 * example_bleu(*pair) for pair in zip(summaries, references, strict=True)])
+    scored = score_texts(rows, completions, STOP)
+    bleu = np.array([100 * example_bleu(sample["answer"], sample["reference"]) for sample in scored.samples])
     scores = {
         "n": len(rows),
         "num_skipped": len(rows[0].set.skipped),
-        "chrf1": corpus_scores(statistics)["chrf1"],
+        "chrf1": scored.metrics["chrf1"],
         "smoothed_bleu4": float(bleu.mean()),
         "standard_error": {
-            "chrf1": float(bootstrap_scores(statistics, NUM_RESAMPLES)["chrf1"].std(ddof=1)),
+            "chrf1": scored.standard_error["chrf1"],
             "smoothed_bleu4": float(bleu.std(ddof=1) / math.sqrt(len(bleu))) if len(bleu) > 1 else 0.0,
         },
     }
-    samples = [
-        {
-            "id": row.id,
-            "prompt": row.prompt,
-            "completion": text,
-            "answer": summary,
-            "reference": row.function.summary,
-            "sentence_chrf1": chrf1,
-            "smoothed_bleu4": float(example),
-        }
-        for row, text, summary, chrf1, example in zip(
-            rows, texts, summaries, sentence_chrf1(statistics), bleu, strict=True
-        )
-    ]
-    return scores, samples
+    samples = zip(scored.samples, bleu, strict=True)
+    return scores, [{**sample, "smoothed_bleu4": float(example)} for sample, example in samples]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,42 +16,25 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from data_builders.benchmarks.flores import ROWS, Flores, read_flores
-from data_builders.benchmarks.flores_languages import ENGLISH, full_code, language_name
+from data_builders.benchmarks.languages import ENGLISH, full_code, language_name
 from data_builders.errors import DataError
 from data_builders.ntl.translation_text import FORMAT, STOP, question, worked_pair
 from data_builders.values import read_json
-from evals.metrics.translation import (
-    METRICS,
-    bootstrap_scores,
-    corpus_scores,
-    sentence_chrf1,
-    sentence_statistics,
-    signatures,
-)
-from evals.protocol import describe, require_records
-from evals.stops import before_stops
-from evals.task import Completions, Request, Scores, require_completions, require_limit
+from evals.metrics.translation import METRICS, signatures
+from evals.task import Completions, RecordSet, Request, Scores, Task, describe, require_at_least
+from evals.text_scores import NUM_RESAMPLES, TextScores, score_texts
 
 HEADLINE = "chrf1"
-NUM_RESAMPLES = 200
 METRICS_FILE = "metrics.json"
 
 
 @dataclass(frozen=True)
-class LanguagePair:
+class LanguagePair(RecordSet):
     """What the records of one language share."""
 
-    language: str
     source: str
     target: str
-    shots: tuple[str, ...]
-    exemplars: tuple[str, ...]
     release: str
-    files: Mapping[str, str] = field(repr=False)
-
-    def prompt(self, sentence: str) -> str:
-        """Return the question: the sentence, and the label that its translation follows."""
-        return question(self.source, self.target, sentence)
 
 
 @dataclass(frozen=True)
@@ -59,13 +42,18 @@ class FloresRecord:
     """One sentence to translate; `id` is `<language>/<row of devtest>`."""
 
     id: str
-    pair: LanguagePair
+    set: LanguagePair
     sentence: str
     reference: str
 
+    @property
+    def prompt(self) -> str:
+        """Return the question: the sentence, and the label that its translation follows."""
+        return question(self.set.source, self.set.target, self.sentence)
+
 
 @dataclass(frozen=True)
-class FloresTask:
+class FloresTask(Task[FloresRecord]):
     """Translation of FLORES-200 between English and 203 languages: corpus chrF1, chrF2, chrF++ and BLEU.
 
     Attributes:
@@ -100,13 +88,11 @@ class FloresTask:
             raise DataError(
                 f"first_row: {self.first_row} is not within 0 and {ROWS['devtest'] - 1}, the rows of devtest"
             )
-        if self.max_new_tokens < 1:
-            raise DataError(f"max_new_tokens: {self.max_new_tokens} is too small; use at least 1")
+        require_at_least(1, max_new_tokens=self.max_new_tokens)
         object.__setattr__(self, "languages", tuple(map(full_code, self.languages)))
 
-    def load(self, data: Path, limit: int | None = None) -> list[FloresRecord]:
+    def read(self, data: Path, limit: int | None) -> list[FloresRecord]:
         """Read the sentences of each language; `limit` = so many of each, from `first_row` on."""
-        require_limit(limit)
         splits = ("dev", "devtest") if self.shots else ("devtest",)
         flores = read_flores(data, self.languages, always=(ENGLISH,), splits=splits)
         # English is its own other side only where it is asked for by name.
@@ -124,12 +110,12 @@ class FloresTask:
             raise DataError(f"{source}: the worked example {min(overlap)!r} is in devtest as well; get the data again")
         pair = LanguagePair(
             language,
-            source,
-            target,
             tuple(worked_pair(source, target, *sides) for sides in worked),
             tuple(f"{language}/dev/{row}" for row in range(self.shots)),
-            flores.release,
             flores.files,
+            source,
+            target,
+            flores.release,
         )
         rows = list(zip(sources["devtest"], targets["devtest"], strict=True))[self.first_row :][:limit]
         return [FloresRecord(f"{language}/{row}", pair, *sides) for row, sides in enumerate(rows, self.first_row)]
@@ -139,47 +125,35 @@ class FloresTask:
         return [
             Request(
                 r.id,
-                r.pair.prompt(r.sentence),
+                r.prompt,
                 self.max_new_tokens,
                 stop=STOP,
-                shots=r.pair.shots,
+                shots=r.set.shots,
                 reference=f" {r.reference}",
-                group=r.pair.language,
+                group=r.set.language,
             )
             for r in records
         ]
 
-    def score(self, records: Sequence[FloresRecord], completions: Completions) -> Scores:
+    def judge(self, records: Sequence[FloresRecord], requests: Sequence[Request], completions: Completions) -> Scores:
         """Score the first line of each completion against the reference, over each language's corpus."""
-        require_records(records)
-        requests = self.requests(records)
-        require_completions(requests, completions)
         by_language: dict[str, dict[str, Any]] = {}
-        resampled: list[dict[str, Any]] = []
-        samples: list[dict[str, Any]] = []
-        for language, group in groupby(records, key=lambda record: record.pair.language):
-            rows = list(group)
-            translations = [before_stops(completions[row.id][0], STOP).strip() for row in rows]
-            statistics = sentence_statistics(translations, [row.reference for row in rows])
-            resampled.append(bootstrap_scores(statistics, NUM_RESAMPLES))
+        scored: list[TextScores] = []
+        for language, group in groupby(records, key=lambda record: record.set.language):
+            scored.append(score_texts(list(group), completions, STOP))
             by_language[language] = {
                 "name": language_name(language),
-                "n": len(rows),
-                **corpus_scores(statistics),
-                "standard_error": {name: float(scores.std(ddof=1)) for name, scores in resampled[-1].items()},
+                "n": len(scored[-1].answers),
+                **scored[-1].metrics,
+                "standard_error": scored[-1].standard_error,
             }
-            samples += [
-                _sample(row, completions[row.id][0], translation, score)
-                for row, translation, score in zip(rows, translations, sentence_chrf1(statistics), strict=True)
-            ]
         metrics = {name: float(np.mean([scores[name] for scores in by_language.values()])) for name in METRICS}
-        breakdown: dict[str, Any] = {"by_language": by_language, "standard_error": _average_errors(resampled)}
+        breakdown: dict[str, Any] = {"by_language": by_language, "standard_error": _average_errors(scored)}
         if self.against is not None:
             theirs = read_other(self, Path(self.against), records)
             breakdown["against"] = compare(by_language, theirs, self.against)
             metrics["languages_above"] = float(len(breakdown["against"]["above"]))
-        pairs = {record.pair.language: record.pair for record in records}
-        first = records[0].pair
+        pairs = {record.set.language: record.set for record in records}
         began: dict[str, Any] = {"first_row": self.first_row} if self.first_row else {}  # absent from earlier results
         return Scores(
             metrics=metrics,
@@ -189,18 +163,16 @@ class FloresTask:
                 FORMAT,
                 requests,
                 signatures(),
-                first.files,
                 "devtest",
-                len(first.shots),
-                {language: pair.exemplars for language, pair in pairs.items()},
-                release=first.release,
+                list(pairs.values()),
+                release=records[0].set.release,
                 direction=self.direction,
                 **began,
                 languages=list(pairs),
                 average="mean of the languages' corpus scores",
                 standard_error=f"bootstrap over sentences, {NUM_RESAMPLES} resamples, the same for every language",
             ),
-            samples=samples,
+            samples=[sample for each in scored for sample in each.samples],
         )
 
 
@@ -225,7 +197,7 @@ def read_other(task: FloresTask, path: Path, records: Sequence[FloresRecord]) ->
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"no metrics of a flores run ({error})"
         raise DataError(f"against: {file}: {problem}; name a finished run of flores, or its {METRICS_FILE}") from None
-    release = records[0].pair.release
+    release = records[0].set.release
     if name != task.name or about != (task.direction, release):
         what = " ".join(str(part) for part in (name, *about) if part)
         raise DataError(
@@ -235,7 +207,7 @@ def read_other(task: FloresTask, path: Path, records: Sequence[FloresRecord]) ->
         raise DataError(
             f"against: {file} scored {part['records']} of {part['of']} records (ids=given); name a whole run"
         )
-    ours = Counter(record.pair.language for record in records)
+    ours = Counter(record.set.language for record in records)
     if missing := [language for language in ours if language not in theirs]:
         raise DataError(
             f"against: {file} has no {missing[0]} ({len(missing)} of {len(ours)} languages are missing); "
@@ -267,17 +239,6 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, float], against: str) 
     }
 
 
-def _average_errors(resampled: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _average_errors(scored: Sequence[TextScores]) -> dict[str, float]:
     """Return standard errors of the averages: one resample takes the same rows of every language."""
-    return {name: float(np.mean([scores[name] for scores in resampled], axis=0).std(ddof=1)) for name in METRICS}
-
-
-def _sample(record: FloresRecord, text: str, translation: str, score: float) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "prompt": record.pair.prompt(record.sentence),
-        "completion": text,
-        "answer": translation,
-        "reference": record.reference,
-        "sentence_chrf1": score,
-    }
+    return {name: float(np.mean([each.resampled[name] for each in scored], axis=0).std(ddof=1)) for name in METRICS}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 from data_builders.benchmarks.gsm8k import Problem, mgsm_languages, read_gsm8k, read_mgsm, read_mgsm_exemplars
 from data_builders.errors import DataError
-from evals.math_wordings import GSM8K_WORDING, MGSM_WORDINGS, Wording
 from evals.metrics.answers import (
+    GSM8K_PATTERN,
     answer,
     flexible_answer,
     gsm8k_string,
@@ -27,9 +27,17 @@ from evals.metrics.answers import (
     parse_number,
     strict_answer,
 )
-from evals.protocol import describe, require_records
-from evals.stops import before_stops
-from evals.task import Completions, Request, Scores, require_completions, require_limit
+from evals.task import (
+    Completions,
+    RecordSet,
+    Request,
+    Scores,
+    Task,
+    averages,
+    before_stops,
+    describe,
+    require_at_least,
+)
 
 EXACT_MATCH = {
     "exact_match": "ours: the number behind the answer's phrase, or else the last one; as numbers, read kindly",
@@ -49,14 +57,57 @@ MGSM_METRICS = {
 
 
 @dataclass(frozen=True)
-class ProblemSet:
+class Wording:
+    """How a set of problems is asked: the words before a question and its answer, and those before the result.
+
+    `question` keeps the space that follows it, where there is one. `phrase` and `strict` are regular expressions: what
+    announces a result, and what lm-evaluation-harness takes for one.
+    """
+
+    question: str
+    answer: str
+    phrase: str
+    strict: str
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Return what ends an answer, as in the harness: the start of the next question, and ends of texts."""
+        return (self.question.strip(), "</s>", "<|im_end|>")
+
+    def prompt(self, problem: str) -> str:
+        """Return a question that waits for its answer."""
+        return f"{self.question}{problem}\n{self.answer}"
+
+    def is_label_of(self, question: str, answer: str) -> bool:
+        """Tell whether a worked example begins with these words, as a prompt will."""
+        return question.startswith(self.question.strip()) and answer.startswith(self.answer)
+
+
+_ANSWER = "The (?:final |correct )?answer is"
+_N = r"(\-?[0-9\.\,]+)"
+GSM8K_WORDING = Wording("Question: ", "Answer:", f"####|{_ANSWER}", GSM8K_PATTERN)
+# The words of MGSM's own worked examples; the harness looks for English in Bengali.
+MGSM_WORDINGS: dict[str, Wording] = {
+    "bn": Wording("প্রশ্ন: ", "ধাপে ধাপে উত্তর:", "উত্তর হল", f"The answer is {_N}"),
+    "de": Wording("Frage: ", "Schritt-für-Schritt-Antwort:", "Die Antwort (?:lautet|ist)", f"Die Antwort lautet {_N}"),
+    "en": Wording("Question: ", "Step-by-Step Answer:", _ANSWER, f"The answer is {_N}"),
+    "es": Wording("Pregunta: ", "Respuesta paso a paso:", "La respuesta es", f"La respuesta es {_N}"),
+    "fr": Wording("Question : ", "Réponse étape par étape :", "La réponse est", f"La réponse est {_N}"),
+    "ja": Wording("問題：", "ステップごとの答え：", "答えは", f"答えは{_N}です。"),
+    "ru": Wording("Задача: ", "Пошаговое решение:", "Ответ —", f"Ответ — {_N}"),
+    "sw": Wording("Swali: ", "Jibu la Hatua kwa Hatua:", "Jibu ni", f"Jibu ni {_N}"),
+    # Not the label before an answer, which ends in the same word.
+    "te": Wording("ప్రశ్న: ", "దశలవారీగా సమాధానం:", "(?<!దశలవారీగా )సమాధానం", f"సమాధానం {_N}"),
+    "th": Wording("โจทย์: ", "คำตอบทีละขั้นตอน:", "คำตอบคือ", f"คำตอบคือ {_N}"),
+    "zh": Wording("问题：", "逐步解答：", "答案是", f"答案是 {_N}。"),
+}
+
+
+@dataclass(frozen=True)
+class ProblemSet(RecordSet):
     """What the records of one language share."""
 
-    language: str
     wording: Wording
-    shots: tuple[str, ...]
-    exemplars: tuple[str, ...]
-    files: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -78,10 +129,9 @@ class MathRecord:
 
 
 @dataclass(frozen=True)
-class _MathTask:
+class _MathTask(Task[MathRecord]):
     """What GSM8K and MGSM have in common."""
 
-    name: ClassVar[str]
     version: ClassVar[int] = 2
     format: ClassVar[str]
     metrics: ClassVar[Mapping[str, str]]
@@ -91,10 +141,8 @@ class _MathTask:
 
     def __post_init__(self) -> None:
         """Raise DataError where an option is out of its range."""
-        if self.shots < 0:
-            raise DataError(f"shots: {self.shots} is negative; use 0 for none")
-        if self.max_new_tokens < 1:
-            raise DataError(f"max_new_tokens: {self.max_new_tokens} is too small; use at least 1")
+        require_at_least(0, shots=self.shots)
+        require_at_least(1, max_new_tokens=self.max_new_tokens)
 
     def requests(self, records: Sequence[MathRecord]) -> list[Request]:
         """Return one request a record; those of one language share their worked examples."""
@@ -111,36 +159,25 @@ class _MathTask:
             for r in records
         ]
 
-    def score(self, records: Sequence[MathRecord], completions: Completions) -> Scores:
+    def judge(self, records: Sequence[MathRecord], requests: Sequence[Request], completions: Completions) -> Scores:
         """Score each completion, up to the next question, by the number it gives; average over languages."""
-        require_records(records)
-        requests = self.requests(records)
-        require_completions(requests, completions)
         samples = [self._sample(record, completions[record.id][0]) for record in records]
-        by_language: dict[str, dict[str, Any]] = {}
-        sets: dict[str, ProblemSet] = {}
-        for language, group in groupby(zip(records, samples, strict=True), key=lambda pair: pair[0].set.language):
-            rows = list(group)
-            sets[language] = rows[0][0].set
-            by_language[language] = _accuracies([sample for _, sample in rows], self.metrics)
-        errors = [each["standard_error"] for each in by_language.values()]
+        by_language = {
+            language: _accuracies([sample for _, sample in rows], self.metrics)
+            for language, rows in groupby(zip(records, samples, strict=True), key=lambda pair: pair[0].set.language)
+        }
+        sets = {record.set.language: record.set for record in records}
+        metrics, standard_error = averages(by_language, self.metrics)
         return Scores(
-            metrics={
-                name: sum(each[name] for each in by_language.values()) / len(by_language) for name in self.metrics
-            },
+            metrics=metrics,
             n=len(records),
-            breakdown={
-                "by_language": by_language,
-                "standard_error": {name: math.hypot(*(e[name] for e in errors)) / len(errors) for name in self.metrics},
-            },
+            breakdown={"by_language": by_language, "standard_error": standard_error},
             protocol=describe(
                 self.format,
                 requests,
                 self.metrics,
-                {file: sha256 for each in sets.values() for file, sha256 in each.files.items()},
                 "test",
-                len(records[0].set.shots),
-                {language: each.exemplars for language, each in sets.items()},
+                list(sets.values()),
                 stops={language: list(each.wording.stop) for language, each in sets.items()},
                 average="mean of the languages' accuracies",
                 standard_error="binomial",
@@ -179,9 +216,8 @@ class GSM8KTask(_MathTask):
     format: ClassVar[str] = "question-answer"
     metrics: ClassVar[Mapping[str, str]] = GSM8K_METRICS
 
-    def load(self, data: Path, limit: int | None = None) -> list[MathRecord]:
+    def read(self, data: Path, limit: int | None) -> list[MathRecord]:
         """Read the test problems and the worked examples."""
-        require_limit(limit)
         problems, files = read_gsm8k(data, "test")
         worked: list[Problem] = []
         if self.shots:
@@ -192,7 +228,7 @@ class GSM8KTask(_MathTask):
         if overlap := {each.question for each in worked} & {each.question for each in problems}:
             raise DataError(f"{data}: the worked example {min(overlap)!r} is in the test as well; get the data again")
         shots = tuple(f"{GSM8K_WORDING.prompt(each.question)} {each.solution}\n\n" for each in worked)
-        shared = ProblemSet("en", GSM8K_WORDING, shots, tuple(each.id for each in worked), files)
+        shared = ProblemSet("en", shots, tuple(each.id for each in worked), files, GSM8K_WORDING)
         return [MathRecord(problem, shared) for problem in problems[:limit]]
 
     def _answers(self, record: MathRecord, text: str) -> dict[str, tuple[str | Decimal | None, str | Decimal | None]]:
@@ -222,9 +258,8 @@ class MGSMTask(_MathTask):
 
     languages: tuple[str, ...] = ()
 
-    def load(self, data: Path, limit: int | None = None) -> list[MathRecord]:
+    def read(self, data: Path, limit: int | None) -> list[MathRecord]:
         """Read the problems of each language and its worked examples; `limit` = the first so many of each."""
-        require_limit(limit)
         languages = list(dict.fromkeys(self.languages or mgsm_languages(data)))
         if unknown := [language for language in languages if language not in MGSM_WORDINGS]:
             raise DataError(f"languages: {unknown[0]!r} is not one of {', '.join(MGSM_WORDINGS)}")
@@ -243,7 +278,7 @@ class MGSMTask(_MathTask):
                 labels = f"{wording.question.strip()!r} and {wording.answer!r}"
                 raise DataError(f"{data}: a worked example in {language} lacks its labels {labels}; get them again")
             shots = tuple(f"{each.question}\n{each.answer}\n\n" for each in exemplars)
-            shared = ProblemSet(language, wording, shots, tuple(each.id for each in exemplars), files | worked_files)
+            shared = ProblemSet(language, shots, tuple(each.id for each in exemplars), files | worked_files, wording)
             records += [MathRecord(problem, shared) for problem in problems[:limit]]
         return records
 

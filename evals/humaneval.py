@@ -8,23 +8,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from data_builders.benchmarks.humaneval import HumanEvalProblem, read_humaneval
-from evals.code_scores import (
-    LIMITS,
-    PASS_AT_K,
-    PLUS_LIMITS,
-    compare_code,
-    expected_files,
-    require_samples,
-    score_programs,
-)
-from evals.protocol import describe, require_records
-from evals.sandbox import Journal, Program, Reference, require_permission
-from evals.task import Completions, Request, Scores, require_completions, require_limit
+from evals.code_scores import PASS_AT_K, ProgramsTask, compare_code, expected_files, score_programs
+from evals.sandbox import Journal, Program, Reference
+from evals.task import Completions, RecordSet, Request, Scores, describe
 
 FORMAT = "lme"
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
@@ -32,33 +23,19 @@ MAX_NEW_TOKENS = 1024
 
 
 @dataclass(frozen=True)
-class HumanEvalTask:
+class HumanEvalTask(ProgramsTask[HumanEvalProblem]):
     """HumanEval and HumanEval+: Python functions from their docstrings, zero-shot, pass@k.
 
     Attributes:
         subset: `base`, or `plus` for HumanEval+ (the file of EvalPlus: its inputs, against its reference solutions).
-        k: the values of k in pass@k.
-        num_samples: completions of each problem.
-        as_given: completions run as they are, to their end: for whole programs, which the stop strings would cut to
-            nothing. They follow the prompt all the same.
-        timeout: seconds for one program; null: 3 (as the reference harness), 60 for `plus`.
-        allow_code_execution: whether programs that a model wrote may run.
     """
 
     name: ClassVar[str] = "humaneval"
     version: ClassVar[int] = 2
     subset: Literal["base", "plus"] = "base"
-    k: tuple[int, ...] = (1,)
-    num_samples: int = 1
-    as_given: bool = False
-    timeout: float | None = None
-    allow_code_execution: bool = False
 
-    def load(self, data: Path, limit: int | None = None) -> list[HumanEvalProblem]:
+    def read(self, data: Path, limit: int | None) -> list[HumanEvalProblem]:
         """Read the problems of a file, or of a folder that holds it."""
-        require_permission(self.allow_code_execution, self.name)
-        require_samples(self.k, self.num_samples, self.timeout)
-        require_limit(limit)
         return read_humaneval(data, self.subset)[:limit]
 
     def requests(self, records: Sequence[HumanEvalProblem]) -> list[Request]:
@@ -75,18 +52,15 @@ class HumanEvalTask:
             for record in records
         ]
 
-    def score(self, records: Sequence[HumanEvalProblem], completions: Completions) -> Scores:
-        """Run every completion with the tests of its problem."""
-        return self.score_into(records, completions, Journal())
-
-    def score_into(self, records: Sequence[HumanEvalProblem], completions: Completions, journal: Journal) -> Scores:
+    def run(
+        self,
+        records: Sequence[HumanEvalProblem],
+        requests: Sequence[Request],
+        completions: Completions,
+        journal: Journal,
+    ) -> Scores:
         """Run every completion whose verdict the journal does not have."""
-        require_permission(self.allow_code_execution, self.name)
-        require_records(records)
-        requests = self.requests(records)
-        require_completions(requests, completions)
         source = records[0].source
-        limits = PLUS_LIMITS if self.subset == "plus" else LIMITS
         files = expected_files((_reference(record) if record.inputs else None for record in records), journal)
         return score_programs(
             requests,
@@ -94,15 +68,13 @@ class HumanEvalTask:
             programs=[program(record, "", file) for record, file in zip(records, files, strict=True)],
             references=[record.canonical_solution for record in records],
             k=self.k,
-            limits=replace(limits, timeout=self.timeout or limits.timeout),
+            limits=self.limits(self.subset == "plus"),
             protocol=describe(
                 FORMAT,
                 requests,
                 {"pass@k": PASS_AT_K},
-                {source.file: source.sha256},
-                split="test",
-                shots=0,
-                exemplars={},
+                "test",
+                [RecordSet("", (), (), {source.file: source.sha256})],
                 subset=self.subset,
             ),
             journal=journal,

@@ -25,7 +25,7 @@ from data_builders.kv.text import (
 )
 from data_builders.manifest import MANIFEST_NAME, read_manifest, verify_files
 from data_builders.rows import Fields, iter_rows
-from evals.task import Completions, Request, Scores, require_completions, require_limit
+from evals.task import Completions, Request, Scores, Task
 
 METRICS = ("kv_subs", "num_math", "kv_math", "kv_math_direct")
 HEADLINE_STRATUM = "held_out"
@@ -74,15 +74,14 @@ class KVRecord:
 
 
 @dataclass(frozen=True)
-class KVTask:
+class KVTask(Task[KVRecord]):
     """The key-value evaluation over the test set of a `calmctl data kv` folder."""
 
     name: ClassVar[str] = "kv"
     version: ClassVar[int] = 1
 
-    def load(self, data: Path, limit: int | None = None) -> list[KVRecord]:
+    def read(self, data: Path, limit: int | None) -> list[KVRecord]:
         """Read the test set; any prefix of it is balanced over strata and operand counts."""
-        require_limit(limit)
         data = data.parent if data.is_file() and data.name == _TEST_FILE else data
         manifest = read_manifest(data)
         if manifest.get("format") != FORMAT:
@@ -117,9 +116,8 @@ class KVTask:
             for request in _KINDS
         ]
 
-    def score(self, records: Sequence[KVRecord], completions: Completions) -> Scores:
+    def judge(self, records: Sequence[KVRecord], requests: Sequence[Request], completions: Completions) -> Scores:
         """Score by exact match on parsed numbers and signs; the headline is over held-out keys only."""
-        require_completions(self.requests(records), completions)
         headline = [record for record in records if record.stratum == HEADLINE_STRATUM]
         if not headline:
             raise DataError(f"records: none is in stratum {HEADLINE_STRATUM!r}; score at least one that is")

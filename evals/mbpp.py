@@ -10,25 +10,16 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from data_builders.benchmarks.mbpp import MbppProblem, parse_python, read_mbpp
 from data_builders.errors import DataError
-from evals.code_scores import (
-    LIMITS,
-    PASS_AT_K,
-    PLUS_LIMITS,
-    compare_code,
-    expected_files,
-    require_samples,
-    score_programs,
-)
-from evals.protocol import describe, require_records
-from evals.sandbox import Journal, Program, Reference, require_permission
+from evals.code_scores import PASS_AT_K, ProgramsTask, compare_code, expected_files, score_programs
+from evals.sandbox import Journal, Program, Reference
 from evals.sandbox.differential import FOUND
-from evals.task import Completions, Request, Scores, require_completions, require_limit
+from evals.task import Completions, RecordSet, Request, Scores, describe
 
 FORMAT = "official"
 EXEMPLARS = (2, 3, 4)
@@ -51,7 +42,7 @@ class MbppRecord:
 
 
 @dataclass(frozen=True)
-class MbppTask:
+class MbppTask(ProgramsTask[MbppRecord]):
     """MBPP, full, sanitized or MBPP+: Python functions from a sentence and three tests, 3-shot, pass@k.
 
     Attributes:
@@ -60,12 +51,7 @@ class MbppTask:
         split: `test`: the ids 11-510 (of `plus`: every one); `all`: every problem. Never one that is shown as example.
         test_setup_code: whether to run the set-up code of a problem (full) after the solution and before its tests. The
             reference harness does not. The imports that the tests of `sanitized` come with are always run.
-        k: the values of k in pass@k.
-        num_samples: completions of each problem.
         max_new_tokens: the reference harness has 256.
-        as_given: completions run as they are, to their end.
-        timeout: seconds for one program; null: 3 (as the reference harness), 60 for `plus`.
-        allow_code_execution: whether programs that a model wrote may run.
     """
 
     name: ClassVar[str] = "mbpp"
@@ -74,18 +60,10 @@ class MbppTask:
     shots: int = 3
     split: Literal["test", "all"] = "test"
     test_setup_code: bool = False
-    k: tuple[int, ...] = (1,)
-    num_samples: int = 1
     max_new_tokens: int = 256
-    as_given: bool = False
-    timeout: float | None = None
-    allow_code_execution: bool = False
 
-    def load(self, data: Path, limit: int | None = None) -> list[MbppRecord]:
+    def read(self, data: Path, limit: int | None) -> list[MbppRecord]:
         """Read the problems of a file, or of a folder that holds it; each record has the exemplars with it."""
-        require_permission(self.allow_code_execution, self.name)
-        require_samples(self.k, self.num_samples, self.timeout)
-        require_limit(limit)
         if not 0 <= self.shots <= len(EXEMPLARS):
             raise DataError(f"shots={self.shots} must be in 0..{len(EXEMPLARS)}, the examples that the format has")
         if self.max_new_tokens < 1:
@@ -116,18 +94,13 @@ class MbppTask:
             for record in records
         ]
 
-    def score(self, records: Sequence[MbppRecord], completions: Completions) -> Scores:
-        """Run every completion with the tests of its problem."""
-        return self.score_into(records, completions, Journal())
-
-    def score_into(self, records: Sequence[MbppRecord], completions: Completions, journal: Journal) -> Scores:
+    def run(
+        self, records: Sequence[MbppRecord], requests: Sequence[Request], completions: Completions, journal: Journal
+    ) -> Scores:
         """Run every completion whose verdict the journal does not have."""
-        require_permission(self.allow_code_execution, self.name)
-        require_records(records)
-        requests = self.requests(records)
-        require_completions(requests, completions)
-        source = records[0].problem.source
-        limits = PLUS_LIMITS if self.subset == "plus" else LIMITS
+        first = records[0]
+        source = first.problem.source
+        exemplars = tuple(f"mbpp/{shot.task_id}" for shot in first.shots)
         files = expected_files((_reference(record) if record.problem.inputs else None for record in records), journal)
         with_setup = self.test_setup_code or self.subset == "sanitized"
         return score_programs(
@@ -136,15 +109,13 @@ class MbppTask:
             programs=[_program(record.problem, with_setup, file) for record, file in zip(records, files, strict=True)],
             references=[record.problem.code for record in records],
             k=self.k,
-            limits=replace(limits, timeout=self.timeout or limits.timeout),
+            limits=self.limits(self.subset == "plus"),
             protocol=describe(
                 FORMAT,
                 requests,
                 {"pass@k": PASS_AT_K},
-                {source.file: source.sha256},
-                split=self.split,
-                shots=self.shots,
-                exemplars={"mbpp": [f"mbpp/{shot.task_id}" for shot in records[0].shots]},
+                self.split,
+                [RecordSet("mbpp", requests[0].shots, exemplars, {source.file: source.sha256})],
                 subset=self.subset,
                 test_setup_code="run before the tests" if with_setup else "not run",
             ),

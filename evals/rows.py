@@ -14,23 +14,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data_builders.benchmarks.flores_languages import LANGUAGES, language_name
+from data_builders.benchmarks.languages import LANGUAGES, language_name
 from data_builders.errors import DataError
 from data_builders.rows import iter_rows
-from evals.metrics.translation import (
-    METRICS,
-    bootstrap_scores,
-    corpus_scores,
-    sentence_chrf1,
-    sentence_statistics,
-    signatures,
-)
-from evals.protocol import require_records
-from evals.stops import before_stops
-from evals.task import Completions, Request, Scores, require_completions, require_limit
+from evals.metrics.translation import METRICS, signatures
+from evals.task import Completions, Request, Scores, Task, require_at_least
+from evals.text_scores import score_texts
 
 FORMAT = "prompt-completion"
-NUM_RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -39,12 +30,17 @@ class RowRecord:
 
     id: str
     prompt: str
-    reference: str
+    completion: str
     group: str
+
+    @property
+    def reference(self) -> str:
+        """Return the answer that is wanted, without white space around it."""
+        return self.completion.strip()
 
 
 @dataclass(frozen=True)
-class RowsTask:
+class RowsTask(Task[RowRecord]):
     """Rows of `prompt` and `completion`, JSONL or Parquet: exact match, corpus chrF1, chrF2, chrF++ and BLEU.
 
     Attributes:
@@ -62,14 +58,12 @@ class RowsTask:
 
     def __post_init__(self) -> None:
         """Raise DataError where an option is out of its range."""
-        if self.max_new_tokens < 1:
-            raise DataError(f"max_new_tokens: {self.max_new_tokens} is too small; use at least 1")
+        require_at_least(1, max_new_tokens=self.max_new_tokens)
         if "" in self.stop:
             raise DataError("stop: an empty string would end every answer at once; leave it out")
 
-    def load(self, data: Path, limit: int | None = None) -> list[RowRecord]:
+    def read(self, data: Path, limit: int | None) -> list[RowRecord]:
         """Read the rows; `limit` = the first so many of each group."""
-        require_limit(limit)
         records: list[RowRecord] = []
         count: Counter[str] = Counter()
         for number, row in enumerate(iter_rows(data, {"prompt": str, "completion": str}), start=1):
@@ -96,26 +90,31 @@ class RowsTask:
     def requests(self, records: Sequence[RowRecord]) -> list[Request]:
         """Return one request a row."""
         return [
-            Request(r.id, r.prompt, self.max_new_tokens, stop=self.stop, reference=r.reference, group=r.group)
+            Request(r.id, r.prompt, self.max_new_tokens, stop=self.stop, reference=r.completion, group=r.group)
             for r in records
         ]
 
-    def score(self, records: Sequence[RowRecord], completions: Completions) -> Scores:
+    def judge(self, records: Sequence[RowRecord], requests: Sequence[Request], completions: Completions) -> Scores:
         """Score answers, without white space around them, against the completions of the rows."""
-        require_records(records)
-        require_completions(self.requests(records), completions)
         groups: dict[str, list[RowRecord]] = {}
         for record in records:
             groups.setdefault(record.group, []).append(record)
         by_group: dict[str, dict[str, Any]] = {}
         samples: list[dict[str, Any]] = []
         for name, rows in groups.items():
-            by_group[name], added = self._score_group(name, rows, completions)
-            samples += added
+            scored = score_texts(rows, completions, self.stop)
+            equal = [row["answer"] == row["reference"] for row in scored.samples]
+            by_group[name] = {
+                "name": language_name(name) if name in LANGUAGES else name,
+                "n": len(rows),
+                "exact_match": 100 * float(np.mean(equal)),
+                **scored.metrics,
+                "standard_error": scored.standard_error,
+            }
+            samples += [{**row, "correct": is_equal} for row, is_equal in zip(scored.samples, equal, strict=True)]
         names = ("exact_match", *METRICS)
-        metrics = {each: float(np.mean([scores[each] for scores in by_group.values()])) for each in names}
         return Scores(
-            metrics=metrics,
+            metrics={each: float(np.mean([scores[each] for scores in by_group.values()])) for each in names},
             n=len(records),
             breakdown={"by_language": by_group} if self.group else {"standard_error": by_group[""]["standard_error"]},
             protocol={
@@ -128,35 +127,3 @@ class RowsTask:
             },
             samples=samples,
         )
-
-    def _score_group(
-        self, name: str, rows: Sequence[RowRecord], completions: Completions
-    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        texts = [completions[row.id][0] for row in rows]
-        answers = [before_stops(text, self.stop).strip() for text in texts]
-        references = [row.reference.strip() for row in rows]
-        statistics = sentence_statistics(answers, references)
-        equal = [answer == reference for answer, reference in zip(answers, references, strict=True)]
-        resampled = bootstrap_scores(statistics, NUM_RESAMPLES)
-        scores: dict[str, Any] = {
-            "name": language_name(name) if name in LANGUAGES else name,
-            "n": len(rows),
-            "exact_match": 100 * float(np.mean(equal)),
-            **corpus_scores(statistics),
-            "standard_error": {each: float(values.std(ddof=1)) for each, values in resampled.items()},
-        }
-        samples = [
-            {
-                "id": row.id,
-                "prompt": row.prompt,
-                "completion": text,
-                "answer": answer,
-                "reference": row.reference.strip(),
-                "correct": is_equal,
-                "sentence_chrf1": chrf1,
-            }
-            for row, text, answer, is_equal, chrf1 in zip(
-                rows, texts, answers, equal, sentence_chrf1(statistics), strict=True
-            )
-        ]
-        return scores, samples

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from data_builders.errors import DataError
 
@@ -67,11 +69,12 @@ class Scores:
     samples: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Task(Protocol[Record]):
+class Task(ABC, Generic[Record]):
     """An evaluation: a frozen dataclass whose fields are its options.
 
-    Records are the task's own type; nobody else looks into them. `version` changes whenever the same completions may
-    score differently or other prompts are asked; results of different versions are not compared.
+    A task writes `read`, `requests` and `judge`; what every task checks stands here. Records are the task's own type;
+    nobody else looks into them. `version` changes whenever the same completions may score differently or other prompts
+    are asked; results of different versions are not compared.
     """
 
     name: ClassVar[str]
@@ -80,17 +83,69 @@ class Task(Protocol[Record]):
     def load(self, data: Path, limit: int | None = None) -> list[Record]:
         """Read the records from a user's path; `limit` = the first so many (of each language, where there are several).
 
-        Raises DataError where the data or an option cannot be used, before any model is loaded.
+        Raises:
+            DataError: the data or an option cannot be used; before any model is loaded.
         """
-        ...
-
-    def requests(self, records: Sequence[Record]) -> list[Request]:
-        """Return every request that scoring these records needs."""
-        ...
+        if limit is not None and limit < 1:
+            raise DataError(f"limit: {limit} is too small; use at least 1, or null for every record")
+        return self.read(data, limit)
 
     def score(self, records: Sequence[Record], completions: Completions) -> Scores:
-        """Score completions, given by request id; raises DataError where some are missing."""
-        ...
+        """Score completions, given by request id.
+
+        Raises:
+            DataError: there is nothing to score, or completions are missing, too many, or of other requests.
+        """
+        return self.judge(records, self.checked_requests(records, completions), completions)
+
+    def checked_requests(self, records: Sequence[Record], completions: Completions) -> list[Request]:
+        """Return the requests of records; raises DataError unless there are completions of these and no others."""
+        if not records:
+            raise DataError("records: there are none; score at least one")
+        requests = self.requests(records)
+        require_completions(requests, completions)
+        return requests
+
+    @abstractmethod
+    def read(self, data: Path, limit: int | None) -> list[Record]:
+        """Read the records, as `load` says."""
+
+    @abstractmethod
+    def requests(self, records: Sequence[Record]) -> list[Request]:
+        """Return every request that scoring these records needs."""
+
+    @abstractmethod
+    def judge(self, records: Sequence[Record], requests: Sequence[Request], completions: Completions) -> Scores:
+        """Score completions that are complete."""
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """What the records of one language share.
+
+    Attributes:
+        shots: worked examples, each with the separator that follows it.
+        exemplars: their ids.
+        files: sha256 by file of the data.
+    """
+
+    language: str
+    shots: tuple[str, ...]
+    exemplars: tuple[str, ...]
+    files: Mapping[str, str] = field(repr=False)
+
+
+def require_at_least(least: int, **options: int) -> None:
+    """Raise DataError where an option of a task, given by name, is smaller than it may be."""
+    for name, value in options.items():
+        if value < least:
+            problem, advice = ("is too small", f"at least {least}") if least else ("is negative", "0 for none")
+            raise DataError(f"{name}: {value} {problem}; use {advice}")
+
+
+def before_stops(text: str, stops: Iterable[str]) -> str:
+    """Return what stands before the first of the stop strings, all of the text where there is none."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def by_id(completions: Iterable[Completion]) -> dict[str, list[str]]:
@@ -129,7 +184,44 @@ def _named(ids: Sequence[str]) -> str:
     return " ".join(map(repr, ids)) if len(ids) <= 3 else f"{ids[0]!r} {ids[1]!r} ... {ids[-1]!r}"
 
 
-def require_limit(limit: int | None) -> None:
-    """Raise DataError where a limit on the records is given and leaves none."""
-    if limit is not None and limit < 1:
-        raise DataError(f"limit: {limit} is too small; use at least 1, or null for every record")
+def describe(
+    format: str,
+    requests: Sequence[Request],
+    metrics: Mapping[str, Any],
+    split: str,
+    sets: Sequence[RecordSet],
+    skipped: Mapping[str, str] | None = None,
+    **others: Any,
+) -> dict[str, Any]:
+    """Return a result's protocol: how it came about, so that a stranger can repeat it and argue with it.
+
+    Args:
+        format: id of the prompt format.
+        requests: what was asked; the first is quoted whole.
+        metrics: name, signature and settings of each metric.
+        sets: what the records of each language share; worked examples of one without a name are not told.
+        skipped: why a record was left out, by its id.
+    """
+    return {
+        "format": format,
+        "split": split,
+        "shots": len(sets[0].shots),
+        "exemplars": {each.language: list(each.exemplars) for each in sets if each.language},
+        "stop": list(dict.fromkeys(stop for request in requests for stop in request.stop)),
+        "max_new_tokens": max(request.max_new_tokens for request in requests),
+        "metrics": dict(metrics),
+        "data_sha256": {file: sha256 for each in sets for file, sha256 in each.files.items()},
+        "num_scored": len(requests),
+        "num_skipped": len(skipped or {}),
+        "skipped": dict(skipped or {}),
+        "first_prompt": requests[0].text,
+        **others,
+    }
+
+
+def averages(by_language: Mapping[str, Any], names: Iterable[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the means of the languages' figures, and their standard errors, as languages are independent."""
+    languages = list(by_language.values())
+    metrics = {name: sum(each[name] for each in languages) / len(languages) for name in names}
+    errors = [each["standard_error"] for each in languages]
+    return metrics, {name: math.hypot(*(each[name] for each in errors)) / len(errors) for name in metrics}

@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 from data_builders.errors import DataError
 from data_builders.rows import iter_rows
-from evals.protocol import require_records
-from evals.task import Completions, Request, Scores, require_limit
+from evals.task import Completions, Request, Scores, Task, require_at_least
 
 FORMAT = "window-after-window"
 
@@ -35,7 +34,7 @@ class TextRecord:
 
 
 @dataclass(frozen=True)
-class TextTask:
+class TextTask(Task[TextRecord]):
     """Bits per byte of held-out text: JSONL or Parquet rows of `text`, as `calmctl data code` writes them.
 
     Attributes:
@@ -49,12 +48,10 @@ class TextTask:
 
     def __post_init__(self) -> None:
         """Raise DataError where an option is out of its range."""
-        if self.window < 1:
-            raise DataError(f"window: {self.window} is too small; use at least 1")
+        require_at_least(1, window=self.window)
 
-    def load(self, data: Path, limit: int | None = None) -> list[TextRecord]:
+    def read(self, data: Path, limit: int | None) -> list[TextRecord]:
         """Read the windows of the texts that have two or more; `limit` = those of the first so many texts."""
-        require_limit(limit)
         records: list[TextRecord] = []
         for number, row in enumerate(iter_rows(data, {"text": str})):
             if number == limit:
@@ -77,9 +74,8 @@ class TextTask:
             Request(r.id, r.before, max_new_tokens=0, num_samples=0, reference=r.window, group=r.group) for r in records
         ]
 
-    def score(self, records: Sequence[TextRecord], completions: Completions) -> Scores:
+    def judge(self, records: Sequence[TextRecord], requests: Sequence[Request], completions: Completions) -> Scores:
         """Return no figures of the task's own: bits per byte are measured, not scored."""
-        require_records(records)
         protocol: dict[str, Any] = {
             "format": FORMAT,
             "window_bytes": self.window,

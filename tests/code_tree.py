@@ -1,10 +1,15 @@
 """A small tree of source files, each with its own functions, and small test sets to keep out of it."""
 
 import json
+from collections import Counter
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from data_builders.code.config import CodeDataConfig
 
+TRAINING = ("aug_train", "anchor_train", "pairs_train", "dc", "dc_pairs")
+VALIDATION = ("code_validation", "pairs_validation", "prose_validation", "dc_validation")
 VERBS = "merge split invert rotate filter widen sort trim".split()
 NOUNS = "edges tokens rows words frames pages cells paths files layers".split()
 SOLUTION = """\
@@ -95,3 +100,18 @@ def settings(source: Path, tests: Path, **changes: object) -> CodeDataConfig:
     """Return settings for the small tree."""
     facts = {"validation_share": 0.2, "dc_share": 0.2, "vocab_size": None, **changes}
     return CodeDataConfig(sources=(str(source),), tests=str(tests), **facts)  # type: ignore[arg-type]
+
+
+def rows(folder: Path, name: str) -> list[dict]:
+    """Return the rows of a file of a build."""
+    return pq.read_table(folder / f"{name}.parquet").to_pylist()
+
+
+def files(folder: Path, *names: str) -> set[str]:
+    """Return the source files that rows of these files come from."""
+    return {row["meta"]["file"] for name in names for row in rows(folder, name)}
+
+
+def left_out(manifest: dict) -> Counter[str]:
+    """Return how many source files were left out, by reason."""
+    return sum((Counter(each["left_out"]) for each in manifest["counts"]["files"].values()), Counter())

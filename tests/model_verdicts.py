@@ -17,17 +17,17 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from calmctl import __version__
 from calmctl.errors import UserError
-from calmctl.inference.decoding import Decoding
+from calmctl.inference.decoding import Decoding, ready_to_write
 from calmctl.inference.generation import Engine
-from calmctl.inference.habits import without_habits
 from calmctl.inference.likelihood import bits_of
-from calmctl.inference.prompt import Prompt, fit
+from calmctl.inference.prompt import fit
 from calmctl.inference.reading import reading_of
 from calmctl.inference.text import completion_of
 from calmctl.modeling.composition import compose
 from calmctl.modeling.own_masks import shortest_reach, why_no_gaps, why_no_own_masks
 from calmctl.modeling.selfcheck import check_composition
 from data_builders.kv.word_tokenizer import build_word_tokenizer
+from evals import Request
 from tests.model_types import WITHOUT_TINY_MODEL, model_types, tiny_model
 
 PAGE = Path(__file__).parents[1] / "docs" / "model-types.md"
@@ -60,13 +60,13 @@ def word_tokenizer() -> PreTrainedTokenizerBase:
     return build_word_tokenizer([f"k{chr(97 + i)}" for i in range(20)] + ["ab", "cd"], ["substitute:", "solve:"])
 
 
-def asked() -> list[Prompt]:
+def asked() -> list[Request]:
     """Return prompts of several lengths, some of which begin alike."""
-    return [Prompt(text, 6, shots=SHOTS[: place % 3]) for place, text in enumerate(TEXTS)]
+    return [Request("", text, 6, shots=SHOTS[: place % 3]) for place, text in enumerate(TEXTS)]
 
 
 def completions(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt], batch_size: int = 3
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[Request], batch_size: int = 3
 ) -> list[str]:
     """Return what the engine writes after each prompt, in batches."""
     fitted = fit(model, tokenizer, prompts)
@@ -74,10 +74,10 @@ def completions(
     return [sample.text for sample in sorted((s for batch in batches for s in batch), key=lambda s: s.prompt_index)]
 
 
-def completions_alone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt]) -> list[str]:
+def completions_alone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[Request]) -> list[str]:
     """Return what plain `generate` writes after each prompt."""
     found = []
-    with without_habits(model, tokenizer), torch.inference_mode():
+    with ready_to_write(model, tokenizer), torch.inference_mode():
         ends = model.generation_config.eos_token_id
         for ids in (each.tolist() for each in fit(model, tokenizer, prompts).ids):
             limit = {"max_new_tokens": prompts[0].max_new_tokens, "do_sample": False}

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from data_builders.benchmarks.flores import ROWS
 from data_builders.ntl.build import CorporaConfig, NTLDataConfig
@@ -23,6 +25,8 @@ ALPHABETS = {
     "hin_Deva": "कखगतनपमरलसािीुे",
 }
 LANGUAGES = ("lij_Latn", "fur_Latn")
+# Files of a build.
+FILES = [f"{name}_{split}" for name in ("aug", "anchor", "dc") for split in ("train", "validation")]
 
 
 @cache
@@ -98,3 +102,14 @@ def write_corpora(folder: Path) -> NTLDataConfig:
 def with_aug(config: NTLDataConfig, *parallel: str, languages: Sequence[str] = LANGUAGES) -> NTLDataConfig:
     """Return the settings with other corpora for the aug."""
     return replace(config, aug=replace(config.aug, parallel=parallel, languages=tuple(languages)))
+
+
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Return the rows of a file of a build."""
+    found: list[dict[str, Any]] = pq.read_table(folder / f"{name}.parquet").to_pylist()
+    return found
+
+
+def texts(folder: Path, name: str) -> list[str]:
+    """Return the whole texts of the rows of a file of a build."""
+    return [row.get("text") or row["prompt"] + row["completion"] for row in rows(folder, name)]

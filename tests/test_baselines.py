@@ -9,21 +9,22 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, StaticCache
 
 from calmctl import AdaptedModelForCausalLM, adapt
+from calmctl.baselines.building import difference_percent, matched_sizes
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.jobs import baseline_job, run_baseline
 from calmctl.baselines.methods import ADAPTERS
-from calmctl.baselines.sizes import difference_percent, matched_sizes
 from calmctl.cli.main import main
 from calmctl.errors import UserError
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine
-from calmctl.inference.prompt import Prompt, fit
+from calmctl.inference.prompt import fit
 from calmctl.modeling.bases.fingerprint import weights_sha256
 from calmctl.modeling.bases.sources import load_base
 from calmctl.modeling.calling import CACHE
 from calmctl.runs.run import Run
 from calmctl.training.settings import TrainSettings
 from data_builders.kv.word_tokenizer import build_word_tokenizer
+from evals import Request
 from tests.families import FAMILIES, WINDOW
 from tests.models import checkpointing, composed, example_ids, llama, logits, padded
 
@@ -293,7 +294,7 @@ def test_completions_do_not_depend_on_batches_or_shared_shots(folder, method):
     tokenizer = AutoTokenizer.from_pretrained(folder / "anchor")
     model = trained(adapt(str(folder / "anchor"), method, size=4))
     shots = ("solve: 1 + 2 = 3 ", "solve: 12 - 4 = 8 ")
-    asked = [Prompt(text, 5, shots=shots) for text in ("solve: 1 + 2 =", "solve: 12 + 33 - 4 =", "9")]
+    asked = [Request("", text, 5, shots=shots) for text in ("solve: 1 + 2 =", "solve: 12 + 33 - 4 =", "9")]
     found = []
     for batch_size, share in ((3, True), (3, False), (1, True)):
         engine = Engine(model, tokenizer, Decoding(batch_size=batch_size), share_prefixes=share)
@@ -335,7 +336,7 @@ def test_bad_settings_are_one_clear_error(folder, tmp_path, settings, message):
 def test_any_training_can_be_matched_and_nothing_else(folder, tmp_path):
     with Run.start(tmp_path / "full", kind="baseline", config={}) as run:
         run.finish(trainable_parameters=2_000)
-    found = baseline_job(config(folder, "lora", parameters=0, match=str(tmp_path / "full"))).check().facts
+    found = baseline_job(config(folder, "lora", parameters=0, match=str(tmp_path / "full"))).plan().plan.shown()
     assert found["matched_parameters"] == 2_000 and abs(found["difference_percent"]) < 2
     with Run.start(tmp_path / "eval", kind="eval", config={}) as run:
         run.finish()

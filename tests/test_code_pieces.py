@@ -11,13 +11,11 @@ from transformers import AutoTokenizer
 
 from data_builders.benchmarks.codexglue import remove_docstring
 from data_builders.bpe_tokenizer import train_bpe
-from data_builders.code.duplicates import near_duplicates
-from data_builders.code.fingerprints import minhash, ngrams, token_ids
-from data_builders.code.functions import find_docstrings, find_functions, parse
+from data_builders.code.filters import comment_blocks, document_text, prose_of
+from data_builders.code.fingerprints import minhash, near_duplicates, ngrams, token_ids
+from data_builders.code.functions import find_docstrings, find_functions, make_pair, parse, summary_tokens
 from data_builders.code.licences import TreeLicences, of_all, of_expression, of_header, of_licence_text
 from data_builders.code.overlap import CodeOverlapIndex, build_index
-from data_builders.code.pairs import make_pair, summary_tokens
-from data_builders.code.prose import comment_blocks, document_text, prose_of
 from data_builders.errors import UserError
 from tests.code_tree import MBPP_CODE, PROMPT, SOLUTION, module, write_test_sets
 

@@ -8,15 +8,15 @@ import torch
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.inference import continuation
+from calmctl.inference.cache import can_share
 from calmctl.inference.decoding import Decoding
-from calmctl.inference.generation import Engine, Sample, complete
-from calmctl.inference.prefix import can_share
-from calmctl.inference.prompt import Prompt, fit
+from calmctl.inference.generation import Engine, Sample, Throughput, complete
+from calmctl.inference.prompt import fit
 from calmctl.inference.reading import reading_of
 from calmctl.inference.text import completion_of
-from calmctl.inference.throughput import Throughput
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from data_builders.kv.word_tokenizer import build_word_tokenizer
+from evals import Request
 from tests.families import FAMILIES
 from tests.models import composed, gpt2, llama
 
@@ -42,8 +42,8 @@ def model(request):
     return MODELS[request.param]()
 
 
-def prompts(**settings) -> list[Prompt]:
-    return [Prompt(text, 6, shots=SHOTS, **settings) for text in TEXTS]
+def prompts(**settings) -> list[Request]:
+    return [Request("", text, 6, shots=SHOTS, **settings) for text in TEXTS]
 
 
 def samples_of(model, tokenizer, asked, decoding, share: bool | None = None, **settings) -> list[Sample]:
@@ -73,7 +73,7 @@ def test_a_shared_prefix_changes_no_token(model, tokenizer, decoding):
 
 
 def test_beams_end_with_stop_strings(model, tokenizer):
-    asked = [Prompt(text, 24, shots=SHOTS, stop=("k",)) for text in TEXTS]
+    asked = [Request("", text, 24, shots=SHOTS, stop=("k",)) for text in TEXTS]
     together, alone = (
         samples_of(model, tokenizer, asked, Decoding(batch_size=size, num_beams=3)) for size in (len(TEXTS), 1)
     )
@@ -95,7 +95,7 @@ def test_a_shared_prefix_is_read_once(tokenizer):
 
 
 def test_prefixes_are_shared_between_prompts_of_the_same_shots_only(model, tokenizer):
-    other = [Prompt(text, 6, shots=SHOTS[::-1]) for text in TEXTS]
+    other = [Request("", text, 6, shots=SHOTS[::-1]) for text in TEXTS]
     mixed = [prompt for pair in zip(prompts(), other, strict=True) for prompt in pair]
     expected = generate(model, tokenizer, mixed, Decoding(batch_size=1), share=False)
     for batch_size in (1, 3, 64):
@@ -111,7 +111,7 @@ def test_tokens_that_straddle_shots_and_question_are_not_shared():
     straddling = Tokenizer(models.BPE(vocabulary, [("b", "c")]))
     straddling.pre_tokenizer, straddling.decoder = pre_tokenizers.Split("|", "isolated"), decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=straddling, pad_token="_", eos_token="$")
-    asked = [Prompt(text, 5, shots=("aab", "aab")) for text in ("ca", "da", "cd")]
+    asked = [Request("", text, 5, shots=("aab", "aab")) for text in ("ca", "da", "cd")]
     model = llama(seed=4)
     ids = fit(model, tokenizer, asked).ids
     assert ids[0][5] == 6 and ids[1][5] != 6
@@ -146,7 +146,7 @@ def test_samples_do_not_depend_on_batches_order_or_what_was_done_before(model, t
 def test_samples_follow_the_distribution_of_the_model(tokenizer, top_p):
     model, count = llama(seed=4), 3000
     decoding = Decoding(temperature=0.7, top_p=top_p, batch_size=500)
-    drawn = Counter(complete(model, tokenizer, [Prompt(TEXTS[0], 1, num_samples=count)], decoding))
+    drawn = Counter(complete(model, tokenizer, [Request("", TEXTS[0], 1, num_samples=count)], decoding))
     ids = tokenizer(TEXTS[0], return_tensors="pt")["input_ids"]
     with torch.no_grad():
         chances, tokens = (model(ids).logits[0, -1] / 0.7).softmax(-1).sort(descending=True)
@@ -166,7 +166,7 @@ def test_several_samples_without_chance_are_refused(tokenizer):
 
 @pytest.mark.parametrize("decoding", [Decoding(), Decoding(batch_size=2), HOT], ids=["greedy", "two", "sampling"])
 def test_rows_that_end_are_left_out_and_change_nothing_for_the_others(model, tokenizer, decoding, monkeypatch):
-    asked = [Prompt(text, 30, ("1", "k"), SHOTS, 2 if decoding.samples else 1) for text in TEXTS]
+    asked = [Request("", text, 30, ("1", "k"), SHOTS, 2 if decoding.samples else 1) for text in TEXTS]
     expected = generate(model, tokenizer, asked, decoding)
     monkeypatch.setattr(continuation, "STRETCH", 2)
     sizes = []
@@ -225,12 +225,12 @@ def test_batches_are_halved_when_memory_is_short_and_no_sample_is_lost(tokenizer
 def test_a_prompt_that_no_memory_suffices_for_is_one_clear_error(tokenizer):
     model = Small(torch.OutOfMemoryError("CUDA out of memory"), most=0).attach(llama())
     with pytest.raises(CalmctlError, match="out of memory with 14 tokens of LlamaForCausalLM"):
-        complete(model, tokenizer, [Prompt("9", 2)], Decoding())
+        complete(model, tokenizer, [Request("", "9", 2)], Decoding())
     model = llama()
     reading_of(model, tokenizer)
     Small(torch.OutOfMemoryError("CUDA out of memory"), most=0).attach(model)
     with pytest.raises(CalmctlError, match="out of memory with a single prompt of 1 tokens"):
-        complete(model, tokenizer, [Prompt("9", 2)], Decoding())
+        complete(model, tokenizer, [Request("", "9", 2)], Decoding())
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tokenizer):
@@ -245,13 +245,13 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tokenizer):
 def test_shots_are_dropped_from_the_front_and_the_question_is_kept(tokenizer):
     model = llama(seed=4)
     length = len(tokenizer(SHOTS[0])["input_ids"])
-    asked = [Prompt(TEXTS[1], 64 - 3 * length, shots=SHOTS[:1] * 9), Prompt("9", 4, shots=SHOTS)]
+    asked = [Request("", TEXTS[1], 64 - 3 * length, shots=SHOTS[:1] * 9), Request("", "9", 4, shots=SHOTS)]
     fitted = fit(model, tokenizer, asked)
     assert fitted.num_shortened == 1
-    assert fitted.prompts[1] == asked[1] and fitted.prompts[0].text == TEXTS[1]
+    assert fitted.prompts[1] == asked[1] and fitted.prompts[0].prompt == TEXTS[1]
     left = len(fitted.prompts[0].shots)
     assert len(fitted.ids[0]) + asked[0].max_new_tokens <= 64 < len(fitted.ids[0]) + length + asked[0].max_new_tokens
-    alone = Prompt(TEXTS[1], asked[0].max_new_tokens, shots=SHOTS[:1] * left)
+    alone = Request("", TEXTS[1], asked[0].max_new_tokens, shots=SHOTS[:1] * left)
     assert complete(model, tokenizer, asked, Decoding())[0] == complete(model, tokenizer, [alone], Decoding())[0]
     with pytest.raises(UserError, match=r"^1 of 2 prompts exceed the model's context of 64 .*on_overflow=drop_shots"):
         fit(model, tokenizer, asked, "fail")
@@ -259,7 +259,7 @@ def test_shots_are_dropped_from_the_front_and_the_question_is_kept(tokenizer):
 
 
 def test_a_question_beyond_the_context_is_one_clear_error_with_counts(tokenizer):
-    asked = [Prompt("9", 3), Prompt("9", 64, shots=SHOTS), Prompt("9 " * 9, 70, shots=SHOTS)]
+    asked = [Request("", "9", 3), Request("", "9", 64, shots=SHOTS), Request("", "9 " * 9, 70, shots=SHOTS)]
     with pytest.raises(
         UserError, match=r"^2 of 3 prompts .* \(the longest has \d+ and asks for 70 new ones\); no shots"
     ):

@@ -8,11 +8,11 @@ from calmctl.inference import likelihood, reading
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import complete
 from calmctl.inference.likelihood import bits_of
-from calmctl.inference.prompt import Prompt
 from calmctl.inference.reading import _Trial, reading_of
 from calmctl.modeling import probe
 from calmctl.modeling.context import context_length
 from calmctl.modeling.probe import tolerance
+from evals import Request
 from tests.families import FAMILIES
 from tests.model_types import tiny_model
 from tests.model_verdicts import REFERENCES, TEXTS, asked, bits_alone, completions, completions_alone, word_tokenizer
@@ -145,7 +145,7 @@ def test_rounding_in_16_bits_keeps_no_rows_apart(dtype, tokenizer, monkeypatch):
     monkeypatch.setattr(reading, "deviation", lambda *given: probe.deviation(*given) or -2.0)
     assert str(reading_of(model, tokenizer)) == WAYS["llama"]
     list(bits_of(model, tokenizer, TEXTS, REFERENCES, 3))
-    assert [way.together for way in likelihood._ways[model].values()] == ["padded"]
+    assert likelihood._way_of(model).together == "padded"
     assert {name: (tensor.data_ptr(), tensor.dtype) for name, tensor in model.state_dict().items()} == before
 
 
@@ -192,6 +192,8 @@ def test_the_head_reads_its_input_in_one_piece(build):
         base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     head = model.get_output_embeddings()
     head.register_forward_hook(lambda _module, args, _output: read.append((args[0].shape, args[0].is_contiguous())))
-    complete(model, tokenizer, [Prompt("some words", 4), Prompt("more of these words", 4)], Decoding(batch_size=2))
+    complete(
+        model, tokenizer, [Request("", "some words", 4), Request("", "more of these words", 4)], Decoding(batch_size=2)
+    )
     assert read and all(is_contiguous for _, is_contiguous in read)
     assert {shape[:2] for shape, _ in read if shape[0] == 2} == {(2, 1)}

@@ -12,9 +12,10 @@ from calmctl.errors import UserError
 from calmctl.inference.cache import ROOM, GrowingLayer
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, complete
-from calmctl.inference.prompt import Prompt, fit
+from calmctl.inference.prompt import fit
 from calmctl.inference.text import text_of
 from calmctl.modeling.prompt_ids import prompt_ids
+from evals import Request
 from tests.models import composed, gpt2, llama
 from tests.task_data import byte_tokenizer
 
@@ -63,9 +64,9 @@ def ready(model, tokenizer):
     return model.eval()
 
 
-def alone(model, tokenizer, prompt: Prompt) -> str:
+def alone(model, tokenizer, prompt: Request) -> str:
     """Return what plain `generate` writes after one prompt, unpadded, up to the token that completes a stop string."""
-    ids = tokenizer(prompt.whole, return_tensors="pt")["input_ids"]
+    ids = tokenizer(prompt.text, return_tensors="pt")["input_ids"]
     written = model.generate(ids, max_new_tokens=prompt.max_new_tokens, do_sample=False)[0].tolist()
     if tokenizer.eos_token_id in written[ids.shape[1] :]:
         written = written[: written.index(tokenizer.eos_token_id, ids.shape[1])]
@@ -86,13 +87,13 @@ def test_completions_are_those_of_plain_generate(tokenizer, model):
     tokenizer = TOKENIZERS[tokenizer]()
     base = ready(MODELS[model](), tokenizer)
     model = composed(base, ready(llama(seed=2), tokenizer)) if model == "composed" else base
-    free = [Prompt(text, 14) for text in TEXTS]
+    free = [Request("", text, 14) for text in TEXTS]
     expected = [alone(model, tokenizer, prompt) for prompt in free]
     assert any(expected)
     # Pieces of what is written that begin and end anywhere in tokens, spaces included.
     stops = [text[place : place + 2] for text in expected for place in range(2, len(text) - 2, 5)]
     stop = tuple(piece for piece in dict.fromkeys(stops) if "\ufffd" not in piece and piece.isascii())[:3]
-    stopping = [Prompt(text, 14, stop) for text in TEXTS]
+    stopping = [Request("", text, 14, stop) for text in TEXTS]
     for batch_size in (2, 64):
         assert complete(model, tokenizer, free, Decoding(batch_size=batch_size)) == expected
         cut = complete(model, tokenizer, stopping, Decoding(batch_size=batch_size))
@@ -102,7 +103,7 @@ def test_completions_are_those_of_plain_generate(tokenizer, model):
 def test_what_a_model_likes_has_no_say():
     tokenizer = byte_tokenizer()
     model = ready(llama(), tokenizer)
-    asked = [Prompt(text, 12) for text in TEXTS]
+    asked = [Request("", text, 12) for text in TEXTS]
     expected = [alone(model, tokenizer, prompt) for prompt in asked]
     likes = {"do_sample": True, "temperature": 3.0, "num_beams": 4, "num_return_sequences": 3, "min_new_tokens": 9}
     likes |= {"forced_eos_token_id": 5, "suppress_tokens": [9], "max_length": 5, "use_cache": False, "max_time": 0.0}
@@ -117,15 +118,15 @@ def test_a_padding_token_that_the_model_does_not_have_is_never_used():
     tokenizer, padded = byte_tokenizer(), byte_tokenizer()
     model = ready(llama(), tokenizer)
     padded.add_special_tokens({"pad_token": "[PAD]"})
-    asked = [Prompt(text, 12, ("e",)) for text in TEXTS]
+    asked = [Request("", text, 12, ("e",)) for text in TEXTS]
     assert complete(model, padded, asked, Decoding()) == complete(model, tokenizer, asked, Decoding())
     with pytest.raises(UserError, match=r"a prompt has token id 259, and the model knows 259 tokens"):
-        complete(model, padded, [Prompt("the [PAD]", 2)], Decoding())
+        complete(model, padded, [Request("", "the [PAD]", 2)], Decoding())
 
 
 def test_a_prompt_that_is_no_text_is_one_clear_error():
     with pytest.raises(UserError, match=r"^prompt 2 is no valid text \(surrogates not allowed at 1\)$"):
-        complete(llama(), byte_tokenizer(), [Prompt("x", 2), Prompt("x\ud800", 2)], Decoding())
+        complete(llama(), byte_tokenizer(), [Request("", "x", 2), Request("", "x\ud800", 2)], Decoding())
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_a_prompt_is_opened_and_not_closed(template, expected):
 def test_a_prefix_of_one_call_is_not_taken_for_that_of_another():
     tokenizer = byte_tokenizer()
     model = ready(llama(), tokenizer)
-    first, second = ([Prompt(f"{word} {text}", 6, shots=("the ",)) for text in "ab"] for word in ("a", "x y"))
+    first, second = ([Request("", f"{word} {text}", 6, shots=("the ",)) for text in "ab"] for word in ("a", "x y"))
     engine = Engine(model, tokenizer, Decoding(batch_size=1), share_prefixes=True)
     next(engine.generate(fit(model, tokenizer, first)))  # and the rest is never asked for
     texts = [sample.text for batch in engine.generate(fit(model, tokenizer, second)) for sample in batch]

@@ -24,7 +24,7 @@ from calmctl.evaluation.evaluating import EvalConfig, _share, run_evaluation
 from calmctl.evaluation.work_files import SAMPLES_FILE, WorkFiles
 from calmctl.files import read_json, read_jsonl
 from calmctl.inference.decoding import Decoding
-from calmctl.inference.prompt import FittedPrompts, Prompt
+from calmctl.inference.prompt import FittedPrompts
 from calmctl.modeling.bases.sources import source_sha256
 from calmctl.processes.ranks import Ranks
 from calmctl.runs.run import read_run
@@ -312,7 +312,7 @@ def test_a_model_with_another_tokenizer_or_end_of_text_is_another_model(place: P
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_processes_share_prompts_evenly_and_each_once(count: int) -> None:
     lengths = [9, 1, 7, 7, 3, 8, 2, 20, 4, 6]
-    prompts = [Prompt("x", 4 if length % 2 else 64) for length in lengths]
+    prompts = [Request("", "x", 4 if length % 2 else 64) for length in lengths]
     fitted = FittedPrompts(prompts, [array("i", range(length)) for length in lengths])
     shares = [_share(fitted, Ranks(index, count)) for index in range(count)]
     assert sorted(place for share in shares for place in share) == list(range(len(lengths)))

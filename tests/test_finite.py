@@ -12,10 +12,9 @@ from calmctl.evaluation.scoring import write_scores
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import complete
 from calmctl.inference.likelihood import bits_of
-from calmctl.inference.prompt import Prompt
 from calmctl.training.divergence import MOST_SKIPPED, DivergenceWatch
 from data_builders.kv.word_tokenizer import build_word_tokenizer
-from evals import Scores
+from evals import Request, Scores
 from tests.models import composed, llama
 
 TOKENIZER = build_word_tokenizer(["ab", "cd", "ef"], ["solve:"])
@@ -39,7 +38,7 @@ def spoiled(model, value: float):
 def test_a_prompt_without_numbers_is_named_and_others_are_answered(make, decoding, value):
     model = spoiled(make(), value)
     # So few that the word is not drawn either.
-    good, bad = (Prompt(f"solve: {word} =", 5, id=f"task/{word}") for word in ("ab", "cd"))
+    good, bad = (Request(f"task/{word}", f"solve: {word} =", 5) for word in ("ab", "cd"))
     said = rf"^prompt task/cd: the logits of {type(model).__name__} are not finite \(float32 on cpu\); "
     with pytest.raises(CalmctlError, match=said):
         complete(model, TOKENIZER, [good, bad, good], decoding)
@@ -54,7 +53,7 @@ def test_half_precision_that_overflows_says_so():
         model.lm_head.weight.mul_(6e4)
         model.model.norm.weight.mul_(1e3)
     with pytest.raises(CalmctlError, match=r"\(float16 on cpu\); load it in bfloat16 or float32$"):
-        complete(model, TOKENIZER, [Prompt("solve: ab =", 4)], Decoding())
+        complete(model, TOKENIZER, [Request("", "solve: ab =", 4)], Decoding())
 
 
 @pytest.mark.parametrize("scores, name", [

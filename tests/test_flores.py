@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from data_builders.benchmarks.flores import ROWS, read_flores
-from data_builders.benchmarks.flores_languages import LANGUAGES
+from data_builders.benchmarks.languages import LANGUAGES
 from data_builders.errors import DataError
 from evals import TASKS
 from evals.flores import FloresRecord, FloresTask
@@ -263,8 +263,8 @@ def test_english_against_itself_scores_100() -> None:
 def test_scores_are_the_mean_of_corpora_and_empty_is_zero(folder: Path) -> None:
     task = FloresTask(languages=("fra_Latn", "zho_Hans"))
     records = task.load(folder, 30)
-    given = {record.id: [" eng_Latn told devtest"] for record in records if record.pair.language == "fra_Latn"}
-    given |= {record.id: ["\n too late"] for record in records if record.pair.language == "zho_Hans"}
+    given = {record.id: [" eng_Latn told devtest"] for record in records if record.set.language == "fra_Latn"}
+    given |= {record.id: ["\n too late"] for record in records if record.set.language == "zho_Hans"}
     scores = task.score(records, given)
     references = [record.reference for record in records[:30]]
     french = corpus_scores(sentence_statistics(["eng_Latn told devtest"] * 30, references))

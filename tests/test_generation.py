@@ -7,11 +7,10 @@ from transformers import PreTrainedTokenizerFast
 
 from calmctl.errors import UserError
 from calmctl.inference.decoding import Decoding
-from calmctl.inference.generation import complete
-from calmctl.inference.prompt import Prompt
-from calmctl.inference.stopping import StopStrings
-from calmctl.inference.throughput import Throughput
+from calmctl.inference.generation import Throughput, complete
+from calmctl.inference.text import StopStrings
 from data_builders.kv.word_tokenizer import build_word_tokenizer
+from evals import Request
 from tests.models import composed, llama
 
 WORDS = ["substitute:", "solve:"]
@@ -28,8 +27,8 @@ def model(request):
     return llama(seed=4) if request.param == "plain" else composed(norm=True, rotary=True)
 
 
-def prompts(count: int = 6, **settings) -> list[Prompt]:
-    return [Prompt(text, count, **settings) for text in TEXTS]
+def prompts(count: int = 6, **settings) -> list[Request]:
+    return [Request("", text, count, **settings) for text in TEXTS]
 
 
 def test_completions_do_not_depend_on_batch_size_or_order(model, tokenizer):
@@ -63,11 +62,11 @@ def test_decoding_is_ours_alone_and_leaves_the_model_as_it_was(tokenizer):
 
 def test_an_empty_prompt_is_one_clear_error(tokenizer):
     with pytest.raises(UserError, match="prompt 2 is empty"):
-        complete(llama(), tokenizer, [Prompt("solve: 1 =", 3), Prompt("", 3)], Decoding())
+        complete(llama(), tokenizer, [Request("", "solve: 1 =", 3), Request("", "", 3)], Decoding())
 
 
 def test_prompts_may_ask_for_different_lengths(model, tokenizer):
-    mixed = [Prompt(text, 2 + i) for i, text in enumerate(TEXTS)]
+    mixed = [Request("", text, 2 + i) for i, text in enumerate(TEXTS)]
     expected = [complete(model, tokenizer, [prompt], Decoding())[0] for prompt in mixed]
     assert complete(model, tokenizer, mixed, Decoding(batch_size=3)) == expected
 
@@ -103,7 +102,7 @@ def test_no_prompts_give_no_completions(model, tokenizer):
 
 def test_a_prompt_beyond_the_context_is_one_clear_error(tokenizer):
     with pytest.raises(UserError, match="exceed the model's context of 64"):
-        complete(llama(), tokenizer, [Prompt("solve: 1 =", 100)], Decoding())
+        complete(llama(), tokenizer, [Request("", "solve: 1 =", 100)], Decoding())
 
 
 @pytest.mark.parametrize("settings", [

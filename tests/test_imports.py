@@ -22,7 +22,7 @@ ARROWS = {
     "calmctl.modeling": FLOOR | {"calmctl.processes"},
     "calmctl.training": FLOOR | {"calmctl.processes", "calmctl.runs", "calmctl.modeling"},
     "calmctl.baselines": FLOOR | {"calmctl.runs", "calmctl.modeling", "calmctl.training"},
-    "calmctl.inference": FLOOR | {"calmctl.modeling"},
+    "calmctl.inference": FLOOR | {"calmctl.modeling", "evals"},
     "calmctl.reporting": FLOOR | {"calmctl.runs", "calmctl.modeling"},
     "data_builders": {"ground"},
     "evals": {"ground", "data_builders"},

@@ -8,14 +8,14 @@ import torch
 
 from calmctl.errors import UserError
 from calmctl.inference.byte_reading import END, FLOOR, MOST_HOLES, ByteReader, ByteVocabulary
-from calmctl.inference.decoding import Decoding
-from calmctl.inference.finite import NotFiniteError
+from calmctl.inference.decoding import Decoding, NotFiniteError
 from calmctl.inference.generation import complete
 from calmctl.inference.likelihood import bits_of
 from calmctl.inference.mixture import Mixture, Voice
-from calmctl.inference.prompt import Prompt, fit
+from calmctl.inference.prompt import fit
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
+from evals import Request
 from tests import tokenizer_families as families
 from tests.model_types import tiny_model
 from tests.own_tokenizers import base, composed
@@ -139,7 +139,7 @@ def mixture(*voices: Voice, weight: float = 0.5) -> Mixture:
     return Mixture(voices, weight, Decoding(batch_size=3))
 
 
-def written(mixed: Mixture, prompts: list[Prompt]) -> dict[int, str]:
+def written(mixed: Mixture, prompts: list[Request]) -> dict[int, str]:
     first = mixed.voices[0]
     fitted = fit(first.model, first.tokenizer, prompts)
     return {sample.prompt_index: sample.text for batch in mixed.generate(fitted) for sample in batch}
@@ -152,7 +152,7 @@ def test_with_tokens_of_a_byte_it_is_the_model_itself():
     # A byte's chance here leaves tokens out that are no text.
     expected = dict(bits_of(one.model, one.tokenizer, PROMPTS, TEXTS, 3))
     assert [bits[place] for place in range(4)] == pytest.approx([expected[place] for place in range(4)], rel=0.02)
-    prompts = [Prompt(text, max_new_tokens=9) for text in PROMPTS]
+    prompts = [Request("", text, max_new_tokens=9) for text in PROMPTS]
     alone = complete(one.model, one.tokenizer, prompts, Decoding(batch_size=4))
     assert written(mixed, prompts) == dict(enumerate(alone))
 
@@ -172,21 +172,21 @@ def test_a_mixture_is_the_average_of_both():
 def test_a_model_mixed_with_itself_is_itself(weight):
     one = voice("llama", "gpt2", seed=1)
     alone, mixed = mixture(one, one, weight=0.0), mixture(one, one, weight=weight)
-    prompts = [Prompt(text, max_new_tokens=6) for text in PROMPTS]
+    prompts = [Request("", text, max_new_tokens=6) for text in PROMPTS]
     assert written(mixed, prompts) == written(alone, prompts)
     assert dict(mixed.bits_of(PROMPTS, TEXTS)) == pytest.approx(dict(alone.bits_of(PROMPTS, TEXTS)), rel=1e-4)
 
 
 def test_a_text_ends_before_a_stop_string_or_where_it_is_long_enough():
     one, other = voice("llama", "gpt2", seed=1), voice("gpt2", "llama2", seed=2)
-    free = written(mixture(one, other), [Prompt(PROMPTS[0], max_new_tokens=12)])[0]
+    free = written(mixture(one, other), [Request("", PROMPTS[0], max_new_tokens=12)])[0]
     assert len(free) > 4
     stop = free[3:5]
     assert (
-        written(mixture(one, other), [Prompt(PROMPTS[0], max_new_tokens=12, stop=(stop,))])[0]
+        written(mixture(one, other), [Request("", PROMPTS[0], max_new_tokens=12, stop=(stop,))])[0]
         == free[: free.find(stop)]
     )
-    short = written(mixture(one, other), [Prompt(PROMPTS[0], max_new_tokens=2)])[0]
+    short = written(mixture(one, other), [Request("", PROMPTS[0], max_new_tokens=2)])[0]
     assert free.startswith(short.rstrip("\N{REPLACEMENT CHARACTER}")) and len(short) < len(free)
 
 
@@ -230,9 +230,9 @@ def test_only_a_text_beyond_the_context_is_refused():
 def test_so_many_whole_tokens_are_written_as_were_asked_for(limit):
     one, other = voice("llama", "gpt2", seed=1), voice("gpt2", "llama2", seed=2)
     mixed = mixture(one, other, weight=0.0)
-    fitted = fit(one.model, one.tokenizer, [Prompt(prompt, max_new_tokens=limit) for prompt in PROMPTS])
+    fitted = fit(one.model, one.tokenizer, [Request("", prompt, max_new_tokens=limit) for prompt in PROMPTS])
     samples = {each.prompt_index: each for batch in mixed.generate(fitted) for each in batch}
-    longer = written(mixed, [Prompt(prompt, max_new_tokens=limit + 3) for prompt in PROMPTS])
+    longer = written(mixed, [Request("", prompt, max_new_tokens=limit + 3) for prompt in PROMPTS])
     for place, sample in samples.items():
         torn = "\N{REPLACEMENT CHARACTER}"
         assert longer[place].startswith(sample.text.rstrip(torn)) and sample.text
@@ -245,7 +245,7 @@ def test_numbers_that_are_none_are_told_with_their_prompt():
     for parameter in other.model.transformer.ln_f.parameters():
         parameter.data.fill_(math.nan)
     with pytest.raises(NotFiniteError, match="prompt 1: the logits of GPT2LMHeadModel are not finite"):
-        written(mixed, [Prompt(PROMPTS[0], max_new_tokens=3)])
+        written(mixed, [Request("", PROMPTS[0], max_new_tokens=3)])
     with pytest.raises(NotFiniteError) as error:
         list(mixed.bits_of(PROMPTS, TEXTS))
     assert error.value.row in range(4)

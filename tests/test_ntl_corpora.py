@@ -10,15 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_builders.benchmarks.language_codes import known_code
+from data_builders.benchmarks.languages import known_code
 from data_builders.errors import UserError
 from data_builders.ntl.aligned_files import read_aligned, read_texts, suspicious_line
 from data_builders.ntl.config import CorporaConfig
 from data_builders.ntl.corpora import open_corpora
 from data_builders.ntl.corpus import Corpus
 from data_builders.ntl.hub_corpus import read_hub_corpus
-from data_builders.ntl.nusax import is_nusax, read_nusax
-from data_builders.ntl.pair_files import holds_pairs, read_pairs
+from data_builders.ntl.table_files import holds_pairs, is_nusax, read_nusax, read_pairs
 from tests.ntl_corpora import sentences, write_lines, write_ntrex, write_nusax, write_seed
 from tests.real_data import real_data
 

@@ -9,24 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
 from calmctl.cli.main import main
 from calmctl.training.examples import load_examples
 from calmctl.training.settings import TrainSettings
-from data_builders.benchmarks.flores import read_flores
 from data_builders.errors import UserError
 from data_builders.manifest import read_manifest, verify_files
 from data_builders.ntl.build import CorporaConfig, NTLDataConfig, build
 from data_builders.ntl.translation_text import answer, question
 from data_builders.progress import Progress
 from evals.flores import FloresTask
-from tests.ntl_corpora import LANGUAGES, sentences, with_aug, write_corpora, write_lines, write_seed
-from tests.real_data import real_data
-
-FILES = [f"{name}_{split}" for name in ("aug", "anchor", "dc") for split in ("train", "validation")]
+from tests.ntl_corpora import FILES, LANGUAGES, rows, sentences, texts, with_aug, write_corpora, write_lines, write_seed
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +36,14 @@ def folder(corpora: NTLDataConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     return out
 
 
-def rows(folder: Path, name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pq.read_table(folder / f"{name}.parquet").to_pylist()
-    return found
+def interrupted_at(start: str) -> Progress:
+    """Return what interrupts a build once it reports a line that begins so."""
 
+    def interrupt(line: str) -> None:
+        if line.startswith(start):
+            raise KeyboardInterrupt
 
-def texts(folder: Path, name: str) -> list[str]:
-    return [row.get("text") or row["prompt"] + row["completion"] for row in rows(folder, name)]
+    return Progress(interrupt)
 
 
 def test_the_aug_learns_text_and_both_directions_of_every_pair(folder: Path) -> None:
@@ -60,17 +56,13 @@ def test_the_aug_learns_text_and_both_directions_of_every_pair(folder: Path) -> 
         if target:
             text = question(source, target, text) + answer(lines[target][int(number)])
         assert (corpus, row["text"]) == ("seed", text)
-        assert row["meta"] == {
-            "kind": "translation" if target else "text",
-            "source": source,
-            "target": target or source,
-        }
+        kind = "translation" if target else "text"
+        assert row["meta"] == {"kind": kind, "source": source, "target": target or source}
     kinds = Counter((row["meta"]["kind"], row["meta"]["source"], row["meta"]["target"]) for row in found)
     assert set(kinds.values()) == {len(found) // 6} and 250 < len(found) // 6 < 290
     assert len({row["id"] for row in found}) == len(found)
-    assert Counter(
-        row["meta"]["source"] for row in rows(folder, "anchor_train") if row["meta"]["kind"] == "text"
-    ).keys() == {"eng_Latn"}
+    of_text = {row["meta"]["source"] for row in rows(folder, "anchor_train") if row["meta"]["kind"] == "text"}
+    assert of_text == {"eng_Latn"}
 
 
 def test_tests_are_of_languages_that_are_trained_on_and_of_others_and_of_sentences_in_no_other_file(
@@ -193,13 +185,9 @@ def test_the_same_seed_gives_the_same_bytes_also_from_two_processes(
 def test_an_interrupted_build_goes_on_where_it_was(
     folder: Path, corpora: NTLDataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(line: str) -> None:
-        if line.startswith("anchor:"):
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        build(corpora, tmp_path / "data", Progress(interrupt), workers=1)
-    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "data" / "work").rglob("*.parquet")}
+        build(corpora, tmp_path / "data", interrupted_at("anchor:"), workers=1)
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "data" / ".work").rglob("*.parquet")}
     assert shards
     kept: dict[Path, int] = {}
 
@@ -208,37 +196,22 @@ def test_an_interrupted_build_goes_on_where_it_was(
             kept.update({path: path.stat().st_mtime_ns for path in shards})
 
     assert build(corpora, tmp_path / "data", Progress(look), workers=1)["files"] == read_manifest(folder)["files"]
-    assert kept == shards and not (tmp_path / "data" / "work").exists()
+    assert kept == shards and not (tmp_path / "data" / ".work").exists()
 
 
-def test_changed_corpora_start_an_interrupted_build_again(tmp_path: Path) -> None:
+def test_changed_corpora_or_another_flores_start_an_interrupted_build_again(tmp_path: Path) -> None:
     config = write_corpora(tmp_path)
-
-    def interrupt(line: str) -> None:
-        if line.startswith("aug_train"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build(config, tmp_path / "data", Progress(interrupt), workers=1)
-    write_seed(tmp_path / "seed", 200)
+    for out in ("one", "two"):
+        with pytest.raises(KeyboardInterrupt):
+            build(config, tmp_path / out, interrupted_at("aug_train"), workers=1)
     lines: list[str] = []
-    manifest = build(config, tmp_path / "data", Progress(lines.append), workers=1)
-    assert manifest["sentences"]["aug"]["rows"] == 200
-    assert any("changed" in line for line in lines)
-
-
-def test_a_changed_flores_starts_an_interrupted_build_again(tmp_path: Path) -> None:
-    config = write_corpora(tmp_path)
-
-    def interrupt(line: str) -> None:
-        if line.startswith("aug_train"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build(config, tmp_path / "data", Progress(interrupt), workers=1)
-    lines = sentences("eng_Latn", 997, "dev")
-    write_lines(tmp_path / "flores" / "dev" / "eng_Latn.dev", [sentences("eng_Latn", 300)[20], *lines[1:]])
-    assert build(config, tmp_path / "data", workers=1)["overlap"]["removed"]["aug"]["exact"] == {"eng_Latn": 1}
+    dev = sentences("eng_Latn", 997, "dev")
+    write_lines(tmp_path / "flores" / "dev" / "eng_Latn.dev", [sentences("eng_Latn", 300)[20], *dev[1:]])
+    manifest = build(config, tmp_path / "one", Progress(lines.append), workers=1)
+    assert manifest["overlap"]["removed"]["aug"]["exact"] == {"eng_Latn": 1}
+    write_seed(tmp_path / "seed", 200)
+    assert build(config, tmp_path / "two", Progress(lines.append), workers=1)["sentences"]["aug"]["rows"] == 200
+    assert sum("changed" in line for line in lines) == 2
 
 
 def test_a_translation_of_a_held_out_sentence_is_in_no_training_file(
@@ -257,70 +230,6 @@ def test_a_translation_of_a_held_out_sentence_is_in_no_training_file(
     # Of 300 aligned rows with six rows each, and as many with two, nothing is lost without being counted.
     assert counted["training_rows_left_out"] > 20
     assert counted["rows"] + counted["training_rows_left_out"] + written == 300 * 6 + 300 * 2
-
-
-def planted(tmp_path: Path) -> tuple[NTLDataConfig, set[str]]:
-    """Put test sentences into five rows of the corpus; return the settings and every sentence of these rows."""
-    config = write_corpora(tmp_path)
-    lines = {code: list(sentences(code, 300)) for code in ("eng_Latn", *LANGUAGES)}
-    test = {code: sentences(code, 1012, "devtest") for code in (*lines, "fra_Latn")}
-    lines["eng_Latn"][10] = test["eng_Latn"][500]
-    lines["lij_Latn"][20] = test["lij_Latn"][0].upper().replace(" ", " - ")
-    lines["fur_Latn"][30] = sentences("fur_Latn", 997, "dev")[996]
-    long = max(test["eng_Latn"], key=len).split()
-    lines["eng_Latn"][40] = " ".join([*long[:6], "changed", *long[7:]])
-    lines["fur_Latn"][50] = f"{lines['fur_Latn'][50]} {max(test['fra_Latn'], key=len)} {lines['fur_Latn'][51]}"
-    for code, changed in lines.items():
-        write_lines(tmp_path / "seed" / f"{code}.gz", changed)
-    return config, {changed[row] for changed in lines.values() for row in (10, 20, 30, 40, 50)}
-
-
-def test_what_overlaps_with_flores_is_removed_with_its_translations_and_counted(tmp_path: Path) -> None:
-    config, removed = planted(tmp_path)
-    overlap = build(config, tmp_path / "data", workers=1)["overlap"]
-    assert overlap["removed"]["aug"] == {
-        "exact": {"eng_Latn": 1, "lij_Latn": 1, "fur_Latn": 1},
-        "near": {"eng_Latn": 1, "fur_Latn": 1},
-        "removed_rows": 5,
-    }
-    assert overlap["removed"]["anchor"] == {"exact": {"eng_Latn": 1}, "near": {"eng_Latn": 1}, "removed_rows": 2}
-    assert overlap["left"] == {"exact": 0, "near": 0} and overlap["flores"]["sentences"] == 4 * 2009
-    everything = "\n".join(
-        text for name in FILES for text in texts(tmp_path / "data", name) if "aug" in name or "dc" in name
-    )
-    assert not [sentence for sentence in removed if sentence in everything]
-    # The languages of the data are compared whatever others are asked for.
-    fewer = build(replace(config, flores_languages=("eng_Latn",)), tmp_path / "fewer", workers=1)["overlap"]
-    assert fewer["removed"]["aug"]["exact"] == {"eng_Latn": 1, "lij_Latn": 1, "fur_Latn": 1}
-    unchecked = build(replace(config, check_overlap=False, flores=None), tmp_path / "all", workers=1)
-    assert unchecked["overlap"] == {"checked": False}
-    assert (
-        unchecked["files"]["aug_train.parquet"]["rows"]
-        > read_manifest(tmp_path / "data")["files"]["aug_train.parquet"]["rows"]
-    )
-
-
-def test_the_search_of_the_written_files_finds_what_was_not_removed(tmp_path: Path) -> None:
-    from data_builders.ntl.overlap import count_overlaps, index_flores
-    from data_builders.ntl.shards import IndexPlace
-    from data_builders.workers import Workers
-
-    config, _ = planted(tmp_path)
-    build(
-        replace(
-            config,
-            check_overlap=False,
-            validation_fraction=0.1,
-            num_validation_rows=10**6,
-            aug=replace(config.aug, max_rows=60),
-        ),
-        tmp_path / "all",
-        workers=1,
-    )
-    place = IndexPlace(tmp_path / "index", 0.5)
-    index_flores(read_flores(tmp_path / "flores", config.flores_languages), place)
-    files = [tmp_path / "all" / f"aug_{split}.parquet" for split in ("train", "validation")]
-    assert count_overlaps(files, place, Workers(1, int), Progress()) == {"exact": 3, "near": 2}
 
 
 REFUSED: dict[str, tuple[list[str], str]] = {
@@ -380,10 +289,8 @@ def test_the_command_builds_prints_and_does_nothing_the_second_time(
 
 
 def test_text_alone_and_no_anchor(corpora: NTLDataConfig, tmp_path: Path) -> None:
-    for code in ("lij_Latn", "fur_Latn"):
-        write_lines(
-            tmp_path / "web" / f"pages.{code}", sentences(code, 150, f"web {code}")[: 150 if code == "lij_Latn" else 90]
-        )
+    for code, count in (("lij_Latn", 150), ("fur_Latn", 90)):
+        write_lines(tmp_path / "web" / f"pages.{code}", sentences(code, 150, f"web {code}")[:count])
     config = replace(corpora, aug=CorporaConfig(monolingual=(str(tmp_path / "web"),)), anchor=CorporaConfig())
     manifest = build(config, tmp_path / "data", workers=1)
     assert set(manifest["counts"]["aug_train"]) == {"text"} and "anchor_train" not in manifest["counts"]
@@ -391,28 +298,3 @@ def test_text_alone_and_no_anchor(corpora: NTLDataConfig, tmp_path: Path) -> Non
     both = replace(parallel, aug=replace(parallel.aug, monolingual=(str(tmp_path / "web"),)))
     counts = build(both, tmp_path / "both", workers=1)["counts"]["aug_train"]
     assert counts["text"]["lij_Latn"] > counts["translation"]["lij_Latn-eng_Latn"] + 100
-
-
-def test_the_real_corpora_without_what_is_in_flores(tmp_path: Path) -> None:
-    """The smoke preset over real text; overlap is compared again in another way, on words."""
-    data = real_data("nllb_seed").parent
-    out = tmp_path / "out"
-    assert main(["data", "ntl", "--preset", "smoke", "--data", str(data), "--workers", "1", "--out", str(out)]) == 0
-    manifest = read_manifest(out)
-    assert manifest["overlap"]["left"] == {"exact": 0, "near": 0}
-    assert manifest["sentences"]["aug"]["sentences"] == {"eng_Latn": 500, "lij_Latn": 500, "fur_Latn": 500}
-    assert manifest["sentences"]["anchor"]["rows"] == 1000
-    flores = read_flores(data / "flores200", ("eng_Latn", "lij_Latn", "fur_Latn", "fra_Latn"))
-    test = {
-        frozenset(line.casefold().split())
-        for splits in flores.sentences.values()
-        for lines in splits.values()
-        for line in lines
-    }
-    train = {
-        frozenset(part.casefold().split())
-        for name in FILES
-        for text in texts(out, name)
-        for part in re.split(r"\n?[^\n:]* sentence: ", text)
-    }
-    assert not test & train

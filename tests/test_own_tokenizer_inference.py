@@ -11,10 +11,11 @@ from calmctl.inference import continuation
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, complete
 from calmctl.inference.likelihood import bits_of, encoded_pairs
-from calmctl.inference.prompt import Prompt, fit
+from calmctl.inference.prompt import fit
 from calmctl.inference.reading import reading_of
 from calmctl.modeling.composition import compose
 from calmctl.modeling.context import aug_contexts, context_length
+from evals import Request
 from tests.models import logits, opened
 from tests.own_tokenizers import PAIRS, base, composed
 
@@ -33,13 +34,13 @@ def test_prompts_lose_shots_for_an_aug_that_reads_less_than_its_anchor():
     model, tokenizer = short_sighted()
     (aug,) = aug_contexts(model)
     assert context_length(model) == 512 and aug.length == 24
-    asked = [Prompt(text, 4, shots=SHOTS * 4) for text in TEXTS]
+    asked = [Request("", text, 4, shots=SHOTS * 4) for text in TEXTS]
     fitted = fit(model, tokenizer, asked)
     assert fitted.num_shortened == len(asked)
     for prompt, ids in zip(fitted.prompts, fitted.ids, strict=True):
         assert aug.longest(ids) + 4 <= 24
-        longer = Prompt(prompt.text, 4, shots=(SHOTS * 4)[-len(prompt.shots) - 1 :])
-        assert aug.longest(tokenizer(longer.whole)["input_ids"]) + 4 > 24
+        longer = Request("", prompt.prompt, 4, shots=(SHOTS * 4)[-len(prompt.shots) - 1 :])
+        assert aug.longest(tokenizer(longer.text)["input_ids"]) + 4 > 24
     assert len(complete(model, tokenizer, asked, Decoding())) == len(asked)
     with pytest.raises(UserError, match="4 of 4 prompts exceed the context of an aug, in its own tokens"):
         fit(model, tokenizer, asked, "fail")
@@ -68,8 +69,8 @@ def tokenizer():
     return PAIRS["gpt2-llama3"][0]()
 
 
-def prompts(**settings) -> list[Prompt]:
-    return [Prompt(text, 10, shots=SHOTS, **settings) for text in TEXTS]
+def prompts(**settings) -> list[Request]:
+    return [Request("", text, 10, shots=SHOTS, **settings) for text in TEXTS]
 
 
 def written(model, tokenizer, asked, decoding: Decoding, share: bool) -> dict[tuple[int, int], str]:
@@ -93,7 +94,7 @@ def test_text_is_streamed_and_ends_with_stop_strings(model, tokenizer):
     pieces: list[str] = []
     (whole,) = complete(model, tokenizer, prompts()[:1], Decoding(), on_text=pieces.append)
     assert "".join(pieces) == whole
-    ids = tokenizer(prompts()[0].whole, return_tensors="pt")["input_ids"]
+    ids = tokenizer(prompts()[0].text, return_tensors="pt")["input_ids"]
     letters = {token_id for token, token_id in tokenizer.get_vocab().items() if token.isascii() and token.isalpha()}
     others = [token_id for token_id in range(len(tokenizer)) if token_id not in letters]
     settings = {"max_new_tokens": 10, "do_sample": False, "pad_token_id": 0, "suppress_tokens": others}
@@ -105,7 +106,7 @@ def test_text_is_streamed_and_ends_with_stop_strings(model, tokenizer):
 
 def test_bits_of_texts_are_those_of_each_alone(model, tokenizer):
     texts = ("lazy dog", "мир", "", "1\r\n\t👩\u200d👧", "x" * 40)
-    asked = [prompt.whole for prompt in (*prompts(), Prompt("The", 1))]
+    asked = [prompt.text for prompt in (*prompts(), Request("", "The", 1))]
     found = dict(bits_of(model, tokenizer, asked, texts, 3))
     for place, (prompt, text) in enumerate(zip(asked, texts, strict=True)):
         start, ids = len(tokenizer(prompt)["input_ids"]), tokenizer(prompt + text, return_tensors="pt")["input_ids"]

@@ -13,10 +13,12 @@ from calmctl.evaluation.evaluating import EvalConfig, run_evaluation
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, complete
 from calmctl.inference.likelihood import bits_of
-from calmctl.inference.prompt import Prompt, fit
-from calmctl.inference.stopping import cut, written_otherwise
+from calmctl.inference.prompt import fit
+from calmctl.inference.text import written_otherwise
 from calmctl.modeling.prompt_ids import ids_around, ids_of, prompt_ids
 from data_builders.values import read_json
+from evals import Request
+from evals.task import before_stops
 from tests.made_tokenizers import TEMPLATES, TOKENIZERS, framed, that_writes
 
 PROMPTS = ["the st:", "bcd \n", "7: ", "[DONE] b", "Q？ ２"]
@@ -48,22 +50,22 @@ def test_a_completion_is_what_its_tokens_add_and_ends_where_that_text_has_a_stop
         written = whole.removeprefix(text_without_frame(tokenizer, before))
         assert len(written) < len(whole)
         pieces = []
-        free = Prompt(prompt, len(new_ids) + 1)
+        free = Request("", prompt, len(new_ids) + 1)
         assert complete(model, tokenizer, [free], Decoding(), on_text=pieces.append) == [written]
         assert "".join(pieces) == written
         places = [chance.randrange(len(written) - 3) for _ in range(2)]
         for stop in ([written[place : place + chance.randint(1, 3)]] for place in places):
             searched = [*stop, *filter(None, written_otherwise(tokenizer, stop).values())]
-            asked = [Prompt(prompt, len(new_ids) + 1, tuple(stop))]
+            asked = [Request("", prompt, len(new_ids) + 1, tuple(stop))]
             decoding = Decoding(num_beams=chance.choice([1, 1, 2]))
-            assert complete(model, tokenizer, asked, decoding) == [cut(written, searched)], stop
+            assert complete(model, tokenizer, asked, decoding) == [before_stops(written, searched)], stop
 
 
 @pytest.mark.parametrize("name", ["byte_level", "sentencepiece", "characters"])
 def test_special_tokens_are_read_where_prompts_share_what_they_begin_with(name):
     tokenizer = framed(TOKENIZERS[name](), "<s> $A")
     shots = ("the 1 b [DONE]\n", "    the 2 [DONE]\n")
-    asked = [Prompt(question, 20, ("[DONE]",), shots) for question in ("1", "2", "3")]
+    asked = [Request("", question, 20, ("[DONE]",), shots) for question in ("1", "2", "3")]
     fitted = fit(that_writes([], tokenizer, 100), tokenizer, asked)
     assert len({len(ids) for ids in fitted.ids}) == 1
     new_ids = tokenizer("b\n    c[DONE]d", add_special_tokens=False)["input_ids"]
@@ -106,7 +108,7 @@ def test_stops_that_a_tokenizer_never_writes_are_told_and_searched_for_as_it_wri
     if form is not None:
         written = tokenizer(f"b {stop} c", add_special_tokens=False)["input_ids"]
         model = that_writes(written, tokenizer, len(prompt_ids(tokenizer, ["the"])[0]))
-        (text,) = complete(model, tokenizer, [Prompt("the", len(written) + 1, (stop,))], Decoding())
+        (text,) = complete(model, tokenizer, [Request("", "the", len(written) + 1, (stop,))], Decoding())
         assert text.strip() == "b"
 
 
@@ -173,10 +175,10 @@ def test_text_of_single_bytes_is_kept_where_a_character_is_torn(number):
 
     new = ids("あ" * number + "。きき") + ids("き")[:1]
     model = that_writes(new, tokenizer, len(prompt))
-    assert complete(model, tokenizer, [Prompt("the", len(new), stop=("。",))], Decoding()) == ["あ" * number]
+    assert complete(model, tokenizer, [Request("", "the", len(new), stop=("。",))], Decoding()) == ["あ" * number]
     for torn in (1, 2):
         new = ids("い" * number) + ids("か")[:torn]
         model = that_writes(new, tokenizer, len(prompt))
         pieces: list[str] = []
-        whole = complete(model, tokenizer, [Prompt("the", len(new))], Decoding(), on_text=pieces.append)
+        whole = complete(model, tokenizer, [Request("", "the", len(new))], Decoding(), on_text=pieces.append)
         assert whole == ["".join(pieces)] == ["い" * number + "\N{REPLACEMENT CHARACTER}"]

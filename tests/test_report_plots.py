@@ -18,7 +18,7 @@ from calmctl.reporting.plots.style import colour_of
 from calmctl.reporting.plots.systems import gains_plot, systems_plot
 from calmctl.reporting.results import Results, load_results
 from calmctl.reporting.systems_table import GROUPS, SYSTEMS, VARIANTS
-from data_builders.benchmarks.flores_languages import LANGUAGES
+from data_builders.benchmarks.languages import LANGUAGES
 from tests.report_figures import ABLATIONS
 from tests.report_figures import LANGUAGES as FEW
 from tests.report_folder import change, of, write_folder

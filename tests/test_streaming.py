@@ -7,9 +7,9 @@ from transformers import PreTrainedTokenizerFast
 
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import complete
-from calmctl.inference.prompt import Prompt
-from calmctl.inference.streaming import TextStream
+from calmctl.inference.text import TextStream
 from data_builders.kv.word_tokenizer import build_word_tokenizer
+from evals import Request
 from tests.models import composed, llama
 
 
@@ -18,7 +18,7 @@ from tests.models import composed, llama
 def test_pieces_are_the_completion_and_come_one_by_one(model, decoding):
     tokenizer = build_word_tokenizer([f"k{chr(97 + i)}" for i in range(22)], ["substitute:", "solve:"])
     pieces = []
-    text = complete(model(), tokenizer, [Prompt("solve: 1 + 2 =", 12)], decoding, on_text=pieces.append)[0]
+    text = complete(model(), tokenizer, [Request("", "solve: 1 + 2 =", 12)], decoding, on_text=pieces.append)[0]
     assert "".join(pieces) == text
     assert len(pieces) > 1
 

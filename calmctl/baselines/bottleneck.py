@@ -1,13 +1,23 @@
-"""The bottleneck of series and parallel adapters, in the form of LLM-Adapters (arXiv 2304.01933)."""
+"""Series and parallel adapters: a bottleneck after a block or beside it, as in LLM-Adapters (arXiv 2304.01933).
+
+Series (Houlsby et al. 2019): h <- h + B(h). Parallel (He et al. 2022): h <- block(x) + B(x).
+"""
 
 from collections.abc import Mapping
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from calmctl.baselines.places import blocks_of
+from calmctl.baselines.places import as_modules, blocks_of
+from calmctl.modeling.blocks import states_into, states_of, with_states
 from calmctl.modeling.layers import device_of, hidden_size
+
+# What went into the block that is being computed; blocks do not lie in each other. Threads do not see each other's.
+_entered: ContextVar[Tensor | None] = ContextVar("calmctl_entered_states", default=None)
 
 
 class Bottleneck(nn.Module):
@@ -29,13 +39,43 @@ def units(anchor: PreTrainedModel, where: str) -> dict[str, int]:
     return dict.fromkeys(blocks_of(anchor, where), 2 * hidden_size(anchor.config))
 
 
-def bottlenecks(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> dict[str, Bottleneck]:
+def attach_after(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
+    """Put a bottleneck after each of some blocks (series), and return them."""
+    adapters, blocks = _bottlenecks(anchor, sizes), blocks_of(anchor)
+    for name, adapter in adapters.items():
+        blocks[name].exit.register_forward_hook(partial(_after, adapter))
+    return as_modules(adapters)
+
+
+def attach_beside(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
+    """Put a bottleneck beside each of some blocks (parallel), and return them."""
+    adapters, blocks = _bottlenecks(anchor, sizes), blocks_of(anchor)
+    for name, adapter in adapters.items():
+        blocks[name].entry.register_forward_pre_hook(_enter, with_kwargs=True)
+        blocks[name].exit.register_forward_hook(partial(_beside, adapter))
+    return as_modules(adapters)
+
+
+def _bottlenecks(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> dict[str, Bottleneck]:
     """Return a new bottleneck for each of some blocks, where the block is."""
     dim = hidden_size(anchor.config)
     blocks = blocks_of(anchor)
     return {name: Bottleneck(dim, width).to(device_of(blocks[name].exit)) for name, width in sizes.items()}
 
 
-def as_modules(adapters: Mapping[str, nn.Module]) -> nn.ModuleDict:
-    """Return adapters as one module; names of modules may hold no dots."""
-    return nn.ModuleDict({name.replace(".", "_"): adapter for name, adapter in adapters.items()})
+def _after(adapter: nn.Module, _module: nn.Module, _args: Any, output: Any) -> Tensor | tuple[Any, ...]:
+    states = states_of(output)
+    return with_states(output, states + adapter(states))
+
+
+def _enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    _entered.set(states_into(args, kwargs))
+
+
+def _beside(adapter: nn.Module, _module: nn.Module, _args: Any, output: Any) -> Tensor | tuple[Any, ...]:
+    entered = _entered.get()
+    assert entered is not None
+    _entered.set(None)
+    states = states_of(output)
+    # Some mixtures of experts return one long row of tokens.
+    return with_states(output, states + adapter(entered).reshape(states.shape))

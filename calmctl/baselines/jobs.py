@@ -1,6 +1,8 @@
 """Training a baseline: the anchor with a method's adapters, on the path that every training takes."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +10,18 @@ import torch
 from transformers import PreTrainedModel
 
 from calmctl.baselines.adapted import unmergeable
-from calmctl.baselines.building import adapt
+from calmctl.baselines.building import adapt, difference_percent, sizes_for
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.configuration import AdaptedConfig
 from calmctl.baselines.methods import ADAPTERS, FULL, METHODS
-from calmctl.baselines.plan import baseline_facts, matching
 from calmctl.errors import UserError
+from calmctl.modeling.bases.public_shapes import Shape
 from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer, source_sha256
+from calmctl.modeling.configuration import PartsConfig
 from calmctl.runs.run import Run, read_run
-from calmctl.training.job import Checked, Job, check_attention, data_sha256, run_job
+from calmctl.training.flops import DecoderFlops, adapter_training
+from calmctl.training.job import Job, Planned, check_attention, require, run_job
+from calmctl.training.plan import Model, Plan, backward_of, described, model_of, plan_whole
 from calmctl.training.session import num_trainable
 
 
@@ -40,35 +45,71 @@ def baseline_job(config: BaselineConfig) -> Job:
     """
     check(config)
     target = target_parameters(config)
-
     how = {"trust_remote_code": config.trust_remote_code}
 
-    def checked() -> Checked:
+    def plan() -> Planned:
         anchor = base_config(config.anchor, **how)
         check_attention(anchor, config.attention)
-        facts = baseline_facts(config, anchor, target)
+        if config.method == FULL and isinstance(anchor, PartsConfig):
+            raise UserError(f"anchor={config.anchor}: full trains plain models")
+        planned = plan_baseline(config, model_of(Shape(anchor)), target)
         is_plain = config.method == FULL or config.merge
         stored = anchor if is_plain else AdaptedConfig(anchor.to_dict(), config.method)
-        return Checked(load_tokenizer(config.anchor, **how), stored, [anchor], facts)
+        return Planned(planned, load_tokenizer(config.anchor, **how), stored, [anchor])
 
-    inputs = {**data_sha256(config.dataset, config.validation), "anchor": source_sha256(config.anchor)}
+    reads = {"anchor": source_sha256(config.anchor)}
     if target is not None:
-        inputs["parameters"] = str(target)
+        reads["parameters"] = str(target)
     return Job(
-        "baseline", config, config.seed, config.settings, config.dataset, config.validation, inputs, checked,
+        "baseline", config, reads, plan,
         build=lambda tokenizer: build(config, target),
-        merge_bases=config.merge,
         facts=lambda model, folder: {"method": config.method, **matching(num_trainable(model), target)},
+        merge_bases=config.merge,
     )  # fmt: skip
+
+
+def plan_baseline(config: BaselineConfig, anchor: Model, target: int | None) -> Plan:
+    """Return the plan of a baseline: how large its adapters are, and how near that is to what is wanted.
+
+    Args:
+        target: trainable parameters that are wanted; None = none in particular.
+
+    Raises:
+        UserError: the method does not fit the anchor or the number of parameters.
+    """
+    about = {"method": config.method, "anchor": {"source": config.anchor, **described(anchor)}}
+    if config.method == FULL:
+        whole = plan_whole(config, anchor, config.attention, "all of m_B", about)
+        return replace(whole, more=matching(anchor.parameters, target))
+    method, backward = ADAPTERS[config.method], backward_of(config.attention)
+    sizes = sizes_for(anchor.plain, config.method, target, config.size or None, config.where)
+    units, counts = method.units(anchor.plain, config.where or method.where), Counter(sizes.values())
+    trainable = sum(units[name] * size for name, size in sizes.items())
+    return Plan(
+        f"{method.title}, {method.size} {' to '.join(map(str, sorted(counts)))}",
+        config,
+        anchor.with_parts(trainable),
+        trainable,
+        lambda length: adapter_training(DecoderFlops(anchor.plain), trainable, length, backward),
+        frozen_bytes=anchor.weight_bytes,
+        about={**about, "adapters": {f"{method.size} {size}": f"{counts[size]} modules" for size in sorted(counts)}},
+        more=matching(trainable, target),
+    )
+
+
+def matching(trainable: int, target: int | None) -> Mapping[str, Any]:
+    """Return what a run says of how near its number of parameters came to the one wanted."""
+    if target is None:
+        return {}
+    return {"matched_parameters": target, "difference_percent": round(difference_percent(trainable, target), 3)}
 
 
 def check(config: BaselineConfig) -> None:
     """Raise UserError unless the configuration says what is trained, on what, and how large it is to be."""
     if config.method not in METHODS:
         raise UserError(f"method={config.method!r} is not one of {', '.join(METHODS)}")
-    for name, option in (("anchor", "--anchor MODEL"), ("dataset", "--data FILE")):
-        if not getattr(config, name):
-            raise UserError(f"{name} is not set; give {option} or {name}=...")
+    require(config.anchor, "anchor", "--anchor MODEL")
+    require(config.dataset, "dataset", "--data FILE")
     given = [name for name in ("match", "parameters", "size") if getattr(config, name)]
     if config.method == FULL:
         if unwanted := [name for name in ("size", "where", "merge") if getattr(config, name)]:

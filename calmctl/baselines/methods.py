@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from calmctl.baselines import bottleneck, lora, parallel, prefix, series
+from calmctl.baselines import bottleneck, lora, prefix
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,10 @@ class Adapter:
 ADAPTERS: dict[str, Adapter] = {
     "lora": Adapter("LoRA", "rank", "both", lora.units, lora.attach, merged=lora.merged, own_name=lora.own_name),
     "prefix": Adapter("Prefix tuning", "virtual tokens", "attention", prefix.units, prefix.attach),
-    "series": Adapter("Series adapters", "bottleneck width", "feed_forward", bottleneck.units, series.attach),
-    "parallel": Adapter("Parallel adapters", "bottleneck width", "feed_forward", bottleneck.units, parallel.attach),
+    "series": Adapter("Series adapters", "bottleneck width", "feed_forward", bottleneck.units, bottleneck.attach_after),
+    "parallel": Adapter(
+        "Parallel adapters", "bottleneck width", "feed_forward", bottleneck.units, bottleneck.attach_beside
+    ),
 }
 # Training the whole anchor: no adapter, and no number of parameters to match.
 FULL = "full"

@@ -1,5 +1,8 @@
 """Where adapters go: the attention and feed-forward blocks of every decoder layer, by the name of a module."""
 
+from collections.abc import Mapping
+
+from torch import nn
 from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
@@ -31,3 +34,8 @@ def blocks_of(anchor: PreTrainedModel, where: str = "both") -> dict[str, Block]:
 def names_of_modules(model: PreTrainedModel) -> dict[object, str]:
     """Return the name of every module."""
     return {module: name for name, module in model.named_modules()}
+
+
+def as_modules(adapters: Mapping[str, nn.Module]) -> nn.ModuleDict:
+    """Return adapters as one module; names of modules may hold no dots."""
+    return nn.ModuleDict({name.replace(".", "_"): adapter for name, adapter in adapters.items()})

@@ -20,8 +20,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
-from calmctl.baselines.bottleneck import as_modules
-from calmctl.baselines.places import blocks_of
+from calmctl.baselines.places import as_modules, blocks_of
 from calmctl.errors import UserError
 from calmctl.modeling.layers import device_of, hidden_size, num_heads, text_config
 

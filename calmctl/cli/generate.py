@@ -30,8 +30,8 @@ def generate(
 
     from calmctl.inference.decoding import Decoding
     from calmctl.inference.generation import complete
-    from calmctl.inference.prompt import Prompt
     from calmctl.modeling.bases.sources import load_model, load_tokenizer, quiet_libraries
+    from evals import Request
 
     quiet_libraries()
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
@@ -39,7 +39,7 @@ def generate(
     if torch.cuda.is_available():
         loaded.to("cuda")
     decoding = Decoding(num_beams=num_beams, temperature=temperature, top_p=top_p, seed=seed)
-    asked = [Prompt(prompt, max_new_tokens, id=str(number)) for number, prompt in enumerate(prompts)]
+    asked = [Request(str(number), prompt, max_new_tokens) for number, prompt in enumerate(prompts)]
     if json or num_beams > 1:
         texts = complete(loaded, tokenizer, asked, decoding)
         if json:
@@ -49,7 +49,7 @@ def generate(
             print(visible(f"{prompt}{text}"))
         return
     for question in asked:
-        unsaid = [question.text]
+        unsaid = [question.prompt]
         complete(loaded, tokenizer, [question], decoding, on_text=partial(_say, unsaid))
         print(visible("".join(unsaid)))
 

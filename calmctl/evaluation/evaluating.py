@@ -22,13 +22,12 @@ from calmctl.evaluation.questions import (
 )
 from calmctl.evaluation.scoring import METRICS_FILE, write_scores
 from calmctl.evaluation.work_files import WorkFiles
-from calmctl.inference.finite import NotFiniteError
-from calmctl.inference.generation import Engine
+from calmctl.inference.decoding import NotFiniteError
+from calmctl.inference.generation import Engine, Throughput, Writer
 from calmctl.inference.mixture import Mixture
 from calmctl.inference.prompt import FittedPrompts
 from calmctl.inference.reading import reading_of
-from calmctl.inference.stopping import written_otherwise
-from calmctl.inference.throughput import Throughput
+from calmctl.inference.text import written_otherwise
 from calmctl.processes.cpu import set_up_cpu
 from calmctl.processes.ranks import Ranks, joined_ranks
 from calmctl.runs.run import Run
@@ -184,7 +183,7 @@ def _made(
     engine = _engine(config, subject, throughput)
     mine, bits = _share(asked.fitted, ranks), []
     if asked.has_bits:
-        prompts = [asked.fitted.prompts[place].whole for place in mine]
+        prompts = [asked.fitted.prompts[place].text for place in mine]
         texts = [asked.requests[place].reference for place in mine]
         found = engine.bits_of(prompts, texts)
         try:
@@ -197,7 +196,7 @@ def _made(
     return asked, work, _Share(done.generated, done.tokens, done.batch_size, done.seconds, bits)
 
 
-def _engine(config: EvalConfig, subject: Subject, throughput: Throughput) -> Engine | Mixture:
+def _engine(config: EvalConfig, subject: Subject, throughput: Throughput) -> Writer:
     """Return what writes and measures."""
     if subject.other:
         return Mixture((subject.voice, subject.other.voice), config.mix_weight, config.decoding, throughput)
@@ -253,7 +252,7 @@ def _about(config: EvalConfig, subject: Subject, fitted: FittedPrompts, shares: 
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": str(model.device),
             "attention": getattr(getattr(model, "anchor", model).config, "_attn_implementation", None),
-            "first_prompt": fitted.prompts[0].whole if fitted.prompts else None,
+            "first_prompt": fitted.prompts[0].text if fitted.prompts else None,
         },
         "samples_per_second": round(generated / seconds, 1) if generated else None,
         "tokens_per_second": round(tokens / seconds, 1) if generated else None,

@@ -19,7 +19,7 @@ from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import check_samples
 from calmctl.inference.likelihood import encoded_pairs
 from calmctl.inference.mixture import Voice, check_greedy, check_mixable
-from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
+from calmctl.inference.prompt import FittedPrompts, OnOverflow, fit
 from calmctl.modeling.bases.fingerprint import fingerprint
 from calmctl.modeling.bases.sources import (
     load_model,
@@ -209,7 +209,7 @@ def questions(config: EvalConfig, subject: Subject) -> Questions:
     requests = task.requests(records)
     if config.handover:
         requests = with_answers(requests, config.handover, config.handover_text, (config.task, config.data_sha256()))
-    prompts = [_prompt(request, config.decoding) for request in requests]
+    prompts = [_limited(request, config.decoding.max_new_tokens) for request in requests]
     check_samples(prompts, config.decoding)
     has_bits = config.bits_per_byte or not any(request.num_samples for request in requests)
     if has_bits:
@@ -228,7 +228,7 @@ def questions(config: EvalConfig, subject: Subject) -> Questions:
     found = Questions(records, requests, fitted, has_bits)
     for each in subject.all if has_bits else ():
         with _named("" if each is subject else f"mix: {each.source}: "):
-            encoded_pairs(each.shape, each.tokenizer, [prompt.whole for prompt in fitted.prompts], found.references)
+            encoded_pairs(each.shape, each.tokenizer, [prompt.text for prompt in fitted.prompts], found.references)
     return found
 
 
@@ -287,6 +287,6 @@ def _check_references(config: EvalConfig, requests: Sequence[Request]) -> None:
         raise UserError(f"bits_per_byte: the task {config.task} has no references; leave it out")
 
 
-def _prompt(request: Request, decoding: Decoding) -> Prompt:
-    count = min(request.max_new_tokens, decoding.max_new_tokens or request.max_new_tokens)
-    return Prompt(request.prompt, count, request.stop, request.shots, request.num_samples, request.id)
+def _limited(request: Request, most: int) -> Request:
+    """Return a request for no more than so many new tokens, if that is a number."""
+    return replace(request, max_new_tokens=most) if 0 < most < request.max_new_tokens else request

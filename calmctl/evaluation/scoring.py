@@ -20,7 +20,7 @@ from data_builders.errors import DataError
 from data_builders.progress import Progress
 from data_builders.rows import iter_rows
 from evals import Completion, Completions, Scores, Task
-from evals.code_scores import RunsPrograms
+from evals.code_scores import ProgramsTask
 from evals.sandbox import Journal
 from evals.task import by_id, require_completions
 
@@ -181,7 +181,7 @@ def write_scores(
 
 def _score(run: Run, task: Task[Any], records: Sequence[Any], completions: Completions) -> Scores:
     """Score; of a task that runs programs, keep verdicts as they come and go on with those of an earlier attempt."""
-    if not isinstance(task, RunsPrograms):
+    if not isinstance(task, ProgramsTask):
         return task.score(records, completions)
     pace: dict[str, tuple[float, int]] = {}
 

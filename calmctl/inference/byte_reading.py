@@ -21,12 +21,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 from calmctl.inference.cache import growing_cache
-from calmctl.inference.finite import NotFiniteError
-from calmctl.inference.memory import is_out_of_memory
-from calmctl.inference.rows import Rows
+from calmctl.inference.continuation import Rows
+from calmctl.inference.decoding import NotFiniteError
 from calmctl.modeling.calling import accepts, cache_argument, cache_of
 from calmctl.modeling.context import context_length
-from calmctl.modeling.probe import deviation, probe_ids, tolerance
+from calmctl.modeling.probe import agree, probe_ids, tolerance
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 
 # The symbol after the 256 bytes: the text ends.
@@ -306,11 +305,12 @@ class ByteReader:
 def passes_over(model: PreTrainedModel) -> bool:
     """Tell whether a token that a model has read leaves no trace once it is masked; it is tried on a few tokens."""
     ids, wrong = probe_ids([model], 1, 8), probe_ids([model], 1, 1, seed=1)
-    expected, cache, found = model(input_ids=ids).logits[:, 5:], growing_cache(model), []
     mask = torch.ones(1, 9, dtype=torch.long, device=ids.device)
     mask[0, 5] = 0
     stretches = [(0, 5, ids[:, :5]), (5, 6, wrong), *((end - 1, end, ids[:, end - 2 : end - 1]) for end in (7, 8, 9))]
-    try:
+
+    def passing_over() -> Tensor:
+        cache, found = growing_cache(model), []
         for begin, end, given in stretches:
             seen = mask[:, :end].clone()
             seen[:, begin:] = 1
@@ -322,8 +322,6 @@ def passes_over(model: PreTrainedModel) -> bool:
                 **{cast(str, cache_argument(model)): cache},
             )
             found.append(output.logits[:, -1:])
-    except Exception as error:  # whatever a model says to what it was not made for
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):
-            raise
-        return False
-    return deviation(torch.cat(found[2:], dim=1), expected) <= tolerance([model])
+        return torch.cat(found[2:], dim=1)
+
+    return agree(passing_over, model(input_ids=ids).logits[:, 5:], tolerance([model]))

@@ -5,28 +5,32 @@ depend on the batch it was made in beyond float noise. What a group of prompts b
 does not read so (see reading.py) gets batches of equal lengths, or one row at a time.
 """
 
+import gc
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import CalmctlError, UserError
-from calmctl.inference.batching import Group, Row, batches, groups_of, shared_tokens
+from calmctl.inference.cache import MIN_TOKENS, SharedPrefix
 from calmctl.inference.continuation import Continuations
-from calmctl.inference.decoding import Decoding, seed_of
-from calmctl.inference.finite import NotFiniteError
-from calmctl.inference.habits import without_habits
+from calmctl.inference.decoding import Decoding, NotFiniteError, ready_to_write, seed_of
 from calmctl.inference.likelihood import bits_of
-from calmctl.inference.memory import head_read_once, is_out_of_memory, release_memory
-from calmctl.inference.prefix import MIN_TOKENS, SharedPrefix
-from calmctl.inference.prompt import FittedPrompts, OnOverflow, Prompt, fit
+from calmctl.inference.prompt import FittedPrompts, Group, OnOverflow, Row, batches, fit, shared_tokens
 from calmctl.inference.reading import reading_of
-from calmctl.inference.stopping import cut, written_otherwise
-from calmctl.inference.text import completion_of
-from calmctl.inference.throughput import Throughput
+from calmctl.inference.text import completion_of, written_otherwise
+from calmctl.modeling.probe import is_out_of_memory
+from evals import Request
+from evals.task import before_stops
 
 _LOGGER = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,54 @@ class Sample:
     num_tokens: int
 
 
+@dataclass
+class Throughput:
+    """What has been generated so far.
+
+    Attributes:
+        total: completions wanted.
+        done: completions there are, those of an earlier attempt included.
+        generated: completions made now.
+        tokens: tokens generated now.
+        batch_size: the largest batch that memory has sufficed for so far; 0 = nothing has been generated.
+        on_batch: called after every batch.
+    """
+
+    total: int = 0
+    done: int = 0
+    generated: int = 0
+    tokens: int = 0
+    batch_size: int = 0
+    on_batch: Callable[["Throughput"], None] = field(default=lambda _: None)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Return the time since the beginning."""
+        return time.monotonic() - self.began
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Return the average so far."""
+        return self.tokens / max(self.seconds, 1e-9)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Return how long the rest will take at this speed; None before the first batch."""
+        return self.seconds / self.generated * (self.total - self.done) if self.generated else None
+
+    def add(self, completions: int, tokens: int) -> None:
+        """Count a finished batch."""
+        self.done += completions
+        self.generated += completions
+        self.tokens += tokens
+        self.on_batch(self)
+
+
 def complete(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Request],
     decoding: Decoding,
     throughput: Throughput | None = None,
     on_text: Callable[[str], None] | None = None,
@@ -66,33 +114,31 @@ def complete(
     return [sample.text for sample in sorted(samples, key=lambda sample: (sample.prompt_index, sample.index))]
 
 
-class Engine:
-    """Generates with a model; what it learns about the memory there is holds for all that it generates.
+class Writer(ABC):
+    """Writes completions, and says how likely texts are, in batches as large as memory suffices for.
+
+    What is learned about the memory there is holds for all that it does.
 
     Args:
+        most: rows of a batch at most.
         throughput: is kept up to date.
-        share_prefixes: None = where the model's cache allows it and it is faster; a test compares with True and False.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        decoding: Decoding,
-        throughput: Throughput | None = None,
-        share_prefixes: bool | None = None,
-        on_text: Callable[[str], None] | None = None,
-    ) -> None:
-        self.model, self.tokenizer, self.decoding = model, tokenizer, decoding
-        self.reading = reading_of(model, tokenizer)
-        self.continuations = Continuations(model, tokenizer, decoding, self.reading.goes_on, on_text)
-        self.throughput = throughput or Throughput()
-        self.largest_batch = 1 if self.reading.together == "alone" else decoding.batch_size
-        self.batch_size = self.largest_batch
-        self.min_shared = 1 if share_prefixes else MIN_TOKENS
-        self.share_prefixes = share_prefixes is not False and self.reading.goes_on
-        self._prefix: tuple[Sequence[int], SharedPrefix] | None = None
-        self._stops: dict[tuple[str, ...], tuple[str, ...]] = {}
+    def __init__(self, decoding: Decoding, most: int, throughput: Throughput | None) -> None:
+        self.decoding, self.throughput = decoding, throughput or Throughput()
+        self.largest_batch = self.batch_size = most
+
+    @abstractmethod
+    def bits_of(self, prompts: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[int, float]]:
+        """Yield the index of each pair and the bits of its text after its prompt."""
+
+    @abstractmethod
+    def _samples(self, fitted: FittedPrompts, rows: Sequence[Row]) -> list[Sample]:
+        """Return the completions of a batch."""
+
+    @abstractmethod
+    def _free(self) -> None:
+        """Let go of what is held on a device from one batch to the next."""
 
     def generate(
         self, fitted: FittedPrompts, done: Collection[Row] = (), places: Sequence[int] | None = None
@@ -111,62 +157,114 @@ class Engine:
         places = range(len(fitted.prompts)) if places is None else places
         rows = [(place, index) for place in places for index in range(fitted.prompts[place].num_samples)]
         self.throughput.total, self.throughput.done = len(rows), sum(row in done for row in rows)
-        groups = groups_of(fitted)
-        shared = shared_tokens(fitted, groups, self.min_shared) if self.share_prefixes else {}
-        with without_habits(self.model, self.tokenizer), head_read_once(self.model):
-            for batch in batches(rows, fitted, groups, self.largest_batch, self.reading.together == "equal"):
-                remaining = [row for row in batch if row not in done]
-                while remaining:
-                    part = remaining[: self.batch_size]
-                    samples = self._attempt(fitted, part, [groups[place] for place, _ in part], shared)
-                    if samples is None:
-                        continue
-                    remaining = remaining[len(part) :]
-                    yield samples
-                    self.throughput.add(len(samples), sum(sample.num_tokens for sample in samples))
-        self._prefix = None
+
+        def written(part: Sequence[Row]) -> list[Sample]:
+            try:
+                return self._samples(fitted, part)
+            except NotFiniteError as error:
+                raise error.named([fitted.prompts[place].id or str(place + 1) for place, _ in part]) from None
+
+        for batch in batches(rows, fitted, self.largest_batch, self._has_equal_lengths):
+            remaining = [row for row in batch if row not in done]
+            for samples in self._in_parts(
+                remaining, written, lambda row: f"prompt of {len(fitted.ids[row[0]])} tokens"
+            ):
+                self.throughput.batch_size = max(self.throughput.batch_size, len(samples))
+                yield samples
+                self.throughput.add(len(samples), sum(sample.num_tokens for sample in samples))
+
+    @property
+    def _has_equal_lengths(self) -> bool:
+        """Return whether only prompts of one length make a batch."""
+        return False
+
+    def _in_parts(
+        self, items: Sequence[Item], work: Callable[[Sequence[Item]], Found], described: Callable[[Item], str]
+    ) -> Iterator[Found]:
+        """Yield what is made of parts of a batch: of all at once, or of half as many whenever memory is short."""
+        remaining = list(items)
+        while remaining:
+            part = remaining[: self.batch_size]
+            try:
+                found = work(part)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    raise CalmctlError(f"out of memory with a single {described(part[0])}") from error
+            else:
+                remaining = remaining[len(part) :]
+                yield found
+                continue
+            # Outside of the handler, where the error still held what had been allocated.
+            self._free()
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if self.batch_size == self.largest_batch:
+                _LOGGER.warning("out of memory with a batch of %d; going on with smaller ones", len(part))
+            self.batch_size = (len(part) + 1) // 2
+
+
+class Engine(Writer):
+    """Generates with a model.
+
+    Args:
+        throughput: is kept up to date.
+        share_prefixes: None = where the model's cache allows it and it is faster; a test compares with True and False.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        decoding: Decoding,
+        throughput: Throughput | None = None,
+        share_prefixes: bool | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.reading = reading_of(model, tokenizer)
+        super().__init__(decoding, 1 if self.reading.together == "alone" else decoding.batch_size, throughput)
+        self.continuations = Continuations(model, tokenizer, decoding, self.reading.goes_on, on_text)
+        self.min_shared = 1 if share_prefixes else MIN_TOKENS
+        self.share_prefixes = share_prefixes is not False and self.reading.goes_on
+        self._shared: dict[Group, int] = {}
+        self._prefix: tuple[Sequence[int], SharedPrefix] | None = None
+        self._stops: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def generate(
+        self, fitted: FittedPrompts, done: Collection[Row] = (), places: Sequence[int] | None = None
+    ) -> Iterator[list[Sample]]:
+        """Yield batches of samples; see `Writer.generate`."""
+        self._shared = shared_tokens(fitted, self.min_shared) if self.share_prefixes else {}
+        with ready_to_write(self.model, self.tokenizer):
+            yield from super().generate(fitted, done, places)
+        self._free()
 
     def bits_of(self, prompts: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[int, float]]:
         """Yield the index of each pair and the bits of its text after its prompt (see `likelihood.bits_of`)."""
         return bits_of(self.model, self.tokenizer, prompts, texts, self.decoding.batch_size)
 
-    def _attempt(
-        self, fitted: FittedPrompts, rows: list[Row], groups: Sequence[Group], shared: Mapping[Group, int]
-    ) -> list[Sample] | None:
-        """Return the samples of a batch, or None where memory does not suffice: batches are half as large from now."""
-        has_prefix = groups[0] in shared and len(set(groups)) == 1
-        try:
-            samples = self._samples(fitted, rows, groups[0], shared[groups[0]] if has_prefix else 0)
-            self.throughput.batch_size = max(self.throughput.batch_size, len(rows))
-            return samples
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(rows) == 1:
-                length = len(fitted.ids[rows[0][0]])
-                raise CalmctlError(f"out of memory with a single prompt of {length} tokens") from error
-        # Outside of the handler, where the error still held what had been allocated.
-        self._prefix = None
-        release_memory()
-        if self.batch_size == self.largest_batch:
-            _LOGGER.warning("out of memory with a batch of %d; going on with smaller ones", len(rows))
-        self.batch_size = (len(rows) + 1) // 2
-        return None
+    @property
+    def _has_equal_lengths(self) -> bool:
+        return self.reading.together == "equal"
 
-    def _samples(self, fitted: FittedPrompts, rows: list[Row], group: Group, shared: int) -> list[Sample]:
+    def _free(self) -> None:
+        self._prefix = None
+
+    def _samples(self, fitted: FittedPrompts, rows: Sequence[Row]) -> list[Sample]:
         prompts = [fitted.ids[place].tolist() for place, _ in rows]
+        group = fitted.groups[rows[0][0]]
+        is_one = all(fitted.groups[place] == group for place, _ in rows)
+        shared = self._shared.get(group, 0) if is_one else 0
         prefix = self._shared_prefix(prompts[0][:shared]) if shared else None
-        seeds = [
-            seed_of(self.decoding.seed, fitted.prompts[place].id or fitted.prompts[place].whole, index)
-            for place, index in rows
-        ]
+        asked = [(fitted.prompts[place], index) for place, index in rows]
+        seeds = [seed_of(self.decoding.seed, prompt.id or prompt.text, index) for prompt, index in asked]
         stops = self._stops_of(group)
-        try:
-            found = self.continuations.new_ids(prompts, seeds, stops, group.max_new_tokens, prefix)
-        except NotFiniteError as error:
-            raise error.named([fitted.prompts[place].id or str(place + 1) for place, _ in rows]) from None
+        found = self.continuations.new_ids(prompts, seeds, stops, group.max_new_tokens, prefix)
         return [
-            Sample(place, index, cut(completion_of(self.tokenizer, prompt, new_ids), stops), len(new_ids))
+            Sample(place, index, before_stops(completion_of(self.tokenizer, prompt, new_ids), stops), len(new_ids))
             for (place, index), prompt, new_ids in zip(rows, prompts, found, strict=True)
         ]
 
@@ -184,7 +282,7 @@ class Engine:
         return self._prefix[1]
 
 
-def check_samples(prompts: Sequence[Prompt], decoding: Decoding) -> None:
+def check_samples(prompts: Sequence[Request], decoding: Decoding) -> None:
     """Raise UserError where several samples of a prompt are wanted, and there is no chance in the decoding."""
     most = max((prompt.num_samples for prompt in prompts), default=1)
     if most > 1 and not decoding.samples:

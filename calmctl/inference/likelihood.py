@@ -3,22 +3,28 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
-from calmctl.inference.finite import NotFiniteError
-from calmctl.inference.memory import is_out_of_memory
+from calmctl.inference.decoding import NotFiniteError
 from calmctl.inference.reading import Together
 from calmctl.modeling.calling import accepts
 from calmctl.modeling.context import aug_contexts, context_length
 from calmctl.modeling.loss import IGNORED, labelled_rows_only
-from calmctl.modeling.probe import deviation, num_closed, probe_ids, tolerance, without_rounding
+from calmctl.modeling.probe import (
+    Findings,
+    agree,
+    deviation,
+    failing_as,
+    probe_ids,
+    tolerance,
+    without_rounding,
+)
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.stored.parts import PartsModel
 
@@ -34,7 +40,7 @@ class _Way:
     labels_only: bool
 
 
-_ways: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], _Way]] = WeakKeyDictionary()
+_findings: Findings[_Way] = Findings()
 
 
 @torch.inference_mode()
@@ -112,17 +118,17 @@ def _way_of(model: PreTrainedModel) -> _Way:
     Raises:
         UserError: logits depend on later tokens, so that they say nothing about how likely those are.
     """
-    known = _ways.setdefault(model, {})
-    key = model.dtype, getattr(model.config, "_attn_implementation", None), num_closed(model)
-    if key not in known:
+
+    def find() -> _Way:
         way = without_rounding(model, lambda: _tried(model), lambda way: way is None or _is_finite(model, way))
         if way is None:
             raise UserError(
                 f"bits_per_byte: {type(model).__name__} attends to later tokens, so its likelihoods are those of texts "
                 "that it has seen; leave bits_per_byte out"
             )
-        known[key] = way
-    return known[key]
+        return way
+
+    return _findings.of(model, find)
 
 
 def _bases(model: PreTrainedModel) -> list[PreTrainedModel]:
@@ -146,29 +152,18 @@ def _tried(model: PreTrainedModel) -> _Way | None:
     """Return how a model reads texts (None: it attends to later tokens)."""
     rows, starts, allowed = _probes(model), [_START] * len(_LENGTHS), tolerance(_bases(model))
     plain = _Way("alone", labels_only=False)
-    try:
+    with failing_as(f"bits_per_byte: {type(model).__name__} cannot read a text"):
         alone = [_labelled(model, [row], [_START], plain)[0] for row in rows]
         shorter = _labelled(model, [rows[-1][: _LENGTHS[0]]], [_START], plain)[0]
-    except UserError:
-        raise
-    except Exception as error:  # whatever a model says to what it was not made for
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):
-            raise
-        reason = (str(error).strip() or "no message").splitlines()[0]
-        raise UserError(f"bits_per_byte: {type(model).__name__} cannot read a text: {reason}") from error
     if not all(logits.amax(-1).isfinite().all() for logits in alone):
         return plain  # the texts themselves are going to tell
     if deviation(shorter, alone[-1][: len(shorter)]) > allowed:
         return None
 
     def is_right(way: _Way, places: Sequence[int]) -> bool:
-        try:
-            found = _labelled(model, [rows[place] for place in places], [starts[place] for place in places], way)[0]
-        except Exception as error:  # whatever a model says to what it was not made for
-            if isinstance(error, RuntimeError) and is_out_of_memory(error):
-                raise
-            return False
-        return deviation(found, torch.cat([alone[place] for place in places])) <= allowed
+        asked = [rows[place] for place in places], [starts[place] for place in places]
+        expected = torch.cat([alone[place] for place in places])
+        return agree(lambda: _labelled(model, *asked, way)[0], expected, allowed)
 
     labels_only = is_right(_Way("alone", labels_only=True), [0])
     padded, equal = _Way("padded", labels_only), _Way("equal", labels_only)

@@ -5,35 +5,27 @@ decides. This is what ensembles of language models do token by token, for models
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
-from calmctl.inference.batching import Row, batches, groups_of
 from calmctl.inference.byte_reading import END, ByteReader, ByteVocabulary, Chances, passes_over
-from calmctl.inference.decoding import Decoding
-from calmctl.inference.finite import NotFiniteError
-from calmctl.inference.generation import Sample, check_samples
-from calmctl.inference.habits import without_habits
-from calmctl.inference.memory import head_read_once, is_out_of_memory, release_memory
-from calmctl.inference.prompt import FittedPrompts, vocabulary_size
+from calmctl.inference.decoding import Decoding, NotFiniteError, ready_to_write
+from calmctl.inference.generation import Sample, Throughput, Writer
+from calmctl.inference.prompt import FittedPrompts, Row, vocabulary_size
 from calmctl.inference.reading import reading_of
-from calmctl.inference.stopping import cut
-from calmctl.inference.throughput import Throughput
 from calmctl.modeling.calling import accepts, cache_argument
 from calmctl.modeling.layers import text_config
 from calmctl.modeling.probe import without_rounding
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.stored.parts import PartsModel
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
-
-Found = TypeVar("Found")
+from evals.task import before_stops
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ class Voice:
     name: str
 
 
-class Mixture:
+class Mixture(Writer):
     """Writes texts, and says how likely they are.
 
     Args:
@@ -65,8 +57,8 @@ class Mixture:
         self, voices: tuple[Voice, Voice], weight: float, decoding: Decoding, throughput: Throughput | None = None
     ) -> None:
         check_greedy(decoding)
-        self.voices, self.shares, self.decoding = voices, (1 - weight, weight), decoding
-        self.throughput, self.batch_size = throughput or Throughput(), decoding.batch_size
+        super().__init__(decoding, decoding.batch_size, throughput)
+        self.voices, self.shares = voices, (1 - weight, weight)
         self._readers: list[ByteReader] = []
         self._vocabularies = []
         for voice in voices:
@@ -76,39 +68,21 @@ class Mixture:
                 model, partial(passes_over, model)
             ):
                 raise _in_vain(model, voice.name)
-            with without_habits(voice.model, voice.tokenizer):
+            with ready_to_write(voice.model, voice.tokenizer):
                 ends = voice.model.generation_config.eos_token_id or []
             size = vocabulary_size(voice.model)
             self._vocabularies.append(ByteVocabulary(voice.tokenizer, ends, size, voice.name))
 
-    def generate(
-        self, fitted: FittedPrompts, done: Collection[Row] = (), places: Sequence[int] | None = None
-    ) -> Iterator[list[Sample]]:
-        """Yield batches of completions; see `Engine.generate`."""
-        check_samples(fitted.prompts, self.decoding)
-        places = range(len(fitted.prompts)) if places is None else places
-        rows = [(place, index) for place in places for index in range(fitted.prompts[place].num_samples)]
-        self.throughput.total, self.throughput.done = len(rows), sum(row in done for row in rows)
+    def _samples(self, fitted: FittedPrompts, rows: Sequence[Row]) -> list[Sample]:
+        prompts = [fitted.prompts[place] for place, _ in rows]
+        written = self._write([each.text for each in prompts], prompts[0].stop, prompts[0].max_new_tokens)
+        return [
+            Sample(place, index, before_stops(text.decode(errors="replace"), prompts[0].stop), count)
+            for (place, index), (text, count) in zip(rows, written, strict=True)
+        ]
 
-        def samples_of(places: Sequence[int]) -> list[Sample]:
-            prompts = [fitted.prompts[place] for place in places]
-            try:
-                written = self._write([each.whole for each in prompts], prompts[0].stop, prompts[0].max_new_tokens)
-            except NotFiniteError as error:
-                raise error.named(
-                    [each.id or str(place + 1) for place, each in zip(places, prompts, strict=True)]
-                ) from None
-            return [
-                Sample(place, 0, cut(text.decode(errors="replace"), prompts[0].stop), count)
-                for place, (text, count) in zip(places, written, strict=True)
-            ]
-
-        for batch in batches(rows, fitted, groups_of(fitted), self.decoding.batch_size):
-            remaining = [place for place, index in batch if (place, index) not in done]
-            for samples in self._in_parts(remaining, samples_of):
-                self.throughput.batch_size = max(self.throughput.batch_size, len(samples))
-                yield samples
-                self.throughput.add(len(samples), sum(sample.num_tokens for sample in samples))
+    def _free(self) -> None:
+        self._readers = []
 
     def bits_of(self, prompts: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[int, float]]:
         """Yield the index of each pair and the bits of its text after its prompt.
@@ -133,27 +107,10 @@ class Mixture:
             return list(zip(places, bits, strict=True))
 
         order = sorted(range(len(prompts)), key=lambda place: -len(texts[place]))
-        for start in range(0, len(order), self.decoding.batch_size):
-            for found in self._in_parts(order[start : start + self.decoding.batch_size], bits_of):
+        for start in range(0, len(order), self.largest_batch):
+            some = order[start : start + self.largest_batch]
+            for found in self._in_parts(some, bits_of, lambda place: f"text of {len(texts[place].encode())} bytes"):
                 yield from found
-
-    def _in_parts(self, places: Sequence[int], done: Callable[[Sequence[int]], Found]) -> Iterator[Found]:
-        """Yield what is done with places, with as many at a time as memory suffices for."""
-        remaining = list(places)
-        while remaining:
-            part = remaining[: self.batch_size]
-            try:
-                found = done(part)
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or len(part) == 1:
-                    raise
-                self.batch_size = (len(part) + 1) // 2
-                continue
-            finally:
-                self._readers.clear()
-                release_memory()
-            remaining = remaining[len(part) :]
-            yield found
 
     def _write(self, prompts: Sequence[str], stop: tuple[str, ...], most: int) -> list[tuple[bytes, int]]:
         """Return the likeliest bytes after each prompt, and how many tokens of the first model they are."""
@@ -186,8 +143,7 @@ class Mixture:
         written, going = [b""] * len(prompts), list(range(len(prompts)))
         with ExitStack() as stack:
             for voice in self.voices:
-                stack.enter_context(without_habits(voice.model, voice.tokenizer))
-                stack.enter_context(head_read_once(voice.model))
+                stack.enter_context(ready_to_write(voice.model, voice.tokenizer))
             readers = self._readers = [
                 ByteReader(
                     voice.model,
@@ -209,6 +165,7 @@ class Mixture:
                     written[row] += bytes([symbol])
                 for reader in readers if going else ():
                     reader.take(symbols)
+        self._free()
         return written
 
 

@@ -1,8 +1,9 @@
-"""Prompts: what is to be completed, and how it is made to fit into a model's context."""
+"""Prompts: how they are made to fit into a model's context, and which of them are completed together."""
 
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, cast
 
 from torch import nn
@@ -11,35 +12,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from calmctl.errors import UserError
 from calmctl.modeling.context import AugContext, aug_contexts, context_length
 from calmctl.modeling.prompt_ids import prompt_ids
+from evals import Request
 
 OnOverflow = Literal["drop_shots", "fail"]
+# A completion to make: which prompt, and which of its samples.
+Row = tuple[int, int]
 _CHUNK = 1024  # prompts tokenized at once: ids as Python numbers take nine times the memory they are kept in
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """What is to be completed.
+class Group:
+    """Prompts that end alike and have their shots in common: rows of one batch as far as possible."""
 
-    Attributes:
-        text: the question, which is never shortened.
-        max_new_tokens: tokens to generate at most.
-        stop: the completion ends before the first of these strings.
-        shots: worked examples that stand before the text, each with the separator that follows it.
-        num_samples: completions wanted; more than one needs sampling.
-        id: names the prompt where its samples are drawn; its whole text when empty.
-    """
-
-    text: str
     max_new_tokens: int
-    stop: tuple[str, ...] = ()
-    shots: tuple[str, ...] = ()
-    num_samples: int = 1
-    id: str = ""
-
-    @property
-    def whole(self) -> str:
-        """Return what the model reads."""
-        return "".join(self.shots) + self.text
+    stop: tuple[str, ...]
+    shots: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -52,15 +39,20 @@ class FittedPrompts:
         num_shortened: prompts that have lost shots.
     """
 
-    prompts: list[Prompt]
+    prompts: list[Request]
     ids: list[array]
     num_shortened: int = 0
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Return the group of each prompt."""
+        return [Group(prompt.max_new_tokens, prompt.stop, prompt.shots) for prompt in self.prompts]
 
 
 def fit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Request],
     on_overflow: OnOverflow = "drop_shots",
 ) -> FittedPrompts:
     """Tokenize prompts; those that exceed the model's context with their completion lose shots, the first ones first.
@@ -99,9 +91,9 @@ def vocabulary_size(model: PreTrainedModel) -> int:
     return cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
 
 
-def _tokenized(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> Iterator[array]:
+def _tokenized(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Request]) -> Iterator[array]:
     for start in range(0, len(prompts), _CHUNK):
-        texts = [prompt.whole for prompt in prompts[start : start + _CHUNK]]
+        texts = [prompt.text for prompt in prompts[start : start + _CHUNK]]
         for place, text in enumerate(texts, start):
             try:
                 text.encode()
@@ -141,3 +133,52 @@ def _refuse(fitted: FittedPrompts, too_long: list[int], limit: int | None, advic
             f"longest has {len(fitted.ids[longest])} and asks for {fitted.prompts[longest].max_new_tokens} new ones); "
             f"{advice}"
         )
+
+
+def batches(
+    rows: Sequence[Row], fitted: FittedPrompts, batch_size: int, equal_lengths: bool = False
+) -> Iterator[list[Row]]:
+    """Yield batches, the longest prompts of each group first; a batch shares how its completions end.
+
+    Args:
+        equal_lengths: put prompts of one length only into a batch, of whatever groups.
+    """
+    order = {group: 0 if equal_lengths else number for number, group in enumerate(dict.fromkeys(fitted.groups))}
+
+    def key(row: Row) -> tuple[int, tuple[str, ...], int, int, Row]:
+        group = fitted.groups[row[0]]
+        return -group.max_new_tokens, group.stop, order[group], -len(fitted.ids[row[0]]), row
+
+    def shared(row: Row) -> tuple[int, tuple[str, ...], int]:
+        group = fitted.groups[row[0]]
+        return group.max_new_tokens, group.stop, len(fitted.ids[row[0]]) if equal_lengths else 0
+
+    batch: list[Row] = []
+    for row in sorted(rows, key=key):
+        if batch and (len(batch) == batch_size or shared(row) != shared(batch[0])):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def shared_tokens(fitted: FittedPrompts, at_least: int) -> dict[Group, int]:
+    """Return how many tokens the prompts of each group begin with, of groups where these are so many or more."""
+    members: dict[Group, list[int]] = {}
+    for place, group in enumerate(fitted.groups):
+        members.setdefault(group, []).append(place)
+    lengths = {
+        group: common_prefix([fitted.ids[place] for place in places])
+        for group, places in members.items()
+        if len(places) > 1
+    }
+    return {group: length for group, length in lengths.items() if length >= at_least}
+
+
+def common_prefix(prompts: Sequence[array]) -> int:
+    """Return how many tokens all prompts begin with, leaving each of them one to go on with."""
+    # What the first and the last in order have in common, all have.
+    pairs = enumerate(zip(min(prompts), max(prompts), strict=False))
+    shortest = min(map(len, prompts))
+    return min(next((place for place, (one, other) in pairs if one != other), shortest), shortest - 1)

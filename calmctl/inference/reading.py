@@ -7,19 +7,27 @@ from caches; some do neither (a recurrent state runs through padding), and nothi
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import CalmctlError, UserError
-from calmctl.inference.habits import without_habits
-from calmctl.inference.memory import head_read_once, is_out_of_memory
-from calmctl.inference.prefix import SharedPrefix, can_share
-from calmctl.inference.rows import Rows
+from calmctl.inference.cache import SharedPrefix, can_share
+from calmctl.inference.continuation import Rows
+from calmctl.inference.decoding import ready_to_write
 from calmctl.modeling.calling import cache_of
-from calmctl.modeling.probe import deviation, num_closed, probe_ids, tolerance, unchanged_chance, without_rounding
+from calmctl.modeling.probe import (
+    Findings,
+    agree,
+    deviation,
+    failing_as,
+    is_out_of_memory,
+    probe_ids,
+    tolerance,
+    unchanged_chance,
+    without_rounding,
+)
 from calmctl.modeling.stored.parts import PartsModel
 
 Together = Literal["padded", "equal", "alone"]
@@ -49,7 +57,7 @@ class Reading:
         return rows[self.together] + (", continued caches" if self.goes_on else "")
 
 
-_known: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Reading]] = WeakKeyDictionary()
+_findings: Findings[Reading] = Findings()
 
 
 def reading_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Reading:
@@ -59,20 +67,20 @@ def reading_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Re
         UserError: it cannot complete a single prompt, or completes it otherwise each time.
         CalmctlError: there is not enough memory for a few tokens.
     """
-    with without_habits(model, tokenizer), head_read_once(model), unchanged_chance(model.device):
+    with ready_to_write(model, tokenizer), unchanged_chance(model.device):
         pad_id = model.generation_config.pad_token_id
-        key = pad_id, model.dtype, getattr(model.config, "_attn_implementation", None), num_closed(model)
-        known = _known.setdefault(model, {})
-        if key not in known:
+
+        def find() -> Reading:
             try:
-                known[key] = without_rounding(
+                return without_rounding(
                     model, lambda: _Trial(model, pad_id).reading(), lambda found: _Trial(model, pad_id).allows(found)
                 )
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise CalmctlError(f"out of memory with {LONG} tokens of {type(model).__name__}") from error
                 raise
-        return known[key]
+
+        return _findings.of(model, find, pad_id)
 
 
 class _Trial:
@@ -92,16 +100,9 @@ class _Trial:
     def reading(self) -> Reading:
         """Return the way that is closest to a whole batch and right."""
         name = type(self.model).__name__
-        try:
+        with failing_as(f"{name} cannot complete a prompt"):
             alone = [self._alone(place) for place in range(3)]
             again = self._alone(0)
-        except UserError:
-            raise
-        except Exception as error:
-            if isinstance(error, RuntimeError) and is_out_of_memory(error):
-                raise
-            reason = (str(error).strip() or "no message").splitlines()[0]
-            raise UserError(f"{name} cannot complete a prompt: {type(error).__name__}: {reason}") from error
         if not all(logits.amax(-1).isfinite().all() for logits in alone):
             return Reading("alone", goes_on=False)  # the prompts themselves are going to tell
         if deviation(again, alone[0]) > self.allowed:
@@ -126,12 +127,7 @@ class _Trial:
         return self._is_right(way, [self._alone(place) for place in places])
 
     def _is_right(self, way: Callable[[], Tensor], alone: Sequence[Tensor]) -> bool:
-        try:
-            return deviation(way(), torch.cat(list(alone))) <= self.allowed
-        except Exception as error:  # whatever a model says to what it was not made for
-            if isinstance(error, RuntimeError) and is_out_of_memory(error):
-                raise
-            return False
+        return agree(way, torch.cat(list(alone)), self.allowed)
 
     def _alone(self, place: int) -> Tensor:
         """Complete one prompt as anyone would."""

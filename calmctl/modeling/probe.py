@@ -1,12 +1,13 @@
-"""Probes: a few tokens to try a model on, and how far two answers to them may lie apart."""
+"""Probes: a few tokens to try a model on, how far two answers to them may lie apart, and what was found so."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from calmctl.environment import total_memory
@@ -27,6 +28,7 @@ _MATMUL_EPS = {"highest": 0.0, "high": 2.0**-10, "medium": torch.finfo(torch.bfl
 # Answers further apart than this are different ones in any type: of real models with 18 to 30 layers, in bfloat16 and
 # with open bridges, the largest deviation that padding or a cache made was 0.03.
 _MOST = 0.1
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def probe_ids(
@@ -80,6 +82,52 @@ def deviation(found: Tensor, expected: Tensor) -> float:
     distance = ((found - expected).square().sum(-1) / number).sqrt()
     shares = torch.where(distance == 0, 0.0, distance / spread.clamp(min=torch.finfo(torch.float32).tiny))
     return float(shares.nan_to_num(nan=float("inf")).max())
+
+
+def agree(way: Callable[[], Tensor], expected: Tensor, allowed: float) -> bool:
+    """Tell whether a model gives these logits (..., vocabulary) in some way, in which it may as well fail."""
+    try:
+        return deviation(way(), expected) <= allowed
+    except Exception as error:  # whatever a model says to what it was not made for
+        if is_out_of_memory(error):
+            raise
+        return False
+
+
+@contextmanager
+def failing_as(complaint: str) -> Iterator[None]:
+    """Turn whatever a model says to what it was not made for into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        raise UserError(f"{complaint}: {type(error).__name__}: {reason}") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether a device, or the machine, had not enough memory."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+class Findings(Generic[Found]):
+    """What trying a model has told, for each state that it was in: tried once, and again when bridges were trained."""
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Found]] = WeakKeyDictionary()
+
+    def of(self, model: PreTrainedModel, find: Callable[[], Found], *also: object) -> Found:
+        """Return what is known of a model, or find it out; `also` is what else it depends on."""
+        known = self._known.setdefault(model, {})
+        key = (*also, model.dtype, getattr(model.config, "_attn_implementation", None), num_closed(model))
+        if key not in known:
+            known[key] = find()
+        return known[key]
 
 
 def tolerance(models: Sequence[PreTrainedModel]) -> float:

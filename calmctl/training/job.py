@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ from calmctl.training.aug_examples import described_reading, reading_facts, with
 from calmctl.training.batches import Batches
 from calmctl.training.calibration import calibrate_on
 from calmctl.training.checkpoints import newest_sealed
+from calmctl.training.configs import TrainingConfig
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.distributed import started_run
 from calmctl.training.examples import Examples, load_examples
 from calmctl.training.flops import CompositionFlops
 from calmctl.training.packing import pack
+from calmctl.training.plan import Plan
 from calmctl.training.session import check_settings, set_up, train_into
 from calmctl.training.settings import TrainSettings
 from calmctl.training.validation import hold_out
@@ -43,23 +46,23 @@ _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Checked:
+class Planned:
     """What a job knows of its model without weights.
 
     Attributes:
+        plan: what it comes to; of a composition as if augs read as many tokens as the anchor.
         stored: configuration that the model will be stored with.
         bases: those of what reads the tokens: the shortest context counts.
-        facts: what a plan says.
         segmenters: per aug, how it reads the data, if it has a tokenizer of its own.
-        flops: of a composition with such augs, as if they read as many tokens as the anchor.
+        warnings: what is to be known, and no reason to refuse the job.
     """
 
+    plan: Plan
     tokenizer: PreTrainedTokenizerBase
     stored: PreTrainedConfig
     bases: Sequence[PreTrainedConfig]
-    facts: Mapping[str, Any]
     segmenters: Sequence[Segmenter | None] = ()
-    flops: CompositionFlops | None = None
+    warnings: Sequence[str] = ()
 
     @property
     def context(self) -> int | None:
@@ -81,32 +84,39 @@ class Job:
 
     Attributes:
         config: all of its configuration, which identifies the run.
-        settings: how the model is trained; of the configuration, perhaps scaled.
-        data: training file; `validation` a file like it, or empty (see `TrainSettings.validation_share`).
-        inputs: checksums of what it reads, by name.
-        check: makes sure of the models; raises UserError for what can be told without weights.
+        reads: checksums of what it reads beside its data, by name.
+        plan: makes sure of the models; raises UserError for what can be told without weights.
         build: returns the model to train; random numbers have been seeded.
         facts: what else `run.json` says, from the model and the folder of the run; may raise UserError.
+        merge_bases: write a model that needs no other.
     """
 
     kind: Kind
-    config: object
-    seed: int
-    settings: TrainSettings
-    data: str
-    validation: str
-    inputs: Mapping[str, str]
-    check: Callable[[], Checked]
+    config: TrainingConfig
+    reads: Mapping[str, str]
+    plan: Callable[[], Planned]
     build: Callable[[PreTrainedTokenizerBase], PreTrainedModel]
-    merge_bases: bool = False
     facts: Callable[[PreTrainedModel, Path], Mapping[str, Any]] = lambda model, folder: {}
+    merge_bases: bool = False
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Return how the model is trained."""
+        return self.config.settings
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """Return the checksums of all that it reads, by name, as `Run.start` takes them."""
+        files = {"data": self.config.dataset, "validation": self.config.validation}
+        data = {name: sha256_of(Path(file)) if Path(file).is_file() else file for name, file in files.items() if file}
+        return {**data, **self.reads}
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A job that nothing is to be said against, with what it learns from and is validated on; None without steps."""
 
-    checked: Checked
+    planned: Planned
     examples: Examples | None = None
     held_out: Examples | None = None
 
@@ -118,12 +128,12 @@ def prepare(job: Job) -> Prepared:
         UserError: settings do not fit this machine or each other, models do not fit, or the data cannot be used.
     """
     quiet_libraries()
-    check_settings(job.settings, is_validated=bool(job.validation))
-    checked = job.check()
-    check_storable(checked.tokenizer, checked.stored)
+    check_settings(job.settings, is_validated=bool(job.config.validation))
+    planned = job.plan()
+    check_storable(planned.tokenizer, planned.stored)
     if not job.settings.steps:
-        return Prepared(checked)
-    prepared = Prepared(checked, *_examples(job, checked))
+        return Prepared(planned)
+    prepared = Prepared(planned, *_examples(job, planned))
     _check_examples(job, prepared)
     return prepared
 
@@ -134,23 +144,23 @@ def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
     Raises:
         UserError: see `prepare`, and `Run.start`.
     """
-    inputs = job.inputs
-    with started_run(out, kind=job.kind, config=job.config, command=command, seed=job.seed, inputs=inputs) as run:
+    config, seed = job.config, job.config.seed
+    with started_run(out, kind=job.kind, config=config, command=command, seed=seed, inputs=job.inputs) as run:
         if not run.is_complete:
             run.report_progress("tokenising", 0, job.settings.steps)
             prepared = prepare(job)
-            set_up(job.settings, job.seed)
-            model = job.build(prepared.checked.tokenizer)
+            set_up(job.settings, seed)
+            model = job.build(prepared.planned.tokenizer)
             prepared, reading = _with_aug_tokens(_as_built(prepared, model), run.path)
             if isinstance(model, ComposedModelForCausalLM) and prepared.examples is not None:
-                calibrate_on(prepared.examples, model, job.settings, job.seed)
+                calibrate_on(prepared.examples, model, job.settings, seed)
             train_into(
                 run,
                 model,
-                prepared.checked.tokenizer,
-                job.data,
+                prepared.planned.tokenizer,
+                config.dataset,
                 job.settings,
-                job.seed,
+                seed,
                 prepared.examples,
                 prepared.held_out,
                 merge_bases=job.merge_bases,
@@ -167,14 +177,16 @@ def plan_job(job: Job, out: Path) -> dict[str, Any]:
     """
     existing = Run.look(out, kind=job.kind, config=job.config, inputs=job.inputs)
     if existing is not None and existing.is_complete:
-        return {"run": "complete: nothing is left to do", "data": job.data, "seed": job.seed}
+        return {"run": "complete: nothing is left to do", "data": job.config.dataset, "seed": job.config.seed}
     prepared = prepare(job)
-    facts = dict(prepared.checked.facts)
-    train = facts.pop("train")
+    facts = prepared.planned.plan.shown()
+    train, warnings = facts.pop("train"), prepared.planned.warnings
+    if warnings:
+        facts["warnings"] = list(warnings)
     checkpoint = newest_sealed(out / "checkpoints")
     status = "new" if existing is None else f"goes on from {checkpoint.name if checkpoint else 'the beginning'}"
     reading = _reading(prepared)
-    return {"run": status, **facts, **_data_facts(job, prepared), **reading, "seed": job.seed, "train": train}
+    return {"run": status, **facts, **_data_facts(job, prepared), **reading, "seed": job.config.seed, "train": train}
 
 
 def check_attention(config: PreTrainedConfig, attention: str, name: str = "attention") -> None:
@@ -192,36 +204,30 @@ def check_attention(config: PreTrainedConfig, attention: str, name: str = "atten
         raise UserError(f"{name}={attention}: {reason}") from error
 
 
-def data_sha256(dataset: str, validation: str = "") -> dict[str, str]:
-    """Return the checksums of what a run trains and validates on, by name, as `Run.start` takes them."""
-    files = {"data": dataset, "validation": validation}
-    return {name: sha256_of(Path(file)) if Path(file).is_file() else file for name, file in files.items() if file}
-
-
 def require(value: object, name: str, option: str) -> None:
     """Raise UserError unless a setting is given."""
     if not value:
         raise UserError(f"{name} is not set; give {option} or {name}=...")
 
 
-def _examples(job: Job, checked: Checked) -> tuple[Examples, Examples | None]:
+def _examples(job: Job, planned: Planned) -> tuple[Examples, Examples | None]:
     """Return what to train on, and what to validate on, if anything."""
-    settings, tokenizer = job.settings, checked.tokenizer
+    settings, tokenizer = job.settings, planned.tokenizer
     # Packing cuts long documents itself.
-    context, augs = (None, []) if settings.packing else (checked.context, checked.aug_contexts)
-    examples, held_out = load_examples(Path(job.data), tokenizer, settings, context, augs), None
-    if job.validation:
-        held_out = load_examples(Path(job.validation), tokenizer, settings, context, augs)
+    context, augs = (None, []) if settings.packing else (planned.context, planned.aug_contexts)
+    examples, held_out = load_examples(Path(job.config.dataset), tokenizer, settings, context, augs), None
+    if job.config.validation:
+        held_out = load_examples(Path(job.config.validation), tokenizer, settings, context, augs)
     elif settings.validation_share:
         if len(examples) < 2:
             raise UserError(
-                f"{job.data}: train.validation_share needs two examples at least; give more, --validation FILE, or "
-                "train.validation_share=0 train.keep_best=false"
+                f"{job.config.dataset}: train.validation_share needs two examples at least; give more, "
+                "--validation FILE, or train.validation_share=0 train.keep_best=false"
             )
-        examples, held_out = hold_out(examples, settings.validation_share, job.seed, settings.validation_limit)
+        examples, held_out = hold_out(examples, settings.validation_share, job.config.seed, settings.validation_limit)
     if settings.packing:
-        width = min(settings.context, checked.context or sys.maxsize)
-        augs = checked.aug_contexts
+        width = min(settings.context, planned.context or sys.maxsize)
+        augs = planned.aug_contexts
         return pack(examples, width, augs), pack(held_out, width, augs) if held_out is not None else None
     return examples, held_out
 
@@ -230,12 +236,12 @@ def _as_built(prepared: Prepared, model: PreTrainedModel) -> Prepared:
     """Return the same with what the model itself reads with: how it was loaded may decide how texts are cut."""
     if not isinstance(model, ComposedModelForCausalLM):
         return prepared
-    return replace(prepared, checked=replace(prepared.checked, segmenters=model.model.segmenters))
+    return replace(prepared, planned=replace(prepared.planned, segmenters=model.model.segmenters))
 
 
 def _with_aug_tokens(prepared: Prepared, folder: Path) -> tuple[Prepared, dict[str, Any]]:
     """Return the same with what augs with tokenizers of their own read of the examples, and what is said of it."""
-    segmenters, reading = prepared.checked.segmenters, _reading(prepared)
+    segmenters, reading = prepared.planned.segmenters, _reading(prepared)
     if not reading:
         return prepared, reading
     for index, facts in enumerate(reading["reading"]):
@@ -254,11 +260,11 @@ def _reading(prepared: Prepared) -> dict[str, Any]:
     `flops_per_token` is for each of the anchor's tokens, in rows of the mean length; `flops_ratio` is to what it would
     be if augs read as many tokens as the anchor.
     """
-    examples, segmenters, plain = prepared.examples, prepared.checked.segmenters, prepared.checked.flops
+    examples, segmenters = prepared.examples, prepared.planned.segmenters
     if examples is None or all(segmenter is None for segmenter in segmenters):
         return {}
     reading: dict[str, Any] = {"reading": reading_facts(examples, segmenters)}
-    if plain is not None:
+    if isinstance(plain := prepared.planned.plan.model.flops, CompositionFlops):
         read = [1.0 if each is None else each["aug_tokens_per_anchor_token"] for each in reading["reading"]]
         length = round(float(examples.lengths.mean()))
         flops = replace(plain, aug_tokens=read).training(length)
@@ -268,9 +274,9 @@ def _reading(prepared: Prepared) -> dict[str, Any]:
 
 def _check_examples(job: Job, prepared: Prepared) -> None:
     """Refuse token ids that the model does not have, and a curriculum without its levels."""
-    base = prepared.checked.bases[0]
-    known = text_config(base).vocab_size
-    for file, examples in ((job.data, prepared.examples), (job.validation or job.data, prepared.held_out)):
+    base = prepared.planned.bases[0]
+    known, data = text_config(base).vocab_size, job.config.dataset
+    for file, examples in ((data, prepared.examples), (job.config.validation or data, prepared.held_out)):
         if examples is not None and len(examples.ids) and (largest := int(examples.ids.max())) >= known:
             raise UserError(
                 f"{file}: token id {largest}, and the {base.model_type} model knows {known}; use its own tokenizer"
@@ -291,5 +297,5 @@ def _data_facts(job: Job, prepared: Prepared) -> dict[str, Any]:
         "tokens": tokens,
         "validation_examples": len(held_out) if held_out is not None else 0,
         "steps": settings.steps,
-        "passes_over_the_data": round(Batches(examples, settings, job.seed, 0).passes, 2),
+        "passes_over_the_data": round(Batches(examples, settings, job.config.seed, 0).passes, 2),
     }

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from calmctl.modeling.bases.public_shapes import Shape
 from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer, source_sha256
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import check_parts, compose
@@ -17,10 +18,10 @@ from calmctl.modeling.selfcheck import check_composition
 from calmctl.processes.ranks import current_ranks
 from calmctl.runs.run import Run
 from calmctl.training.configs import ComposeConfig, TrainConfig
-from calmctl.training.job import Checked, Job, check_attention, data_sha256, require, run_job
+from calmctl.training.job import Job, Planned, check_attention, require, run_job
 from calmctl.training.models import model_config, new_model
 from calmctl.training.packing import check_packing_of_augs
-from calmctl.training.plan import composition_facts, flops_of, training_facts
+from calmctl.training.plan import model_of, plan_composition, plan_training
 
 
 def run_training(config: TrainConfig, out: Path, command: Sequence[str] = ()) -> Run:
@@ -51,19 +52,18 @@ def training_job(config: TrainConfig) -> Job:
     require(config.dataset, "dataset", "--data FILE")
     how = {"trust_remote_code": config.trust_remote_code}
 
-    def check() -> Checked:
+    def plan() -> Planned:
         tokenizer = load_tokenizer(config.tokenizer or config.base, **how)
         base = base_config(config.base, **how) if config.base else model_config(config.model, tokenizer)
         check_attention(base, config.model.get("attn_implementation", ""), "model.attn_implementation")
-        return Checked(tokenizer, base, [base], training_facts(config, base))
+        return Planned(plan_training(config, model_of(Shape(base))), tokenizer, base, [base])
 
     def build(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         if config.base:
             return load_base(config.base, dtype=torch.float32, **how)
         return new_model(config.model, tokenizer)
 
-    inputs = {**data_sha256(config.dataset, config.validation), "base": source_sha256(config.base)}
-    return Job("train", config, config.seed, config.train, config.dataset, config.validation, inputs, check, build)
+    return Job("train", config, {"base": source_sha256(config.base)}, plan, build)
 
 
 def composition_job(config: ComposeConfig) -> Job:
@@ -77,7 +77,7 @@ def composition_job(config: ComposeConfig) -> Job:
     require(config.dataset, "dataset", "--data FILE")
     how = {"trust_remote_code": config.trust_remote_code}
 
-    def check() -> Checked:
+    def plan() -> Planned:
         parts = check_parts(
             config.anchor,
             config.augs,
@@ -92,13 +92,11 @@ def composition_job(config: ComposeConfig) -> Job:
         bases = [shape.config for shape in parts.shapes]
         for base in bases:
             check_attention(base, config.attention)
-        facts = composition_facts(config, bases[0], bases[1:])
-        if warnings := parts.warnings():
-            facts["warnings"] = warnings
+        anchor, *augs = map(model_of, parts.shapes)
         stored = ComposedConfig(bases[0].to_dict(), [aug.to_dict() for aug in bases[1:]])
+        composition = plan_composition(config, anchor, augs)
         tokenizer = parts.tokenizer or load_tokenizer(config.anchor, **how)  # which says that there is none
-        flops = flops_of(config, parts.shapes) if any(parts.own) else None
-        return Checked(tokenizer, stored, bases, facts, parts.segmenters(), flops)
+        return Planned(composition, tokenizer, stored, bases, parts.segmenters(), parts.warnings())
 
     def build(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         options: dict[str, Any] = asdict(config.bridge) | how
@@ -117,16 +115,12 @@ def composition_job(config: ComposeConfig) -> Job:
             **options,
         )
 
-    inputs = {**data_sha256(config.dataset, config.validation), "anchor": source_sha256(config.anchor)}
-    inputs |= {f"aug_{index}": source_sha256(aug) for index, aug in enumerate(config.augs)}
-
     def facts(model: PreTrainedModel, folder: Path) -> Mapping[str, Any]:
         return {"self_check": _self_check(cast(ComposedModelForCausalLM, model), config, folder)}
 
-    return Job(
-        "compose", config, config.seed, config.train, config.dataset, config.validation, inputs, check, build,
-        config.merge_bases, facts,
-    )  # fmt: skip
+    reads = {"anchor": source_sha256(config.anchor)}
+    reads |= {f"aug_{index}": source_sha256(aug) for index, aug in enumerate(config.augs)}
+    return Job("compose", config, reads, plan, build, facts, config.merge_bases)
 
 
 def _self_check(model: ComposedModelForCausalLM, config: ComposeConfig, folder: Path) -> dict[str, float] | str:

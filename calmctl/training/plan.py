@@ -1,18 +1,27 @@
-"""Plans: what a training would do, worked out from configurations without loading or allocating any weights."""
+"""Plans: what a training comes to, worked out from shapes without loading or allocating any weights.
 
-from collections.abc import Sequence
+`--dry-run` of a command shows the plan of its training, and that of an experiment adds up the plans of its stages.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from calmctl.config import to_dict
+from calmctl.errors import UserError
 from calmctl.modeling import layers
+from calmctl.modeling.bases.public_shapes import Shape
 from calmctl.modeling.bases.sources import without_weights
 from calmctl.modeling.bridge import Bridge
+from calmctl.modeling.configuration import context_length
 from calmctl.modeling.connections import resolve_connections
-from calmctl.training.configs import ComposeConfig, TrainConfig
-from calmctl.training.flops import CompositionFlops, DecoderFlops
+from calmctl.training.configs import ComposeConfig, TrainConfig, TrainingConfig
+from calmctl.training.flops import EAGER, FUSED, CompositionFlops, DecoderFlops
 from calmctl.training.settings import TrainSettings
 
 BYTES_PER_FLOAT = 4
@@ -20,114 +29,206 @@ BYTES_PER_FLOAT = 4
 OPTIMIZER_STATES = {"adamw": 2, "muon": 1}
 
 
-def training_facts(config: TrainConfig, model: PreTrainedConfig) -> dict[str, Any]:
-    """Return what a plan says of the training of a whole model."""
-    parameters = count_parameters(model)
-    return {
-        "model": {"source": config.base or "from scratch", **describe(model)},
-        "data": config.dataset,
-        "validation": config.validation or config.train.validation_share or None,
-        "trainable_parameters": parameters,
-        **memory_facts(training_memory(parameters, parameters, config.train)),
-        "train": to_dict(config.train),
-    }
+@dataclass(frozen=True)
+class Model:
+    """A model of a plan, which need not exist.
+
+    Attributes:
+        parameters: those of its bases and of what was trained on top.
+        weight_bytes: of all that is loaded.
+        empty: the model without weights; of one that is stored in parts its anchor.
+        composed: tells the FLOPs of a composition; None: they are those of `empty`, which adapters do not change.
+        is_plain: whether it can be trained or composed again.
+        token_ids: how many its tokenizer can produce, where that is known.
+        is_public: its shape is that of the table; the model is not here.
+    """
+
+    parameters: int
+    weight_bytes: int
+    empty: PreTrainedModel
+    composed: Callable[[], CompositionFlops] | None = None
+    context: int = sys.maxsize
+    is_plain: bool = True
+    token_ids: int | None = None
+    is_public: bool = False
+
+    @cached_property
+    def flops(self) -> DecoderFlops | CompositionFlops:
+        """Return what a token costs."""
+        return self.composed() if self.composed is not None else DecoderFlops(self.empty)
+
+    @property
+    def plain(self) -> PreTrainedModel:
+        """Return the model without weights; raises UserError where it is stored in parts."""
+        if not self.is_plain:
+            raise UserError("a composed or adapted model cannot be trained or composed again; name a plain one")
+        return self.empty
+
+    def trained(self) -> "Model":
+        """Return it as a training of all its weights leaves it: float32, which it is saved in too."""
+        return replace(self, weight_bytes=BYTES_PER_FLOAT * self.parameters, is_public=False)
+
+    def with_parts(self, trainable: int, others: Sequence["Model"] = (), **changes: Any) -> "Model":
+        """Return it as the anchor of a model that is stored in parts: with other bases and what is trained."""
+        bases = (self, *others)
+        return replace(
+            self,
+            parameters=sum(base.parameters for base in bases) + trainable,
+            weight_bytes=sum(base.weight_bytes for base in bases) + BYTES_PER_FLOAT * trainable,
+            context=min(base.context for base in bases),
+            is_plain=False,
+            **changes,
+        )
 
 
-def composition_facts(
-    config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence[PreTrainedConfig]
-) -> dict[str, Any]:
-    """Return what a plan says of a composition.
+def model_of(shape: PreTrainedModel | Shape) -> Model:
+    """Return the model of a plan that has this shape."""
+    if isinstance(shape, Shape):
+        model = model_of(without_weights(shape.config))
+        return replace(model, token_ids=shape.token_ids, is_public=shape.is_public)
+    parameters, dtype = sum(parameter.numel() for parameter in shape.parameters()), shape.config.dtype
+    each = dtype.itemsize if isinstance(dtype, torch.dtype) else BYTES_PER_FLOAT
+    return Model(parameters, each * parameters, shape, context=context_length(shape.config) or sys.maxsize)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training comes to, before its data is counted.
+
+    Attributes:
+        what: what is trained, in words.
+        model: as it is afterwards.
+        flops: tells those of a token in rows of a length.
+        frozen_bytes: of weights that are loaded and not trained.
+        about: what else is shown of the models.
+        more: what is shown after the number of trainable parameters.
+    """
+
+    what: str
+    config: TrainingConfig
+    model: Model
+    trainable: int
+    flops: Callable[[int], float]
+    frozen_bytes: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Return how the model is trained."""
+        return self.config.settings
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return the size of weights, gradients and optimizer states; activations come on top."""
+        return self.frozen_bytes + BYTES_PER_FLOAT * self.trainable * (2 + OPTIMIZER_STATES[self.settings.optimizer])
+
+    def shown(self) -> dict[str, Any]:
+        """Return what `--dry-run` of its command says of it."""
+        return {
+            **self.about,
+            "trainable_parameters": self.trainable,
+            **self.more,
+            "data": self.config.dataset,
+            "validation": self.config.validation or self.settings.validation_share or None,
+            "memory_bytes": self.memory_bytes,
+            "memory": f"{self.memory_bytes / 2**30:.2f} GiB",
+            "train": to_dict(self.settings),
+        }
+
+
+def plan_whole(config: TrainingConfig, model: Model, attention: str, what: str, about: Mapping[str, Any]) -> Plan:
+    """Return the plan of a training of all weights of a plain model."""
+    return Plan(
+        what, config, model.trained(), model.parameters,
+        lambda length: DecoderFlops(model.plain).training(length, backward_of(attention)), about=about,
+    )  # fmt: skip
+
+
+def plan_training(config: TrainConfig, model: Model) -> Plan:
+    """Return the plan of the training of a whole model, given that model."""
+    what = f"{config.base}, further" if config.base else "from scratch"
+    about = {"model": {"source": config.base or "from scratch", **described(model)}}
+    return plan_whole(config, model, str(config.model.get("attn_implementation", "")), what, about)
+
+
+def plan_composition(
+    config: ComposeConfig, anchor: Model, augs: Sequence[Model], aug_tokens: Sequence[float] = ()
+) -> Plan:
+    """Return the plan of a composition: its connections, and the size of every bridge beside the paper's formula.
+
+    Args:
+        aug_tokens: see `CompositionFlops`.
 
     Raises:
         UserError: connections are out of range, or heads do not divide the anchor's width.
     """
-    return {
-        "anchor": {"source": config.anchor, **describe(anchor)},
-        "augs": [{"source": source, **describe(aug)} for source, aug in zip(config.augs, augs, strict=True)],
-        **plan_bridges(config, anchor, augs),
-    }
-
-
-def plan_bridges(config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence[PreTrainedConfig]) -> dict[str, Any]:
-    """Return the connections of a composition, and the size of every bridge beside the paper's formula."""
-    resolved = resolve_connections(
-        config.connections,
-        [layers.num_layers(aug) for aug in augs],
-        layers.num_layers(anchor),
-        config.every,
-        config.num,
-    )
-    rows, trainable, formula = [], 0, 0
-    for aug, connections in zip(augs, resolved, strict=True):
-        d_aug, d_anchor = layers.hidden_size(aug), layers.hidden_size(anchor)
-        bridge = bridge_without_weights(config, anchor, aug)
+    base, shapes = anchor.plain.config, [aug.plain.config for aug in augs]
+    depths = [layers.num_layers(shape) for shape in shapes]
+    resolved = resolve_connections(config.connections, depths, layers.num_layers(base), config.every, config.num)
+    rows, trainable, formula, width = [], 0, 0, layers.hidden_size(base)
+    for shape, connections in zip(shapes, resolved, strict=True):
+        with torch.device("meta"):
+            bridge = Bridge(config.bridge, layers.hidden_size(shape), width, layers.num_heads(base))
         size = sum(parameter.numel() for parameter in bridge.parameters())
-        rows.append(
-            {
-                "connections": [[pair.aug_layer, pair.anchor_layer] for pair in connections],
-                "heads": bridge.num_heads,
-                "parameters_per_bridge": size,
-            }
-        )
+        pairs = [[pair.aug_layer, pair.anchor_layer] for pair in connections]
+        rows.append({"connections": pairs, "heads": bridge.num_heads, "parameters_per_bridge": size})
         trainable += size * len(connections)
-        formula += len(connections) * (d_aug * d_anchor + 3 * d_anchor**2)
-    frozen = count_parameters(anchor) + sum(count_parameters(aug) for aug in augs)
-    return {
-        "bridges": rows,
-        "trainable_parameters": trainable,
-        "share_of_anchor": round(trainable / count_parameters(anchor), 4),
-        "paper_formula_without_output": formula,
-        "data": config.dataset,
-        "validation": config.validation or config.train.validation_share or None,
-        **memory_facts(training_memory(frozen + trainable, trainable, config.train)),
-        "train": to_dict(config.train),
-    }
+        formula += len(connections) * (layers.hidden_size(shape) * width + 3 * width**2)
+    # A random aug is drawn in float32, whatever its own weights are stored in.
+    loaded = [aug.trained() if config.random_aug else aug for aug in augs]
+
+    @cache
+    def flops() -> CompositionFlops:
+        of_anchor, *of_augs = (DecoderFlops(model.plain) for model in (anchor, *augs))
+        return CompositionFlops(of_anchor, of_augs, resolved, not config.bridge.norm, aug_tokens)
+
+    return Plan(
+        f"{sum(map(len, resolved))} bridges",
+        config,
+        anchor.with_parts(trainable, loaded, composed=flops),
+        trainable,
+        lambda length: flops().training(length, backward_of(config.attention)),
+        frozen_bytes=sum(model.weight_bytes for model in (anchor, *loaded)),
+        about={
+            "anchor": {"source": config.anchor, **described(anchor)},
+            "augs": [{"source": name, **described(aug)} for name, aug in zip(config.augs, augs, strict=False)],
+            "bridges": rows,
+        },
+        more={
+            "share_of_anchor": round(trainable / anchor.parameters, 4),
+            "paper_formula_without_output": formula,
+        },
+    )
 
 
-def flops_of(config: ComposeConfig, shapes: Sequence[PreTrainedModel]) -> CompositionFlops:
-    """Return what a token costs in a composition of these bases, the anchor first, with or without weights.
-
-    Raises:
-        UserError: connections are out of range.
-    """
-    anchor, *augs = (shape.config for shape in shapes)
-    depths = [layers.num_layers(aug) for aug in augs]
-    connections = resolve_connections(config.connections, depths, layers.num_layers(anchor), config.every, config.num)
-    of_anchor, *of_augs = map(DecoderFlops, shapes)
-    return CompositionFlops(of_anchor, of_augs, connections, is_folded=not config.bridge.norm)
-
-
-def bridge_without_weights(config: ComposeConfig, anchor: PreTrainedConfig, aug: PreTrainedConfig) -> Bridge:
-    """Return a bridge between two models whose parameters have shapes but no values.
-
-    Raises:
-        UserError: the heads do not divide the anchor's width, or rotary needs an even head width.
-    """
-    with torch.device("meta"):
-        return Bridge(config.bridge, layers.hidden_size(aug), layers.hidden_size(anchor), layers.num_heads(anchor))
-
-
-def describe(config: PreTrainedConfig) -> dict[str, Any]:
+def described(model: Model) -> dict[str, Any]:
     """Return the facts of an architecture that a plan shows."""
+    config = model.empty.config
     return {
         "model_type": config.model_type,
         "layers": layers.num_layers(config),
         "width": layers.hidden_size(config),
         "heads": layers.num_heads(config),
-        "parameters": count_parameters(config),
+        "parameters": model.parameters,
     }
 
 
-def count_parameters(config: PreTrainedConfig) -> int:
-    """Return the number of parameters of a causal LM of this configuration."""
-    return sum(parameter.numel() for parameter in without_weights(config).parameters())
+def backward_of(attention: str) -> float:
+    """Return what an attention's backward pass takes, in units of its forward pass."""
+    return EAGER if attention == "eager" else FUSED
 
 
-def memory_facts(size: int) -> dict[str, Any]:
-    """Return what a plan says of memory, in bytes and readable."""
-    return {"memory_bytes": size, "memory": f"{size / 2**30:.2f} GiB"}
+def training_facts(config: TrainConfig, model: PreTrainedConfig) -> dict[str, Any]:
+    """Return what is shown of the training of a model of this configuration."""
+    return plan_training(config, model_of(Shape(model))).shown()
 
 
-def training_memory(total: int, trainable: int, settings: TrainSettings) -> int:
-    """Estimate weights, gradients and optimizer states in bytes; activations come on top."""
-    return BYTES_PER_FLOAT * (total + trainable * (1 + OPTIMIZER_STATES[settings.optimizer]))
+def plan_bridges(config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence[PreTrainedConfig]) -> dict[str, Any]:
+    """Return what is shown of the bridges of a composition of such models.
+
+    Raises:
+        UserError: see `plan_composition`.
+    """
+    shown = plan_composition(config, model_of(Shape(anchor)), [model_of(Shape(aug)) for aug in augs]).shown()
+    return {name: value for name, value in shown.items() if name not in ("anchor", "augs")}

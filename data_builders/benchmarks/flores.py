@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, cast
 
-from data_builders.benchmarks.flores_languages import (
+from data_builders.benchmarks.languages import (
     FLORES_PLUS_LABELS,
     FLORES_PLUS_VARIETIES,
     LANGUAGES,

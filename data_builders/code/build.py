@@ -8,7 +8,6 @@ finished shard.
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -24,23 +23,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_builders.benchmarks.codexglue import make_function
-from data_builders.bpe_tokenizer import coverage, require_coverage, save_tokenizer, train_bpe
+from data_builders.bpe_tokenizer import coverage, require_coverage, train_bpe
+from data_builders.build import BuildFolder, Shard, count_in_tables, run_build
 from data_builders.code.config import CodeDataConfig
 from data_builders.code.overlap import CodeOverlapIndex, build_index, test_set_sha256
 from data_builders.code.parts import Corpus, Part
-from data_builders.code.scan import Shard, count_overlaps, open_index, scan
+from data_builders.code.scan import count_overlaps, scan
 from data_builders.code.sources import list_sources
 from data_builders.errors import UserError
 from data_builders.files import write_text
-from data_builders.manifest import close_folder, file_entry, open_folder, write_parquet
 from data_builders.progress import Progress
+from data_builders.rows import text_of
 from data_builders.workers import Workers, num_workers
 
 __all__ = ["CodeDataConfig", "build"]
 
 BUILDER = "code"
 FORMAT = "code-1"
-WORK = ".work"
 NUM_EXEMPLARS = 10
 _SAMPLE_BYTES = 2_000_000
 # Texts of each language that the tokenizer is tried on.
@@ -58,15 +57,9 @@ def build(
     Raises:
         UserError: the folder holds something else, a source or test set is missing, or nothing usable is in them.
     """
-    progress = progress or Progress()
     count = num_workers(workers)
     identity = {"builder": BUILDER, "format": FORMAT, "config": asdict(config)}
-    finished = open_folder(out, identity)
-    if finished is not None:
-        shutil.rmtree(out / WORK, ignore_errors=True)  # of a build that was killed at its very end
-        progress.note(f"{out}: already built")
-        return finished
-    return _Build(config, out, progress, count).run(identity)
+    return run_build(identity, out, progress, lambda folder: _Build(config, folder).run(count))
 
 
 def check(config: CodeDataConfig) -> None:
@@ -82,26 +75,22 @@ def _index(config: CodeDataConfig) -> CodeOverlapIndex:
 class _Build:
     """One build under way: what its steps share."""
 
-    def __init__(self, config: CodeDataConfig, out: Path, progress: Progress, num_workers: int) -> None:
+    def __init__(self, config: CodeDataConfig, folder: BuildFolder) -> None:
         self._config = config
-        self._out = out
-        self._progress = progress
-        self._report = progress.note
-        self._num_workers = num_workers
-        self._files: dict[str, dict[str, Any]] = {}
+        self._folder = folder
+        self._progress = folder.progress
+        self._report = folder.progress.note
         self._statistics: dict[str, Any] = {}
 
-    def run(self, identity: dict[str, Any]) -> dict[str, Any]:
-        """Scan, choose, write, look for the test sets once more, and finish the folder."""
+    def run(self, num_workers: int) -> dict[str, Any]:
+        """Scan, choose, write, look for the test sets once more, and return what the manifest says of it."""
         test_sets = self._config.test_sets()
         self._report(f"reading {', '.join(test_sets) or 'no test set'}")
         index = _index(self._config)
-        # Shards of a build that had other test sets are of no use.
-        work = self._out / WORK / index.digest
-        work.mkdir(parents=True, exist_ok=True)
-        index.save(work / "index")
-        with Workers(self._num_workers, partial(open_index, work / "index")) as workers:
-            corpus = Corpus(list(self._shards(workers, work)), self._config)
+        self._folder.claim_work({"test_sets": index.digest})
+        index.save(self._folder.work / "index")
+        with Workers(num_workers, partial(CodeOverlapIndex.open, self._folder.work / "index")) as workers:
+            corpus = Corpus(list(self._shards(workers)), self._config)
             parts = corpus.parts()
             for number, part in enumerate(parts, start=1):
                 self._write_part(corpus, part)
@@ -109,26 +98,20 @@ class _Build:
             self._write_functions(corpus)
             self._train_tokenizer()
             overlap = self._verify(workers)
-        manifest = identity | {
-            "seed": self._config.seed,
-            "versions": {"numpy": np.__version__, "pyarrow": pa.__version__},
+        return {
             "sources": _sources(corpus),
             "test_sets": {name: {"sha256": test_set_sha256(name, path)} for name, path in test_sets.items()},
-            "files": self._files,
             "counts": _counts(corpus),
             "overlap": overlap,
             "statistics": self._statistics,
         }
-        manifest = close_folder(self._out, manifest)
-        shutil.rmtree(self._out / WORK)
-        return manifest
 
-    def _shards(self, workers: Workers, work: Path) -> Iterator[Shard]:
+    def _shards(self, workers: Workers[CodeOverlapIndex]) -> Iterator[Shard]:
         """Scan every batch that was not scanned before."""
         sources = list_sources(self._config)
         read, total = 0, sources.num_bytes
-        for shard in workers.map(partial(scan, config=self._config, work=work), sources.batches()):
-            read += shard.num_bytes
+        for shard in workers.map(partial(scan, config=self._config, work=self._folder.work), sources.batches()):
+            read += shard.counts["bytes"]
             self._progress.step("MB scanned", read // 1_000_000, max(read, total) // 1_000_000)
             yield shard
         self._report(f"scanned {read / 1e6:,.1f} MB")
@@ -142,8 +125,7 @@ class _Build:
                 text_bytes += sum(pc.sum(pc.binary_length(column)).as_py() for column in _texts(table))
                 yield table
 
-        rows = write_parquet(self._out / part.name, measured(), part.schema)
-        self._files[part.name] = file_entry(self._out / part.name, rows)
+        rows = self._folder.write_table(part.name, measured(), part.schema)
         self._statistics[part.name] = {"text_bytes": text_bytes}
         self._report(f"{part.name}: {rows:,} rows, {text_bytes / 1e6:,.2f} MB of text")
 
@@ -153,24 +135,24 @@ class _Build:
         rows = list(islice(usable, NUM_EXEMPLARS + self._config.num_test_functions))
         if len(rows) <= NUM_EXEMPLARS or not self._config.num_test_functions:
             return
-        folder = self._out / "codexglue" / "python"
         for split, chosen in (("valid", rows[:NUM_EXEMPLARS]), ("test", rows[NUM_EXEMPLARS:])):
-            write_text(folder / f"{split}.jsonl", "".join(json.dumps(row) + "\n" for row in chosen))
-            self._files[f"codexglue/python/{split}.jsonl"] = file_entry(folder / f"{split}.jsonl", len(chosen))
-            self._report(f"codexglue/python/{split}.jsonl: {len(chosen):,} functions")
+            name = f"codexglue/python/{split}.jsonl"
+            write_text(self._folder.path / name, "".join(json.dumps(row) + "\n" for row in chosen))
+            self._folder.add(name, len(chosen))
+            self._report(f"{name}: {len(chosen):,} functions")
 
     def _train_tokenizer(self) -> None:
         """Train the tokenizer on code and prose, and say how many tokens each part has, from a sample of it."""
         if self._config.vocab_size is None:
             return
         self._progress.step("tokenizer", 0, 1)
-        training = [name for name in ("aug_train.parquet", "anchor_train.parquet") if name in self._files]
+        training = [name for name in ("aug_train.parquet", "anchor_train.parquet") if name in self._folder.files]
         share = self._config.tokenizer_bytes // 2
-        texts = (text for name in training for _, text in _sample(self._out / name, share))
+        texts = (text for name in training for _, text in _sample(self._folder.path / name, share))
         tokenizer = train_bpe(texts, self._config.vocab_size)
         samples: dict[str, list[str]] = {}
         for name, facts in self._statistics.items():
-            sampled = list(_sample(self._out / name, _SAMPLE_BYTES))
+            sampled = list(_sample(self._folder.path / name, _SAMPLE_BYTES))
             num_tokens = sum(map(len, tokenizer([text for _, text in sampled], add_special_tokens=False)["input_ids"]))
             facts["bytes_per_token"] = round(sum(len(text.encode()) for _, text in sampled) / num_tokens, 3)
             facts["tokens_estimated"] = round(facts["text_bytes"] / facts["bytes_per_token"])
@@ -180,24 +162,19 @@ class _Build:
                     of_language.append(text)
         covered = coverage(tokenizer, samples)
         require_coverage(f"vocab_size: {self._config.vocab_size}", covered, self._config.max_tokens_per_character)
-        for path in save_tokenizer(tokenizer, self._out / "tokenizer"):
-            self._files[f"tokenizer/{path.name}"] = file_entry(path)
+        self._folder.save_tokenizer(tokenizer)
         self._report(f"tokenizer: {len(tokenizer):,} tokens")
 
-    def _verify(self, workers: Workers) -> dict[str, int]:
+    def _verify(self, workers: Workers[CodeOverlapIndex]) -> dict[str, int]:
         """Compare all written texts with the test sets; raises where one overlaps."""
-        names = [name for name in self._files if name.endswith(".parquet")]
-        groups = [(self._out / name, group) for name in names for group in range(_num_groups(self._out / name))]
-        found: Counter[str] = Counter(dict.fromkeys(self._config.test_sets(), 0))
-        for number, counts in enumerate(workers.map(count_overlaps, groups), start=1):
-            found.update(counts)
-            self._progress.step("row groups compared", number, len(groups))
+        counted = count_in_tables(self._folder.tables, count_overlaps, workers, self._progress)
+        found = dict.fromkeys(self._config.test_sets(), 0) | counted
         if any(found.values()):
             raise UserError(
-                f"{self._out}: texts of the test sets are in the files ({dict(found)}); do not use this folder"
+                f"{self._folder.path}: texts of the test sets are in the files ({found}); do not use this folder"
             )
         self._report("no overlap with " + (", ".join(found) or "anything: no test set was named"))
-        return dict(found)
+        return found
 
 
 def _texts(table: pa.Table) -> list[pa.ChunkedArray]:
@@ -208,16 +185,11 @@ def _sample(path: Path, num_bytes: int) -> Iterator[tuple[str, str]]:
     """Yield language and text of rows from the beginning of a file until they are so many bytes."""
     for batch in pq.ParquetFile(path).iter_batches(batch_size=64):
         for row in batch.to_pylist():
-            text = row["text"] if "text" in row else row["prompt"] + row["completion"]
+            text = text_of(row)
             yield row["meta"]["language"], text
             num_bytes -= len(text.encode())
             if num_bytes <= 0:
                 return
-
-
-def _num_groups(path: Path) -> int:
-    groups: int = pq.read_metadata(path).num_row_groups
-    return groups
 
 
 def _published(row: dict[str, Any]) -> dict[str, Any] | None:

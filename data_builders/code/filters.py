@@ -1,4 +1,4 @@
-"""Filters on one source file by itself: its size, its lines, and whether a program wrote it."""
+"""Filters on one file by itself: its size, its lines, whether a program wrote it, and what of it is English prose."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from data_builders.code.config import CodeDataConfig
 
+_WORD = re.compile(r"[A-Za-z]{2,}")
+_COMMENT = re.compile(r"^[ \t]*#+[ \t]?(.*)$")
+_PARAGRAPHS = re.compile(r"\n[ \t]*\n")
+_COMMON = frozenset("the of to is in and for that this it be are with not by from as an on or if when which".split())
+_MIN_PLAIN = 0.85
+_METADATA_FIELD = re.compile(r"[A-Z][\w-]*: ")
 _GENERATED_LINES = 20
 _GENERATED = re.compile(
     r"@generated|(auto(matically)?[- ]?|file (is|was) )generated|generated (by|from)|do not (edit|modify)",
@@ -35,3 +41,38 @@ def text_reason(name: str, text: str, config: CodeDataConfig) -> str | None:
     if _GENERATED_NAME.search(name) or _GENERATED.search("\n".join(lines[:_GENERATED_LINES])):
         return "generated"
     return None
+
+
+def prose_of(text: str, min_words: int) -> str:
+    """Return the paragraphs that are English prose, one after the other; empty where none is."""
+    paragraphs = (paragraph.strip() for paragraph in _PARAGRAPHS.split(text))
+    return "\n\n".join(each for each in paragraphs if is_prose(each, min_words))
+
+
+def is_prose(text: str, min_words: int) -> bool:
+    """Tell English prose from code, tables, lists of names and other languages, by its characters and words."""
+    words = _WORD.findall(text)
+    if len(words) < min_words or ">>>" in text:
+        return False
+    plain = sum(character.isascii() and (character.isalpha() or character in " ,.'\n") for character in text)
+    return plain >= _MIN_PLAIN * len(text) and not _COMMON.isdisjoint(word.lower() for word in words)
+
+
+def comment_blocks(text: str) -> list[str]:
+    """Return Python's comments that stand on lines of their own, neighbouring lines together.
+
+    Lines are looked at one by one: a line of a string that begins with `#` counts too.
+    """
+    blocks: list[list[str]] = [[]]
+    for line in text.split("\n"):
+        if (found := _COMMENT.match(line)) is not None:
+            blocks[-1].append(found[1])
+        elif blocks[-1]:
+            blocks.append([])
+    return ["\n".join(block) for block in blocks if block]
+
+
+def document_text(name: str, text: str) -> str:
+    """Return a document without the fields that the metadata of a package begins with."""
+    is_metadata = name.rpartition("/")[2] == "METADATA" and _METADATA_FIELD.match(text)
+    return text.partition("\n\n")[2] if is_metadata else text

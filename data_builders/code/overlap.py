@@ -21,9 +21,9 @@ from data_builders.benchmarks.codexglue import find_languages, read_functions, s
 from data_builders.benchmarks.humaneval import read_humaneval
 from data_builders.benchmarks.mbpp import read_mbpp
 from data_builders.code.fingerprints import ids_digest, ngrams, token_ids, without_comments
-from data_builders.code.functions import PythonFunction, find_functions, parse
-from data_builders.code.pairs import summary_tokens
-from data_builders.postings import Hashes, Postings, hash64, open_arrays, save_arrays
+from data_builders.code.functions import PythonFunction, find_functions, parse, summary_tokens
+from data_builders.hashing import Hashes, hash64
+from data_builders.postings import Postings, open_arrays, save_arrays
 
 _MIN_FUNCTION_TOKENS = 10
 _MIN_BODY_TOKENS = 12

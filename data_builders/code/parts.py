@@ -5,7 +5,6 @@ Texts stay on the disk; what is in memory is some 100 bytes for each of them and
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data_builders.build import Shard
 from data_builders.code.config import PROSE_KINDS, CodeDataConfig
-from data_builders.code.duplicates import near_duplicates, repeated
-from data_builders.code.fingerprints import NUM_PERMUTATIONS, draws
-from data_builders.code.scan import COUNTS_METADATA, Shard
+from data_builders.code.fingerprints import NUM_PERMUTATIONS, near_duplicates, repeated
 from data_builders.errors import UserError
+from data_builders.hashing import draws
 
 KINDS = ("code", "pair", *PROSE_KINDS)
 _CODE, _PAIR = 0, 1
@@ -101,7 +99,7 @@ class Corpus:
     def tables(self, part: Part) -> Iterator[pa.Table]:
         """Yield the rows of a part, a table a shard."""
         for shard, rows, files in self._pieces(part.rows):
-            table = pq.read_table(shard.rows, columns=["file", "id", "kind", "text", "completion"]).filter(rows)
+            table = shard.read("rows", ["file", "id", "kind", "text", "completion"]).filter(rows)
             names = files.take(table["file"])
             meta = pa.StructArray.from_arrays(
                 [table["kind"].combine_chunks(), *(names[each].combine_chunks() for each in ("language", "id"))],
@@ -119,12 +117,12 @@ class Corpus:
         rows = self._kept & self._is_held_out[self._files] & (self._kinds == _PAIR)
         for shard, mask, _ in self._pieces(rows):
             columns = ["id", "completion", "original", "docstring"]
-            yield from pq.read_table(shard.rows, columns=columns).filter(mask).to_pylist()
+            yield from shard.read("rows", columns).filter(mask).to_pylist()
 
     def content_digests(self) -> Iterator[tuple[str, int, bytes]]:
         """Yield id, size in bytes and sha256 of every file that could be read, in the order of the corpus."""
         for shard in self._shards:
-            for row in pq.read_table(shard.files, columns=["id", "bytes", "sha256"]).to_pylist():
+            for row in shard.read("files", ["id", "bytes", "sha256"]).to_pylist():
                 if row["sha256"] is not None:
                     yield row["id"], row["bytes"], row["sha256"]
 
@@ -132,15 +130,13 @@ class Corpus:
         """Yield the shards that have some of the rows, which of theirs, and the names of their files."""
         for shard, start, end in zip(self._shards, self._row_starts, self._row_starts[1:], strict=False):
             if rows[start:end].any():
-                yield shard, pa.array(rows[start:end]), pq.read_table(shard.files, columns=["id", "language"])
+                yield shard, pa.array(rows[start:end]), shard.read("files", ["id", "language"])
 
     def _read_files(self) -> None:
         tables = []
         for shard in self._shards:
-            table = pq.read_table(
-                shard.files, columns=["language", "licence", "reason", "bytes", "is_held_out", "sha256"]
-            )
-            counts = json.loads(pq.read_schema(shard.files).metadata[COUNTS_METADATA])
+            table = shard.read("files", ["language", "licence", "reason", "bytes", "is_held_out", "sha256"])
+            counts = shard.counts
             self.pairs.update(counts["pairs"])
             self.row_reasons.update(counts["texts"])
             tables.append(table)
@@ -156,8 +152,7 @@ class Corpus:
 
     def _read_rows(self) -> None:
         tables = [
-            pq.read_table(shard.rows, columns=["file", "kind", "digest", "completion_digest", "body_digest"])
-            for shard in self._shards
+            shard.read("rows", ["file", "kind", "digest", "completion_digest", "body_digest"]) for shard in self._shards
         ]
         self._row_starts = np.concatenate([[0], np.cumsum([table.num_rows for table in tables])])
         offsets = [start + table["file"].to_numpy() for start, table in zip(self._file_starts, tables, strict=False)]
@@ -193,7 +188,7 @@ class Corpus:
         found = [np.empty(0, np.uint64)]
         for shard, start, end in zip(self._shards, self._file_starts, self._file_starts[1:], strict=False):
             is_learned = (self.reasons[start:end] == "") & ~self._is_held_out[start:end]
-            functions = pq.read_table(shard.files, columns=["functions"])["functions"].filter(pa.array(is_learned))
+            functions = shard.read("files", ["functions"])["functions"].filter(pa.array(is_learned))
             found.append(np.unique(pc.list_flatten(functions).to_numpy()))
         return np.unique(np.concatenate(found))
 
@@ -204,7 +199,7 @@ class Corpus:
         """Return the signatures of the files that are still kept."""
         parts = []
         for shard, start, end in zip(self._shards, self._file_starts, self._file_starts[1:], strict=False):
-            column = pq.read_table(shard.files, columns=["signature"])["signature"]
+            column = shard.read("files", ["signature"])["signature"]
             parts.append(b"".join(column.filter(pa.array(self.reasons[start:end] == "")).to_pylist()))
         return np.frombuffer(b"".join(parts), np.uint32).reshape(-1, NUM_PERMUTATIONS)
 

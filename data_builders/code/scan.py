@@ -1,36 +1,38 @@
-"""The work on one batch of documents: read, filter, take apart, and leave two Parquet files in the work folder.
+"""The work on one batch of documents: read, filter, take apart, and leave a shard in the work folder.
 
-`<n>-<key>.files.parquet` has a row a document, with the reason why it is left out or nothing; `.rows.parquet` has the
-texts of those that are kept. The first is written last, so that a batch that has it is finished: an interrupted build
-goes on after it. Both depend on the batch, the settings and the test sets only, not on the process.
+Its table `files` has a row a document, with the reason why it is left out or nothing, and `rows` has the texts of those
+that are kept. Both depend on the batch, the settings and the test sets only, not on the process.
 """
 
 from __future__ import annotations
 
 import ast
-import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from data_builders.build import Shard
 from data_builders.code.config import CodeDataConfig
 from data_builders.code.documents import DOCUMENT, Document
-from data_builders.code.filters import size_reason, text_reason
-from data_builders.code.fingerprints import NUM_PERMUTATIONS, draw, ids_digest, minhash, token_ids
-from data_builders.code.functions import PythonFunction, find_docstrings, find_functions, parse
+from data_builders.code.filters import comment_blocks, document_text, prose_of, size_reason, text_reason
+from data_builders.code.fingerprints import NUM_PERMUTATIONS, ids_digest, minhash, token_ids
+from data_builders.code.functions import (
+    PythonFunction,
+    find_docstrings,
+    find_functions,
+    make_pair,
+    parse,
+    summary_tokens,
+)
 from data_builders.code.licences import OTHER, PERMISSIVE, UNKNOWN, of_header
 from data_builders.code.overlap import CodeOverlapIndex, body_digest
-from data_builders.code.pairs import make_pair, summary_tokens
-from data_builders.code.prose import comment_blocks, document_text, prose_of
 from data_builders.code.sources import Batch
 from data_builders.errors import UserError
-from data_builders.manifest import write_parquet
+from data_builders.hashing import draw
+from data_builders.rows import Row, text_of
 
 FILES_SCHEMA = pa.schema(
     [
@@ -59,66 +61,39 @@ ROWS_SCHEMA = pa.schema(
         ("docstring", pa.string()),
     ]
 )
-COUNTS_METADATA = b"counts"
 _ACCEPTED = {
     "permissive": (PERMISSIVE,),
     "permissive_or_unknown": (PERMISSIVE, UNKNOWN),
     "any": (PERMISSIVE, UNKNOWN, OTHER),
 }
-Row = dict[str, Any]
-_index: CodeOverlapIndex | None = None
 
 
-@dataclass(frozen=True)
-class Shard:
-    """The two files of a batch of so many bytes."""
-
-    files: Path
-    rows: Path
-    num_bytes: int
-
-
-def shard_of(work: Path, batch: Batch) -> Shard:
-    """Return where the results of a batch are, or will be."""
-    name = f"{batch.index:05d}-{batch.key}"
-    return Shard(work / f"{name}.files.parquet", work / f"{name}.rows.parquet", batch.num_bytes)
-
-
-def open_index(folder: Path) -> None:
-    """Open the index of the test sets in this process."""
-    global _index
-    _index = CodeOverlapIndex.open(folder)
-
-
-def scan(batch: Batch, config: CodeDataConfig, work: Path) -> Shard:
+def scan(index: CodeOverlapIndex, batch: Batch, config: CodeDataConfig, work: Path) -> Shard:
     """Write the shard of a batch, if it is not there; raises UserError for undecodable text if the settings say so."""
-    shard = shard_of(work, batch)
-    if shard.files.exists():
+    shard = Shard(work, f"{batch.index:05d}-{batch.key}")
+    if shard.is_whole:
         return shard
-    assert _index is not None, "open_index comes first"
-    scanner = _Scanner(config, _index)
+    scanner = _Scanner(config, index)
     files: list[Row] = []
     rows: list[Row] = []
     for number, document in enumerate(batch.documents):
         entry, texts = scanner.scan(document)
         files.append(entry)
         rows += [{"file": number, **row} for row in texts]
-    write_parquet(shard.rows, [pa.Table.from_pylist(rows, schema=ROWS_SCHEMA)], ROWS_SCHEMA)
-    counts = {"pairs": scanner.pairs, "texts": scanner.texts}
-    schema = FILES_SCHEMA.with_metadata({COUNTS_METADATA: json.dumps(counts, sort_keys=True).encode()})
-    write_parquet(shard.files, [pa.Table.from_pylist(files, schema=schema)], schema)
+    tables = {
+        "rows": pa.Table.from_pylist(rows, schema=ROWS_SCHEMA),
+        "files": pa.Table.from_pylist(files, schema=FILES_SCHEMA),
+    }
+    shard.write(tables, {"bytes": batch.num_bytes, "pairs": scanner.pairs, "texts": scanner.texts})
     return shard
 
 
-def count_overlaps(place: tuple[Path, int]) -> Counter[str]:
-    """Count the rows of a row group (a path and its number) that overlap with each test set, read as they are there."""
-    assert _index is not None, "open_index comes first"
-    path, group = place
+def count_overlaps(index: CodeOverlapIndex, rows: list[Row]) -> Counter[str]:
+    """Count the rows of a written file that overlap with each test set."""
     found: Counter[str] = Counter()
-    for row in pq.ParquetFile(path).read_row_group(group).to_pylist():
-        text = row["text"] if "text" in row else row["prompt"] + row["completion"]
+    for row in rows:
         is_python = row["meta"]["kind"] in ("code", "pair") and row["meta"]["language"] == "python"
-        if (name := _index.find_in(text, is_python)) is not None:
+        if (name := index.find_in(text_of(row), is_python)) is not None:
             found[name] += 1
     return found
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from data_builders.code.config import CodeDataConfig
 from data_builders.code.documents import DOCUMENT, Document, dataset_documents, tree_documents
-from data_builders.code.fingerprints import draw
 from data_builders.errors import UserError
+from data_builders.hashing import draw
 from data_builders.hub import is_hub, is_hub_id
 
 BATCH_BYTES = 4_000_000

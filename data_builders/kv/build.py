@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data_builders.bpe_tokenizer import tokenizer_at_hand
+from data_builders.build import BuildFolder, run_build
 from data_builders.errors import UserError
 from data_builders.kv.byte_tokenizer import CUTS, build_byte_tokenizer
 from data_builders.kv.config import STRATA, KVDataConfig
@@ -22,13 +24,12 @@ from data_builders.kv.expressions import (
     draw_numbers,
     sample_distinct,
 )
-from data_builders.kv.keys import build_keys, tokenizer_at_hand
+from data_builders.kv.keys import build_keys
 from data_builders.kv.render import Renderer
 from data_builders.kv.rows import TRAINING_SCHEMA, ResultStatistics, TrainingSet, spread
 from data_builders.kv.test_set import EvalSet, count_overlaps, eval_table, sample_test_set
 from data_builders.kv.text import FORMAT, WORDS
 from data_builders.kv.word_tokenizer import build_word_tokenizer
-from data_builders.manifest import close_folder, file_entry, open_folder, write_parquet
 from data_builders.progress import Progress
 
 if TYPE_CHECKING:
@@ -50,43 +51,37 @@ def build(config: KVDataConfig, out: Path, progress: Progress | None = None) -> 
 
     Raises UserError where the folder holds something else or the settings cannot be met.
     """
-    progress = progress or Progress()
     settings = asdict(config)
     if config.anchor_cut is None:  # folders without tokenizers a model are what they were before there were any
         del settings["anchor_cut"], settings["aug_cuts"]
     identity = {"builder": BUILDER, "format": FORMAT, "config": settings}
-    finished = open_folder(out, identity)
-    if finished is not None:
-        progress.note(f"{out}: already built")
-        return finished
-    return _Build(config, out, progress).run(identity)
+    return run_build(identity, out, progress, lambda folder: _Build(config, folder).run())
 
 
 def check(config: KVDataConfig) -> None:
     """Raise UserError where the data cannot be built as configured, as far as what is here tells."""
     if config.tokenizer is None or tokenizer_at_hand(config.tokenizer) is not None:
-        build = _Build(config, Path(), Progress())
+        build = _Build(config, BuildFolder(Path(), Progress()))
         sample_test_set(config, build.keys, build.rngs["test.parquet"])
 
 
 class _Build:
     """One build under way: what its steps share."""
 
-    def __init__(self, config: KVDataConfig, out: Path, progress: Progress) -> None:
+    def __init__(self, config: KVDataConfig, folder: BuildFolder) -> None:
         self.config = config
-        self.out = out
-        self.report = progress.note
+        self.folder = folder
         self.rngs = {name: np.random.default_rng([config.seed, i]) for i, name in enumerate(_STREAMS)}
         self.keys, self.tokenizer = build_keys(config, self.rngs["keys"])
         self.renderer = Renderer(self.keys.names, config.num_values, config.numbers)
-        self.files: dict[str, dict[str, Any]] = {}
         self.distinct: dict[str, int] = {}
         self.statistics: dict[str, Any] = {}
 
-    def run(self, identity: dict[str, Any]) -> dict[str, Any]:
-        """Write every file, verify them against each other, and finish the folder."""
+    def run(self) -> dict[str, Any]:
+        """Write every file, verify them against each other, and return what the manifest says of them."""
         self._write_keys()
-        self._write_tokenizers()
+        for name, tokenizer in self._tokenizers().items():
+            self.folder.save_tokenizer(tokenizer, name)
         tests = sample_test_set(self.config, self.keys, self.rngs["test.parquet"])
         table = self._write_tests(tests)
         for aug in range(self.config.num_augs):
@@ -94,21 +89,13 @@ class _Build:
         self._write_training(self._anchor(tests))
         for name in COMPOSITION_FILES:
             self._write_training(self._composition(name, tests))
-        overlap = self._verify(table)
-        return close_folder(
-            self.out,
-            identity
-            | {
-                "seed": self.config.seed,
-                "versions": {"numpy": np.__version__, "pyarrow": pa.__version__},
-                "tokenizer": self.tokenizer,
-                "number_format": asdict(self.config.numbers),
-                "files": self.files,
-                "counts": self._counts(),
-                "overlap": overlap,
-                "statistics": self.statistics,
-            },
-        )
+        return {
+            "tokenizer": self.tokenizer,
+            "number_format": asdict(self.config.numbers),
+            "counts": self._counts(),
+            "overlap": self._verify(table),
+            "statistics": self.statistics,
+        }
 
     def _write_keys(self) -> None:
         keys = self.keys
@@ -119,12 +106,6 @@ class _Build:
         lengths, counts = np.unique([len(name) for name in keys.names], return_counts=True)
         self.statistics["key_lengths"] = {str(n): int(c) for n, c in zip(lengths, counts, strict=True)}
         self.statistics["values"] = {"min": int(keys.values.min()), "max": int(keys.values.max())}
-
-    def _write_tokenizers(self) -> None:
-        for folder, tokenizer in self._tokenizers().items():
-            tokenizer.save_pretrained(self.out / folder)
-            for path in sorted((self.out / folder).iterdir()):
-                self.files[f"{folder}/{path.name}"] = file_entry(path)
 
     def _tokenizers(self) -> dict[str, PreTrainedTokenizerFast]:
         """Return the tokenizers to write, by their folders."""
@@ -155,9 +136,8 @@ class _Build:
         self.statistics[name] = training_set.statistics()
 
     def _write(self, name: str, tables: Any, schema: pa.Schema) -> None:
-        rows = write_parquet(self.out / name, tables, schema)
-        self.files[name] = file_entry(self.out / name, rows)
-        self.report(f"{name}: {rows:,} rows")
+        rows = self.folder.write_table(name, tables, schema)
+        self.folder.progress.note(f"{name}: {rows:,} rows")
 
     def _aug(self, tests: EvalSet, aug: int) -> TrainingSet:
         name = aug_file(aug)
@@ -243,13 +223,13 @@ class _Build:
 
     def _verify(self, tests: pa.Table) -> dict[str, int]:
         """Search the written training files for test expressions; raises where one is found."""
-        aug_files = [aug_file(aug) for aug in range(self.config.num_augs)]
+        out, aug_files = self.folder.path, [aug_file(aug) for aug in range(self.config.num_augs)]
         overlap = {
-            "train_test_expressions": count_overlaps(self.out, [*aug_files, *TRAINING_FILES[1:]], tests["keys"]),
-            "train_test_numbers": count_overlaps(self.out, TRAINING_FILES[1:], tests["numbers"]),
+            "train_test_expressions": count_overlaps(out, [*aug_files, *TRAINING_FILES[1:]], tests["keys"]),
+            "train_test_numbers": count_overlaps(out, TRAINING_FILES[1:], tests["numbers"]),
         }
         if any(overlap.values()):
-            raise UserError(f"{self.out}: test expressions in the training files ({overlap}); do not use this folder")
+            raise UserError(f"{out}: test expressions in the training files ({overlap}); do not use this folder")
         return overlap
 
     def _counts(self) -> dict[str, Any]:
@@ -257,7 +237,7 @@ class _Build:
             "keys": self.config.num_keys,
             "held_in_keys": int(self.keys.held_in.sum()),
             "values": self.config.num_values,
-            "rows": {name: entry["rows"] for name, entry in self.files.items() if entry["rows"] is not None},
+            "rows": {name: entry["rows"] for name, entry in self.folder.files.items() if entry["rows"] is not None},
             "distinct_expressions": self.distinct,
         }
 

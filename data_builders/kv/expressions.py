@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_builders.errors import UserError
+from data_builders.hashing import GOLDEN, Hashes, contains, mixed
 from data_builders.kv.text import OPERATORS
-from data_builders.postings import contains
 
 MAX_DRAW = 1 << 18
 _MAX_BARREN_ROUNDS = 30
@@ -85,7 +85,7 @@ def draw_numbers(rng: np.random.Generator, num_values: int, signs: str, num_oper
     return Expressions(operands, draw_operators(rng, signs, num_operands, rows))
 
 
-def fingerprints(expressions: Expressions) -> NDArray[np.uint64]:
+def fingerprints(expressions: Expressions) -> Hashes:
     """Return a 64-bit hash of every row. Equal rows have equal hashes, so no duplicate is ever missed.
 
     Two different rows may collide (about 3 chances in 10^8 for a million rows); one of them is then dropped.
@@ -93,16 +93,8 @@ def fingerprints(expressions: Expressions) -> NDArray[np.uint64]:
     state = np.full(len(expressions), expressions.num_operands, dtype=np.uint64)
     for block in (expressions.operands, expressions.operators):
         for column in block.T:
-            state = _mix(state ^ column.astype(np.uint64))
+            state = mixed((state ^ column.astype(np.uint64)) + GOLDEN)
     return state
-
-
-def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Apply the finaliser of SplitMix64, a bijection that spreads every bit over the word."""
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
 
 
 def sample_accepted(count: int, draw: Draw, accept: Accept, what: str) -> Expressions:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_builders.bpe_tokenizer import load_tokenizer
 from data_builders.errors import UserError
 from data_builders.kv.config import KVDataConfig
 from data_builders.kv.text import WORDS
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _SPACE_MARKERS = "\u0120\u2581 "
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@\S+)?")
 
 
 @dataclass(frozen=True)
@@ -120,31 +119,6 @@ def _names_of_length(count: int, length: int, rng: np.random.Generator) -> list[
     spelled = letters[(codes[:, None] // 26 ** np.arange(length)) % 26]
     names = ["".join(row) for row in spelled.tolist()]
     return [name for name in names if name not in reserved][:count]
-
-
-def load_tokenizer(name: str, may_download: bool = True) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a path or a hub id, which may end in `@revision`."""
-    from transformers import AutoTokenizer
-
-    source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source, revision=revision or "main", trust_remote_code=False, local_files_only=not may_download
-        )
-    except Exception as error:  # the tokenizers library has no error of its own
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"tokenizer: {name!r} cannot be loaded ({reason}); give a folder or a hub id") from error
-    return tokenizer
-
-
-def tokenizer_at_hand(name: str) -> PreTrainedTokenizerBase | None:
-    """Load a tokenizer, or return None for what may be a hub id and is not here: a plan downloads nothing."""
-    try:
-        return load_tokenizer(name, may_download=False)
-    except UserError:
-        if Path(name).exists() or not _HUB_ID.fullmatch(name):
-            raise
-        return None
 
 
 def vocabulary_names(tokenizer: PreTrainedTokenizerBase, shortest: int, longest: int) -> list[str]:

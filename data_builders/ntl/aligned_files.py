@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_builders.benchmarks.flores_languages import ENGLISH
-from data_builders.benchmarks.language_codes import known_code
+from data_builders.benchmarks.languages import ENGLISH, known_code
 from data_builders.errors import UserError
 from data_builders.files import read_lines, sha256_file
 from data_builders.ntl.corpus import Block, Corpus, block_rows, clean, require_languages

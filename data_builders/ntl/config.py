@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from data_builders.benchmarks.flores_languages import ENGLISH, LANGUAGES, LATER_LANGUAGES, full_code, require_language
+from data_builders.benchmarks.languages import ENGLISH, LANGUAGES, LATER_LANGUAGES, full_code, require_language
 from data_builders.bpe_tokenizer import require_size
 from data_builders.errors import UserError, require_at_least
 

@@ -12,8 +12,7 @@ from data_builders.ntl.aligned_files import read_aligned, read_texts
 from data_builders.ntl.config import CorporaConfig
 from data_builders.ntl.corpus import Corpus
 from data_builders.ntl.hub_corpus import read_hub_corpus
-from data_builders.ntl.nusax import is_nusax, read_nusax
-from data_builders.ntl.pair_files import holds_pairs, read_pairs
+from data_builders.ntl.table_files import holds_pairs, is_nusax, read_nusax, read_pairs
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_builders.benchmarks.language_codes import known_code
+from data_builders.benchmarks.languages import known_code
 from data_builders.errors import UserError
 from data_builders.hub import hub_configs, open_hub
 from data_builders.ntl.corpus import Block, Corpus, block_rows, clean, require_languages

@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data_builders.hashing import GOLDEN, Hashes, mixed
 from data_builders.ntl.corpus import Block
-from data_builders.ntl.fingerprints import EXACT, NEAR, OverlapIndex, marks, normalise
+from data_builders.ntl.overlap import EXACT, NEAR, OverlapIndex, marks, normalise
 from data_builders.ntl.translation_text import answer, question, worked_pair
-from data_builders.postings import Hashes
 
+# How a key is mixed before it says which split a row belongs to.
+_STEPS = ((29, 0xBF58476D1CE4E5B9),)
 SPLITS = ("train", "validation", "composition", "test")
 _COLUMNS = ("id", "prompt", "completion", "kind", "source", "target")
 # `marks` are the hashes of all sentences of a row, its own first, to keep those of the other splits out of the training
@@ -120,11 +122,8 @@ def _splits(columns: dict[str, _Column], plan: RowPlan) -> NDArray[np.int64]:
     for code in (*plan.pivots, *columns):
         if code in columns:
             key = np.where((key == 0) & ~columns[code].is_missing, columns[code].marks, key)
-    mixed = (key ^ np.uint64(plan.seed)) * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(29)
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
     validation, composition = plan.validation_fraction, plan.validation_fraction + plan.composition_unseen
-    places = mixed >> np.uint64(11)
+    places = mixed((key ^ np.uint64(plan.seed)) * GOLDEN, _STEPS) >> np.uint64(11)
     shares = validation, composition, composition + plan.test_fraction
     is_validation, is_composition, is_test = (places < np.uint64(share * 2**53) for share in shares)
     return np.where(is_validation, 1, np.where(is_composition, 2, np.where(is_test, 3, 0)))

@@ -12,33 +12,59 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_builders.bpe_tokenizer import coverage, require_coverage, train_bpe
+from data_builders.build import BuildFolder
 from data_builders.ntl.config import NTLDataConfig
-from data_builders.ntl.files import sample
+from data_builders.ntl.writer import sample
+from data_builders.rows import text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TOKENIZER = "tokenizer"
+Counts = Mapping[str, Mapping[tuple[str, str, str], int]]
 # Rows of each file that tokens are counted in.
 TOKEN_SAMPLE = 2000
 # Sentences of each language that a tokenizer is tried on.
 COVERAGE_SAMPLE = 300
 
 
-def train_tokenizer(
-    config: NTLDataConfig, files: Sequence[Path], languages: Collection[str]
-) -> PreTrainedTokenizerBase:
-    """Train a tokenizer on files, with as many bytes of each of their languages."""
-    return train_bpe(_balanced(files, config.tokenizer_bytes // max(1, len(languages)), languages), config.vocab_size)
+def write_tokenizer(
+    config: NTLDataConfig, named: PreTrainedTokenizerBase | None, folder: BuildFolder, counts: Counts
+) -> dict[str, Any]:
+    """Train a tokenizer, unless the user has named one, and return what the manifest says about it.
 
-
-def tried(
-    config: NTLDataConfig, tokenizer: PreTrainedTokenizerBase, files: Mapping[Path, int]
-) -> tuple[dict[str, int], dict[str, dict[str, float]]]:
-    """Return about how many tokens each file (and its rows) has, by name, and how each language is covered.
+    Args:
+        counts: rows of each file, under its name without `.parquet`, by (kind, source, target).
 
     Raises:
-        UserError: the tokenizer breaks the characters of a language up, or does not know them.
+        UserError: it breaks the characters of a language up, or does not know them.
     """
+    folder.progress.step("tokenizer", 0, 1)
+    training = [name for name in ("aug_train", "anchor_train") if name in counts]
+    languages = sorted({target for name in training for _, _, target in counts[name]})
+    files = {path: folder.files[path.name]["rows"] for path in folder.tables}
+    tokenizer = named
+    if tokenizer is None:
+        trained_on = [folder.path / f"{name}.parquet" for name in training]
+        share = config.tokenizer_bytes // max(1, len(languages))
+        tokenizer = train_bpe(_balanced(trained_on, share, languages), config.vocab_size)
+    tokens, covered = _tried(config, tokenizer, files)
+    if named is None:
+        folder.save_tokenizer(tokenizer, TOKENIZER)
+    folder.progress.note(f"tokenizer: {len(tokenizer):,} tokens; {sum(tokens.values()):,} tokens in all files, about")
+    return {
+        "folder": TOKENIZER if named is None else None,
+        "name": config.tokenizer,
+        "size": len(tokenizer),
+        "tokens_about": tokens,
+        "coverage": covered,
+    }
+
+
+def _tried(
+    config: NTLDataConfig, tokenizer: PreTrainedTokenizerBase, files: Mapping[Path, int]
+) -> tuple[dict[str, int], dict[str, dict[str, float]]]:
+    """Return about how many tokens each file (and its rows) has, by name, and how each language is covered."""
     samples: dict[str, list[str]] = {}
     tokens = {}
     for path, rows in files.items():
@@ -80,6 +106,5 @@ def _row_groups(path: Path) -> Iterator[pa.Table]:
 
 def _rows(table: pa.Table) -> Iterator[tuple[str, str]]:
     """Yield (language that is written last, whole text) of rows."""
-    row: dict[str, Any]
     for row in table.to_pylist():
-        yield row["meta"]["target"], row.get("text") or row["prompt"] + row["completion"]
+        yield row["meta"]["target"], text_of(row)

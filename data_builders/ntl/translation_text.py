@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from data_builders.benchmarks.flores_languages import language_name
+from data_builders.benchmarks.languages import language_name
 
 FORMAT: Final = "sentence-pairs"
 STOP: Final = ("\n",)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from data_builders.build import BuildFolder, Shard
 from data_builders.errors import UserError
-from data_builders.manifest import file_entry, write_parquet
+from data_builders.hashing import Hashes
 from data_builders.ntl.config import NTLDataConfig
-from data_builders.ntl.files import SCHEMAS, as_training, choose, each_once, marks_of, sample, shard_rows
-from data_builders.ntl.shards import Shard
-from data_builders.postings import Hashes
+from data_builders.ntl.shards import marks_of, shard_rows
 
+_META = pa.struct([("kind", pa.string()), ("source", pa.string()), ("target", pa.string())])
+# By the settings `train_rows` and `composition_rows`.
+_COLUMNS = {"text": ("text",), "pairs": ("prompt", "completion")}
 # Each file draws from a stream of its own, so that a change to one leaves the others' bytes alone.
 _STREAMS = (
     *("aug_validation", "anchor_validation", "dc_train", "dc_validation"),
@@ -28,13 +28,12 @@ _STREAMS = (
 
 
 class Writer:
-    """Writes files into a folder.
+    """Writes the files of a build.
 
     Args:
         languages: those that the aug translates from.
 
     Attributes:
-        files: the manifest's entries, by name.
         held_out: of each model, rows that were held out, and training rows that are left out since a sentence of
             them, a translation of it or a worked pair is held out.
         counts: rows of each file by (kind, source, target), under its name without `.parquet`.
@@ -43,16 +42,14 @@ class Writer:
     def __init__(
         self,
         config: NTLDataConfig,
-        out: Path,
+        folder: BuildFolder,
         shards: Mapping[str, list[Shard]],
         languages: Sequence[str],
-        report: Callable[[str], None],
     ) -> None:
-        self.files: dict[str, dict[str, Any]] = {}
         self.counts: dict[str, Counter[tuple[str, str, str]]] = {}
         self.held_out: dict[str, dict[str, int]] = {}
         self._config, self._languages = config, languages
-        self._out = out
+        self._folder = folder
         self._shards = {name: of_model for name, of_model in shards.items() if of_model}
         self._validation, composition = (
             np.union1d(*(marks_of(each, split) for each in shards.values())) for split in ("validation", "composition")
@@ -61,7 +58,6 @@ class Writer:
         self._not_for_composition = np.union1d(self._validation, self._tested)
         self._held_out = np.union1d(self._not_for_composition, composition)
         self._rngs = {name: np.random.default_rng([config.seed, i]) for i, name in enumerate(_STREAMS)}
-        self._report = report
 
     def write_model(self, name: str) -> None:
         """Write what a model is trained on, and its validation file; nothing where it has no corpora."""
@@ -71,9 +67,9 @@ class Writer:
         self._write(f"{name}_train", shard_rows(shards, "train", self._held_out), columns)
         made = sum(shard.num_rows("train") for shard in shards)
         total = sum(table.num_rows for table in shard_rows(shards, "validation", self._tested))
-        left_out = made - self.files[f"{name}_train.parquet"]["rows"]
+        left_out = made - self._folder.files[f"{name}_train.parquet"]["rows"]
         self.held_out[name] = {"rows": total, "training_rows_left_out": left_out}
-        chosen = choose(self._rngs[f"{name}_validation"], total, self._config.num_validation_rows)
+        chosen = _choose(self._rngs[f"{name}_validation"], total, self._config.num_validation_rows)
         self._write(f"{name}_validation", sample(shard_rows(shards, "validation", self._tested), chosen), columns)
 
     def write_composition(self) -> None:
@@ -111,7 +107,7 @@ class Writer:
             of_code = pa.concat_tables(found) if found else None
             if of_code is None or not of_code.num_rows:
                 raise UserError(f"{name}: no row of {code} is held out; use more data, or a larger test_fraction")
-            chosen = choose(self._rngs[name], of_code.num_rows, self._config.num_test_rows)
+            chosen = _choose(self._rngs[name], of_code.num_rows, self._config.num_test_rows)
             yield of_code.take(pa.array(chosen))
 
     def _usable(self, name: str, split: str, held_out: Hashes) -> dict[str, NDArray[np.int64]]:
@@ -124,7 +120,7 @@ class Writer:
         if not self._config.composition_once:
             return {model: np.arange(count) for model, count in counts.items()}
         all_rows = chain.from_iterable(shard_rows(shards, split, held_out, kinds) for shards in self._shards.values())
-        kept = each_once(all_rows, self._rngs[f"{name}_once"])
+        kept = _each_once(all_rows, self._rngs[f"{name}_once"])
         ends = np.cumsum([0, *counts.values()])
         return {
             model: kept[(kept >= begin) & (kept < end)] - begin
@@ -153,15 +149,70 @@ class Writer:
         def tables() -> Iterator[pa.Table]:
             for model, places in usable.items():
                 found = shard_rows(self._shards[model], split, held_out, self._config.composition_kinds)
-                yield from sample(found, places[choose(self._rngs[name], len(places), wanted[model])])
+                yield from sample(found, places[_choose(self._rngs[name], len(places), wanted[model])])
 
         self._write(name, tables(), self._config.composition_rows)
 
     def _write(self, name: str, tables: Iterable[pa.Table], columns: str) -> None:
         counts = self.counts[name] = Counter()
-        path = self._out / f"{name}.parquet"
-        rows = write_parquet(path, as_training(tables, columns, counts), SCHEMAS[columns])
+        file = f"{name}.parquet"
+        rows = self._folder.write_table(file, _as_training(tables, columns, counts), _schema(columns))
         if not rows:
-            raise UserError(f"{path.name}: no rows are left for it; use more data, or a larger validation_fraction")
-        self.files[path.name] = file_entry(path, rows)
-        self._report(f"{path.name}: {rows:,} rows")
+            raise UserError(f"{file}: no rows are left for it; use more data, or a larger validation_fraction")
+        self._folder.progress.note(f"{file}: {rows:,} rows")
+
+
+def _schema(columns: str) -> pa.Schema:
+    fields = [pa.field(name, pa.string(), nullable=False) for name in ("id", *_COLUMNS[columns])]
+    return pa.schema([*fields, pa.field("meta", _META, nullable=False)])
+
+
+def sample(tables: Iterable[pa.Table], chosen: NDArray[np.int64]) -> Iterator[pa.Table]:
+    """Yield the rows with these ordered indices."""
+    first = 0
+    for table in tables:
+        inside = chosen[np.searchsorted(chosen, first) : np.searchsorted(chosen, first + table.num_rows)]
+        if len(inside):
+            yield table.take(pa.array(inside - first))
+        first += table.num_rows
+
+
+def _each_once(tables: Iterable[pa.Table], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the ordered indices of rows, drawn at random, no two of which have a sentence of their own in common."""
+    owned: list[list[int]] = []
+    for table in tables:
+        for kind, marks in zip(table["kind"].to_pylist(), table["marks"].to_pylist(), strict=True):
+            owned.append(marks[: 2 if kind == "translation" else 1])
+    seen: set[int] = set()
+    kept = []
+    for row in rng.permutation(len(owned)).tolist():
+        if seen.isdisjoint(owned[row]):
+            seen.update(owned[row])
+            kept.append(row)
+    return np.sort(np.asarray(kept, np.int64))
+
+
+def _choose(rng: np.random.Generator, total: int, rows: int) -> NDArray[np.int64]:
+    """Return the ordered indices of `rows` out of `total` rows, each as likely as any other."""
+    return np.sort(rng.choice(total, min(rows, total), replace=False))
+
+
+def _as_training(tables: Iterable[pa.Table], columns: str, counts: Counter[tuple[str, str, str]]) -> Iterator[pa.Table]:
+    """Yield rows in the columns `text` or `pairs`, and add up (kind, source, target) in `counts`."""
+    for table in tables:
+        grouped = table.group_by(["kind", "source", "target"]).aggregate([([], "count_all")])
+        for row in grouped.to_pylist():
+            counts[row["kind"], row["source"], row["target"]] += row["count_all"]
+        meta = pa.StructArray.from_arrays([table[field.name].combine_chunks() for field in _META], fields=list(_META))
+        texts = [table["prompt"], table["completion"]]
+        if columns == "text":
+            texts = [pc.binary_join_element_wise(*texts, "")]
+        yield pa.Table.from_arrays([table["id"], *texts, meta], schema=_schema(columns)).combine_chunks()
+
+
+def described(counts: Counter[tuple[str, str, str]]) -> dict[str, dict[str, int]]:
+    """Return the rows of a file by kind, and by language or pair of languages."""
+    tables: dict[str, dict[str, int]] = {}
+    for (kind, source, target), rows in sorted(counts.items()):
+        tables.setdefault(kind, {})[source if source == target else f"{source}-{target}"] = rows
+    return tables

@@ -7,7 +7,7 @@ from pathlib import Path
 from calmctl.config import to_dict
 from calmctl.errors import UserError
 from calmctl.evaluation.evaluating import EvalConfig
-from calmctl.experiments.planning.trainings import Model
+from calmctl.training.plan import Model
 from data_builders.errors import DataError
 from evals import Request
 

@@ -12,14 +12,13 @@ from calmctl.experiments.planning.evaluations import (
     EvaluationPlan,
     EvaluationPlanner,
 )
-from calmctl.experiments.planning.trainings import Model, Planner, TrainingPlan
+from calmctl.experiments.planning.trainings import Planner, TrainingPlan
 from calmctl.experiments.reproduction import Experiment
 from calmctl.experiments.stages import Stage
 from calmctl.modeling.bases.public_shapes import shape_of
 from calmctl.modeling.bases.sources import find_tokenizer
 from calmctl.modeling.tokenizers.same_ids import num_token_ids
-from calmctl.schema import from_dict
-from calmctl.training.plan import describe
+from calmctl.training.plan import Model, described
 
 # FLOP/s in bfloat16 without sparsity, and bytes/s of memory, as their data sheets say (80 GB, SXM).
 DEVICES = {"A100": (312e12, 2.04e12), "H100": (989e12, 3.35e12)}
@@ -89,9 +88,8 @@ def _trainings(planner: Planner, stages: Sequence[Stage]) -> list[dict[str, Any]
 def _evaluations(planner: Planner, stages: Sequence[Stage]) -> list[dict[str, Any]]:
     prompts, rows = EvaluationPlanner(), dict[str, dict[str, Any]]()
     for stage in stages:
-        if stage.command[0] != "eval":
+        if not isinstance(config := stage.config, EvalConfig):
             continue
-        config = from_dict(EvalConfig, stage.settings)
         plan, model = prompts.plan(config), planner.model(config.model)
         evaluation = stage.name.split("/")[1]
         row = rows.setdefault(
@@ -122,7 +120,7 @@ def _added(one: Mapping[str, float] | None, other: Mapping[str, float]) -> dict[
 
 def _described(source: str, model: Model) -> dict[str, Any]:
     shape = "public, not downloaded" if model.is_public else "of the model that is here"
-    return {"source": source, **describe(model.plain.config), "weight_bytes": model.weight_bytes, "shape": shape}
+    return {"source": source, **described(model), "weight_bytes": model.weight_bytes, "shape": shape}
 
 
 def _listed() -> str:

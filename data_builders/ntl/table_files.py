@@ -1,0 +1,143 @@
+"""Corpora in tables with a column a language: NusaX-MT, and files of sentence pairs.
+
+NusaX-MT has aligned sentences of languages of Indonesia and English, a CSV file a split. `train.csv` and `valid.csv`
+are read; `test.csv` stays what it is for. Madurese, Ngaju and Toba Batak are left out, as FLORES-200 has no code for
+them.
+
+Files of pairs (Tatoeba's test sets, GATITOS, the user's own) are tab-separated text without a header, called after
+their two columns, `<code>-<code>.tsv` or `<code>_<code>.tsv`, and may be compressed (`.gz`, `.bz2`, `.xz`):
+`deu-eng.tsv.gz`, `en_lij.tsv.gz`. More columns are left alone, and so are other files, and languages that FLORES-200
+does not have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from itertools import islice
+from pathlib import Path
+
+from data_builders.benchmarks.languages import known_code
+from data_builders.errors import UserError
+from data_builders.files import read_lines, sha256_file
+from data_builders.ntl.corpus import Block, Corpus, block_rows, clean, require_languages
+from data_builders.rows import csv_rows
+
+_NUSAX_FILES = ("train.csv", "valid.csv")
+# What NusaX calls its languages; FLORES-200 has no Madurese, Ngaju and Toba Batak.
+_NUSAX_NAMES = {
+    "acehnese": "ace_Latn",
+    "balinese": "ban_Latn",
+    "banjarese": "bjn_Latn",
+    "buginese": "bug_Latn",
+    "english": "eng_Latn",
+    "indonesian": "ind_Latn",
+    "javanese": "jav_Latn",
+    "minangkabau": "min_Latn",
+    "sundanese": "sun_Latn",
+}
+_PAIR_FILE = re.compile(
+    r"(?P<first>[A-Za-z]+(?:_[A-Z][a-z]{3})?)[-_](?P<second>[A-Za-z]+(?:_[A-Z][a-z]{3})?)\.tsv(\.(gz|bz2|xz))?"
+)
+
+
+def is_nusax(folder: Path) -> bool:
+    """Tell whether a folder holds NusaX: a `train.csv` with a column `english` and one of its other languages."""
+    return (folder / _NUSAX_FILES[0]).is_file() and {"english", "acehnese"} <= set(_header(folder / _NUSAX_FILES[0]))
+
+
+def read_nusax(folder: Path, languages: Collection[str]) -> list[Corpus]:
+    """Return one corpus for each file; of these languages, or of all where none is named.
+
+    Raises:
+        UserError: a file cannot be read, or a row has other columns than its header.
+    """
+    corpora = []
+    for name in _NUSAX_FILES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        columns = {_NUSAX_NAMES[column]: column for column in _header(path) if column in _NUSAX_NAMES}
+        require_languages(path, list(columns), "column")
+        if chosen := {code: column for code, column in columns.items() if not languages or code in languages}:
+            rows = sum(1 for _ in _nusax_rows(path))
+            corpora.append(_nusax_corpus(f"{folder.name}/{path.stem}", path, chosen, rows))
+    return corpora
+
+
+def _nusax_corpus(name: str, path: Path, columns: dict[str, str], num_rows: int) -> Corpus:
+    def blocks() -> Iterator[Block]:
+        block: Block = {code: [] for code in columns}
+        for number, row in enumerate(_nusax_rows(path), start=1):
+            for code, column in columns.items():
+                block[code].append(clean(row[column]))
+            if number % block_rows(len(columns)) == 0:
+                yield block
+                block = {code: [] for code in columns}
+        if any(block.values()):
+            yield block
+
+    return Corpus(name, tuple(columns), {f"{name}: {path.name}": sha256_file(path)}, blocks, num_rows)
+
+
+def _header(path: Path) -> list[str]:
+    return next(csv_rows(path), (1, []))[1]
+
+
+def _nusax_rows(path: Path) -> Iterator[dict[str, str]]:
+    rows = csv_rows(path)
+    _, header = next(rows, (1, []))
+    for line, row in rows:
+        if len(row) != len(header):
+            raise UserError(f"{path}:{line}: has {len(row)} columns, and the header {len(header)}; correct it")
+        yield dict(zip(header, row, strict=True))
+
+
+def read_pairs(folder: Path, languages: Collection[str]) -> list[Corpus]:
+    """Return one corpus for each file of pairs; of these languages, or of all where none is named.
+
+    Raises:
+        UserError: a file cannot be read, is no UTF-8, holds no pair, or a line of it has one column only.
+    """
+    corpora = []
+    for path in sorted(folder.glob("*.tsv*")):
+        codes = _codes(path)
+        if codes and (not languages or set(codes) <= set(languages)):
+            rows = sum(1 for _ in _pairs(path))
+            if not rows:
+                raise UserError(f"{path}: holds no pair; get the file again, or leave its language out")
+            corpora.append(_pair_corpus(f"{folder.name}/{path.name.partition('.')[0]}", path, codes, rows))
+    return corpora
+
+
+def holds_pairs(folder: Path) -> bool:
+    """Tell whether a folder has a file of pairs of languages that FLORES-200 has."""
+    return any(_codes(path) for path in folder.glob("*.tsv*"))
+
+
+def _codes(path: Path) -> tuple[str, str] | None:
+    """Return the languages of the columns; None where the file's name says none."""
+    if not (found := _PAIR_FILE.fullmatch(path.name)) or not path.is_file():
+        return None
+    first, second = known_code(found["first"]), known_code(found["second"])
+    return (first, second) if first and second and first != second else None
+
+
+def _pair_corpus(name: str, path: Path, codes: tuple[str, str], num_rows: int) -> Corpus:
+    def blocks() -> Iterator[Block]:
+        pairs = _pairs(path)
+        while part := list(islice(pairs, block_rows(2))):
+            yield {code: [clean(pair[column]) for pair in part] for column, code in enumerate(codes)}
+
+    return Corpus(name, codes, {f"{name}: {path.name}": sha256_file(path)}, blocks, num_rows)
+
+
+def _pairs(path: Path) -> Iterator[list[str]]:
+    for number, line in enumerate(read_lines(path), start=1):
+        line = line.removeprefix("\ufeff")
+        if not line.strip():
+            continue
+        columns = line.split("\t")
+        if len(columns) < 2:
+            raise UserError(f"{path}:{number}: has one column; a pair is two sentences with a tab between them")
+        yield columns[:2]
