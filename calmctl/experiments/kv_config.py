@@ -6,7 +6,6 @@ from typing import ClassVar
 from calmctl.baselines.methods import METHODS
 from calmctl.evaluation.questions import EvalConfig
 from calmctl.experiments.config import DECIDED_HERE, ExperimentConfig
-from calmctl.schema import meaning
 from data_builders.kv.build import KVDataConfig
 
 
@@ -72,7 +71,7 @@ class ReproduceKVConfig(ExperimentConfig):
     ablate: bool = False
     data: KVDataConfig = field(default_factory=KVDataConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
-    ablations: KVAblationsConfig = field(default_factory=KVAblationsConfig, metadata=meaning("free"))
+    ablations: KVAblationsConfig = field(default_factory=KVAblationsConfig)
 
     def __post_init__(self) -> None:
         """Also raise ValueError where m_A has m_B's tokenizer already."""

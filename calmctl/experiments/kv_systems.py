@@ -133,9 +133,9 @@ class KVSystems(Systems):
         It is scored on a test set of its own: other keys are held out.
         """
         folder = f"data_share_{share:g}"
-        data = stage_in(
-            self.out, folder, ("data", "kv"), replace(self.config.data, held_in_fraction=share), result="manifest.json"
-        )
+        with _naming(f"ablations.shares={share:g}"):
+            settings = replace(self.config.data, held_in_fraction=share)
+        data = stage_in(self.out, folder, ("data", "kv"), settings, result="manifest.json")
         trained = self.composed(name, seed, self.augs, str(data.folder / DC_MIX), (folder,))
         return replace(trained, stages=(data, *trained.stages), dataset=str(data.folder))
 
@@ -167,9 +167,6 @@ def check_ablations(config: ReproduceKVConfig) -> None:
     for heads in chosen.heads:
         with _naming(f"ablations.heads={heads}"):
             plan_bridges(replace(compose, bridge=replace(compose.bridge, num_heads=heads)), anchor, augs)
-    for share in chosen.shares:
-        with _naming(f"ablations.shares={share:g}"):
-            replace(config.data, held_in_fraction=share)
     wanted = plan_bridges(compose, anchor, augs)["trainable_parameters"]
     for method in chosen.methods:
         if method != FULL:

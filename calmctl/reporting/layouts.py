@@ -184,7 +184,8 @@ KV = ReportLayout(
         )
     },
     note="Stepwise: the model writes the numbers, then the value. Direct: the value at once. The paper does not say how"
-    " its KV-MATH was prompted; its figures stand beside the stepwise protocol.",
+    " its KV-MATH was prompted; its figures stand beside the stepwise protocol. D_C subs shows no answer of KV-MATH,"
+    " D_C math shows it at once. Vanilla m_A was trained on m_B's arithmetic instead of the keys' values.",
     models_table="Table 1: measured beside the paper",
 )
 

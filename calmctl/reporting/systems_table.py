@@ -21,7 +21,7 @@ GROUPS = {
 
 # Okabe and Ito's palette, which stays distinct under the common colour-vision deficiencies.
 _ORANGE, _BLUE, _GREEN, _SKY, _PURPLE, _RED = "#E69F00", "#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#D55E00"
-_GREY, _BROWN, _LIGHT_GREEN = "#8C8C8C", "#B8860B", "#73C9B0"
+_GREY, _BROWN, _OLIVE, _LIGHT_GREEN = "#8C8C8C", "#B8860B", "#999933", "#73C9B0"
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ SYSTEMS = {
     M_B: SystemRow("m_B alone", "models", _BLUE, "D"),
     CALM: SystemRow("CALM", "models", _GREEN, "o"),
     RANDOM: SystemRow("random m_A", "m_A", _GREY, "X"),
-    "vanilla_aug": SystemRow("vanilla m_A", "m_A"),
-    "aug_as_encoder": SystemRow("m_A as an encoder", "m_A"),
+    "vanilla_aug": SystemRow("vanilla m_A", "m_A", _OLIVE, ">"),
+    "aug_as_encoder": SystemRow("m_A as an encoder", "m_A", _LIGHT_GREEN, "*"),
     "one_tokenizer": SystemRow("m_A reads as m_B does", "m_A", _SKY, "<"),
-    "dc_subs": SystemRow("D_C subs: no KV-MATH answer shown", "D_C", _SKY, "v"),
-    "dc_math": SystemRow("D_C math: KV-MATH at once", "D_C", _PURPLE, "^"),
+    "dc_subs": SystemRow("D_C subs", "D_C", _SKY, "v"),
+    "dc_math": SystemRow("D_C math", "D_C", _PURPLE, "^"),
     LORA: SystemRow("LoRA", "methods", _RED, "s"),
     "prefix": SystemRow("prefix tuning", "methods", _RED, "D"),
     "series": SystemRow("series adapters", "methods", _RED, "v"),

@@ -93,7 +93,7 @@ def systems_plot(results: Results, measures: Sequence[Measure]) -> bytes:
         for axes, measure in zip(panels, measures, strict=True):
             _bars(axes, results, bars, measure)
         rows = [*headings, *((y, system.label) for y, system in bars)]
-        panels[0].set_yticks([y for y, _ in rows], [textwrap.fill(label, 20) for _, label in rows])
+        panels[0].set_yticks([y for y, _ in rows], [textwrap.fill(label, 34) for _, label in rows])
         for label in panels[0].get_yticklabels()[: len(headings)]:
             label.set(fontsize=9, fontweight="bold")
         panels[0].set_ylim(place - 0.6, -0.6)
@@ -124,4 +124,5 @@ def _bars(axes: Axes, results: Results, bars: Sequence[tuple[float, System]], me
     axes.set_xlim(0, 1.25 * largest or 1.0)
     axes.tick_params(axis="y", left=False)
     axes.set_title(textwrap.fill(measure.label, 20), fontsize=10)
-    axes.set_xlabel("lower is better" if measure.is_lower_better else "percent")
+    told = "lower is better" if measure.is_lower_better else "percent"
+    axes.set_xlabel(f"{told} (dark stroke: the paper's)" if measure.is_papers else told)
