@@ -32,7 +32,7 @@ SCHEMAS = {
     "score": "calmctl.evaluation.scoring:ScoreConfig",
     "slurm": "calmctl.processes.slurm:SlurmConfig",
     "reproduce/code": "calmctl.experiments.code:ReproduceCodeConfig",
-    "reproduce/kv": "calmctl.experiments.kv:ReproduceKVConfig",
+    "reproduce/kv": "calmctl.experiments.kv_config:ReproduceKVConfig",
     "reproduce/ntl": "calmctl.experiments.ntl:ReproduceNTLConfig",
 }
 

@@ -140,6 +140,15 @@ def test_held_in_keys_are_a_fifth_and_spread_evenly_over_the_values(tmp_path: Pa
             assert np.floor(share) <= sum(of_value) <= np.ceil(share)
 
 
+def test_keys_values_and_tokenizer_are_the_same_for_every_share_of_held_in_keys(tmp_path: Path) -> None:
+    one, other = (tmp_path / "0.3", tmp_path / "0.6")
+    for out in (one, other):
+        build(replace(SMALL, held_in_fraction=float(out.name)), out)
+        assert sum(row["held_in"] for row in rows(out, "keys.parquet")) == round(float(out.name) * SMALL.num_keys)
+    assert key_values(one) == key_values(other)
+    assert len({sha256_file(out / "tokenizer" / "tokenizer.json") for out in (one, other)}) == 1
+
+
 def test_strata_hold_what_their_names_say_and_prefixes_are_balanced(folder: Path) -> None:
     values = key_values(folder)
     held_in = {row["key"]: row["held_in"] for row in rows(folder, "keys.parquet")}

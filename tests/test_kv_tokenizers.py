@@ -1,4 +1,4 @@
-"""Key-value data and experiments whose models have tokenizers of their own: whose keys, which files, which stages."""
+"""Key-value data whose models have tokenizers of their own: whose keys, and which files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-from calmctl.cli.main import main
-from calmctl.config import load_config
-from calmctl.errors import UserError
-from calmctl.experiments.kv import base_configs, kv_stages
-from calmctl.experiments.kv_config import ReproduceKVConfig
-from calmctl.experiments.stages import Stage
-from calmctl.reporting.kv_results import ONE_TOKENIZER
 from data_builders.errors import DataError
 from data_builders.kv.build import build
-from data_builders.values import read_json
 from evals.kv import KVTask
 from tests.kv_settings import SMALL
 
@@ -123,86 +115,3 @@ def test_bad_cuts_are_one_line_naming_the_setting(changes: dict[str, Any], messa
     with pytest.raises(DataError, match=message) as caught:
         replace(SHARED_OUT, **changes)
     assert "\n" not in str(caught.value)
-
-
-# Experiments
-
-
-def configured(*overrides: str, preset: str = "two-tokenizers") -> ReproduceKVConfig:
-    return load_config(ReproduceKVConfig, f"reproduce/kv/{preset}", [f"preset={preset}", *overrides])
-
-
-def stages(config: ReproduceKVConfig) -> dict[str, Stage]:
-    return {stage.name: stage for stage in kv_stages(config, Path("/out"))}
-
-
-def tokenizers(found: dict[str, Stage]) -> dict[str, str]:
-    return {
-        name: Path(stage.settings["tokenizer"]).name for name, stage in found.items() if stage.command[0] == "train"
-    }
-
-
-def test_models_are_trained_with_tokenizers_of_their_own() -> None:
-    found = stages(configured())
-    assert tokenizers(found) == {
-        "anchor": "tokenizer",
-        "aug": "tokenizer_aug",
-        "aug_random": "tokenizer_aug",
-        "aug_one_tokenizer": "tokenizer",
-    }
-    one, own = (found[name].settings for name in ("aug_one_tokenizer", "aug"))
-    assert {name for name in own if own[name] != one[name]} == {"tokenizer"}
-    one, own = (found[name].settings for name in ("calm_one_tokenizer", "calm"))
-    assert {name for name in own if own[name] != one[name]} == {"augs"}
-
-
-def test_several_augs_are_composed_at_once() -> None:
-    found = stages(configured("data.aug_cuts=[words,words_triples]", "compare=[random_aug]"))
-    assert tokenizers(found) == {
-        "anchor": "tokenizer",
-        **{"aug": "tokenizer_aug", "aug2": "tokenizer_aug2"},
-        **{"aug_random": "tokenizer_aug", "aug_random2": "tokenizer_aug2"},
-    }
-    assert found["calm"].settings["augs"] == ["/out/aug", "/out/aug2"]
-    assert found["calm_random_aug"].settings["augs"] == ["/out/aug_random", "/out/aug_random2"]
-    assert found["aug2"].settings["dataset"] == "/out/data/aug2_train.parquet"
-    assert found["calm"].needs == ("anchor", "aug", "aug2") and "eval/aug2" in found
-
-
-def test_a_plan_has_the_sizes_of_the_models_to_come(tmp_path: Path) -> None:
-    config = configured("data.aug_cuts=[words,words_triples]", "data.num_keys=200", "data.num_values=20")
-    build(replace(config.data, num_anchor_rows=10, num_aug_rows=10, num_composition_rows=10, num_test_rows=1), tmp_path)
-    anchor, augs = base_configs(config)
-    sizes = [len(AutoTokenizer.from_pretrained(tmp_path / name)) for name in CUTS]
-    assert [model.vocab_size for model in (anchor, *augs)] == sizes
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("compare=[vanilla]", "'vanilla' is not one of random_aug, dc_subs, dc_math, one_tokenizer"),
-        ("compare=[dc_subs,dc_subs]", "names dc_subs twice"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(override: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        configured(override)
-    with pytest.raises(UserError, match=r"compare names one_tokenizer.*set data\.anchor_cut"):
-        configured("compare=[one_tokenizer]", preset="tiny")
-
-
-@pytest.mark.slow
-def test_an_experiment_with_two_augs_runs_from_data_to_report(tmp_path: Path) -> None:
-    cuts = ["data.anchor_cut=pieces", "data.aug_cuts=[words,words_triples]", "compare=[one_tokenizer]"]
-    sizes = ["data.num_keys=80", "data.num_test_rows=2", "anchor.train.steps=5", "aug.train.steps=5", "jobs=2"]
-    command = ["reproduce", "kv", "--preset", "smoke", "--out", str(tmp_path), *cuts, *sizes, "compose.train.steps=3"]
-    assert main(command) == 0
-    table = read_json(tmp_path / "table1.json")
-    assert {"m_A", "m_A2", "m_B", "calm", "one_tokenizer"} <= table.keys() and "random_aug" not in table
-    assert list(table["calm_by_augs"]) == ["1", "2", "1+2"]
-    report = (tmp_path / "report.md").read_text()
-    assert "whose keys" in report and ONE_TOKENIZER.label in report
-    read = read_json(tmp_path / "calm" / "model" / "config.json")["segmentations"]
-    assert len(read) == 2 and None not in read
-    alike = read_json(tmp_path / "calm_one_tokenizer" / "model" / "config.json")["segmentations"]
-    assert alike == [None, None]

@@ -60,19 +60,6 @@ class ReproduceCodeConfig(RealTextConfig):
                 f"codexglue_data={self.codexglue_data!r}: {OWN}, or nothing; codexglue.dataset names a path"
             )
 
-    def evaluations(self) -> dict[str, EvalConfig]:
-        """Return the settings of every task by its name."""
-        return {
-            "humaneval": self.humaneval,
-            "humaneval_plus": self.humaneval_plus,
-            "mbpp": self.mbpp,
-            "mbpp_plus": self.mbpp_plus,
-            "codexglue": self.codexglue,
-            "text": self.text,
-            "text_prose": self.text_prose,
-            "gsm8k": self.gsm8k,
-        }
-
     @property
     def changeable(self) -> tuple[str, ...]:
         """Return also the settings of the section that its evaluations alone depend on."""

@@ -92,18 +92,6 @@ class ReproduceNTLConfig(RealTextConfig):
         if seen := [code for code in languages if code in trained]:
             raise ValueError(f"flores_unseen.options.languages: models are trained on {seen[0]}; leave it out")
 
-    def evaluations(self) -> dict[str, EvalConfig]:
-        """Return the settings of every evaluation by its name."""
-        return {
-            "flores": self.flores,
-            "flores_unseen": self.flores_unseen,
-            "rows": self.rows,
-            "rows_unseen": self.rows_unseen,
-            "flores_from_english": self.flores_from_english,
-            "mgsm": self.mgsm,
-            "gsm8k": self.gsm8k,
-        }
-
     @property
     def has_prompts(self) -> bool:
         """Return whether the rows of D_C are prompts and completions."""

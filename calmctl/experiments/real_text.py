@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -62,6 +62,11 @@ class RealTextConfig(ExperimentConfig):
             raise ValueError(f"compare names {SKYLINE}, which is trained as m_A is, and m_A is not; leave it out")
         if "aug_as_encoder" in self.compare and not self.has_prompts:
             raise ValueError("compare names aug_as_encoder, which reads prompts, and D_C has none; leave it out")
+
+    def evaluations(self) -> dict[str, EvalConfig]:
+        """Return the settings of every evaluation: fields of its name."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, EvalConfig)}
 
     @property
     @abstractmethod

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from calmctl.experiments.composition_deviations import BRIDGE, COMPOSITION, NOT_THE_METHOD, composition_deviations
+from calmctl.experiments.deviations import BRIDGE, COMPOSITION, NOT_THE_METHOD, composition_deviations
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.training.configs import ComposeConfig
 

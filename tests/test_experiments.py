@@ -1,4 +1,4 @@
-"""The experiments on real text: which stages they have, what each reads, and what is refused."""
+"""The experiments: their systems, which stages those have, what each reads, and what is refused."""
 
 import json
 from dataclasses import replace
@@ -6,16 +6,27 @@ from pathlib import Path
 
 import pytest
 
+from calmctl.baselines.methods import METHODS
 from calmctl.cli.main import main
 from calmctl.config import list_presets, load_config
 from calmctl.errors import UserError
 from calmctl.experiments.code import ReproduceCodeConfig, code_experiment
-from calmctl.experiments.config import COMPARISONS, UNTRAINED
+from calmctl.experiments.config import ExperimentConfig
+from calmctl.experiments.kv_config import ReproduceKVConfig
+from calmctl.experiments.kv_systems import COMPOSITIONS
 from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_experiment
+from calmctl.experiments.real_text import UNTRAINED
 from calmctl.experiments.reproduction import experiment_stages
 from calmctl.experiments.stages import Stage
+from calmctl.reporting.measures import HEADLINE_MODELS
+from calmctl.reporting.systems_table import GROUPS, SYSTEMS, system_row
 from calmctl.training.settings import TrainSettings
 from tests.toy_benchmarks import write_benchmarks
+
+SCHEMAS: dict[str, type[ExperimentConfig]] = {
+    "kv": ReproduceKVConfig, "ntl": ReproduceNTLConfig, "code": ReproduceCodeConfig,
+}  # fmt: skip
+COMPARISONS = ReproduceNTLConfig.COMPARISONS
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +44,17 @@ def code(benchmarks: Path, *overrides: str) -> ReproduceCodeConfig:
 
 def stages(config: ReproduceNTLConfig, out: Path) -> dict[str, Stage]:
     return {stage.name: stage for stage in experiment_stages(ntl_experiment(config, out), out)}
+
+
+@pytest.mark.parametrize("experiment", SCHEMAS)
+def test_what_can_be_compared_has_a_row_in_the_table_of_systems(experiment: str) -> None:
+    """What is added in one place is shown everywhere, by its own name, in a group and a colour."""
+    for key in ("m_A", "m_B", "calm", *SCHEMAS[experiment].COMPARISONS, *METHODS, *HEADLINE_MODELS, *COMPOSITIONS):
+        assert system_row(key) is SYSTEMS[key] and SYSTEMS[key].label and SYSTEMS[key].group in GROUPS, key
+    for key in ("every_2", "heads_16", "share_0.05"):
+        assert system_row(key).label.count("{}") == 1
+    with pytest.raises(KeyError):
+        system_row("luck")
 
 
 def test_everything_is_trained_on_its_own_file_and_scored(benchmarks: Path, tmp_path: Path) -> None:
@@ -115,12 +137,12 @@ def as_batches(train: TrainSettings) -> TrainSettings:
     return replace(train, **{name: getattr(plain, name) for name in names})
 
 
-@pytest.mark.parametrize(("section", "schema"), [("ntl", ReproduceNTLConfig), ("code", ReproduceCodeConfig)])
-def test_every_preset_trains_other_methods_as_it_trains_calm(section: str, schema: type) -> None:
-    names = [preset.name for preset in list_presets() if preset.group == f"reproduce/{section}"]
+@pytest.mark.parametrize("experiment", SCHEMAS)
+def test_every_preset_trains_other_methods_as_it_trains_calm(experiment: str) -> None:
+    names = [preset.name for preset in list_presets() if preset.group == f"reproduce/{experiment}"]
     assert len(names) > 1
     for name in names:
-        config = load_config(schema, name, [])
+        config = load_config(SCHEMAS[experiment], name, [])
         assert as_batches(config.baseline.train) == as_batches(config.compose.train), name
         # Bridges that read standardised streams are trained by Muon, adapters by AdamW.
         if not config.compose.bridge.standardize:
