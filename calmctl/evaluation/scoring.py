@@ -47,7 +47,7 @@ class ScoreConfig(TaskConfig):
         """Return the checksums of what is read, by name; raises UserError for what was not given or is not there."""
         if not self.predictions:
             raise UserError("predictions is not set; give --predictions FILE")
-        return {"data": self.data_sha256(), "predictions": sha256_of(Path(self.predictions))}
+        return {"data": self.data_sha256, "predictions": sha256_of(Path(self.predictions))}
 
 
 def run_scoring(config: ScoreConfig, out: Path, command: Sequence[str] = ()) -> Run:
@@ -170,7 +170,7 @@ def write_scores(
             "breakdown": scores.breakdown,
             "protocol": {**scores.protocol, **(protocol or {})},
             "options": config.options,
-            "data": {"source": config.dataset, "sha256": config.data_sha256(), "limit": config.limit or None},
+            "data": {"source": config.dataset, "sha256": config.data_sha256, "limit": config.limit or None},
             **about,
             "versions": package_versions(),
             "git_commit": git_commit(),

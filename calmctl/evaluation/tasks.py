@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,8 +46,11 @@ class TaskConfig:
         """Read the task's records; raises DataError where the data, or an option that goes with it, cannot be used."""
         return self.build_task().load(Path(self.dataset), self.limit or None)
 
+    @cached_property
     def data_sha256(self) -> str:
         """Return what identifies the data: a checksum of its manifest or of its files, or its name where it is none.
+
+        It is computed once: what is read later is what the run began with.
 
         Raises:
             UserError: no data was given.
