@@ -25,13 +25,13 @@ from calmctl.training.checkpoints import damage, last_complete_checkpoint, repla
 from calmctl.training.cost import training_cost
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import Examples
-from calmctl.training.frozen import FrozenBases
 from calmctl.training.interruption import all_asked_to_end, owes_validation
 from calmctl.training.kept_states import keep_states, where_to_keep
 from calmctl.training.layout import reassemble
 from calmctl.training.packing import check_packing
+from calmctl.training.safeguards import FrozenBases
 from calmctl.training.settings import TrainSettings
-from calmctl.training.tracking import check_trackers, trackers
+from calmctl.training.step_log import check_trackers, trackers
 from calmctl.training.trainer import RunTrainer
 from calmctl.training.validation import Validation, out_of_patience, state_of
 
