@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from calmctl.cli.main import main
-from calmctl.files import read_json
+from data_builders.values import read_json
 from tests.toy_benchmarks import write_benchmarks
 
 pytestmark = pytest.mark.slow

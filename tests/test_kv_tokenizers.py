@@ -19,7 +19,6 @@ from calmctl.experiments.kv import base_configs, kv_stages
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.stages import Stage
 from calmctl.reporting.kv_results import ONE_TOKENIZER
-from data_builders.errors import DataError
 from data_builders.kv.build import build
 from data_builders.values import read_json
 from evals.kv import KVTask
@@ -120,7 +119,7 @@ def test_tests_are_drawn_and_scored_by_whose_keys_they_have(folder: Path, keys: 
     ],
 )
 def test_bad_cuts_are_one_line_naming_the_setting(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         replace(SHARED_OUT, **changes)
     assert "\n" not in str(caught.value)
 

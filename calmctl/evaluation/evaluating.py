@@ -23,7 +23,6 @@ from calmctl.inference.text import written_otherwise
 from calmctl.processes.cpu import set_up_cpu
 from calmctl.processes.ranks import Ranks, joined_ranks
 from calmctl.runs.run import Run
-from data_builders.errors import DataError
 from evals import Request, Scores
 
 __all__ = ["METRICS_FILE", "EvalConfig", "check_data", "run_evaluation", "run_evaluations"]
@@ -68,7 +67,7 @@ def going_on(out: Path, failed: dict[Path, str], among: int) -> Iterator[None]:
     except Exception as error:
         if among == 1:
             raise
-        if not isinstance(error, CalmctlError | DataError):
+        if not isinstance(error, CalmctlError):
             traceback.print_exc()
         failed[out] = str(error) or type(error).__name__
 

@@ -11,7 +11,6 @@ from calmctl.errors import UserError
 from calmctl.evaluation.models import Models, Subject
 from calmctl.evaluation.scoring import METRICS_FILE, PREDICTIONS_FILE, read_completions
 from calmctl.evaluation.tasks import TaskConfig
-from calmctl.files import read_json, sha256_of
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import check_samples
 from calmctl.inference.likelihood import encoded_pairs
@@ -20,6 +19,8 @@ from calmctl.inference.prompt import FittedPrompts, OnOverflow, fit
 from calmctl.modeling.bases.sources import source_sha256
 from calmctl.runs.run import Run
 from calmctl.schema import meaning
+from data_builders.files import sha256_of
+from data_builders.values import read_json
 from evals import Request
 
 PLACE = "{answer}"
@@ -104,7 +105,7 @@ def questions(config: EvalConfig, subject: Subject) -> Questions:
     """Read a task's data and fit its prompts into the model's context; no weights are read.
 
     Raises:
-        DataError: the data cannot be used.
+        UserError: the data cannot be used.
         UserError: the model cannot be evaluated, or not be asked so.
     """
     records = config.load_records()
@@ -180,7 +181,7 @@ def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str
     """Return what an evaluation would do, with all options of its task; nothing is written or generated.
 
     Raises:
-        DataError, UserError: what the run would refuse before it reads weights.
+        UserError: what the run would refuse before it reads weights.
     """
     existing = Run.look(out, kind="eval", config=config, inputs=config.inputs())
     settings = {**to_dict(config), "options": to_dict(config.build_task())}
@@ -209,7 +210,7 @@ def check_data(config: EvalConfig) -> None:
     """Read the task's data, for its errors alone: before hours of training rather than after them.
 
     Raises:
-        DataError: it cannot be used.
+        UserError: it cannot be used.
         UserError: bits per byte are wanted, and the task has no references.
     """
     requests = config.build_task().requests(config.load_records())

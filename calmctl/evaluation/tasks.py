@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from calmctl.errors import UserError
-from calmctl.files import sha256_of
 from calmctl.schema import field_types, from_dict
-from data_builders.errors import DataError
+from data_builders.files import sha256_of
 from evals import TASKS, Task
 
 ALL = "all"
@@ -43,7 +42,7 @@ class TaskConfig:
         return from_dict(TASKS[self.task], self.options, "options")
 
     def load_records(self) -> list[Any]:
-        """Read the task's records; raises DataError where the data, or an option that goes with it, cannot be used."""
+        """Read the task's records; raises UserError where the data, or an option that goes with it, cannot be used."""
         return self.build_task().load(Path(self.dataset), self.limit or None)
 
     @cached_property
@@ -105,7 +104,7 @@ def try_data(task: str, folder: Path, configure: Callable[[Path], Config]) -> Co
     try:
         config = configure(find_data(task, folder))
         config.load_records()
-    except (DataError, UserError) as error:
+    except UserError as error:
         return str(error)
     return config
 

@@ -19,7 +19,6 @@ from calmctl.experiments.kv_config import KVAblationsConfig, ReproduceKVConfig
 from calmctl.experiments.kv_deviations import deviations
 from calmctl.experiments.preflight import check_stages
 from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
-from calmctl.files import read_json
 from calmctl.modeling.bases.sources import base_config, load_tokenizer
 from calmctl.reporting.kv_report import write_kv_report
 from calmctl.reporting.kv_results import TABLE_FILE
@@ -34,6 +33,7 @@ from data_builders.kv.byte_tokenizer import CUTS, build_byte_tokenizer
 from data_builders.kv.keys import aug_tokenizer_folder
 from data_builders.kv.text import WORDS
 from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.values import read_json
 
 # Composition run -> (aug it reads, D_C file, key in table1.json).
 COMPOSITIONS = {
@@ -83,7 +83,7 @@ def preflight(config: ReproduceKVConfig, out: Path, nproc_per_node: str | None) 
     """Return whether nothing is left to do; check what can be checked of what is, which a plan does as well.
 
     Raises:
-        DataError, UserError: see `reproduce_kv`.
+        UserError: see `reproduce_kv`.
     """
     config = replace(config, baseline=BaselineConfig(), ablations=KVAblationsConfig())
     stages = kv_stages(config, out)

@@ -16,12 +16,12 @@ from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.kv_variants import Variant, calm_values, check_ablations, kv_variants
 from calmctl.experiments.preflight import check_stages
 from calmctl.experiments.stages import Stage, missing_stages, run_stages
-from calmctl.files import read_json
 from calmctl.reporting.cost_table import cost_rows, is_training
 from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, TABLE_5_FILE
 from calmctl.reporting.kv_report import write_kv_report
 from calmctl.runs.identity import existing_run
 from calmctl.runs.run import Run, read_run
+from data_builders.values import read_json
 
 REUSED = {
     "m_A": ("m_A alone", "models"),

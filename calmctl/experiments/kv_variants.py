@@ -18,7 +18,6 @@ from calmctl.modeling.bases.sources import without_weights
 from calmctl.modeling.layers import num_heads, num_layers
 from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, VANILLA_RUN
 from calmctl.training.plan import plan_bridges
-from data_builders.errors import DataError
 
 DC_MIX = "dc_mix.parquet"
 
@@ -105,7 +104,7 @@ def _naming(setting: str) -> Iterator[None]:
     """Say in front of a refusal which setting it is about."""
     try:
         yield
-    except (UserError, DataError) as error:
+    except UserError as error:
         raise UserError(f"{setting}: {error}") from error
 
 

@@ -16,7 +16,6 @@ from calmctl.experiments.preflight import check_stages
 from calmctl.experiments.section_config import WITH_EXAMPLES, SectionConfig
 from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
 from calmctl.experiments.systems import Files, System, Systems, Trained, asked_of
-from calmctl.files import read_json
 from calmctl.inference.mixture import check_mixable
 from calmctl.modeling.bases.sources import base_config, load_tokenizer, without_weights
 from calmctl.reporting.cost_table import cost_rows, is_training
@@ -24,6 +23,7 @@ from calmctl.reporting.section_report import write_section_report
 from calmctl.reporting.section_results import RESULTS_FILE
 from calmctl.runs.identity import existing_run, has_settings
 from calmctl.runs.run import Run, read_run
+from data_builders.values import read_json
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def reproduce(
         nproc_per_node: processes of every training and evaluation; stages then run one after the other.
 
     Raises:
-        DataError: the data of a task cannot be used.
+        UserError: the data of a task cannot be used.
         UserError: `out` holds another run or another configuration, an existing model cannot be loaded, or a stage
             refused its input.
     """
@@ -108,7 +108,7 @@ def preflight(section: Section, out: Path, nproc_per_node: str | None) -> bool:
     """Return whether nothing is left to do; check what can be checked of what is, which a plan does as well.
 
     Raises:
-        DataError, UserError: see `reproduce`; models that exist are not looked at.
+        UserError: see `reproduce`; models that exist are not looked at.
     """
     config, stages = section.config, section_stages(section, out)
     existing = existing_run(out, "reproduce", config, {}, config.changeable)
@@ -131,7 +131,7 @@ def _check_bases(config: SectionConfig) -> None:
 
 
 def _check_evaluations(config: SectionConfig, out: Path) -> None:
-    """Raise UserError or DataError now where the data of a task, unless it is still to be made, cannot be asked."""
+    """Raise UserError now where the data of a task, unless it is still to be made, cannot be asked."""
     settings = config.evaluations()
     for name in config.tasks:
         path = Path(settings[name].dataset).resolve()

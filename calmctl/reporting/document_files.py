@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from calmctl import files
 from calmctl.reporting.document import Document, Gallery, Picture, document_html, document_markdown
+from data_builders.files import write_bytes, write_text
 
 
 def write_document(document: Document, folder: Path) -> list[Path]:
     """Write the plots of a report, then `report.md` and `report.html`, into a folder and return their paths."""
     written = []
     for picture in _pictures(document):
-        files.write_bytes(folder / picture.path, picture.png, durable=False)  # plots can be drawn again
+        write_bytes(folder / picture.path, picture.png, durable=False)  # plots can be drawn again
         written.append(folder / picture.path)
     for name, text in (("report.md", document_markdown(document)), ("report.html", document_html(document))):
-        files.write_text(folder / name, text)
+        write_text(folder / name, text)
         written.append(folder / name)
     return written
 

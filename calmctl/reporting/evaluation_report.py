@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from calmctl import files
 from calmctl.reporting.document import Block, Document, Paragraph, Section
 from calmctl.reporting.document_files import write_document
 from calmctl.reporting.evaluations import BITS, Evaluation, by_task, not_comparable, read_evaluation
 from calmctl.reporting.tables import Cell, Column, Number, Table, Text, table_row
+from data_builders.values import write_json
 
 
 def read_evaluations(folders: Sequence[Path]) -> list[Evaluation]:
@@ -74,5 +74,5 @@ def write_evaluations(evaluations: Sequence[Evaluation], folder: Path) -> list[P
         sections.append(Section(table.title, blocks))
     count = f"{len(evaluations)} evaluation{'s' if len(evaluations) > 1 else ''}"
     written = write_document(Document("Evaluations", (f"{count}: {', '.join(tasks)}.",), tuple(sections)), folder)
-    files.write_json(folder / "report.json", evaluation_figures(evaluations))
+    write_json(folder / "report.json", evaluation_figures(evaluations))
     return [*written, folder / "report.json"]

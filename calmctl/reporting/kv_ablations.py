@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.cost_table import cost_rows, cost_table, is_training
 from calmctl.reporting.kv_results import ANCHOR, AUG, CALM, KV_MATH, KV_MATH_DIRECT, METRICS, Metric
 from calmctl.reporting.spread import Spread
 from calmctl.reporting.tables import NOT_RUN, Cell, Column, Number, Table, Text, signed, table_row
+from data_builders.values import read_json
 
 ABLATIONS_FOLDER = "ablations"
 TABLE_5_FILE = "table5.json"
@@ -97,7 +97,7 @@ def load_kv_ablations(folder: Path) -> KVAblations | None:
     path = folder / ABLATIONS_FOLDER / TABLE_5_FILE
     if not path.exists():
         return None
-    content = files.read_json(path)
+    content = read_json(path)
     try:
         rows = tuple(_row(key, row) for key, row in content["rows"].items())
         return KVAblations(rows, content["calm_values"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from calmctl import files
 from calmctl.escaping import visible
 from calmctl.reporting import kv_tables, plots
 from calmctl.reporting.document import (
@@ -44,6 +43,7 @@ from calmctl.reporting.tables import NOT_RUN, signed
 from calmctl.reporting.terminal import print_tables
 from calmctl.reporting.training_plot import training_plot
 from calmctl.reporting.trainings import training_table
+from data_builders.values import read_json
 
 __all__ = [
     "KVResults",
@@ -82,7 +82,7 @@ def terminal_table(folder: Path) -> None:
 def measured_tables(folder: Path) -> dict[str, Any]:
     """Return the content of `table1.json`, and of `table5.json` where there are ablations, by the tables' names."""
     paths = {"table1": folder / TABLE_FILE, "table5": folder / ABLATIONS_FOLDER / TABLE_5_FILE}
-    return {name: files.read_json(path) for name, path in paths.items() if path.exists()}
+    return {name: read_json(path) for name, path in paths.items() if path.exists()}
 
 
 def headline(results: KVResults) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.checked import mapping, number
 from calmctl.reporting.trainings import Training, read_training
 from calmctl.runs.record import RUN_FILE, RunInfo, read_run
+from data_builders.values import read_json
 
 TABLE_FILE = "table1.json"
 Accuracies = Mapping[str, float | None]
@@ -172,7 +172,7 @@ def load_kv_results(folder: Path) -> KVResults:
             f"{folder} has no {TABLE_FILE} ({found}); expected a folder of `calmctl reproduce kv` that has"
             " come as far as its table"
         )
-    table = mapping(files.read_json(folder / TABLE_FILE), folder / TABLE_FILE)
+    table = mapping(read_json(folder / TABLE_FILE), folder / TABLE_FILE)
     figures = {
         system.key: _accuracies(table[system.key], folder / TABLE_FILE)
         for system in SYSTEMS
@@ -207,7 +207,7 @@ def _evaluations(folder: Path) -> dict[str, Evaluation]:
         path = folder / relative / "metrics.json"
         if not path.exists():
             continue
-        content = mapping(files.read_json(path), path)
+        content = mapping(read_json(path), path)
         breakdown = mapping(content.get("breakdown") or {}, path)
         operands = _slices(breakdown.get("by_num_operands"), path)
         found[system.key] = Evaluation(

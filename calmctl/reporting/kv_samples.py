@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calmctl import files
 from calmctl.reporting.kv_results import CALM, MODELS, System
 from calmctl.reporting.tables import NOT_RUN, Column, Table, Text, table_row
+from data_builders.rows import read_jsonl
 
 QUESTIONS = {
     "substitute": ("KV-MATH, stepwise", "kv_math"),
@@ -79,7 +79,7 @@ def is_right(row: Mapping[str, Any], metric: str) -> bool | None:
 
 def _predictions(folder: Path, system: System) -> Rows:
     found = {}
-    for row in files.read_jsonl(folder / "eval" / system.run / "predictions.jsonl"):
+    for row in read_jsonl(folder / "eval" / system.run / "predictions.jsonl"):
         record, _, question = str(row.get("id", "")).rpartition("/")
         if record and question in QUESTIONS:
             found[record, question] = row

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calmctl import files
 from calmctl.escaping import visible
 from calmctl.reporting.data_facts import files_table, overlap_table
 from calmctl.reporting.document import Block, Bullets, Document, Gallery, Paragraph, Picture, Section
@@ -30,6 +29,7 @@ from calmctl.reporting.tables import NOT_RUN
 from calmctl.reporting.terminal import print_tables
 from calmctl.reporting.training_plot import BITS_FIELD, training_plot, validation_plot
 from calmctl.reporting.trainings import read_training, training_table
+from data_builders.values import read_json
 
 MOST_PRINTED = 24
 """Tables of more languages than that are left to the report."""
@@ -58,7 +58,7 @@ def measured(folder: Path) -> dict[str, Any]:
     """Return the content of `results.json` with the sentences that say what came out, for machines."""
     folder = Path(folder)
     told = list(headline(load_section_results(folder)))
-    return {**files.read_json(folder / RESULTS_FILE), "headline": told}
+    return {**read_json(folder / RESULTS_FILE), "headline": told}
 
 
 def section_document(results: SectionResults) -> Document:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.checked import mapping, numbers
 from calmctl.reporting.cost_table import COST_FIELDS
@@ -16,6 +15,7 @@ from calmctl.reporting.evaluations import BITS, METRICS_FILE, Evaluation, read_e
 from calmctl.reporting.sections import CALM, GROUPS, M_B, SECTIONS, Measure, Section
 from calmctl.reporting.spread import Spread
 from calmctl.runs.record import RUN_FILE, RunInfo, read_run
+from data_builders.values import read_json
 
 RESULTS_FILE = "results.json"
 MANIFEST_FILE = "data/manifest.json"
@@ -196,7 +196,7 @@ def load_section_results(folder: Path) -> SectionResults:
             f"{folder} has no {RESULTS_FILE} ({found}); expected a folder of `calmctl reproduce ntl` or `code` that"
             " has come as far as its results"
         )
-    content = mapping(files.read_json(path), path)
+    content = mapping(read_json(path), path)
     if content.get("section") not in SECTIONS:
         raise UserError(f"{path}: section {content.get('section')!r} is not one of {', '.join(SECTIONS)}")
     systems = content.get("systems")
@@ -214,7 +214,7 @@ def load_section_results(folder: Path) -> SectionResults:
         git_commit=content.get("git_commit"),
         hardware=mapping(content.get("hardware") or {}, path),
         seconds=numbers(content.get("seconds")),
-        manifest=mapping(files.read_json(manifest), manifest) if manifest.exists() else None,
+        manifest=mapping(read_json(manifest), manifest) if manifest.exists() else None,
         run=run,
     )
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.comparable import require_one, require_one_a_seed
 from calmctl.reporting.kv_ablations import ABLATIONS_FOLDER, KVAblations, ablation_figures, load_kv_ablations, table5
@@ -16,6 +15,8 @@ from calmctl.reporting.kv_tables import metric_columns
 from calmctl.reporting.paper import paper_table
 from calmctl.reporting.spread import Spread
 from calmctl.reporting.tables import Number, Table, Text, table_row, to_markdown
+from data_builders.files import write_text
+from data_builders.values import write_json
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,6 @@ def aggregate_seeds(folders: Sequence[Path]) -> SeedSummary:
 def write_seed_summary(summary: SeedSummary, folder: Path) -> list[Path]:
     """Write `seeds.md` and `seeds.json` into a folder and return their paths."""
     paths = [folder / "seeds.md", folder / "seeds.json"]
-    files.write_text(paths[0], "\n".join(map(to_markdown, summary.tables())))
-    files.write_json(paths[1], summary.to_dict())
+    write_text(paths[0], "\n".join(map(to_markdown, summary.tables())))
+    write_json(paths[1], summary.to_dict())
     return paths

@@ -16,7 +16,6 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
-from calmctl.files import sha256_of
 from calmctl.modeling.bases.sources import quiet_libraries
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import context_length
@@ -41,6 +40,7 @@ from calmctl.training.plan import Plan
 from calmctl.training.session import check_settings, set_up, train_into
 from calmctl.training.settings import TrainSettings
 from calmctl.training.validation import hold_out
+from data_builders.files import sha256_of
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from calmctl.errors import CalmctlError
-from calmctl.files import read_json, write_json
 from calmctl.modeling.loss import IGNORED, completion_loss, labelled_rows_only
 from calmctl.modeling.stored.checkpoint import WEIGHTS_FILE, load_parameters
 from calmctl.modeling.stored.parts import PartsModel
@@ -29,6 +28,7 @@ from calmctl.training.safeguards import DivergenceWatch, FrozenBases, check_opti
 from calmctl.training.settings import TrainSettings
 from calmctl.training.step_log import Meter, Row, StepLog
 from calmctl.training.validation import ActOnValidation, Validation, exact_rows, stays_worse
+from data_builders.values import read_json, write_json
 
 # What a batch holds for any model; the rest is for composed ones.
 _READ_BY_ALL = ("input_ids", "attention_mask", "position_ids")
