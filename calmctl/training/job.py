@@ -145,30 +145,28 @@ def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
     Raises:
         UserError: see `prepare`, and `Run.start`.
     """
-    config, seed = job.config, job.config.seed
+    config = job.config
     with started_run(
         out,
         kind=job.kind,
         config=config,
         command=command,
-        seed=seed,
+        seed=config.seed,
         inputs=job.inputs,
         interrupted=lambda: interrupted_training(out / "checkpoints"),
     ) as run:
         if not run.is_complete:
             run.report_progress("tokenising", 0, job.settings.steps)
             prepared = prepare(job)
-            set_up(job.settings, seed)
+            set_up(job.settings, config.seed)
             model = job.build(prepared.planned.tokenizer)
             prepared, reading = _with_aug_tokens(_as_built(prepared, model), run.path)
             said = job.begin(model, prepared.examples, run.path)
             train_into(
                 run,
+                config,
                 model,
                 prepared.planned.tokenizer,
-                config.dataset,
-                job.settings,
-                seed,
                 prepared.examples,
                 prepared.held_out,
                 merge_bases=job.merge_bases,
