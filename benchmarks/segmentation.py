@@ -39,10 +39,9 @@ from calmctl import compose
 from calmctl.modeling.bases.sources import quiet_libraries
 from calmctl.modeling.tokenizers.own import own_tokenizer
 from calmctl.modeling.tokenizers.segmentation import NEVER, Position, Segmenter, Segments, State
-from calmctl.training.arguments import build_schedule
 from calmctl.training.batches import Batches
 from calmctl.training.examples import AugExamples, Examples
-from calmctl.training.optimizer import build_optimizer
+from calmctl.training.optimizer import build_optimizer, build_schedule
 
 WAYS = ("own", "chunks", "prompt")
 

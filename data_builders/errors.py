@@ -12,9 +12,6 @@ class UserError(CalmctlError):
     """
 
 
-DataError = UserError
-
-
 def require_at_least(name: str, value: int, smallest: int) -> None:
     """Raise UserError for a setting that is too small."""
     if value < smallest:

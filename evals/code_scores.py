@@ -9,7 +9,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from evals.sandbox import (
     Journal,
     Limits,
@@ -52,7 +52,7 @@ class ProgramsTask(Task[Record]):
         return super().load(data, limit)
 
     def checked_requests(self, records: Sequence[Record], completions: Completions) -> list[Request]:
-        """Return the requests of records, as every task does; raises DataError where no program may run."""
+        """Return the requests of records, as every task does; raises UserError where no program may run."""
         require_permission(self.allow_code_execution, self.name)
         return super().checked_requests(records, completions)
 
@@ -77,13 +77,13 @@ class ProgramsTask(Task[Record]):
 
 
 def require_samples(k: Sequence[int], num_samples: int, timeout: float | None) -> None:
-    """Raise DataError where a pass@k is asked for that so many samples cannot tell, or a timeout is none."""
+    """Raise UserError where a pass@k is asked for that so many samples cannot tell, or a timeout is none."""
     if num_samples < 1:
-        raise DataError(f"num_samples={num_samples} is too small; use at least 1")
+        raise UserError(f"num_samples={num_samples} is too small; use at least 1")
     if not k or len(set(k)) != len(k) or min(k) < 1 or max(k) > num_samples:
-        raise DataError(f"k={list(k)}: each k must appear once and be in 1..{num_samples}; raise num_samples")
+        raise UserError(f"k={list(k)}: each k must appear once and be in 1..{num_samples}; raise num_samples")
     if timeout is not None and not 0 < timeout < float("inf"):
-        raise DataError(f"timeout={timeout} must be a positive number of seconds")
+        raise UserError(f"timeout={timeout} must be a positive number of seconds")
 
 
 def compare_code(benchmark: str, entry_point: str, inputs: Sequence[Any], atol: float) -> str:
@@ -121,7 +121,7 @@ def score_programs(
         journal: keeps the verdicts.
 
     Raises:
-        DataError: the sandbox did not start.
+        UserError: the sandbox did not start.
     """
     texts = [(text, request.stop) for request in requests for text in completions[request.id]]
     kept = [before_stops(text, stops) for text, stops in texts]
@@ -130,7 +130,7 @@ def score_programs(
     isolation = detect()
     verdicts = journal.judge(whole, limits, isolation)
     if refused := next((verdict for verdict in verdicts if verdict.status == "refused"), None):
-        raise DataError(f"the sandbox does not start here: {refused.detail}; `calmctl doctor` says what it needs")
+        raise UserError(f"the sandbox does not start here: {refused.detail}; `calmctl doctor` says what it needs")
     remaining = iter(verdicts)
     outcomes = [[next(remaining).passed for _ in completions[request.id]] for request in requests]
     samples = [

@@ -24,7 +24,7 @@ from data_builders.benchmarks.codexglue import (
     read_functions,
     split_sha256,
 )
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from evals.metrics.smoothed_bleu import example_bleu
 from evals.metrics.translation import signatures
 from evals.task import Completions, RecordSet, Request, Scores, Task, averages, describe, require_at_least
@@ -90,20 +90,20 @@ class CodeXGLUETask(Task[CodeRecord]):
     max_new_tokens: int = 64
 
     def __post_init__(self) -> None:
-        """Raise DataError where an option is out of its range."""
+        """Raise UserError where an option is out of its range."""
         require_at_least(0, shots=self.shots)
         require_at_least(1, max_new_tokens=self.max_new_tokens)
         if self.leaks not in ("error", "skip"):
-            raise DataError(f"leaks: {self.leaks!r} is not one of error, skip")
+            raise UserError(f"leaks: {self.leaks!r} is not one of error, skip")
         if unknown := [language for language in self.languages if language not in LANGUAGES]:
-            raise DataError(f"languages: {unknown[0]!r} is not one of {', '.join(LANGUAGES)}")
+            raise UserError(f"languages: {unknown[0]!r} is not one of {', '.join(LANGUAGES)}")
 
     def read(self, data: Path, limit: int | None) -> list[CodeRecord]:
         """Read the functions of each language; `limit` = the first so many rows of each."""
         folders = find_languages(data)
         languages = dict.fromkeys(self.languages or folders)
         if missing := [language for language in languages if language not in folders]:
-            raise DataError(f"languages: {data} holds no {missing[0]}, only {', '.join(folders)}")
+            raise UserError(f"languages: {data} holds no {missing[0]}, only {', '.join(folders)}")
         return [record for each in languages for record in self._records(folders[each], each, limit)]
 
     def _records(self, folder: Path, language: str, limit: int | None) -> list[CodeRecord]:
@@ -112,10 +112,10 @@ class CodeXGLUETask(Task[CodeRecord]):
         if skipped and self.leaks == "error":
             name, problem = next(iter(skipped.items()))
             advice = "options.leaks=skip leaves them out"
-            raise DataError(f"{folder}: {name} cannot be used: {problem} ({len(skipped)} such rows); {advice}")
+            raise UserError(f"{folder}: {name} cannot be used: {problem} ({len(skipped)} such rows); {advice}")
         usable = [function for function in functions if not function.problem]
         if not usable:
-            raise DataError(f"{folder}: no row of {language} can be used ({len(skipped)} skipped); get it again")
+            raise UserError(f"{folder}: no row of {language} can be used ({len(skipped)} skipped); get it again")
         worked, files = self._exemplars(folder, language)
         shots = tuple(f"{question(language, each.code)} {each.summary}\n\n" for each in worked)
         files = split_sha256(folder, language, "test") | files
@@ -134,7 +134,7 @@ class CodeXGLUETask(Task[CodeRecord]):
                 worked.append(function)
                 if len(worked) == self.shots:
                     return worked, split_sha256(folder, language, split)
-        raise DataError(f"shots: {self.shots} is more than the {len(worked)} usable rows of {split} in {folder}")
+        raise UserError(f"shots: {self.shots} is more than the {len(worked)} usable rows of {split} in {folder}")
 
     def requests(self, records: Sequence[CodeRecord]) -> list[Request]:
         """Return one request a record; those of one language share their worked examples."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from data_builders.benchmarks.flores import ROWS, Flores, read_flores
 from data_builders.benchmarks.languages import ENGLISH, full_code, language_name
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.ntl.translation_text import FORMAT, STOP, question, worked_pair
 from data_builders.values import read_json
 from evals.metrics.translation import METRICS, signatures
@@ -79,13 +79,13 @@ class FloresTask(Task[FloresRecord]):
     max_new_tokens: int = 128
 
     def __post_init__(self) -> None:
-        """Complete the codes of languages; raise DataError where an option is out of its range."""
+        """Complete the codes of languages; raise UserError where an option is out of its range."""
         if not 0 <= self.shots <= ROWS["dev"]:
-            raise DataError(f"shots: {self.shots} is not within 0 and {ROWS['dev']}, the rows of dev")
+            raise UserError(f"shots: {self.shots} is not within 0 and {ROWS['dev']}, the rows of dev")
         if self.direction not in ("xx-en", "en-xx"):
-            raise DataError(f"direction: {self.direction!r} is not one of xx-en, en-xx")
+            raise UserError(f"direction: {self.direction!r} is not one of xx-en, en-xx")
         if not 0 <= self.first_row < ROWS["devtest"]:
-            raise DataError(
+            raise UserError(
                 f"first_row: {self.first_row} is not within 0 and {ROWS['devtest'] - 1}, the rows of devtest"
             )
         require_at_least(1, max_new_tokens=self.max_new_tokens)
@@ -107,7 +107,7 @@ class FloresTask(Task[FloresRecord]):
         sources, targets = flores.sentences[source], flores.sentences[target]
         worked = list(zip(sources["dev"], targets["dev"], strict=True))[: self.shots] if self.shots else []
         if overlap := {sentence for sentence, _ in worked} & set(sources["devtest"]):
-            raise DataError(f"{source}: the worked example {min(overlap)!r} is in devtest as well; get the data again")
+            raise UserError(f"{source}: the worked example {min(overlap)!r} is in devtest as well; get the data again")
         pair = LanguagePair(
             language,
             tuple(worked_pair(source, target, *sides) for sides in worked),
@@ -180,7 +180,7 @@ def read_other(task: FloresTask, path: Path, records: Sequence[FloresRecord]) ->
     """Return another run's headline score by language.
 
     Raises:
-        DataError: that is no run to compare this one with: of another task, direction or release, without some of the
+        UserError: that is no run to compare this one with: of another task, direction or release, without some of the
             languages, or over other rows.
     """
     file = path / METRICS_FILE if path.is_dir() else path
@@ -192,35 +192,35 @@ def read_other(task: FloresTask, path: Path, records: Sequence[FloresRecord]) ->
         is_part = part["records"] != part["of"]
         rows = {language: scores["n"] for language, scores in other["breakdown"]["by_language"].items()}
         theirs = {language: float(scores[HEADLINE]) for language, scores in other["breakdown"]["by_language"].items()}
-    except DataError as error:
-        raise DataError(f"against: {error}") from None
+    except UserError as error:
+        raise UserError(f"against: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"no metrics of a flores run ({error})"
-        raise DataError(f"against: {file}: {problem}; name a finished run of flores, or its {METRICS_FILE}") from None
+        raise UserError(f"against: {file}: {problem}; name a finished run of flores, or its {METRICS_FILE}") from None
     release = records[0].set.release
     if name != task.name or about != (task.direction, release):
         what = " ".join(str(part) for part in (name, *about) if part)
-        raise DataError(
+        raise UserError(
             f"against: {file} is a run of {what}, not of flores {task.direction} {release}; name one that is"
         )
     if is_part:
-        raise DataError(
+        raise UserError(
             f"against: {file} scored {part['records']} of {part['of']} records (ids=given); name a whole run"
         )
     ours = Counter(record.set.language for record in records)
     if missing := [language for language in ours if language not in theirs]:
-        raise DataError(
+        raise UserError(
             f"against: {file} has no {missing[0]} ({len(missing)} of {len(ours)} languages are missing); "
             "name a run over all of them, or name fewer languages"
         )
     if other_rows := [language for language in ours if rows[language] != ours[language]]:
         language = other_rows[0]
-        raise DataError(
+        raise UserError(
             f"against: {file} scored {rows[language]} rows of {language}, and this run is over {ours[language]}; "
             "compare runs with the same limit"
         )
     if first_row != task.first_row:
-        raise DataError(
+        raise UserError(
             f"against: {file} begins with row {first_row} of devtest, and this run with {task.first_row}; "
             "compare runs with the same first_row"
         )

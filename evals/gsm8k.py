@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from data_builders.benchmarks.gsm8k import Problem, mgsm_languages, read_gsm8k, read_mgsm, read_mgsm_exemplars
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from evals.metrics.answers import (
     GSM8K_PATTERN,
     answer,
@@ -140,7 +140,7 @@ class _MathTask(Task[MathRecord]):
     max_new_tokens: int = 320
 
     def __post_init__(self) -> None:
-        """Raise DataError where an option is out of its range."""
+        """Raise UserError where an option is out of its range."""
         require_at_least(0, shots=self.shots)
         require_at_least(1, max_new_tokens=self.max_new_tokens)
 
@@ -224,9 +224,9 @@ class GSM8KTask(_MathTask):
             train, train_files = read_gsm8k(data, "train")
             worked, files = train[: self.shots], files | train_files
             if len(worked) < self.shots:
-                raise DataError(f"shots: {self.shots} is more than the {len(worked)} rows of {data / 'train.jsonl'}")
+                raise UserError(f"shots: {self.shots} is more than the {len(worked)} rows of {data / 'train.jsonl'}")
         if overlap := {each.question for each in worked} & {each.question for each in problems}:
-            raise DataError(f"{data}: the worked example {min(overlap)!r} is in the test as well; get the data again")
+            raise UserError(f"{data}: the worked example {min(overlap)!r} is in the test as well; get the data again")
         shots = tuple(f"{GSM8K_WORDING.prompt(each.question)} {each.solution}\n\n" for each in worked)
         shared = ProblemSet("en", shots, tuple(each.id for each in worked), files, GSM8K_WORDING)
         return [MathRecord(problem, shared) for problem in problems[:limit]]
@@ -262,21 +262,21 @@ class MGSMTask(_MathTask):
         """Read the problems of each language and its worked examples; `limit` = the first so many of each."""
         languages = list(dict.fromkeys(self.languages or mgsm_languages(data)))
         if unknown := [language for language in languages if language not in MGSM_WORDINGS]:
-            raise DataError(f"languages: {unknown[0]!r} is not one of {', '.join(MGSM_WORDINGS)}")
+            raise UserError(f"languages: {unknown[0]!r} is not one of {', '.join(MGSM_WORDINGS)}")
         worked, worked_files = read_mgsm_exemplars(data, languages) if self.shots else ({}, {})
         records = []
         for language in languages:
             problems, files = read_mgsm(data, language)
             exemplars = worked.get(language, [])[: self.shots]
             if len(exemplars) < self.shots:
-                raise DataError(f"shots: {self.shots} is more than the {len(exemplars)} worked examples in {language}")
+                raise UserError(f"shots: {self.shots} is more than the {len(exemplars)} worked examples in {language}")
             questions = {problem.question.strip() for problem in problems}
             wording = MGSM_WORDINGS[language]
             if any(each.question.removeprefix(wording.question).strip() in questions for each in exemplars):
-                raise DataError(f"{data}: a worked example in {language} is in the test as well; get the data again")
+                raise UserError(f"{data}: a worked example in {language} is in the test as well; get the data again")
             if not all(wording.is_label_of(each.question, each.answer) for each in exemplars):
                 labels = f"{wording.question.strip()!r} and {wording.answer!r}"
-                raise DataError(f"{data}: a worked example in {language} lacks its labels {labels}; get them again")
+                raise UserError(f"{data}: a worked example in {language} lacks its labels {labels}; get them again")
             shots = tuple(f"{each.question}\n{each.answer}\n\n" for each in exemplars)
             shared = ProblemSet(language, shots, tuple(each.id for each in exemplars), files | worked_files, wording)
             records += [MathRecord(problem, shared) for problem in problems[:limit]]

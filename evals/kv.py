@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.kv.config import STRATA
 from data_builders.kv.text import (
     FORMAT,
@@ -85,7 +85,7 @@ class KVTask(Task[KVRecord]):
         data = data.parent if data.is_file() and data.name == _TEST_FILE else data
         manifest = read_manifest(data)
         if manifest.get("format") != FORMAT:
-            raise DataError(
+            raise UserError(
                 f"{data}: data format {manifest.get('format')!r} is not {FORMAT!r};"
                 " name a folder made by `calmctl data kv`"
             )
@@ -97,7 +97,7 @@ class KVTask(Task[KVRecord]):
             groups: Fields = {"augs": str} if len(tokenizer.get("augs", ())) > 1 else {}
             fields = {**_FIELDS, **groups}
         except (KeyError, TypeError) as error:
-            raise DataError(f"{data / MANIFEST_NAME}: damaged ({error}); build the data again") from None
+            raise UserError(f"{data / MANIFEST_NAME}: damaged ({error}); build the data again") from None
         rows = islice(iter_rows(data / _TEST_FILE, fields), limit)
         return [
             KVRecord(
@@ -120,7 +120,7 @@ class KVTask(Task[KVRecord]):
         """Score by exact match on parsed numbers and signs; the headline is over held-out keys only."""
         headline = [record for record in records if record.stratum == HEADLINE_STRATUM]
         if not headline:
-            raise DataError(f"records: none is in stratum {HEADLINE_STRATUM!r}; score at least one that is")
+            raise UserError(f"records: none is in stratum {HEADLINE_STRATUM!r}; score at least one that is")
         grouped = any(record.augs for record in headline)
         correct: dict[str, dict[str, bool]] = {}
         samples: list[dict[str, Any]] = []

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from data_builders.benchmarks.mbpp import MbppProblem, parse_python, read_mbpp
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from evals.code_scores import PASS_AT_K, ProgramsTask, compare_code, expected_files, score_programs
 from evals.sandbox import Journal, Program, Reference
 from evals.sandbox.differential import FOUND
@@ -65,18 +65,18 @@ class MbppTask(ProgramsTask[MbppRecord]):
     def read(self, data: Path, limit: int | None) -> list[MbppRecord]:
         """Read the problems of a file, or of a folder that holds it; each record has the exemplars with it."""
         if not 0 <= self.shots <= len(EXEMPLARS):
-            raise DataError(f"shots={self.shots} must be in 0..{len(EXEMPLARS)}, the examples that the format has")
+            raise UserError(f"shots={self.shots} must be in 0..{len(EXEMPLARS)}, the examples that the format has")
         if self.max_new_tokens < 1:
-            raise DataError(f"max_new_tokens={self.max_new_tokens} is too small; use at least 1")
+            raise UserError(f"max_new_tokens={self.max_new_tokens} is too small; use at least 1")
         problems = read_mbpp(data, self.subset)
         by_id = {problem.task_id: problem for problem in problems}
         if missing := [each for each in EXEMPLARS[: self.shots] if each not in by_id]:
-            raise DataError(f"{data}: task {missing[0]}, which is shown as an example, is missing; use --shots 0")
+            raise UserError(f"{data}: task {missing[0]}, which is shown as an example, is missing; use --shots 0")
         shots = tuple(by_id[each] for each in EXEMPLARS[: self.shots])
         ids = TEST_IDS if self.split == "test" and self.subset != "plus" else by_id.keys()
         chosen = [MbppRecord(each, shots) for each in problems if each.task_id in ids and each not in shots]
         if not chosen:
-            raise DataError(f"{data}: no task of split={self.split!r} beside the examples; is it the right file?")
+            raise UserError(f"{data}: no task of split={self.split!r} beside the examples; is it the right file?")
         return chosen[:limit]
 
     def requests(self, records: Sequence[MbppRecord]) -> list[Request]:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data_builders.benchmarks.languages import LANGUAGES, language_name
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.rows import iter_rows
 from evals.metrics.translation import METRICS, signatures
 from evals.task import Completions, Request, Scores, Task, require_at_least
@@ -57,10 +57,10 @@ class RowsTask(Task[RowRecord]):
     max_new_tokens: int = 128
 
     def __post_init__(self) -> None:
-        """Raise DataError where an option is out of its range."""
+        """Raise UserError where an option is out of its range."""
         require_at_least(1, max_new_tokens=self.max_new_tokens)
         if "" in self.stop:
-            raise DataError("stop: an empty string would end every answer at once; leave it out")
+            raise UserError("stop: an empty string would end every answer at once; leave it out")
 
     def read(self, data: Path, limit: int | None) -> list[RowRecord]:
         """Read the rows; `limit` = the first so many of each group."""
@@ -69,11 +69,11 @@ class RowsTask(Task[RowRecord]):
         for number, row in enumerate(iter_rows(data, {"prompt": str, "completion": str}), start=1):
             meta = found if isinstance(found := row.get("meta"), dict) else {}
             if self.group and meta.get(self.group) is None:
-                raise DataError(f"{data}: row {number} has no meta.{self.group}, which options.group names")
+                raise UserError(f"{data}: row {number} has no meta.{self.group}, which options.group names")
             if not row["prompt"] or not row["completion"].strip():
-                raise DataError(f"{data}: row {number} has an empty prompt or completion; leave it out")
+                raise UserError(f"{data}: row {number} has an empty prompt or completion; leave it out")
             if held := [stop for stop in self.stop if stop in row["completion"].strip()]:
-                raise DataError(
+                raise UserError(
                     f"{data}: the completion of row {number} holds {held[0]!r}, which ends an answer; set options.stop"
                 )
             name = f"{number}" if row.get("id") is None else str(row["id"])
@@ -82,9 +82,9 @@ class RowsTask(Task[RowRecord]):
             if limit is None or count[group] <= limit:
                 records.append(RowRecord(name, row["prompt"], row["completion"], group))
         if len({record.id for record in records}) < len(records):
-            raise DataError(f"{data}: two rows have the same id; make them different, or leave the column out")
+            raise UserError(f"{data}: two rows have the same id; make them different, or leave the column out")
         if not records:
-            raise DataError(f"{data}: holds no rows")
+            raise UserError(f"{data}: holds no rows")
         return records
 
     def requests(self, records: Sequence[RowRecord]) -> list[Request]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 
 Record = TypeVar("Record")
 # What a model wrote, by request id: one text per sample, in the order of the samples.
@@ -84,24 +84,24 @@ class Task(ABC, Generic[Record]):
         """Read the records from a user's path; `limit` = the first so many (of each language, where there are several).
 
         Raises:
-            DataError: the data or an option cannot be used; before any model is loaded.
+            UserError: the data or an option cannot be used; before any model is loaded.
         """
         if limit is not None and limit < 1:
-            raise DataError(f"limit: {limit} is too small; use at least 1, or null for every record")
+            raise UserError(f"limit: {limit} is too small; use at least 1, or null for every record")
         return self.read(data, limit)
 
     def score(self, records: Sequence[Record], completions: Completions) -> Scores:
         """Score completions, given by request id.
 
         Raises:
-            DataError: there is nothing to score, or completions are missing, too many, or of other requests.
+            UserError: there is nothing to score, or completions are missing, too many, or of other requests.
         """
         return self.judge(records, self.checked_requests(records, completions), completions)
 
     def checked_requests(self, records: Sequence[Record], completions: Completions) -> list[Request]:
-        """Return the requests of records; raises DataError unless there are completions of these and no others."""
+        """Return the requests of records; raises UserError unless there are completions of these and no others."""
         if not records:
-            raise DataError("records: there are none; score at least one")
+            raise UserError("records: there are none; score at least one")
         requests = self.requests(records)
         require_completions(requests, completions)
         return requests
@@ -136,11 +136,11 @@ class RecordSet:
 
 
 def require_at_least(least: int, **options: int) -> None:
-    """Raise DataError where an option of a task, given by name, is smaller than it may be."""
+    """Raise UserError where an option of a task, given by name, is smaller than it may be."""
     for name, value in options.items():
         if value < least:
             problem, advice = ("is too small", f"at least {least}") if least else ("is negative", "0 for none")
-            raise DataError(f"{name}: {value} {problem}; use {advice}")
+            raise UserError(f"{name}: {value} {problem}; use {advice}")
 
 
 def before_stops(text: str, stops: Iterable[str]) -> str:
@@ -157,23 +157,23 @@ def by_id(completions: Iterable[Completion]) -> dict[str, list[str]]:
 
 
 def require_completions(requests: Sequence[Request], completions: Completions) -> None:
-    """Raise DataError unless there are completions for these requests and no others, as many as each asks for."""
+    """Raise UserError unless there are completions for these requests and no others, as many as each asks for."""
     known = dict.fromkeys(request.id for request in requests)
     if unknown := [name for name in completions if name not in known]:
-        raise DataError(
+        raise UserError(
             f"completions: {unknown[0]!r} is no request of this task and data ({len(unknown)} such ids);"
             f" its ids are {_named(list(known))}; score them with the data and options they were made for"
         )
     missing = [request.id for request in requests if request.num_samples and not completions.get(request.id)]
     if missing:
-        raise DataError(
+        raise UserError(
             f"completions: {missing[0]!r} is missing ({len(missing)} of {len(requests)} requests have none);"
             f" its ids are {_named(list(known))}; give a completion for every request, or score those that have one:"
             " ids=given"
         )
     for request in requests:
         if (given := len(completions.get(request.id, ()))) != request.num_samples:
-            raise DataError(
+            raise UserError(
                 f"completions: {request.id!r} has {given}, and {request.num_samples} are wanted; give as many for each,"
                 " or set options.num_samples where the task has it"
             )

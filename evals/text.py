@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.rows import iter_rows
 from evals.task import Completions, Request, Scores, Task, require_at_least
 
@@ -47,7 +47,7 @@ class TextTask(Task[TextRecord]):
     window: int = 1000
 
     def __post_init__(self) -> None:
-        """Raise DataError where an option is out of its range."""
+        """Raise UserError where an option is out of its range."""
         require_at_least(1, window=self.window)
 
     def read(self, data: Path, limit: int | None) -> list[TextRecord]:
@@ -65,7 +65,7 @@ class TextTask(Task[TextRecord]):
                 for place, (before, window) in enumerate(zip(windows, windows[1:], strict=False), start=1)
             ]
         if not records:
-            raise DataError(f"{data}: no text has two windows of {self.window} bytes; set options.window lower")
+            raise UserError(f"{data}: no text has two windows of {self.window} bytes; set options.window lower")
         return records
 
     def requests(self, records: Sequence[TextRecord]) -> list[Request]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from calmctl.baselines.adapted import AdaptedModelForCausalLM
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
 
@@ -93,3 +94,11 @@ def padded(ids: Tensor, left: int, right: int) -> tuple[Tensor, Tensor]:
     wide[:, left : left + ids.shape[1]] = ids
     mask[:, left : left + ids.shape[1]] = 1
     return wide, mask
+
+
+def with_random_adapters(model: AdaptedModelForCausalLM) -> AdaptedModelForCausalLM:
+    """Give adapters random weights, so that they matter."""
+    torch.manual_seed(3)
+    for parameter in model.trained_parameters().values():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model

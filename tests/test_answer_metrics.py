@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from evals.metrics.answers import (
     GSM8K_PATTERN,
     flexible_answer,
@@ -47,7 +47,7 @@ def test_smoothed_bleu_by_hand(prediction: str, reference: str, score: float) ->
 
 def test_a_single_word_that_is_wrong_scores_nothing() -> None:
     assert example_bleu("write", "read") < 1e-70
-    with pytest.raises(DataError, match="1 predictions for 2 references"):
+    with pytest.raises(UserError, match="1 predictions for 2 references"):
         smoothed_bleu(["a"], ["a", "b"])
 
 

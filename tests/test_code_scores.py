@@ -16,7 +16,6 @@ import pytest
 from calmctl.errors import UserError
 from calmctl.evaluation.scoring import ScoreConfig, run_scoring
 from data_builders.benchmarks.mbpp import read_mbpp
-from data_builders.errors import DataError
 from evals import TASKS
 from evals.humaneval import HumanEvalTask
 from evals.mbpp import MbppTask
@@ -93,7 +92,7 @@ def test_an_input_has_a_time_limit_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reference", ["    return 1 / 0\n", "    import os\n    os._exit(0)\n"])
 def test_a_reference_that_fails_is_an_error_of_the_data(reference: str, tmp_path: Path, cache: Path) -> None:
-    with pytest.raises(DataError, match="HumanEval/0: the reference solution fails"):
+    with pytest.raises(UserError, match="HumanEval/0: the reference solution fails"):
         score(PLUS, plus(tmp_path, reference, [[1]]), "    return 1\n")
     assert not [*cache.glob("calmctl/expected/*")]
 
@@ -163,7 +162,7 @@ def test_ids_are_named_and_any_of_them_can_be_scored(tmp_path: Path) -> None:
 def test_a_sandbox_that_does_not_start_is_no_score_of_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write(tmp_path / "HumanEval.jsonl", [HUMANEVAL_ROW])
     monkeypatch.setattr(pool, "run_alone", lambda *_: Verdict("refused", "no", 0.0))
-    with pytest.raises(DataError, match="sandbox does not start here: no"):
+    with pytest.raises(UserError, match="sandbox does not start here: no"):
         score(HumanEvalTask(allow_code_execution=True), data, "")
 
 
@@ -216,7 +215,7 @@ def test_verdicts_are_kept_for_all_that_they_depend_on(tmp_path: Path) -> None:
 def test_a_damaged_verdict_is_named_and_the_others_stay(line: str, tmp_path: Path) -> None:
     row = '{"program": "a", "status": "passed", "detail": "", "seconds": 1.0}'
     (tmp_path / "v").write_text(f"{row}\n{line}\n")
-    with pytest.raises(DataError, match="v:2: "):
+    with pytest.raises(UserError, match="v:2: "):
         Journal(tmp_path / "v")
     assert (tmp_path / "v").read_text() == f"{row}\n{line}\n"
 
@@ -225,8 +224,9 @@ def test_verdicts_are_never_written_anew(tmp_path: Path, monkeypatch: pytest.Mon
     row = '{"program": "a", "status": "passed", "detail": "", "seconds": 1.0}\n'
     (tmp_path / "v").write_text(row + '{"program": "b')
     monkeypatch.setattr(Path, "write_text", lambda *_: pytest.fail("a kill, or a full disk, would lose them all"))
-    Journal(tmp_path / "v")
-    assert (tmp_path / "v").read_text() == row
+    Journal(tmp_path / "v").judge([Program("def f(): return 1", "assert f() == 1", names=("f",))], Limits(), detect())
+    first, second = (tmp_path / "v").read_text().splitlines(keepends=True)
+    assert first == row and json.loads(second)["status"] == "passed"
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_values_that_no_problem_of_mbpp_has_are_refused(subset: Any, changes: di
     row = mbpp_row(11, prompt="Add.", test_imports=[], canonical_solution="", assertion="", entry_point="add")
     row |= {"base_input": [], "plus_input": [], "atol": 0, **({"task_id": "Mbpp/11"} if subset == "plus" else {})}
     file = write(tmp_path / "mbpp.jsonl", [row | changes])
-    with pytest.raises(DataError, match=r"mbpp.jsonl, task .*: cannot be used \("):
+    with pytest.raises(UserError, match=r"mbpp.jsonl, task .*: cannot be used \("):
         read_mbpp(file, subset)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from evals import TASKS
 from evals.humaneval import STOPS, HumanEvalTask
 from evals.mbpp import MbppTask
@@ -67,7 +67,7 @@ def test_several_samples_give_pass_at_every_k(tmp_path: Path) -> None:
 def test_humaneval_plus_is_not_taken_for_humaneval(tmp_path: Path) -> None:
     row = {**HUMANEVAL_ROW, "base_input": [[1]], "plus_input": [[2], [-3]], "atol": 0, "contract": ""}
     write(tmp_path / "HumanEvalPlus.jsonl.gz", [row])
-    with pytest.raises(DataError, match="subset=plus"):
+    with pytest.raises(UserError, match="subset=plus"):
         HumanEvalTask(allow_code_execution=True).load(tmp_path / "HumanEvalPlus.jsonl.gz")
 
 
@@ -124,7 +124,7 @@ def test_mbpp_programs_may_be_named_like_builtins_but_cannot_replace_those_of_th
 
 @pytest.mark.parametrize("task", [HumanEvalTask(), MbppTask()])
 def test_nothing_loads_without_permission(task: Task[Any], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--allow-code-execution"):
+    with pytest.raises(UserError, match="--allow-code-execution"):
         task.load(tmp_path)
 
 
@@ -140,43 +140,43 @@ def test_nothing_loads_without_permission(task: Task[Any], tmp_path: Path) -> No
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:
     for name in ("humaneval", "mbpp"):
-        with pytest.raises(DataError, match=words):
+        with pytest.raises(UserError, match=words):
             TASKS[name](allow_code_execution=True, **options).load(tmp_path)  # type: ignore[call-arg]
 
 
 def test_bad_files_are_refused_with_one_line(tmp_path: Path) -> None:
     humaneval, mbpp = HumanEvalTask(allow_code_execution=True), MbppTask(allow_code_execution=True)
-    with pytest.raises(DataError, match="no such file or folder"):
+    with pytest.raises(UserError, match="no such file or folder"):
         humaneval.load(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="holds no HumanEval.jsonl"):
+    with pytest.raises(UserError, match="holds no HumanEval.jsonl"):
         humaneval.load(tmp_path)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         (tmp_path / "broken.jsonl.gz").write_bytes(gzip.compress(b"{}")[:9])
         humaneval.load(tmp_path / "broken.jsonl.gz")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         (tmp_path / "bits.jsonl.gz").write_bytes(gzip.compress(b"{}")[:10] + b"\xff" * 20)
         humaneval.load(tmp_path / "bits.jsonl.gz")
-    with pytest.raises(DataError, match="no JSON object"):
+    with pytest.raises(UserError, match="no JSON object"):
         (tmp_path / "list.jsonl").write_text("7\n")
         humaneval.load(tmp_path / "list.jsonl")
-    with pytest.raises(DataError, match="a.jsonl:2: no usable 'test'"):
+    with pytest.raises(UserError, match="a.jsonl:2: no usable 'test'"):
         humaneval.load(write(tmp_path / "a.jsonl", [HUMANEVAL_ROW, {**HUMANEVAL_ROW, "test": None}]))
-    with pytest.raises(DataError, match="appears twice"):
+    with pytest.raises(UserError, match="appears twice"):
         humaneval.load(write(tmp_path / "b.jsonl", [HUMANEVAL_ROW] * 2))
-    with pytest.raises(DataError, match="is no Python"):
+    with pytest.raises(UserError, match="is no Python"):
         humaneval.load(write(tmp_path / "c.jsonl", [{**HUMANEVAL_ROW, "prompt": "def f("}]))
-    with pytest.raises(DataError, match="task 2, which is shown as an example, is missing"):
+    with pytest.raises(UserError, match="task 2, which is shown as an example, is missing"):
         mbpp.load(write(tmp_path / "d.jsonl", [mbpp_row(11)]))
-    with pytest.raises(DataError, match="fewer than 3 tests"):
+    with pytest.raises(UserError, match="fewer than 3 tests"):
         mbpp.load(write(tmp_path / "e.jsonl", [mbpp_row(11, test_list=["assert add(1)"])]))
-    with pytest.raises(DataError, match="no task of split='test'"):
+    with pytest.raises(UserError, match="no task of split='test'"):
         mbpp.load(write(tmp_path / "f.jsonl", [mbpp_row(number) for number in (2, 3, 4, 5)]))
     for changes in ({"code": "def f("}, {"test_list": ["assert (", "a", "b"]}, {"test_list": [1, 2, 3]}):
-        with pytest.raises(DataError, match="task 11: its code or a test is no Python"):
+        with pytest.raises(UserError, match="task 11: its code or a test is no Python"):
             mbpp.load(write(tmp_path / "g.jsonl", [mbpp_row(11, **changes)]))
     write(tmp_path / "mbpp.jsonl", [mbpp_row(2)])
     write(tmp_path / "mbpp.jsonl.gz", [mbpp_row(2)])
-    with pytest.raises(DataError, match="name one of these files"):
+    with pytest.raises(UserError, match="name one of these files"):
         mbpp.load(tmp_path)
 
 

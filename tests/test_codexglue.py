@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from data_builders.benchmarks.codexglue import leaks, remove_docstring
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from evals import TASKS
 from evals.codexglue import CodeXGLUETask
 from tests.real_data import real_data
@@ -108,7 +108,7 @@ def test_the_prompt_is_this_to_the_byte(folder: Path) -> None:
 def test_one_language_and_its_own_folder(folder: Path) -> None:
     assert {record.set.language for record in CodeXGLUETask(languages=("go",)).load(folder)} == {"go"}
     assert len(CodeXGLUETask().load(folder / "go")) == 4
-    with pytest.raises(DataError, match="holds no php, only python, go"):
+    with pytest.raises(UserError, match="holds no php, only python, go"):
         CodeXGLUETask(languages=("php",)).load(folder)
 
 
@@ -116,7 +116,7 @@ def test_a_leaking_row_is_an_error_or_left_out_and_counted(folder: Path) -> None
     leaking = row("go", "test9", code="// Adds a\n// to test9.\nfunc test9() {}")
     write(folder / "go" / "test.jsonl.gz", [row("go", "test0"), leaking, row("go", "test2", docstring_tokens=[])])
     with pytest.raises(
-        DataError, match=r"go/test/1 cannot be used: its code still holds its documentation \(2 such rows"
+        UserError, match=r"go/test/1 cannot be used: its code still holds its documentation \(2 such rows"
     ):
         CodeXGLUETask().load(folder)
     task = CodeXGLUETask(leaks="skip", languages=("go",))
@@ -138,7 +138,7 @@ def test_worked_examples_are_usable_and_not_in_the_test(folder: Path) -> None:
     write(folder / "go" / "valid.jsonl.gz", valid)
     task = CodeXGLUETask(shots=2, languages=("go",))
     assert task.load(folder, limit=1)[0].set.exemplars == ("go/valid/2", "go/valid/3")
-    with pytest.raises(DataError, match="shots: 3 is more than the 2 usable rows of valid"):
+    with pytest.raises(UserError, match="shots: 3 is more than the 2 usable rows of valid"):
         CodeXGLUETask(languages=("go",)).load(folder)
     (folder / "go" / "valid.jsonl.gz").unlink()
     write(folder / "go" / "train.jsonl", [row("go", "train0")])
@@ -173,24 +173,24 @@ def test_scores_of_the_first_line(folder: Path) -> None:
     ],
 )
 def test_options_that_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         CodeXGLUETask(**options)
 
 
 def test_files_that_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder"):
         CodeXGLUETask().load(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"holds no test.jsonl or test.jsonl.gz"):
+    with pytest.raises(UserError, match=r"holds no test.jsonl or test.jsonl.gz"):
         CodeXGLUETask().load(tmp_path / "empty")
     write(tmp_path / "more" / "test.jsonl", [row("go", "a")])
-    with pytest.raises(DataError, match="both go and more hold go"):
+    with pytest.raises(UserError, match="both go and more hold go"):
         CodeXGLUETask().load(folder)
     write(tmp_path / "more" / "test.jsonl", [row("go", "a") | {"language": "perl"}])
-    with pytest.raises(DataError, match="is of 'perl'"):
+    with pytest.raises(UserError, match="is of 'perl'"):
         CodeXGLUETask().load(folder)
     write(tmp_path / "more" / "test.jsonl", [row("go", "a") | {"docstring_tokens": "a b c"}])
-    with pytest.raises(DataError, match="test.jsonl:1: no usable 'docstring_tokens'"):
+    with pytest.raises(UserError, match="test.jsonl:1: no usable 'docstring_tokens'"):
         CodeXGLUETask().load(tmp_path / "more")
 
 

@@ -22,14 +22,14 @@ from calmctl.environment import package_versions
 from calmctl.errors import UserError
 from calmctl.evaluation.evaluating import EvalConfig, _share, run_evaluation
 from calmctl.evaluation.work_files import SAMPLES_FILE, WorkFiles
-from calmctl.files import read_json, read_jsonl
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.prompt import FittedPrompts
 from calmctl.modeling.bases.sources import source_sha256
 from calmctl.processes.ranks import Ranks
 from calmctl.runs.run import read_run
-from data_builders.errors import DataError
 from data_builders.kv.build import build
+from data_builders.rows import read_jsonl
+from data_builders.values import read_json
 from evals import TASKS, Request, Scores
 from tests.kv_settings import SMALL
 from tests.models import llama
@@ -53,7 +53,7 @@ class Words:
 
     def load(self, data: Path, limit: int | None = None) -> list[str]:
         if not data.is_file():
-            raise DataError(f"{data}: no such file; give one with a question a line")
+            raise UserError(f"{data}: no such file; give one with a question a line")
         return data.read_text().splitlines()[:limit]
 
     def requests(self, records: Sequence[str]) -> list[Request]:
@@ -426,7 +426,7 @@ def test_a_task_that_fails_does_not_end_the_others(
     shutil.copy(place / "data" / "words.txt", tmp_path / "data")
     shutil.copytree(place / "data" / "kv", tmp_path / "data" / "kv")
     shared = ["eval", "all", "--model", str(place / "model"), "--data", str(tmp_path / "data"), "--json"]
-    for error in (DataError("no such key"), ZeroDivisionError("division by zero")):
+    for error in (UserError("no such key"), ZeroDivisionError("division by zero")):
         with monkeypatch.context() as patch:
             patch.setattr(TASKS["kv"], "score", Mock(side_effect=error))
             out = tmp_path / type(error).__name__

@@ -15,8 +15,7 @@ from calmctl.modeling.connections import resolve_connections
 from calmctl.modeling.tokenizers.aug_tokens import AugHistory
 from calmctl.runs.run import read_run
 from calmctl.training.configs import ComposeConfig, TrainConfig
-from calmctl.training.cost import flop_counter
-from calmctl.training.flops import EAGER, CompositionFlops, DecoderFlops, adapter_training
+from calmctl.training.cost import EAGER, CompositionFlops, DecoderFlops, adapter_training, flop_counter
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.settings import TrainSettings
 from data_builders.kv.word_tokenizer import build_word_tokenizer

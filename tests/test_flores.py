@@ -13,7 +13,7 @@ import pytest
 
 from data_builders.benchmarks.flores import ROWS, read_flores
 from data_builders.benchmarks.languages import LANGUAGES
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from evals import TASKS
 from evals.flores import FloresRecord, FloresTask
 from evals.metrics.translation import METRICS, corpus_scores, sentence_statistics
@@ -167,7 +167,7 @@ def test_the_three_layouts_hold_the_same(folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_codes_that_are_refused(folder: Path, code: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         load(folder, languages=(code,))
 
 
@@ -180,12 +180,12 @@ def test_later_languages_are_read_always_where_there_are_any(folder: Path, tmp_p
     assert set(read_flores(folder, ("fra_Latn",), always=("nqo_Nkoo",)).sentences) == {"fra_Latn", "nqo_Nkoo"}
     shutil.copytree(folder, tmp_path / "flores", ignore=shutil.ignore_patterns("nqo_Nkoo.*"))
     assert set(read_flores(tmp_path / "flores", ("fra_Latn",), always=("nqo_Nkoo",)).sentences) == {"fra_Latn"}
-    with pytest.raises(DataError, match="1 languages are missing, such as lij_Latn"):
+    with pytest.raises(UserError, match="1 languages are missing, such as lij_Latn"):
         read_flores(folder, ("fra_Latn",), always=("lij_Latn",))
 
 
 def test_all_languages_means_all_of_the_table(folder: Path) -> None:
-    with pytest.raises(DataError, match="199 languages are missing, such as ace_Arab"):
+    with pytest.raises(UserError, match="199 languages are missing, such as ace_Arab"):
         load(folder)
 
 
@@ -201,17 +201,17 @@ def test_all_languages_means_all_of_the_table(folder: Path) -> None:
     ],
 )
 def test_options_that_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         FloresTask(**options)
 
 
 def test_files_that_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file or folder"):
+    with pytest.raises(UserError, match="no such file or folder"):
         load(tmp_path / "nowhere", languages=("fra_Latn",))
-    with pytest.raises(DataError, match="holds no FLORES data"):
+    with pytest.raises(UserError, match="holds no FLORES data"):
         load(tmp_path, languages=("fra_Latn",))
     (tmp_path / "broken.tar.gz").write_bytes(b"\x1f\x8bno archive")
-    with pytest.raises(DataError, match=r"broken.tar.gz: cannot be read as a tar archive"):
+    with pytest.raises(UserError, match=r"broken.tar.gz: cannot be read as a tar archive"):
         load(tmp_path / "broken.tar.gz", languages=("fra_Latn",))
     for split, code, change, message in (
         ("dev", "fra_Latn", lambda text: text + "one more\n", r"dev/fra_Latn.dev has 998 rows, and FLORES-200 has 997"),
@@ -223,7 +223,7 @@ def test_files_that_are_refused(folder: Path, tmp_path: Path) -> None:
         before = file.read_bytes()
         file.write_bytes(change(before.decode()).encode())
         try:
-            with pytest.raises(DataError, match=message):
+            with pytest.raises(UserError, match=message):
                 load(folder, languages=("fra_Latn",))
         finally:
             file.write_bytes(before)
@@ -302,14 +302,14 @@ def test_languages_above_another_run(folder: Path, tmp_path: Path) -> None:
         compared = scores.breakdown["against"]
         assert (compared["above"], compared["num_languages"]) == (["fra_Latn"], 2)
         assert compared["difference"] == {"fra_Latn": pytest.approx(1.0), "zho_Hans": pytest.approx(0.0)}
-    with pytest.raises(DataError, match="scored 9 rows of fra_Latn, and this run is over 5"):
+    with pytest.raises(UserError, match="scored 9 rows of fra_Latn, and this run is over 5"):
         task.load(folder, 5)
-    with pytest.raises(DataError, match="begins with row 0 of devtest, and this run with 4; .* same first_row"):
+    with pytest.raises(UserError, match="begins with row 0 of devtest, and this run with 4; .* same first_row"):
         FloresTask(languages=languages, against=str(run), first_row=4).load(folder, 9)
     result = json.loads((run / "metrics.json").read_text())
     result["protocol"]["subset"] = {"records": 18, "of": 2024}  # as many rows, and perhaps others
     (run / "metrics.json").write_text(json.dumps(result))
-    with pytest.raises(DataError, match="scored 18 of 2024 records .ids=given.; name a whole run"):
+    with pytest.raises(UserError, match="scored 18 of 2024 records .ids=given.; name a whole run"):
         task.load(folder, 9)
 
 
@@ -328,13 +328,13 @@ def test_runs_that_cannot_be_compared_are_refused_before_anything_is_generated(f
         (write_run(tmp_path / "odd", "flores", "xx-en", {"fra_Latn": {"n": 3}}), "no metrics of a flores run"),
         (write_run(tmp_path / "rows", "flores", "xx-en", {"fra_Latn": {"n": 9, "chrf1": 1.0}}), "9 rows of fra_Latn"),
     ):
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(UserError, match=message):
             load(folder, languages=("fra_Latn",), against=str(against))
 
 
 @pytest.mark.parametrize("name", ["flores", "gsm8k", "mgsm", "codexglue"])
 def test_nothing_to_score_is_an_error(name: str) -> None:
-    with pytest.raises(DataError, match="records: there are none"):
+    with pytest.raises(UserError, match="records: there are none"):
         TASKS[name]().score([], {})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from evals import TASKS
 from evals.gsm8k import GSM8K_METRICS, MGSM_METRICS, MGSM_WORDINGS, GSM8KTask, MathRecord, MGSMTask
 from evals.metrics.answers import answer
@@ -127,13 +127,13 @@ def test_each_figure_is_that_of_the_code_it_names(gsm8k: Path) -> None:
 
 
 def test_gsm8k_files_that_are_refused(gsm8k: Path) -> None:
-    with pytest.raises(DataError, match="shots: 10 is more than the 9 rows"):
+    with pytest.raises(UserError, match="shots: 10 is more than the 9 rows"):
         GSM8KTask(shots=10).load(gsm8k)
-    with pytest.raises(DataError, match="shots: -1 is negative"):
+    with pytest.raises(UserError, match="shots: -1 is negative"):
         GSM8KTask(shots=-1)
     train = (gsm8k / "train.jsonl").read_text()
     (gsm8k / "train.jsonl").write_text(json.dumps({"question": "test 2?", "answer": "#### 1"}) + "\n" + train)
-    with pytest.raises(DataError, match="worked example 'test 2\\?' is in the test as well"):
+    with pytest.raises(UserError, match="worked example 'test 2\\?' is in the test as well"):
         GSM8KTask().load(gsm8k)
     assert len(GSM8KTask(shots=0).load(gsm8k)) == 4
     for line, message in (
@@ -144,11 +144,11 @@ def test_gsm8k_files_that_are_refused(gsm8k: Path) -> None:
     ):
         before = (gsm8k / "test.jsonl").read_text()
         (gsm8k / "test.jsonl").write_text(before + line + "\n")
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(UserError, match=message):
             GSM8KTask(shots=0).load(gsm8k)
         (gsm8k / "test.jsonl").write_text(before)
     (gsm8k / "test.jsonl").unlink()
-    with pytest.raises(DataError, match="test.jsonl: no such file"):
+    with pytest.raises(UserError, match="test.jsonl: no such file"):
         GSM8KTask().load(gsm8k)
 
 
@@ -166,12 +166,12 @@ def test_the_mgsm_prompt_is_this_to_the_byte(mgsm: Path) -> None:
 
 
 def test_mgsm_without_worked_examples_says_what_to_put_where(mgsm: Path) -> None:
-    with pytest.raises(DataError, match=r"exemplars.py is missing.* put mgsm/exemplars.py of google-research/url-nlp"):
+    with pytest.raises(UserError, match=r"exemplars.py is missing.* put mgsm/exemplars.py of google-research/url-nlp"):
         MGSMTask().load(mgsm)
     (record, *_) = MGSMTask(shots=0).load(mgsm)
     assert record.set.shots == ()
     (mgsm / "exemplars.py").write_text(EXEMPLARS)
-    with pytest.raises(DataError, match="shots: 2 is more than the 1 worked examples in zh"):
+    with pytest.raises(UserError, match="shots: 2 is more than the 1 worked examples in zh"):
         MGSMTask(shots=2).load(mgsm)
     assert len(MGSMTask(shots=2, languages=("de",)).load(mgsm)) == 250
 
@@ -190,7 +190,7 @@ def test_mgsm_without_worked_examples_says_what_to_put_where(mgsm: Path) -> None
 )
 def test_worked_examples_that_are_refused(mgsm: Path, content: str, message: str) -> None:
     (mgsm / "exemplars.py").write_text(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         MGSMTask(shots=1, languages=("de",)).load(mgsm)
 
 
@@ -223,11 +223,11 @@ def test_a_label_announces_no_result(language: str) -> None:
 
 
 def test_mgsm_files_and_languages_that_are_refused(mgsm: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    with pytest.raises(DataError, match="'fr' is none of those in .*de, zh"):
+    with pytest.raises(UserError, match="'fr' is none of those in .*de, zh"):
         MGSMTask(shots=0, languages=("fr",)).load(mgsm)
-    with pytest.raises(DataError, match="'xx' is not one of bn, de"):
+    with pytest.raises(UserError, match="'xx' is not one of bn, de"):
         MGSMTask(shots=0, languages=("xx",)).load(mgsm)
-    with pytest.raises(DataError, match="holds no mgsm_<language>.tsv"):
+    with pytest.raises(UserError, match="holds no mgsm_<language>.tsv"):
         MGSMTask().load(tmp_path_factory.mktemp("empty"))
     before = (mgsm / "mgsm_de.tsv").read_text()
     for content, message in (
@@ -235,7 +235,7 @@ def test_mgsm_files_and_languages_that_are_refused(mgsm: Path, tmp_path_factory:
         (before.replace("\t", " ", 1), "mgsm_de.tsv:1: is not <question><tab><answer>"),
     ):
         (mgsm / "mgsm_de.tsv").write_text(content)
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(UserError, match=message):
             MGSMTask(shots=0).load(mgsm)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.kv.build import KVDataConfig, build
 from data_builders.kv.text import parse_expression, parse_substitution, parse_value
 from evals import TASKS
@@ -131,12 +131,12 @@ def test_missing_and_doubled_completions_are_errors(records: list[KVRecord]) -> 
     given = completions(records, KVRecord.reference)
     first = f"{records[1].id}/solve_keys"
     del given[first], given[f"{records[2].id}/substitute"]
-    with pytest.raises(DataError, match=f"'{first}' is missing \\(2 of 90 requests have none\\)"):
+    with pytest.raises(UserError, match=f"'{first}' is missing \\(2 of 90 requests have none\\)"):
         TASK.score(records, given)
     given = completions(records, KVRecord.reference)
-    with pytest.raises(DataError, match=f"'{first}' has 2, and 1 are wanted"):
+    with pytest.raises(UserError, match=f"'{first}' has 2, and 1 are wanted"):
         TASK.score(records, given | {first: ["a", "b"]})
-    with pytest.raises(DataError, match="'x' is no request of this task"):
+    with pytest.raises(UserError, match="'x' is no request of this task"):
         TASK.score(records, given | {"x": ["a"]})
     assert by_id([Completion("a", "1"), Completion("b", "2"), Completion("a", "3")]) == {"a": ["1", "3"], "b": ["2"]}
 
@@ -147,9 +147,9 @@ def test_limit_keeps_a_balanced_prefix(folder: Path, records: list[KVRecord]) ->
     assert {(record.stratum, record.num_operands) for record in some} == {
         (stratum, count) for stratum in ("held_out", "mixed", "held_in") for count in (3, 4)
     }
-    with pytest.raises(DataError, match="limit: 0"):
+    with pytest.raises(UserError, match="limit: 0"):
         TASK.load(folder, limit=0)
-    with pytest.raises(DataError, match=r"no manifest.json"):
+    with pytest.raises(UserError, match=r"no manifest.json"):
         TASK.load(folder / "tokenizer")
 
 

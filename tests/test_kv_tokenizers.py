@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-from data_builders.errors import DataError
 from data_builders.kv.build import build
 from evals.kv import KVTask
 from tests.kv_settings import SMALL
@@ -112,6 +111,6 @@ def test_tests_are_drawn_and_scored_by_whose_keys_they_have(folder: Path, keys: 
     ],
 )
 def test_bad_cuts_are_one_line_naming_the_setting(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         replace(SHARED_OUT, **changes)
     assert "\n" not in str(caught.value)

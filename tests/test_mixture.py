@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from calmctl.errors import UserError
-from calmctl.inference.byte_reading import END, FLOOR, MOST_HOLES, ByteReader, ByteVocabulary
+from calmctl.inference.byte_reading import END, FLOOR, MOST_HOLES, ByteReader
 from calmctl.inference.decoding import Decoding, NotFiniteError
 from calmctl.inference.generation import complete
 from calmctl.inference.likelihood import bits_of
 from calmctl.inference.mixture import Mixture, Voice
 from calmctl.inference.prompt import fit
 from calmctl.modeling.prompt_ids import prompt_ids
-from calmctl.modeling.tokenizers.token_bytes import TokenBytes
+from calmctl.modeling.tokenizers.token_bytes import ByteVocabulary, TokenBytes
 from evals import Request
 from tests import tokenizer_families as families
 from tests.model_types import tiny_model

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 
 from calmctl.errors import CalmctlError, UserError
-from calmctl.files import read_json
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
 from calmctl.modeling.context import AugContext
@@ -22,11 +21,12 @@ from calmctl.training import aug_examples
 from calmctl.training.aug_examples import segmented, with_aug_tokens
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import Examples, load_examples
-from calmctl.training.frozen import check_same_reading
 from calmctl.training.job import plan_job
 from calmctl.training.jobs import composition_job, run_composition
 from calmctl.training.packing import pack
+from calmctl.training.safeguards import check_same_reading
 from calmctl.training.settings import TrainSettings
+from data_builders.values import read_json
 from tests import tokenizer_families as families
 from tests.own_tokenizers import PAIRS, base, segmenter
 

@@ -12,7 +12,7 @@ from calmctl.reporting.measures import paper_figure
 from calmctl.reporting.paper import TABLE_1, paper_table
 from calmctl.reporting.results import load_results
 from calmctl.reporting.values import Spread
-from data_builders.benchmarks.flores_languages import LANGUAGES
+from data_builders.benchmarks.languages import LANGUAGES
 from tests.report_folder import change, of, write_folder
 
 

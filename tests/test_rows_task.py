@@ -7,8 +7,8 @@ import pytest
 import sacrebleu
 
 from calmctl.cli.main import main
-from calmctl.files import read_json
-from data_builders.errors import DataError
+from data_builders.errors import UserError
+from data_builders.values import read_json
 from evals.rows import RowsTask
 from tests.task_data import write_models
 
@@ -50,9 +50,9 @@ def test_scores_are_sacrebleus_of_each_group_and_their_mean(tmp_path: Path) -> N
     ([], {}, "holds no rows|empty"),
 ])  # fmt: skip
 def test_bad_files_are_one_clear_error(tmp_path: Path, rows, options, message) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         RowsTask(**options).load(write(tmp_path / "rows.jsonl", rows))
-    with pytest.raises(DataError, match="stop"):
+    with pytest.raises(UserError, match="stop"):
         RowsTask(stop=("",))
 
 

@@ -6,8 +6,7 @@ import torch
 from torch.optim import AdamW
 
 from calmctl.errors import CalmctlError
-from calmctl.training.divergence import DivergenceWatch
-from calmctl.training.frozen import FrozenBases, check_optimizer
+from calmctl.training.safeguards import DivergenceWatch, FrozenBases, check_optimizer
 from tests.models import composed
 
 

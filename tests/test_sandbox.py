@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from evals.sandbox import (
     Isolation,
     Limits,
@@ -280,7 +280,7 @@ def test_nobody_reads_the_memory_of_the_one_who_asks() -> None:
 
 
 def test_nothing_runs_without_permission() -> None:
-    with pytest.raises(DataError, match="--allow-code-execution"):
+    with pytest.raises(UserError, match="--allow-code-execution"):
         require_permission(False, "humaneval")
     require_permission(True, "humaneval")
 

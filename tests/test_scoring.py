@@ -10,7 +10,7 @@ import pytest
 
 from calmctl.cli.main import main
 from calmctl.evaluation.scoring import METRICS_FILE, PREDICTIONS_FILE
-from calmctl.files import read_json
+from data_builders.values import read_json
 from evals import TASKS, Request
 from tests.task_data import write_data
 

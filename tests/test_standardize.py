@@ -12,8 +12,7 @@ from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.streams import LEAST_DEVIATION, normed
 from calmctl.modeling.tokenizers.aug_tokens import AugHistory
 from calmctl.modeling.tokenizers.segmentation import NEVER
-from calmctl.training.calibration import chosen
-from calmctl.training.jobs import run_composition
+from calmctl.training.jobs import chosen, run_composition
 from tests import own_tokenizers
 from tests.models import composed, llama, logits
 from tests.test_validation import compose_config, folder  # noqa: F401

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from calmctl.cli.main import main
-from calmctl.files import read_json
-from data_builders.errors import DataError
+from data_builders.errors import UserError
+from data_builders.values import read_json
 from evals.text import TextTask, split_windows
 from tests.task_data import byte_tokenizer, write_models
 
@@ -89,5 +89,5 @@ def test_bits_per_byte_are_those_of_the_model(file: Path, tmp_path: Path) -> Non
 def test_what_cannot_be_measured_is_refused(tmp_path: Path, rows: list, options: dict, message: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         TextTask(**options).load(path)

@@ -3,7 +3,7 @@
 import pytest
 
 from calmctl.errors import UserError
-from calmctl.training import tracking
+from calmctl.training import step_log
 from calmctl.training.jobs import run_training
 from calmctl.training.settings import TrainSettings
 from tests.sums import sums_config, write_sums
@@ -32,7 +32,7 @@ def test_wandb_stays_offline_and_in_the_run(tmp_path, monkeypatch):
 
 
 def test_what_is_missing_or_unknown_is_one_clear_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    monkeypatch.setattr(step_log, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"train.report_to: wandb is not installed; .*calmctl\[tracking\]"):
         run_training(sums_config(tmp_path, report_to=("wandb",)), tmp_path / "out")
     with pytest.raises(ValueError, match="train.report_to='mlflow' is not one of"):

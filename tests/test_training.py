@@ -1,6 +1,5 @@
-"""Training: what is learned, which batches are drawn, and that an interrupted run ends as a straight one does."""
+"""Training: what is saved, what is refused, and that an interrupted run ends as a straight one does."""
 
-import copy
 import itertools
 import json
 from dataclasses import replace
@@ -8,236 +7,29 @@ from math import nan
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers.processors import TemplateProcessing
 from transformers import TrainingArguments
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
-from calmctl.modeling.loss import IGNORED
 from calmctl.runs.run import Run, read_run
-from calmctl.training import arguments, trainer
+from calmctl.training import optimizer, trainer
 from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig, TrainConfig
-from calmctl.training.curriculum import Curriculum
-from calmctl.training.examples import Examples, load_examples
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.optimizer import MuonWithAdamW, build_optimizer
 from calmctl.training.settings import CurriculumSettings, TrainSettings
 from data_builders.kv.word_tokenizer import build_word_tokenizer
+from tests.additions import SETTINGS, examples, folder, tokenizer
 from tests.models import llama
 
-KEYS = ["ab", "cde", "fghi"]
+__all__ = ["examples", "folder", "tokenizer"]
 MODEL = {
     "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64,
 }  # fmt: skip
-SETTINGS = TrainSettings(
-    steps=8, batch_size=4, optimizer="muon", lr=0.01, warmup_steps=2, save_every=3, log_every=1, bucket_width=1
-)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return build_word_tokenizer(KEYS, ["substitute:", "solve:"])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, tokenizer) -> Path:
-    """A tokenizer, and additions of two and three operands."""
-    folder = tmp_path_factory.mktemp("training")
-    tokenizer.save_pretrained(folder / "tokenizer")
-    generator = np.random.default_rng(0)
-    rows = []
-    for count in (2, 3):
-        for _ in range(30):
-            numbers = generator.integers(1, 30, count)
-            kind = "context" if generator.random() < 0.3 else "plain"
-            rows.append(
-                {
-                    "prompt": f"solve: {' + '.join(map(str, numbers))} =",
-                    "completion": f" {numbers.sum()}",
-                    "meta": {"num_operands": count, "kind": kind},
-                }
-            )
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-@pytest.fixture
-def examples(folder, tokenizer):
-    return load_examples(folder / "train.jsonl", tokenizer, SETTINGS)
-
-
-def write(path: Path, *rows: dict) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def test_only_completions_are_learned(tmp_path, tokenizer):
-    path = write(tmp_path / "a.jsonl", {"prompt": "solve: 1 + 2 =", "completion": " 3"})
-    examples = load_examples(path, tokenizer, SETTINGS)
-    batch = Batches(examples, SETTINGS, 0, 0).collate(np.array([0]))
-    learned = batch["labels"][0] != IGNORED
-    assert tokenizer.decode(batch["input_ids"][0][learned]).split() == ["3", tokenizer.eos_token]
-    assert torch.equal(batch["labels"][0][learned], batch["input_ids"][0][learned])
-
-
-def test_text_is_learned_whole_and_eos_is_optional(tmp_path, tokenizer):
-    path = write(tmp_path / "a.jsonl", {"text": "1 + 2 = 3"})
-    with_eos, without = (load_examples(path, tokenizer, replace(SETTINGS, append_eos=eos)) for eos in (True, False))
-    assert with_eos.completion_starts[0] == 0
-    assert list(with_eos.example(0)) == [*without.example(0), tokenizer.eos_token_id]
-
-
-@pytest.mark.parametrize("yes, no", [(True, False), (1, 0)])
-def test_only_a_row_that_says_so_goes_on_after_its_end(yes, no, tmp_path, tokenizer):
-    said = [{"open_ended": yes}, {"open_ended": no}, {"other": 2}, {}, None]
-    path = write(tmp_path / "a.jsonl", *({"text": "1 + 2 = 3", "meta": meta} for meta in said))
-    examples = load_examples(path, tokenizer, SETTINGS)
-    ends = [examples.example(row)[-1] == tokenizer.eos_token_id for row in range(len(said))]
-    assert ends == [False, True, True, True, True]
-
-
-@pytest.mark.parametrize("name, content, message", [
-    ("a.txt", "x", "must be .jsonl or .parquet"),
-    ("missing.jsonl", None, "no such training file"),
-    ("a.jsonl", '{"question": "x"}\n', "needs columns"),
-    ("a.jsonl", '{"text": "a"}\n\nnot json\n', "a.jsonl:3: is no JSON"),
-    ("a.jsonl", '{"text": "a"}\n{"text": 1}\n', "a.jsonl:2: `text` is not text"),
-    ("a.jsonl", '{"text": "a"}\n[]\n', "a.jsonl:2: no JSON object"),
-    ("a.jsonl", '{"text": 1}\n', "a.jsonl:1: `text` is not text"),
-    ("a.jsonl", '{"text": null}\n', "needs columns"),
-    ("a.jsonl", '{"text": "a"}\n{"text": null}\n', "row 2 has no `text`"),
-    ("a.jsonl", "", "cannot be read|no rows"),
-    ("a.jsonl", '{"text": "1"}\n{"text": ""}\n', "row 2 has nothing to learn.*1 such rows of 2.*on_empty_completion"),
-    ("a.jsonl", '{"prompt": "1", "completion": ""}\n', "row 1 has nothing to learn"),
-])  # fmt: skip
-def test_bad_training_files_are_one_clear_error(tmp_path, tokenizer, name, content, message):
-    if content is not None:
-        (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=message):
-        load_examples(tmp_path / name, tokenizer, SETTINGS)
-
-
-def test_texts_like_dates_long_lines_and_other_types_of_text_are_read(tmp_path, tokenizer):
-    dates = write(tmp_path / "dates.jsonl", {"prompt": "2024-01-01", "completion": "2024-01-02"})
-    assert load_examples(dates, tokenizer, SETTINGS).counts["examples"] == 1
-    long = write(tmp_path / "long.jsonl", {"text": "1 2", "note": "x" * 3_000_000}, {"text": "2 3", "note": ""})
-    assert load_examples(long, tokenizer, SETTINGS).counts["examples"] == 2
-    for kind in (pa.string(), pa.large_string(), pa.string_view()):
-        table = pa.table({"prompt": pa.array(["1 + 2 ="], kind), "completion": pa.array([" 3"], kind)})
-        pq.write_table(table, tmp_path / "a.parquet")
-        assert load_examples(tmp_path / "a.parquet", tokenizer, SETTINGS).counts["examples"] == 1
-
-
-def test_a_batch_is_a_function_of_seed_and_step_alone(examples):
-    first, second = (Batches(examples, SETTINGS, 5, 0) for _ in range(2))
-    list(first)
-    second.start_step = 4
-    expected, found = list(first)[4:], list(second)
-    assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(expected, found, strict=True))
-    other = Batches(examples, SETTINGS, 6, 0)
-    assert any(not np.array_equal(first.rows(step), other.rows(step)) for step in range(8))
-
-
-def test_batches_share_a_length_and_cover_all_lengths(examples):
-    batches = Batches(examples, SETTINGS, 0, 0)
-    lengths = [set(examples.lengths[batches.rows(step)]) for step in range(200)]
-    assert all(len(found) == 1 for found in lengths)
-    assert set.union(*lengths) == set(examples.lengths)
-
-
-def test_a_token_budget_bounds_every_batch(examples):
-    batches = Batches(examples, replace(SETTINGS, batch_tokens=50), 0, 0)
-    for batch in batches:
-        assert 50 - batch["input_ids"].shape[1] < batch["input_ids"].numel() <= 50
-
-
-@pytest.mark.parametrize(
-    "settings", [{"batch_size": 7}, {"batch_tokens": 50}, {"batch_tokens": 50, "accumulation": 4}], ids=str
-)
-def test_an_epoch_takes_every_example_once(examples, settings):
-    settings = replace(SETTINGS, sampling="epochs", steps=400, **settings)
-    batches, drawn, epochs = Batches(examples, settings, 5, 0), [], 0
-    for step in range(settings.steps):
-        rows = batches.rows(step)
-        assert len(rows) >= settings.accumulation
-        drawn += rows.tolist()
-        if len(drawn) == len(examples):
-            assert sorted(drawn) == list(range(len(examples)))
-            drawn, epochs = [], epochs + 1
-        assert len(drawn) < len(examples)
-    assert epochs >= 2
-    steps = [300, 3, 299]
-    other = Batches(examples, settings, 5, 0)
-    assert all(np.array_equal(other.rows(step), batches.rows(step)) for step in steps)
-    assert not np.array_equal(Batches(examples, settings, 6, 0).rows(3), batches.rows(3))
-    assert batches.passes == pytest.approx(epochs + len(drawn) / len(examples), rel=0.05)
-    if not settings.batch_tokens:
-        assert {len(batches.rows(step)) for step in range(100)} <= {6, 7}
-    few = examples.subset(np.arange(3))
-    with pytest.raises(UserError, match="train.accumulation=4: the data has 3 examples"):
-        Batches(few, replace(settings, batch_size=8, accumulation=4), 0, 0)
-    if settings.batch_tokens:
-        longest = [examples.lengths[batches.rows(step)].max() * len(batches.rows(step)) for step in range(200)]
-        assert np.mean(np.array(longest) <= 50 + 8 * settings.accumulation) > 0.9
-
-
-def test_micro_batches_partition_a_step(examples):
-    settings = replace(SETTINGS, batch_size=8)
-    whole = Batches(examples, settings, 0, 0)
-    accumulated = Batches(examples, replace(settings, accumulation=4), 0, 0)
-    assert len(accumulated) == len(list(accumulated)) == 32
-    parts = [batch["input_ids"] for batch in list(accumulated)[:4]]
-    assert torch.equal(torch.cat(parts), next(iter(whole))["input_ids"])
-
-
-def curriculum(examples, **settings) -> Curriculum:
-    return Curriculum(
-        CurriculumSettings("num_operands", 2, 3, held_back_kind="context", held_back_until=3, **settings), examples
-    )
-
-
-def test_the_curriculum_goes_up_when_the_newest_examples_are_answered(examples):
-    course = curriculum(examples, threshold=0.5)
-    batches = Batches(examples, SETTINGS, 0, 0, course)
-    seen = {value for step in range(50) for value in course.values[batches.rows(step)]}
-    kinds = {kind for step in range(50) for kind in examples.meta["kind"][batches.rows(step)]}
-    assert seen == {2} and kinds == {"plain"}
-    for _ in range(4):
-        batches.observe(1.0)
-    assert course.level == 2
-    for _ in range(4):
-        batches.observe(1.0)
-    assert course.level == 3
-    seen = {value for step in range(50) for value in course.values[batches.rows(step)]}
-    kinds = {kind for step in range(50) for kind in examples.meta["kind"][batches.rows(step)]}
-    assert seen == {2, 3} and kinds == {"plain", "context"}
-
-
-def test_the_last_level_is_drawn_by_its_weights(examples):
-    course = curriculum(examples, final_weights=(0, 1))
-    course.level = 3
-    batches = Batches(examples, SETTINGS, 0, 0, course)
-    assert {value for step in range(50) for value in course.values[batches.rows(step)]} == {3}
-
-
-def test_curriculum_errors_name_the_field(examples):
-    with pytest.raises(UserError, match="'depth' is not in the examples' meta"):
-        Curriculum(CurriculumSettings("depth"), examples)
-    with pytest.raises(UserError, match=r"no examples with num_operands = \[4, 5, 6\]"):
-        Curriculum(CurriculumSettings("num_operands"), examples)
-    # Levels below the last need examples that are not held back: to be drawn, and to be left.
-    rare = replace(examples, meta=examples.meta | {"kind": np.array(["rare"] * len(examples))})
-    for until, missing in ((3, "2"), (2, "2"), (4, "2, 3")):
-        held_back = CurriculumSettings("num_operands", stop=3, held_back_kind="rare", held_back_until=until)
-        with pytest.raises(UserError, match=rf"num_operands = \[{missing}\] but those of the held-back kind 'rare'"):
-            Curriculum(held_back, rare)
 
 
 def test_muon_takes_matrices_and_adamw_the_rest():
@@ -418,43 +210,6 @@ def test_bases_have_no_dropout_and_bridges_have_while_they_are_trained(folder, b
     assert len(trained) == 1 + SETTINGS.steps and all(modes == [{False}, {False}, {True}] for modes in trained)
 
 
-def test_long_and_empty_examples_are_refused_left_out_or_cut_and_counted(tmp_path, tokenizer, caplog):
-    def load(**settings: str) -> Examples:
-        return load_examples(path, tokenizer, replace(SETTINGS, **settings), context=6)
-
-    path = write(
-        tmp_path / "a.jsonl",
-        {"prompt": "solve: 1 =", "completion": " 1", "meta": {"level": 1}},
-        {"prompt": "solve: 1 =", "completion": "", "meta": {"level": 2}},
-        {"prompt": "solve: 1 =", "completion": " 1 + 1 + 1 + 1", "meta": {"level": 3}},
-        {"prompt": "solve: 1 + 1 + 1 + 1 + 1 + 1 =", "completion": " 6", "meta": {"level": 4}},
-    )
-    with pytest.raises(UserError, match="row 2 has nothing to learn"):
-        load()
-    with pytest.raises(UserError, match=r"2 of 4 examples are longer .* of 6 tokens .*the longest, row 4, has \d+\)"):
-        load(on_empty_completion="drop")
-    dropped = load(on_empty_completion="drop", on_long_example="drop")
-    assert (list(dropped.rows), list(dropped.meta["level"])) == ([1], [1])
-    assert dropped.counts == {"rows": 4, "examples": 1, "dropped_empty": 1, "dropped_long": 2, "truncated": 0}
-    cut = load(on_empty_completion="drop", on_long_example="truncate")
-    assert (list(cut.rows), list(cut.meta["level"]), cut.lengths.max()) == ([1, 3], [1, 3], 6)
-    assert cut.counts == {"rows": 4, "examples": 2, "dropped_empty": 1, "dropped_long": 1, "truncated": 1}
-    assert "of 4 rows, 1 are left out as empty, 1 as longer than the context, and 1 are cut" in caplog.messages[-1]
-
-
-def test_a_first_token_alone_is_nothing_to_learn(tmp_path, tokenizer):
-    """Nothing stands before it to predict it from, and one that opens every text says nothing."""
-    path = write(tmp_path / "a.jsonl", {"text": "1 + 1", "prompt": "1"}, {"text": "1", "prompt": "1"})
-    with pytest.raises(UserError, match="row 2 has nothing to learn"):
-        load_examples(path, tokenizer, replace(SETTINGS, append_eos=False))
-    opening = copy.deepcopy(tokenizer)
-    pair = (opening.eos_token, opening.eos_token_id)
-    opening.backend_tokenizer.post_processor = TemplateProcessing(single=f"{pair[0]} $A", special_tokens=[pair])
-    path = write(tmp_path / "b.jsonl", {"text": "1"}, {"text": ""})
-    with pytest.raises(UserError, match=r"row 2 has nothing to learn.*\(1 such rows of 2\)"):
-        load_examples(path, opening, SETTINGS)
-
-
 def test_counts_of_the_data_are_in_the_run(folder, tmp_path):
     config = replace(train_config(folder), model=MODEL | {"max_position_embeddings": 8})
     with pytest.raises(UserError, match="longer than the model's context of 8 tokens .*the longest, row"):
@@ -471,8 +226,8 @@ def test_one_process_trains_on_one_gpu_where_it_sees_several(tmp_path, monkeypat
             super().__post_init__()
             self._n_gpu = 2
 
-    monkeypatch.setattr(arguments, "TrainingArguments", OnTwoGPUs)
-    assert arguments.training_arguments(SETTINGS, tmp_path, seed=0, is_validated=False).n_gpu == 1
+    monkeypatch.setattr(optimizer, "TrainingArguments", OnTwoGPUs)
+    assert optimizer.training_arguments(SETTINGS, tmp_path, seed=0, is_validated=False).n_gpu == 1
 
 
 def test_unknown_architectures_are_one_clear_error(folder, tmp_path):

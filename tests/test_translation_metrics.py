@@ -13,7 +13,7 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
 from data_builders.benchmarks.flores import read_flores
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from evals.metrics.loading import load_metric
 from evals.metrics.translation import (
     METRICS,
@@ -138,9 +138,9 @@ def test_bootstrap_errors_shrink_with_the_corpus_and_repeat() -> None:
 
 
 def test_uneven_or_empty_corpora_are_refused() -> None:
-    with pytest.raises(DataError, match="2 hypotheses for 1 references"):
+    with pytest.raises(UserError, match="2 hypotheses for 1 references"):
         sentence_statistics(["a", "b"], ["a"])
-    with pytest.raises(DataError, match="0 hypotheses for 0"):
+    with pytest.raises(UserError, match="0 hypotheses for 0"):
         sentence_statistics([], [])
 
 
@@ -163,7 +163,7 @@ print(json.dumps(scores))
     assert {name: scores["translation"][name] for name in METRICS} == expected
     assert scores["translation"]["signatures"]["chrf1"]["beta"] == 1
     assert scores["number_match"] == {"exact_match": 50.0}
-    with pytest.raises(DataError, match="'bleurt' is not one of number_match, smoothed_bleu, translation"):
+    with pytest.raises(UserError, match="'bleurt' is not one of number_match, smoothed_bleu, translation"):
         load_metric("bleurt")
 
 

@@ -19,7 +19,7 @@ from calmctl.modeling.bases.public_shapes import Shape
 from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer, source_sha256
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.runs.run import Run, read_run
-from calmctl.training.flops import DecoderFlops, adapter_training
+from calmctl.training.cost import DecoderFlops, adapter_training
 from calmctl.training.job import Job, Planned, check_attention, require, run_job
 from calmctl.training.plan import Model, Plan, backward_of, described, model_of, plan_whole
 from calmctl.training.session import num_trainable
@@ -63,7 +63,7 @@ def baseline_job(config: BaselineConfig) -> Job:
     return Job(
         "baseline", config, reads, plan,
         build=lambda tokenizer: build(config, target),
-        facts=lambda model, folder: {"method": config.method, **matching(num_trainable(model), target)},
+        begin=lambda model, *_: {"method": config.method, **matching(num_trainable(model), target)},
         merge_bases=config.merge,
     )  # fmt: skip
 

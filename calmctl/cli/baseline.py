@@ -51,4 +51,4 @@ def baseline(
         parameters=parameters, seed=seed, merge=merge or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
     config = load_config(BaselineConfig, f"baseline/{preset}", settings, config_dir)
-    run_or_plan(baseline_job(config), "baseline", preset, out, dry_run, json)
+    run_or_plan(baseline_job(config), preset, out, dry_run, json)

@@ -51,7 +51,7 @@ def compose(
         merge_bases=merge_bases or None,
         trust_remote_code=trust_remote_code or None,
     )
-    run_or_plan(composition_job(config), "compose", preset, out, dry_run, json)
+    run_or_plan(composition_job(config), preset, out, dry_run, json)
 
 
 def composition_config(

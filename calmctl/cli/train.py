@@ -59,4 +59,4 @@ def train(
         trust_remote_code=trust_remote_code or None,
     )
     config = load_config(TrainConfig, f"train/{preset}", settings, config_dir)
-    run_or_plan(training_job(config), "train", preset, out, dry_run, json)
+    run_or_plan(training_job(config), preset, out, dry_run, json)

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from calmctl.training.job import Job
 
 
-def run_or_plan(job: Job, command: str, preset: str, out: Path, dry_run: bool, json: bool) -> None:
+def run_or_plan(job: Job, preset: str, out: Path, dry_run: bool, json: bool) -> None:
     """Print the plan of a job, or run it, show its progress, and print what came out."""
     from calmctl.cli.progress import watching
     from calmctl.training.job import plan_job, run_job
 
     if dry_run:
-        output.print_plan({"command": command, "preset": preset, "out": str(out), **plan_job(job, out)}, json)
+        output.print_plan({"command": job.kind, "preset": preset, "out": str(out), **plan_job(job, out)}, json)
         return
     with watching({out.name: out}):
         run = run_job(job, out, sys.argv)

@@ -10,16 +10,8 @@ from typing import Any
 import torch
 
 from calmctl.errors import CalmctlError
-from calmctl.evaluation.questions import (
-    EvalConfig,
-    ModelError,
-    Questions,
-    Subject,
-    Subjects,
-    check_data,
-    plan_evaluation,
-    questions,
-)
+from calmctl.evaluation.models import ModelError, Models, Subject
+from calmctl.evaluation.questions import EvalConfig, Questions, check_data, plan_evaluation, questions
 from calmctl.evaluation.scoring import METRICS_FILE, write_scores
 from calmctl.evaluation.work_files import WorkFiles
 from calmctl.inference.decoding import NotFiniteError
@@ -31,7 +23,6 @@ from calmctl.inference.text import written_otherwise
 from calmctl.processes.cpu import set_up_cpu
 from calmctl.processes.ranks import Ranks, joined_ranks
 from calmctl.runs.run import Run
-from data_builders.errors import DataError
 from evals import Request, Scores
 
 __all__ = ["METRICS_FILE", "EvalConfig", "check_data", "run_evaluation", "run_evaluations"]
@@ -47,19 +38,19 @@ def run_evaluations(plan: Mapping[Path, EvalConfig], command: Sequence[str] = ()
         UserError: the model cannot be loaded; of a single task see `run_evaluation`.
     """
     with joined_ranks() as ranks:
-        subjects, failed = Subjects(ranks.device), dict[Path, str]()
+        models, failed = Models(ranks.device), dict[Path, str]()
         for out, config in plan.items():
             with going_on(out, failed, among=len(plan)):
-                run_evaluation(config, out, command, ranks, subjects.of(config))
+                run_evaluation(config, out, command, ranks, models)
     return failed
 
 
 def plan_evaluations(plan: Mapping[Path, EvalConfig]) -> tuple[list[dict[str, Any]], dict[Path, str]]:
     """Return what every evaluation would do (see `plan_evaluation`), and why it would fail of those that would."""
-    subjects, failed, planned = Subjects(torch.device("cpu")), dict[Path, str](), []
+    models, failed, planned = Models(torch.device("cpu")), dict[Path, str](), []
     for out, config in plan.items():
         with going_on(out, failed, among=len(plan)):
-            planned.append(plan_evaluation(config, out, subjects.of(config)))
+            planned.append(plan_evaluation(config, out, config.subject(models)))
     return planned, failed
 
 
@@ -76,7 +67,7 @@ def going_on(out: Path, failed: dict[Path, str], among: int) -> Iterator[None]:
     except Exception as error:
         if among == 1:
             raise
-        if not isinstance(error, CalmctlError | DataError):
+        if not isinstance(error, CalmctlError):
             traceback.print_exc()
         failed[out] = str(error) or type(error).__name__
 
@@ -86,7 +77,7 @@ def run_evaluation(
     out: Path,
     command: Sequence[str] = (),
     ranks: Ranks | None = None,
-    subject: Subject | None = None,
+    models: Models | None = None,
 ) -> None:
     """Evaluate as configured into a run directory; return at once when it is complete.
 
@@ -96,7 +87,7 @@ def run_evaluation(
         UserError: no model or data was given, or one cannot be loaded.
     """
     ranks = ranks or Ranks()
-    subject = subject or Subject(config, ranks.device)
+    subject = config.subject(models or Models(ranks.device))
     if not ranks.is_first:
         if ranks.from_first():
             _generate(config, out, ranks, subject)
@@ -120,9 +111,9 @@ def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> N
     if subject.other:  # by bytes, every stop string is within reach
         protocol |= {"read_in": "bytes, with another model", "mixed_with": config.mix, "mix_weight": config.mix_weight}
     else:
-        protocol["read_in"] = str(reading_of(subject.model, subject.tokenizer))
+        protocol["read_in"] = str(reading_of(subject.model.loaded, subject.model.tokenizer))
         stops = dict.fromkeys(stop for request in asked.requests for stop in request.stop)
-        if otherwise := written_otherwise(subject.tokenizer, stops):
+        if otherwise := written_otherwise(subject.model.tokenizer, stops):
             protocol["stops_out_of_reach"] = otherwise
     bits = about.pop("bits_per_byte", None)
     write_scores(run, config, config.build_task(), asked.records, work.gather(), about, protocol, bits)
@@ -199,8 +190,8 @@ def _made(
 def _engine(config: EvalConfig, subject: Subject, throughput: Throughput) -> Writer:
     """Return what writes and measures."""
     if subject.other:
-        return Mixture((subject.voice, subject.other.voice), config.mix_weight, config.decoding, throughput)
-    return Engine(subject.model, subject.tokenizer, config.decoding, throughput)
+        return Mixture((subject.model.voice, subject.other.voice), config.mix_weight, config.decoding, throughput)
+    return Engine(subject.model.loaded, subject.model.tokenizer, config.decoding, throughput)
 
 
 def _bits_per_byte(requests: Sequence[Request], shares: Sequence[_Share]) -> Scores:
@@ -234,7 +225,7 @@ def _about(config: EvalConfig, subject: Subject, fitted: FittedPrompts, shares: 
     """Return what a result says about the model and how it generated; speeds are those of the last attempt."""
     generated, tokens = sum(share.generated for share in shares), sum(share.tokens for share in shares)
     seconds = max(share.seconds for share in shares)
-    model = subject.model
+    model = subject.model.loaded
     asked = [prompt.max_new_tokens for prompt in fitted.prompts]
     return {
         "model": subject.identity,

@@ -3,37 +3,27 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 from calmctl.config import to_dict
 from calmctl.errors import UserError
-from calmctl.evaluation.handover import PLACE, answers_file, with_answers
+from calmctl.evaluation.models import Models, Subject
+from calmctl.evaluation.scoring import METRICS_FILE, PREDICTIONS_FILE, read_completions
 from calmctl.evaluation.tasks import TaskConfig
-from calmctl.files import sha256_of
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import check_samples
 from calmctl.inference.likelihood import encoded_pairs
-from calmctl.inference.mixture import Voice, check_greedy, check_mixable
+from calmctl.inference.mixture import check_greedy, check_mixable
 from calmctl.inference.prompt import FittedPrompts, OnOverflow, fit
-from calmctl.modeling.bases.fingerprint import fingerprint
-from calmctl.modeling.bases.sources import (
-    load_model,
-    load_tokenizer,
-    locate,
-    model_without_weights,
-    quiet_libraries,
-    source_sha256,
-)
-from calmctl.modeling.configuration import PartsConfig
-from calmctl.modeling.stored.checkpoint import check_bases_are_there
+from calmctl.modeling.bases.sources import source_sha256
 from calmctl.runs.run import Run
 from calmctl.schema import meaning
+from data_builders.files import sha256_of
+from data_builders.values import read_json
 from evals import Request
+
+PLACE = "{answer}"
 
 
 @dataclass(frozen=True)
@@ -85,101 +75,15 @@ class EvalConfig(TaskConfig):
         """Return the checksums of what the evaluation reads, by name; raises UserError for what was not given."""
         if not self.model:
             raise UserError("model is not set; give --model MODEL")
-        read = {"model": source_sha256(self.model), "data": self.data_sha256()}
+        read = {"model": source_sha256(self.model), "data": self.data_sha256}
         if self.mix:
             read["mix"] = source_sha256(self.mix)
-        return read | {"handover": sha256_of(answers_file(self.handover))} if self.handover else read
+        return read | {"handover": sha256_of(_answers_file(self.handover))} if self.handover else read
 
-
-class ModelError(UserError):
-    """The model cannot be evaluated, whatever the task."""
-
-
-class Subject:
-    """The model that is evaluated, loaded when it is first needed and kept for the next task.
-
-    Attributes:
-        other: the one that writes together with it, if any.
-    """
-
-    def __init__(self, config: EvalConfig, device: torch.device) -> None:
-        self.source, self.device, self._trust = config.model, device, config.trust_remote_code
-        self._how = {"allow_different_base": config.allow_different_base, "trust_remote_code": config.trust_remote_code}
-        self.other = Subject(replace(config, model=config.mix, mix=""), device) if config.mix else None
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Return the tokenizer; raises ModelError where the model has none."""
-        with _whatever_the_task():
-            return load_tokenizer(self.source, trust_remote_code=self._trust)
-
-    @cached_property
-    def shape(self) -> PreTrainedModel:
-        """Return the model without weights; raises ModelError for what cannot be evaluated."""
-        quiet_libraries()
-        with _whatever_the_task():
-            shape = model_without_weights(self.source, **self._how)
-            if isinstance(shape.config, PartsConfig):
-                check_bases_are_there(shape.config, locate(self.source)[0])
-            return shape
-
-    @cached_property
-    def model(self) -> PreTrainedModel:
-        """Return the model, in eval mode; raises ModelError where it cannot be loaded."""
-        with _whatever_the_task():
-            model = load_model(self.source, **self._how).eval()
-        if self.device.type == "cuda":
-            model.to(self.device)
-        return model
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """Return the fingerprints of the model, and of the bases it was composed from."""
-        identity = {"source": self.source, **fingerprint(self.model)}
-        if bases := getattr(self.model.config, "bases", None):
-            identity["bases"] = [base["fingerprint"] for base in bases]
-        return identity | {"mixed_with": self.other.identity} if self.other else identity
-
-    @property
-    def all(self) -> list["Subject"]:
-        """Return it and the other."""
-        return [self, self.other] if self.other else [self]
-
-    @property
-    def weights_sha256(self) -> str:
-        """Return the checksums of all weights that answer."""
-        return "+".join(each.identity["weights_sha256"] for each in self.all)
-
-    @property
-    def num_parameters(self) -> int:
-        """Return how many parameters answer, those of the other model included."""
-        return sum(parameter.numel() for each in self.all for parameter in each.model.parameters())
-
-    @property
-    def voice(self) -> Voice:
-        """Return the model as one of two that write together."""
-        return Voice(self.model, self.tokenizer, self.source)
-
-
-class Subjects:
-    """The models of several evaluations, each loaded once."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._known: dict[tuple[str, str, bool, bool], Subject] = {}
-
-    def of(self, config: EvalConfig) -> Subject:
-        """Return the model of an evaluation."""
-        key = config.model, config.mix, config.allow_different_base, config.trust_remote_code
-        return self._known.setdefault(key, Subject(config, self._device))
-
-
-@contextmanager
-def _whatever_the_task() -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise ModelError(str(error)) from error
+    def subject(self, models: Models) -> Subject:
+        """Return what answers."""
+        how = self.allow_different_base, self.trust_remote_code
+        return Subject(models.of(self.model, *how), models.of(self.mix, *how) if self.mix else None)
 
 
 @dataclass(frozen=True)
@@ -201,35 +105,67 @@ def questions(config: EvalConfig, subject: Subject) -> Questions:
     """Read a task's data and fit its prompts into the model's context; no weights are read.
 
     Raises:
-        DataError: the data cannot be used.
+        UserError: the data cannot be used.
         UserError: the model cannot be evaluated, or not be asked so.
     """
-    task = config.build_task()
     records = config.load_records()
-    requests = task.requests(records)
+    requests = config.build_task().requests(records)
     if config.handover:
-        requests = with_answers(requests, config.handover, config.handover_text, (config.task, config.data_sha256()))
+        requests = _with_answers(config, requests)
     prompts = [_limited(request, config.decoding.max_new_tokens) for request in requests]
     check_samples(prompts, config.decoding)
     has_bits = config.bits_per_byte or not any(request.num_samples for request in requests)
     if has_bits:
         _check_references(config, requests)
-    tokenizer = subject.tokenizer  # before the model: a missing one is told sooner
+    model, tokenizer = subject.model, subject.model.tokenizer  # before the model: a missing one is told sooner
     if subject.other:
         for each in subject.all:
             check_mixable(each.shape, each.tokenizer, each.source)
         with _named(f"mix: {subject.other.source}: "):
             fitted = fit(subject.other.shape, subject.other.tokenizer, prompts, config.on_overflow)
-        fitted = fit(subject.shape, tokenizer, fitted.prompts, config.on_overflow)
+        fitted = fit(model.shape, tokenizer, fitted.prompts, config.on_overflow)
         num_shortened = sum(one.shots != other.shots for one, other in zip(prompts, fitted.prompts, strict=True))
         fitted = replace(fitted, num_shortened=num_shortened)
     else:
-        fitted = fit(subject.shape, tokenizer, prompts, config.on_overflow)
+        fitted = fit(model.shape, tokenizer, prompts, config.on_overflow)
     found = Questions(records, requests, fitted, has_bits)
     for each in subject.all if has_bits else ():
-        with _named("" if each is subject else f"mix: {each.source}: "):
+        with _named("" if each is model else f"mix: {each.source}: "):
             encoded_pairs(each.shape, each.tokenizer, [prompt.text for prompt in fitted.prompts], found.references)
     return found
+
+
+def _answers_file(source: str) -> Path:
+    """Return the file of completions that is meant: one, or that of a finished evaluation."""
+    path = Path(source)
+    return path / PREDICTIONS_FILE if path.is_dir() else path
+
+
+def _with_answers(config: EvalConfig, requests: Sequence[Request]) -> list[Request]:
+    """Return requests before whose question stands what another model answered it; of several samples the first counts.
+
+    Raises:
+        UserError: there is no such file, it is of another task or other data, or a question has no answer in it.
+    """
+    source = config.handover
+    if (metrics := Path(source) / METRICS_FILE).is_file():
+        other = read_json(metrics)
+        theirs = other.get("task"), (other.get("data") or {}).get("sha256")
+        if theirs != (config.task, config.data_sha256):
+            raise UserError(
+                f"handover={source}: it answered {theirs[0]} over other data than this evaluation of {config.task}; "
+                "name one of the same task and data"
+            )
+    answers = read_completions(_answers_file(source))
+    if missing := [request.id for request in requests if not answers.get(request.id)]:
+        raise UserError(
+            f"handover={source}: no answer to {missing[0]!r} ({len(missing)} of {len(requests)} questions have none); "
+            "name an evaluation of the same task, data and options"
+        )
+    return [
+        replace(request, prompt=config.handover_text.replace(PLACE, answers[request.id][0].strip()) + request.prompt)
+        for request in requests
+    ]
 
 
 @contextmanager
@@ -245,7 +181,7 @@ def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str
     """Return what an evaluation would do, with all options of its task; nothing is written or generated.
 
     Raises:
-        DataError, UserError: what the run would refuse before it reads weights.
+        UserError: what the run would refuse before it reads weights.
     """
     existing = Run.look(out, kind="eval", config=config, inputs=config.inputs())
     settings = {**to_dict(config), "options": to_dict(config.build_task())}
@@ -253,7 +189,7 @@ def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str
         return {"out": str(out), "run": "complete: nothing is left to do", **settings}
     asked = questions(config, subject)
     prompts = asked.fitted.prompts
-    size = sum(each.numel() * each.element_size() for model in subject.all for each in model.shape.parameters())
+    size = sum(p.numel() * p.element_size() for each in subject.all for p in each.shape.parameters())
     return {
         "out": str(out),
         "run": "new" if existing is None else "goes on with what is missing",
@@ -274,7 +210,7 @@ def check_data(config: EvalConfig) -> None:
     """Read the task's data, for its errors alone: before hours of training rather than after them.
 
     Raises:
-        DataError: it cannot be used.
+        UserError: it cannot be used.
         UserError: bits per byte are wanted, and the task has no references.
     """
     requests = config.build_task().requests(config.load_records())

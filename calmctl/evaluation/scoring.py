@@ -14,9 +14,8 @@ from calmctl.config import to_dict
 from calmctl.environment import git_commit, package_versions
 from calmctl.errors import CalmctlError, UserError
 from calmctl.evaluation.tasks import TaskConfig, has_option
-from calmctl.files import sha256_of
 from calmctl.runs.run import Run
-from data_builders.errors import DataError
+from data_builders.files import sha256_of
 from data_builders.progress import Progress
 from data_builders.rows import iter_rows
 from evals import Completion, Completions, Scores, Task
@@ -47,7 +46,7 @@ class ScoreConfig(TaskConfig):
         """Return the checksums of what is read, by name; raises UserError for what was not given or is not there."""
         if not self.predictions:
             raise UserError("predictions is not set; give --predictions FILE")
-        return {"data": self.data_sha256(), "predictions": sha256_of(Path(self.predictions))}
+        return {"data": self.data_sha256, "predictions": sha256_of(Path(self.predictions))}
 
 
 def run_scoring(config: ScoreConfig, out: Path, command: Sequence[str] = ()) -> Run:
@@ -70,7 +69,7 @@ def plan_scoring(config: ScoreConfig, out: Path) -> dict[str, Any]:
     """Return what a scoring would do; nothing is written or scored.
 
     Raises:
-        DataError, UserError: what the run would refuse.
+        UserError: what the run would refuse.
     """
     existing = Run.look(out, kind="score", config=config, inputs=config.inputs())
     settings = {**to_dict(config), "options": to_dict(config.build_task())}
@@ -90,7 +89,7 @@ def _asked(config: ScoreConfig) -> tuple[Task[Any], list[Any], dict[str, list[st
         protocol |= {"subset": part}
     try:
         require_completions(task.requests(records), completions)
-    except DataError as error:
+    except UserError as error:
         raise UserError(f"{config.predictions}: {error}") from error
     return task, records, completions, protocol
 
@@ -102,18 +101,18 @@ def load_without_shots(config: TaskConfig) -> tuple[Task[Any], list[Any], dict[s
         The task, its records, and what a result says about worked examples that are not known.
 
     Raises:
-        DataError: the data cannot be used, or a number of worked examples was asked for that it does not have.
+        UserError: the data cannot be used, or a number of worked examples was asked for that it does not have.
     """
     task, data, limit = config.build_task(), Path(config.dataset), config.limit or None
     try:
         return task, task.load(data, limit), {}
-    except DataError as error:
+    except UserError as error:
         if not has_option(config.task, "shots") or "shots" in config.options:
             raise
         bare = replace(config, options={**config.options, "shots": 0}).build_task()
         try:
             records = bare.load(data, limit)
-        except DataError:
+        except UserError:
             raise error from None
         _LOGGER.warning("scored without the worked examples, which change no score: %s", error)
         return bare, records, {"shots": None, "exemplars": None}
@@ -170,7 +169,7 @@ def write_scores(
             "breakdown": scores.breakdown,
             "protocol": {**scores.protocol, **(protocol or {})},
             "options": config.options,
-            "data": {"source": config.dataset, "sha256": config.data_sha256(), "limit": config.limit or None},
+            "data": {"source": config.dataset, "sha256": config.data_sha256, "limit": config.limit or None},
             **about,
             "versions": package_versions(),
             "git_commit": git_commit(),
@@ -210,7 +209,7 @@ def read_completions(path: Path) -> dict[str, list[str]]:
     """
     try:
         rows = list(iter_rows(path, {"id": str, "completion": str}))
-    except DataError as error:
+    except UserError as error:
         raise UserError(f"{error} (a prediction is a line as {_EXAMPLE})") from error
     if not rows:
         raise UserError(f"{path} is empty; it needs a line with id and completion for every request of the task")

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from calmctl.errors import UserError
-from calmctl.files import sha256_of
 from calmctl.schema import field_types, from_dict
-from data_builders.errors import DataError
+from data_builders.files import sha256_of
 from evals import TASKS, Task
 
 ALL = "all"
@@ -42,11 +42,14 @@ class TaskConfig:
         return from_dict(TASKS[self.task], self.options, "options")
 
     def load_records(self) -> list[Any]:
-        """Read the task's records; raises DataError where the data, or an option that goes with it, cannot be used."""
+        """Read the task's records; raises UserError where the data, or an option that goes with it, cannot be used."""
         return self.build_task().load(Path(self.dataset), self.limit or None)
 
+    @cached_property
     def data_sha256(self) -> str:
         """Return what identifies the data: a checksum of its manifest or of its files, or its name where it is none.
+
+        It is computed once: what is read later is what the run began with.
 
         Raises:
             UserError: no data was given.
@@ -101,7 +104,7 @@ def try_data(task: str, folder: Path, configure: Callable[[Path], Config]) -> Co
     try:
         config = configure(find_data(task, folder))
         config.load_records()
-    except (DataError, UserError) as error:
+    except UserError as error:
         return str(error)
     return config
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from calmctl import files
 from calmctl.errors import UserError
+from data_builders.files import write_text
+from data_builders.rows import append_jsonl, read_jsonl
 from evals import Request
 
 SAMPLES_FILE = "samples.jsonl"
@@ -36,7 +37,7 @@ class WorkFiles:
 
     def append(self, samples: Iterable[tuple[int, int, str]]) -> None:
         """Append finished samples: place of the request, which of its samples, and the text. They survive a crash."""
-        files.append_jsonl(self.path, [self._row(*sample) for sample in samples], durable=True)
+        append_jsonl(self.path, [self._row(*sample) for sample in samples], durable=True)
 
     def read(self) -> dict[tuple[int, int], str]:
         """Return the texts of finished samples, of all processes, by place of the request and number of the sample.
@@ -48,7 +49,7 @@ class WorkFiles:
         """
         texts: dict[tuple[int, int], str] = {}
         for path in self._paths():
-            for row in files.read_jsonl(path, fields=_FIELDS):
+            for row in read_jsonl(path, fields=_FIELDS):
                 place = self._places.get(row["id"])
                 if place is None or self._hashes[place] != row["request"]:
                     raise UserError(
@@ -64,7 +65,7 @@ class WorkFiles:
         texts = self.read()
         rows = [self._row(place, index, text) for (place, index), text in sorted(texts.items())]
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        files.write_text(self.folder / SAMPLES_FILE, "".join(lines))
+        write_text(self.folder / SAMPLES_FILE, "".join(lines))
         for path in self._paths():
             if path.name != SAMPLES_FILE:
                 path.unlink()

@@ -21,7 +21,6 @@ from calmctl.reporting.systems_table import VARIANTS, shown_value
 from calmctl.training.configs import TrainConfig
 from calmctl.training.models import model_config
 from calmctl.training.plan import plan_bridges
-from data_builders.errors import DataError
 from data_builders.kv.build import aug_file
 from data_builders.kv.byte_tokenizer import CUTS, build_byte_tokenizer
 from data_builders.kv.keys import aug_tokenizer_folder
@@ -179,7 +178,7 @@ def _naming(setting: str) -> Iterator[None]:
     """Say in front of a refusal which setting it is about."""
     try:
         yield
-    except (UserError, DataError) as error:
+    except UserError as error:
         raise UserError(f"{setting}: {error}") from error
 
 

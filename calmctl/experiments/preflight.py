@@ -20,7 +20,7 @@ def check_stages(stages: Sequence[Stage], nproc_per_node: str | None) -> None:
     """Check the settings of every training that is not done, and the sources of the data.
 
     Raises:
-        DataError: the data cannot be built.
+        UserError: the data cannot be built.
         UserError: a training cannot be done here, or not by so many processes.
     """
     with planned_processes(num_processes(nproc_per_node) if nproc_per_node is not None else 1):

@@ -18,7 +18,6 @@ from calmctl.experiments.preflight import check_stages
 from calmctl.experiments.real_text import WITH_EXAMPLES, RealTextConfig
 from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
 from calmctl.experiments.systems import Files, System, Systems, Trained
-from calmctl.files import read_json
 from calmctl.inference.mixture import check_mixable
 from calmctl.modeling.bases.sources import base_config, load_tokenizer, without_weights
 from calmctl.reporting.costs import cost_rows, is_training
@@ -27,6 +26,7 @@ from calmctl.reporting.results import RESULTS_FILE
 from calmctl.reporting.systems_table import system_row
 from calmctl.runs.identity import existing_run, has_settings
 from calmctl.runs.run import Run, read_run
+from data_builders.values import read_json
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def reproduce(
         nproc_per_node: processes of every training and evaluation; stages then run one after the other.
 
     Raises:
-        DataError: the data of a task cannot be used.
+        UserError: the data of a task cannot be used.
         UserError: `out` holds another run or another configuration, an existing model cannot be loaded, or a stage
             refused its input.
     """
@@ -111,7 +111,7 @@ def preflight(experiment: Experiment, out: Path, nproc_per_node: str | None) -> 
     """Return whether nothing is left to do; check what can be checked of what is, which a plan does as well.
 
     Raises:
-        DataError, UserError: see `reproduce`; models that exist are not looked at.
+        UserError: see `reproduce`; models that exist are not looked at.
     """
     config, stages = experiment.config, experiment_stages(experiment, out)
     existing = existing_run(out, "reproduce", config, {}, config.changeable)

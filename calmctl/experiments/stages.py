@@ -18,10 +18,10 @@ from typing import Any, Protocol, TextIO
 from calmctl.config import to_dict, to_yaml
 from calmctl.errors import CalmctlError, UserError
 from calmctl.escaping import visible
-from calmctl.files import write_text
 from calmctl.processes.parent import PARENT_VARIABLE, Interrupted
 from calmctl.runs.identity import has_settings, refuse_other_settings
 from calmctl.runs.run import read_run
+from data_builders.files import write_text
 
 POLL_SECONDS = 0.1
 INTERRUPTED = 130

@@ -8,7 +8,6 @@ different tokenizers can be compared and mixed by (cf. Vieira et al. 2024, From 
 Models over Characters, arXiv 2412.03719, of whose search this is the one with a single hypothesis).
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.inference.cache import growing_cache
@@ -26,7 +25,7 @@ from calmctl.inference.decoding import NotFiniteError
 from calmctl.modeling.calling import accepts, cache_argument, cache_of
 from calmctl.modeling.context import context_length
 from calmctl.modeling.probe import agree, probe_ids, tolerance
-from calmctl.modeling.tokenizers.token_bytes import TokenBytes
+from calmctl.modeling.tokenizers.token_bytes import ByteVocabulary
 
 # The symbol after the 256 bytes: the text ends.
 END = 256
@@ -38,69 +37,6 @@ LEAST_END = 1e-6
 MOST_HOLES = 8
 
 Chances = NDArray[np.float64]
-
-
-class ByteVocabulary:
-    """The tokens of a model in the order of their bytes: those that begin alike stand together.
-
-    Args:
-        name: what the tokenizer is of, for errors.
-        size: how many tokens the model has logits for.
-
-    Attributes:
-        ids: (n,) of the tokens that are text.
-        end_ids: tokens that end a text.
-
-    Raises:
-        UserError: the tokenizer's tokens cannot be told as bytes.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int], size: int, name: str) -> None:
-        self._bytes = TokenBytes.of(tokenizer, name)
-        self.end_ids = [token for token in end_ids if token < size]
-        texts = [(self._bytes[token] or b"", token) for token in range(min(len(self._bytes), size))]
-        texts = sorted(pair for pair in texts if pair[0] and pair[1] not in self.end_ids)
-        self._texts, self.ids = [text for text, _ in texts], torch.tensor([token for _, token in texts])
-        self._known = frozenset(self.ids.tolist())
-        self._longest = max(map(len, self._texts))
-        self._borders: dict[bytes, NDArray[np.int64]] = {}
-
-    def text(self, token: int) -> bytes:
-        """Return the bytes of a token; none of one that is no text, or that ends one."""
-        return (self._bytes[token] or b"") if token in self._known else b""
-
-    def borders(self, begun: bytes) -> NDArray[np.int64]:
-        """Return (258,) where tokens of these bytes begin, then those that go on with each byte, and the end."""
-        if begun not in self._borders:
-            low = bisect_left(self._texts, begun)
-            found, high = [low], len(self._texts)
-            for byte in range(256):
-                low = bisect_left(self._texts, begun + bytes([byte]), low, high)
-                found.append(low)
-            # Behind the last byte: the first token that does not begin so.
-            stem = begun.rstrip(b"\xff")
-            after = stem[:-1] + bytes([stem[-1] + 1]) if stem else None
-            found.append(bisect_left(self._texts, after, low, high) if after else high)
-            self._borders[begun] = np.array(found)
-        return self._borders[begun]
-
-    def cut(self, text: bytes) -> list[int]:
-        """Return tokens of a text, the longest first ones that there are.
-
-        Raises:
-            UserError: a byte is in no token.
-        """
-        found = []
-        while text:
-            for length in range(min(len(text), self._longest), 0, -1):
-                place = bisect_left(self._texts, text[:length])
-                if place < len(self._texts) and self._texts[place] == text[:length]:
-                    found.append(int(self.ids[place]))
-                    text = text[length:]
-                    break
-            else:
-                raise UserError(f"no token writes the byte {text[0]:#04x}; mix models whose tokenizers have all bytes")
-        return found
 
 
 @dataclass

@@ -14,7 +14,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
-from calmctl.inference.byte_reading import END, ByteReader, ByteVocabulary, Chances, passes_over
+from calmctl.inference.byte_reading import END, ByteReader, Chances, passes_over
 from calmctl.inference.decoding import Decoding, NotFiniteError, ready_to_write
 from calmctl.inference.generation import Sample, Throughput, Writer
 from calmctl.inference.prompt import FittedPrompts, Row, vocabulary_size
@@ -24,7 +24,7 @@ from calmctl.modeling.layers import text_config
 from calmctl.modeling.probe import without_rounding
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.stored.parts import PartsModel
-from calmctl.modeling.tokenizers.token_bytes import TokenBytes
+from calmctl.modeling.tokenizers.token_bytes import ByteVocabulary, TokenBytes
 from evals.task import before_stops
 
 

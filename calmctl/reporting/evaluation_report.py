@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from calmctl import files
 from calmctl.reporting.document.page import Block, Document, Paragraph, Section, write_document
 from calmctl.reporting.document.tables import Cell, Column, Number, Table, Text, table_row
 from calmctl.reporting.evaluations import BITS, Evaluation, by_task, not_comparable, read_evaluation
+from data_builders.values import write_json
 
 
 def read_evaluations(folders: Sequence[Path]) -> list[Evaluation]:
@@ -73,5 +73,5 @@ def write_evaluations(evaluations: Sequence[Evaluation], folder: Path) -> list[P
         sections.append(Section(table.title, blocks))
     count = f"{len(evaluations)} evaluation{'s' if len(evaluations) > 1 else ''}"
     written = write_document(Document("Evaluations", (f"{count}: {', '.join(tasks)}.",), tuple(sections)), folder)
-    files.write_json(folder / "report.json", evaluation_figures(evaluations))
+    write_json(folder / "report.json", evaluation_figures(evaluations))
     return [*written, folder / "report.json"]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.values import mapping, number, numbers
 from calmctl.runs.record import RUN_FILE, read_run
+from data_builders.values import read_json
 
 METRICS_FILE = "metrics.json"
 BITS = "bits_per_byte"
@@ -64,7 +64,7 @@ def read_evaluation(root: Path, folder: str) -> Evaluation:
         UserError: it has no `metrics.json`, or a damaged one.
     """
     path = root / folder / METRICS_FILE
-    content = mapping(files.read_json(path), path)
+    content = mapping(read_json(path), path)
     metrics = numbers(mapping(content.get("metrics"), path))
     if not isinstance(content.get("task"), str) or not metrics:
         raise UserError(f"{path}: it names no task and figures; evaluate again")

@@ -7,13 +7,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.costs import cost_rows, is_training
 from calmctl.reporting.paper import TABLE_1
 from calmctl.reporting.systems_table import SYSTEMS, system_row
 from calmctl.reporting.values import mapping, numbers
 from calmctl.runs.record import RUN_FILE, read_run
+from data_builders.values import read_json
 
 TABLE_1_FILE, TABLE_5_FILE = "table1.json", "table5.json"
 _KEPT = ("seed", "preset", "deviations", "git_commit", "hardware", "seconds")
@@ -29,7 +29,7 @@ def table1(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return `table1.json`: accuracies in percent on held-out keys beside the paper's, of several seeds their mean."""
     runs = {system["key"]: system["runs"] for system in results["systems"]}
     rows = {key: _mean([run["metrics"]["kv"] for run in runs[key]]) for key in _ORDER if key in runs}
-    evaluation = files.read_json(folder / runs["calm"][0]["evaluations"]["kv"] / "metrics.json")
+    evaluation = read_json(folder / runs["calm"][0]["evaluations"]["kv"] / "metrics.json")
     by_augs = evaluation["breakdown"].get("by_augs")
     return {
         **rows,
@@ -80,7 +80,7 @@ def results_before(folder: Path) -> dict[str, Any]:
         UserError: one of its tables is damaged.
     """
     path = folder / TABLE_1_FILE
-    table = mapping(files.read_json(path), path)
+    table = mapping(read_json(path), path)
     rows = {key: table[key] for key in _ORDER if table.get(key) is not None}
     if not rows:
         raise UserError(f"{path} names none of {', '.join(_ORDER)}")
@@ -88,7 +88,7 @@ def results_before(folder: Path) -> dict[str, Any]:
     values: Mapping[str, Any] = {}
     path = folder / _ABLATIONS / TABLE_5_FILE
     if path.exists():
-        content = mapping(files.read_json(path), path)
+        content = mapping(read_json(path), path)
         try:
             values = content["calm_values"]
             systems |= {

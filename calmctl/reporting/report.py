@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calmctl import files
 from calmctl.escaping import visible
 from calmctl.reporting.answering_costs import answering_costs, training_costs
 from calmctl.reporting.data_facts import files_table, overlap_table
@@ -42,6 +41,7 @@ from calmctl.reporting.results import RESULTS_FILE, Results, load_results
 from calmctl.reporting.samples import choose_samples, labels
 from calmctl.reporting.systems_table import CALM
 from calmctl.reporting.trainings import read_training, training_table
+from data_builders.values import read_json
 
 MOST_PRINTED = 24
 """Tables of more languages than that are left to the report."""
@@ -72,7 +72,7 @@ def measured(folder: Path) -> dict[str, Any]:
     folder = Path(folder)
     told = list(headline(load_results(folder)))
     paths = {path.stem: path for name in (RESULTS_FILE, TABLE_1_FILE, TABLE_5_FILE) if (path := folder / name).exists()}
-    found = {name: files.read_json(path) for name, path in paths.items()}
+    found = {name: read_json(path) for name, path in paths.items()}
     return {**found.pop("results", {}), **found.pop("table1", {}), **found, "headline": told}
 
 

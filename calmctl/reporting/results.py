@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calmctl import files
 from calmctl.errors import UserError
 from calmctl.reporting.costs import COST_FIELDS
 from calmctl.reporting.evaluations import BITS, BY_LANGUAGE, METRICS_FILE, Evaluation, read_evaluation
@@ -18,6 +17,7 @@ from calmctl.reporting.measures import Breakdown, Measure, ReportLayout
 from calmctl.reporting.systems_table import CALM, GROUPS, M_B, shown_value
 from calmctl.reporting.values import Spread, mapping, number, numbers
 from calmctl.runs.record import RUN_FILE, RunInfo, read_run
+from data_builders.values import read_json
 
 RESULTS_FILE = "results.json"
 MANIFEST_FILE = "data/manifest.json"
@@ -238,7 +238,7 @@ def load_results(folder: Path) -> Results:
             f"{folder} has no {RESULTS_FILE} ({found}); expected a folder of `calmctl reproduce` that has come"
             " as far as its results"
         )
-    content = mapping(files.read_json(path), path) if path.exists() else results_before(folder)
+    content = mapping(read_json(path), path) if path.exists() else results_before(folder)
     if content.get("section") not in LAYOUTS:
         raise UserError(f"{path}: section {content.get('section')!r} is not one of {', '.join(LAYOUTS)}")
     systems = content.get("systems")
@@ -257,7 +257,7 @@ def load_results(folder: Path) -> Results:
         git_commit=content.get("git_commit"),
         hardware=mapping(content.get("hardware") or {}, path),
         seconds=numbers(content.get("seconds")),
-        manifest=mapping(files.read_json(manifest), manifest) if manifest.exists() else None,
+        manifest=mapping(read_json(manifest), manifest) if manifest.exists() else None,
         run=run,
     )
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from calmctl import files
 from calmctl.errors import UserError
 from calmctl.escaping import md_text
 from calmctl.reporting.comparable import require_one, require_one_a_seed
@@ -18,6 +17,8 @@ from calmctl.reporting.headline import answers_table, headline
 from calmctl.reporting.result_tables import grouped_table, models_table, systems_tables
 from calmctl.reporting.results import Results, System, SystemRun, load_results
 from calmctl.reporting.values import Spread
+from data_builders.files import write_text
+from data_builders.values import write_json
 
 
 def pool(folders: Sequence[Path]) -> Results:
@@ -126,6 +127,6 @@ def write_pooled(pooled: Results, folder: Path) -> list[Path]:
     """Write `seeds.md` and `seeds.json` into a folder and return their paths."""
     paths = [folder / "seeds.md", folder / "seeds.json"]
     sentences = "\n\n".join(map(md_text, headline(pooled)))
-    files.write_text(paths[0], "\n".join([f"{sentences}\n", *map(to_markdown, pooled_tables(pooled))]))
-    files.write_json(paths[1], pooled_figures(pooled))
+    write_text(paths[0], "\n".join([f"{sentences}\n", *map(to_markdown, pooled_tables(pooled))]))
+    write_json(paths[1], pooled_figures(pooled))
     return paths

@@ -16,8 +16,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from calmctl.errors import CalmctlError, UserError
-from calmctl.files import read_json, sha256_of, share_as_umask_says, sync_folder, sync_tree, write_json
 from calmctl.processes.ranks import current_ranks
+from data_builders.files import sha256_of, share_as_umask_says, sync_folder, sync_tree
+from data_builders.values import read_json, write_json
 
 SEAL_FILE = "complete.json"
 CURRICULUM_FILE = "curriculum.json"

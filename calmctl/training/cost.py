@@ -1,14 +1,30 @@
-"""What a training costs: parameters, FLOPs, seconds a step, bytes on disk (appendix C of the paper, measured)."""
+"""What a training costs (appendix C of the paper), measured and planned: FLOPs, seconds a step, bytes on disk.
+
+FLOPs that are worked out from shapes are counted as they are measured: a matrix product of (m, k) and (k, n) is 2mkn,
+attention looks at whole rows (masked places too), and norms, activations and embeddings are nothing. They are those of
+dense decoders: of experts in one fused tensor nothing is known here.
+"""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
+from calmctl.modeling import layers
+from calmctl.modeling.connections import Connection
+
+# Backward passes of attention in units of the forward pass: four products for its two, and the fused kernel computes
+# the scores once more.
+FUSED, EAGER = 2.5, 2.0
 _aten = torch.ops.aten
 
 
@@ -73,3 +89,121 @@ def seconds_per_step(log: Sequence[Mapping[str, Any]]) -> float | None:
 def _median(values: Sequence[float]) -> float | None:
     finite = [value for value in values if math.isfinite(value)]
     return median(finite) if finite else None
+
+
+class DecoderFlops:
+    """A decoder-only model, with or without weights.
+
+    Attributes:
+        layers: entries of the matrices of each layer.
+        attended: width of all heads of a layer's attention.
+        head: entries of the matrix of the LM head.
+        width: of the residual stream.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config = layers.text_config(model.config)
+        self.layers = [_matrix_entries(layer) for layer in layers.decoder_layers(model)]
+        self.width = layers.hidden_size(config)
+        head_dim = getattr(config, "head_dim", None) or self.width // layers.num_heads(config)
+        self.attended = layers.num_heads(config) * head_dim
+        self.head = _matrix_entries(model.get_output_embeddings())
+
+    @property
+    def depth(self) -> int:
+        """Return how many blocks run one after the other."""
+        return len(self.layers)
+
+    def forward(self, length: int, num_layers: int | None = None, with_head: bool = True) -> float:
+        """Return the FLOPs per token of the forward pass of the first layers in rows of `length` tokens."""
+        matrices = self.layers[:num_layers]
+        return 2 * sum(matrices) + len(matrices) * self.attention(length) + 2 * self.head * with_head
+
+    def attention(self, length: int) -> float:
+        """Return the FLOPs per token of scores, and of the values they weigh, in one layer."""
+        return 4 * length * self.attended
+
+    def training(self, length: int, attention_backward: float = FUSED) -> float:
+        """Return the FLOPs per token of a step that trains every weight."""
+        products = 6 * (sum(self.layers) + self.head)
+        return products + len(self.layers) * self.attention(length) * (1 + attention_backward)
+
+    def frozen_training(self, length: int, first: int = 0, attention_backward: float = FUSED) -> float:
+        """Return the FLOPs per token of a step in which gradients pass through layers from `first` on, all frozen."""
+        above = self.layers[first:]
+        backward = 2 * (sum(above) + self.head) + len(above) * self.attention(length) * attention_backward
+        return self.forward(length) + backward
+
+
+def _matrix_entries(module: nn.Module) -> int:
+    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear | Conv1D))
+
+
+@dataclass(frozen=True)
+class CompositionFlops:
+    """A composed model: frozen bases and bridges.
+
+    Attributes:
+        connections: of each aug.
+        is_folded: projection, keys and values are one product in a forward pass (bridges without a norm).
+        aug_tokens: how many tokens each aug reads per token of the anchor (augs with tokenizers of their own); empty =
+            as many as the anchor.
+    """
+
+    anchor: DecoderFlops
+    augs: Sequence[DecoderFlops]
+    connections: Sequence[Sequence[Connection]]
+    is_folded: bool = True
+    aug_tokens: Sequence[float] = ()
+
+    @property
+    def depth(self) -> int:
+        """Return how many blocks run one after the other: layers of the anchor, those read of augs, and bridges."""
+        read = sum(max(pair.aug_layer for pair in pairs) + 1 for pairs in self.connections)
+        return self.anchor.depth + read + sum(map(len, self.connections))
+
+    @cached_property
+    def _first(self) -> int:
+        return min(pair.anchor_layer for pairs in self.connections for pair in pairs)
+
+    def forward(self, length: int, with_head: bool = True) -> float:
+        """Return the FLOPs per token of a forward pass in rows of `length` tokens."""
+        width, flops = self.anchor.width, self.anchor.forward(length, with_head=with_head) + self._augs(length)
+        for aug, pairs, read in self._joined():
+            keys_values = 2 * width * aug.width if self.is_folded else width * aug.width + 2 * width**2
+            flops += len(pairs) * (2 * (read * keys_values + 2 * width**2) + 4 * read * length * width)
+        return flops
+
+    def training(self, length: int, attention_backward: float = FUSED) -> float:
+        """Return the FLOPs per token of a step that trains the bridges.
+
+        Augs run forward only, and not past their last tapped layer; layers of the anchor up to the first connection
+        keep no graph.
+        """
+        width = self.anchor.width
+        flops = self._augs(length) + self.anchor.frozen_training(length, self._first + 1, attention_backward)
+        for aug, pairs, read in self._joined():
+            for pair in pairs:
+                # Of what a bridge reads, only states above the first connection need a gradient: not those of an aug.
+                inputs = 4 * read * aug.width * width + (4 if pair.anchor_layer == self._first else 6) * width**2
+                # Keys and values of each of the aug's tokens, a query and an output of each of the anchor's.
+                flops += inputs + 6 * (2 * read + 1) * width**2 + 4 * read * length * width * (1 + attention_backward)
+        return flops
+
+    def _augs(self, length: int) -> float:
+        return sum(
+            read * aug.forward(round(read * length), max(pair.aug_layer for pair in pairs) + 1, with_head=False)
+            for aug, pairs, read in self._joined()
+        )
+
+    def _joined(self) -> Iterator[tuple[DecoderFlops, Sequence[Connection], float]]:
+        """Yield each aug, its connections, and how many tokens it reads per token of the anchor."""
+        return zip(self.augs, self.connections, self.aug_tokens or [1.0] * len(self.augs), strict=True)
+
+
+def adapter_training(anchor: DecoderFlops, trainable: int, length: int, attention_backward: float = FUSED) -> float:
+    """Return the FLOPs per token of a step that trains adapters in every layer of a frozen anchor.
+
+    A parameter of an adapter is taken to be used once a token, which those of prefixes, read by every token, are too.
+    """
+    return anchor.frozen_training(length, 0, attention_backward) + 6 * trainable

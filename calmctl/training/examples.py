@@ -21,7 +21,6 @@ from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.tokenizers.segmentation import NEVER, Segments
 from calmctl.processes.ranks import current_ranks
 from calmctl.training.settings import TrainSettings
-from data_builders.errors import DataError
 from data_builders.rows import is_parquet, located_rows, read_table, require_fields
 
 TEXT_COLUMNS = {"prompt", "completion", "text"}
@@ -330,7 +329,7 @@ def _read(path: Path) -> pa.Table:
         raise UserError(f"{path}: training data must be .jsonl or .parquet, not {kind}")
     try:
         table = (_read_parquet if path.suffix == ".parquet" or is_parquet(path) else _read_jsonl)(path)
-    except DataError as error:
+    except UserError as error:
         raise UserError(str(error)) from error
     if not table.num_rows:
         raise UserError(f"{path}: there are no rows in it")

@@ -16,7 +16,6 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
-from calmctl.files import sha256_of
 from calmctl.modeling.bases.sources import quiet_libraries
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.configuration import context_length
@@ -27,20 +26,21 @@ from calmctl.modeling.tokenizers.segmentation import Segmenter
 from calmctl.processes.ranks import current_ranks
 from calmctl.runs.record import Kind
 from calmctl.runs.run import Run
+from calmctl.runs.shared import started_run
 from calmctl.training.aug_examples import described_reading, reading_facts, with_aug_tokens
 from calmctl.training.batches import Batches
-from calmctl.training.calibration import calibrate_on
 from calmctl.training.checkpoints import newest_sealed
 from calmctl.training.configs import TrainingConfig
+from calmctl.training.cost import CompositionFlops
 from calmctl.training.curriculum import Curriculum
-from calmctl.training.distributed import started_run
 from calmctl.training.examples import Examples, load_examples
-from calmctl.training.flops import CompositionFlops
+from calmctl.training.interruption import interrupted_training
 from calmctl.training.packing import pack
 from calmctl.training.plan import Plan
 from calmctl.training.session import check_settings, set_up, train_into
 from calmctl.training.settings import TrainSettings
 from calmctl.training.validation import hold_out
+from data_builders.files import sha256_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -87,7 +87,8 @@ class Job:
         reads: checksums of what it reads beside its data, by name.
         plan: makes sure of the models; raises UserError for what can be told without weights.
         build: returns the model to train; random numbers have been seeded.
-        facts: what else `run.json` says, from the model and the folder of the run; may raise UserError.
+        begin: makes the model, given its examples and the folder of the run, ready to be trained, and returns what else
+            `run.json` says; may raise UserError.
         merge_bases: write a model that needs no other.
     """
 
@@ -96,7 +97,7 @@ class Job:
     reads: Mapping[str, str]
     plan: Callable[[], Planned]
     build: Callable[[PreTrainedTokenizerBase], PreTrainedModel]
-    facts: Callable[[PreTrainedModel, Path], Mapping[str, Any]] = lambda model, folder: {}
+    begin: Callable[[PreTrainedModel, Examples | None, Path], Mapping[str, Any]] = lambda *_: {}
     merge_bases: bool = False
 
     @property
@@ -144,27 +145,32 @@ def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
     Raises:
         UserError: see `prepare`, and `Run.start`.
     """
-    config, seed = job.config, job.config.seed
-    with started_run(out, kind=job.kind, config=config, command=command, seed=seed, inputs=job.inputs) as run:
+    config = job.config
+    with started_run(
+        out,
+        kind=job.kind,
+        config=config,
+        command=command,
+        seed=config.seed,
+        inputs=job.inputs,
+        interrupted=lambda: interrupted_training(out / "checkpoints"),
+    ) as run:
         if not run.is_complete:
             run.report_progress("tokenising", 0, job.settings.steps)
             prepared = prepare(job)
-            set_up(job.settings, seed)
+            set_up(job.settings, config.seed)
             model = job.build(prepared.planned.tokenizer)
             prepared, reading = _with_aug_tokens(_as_built(prepared, model), run.path)
-            if isinstance(model, ComposedModelForCausalLM) and prepared.examples is not None:
-                calibrate_on(prepared.examples, model, job.settings, seed)
+            said = job.begin(model, prepared.examples, run.path)
             train_into(
                 run,
+                config,
                 model,
                 prepared.planned.tokenizer,
-                config.dataset,
-                job.settings,
-                seed,
                 prepared.examples,
                 prepared.held_out,
                 merge_bases=job.merge_bases,
-                facts={**reading, **job.facts(model, run.path)},
+                facts={**reading, **said},
             )
         return run
 

@@ -1,13 +1,17 @@
 """The two kinds of training that the program runs: a whole model, and the bridges of a composition."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from accelerate.utils import send_to_device
+from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from calmctl.modeling import layers
 from calmctl.modeling.bases.public_shapes import Shape
 from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer, source_sha256
 from calmctl.modeling.composed import ComposedModelForCausalLM
@@ -17,11 +21,18 @@ from calmctl.modeling.placement import is_movable
 from calmctl.modeling.selfcheck import check_composition
 from calmctl.processes.ranks import current_ranks
 from calmctl.runs.run import Run
+from calmctl.training.batches import Batches, alike
 from calmctl.training.configs import ComposeConfig, TrainConfig
+from calmctl.training.examples import Examples
 from calmctl.training.job import Job, Planned, check_attention, require, run_job
 from calmctl.training.models import model_config, new_model
 from calmctl.training.packing import check_packing_of_augs
 from calmctl.training.plan import model_of, plan_composition, plan_training
+from calmctl.training.settings import TrainSettings
+
+CALIBRATION_STREAM = 0xCA11
+# How much is looked at, and how many tokens at a time, padding included; a longer example comes alone.
+EXAMPLES, TOKENS, AT_ONCE = 32, 8192, 2048
 
 
 def run_training(config: TrainConfig, out: Path, command: Sequence[str] = ()) -> Run:
@@ -115,12 +126,44 @@ def composition_job(config: ComposeConfig) -> Job:
             **options,
         )
 
-    def facts(model: PreTrainedModel, folder: Path) -> Mapping[str, Any]:
-        return {"self_check": _self_check(cast(ComposedModelForCausalLM, model), config, folder)}
+    def begin(model: PreTrainedModel, examples: Examples | None, folder: Path) -> Mapping[str, Any]:
+        composed = cast(ComposedModelForCausalLM, model)
+        if examples is not None:
+            calibrate_on(examples, composed, config.train, config.seed)
+        return {"self_check": _self_check(composed, config, folder)}
 
     reads = {"anchor": source_sha256(config.anchor)}
     reads |= {f"aug_{index}": source_sha256(aug) for index, aug in enumerate(config.augs)}
-    return Job("compose", config, reads, plan, build, facts, config.merge_bases)
+    return Job("compose", config, reads, plan, build, begin, config.merge_bases)
+
+
+def calibrate_on(examples: Examples, model: ComposedModelForCausalLM, settings: TrainSettings, seed: int) -> None:
+    """Let the bridges look at some examples that the seed draws, in every process at the same ones.
+
+    See `ComposedModelForCausalLM.calibrate`.
+    """
+    ranks = current_ranks()
+    if is_movable(model) and settings.sharding == "none":
+        torch.nn.Module.to(model, ranks.device)
+    batches = Batches(examples, settings, seed, pad_id=0)
+    device = layers.device_of(model.get_input_embeddings())
+    model.calibrate(send_to_device(batches.collate(rows), device) for rows in chosen(examples.lengths, seed))
+    # Processors that differ may round differently; what is read has to be the same everywhere.
+    buffers = dict(model.bridges.named_buffers())
+    found = ranks.from_first({name: buffer.cpu() for name, buffer in buffers.items()})
+    for name, buffer in buffers.items():
+        buffer.copy_(found[name])
+
+
+def chosen(lengths: NDArray[np.int64], seed: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of each batch: examples of similar length, drawn at random, as many as there is room for."""
+    drawn: list[int] = []
+    for row in np.random.default_rng([seed, CALIBRATION_STREAM]).permutation(len(lengths)):
+        if not drawn or lengths[[*drawn, row]].sum() <= TOKENS:
+            drawn.append(int(row))
+        if len(drawn) == EXAMPLES:
+            break
+    yield from alike(sorted(drawn, key=lambda row: lengths[row]), lengths, AT_ONCE)
 
 
 def _self_check(model: ComposedModelForCausalLM, config: ComposeConfig, folder: Path) -> dict[str, float] | str:

@@ -5,7 +5,9 @@ that goes on after an interruption goes on with the same numbers.
 """
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,9 +28,11 @@ from calmctl.modeling.kept_states import KeptStates
 from calmctl.modeling.placement import is_movable
 from calmctl.modeling.streams import real_tokens
 from calmctl.processes.ranks import current_ranks
+from calmctl.runs.run import Run
 from calmctl.training.batches import Batches, alike
 from calmctl.training.examples import Examples
 from calmctl.training.settings import TrainSettings
+from calmctl.training.validation import Validation
 
 # `auto` keeps states that are looked at so often, and that are no larger than this.
 LEAST_PASSES, MOST_BYTES = 2.0, 4 << 30
@@ -36,6 +40,7 @@ LEAST_PASSES, MOST_BYTES = 2.0, 4 << 30
 AT_ONCE = 2048
 # How far the anchor's last states may be from those without kept ones, in standard deviations.
 TOLERANCE = 1e-3
+STATES_FOLDER = "kept_states"
 
 
 @dataclass
@@ -205,3 +210,52 @@ def _check(model: ComposedModelForCausalLM, batch: dict[str, Any]) -> None:
     is_real = real_tokens(batch)
     if not (found - expected)[is_real].abs().max() <= TOLERANCE * expected[is_real].std():
         raise UserError(refused)
+
+
+@contextmanager
+def kept(
+    model: PreTrainedModel, settings: TrainSettings, batches: Batches, validation: Validation | None, run: Run
+) -> Iterator[dict[str, Any]]:
+    """Keep states that no training changes while the block trains; yields what a run says of it.
+
+    Raises:
+        UserError: they were to be kept where that cannot be done.
+    """
+    facts: dict[str, Any] = {}
+    folder = run.path / STATES_FOLDER
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    if not isinstance(model, ComposedModelForCausalLM):
+        if settings.keep_states in ("memory", "disk"):
+            raise UserError(
+                f"train.keep_states={settings.keep_states}: only compositions have states to keep; use none"
+            )
+        yield facts
+        return
+    if settings.keep_states == "none":
+        yield facts
+        return
+    looked_at: dict[str, Any] = {"training": (batches, batches.passes, None)}
+    if validation is not None:
+        passes = settings.steps / settings.validation_steps + 1
+        looked_at["validation"] = (validation.batches, passes, validation.parts())
+    try:
+        for name, (each, passes, parts) in looked_at.items():
+            where = where_to_keep(settings, model, each.examples, passes)
+            facts[name] = where
+            if where == "none":
+                continue
+            run.report_progress(f"keeping states for {name}", 0, settings.steps)
+            place = folder / name if where == "disk" else None
+            if place is not None:
+                place.mkdir(parents=True)
+            try:
+                each.store = keep_states(model, each, settings.precision, place, parts)
+            except UserError:
+                if settings.keep_states != "auto":
+                    raise
+                facts[name] = "none"
+        yield {"kept_states": facts}
+    finally:
+        for each, *_ in looked_at.values():
+            each.store = None
+        shutil.rmtree(folder, ignore_errors=True)

@@ -21,7 +21,7 @@ from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.configuration import context_length
 from calmctl.modeling.connections import resolve_connections
 from calmctl.training.configs import ComposeConfig, TrainConfig, TrainingConfig
-from calmctl.training.flops import EAGER, FUSED, CompositionFlops, DecoderFlops
+from calmctl.training.cost import EAGER, FUSED, CompositionFlops, DecoderFlops
 from calmctl.training.settings import TrainSettings
 
 BYTES_PER_FLOAT = 4

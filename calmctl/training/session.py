@@ -1,10 +1,8 @@
 """One training session, whatever is trained: examples to batches, the Trainer, and the model in the run directory."""
 
 import logging
-import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from calmctl.errors import UserError
-from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.stored.card import CARD_FILE, write_card
 from calmctl.modeling.stored.parts import PartsModel
 from calmctl.modeling.stored.stored_tokenizer import store_tokenizer
@@ -22,20 +19,19 @@ from calmctl.processes.ranks import check_devices, current_ranks, num_processes
 from calmctl.runs.run import Run
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import damage, last_complete_checkpoint, replaced_whole
+from calmctl.training.configs import TrainingConfig
 from calmctl.training.cost import training_cost
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import Examples
-from calmctl.training.frozen import FrozenBases
 from calmctl.training.interruption import all_asked_to_end, owes_validation
-from calmctl.training.kept_states import keep_states, where_to_keep
+from calmctl.training.kept_states import kept
 from calmctl.training.layout import reassemble
 from calmctl.training.packing import check_packing
+from calmctl.training.safeguards import FrozenBases
 from calmctl.training.settings import TrainSettings
-from calmctl.training.tracking import check_trackers, trackers
+from calmctl.training.step_log import check_trackers, trackers
 from calmctl.training.trainer import RunTrainer
 from calmctl.training.validation import Validation, out_of_patience, state_of
-
-STATES_FOLDER = "kept_states"
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -86,11 +82,9 @@ def _check_processes(settings: TrainSettings, count: int) -> None:
 
 def train_into(
     run: Run,
+    config: TrainingConfig,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    data: str,
-    settings: TrainSettings,
-    seed: int,
     examples: Examples | None,
     held_out: Examples | None,
     *,
@@ -100,7 +94,7 @@ def train_into(
     """Train the parameters of a model that require gradients, save model and tokenizer, and finish the run.
 
     Args:
-        data: name of the training file, from which the examples are; `held_out` ones are validated on.
+        examples: what is learned; None = nothing. `held_out` ones are validated on.
         merge_bases: let a model that is stored in parts write all that it needs.
         facts: what else `run.json` is to say.
 
@@ -108,7 +102,7 @@ def train_into(
         UserError: the model cannot read packed rows.
         CalmctlError: the training diverged, a frozen base changed, or the disk does not take a checkpoint.
     """
-    ranks = current_ranks()
+    ranks, settings, seed = current_ranks(), config.settings, config.seed
     trainable = num_trainable(model)
     total = sum(parameter.numel() for parameter in model.parameters())
     frozen = FrozenBases(model) if isinstance(model, PartsModel) and ranks.is_first else None
@@ -125,59 +119,9 @@ def train_into(
             flops = fit(model, settings, batches, validator, seed, run, frozen)
         known |= facts_of_states
     if ranks.is_first:
-        described = _described(data, settings, seed)
-        _save(model, tokenizer, run.path / "model", frozen, described, merge_bases)
+        _save(model, tokenizer, run.path / "model", frozen, _described(config), merge_bases)
         known["cost"] = training_cost(trainable, run.read_jsonl(), flops, run.path / "model")
     run.finish(trainable_parameters=trainable, total_parameters=total, processes=ranks.count, **known)
-
-
-@contextmanager
-def kept(
-    model: PreTrainedModel, settings: TrainSettings, batches: Batches, validation: Validation | None, run: Run
-) -> Iterator[dict[str, Any]]:
-    """Keep states that no training changes while the block trains; yields what a run says of it.
-
-    Raises:
-        UserError: they were to be kept where that cannot be done.
-    """
-    facts: dict[str, Any] = {}
-    folder = run.path / STATES_FOLDER
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-    if not isinstance(model, ComposedModelForCausalLM):
-        if settings.keep_states in ("memory", "disk"):
-            raise UserError(
-                f"train.keep_states={settings.keep_states}: only compositions have states to keep; use none"
-            )
-        yield facts
-        return
-    if settings.keep_states == "none":
-        yield facts
-        return
-    looked_at: dict[str, Any] = {"training": (batches, batches.passes, None)}
-    if validation is not None:
-        passes = settings.steps / settings.validation_steps + 1
-        looked_at["validation"] = (validation.batches, passes, validation.parts())
-    try:
-        for name, (each, passes, parts) in looked_at.items():
-            where = where_to_keep(settings, model, each.examples, passes)
-            facts[name] = where
-            if where == "none":
-                continue
-            run.report_progress(f"keeping states for {name}", 0, settings.steps)
-            place = folder / name if where == "disk" else None
-            if place is not None:
-                place.mkdir(parents=True)
-            try:
-                each.store = keep_states(model, each, settings.precision, place, parts)
-            except UserError:
-                if settings.keep_states != "auto":
-                    raise
-                facts[name] = "none"
-        yield {"kept_states": facts}
-    finally:
-        for each, *_ in looked_at.values():
-            each.store = None
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def num_trainable(model: PreTrainedModel) -> int:
@@ -207,11 +151,11 @@ def _save(
         store_tokenizer(tokenizer, unfinished)
 
 
-def _described(data: str, settings: TrainSettings, seed: int) -> dict[str, Any]:
+def _described(config: TrainingConfig) -> dict[str, Any]:
     """Return what a model card says of a training."""
     shown = ("steps", "batch_size", "batch_tokens", "optimizer", "lr", "schedule", "precision")
-    set_ones = {name: value for name in shown if (value := getattr(settings, name))}
-    return {"data": Path(data).name, **set_ones, "seed": seed}
+    set_ones = {name: value for name in shown if (value := getattr(config.settings, name))}
+    return {"data": Path(config.dataset).name, **set_ones, "seed": config.seed}
 
 
 def fit(

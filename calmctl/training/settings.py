@@ -4,15 +4,19 @@ from dataclasses import dataclass, field
 
 from calmctl.schema import meaning
 
-PRECISIONS = ("fp32", "bf16", "fp16")
-OPTIMIZERS = ("muon", "adamw")
-ON_LONG_EXAMPLE = ("fail", "drop", "truncate")
-ON_EMPTY_COMPLETION = ("fail", "drop")
+CHOICES = {
+    "precision": ("fp32", "bf16", "fp16"),
+    "optimizer": ("muon", "adamw"),
+    "schedule": ("warmup_hold_decay", "linear", "cosine", "constant"),
+    "on_long_example": ("fail", "drop", "truncate"),
+    "on_empty_completion": ("fail", "drop"),
+    "sharding": ("none", "fsdp"),
+    "keep_states": ("none", "auto", "memory", "disk"),
+    "sampling": ("replacement", "epochs"),
+}
 TRACKERS = ("tensorboard", "wandb")
-SHARDINGS = ("none", "fsdp")
-SAMPLINGS = ("replacement", "epochs")
-KEEP_STATES = ("none", "auto", "memory", "disk")
-SCHEDULES = ("warmup_hold_decay", "linear", "cosine", "constant")
+_AT_LEAST_1 = ("batch_size", "accumulation", "bucket_width", "save_every", "log_every")
+_NOT_NEGATIVE = ("batch_tokens", "warmup_steps", "grad_clip", "eval_every", "patience", "threads", "validation_limit")
 
 
 @dataclass(frozen=True)
@@ -139,32 +143,15 @@ class TrainSettings:
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("precision", PRECISIONS),
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("on_long_example", ON_LONG_EXAMPLE),
-            ("on_empty_completion", ON_EMPTY_COMPLETION),
-            ("sharding", SHARDINGS),
-            ("keep_states", KEEP_STATES),
-            ("sampling", SAMPLINGS),
-        ):
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"train.{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
-        for name in ("batch_size", "accumulation", "bucket_width", "save_every", "log_every"):
+        for name in _AT_LEAST_1:
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be at least 1")
         if unknown := [name for name in self.report_to if name not in TRACKERS]:
             raise ValueError(f"train.report_to={unknown[0]!r} is not one of {', '.join(TRACKERS)}")
-        for name in (
-            "batch_tokens",
-            "warmup_steps",
-            "grad_clip",
-            "eval_every",
-            "patience",
-            "threads",
-            "validation_limit",
-        ):
+        for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")
         for name in ("weight_decay", "momentum"):
@@ -179,15 +166,19 @@ class TrainSettings:
             raise ValueError(f"train.validation_share={self.validation_share} must lie in [0, 1)")
         if self.context < 2:
             raise ValueError(f"train.context={self.context} must be at least 2")
-        if self.sampling == "epochs" and self.curriculum.field:
-            raise ValueError("train.sampling=epochs: a curriculum draws examples by their level; unset one of the two")
-        if self.packing and self.curriculum.field:
-            raise ValueError("train.packing=true mixes the levels of a curriculum; unset one of the two")
         for name in ("lr", "adamw_lr"):
             if not (0 < getattr(self, name) < float("inf")):
                 raise ValueError(f"train.{name}={getattr(self, name)} must be a positive number")
         if self.steps < 0:
             raise ValueError(f"train.steps={self.steps} must not be negative (0 saves the untrained model)")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise ValueError for settings that do not go with each other."""
+        if self.sampling == "epochs" and self.curriculum.field:
+            raise ValueError("train.sampling=epochs: a curriculum draws examples by their level; unset one of the two")
+        if self.packing and self.curriculum.field:
+            raise ValueError("train.packing=true mixes the levels of a curriculum; unset one of the two")
         if self.batch_size % self.accumulation and not self.batch_tokens:
             raise ValueError(
                 f"train.batch_size={self.batch_size} must be a multiple of train.accumulation={self.accumulation}"

@@ -13,24 +13,22 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from calmctl.errors import CalmctlError
-from calmctl.files import read_json, write_json
 from calmctl.modeling.loss import IGNORED, completion_loss, labelled_rows_only
 from calmctl.modeling.stored.checkpoint import WEIGHTS_FILE, load_parameters
 from calmctl.modeling.stored.parts import PartsModel
 from calmctl.processes.parent import Interrupted
 from calmctl.processes.ranks import current_ranks
-from calmctl.training.arguments import build_schedule, training_arguments
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import CURRICULUM_FILE, METER_FILE, rotate, seal, written_or_removed
 from calmctl.training.cost import flop_counter
-from calmctl.training.divergence import DivergenceWatch
-from calmctl.training.frozen import FrozenBases, check_optimizer, check_same_reading
 from calmctl.training.interruption import SaveAndStop
 from calmctl.training.layout import keep_whole, replicate, shard, whole_state
-from calmctl.training.optimizer import build_optimizer
+from calmctl.training.optimizer import build_optimizer, build_schedule, training_arguments
+from calmctl.training.safeguards import DivergenceWatch, FrozenBases, check_optimizer, check_same_reading
 from calmctl.training.settings import TrainSettings
 from calmctl.training.step_log import Meter, Row, StepLog
 from calmctl.training.validation import ActOnValidation, Validation, exact_rows, stays_worse
+from data_builders.values import read_json, write_json
 
 # What a batch holds for any model; the rest is for composed ones.
 _READ_BY_ALL = ("input_ids", "attention_mask", "position_ids")

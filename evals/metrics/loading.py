@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 
 FOLDER = Path(__file__).parent
 PREFIX = "evaluate_"
 
 
 def load_metric(name: str) -> Any:
-    """Return `evaluate.load` of a metric of ours by its name; raises DataError for a name that is none."""
+    """Return `evaluate.load` of a metric of ours by its name; raises UserError for a name that is none."""
     files = {file.stem.removeprefix(PREFIX): file for file in sorted(FOLDER.glob(f"{PREFIX}*.py"))}
     if name not in files:
-        raise DataError(f"metric: {name!r} is not one of {', '.join(files)}")
+        raise UserError(f"metric: {name!r} is not one of {', '.join(files)}")
     import evaluate
 
     return evaluate.load(str(files[name]))

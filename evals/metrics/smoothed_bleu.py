@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 
 MAX_ORDER = 4
 _TOKEN = re.compile(r"[^\W_]+|_|[^\w\s]")
@@ -21,9 +21,9 @@ _TINY = sys.float_info.min
 
 
 def smoothed_bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Return the mean of the examples' smoothed BLEU-4, in percent; raises DataError unless there is one for each."""
+    """Return the mean of the examples' smoothed BLEU-4, in percent; raises UserError unless there is one for each."""
     if len(predictions) != len(references) or not references:
-        raise DataError(f"metric: {len(predictions)} predictions for {len(references)} references; give one for each")
+        raise UserError(f"metric: {len(predictions)} predictions for {len(references)} references; give one for each")
     pairs = zip(predictions, references, strict=True)
     return sum(example_bleu(prediction, reference) for prediction, reference in pairs) * 100.0 / len(references)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 
 METRICS = ("chrf1", "chrf2", "chrf++", "bleu")
 CHAR_ORDER, WORD_ORDER, BLEU_ORDER = 6, 2, 4
@@ -30,10 +30,10 @@ def sentence_statistics(hypotheses: Sequence[str], references: Sequence[str]) ->
     """Return the counts that the metrics are made of, (sentence, column); their sum is the corpus's.
 
     Raises:
-        DataError: there are not as many hypotheses as references, or none at all.
+        UserError: there are not as many hypotheses as references, or none at all.
     """
     if len(hypotheses) != len(references) or not references:
-        raise DataError(f"metric: {len(hypotheses)} hypotheses for {len(references)} references; give one for each")
+        raise UserError(f"metric: {len(hypotheses)} hypotheses for {len(references)} references; give one for each")
     blocks = []
     for start in range(0, len(references), BLOCK):
         counters = _counters(tuple(references[start : start + BLOCK]))

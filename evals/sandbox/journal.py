@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data_builders.progress import Progress
-from data_builders.rows import Fields, require_fields
-from data_builders.values import numbered_json
+from data_builders.rows import Fields, append_jsonl, read_jsonl
 from evals.sandbox.isolation import Isolation
 from evals.sandbox.pool import run_programs
 from evals.sandbox.program import Limits, Program, Verdict
@@ -31,11 +29,8 @@ class Journal:
     def __init__(self, path: Path | None = None, progress: Progress = Progress()) -> None:  # noqa: B008
         self.path, self.progress = path, progress
         self._known: dict[str, Verdict] = {}
-        if path is not None and path.exists():
-            for number, row in numbered_json(path, skip_torn=True):
-                require_fields(row, _FIELDS, f"{path}:{number}")
-                self._known[row["program"]] = Verdict(row["status"], row["detail"], row["seconds"])
-            _drop_torn_line(path)
+        for row in [] if path is None else read_jsonl(path, fields=_FIELDS):
+            self._known[row["program"]] = Verdict(row["status"], row["detail"], row["seconds"])
 
     def judge(self, programs: Sequence[Program], limits: Limits, isolation: Isolation) -> list[Verdict]:
         """Return the verdicts of programs; each that is new runs once, however often it is there."""
@@ -49,7 +44,8 @@ class Journal:
                 refused[names[number]] = verdict
                 return
             self._known[names[number]] = verdict
-            self._append({"program": names[number], **asdict(verdict)})
+            if self.path is not None:
+                append_jsonl(self.path, [{"program": names[number], **asdict(verdict)}], durable=True)
 
         def tell(done: int) -> None:
             self.progress.step("scoring", known + done, known + len(names))
@@ -58,19 +54,6 @@ class Journal:
         tell(0)
         run_programs([*new.values()], limits, isolation, on_verdict=tell, on_final=keep)
         return [refused.get(key) or self._known[key] for key in keys]
-
-    def _append(self, row: dict[str, Any]) -> None:
-        if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cut the line that a kill tore; what is before it stays as it is, so that another kill costs nothing."""
-    with path.open("rb+") as file:
-        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _keys(programs: Sequence[Program], limits: Limits, isolation: Isolation) -> list[str]:

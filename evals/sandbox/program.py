@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 
 Status = Literal["passed", "failed", "timeout", "crashed", "refused"]
 
@@ -77,9 +77,9 @@ class Verdict:
 
 
 def require_permission(allow_code_execution: bool, task: str) -> None:
-    """Raise DataError unless the user has allowed to run what models write."""
+    """Raise UserError unless the user has allowed to run what models write."""
     if not allow_code_execution:
-        raise DataError(
+        raise UserError(
             f"{task} runs programs that a model wrote, in a sandbox that is no guarantee;"
             " add --allow-code-execution to allow it"
         )

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from data_builders.errors import DataError
+from data_builders.errors import UserError
 from data_builders.workers import usable_cores
 from evals.sandbox.detection import detect
 from evals.sandbox.expected import is_whole
@@ -49,7 +49,7 @@ def expected_results(references: Sequence[Reference], on_result: Callable[[int],
         on_result: called with the number of references that are done.
 
     Raises:
-        DataError: a reference fails.
+        UserError: a reference fails.
     """
     paths = []
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -69,7 +69,7 @@ def _kept(reference: Reference) -> Path:
     if not is_whole(output):
         said = errors.decode(errors="replace").strip().splitlines()
         why = said[-1][:300] if said else f"it does not end in {_LIMITS.timeout:g} s"
-        raise DataError(f"{reference.name}: the reference solution fails ({why}); is it the right file?")
+        raise UserError(f"{reference.name}: the reference solution fails ({why}); is it the right file?")
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(output)
     os.replace(file.name, path)

@@ -8,7 +8,6 @@ from calmctl.config import to_dict
 from calmctl.errors import UserError
 from calmctl.evaluation.evaluating import EvalConfig
 from calmctl.training.plan import Model
-from data_builders.errors import DataError
 from evals import Request
 
 # English takes some 4 bytes a token, code 3, low-resource languages 2 to 3.
@@ -72,7 +71,7 @@ def _planned(config: EvalConfig) -> EvaluationPlan:
         return EvaluationPlan(reason="its data is not here yet")
     try:
         requests = config.build_task().requests(config.load_records())
-    except (DataError, UserError) as error:
+    except UserError as error:
         return EvaluationPlan(reason=str(error))
     asked = [request for request in requests if request.num_samples]
     limit = config.decoding.max_new_tokens

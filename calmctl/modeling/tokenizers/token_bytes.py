@@ -1,9 +1,13 @@
-"""What token ids stand for: the bytes of text that each writes."""
+"""What token ids stand for: the bytes of text that each writes, and the tokens in the order of these."""
 
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
@@ -164,3 +168,66 @@ def _composed(text: str) -> str:
 def _shown(text: str) -> str:
     shown = repr(text)
     return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
+
+
+class ByteVocabulary:
+    """The tokens of a model in the order of their bytes: those that begin alike stand together.
+
+    Args:
+        name: what the tokenizer is of, for errors.
+        size: how many tokens the model has logits for.
+
+    Attributes:
+        ids: (n,) of the tokens that are text.
+        end_ids: tokens that end a text.
+
+    Raises:
+        UserError: the tokenizer's tokens cannot be told as bytes.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int], size: int, name: str) -> None:
+        self._bytes = TokenBytes.of(tokenizer, name)
+        self.end_ids = [token for token in end_ids if token < size]
+        texts = [(self._bytes[token] or b"", token) for token in range(min(len(self._bytes), size))]
+        texts = sorted(pair for pair in texts if pair[0] and pair[1] not in self.end_ids)
+        self._texts, self.ids = [text for text, _ in texts], torch.tensor([token for _, token in texts])
+        self._known = frozenset(self.ids.tolist())
+        self._longest = max(map(len, self._texts))
+        self._borders: dict[bytes, NDArray[np.int64]] = {}
+
+    def text(self, token: int) -> bytes:
+        """Return the bytes of a token; none of one that is no text, or that ends one."""
+        return (self._bytes[token] or b"") if token in self._known else b""
+
+    def borders(self, begun: bytes) -> NDArray[np.int64]:
+        """Return (258,) where tokens of these bytes begin, then those that go on with each byte, and the end."""
+        if begun not in self._borders:
+            low = bisect_left(self._texts, begun)
+            found, high = [low], len(self._texts)
+            for byte in range(256):
+                low = bisect_left(self._texts, begun + bytes([byte]), low, high)
+                found.append(low)
+            # Behind the last byte: the first token that does not begin so.
+            stem = begun.rstrip(b"\xff")
+            after = stem[:-1] + bytes([stem[-1] + 1]) if stem else None
+            found.append(bisect_left(self._texts, after, low, high) if after else high)
+            self._borders[begun] = np.array(found)
+        return self._borders[begun]
+
+    def cut(self, text: bytes) -> list[int]:
+        """Return tokens of a text, the longest first ones that there are.
+
+        Raises:
+            UserError: a byte is in no token.
+        """
+        found = []
+        while text:
+            for length in range(min(len(text), self._longest), 0, -1):
+                place = bisect_left(self._texts, text[:length])
+                if place < len(self._texts) and self._texts[place] == text[:length]:
+                    found.append(int(self.ids[place]))
+                    text = text[length:]
+                    break
+            else:
+                raise UserError(f"no token writes the byte {text[0]:#04x}; mix models whose tokenizers have all bytes")
+        return found

@@ -10,9 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from calmctl import files
 from calmctl.escaping import md_code, md_text, url_path, visible
 from calmctl.reporting.document.tables import Table, to_html, to_markdown
+from data_builders.files import write_bytes, write_text
 
 TEMPLATE = "report.html.j2"
 
@@ -166,10 +166,10 @@ def write_document(document: Document, folder: Path) -> list[Path]:
     """Write the plots of a report, then `report.md` and `report.html`, into a folder and return their paths."""
     written = []
     for picture in _pictures(document):
-        files.write_bytes(folder / picture.path, picture.png, durable=False)  # plots can be drawn again
+        write_bytes(folder / picture.path, picture.png, durable=False)  # plots can be drawn again
         written.append(folder / picture.path)
     for name, text in (("report.md", document_markdown(document)), ("report.html", document_html(document))):
-        files.write_text(folder / name, text)
+        write_text(folder / name, text)
         written.append(folder / name)
     return written
 

@@ -1,6 +1,6 @@
 """The run of several processes: the first one starts and writes it, the others follow what it does."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from calmctl.processes.ranks import joined_ranks
 from calmctl.runs.lock import FileLock
 from calmctl.runs.record import LOCK_FILE, LOG_FILE, Kind, Status
 from calmctl.runs.run import Run
-from calmctl.training.interruption import interrupted_training
 
 
 class FollowedRun(Run):
@@ -44,12 +43,16 @@ def started_run(
     command: Sequence[str] = (),
     seed: int | None = None,
     inputs: Mapping[str, str] | None = None,
+    interrupted: Callable[[], Interrupted],
 ) -> Iterator[Run]:
     """Start, resume or find complete a run, together with all processes that torchrun started; see `Run.start`.
 
+    Args:
+        interrupted: returns what is said where the process was told to end.
+
     Raises:
         UserError: see `Run.start`. The first process tells; the others exit with its code.
-        Interrupted: the process was told to end; says which checkpoint there is.
+        Interrupted: the process was told to end.
     """
     with joined_ranks(trains=True) as ranks:
         if ranks.is_first:
@@ -69,4 +72,4 @@ def started_run(
         except KeyboardInterrupt as error:
             if isinstance(error, Interrupted):
                 ranks.wait()  # the end of one process ends the others: not before the first has written that it ends
-            raise interrupted_training(path / "checkpoints") from error
+            raise interrupted() from error
