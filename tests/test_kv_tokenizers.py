@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
+from data_builders.errors import UserError
 from data_builders.kv.build import build
 from evals.kv import KVTask
 from tests.kv_settings import SMALL

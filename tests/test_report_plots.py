@@ -20,8 +20,7 @@ from calmctl.reporting.results import Results, load_results
 from calmctl.reporting.systems_table import GROUPS, SYSTEMS, VARIANTS
 from data_builders.benchmarks.languages import LANGUAGES
 from tests.report_figures import ABLATIONS
-from tests.report_figures import LANGUAGES as FEW
-from tests.report_folder import change, of, write_folder
+from tests.report_folder import write_folder
 
 
 def pixels(png: bytes) -> ndarray:
@@ -64,15 +63,6 @@ def test_a_report_draws_every_plot_it_shows_and_leaves_nothing_behind(tmp_path: 
     assert systems_plot(load_results(folder), KV.primary) == found["systems"]
 
 
-@pytest.mark.parametrize("keys", [("calm",), ("m_B", "calm", "share_0.5"), ("m_B", "calm", "heads_1", "lora")])
-def test_plots_of_a_part_of_the_variants(tmp_path: Path, undrawn: None, keys: tuple[str, ...]) -> None:
-    report.write_report(write_folder(tmp_path, "kv", keys=keys))
-    has_variants = bool({"share_0.5", "heads_1"} & {*keys})
-    assert (tmp_path / "plots/scaling.png").exists() == has_variants
-    if has_variants:
-        assert is_drawn(scaling_plot(load_results(tmp_path), KV_MATH))
-
-
 @pytest.mark.parametrize("count", [3, 203])
 def test_gains_are_readable_for_few_and_for_all_languages(tmp_path: Path, count: int) -> None:
     """Bars do not shrink with the number of languages, nor does the picture outgrow a page."""
@@ -82,18 +72,6 @@ def test_gains_are_readable_for_few_and_for_all_languages(tmp_path: Path, count:
     height, width = found.shape[:2]
     assert 1100 < width < 1400 and (height < 700 if count == 3 else 1000 < height < 1.5 * width)
     assert 0.02 < (found.min(-1) < 0.9).mean() < 0.7
-
-
-def test_gains_are_drawn_where_they_can_be_told(folder: Path) -> None:
-    def plots() -> set[str]:
-        report.write_report(folder)
-        return {path.name for path in (folder / "plots").glob("gains_*")}
-
-    assert plots() == {"gains_flores_chrf1.png", "gains_flores_bits_per_byte.png"} and len(FEW) > 1
-    for path in (folder / "plots").iterdir():
-        path.unlink()
-    change(folder, lambda results: results["systems"].remove(of(results, "m_B")))
-    assert not plots()
 
 
 def test_every_system_of_a_report_has_a_colour_and_a_group() -> None:

@@ -138,7 +138,7 @@ def _check_bases(config: ExperimentConfig) -> None:
 
 
 def _check_evaluations(config: ExperimentConfig, out: Path) -> None:
-    """Raise UserError or DataError now where the data of a task, unless it is still to be made, cannot be asked."""
+    """Raise UserError now where the data of a task, unless it is still to be made, cannot be asked."""
     settings = config.evaluations()
     for name in config.tasks:
         path = Path(settings[name].dataset).resolve()

@@ -97,7 +97,7 @@ def _files(results: Results, task: str, key: str) -> list[Path]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """Return the predictions of a file; raises DataError for a damaged one."""
+    """Return the predictions of a file; raises UserError for a damaged one."""
     return iter_rows(path, {})
 
 
