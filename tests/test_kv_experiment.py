@@ -127,33 +127,6 @@ def test_controls_may_be_trained_for_fewer_steps_and_left_out() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("override, message", [
-    ("ablations.shares=[0]", "ablations: shares=[0.0]: 0 must lie between 0 and 1"),
-    ("ablations.shares=[5]", "5 must lie between 0 and 1"),
-    ("ablations.shares=[0.01]", "ablations.shares=0.01: held_in_fraction"),
-    ("ablations.methods=[lora,lara]", "ablations: methods: 'lara' is not one of lora, prefix"),
-    ("ablations.every=[3]", "ablations.every=3: m_A has 2 layers only"),
-    ("ablations.every=[0]", "0 must be at least 1"),
-    ("ablations.heads=[1,1]", "heads=[1, 1] names 1 twice"),
-    ("ablations.heads=[5]", "ablations.heads=5: bridge.num_heads=5 does not divide"),
-    ("ablations.head=[1]", "ablations.head"),
-    ("baseline.size=4", "baseline.size=4: the experiment decides that"),
-    ("eval.dataset=x", "eval.dataset=x: the experiment decides that"),
-    ("baseline.where=both", "ablations.methods=prefix: where='both': prefix tuning acts on attention only"),
-    ("compare=[vanilla]", "'vanilla' is not one of random_aug, dc_subs, dc_math, one_tokenizer"),
-    ("compare=[dc_subs,dc_subs]", "names dc_subs twice"),
-    ("compare=[one_tokenizer]", "compare names one_tokenizer, and the models have one tokenizer; set data.anchor_cut"),
-    ("controls=false", "controls"),
-])  # fmt: skip
-def test_bad_settings_are_one_line_before_anything_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
-) -> None:
-    out = tmp_path / "out"
-    assert main(["reproduce", "kv", "--preset", "smoke", "--ablations", "--out", str(out), override]) == 2
-    errors = capsys.readouterr().err.strip().splitlines()
-    assert len(errors) == 1 and message in errors[0] and not out.exists()
-
-
 def test_bridges_too_large_to_match_are_refused_before_anything_runs() -> None:
     with pytest.raises(UserError, match="ablations.methods=lora: .* more than the whole anchor has"):
         check_ablations(ablated("smoke", "anchor.model.intermediate_size=8", "aug.model.hidden_size=2048"))
