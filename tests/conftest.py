@@ -51,3 +51,11 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for folder in found.values():
             write_report(folder)
     return found
+
+
+@pytest.fixture(scope="session")
+def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with what the smoke presets of the experiments on real text read."""
+    from tests.toy_benchmarks import write_benchmarks
+
+    return write_benchmarks(tmp_path_factory.mktemp("toy") / "benchmarks")

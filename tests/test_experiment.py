@@ -11,7 +11,6 @@ from calmctl.cli.main import main
 from calmctl.reporting.systems_table import SYSTEMS
 from data_builders.values import read_yaml
 from tests.report_folder import of, read
-from tests.toy_benchmarks import write_benchmarks
 
 pytestmark = pytest.mark.slow
 
@@ -101,8 +100,7 @@ class Made:
 
 
 @pytest.fixture(scope="module", params=list(CASES))
-def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    benchmarks = write_benchmarks(tmp_path_factory.mktemp("toy") / "benchmarks")
+def finished(request: pytest.FixtureRequest, benchmarks: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     made = Made(request.param, tmp_path_factory.mktemp("experiment") / "out", benchmarks)
     assert made.run(made.first) == 0
     # Moved, so that what still reads from there does not work.
@@ -121,7 +119,7 @@ def test_an_experiment_runs_from_data_to_report(finished: Made) -> None:
         assert (system["label"], system["group"]) == (SYSTEMS[system["key"]].label, SYSTEMS[system["key"]].group)
         for run in system["runs"]:
             measured = read(finished.out / run["evaluations"][finished.case.task] / "metrics.json")
-            assert run["metrics"] == {finished.case.task: measured["metrics"]}
+            assert run["metrics"][finished.case.task] == measured["metrics"]
             assert run["is_trained"] and run["cost"]["trainable_parameters"] == run["trainable_parameters"]
     if "lora" in finished.case.first:
         assert abs(of(results, "lora")["runs"][0]["difference_percent"]) < 5

@@ -17,16 +17,10 @@ from calmctl.experiments.ntl import ReproduceNTLConfig
 from calmctl.reporting.measures import HEADLINE_MODELS
 from calmctl.reporting.systems_table import GROUPS, SYSTEMS, system_row
 from calmctl.training.settings import TrainSettings
-from tests.toy_benchmarks import write_benchmarks
 
 SCHEMAS: dict[str, type[ExperimentConfig]] = {
     "kv": ReproduceKVConfig, "ntl": ReproduceNTLConfig, "code": ReproduceCodeConfig,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_benchmarks(tmp_path_factory.mktemp("toy") / "benchmarks")
 
 
 @pytest.mark.parametrize("experiment", SCHEMAS)

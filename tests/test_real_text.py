@@ -14,14 +14,8 @@ from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_experiment
 from calmctl.experiments.real_text import UNTRAINED
 from calmctl.experiments.reproduction import experiment_stages
 from calmctl.experiments.stages import Stage
-from tests.toy_benchmarks import write_benchmarks
 
 COMPARISONS = ReproduceNTLConfig.COMPARISONS
-
-
-@pytest.fixture(scope="module")
-def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_benchmarks(tmp_path_factory.mktemp("toy") / "benchmarks")
 
 
 def ntl(benchmarks: Path, *overrides: str) -> ReproduceNTLConfig:
