@@ -24,10 +24,10 @@ from data_builders.benchmarks.codexglue import (
     read_functions,
     split_sha256,
 )
-from data_builders.errors import UserError
+from data_builders.errors import UserError, require_at_least
 from evals.metrics.smoothed_bleu import example_bleu
 from evals.metrics.translation import signatures
-from evals.task import Completions, RecordSet, Request, Scores, Task, averages, describe, require_at_least
+from evals.task import Completions, RecordSet, Request, Scores, Task, averages, describe
 from evals.text_scores import NUM_RESAMPLES, score_texts
 
 FORMAT = "code-then-summary-comment"
@@ -91,8 +91,8 @@ class CodeXGLUETask(Task[CodeRecord]):
 
     def __post_init__(self) -> None:
         """Raise UserError where an option is out of its range."""
-        require_at_least(0, shots=self.shots)
-        require_at_least(1, max_new_tokens=self.max_new_tokens)
+        require_at_least("shots", self.shots, 0)
+        require_at_least("max_new_tokens", self.max_new_tokens, 1)
         if self.leaks not in ("error", "skip"):
             raise UserError(f"leaks: {self.leaks!r} is not one of error, skip")
         if unknown := [language for language in self.languages if language not in LANGUAGES]:

@@ -17,11 +17,11 @@ import numpy as np
 
 from data_builders.benchmarks.flores import ROWS, Flores, read_flores
 from data_builders.benchmarks.languages import ENGLISH, full_code, language_name
-from data_builders.errors import UserError
+from data_builders.errors import UserError, require_at_least
 from data_builders.ntl.translation_text import FORMAT, STOP, question, worked_pair
 from data_builders.values import read_json
 from evals.metrics.translation import METRICS, signatures
-from evals.task import Completions, RecordSet, Request, Scores, Task, describe, require_at_least
+from evals.task import Completions, RecordSet, Request, Scores, Task, describe
 from evals.text_scores import NUM_RESAMPLES, TextScores, score_texts
 
 HEADLINE = "chrf1"
@@ -88,7 +88,7 @@ class FloresTask(Task[FloresRecord]):
             raise UserError(
                 f"first_row: {self.first_row} is not within 0 and {ROWS['devtest'] - 1}, the rows of devtest"
             )
-        require_at_least(1, max_new_tokens=self.max_new_tokens)
+        require_at_least("max_new_tokens", self.max_new_tokens, 1)
         object.__setattr__(self, "languages", tuple(map(full_code, self.languages)))
 
     def read(self, data: Path, limit: int | None) -> list[FloresRecord]:

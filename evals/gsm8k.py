@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from data_builders.benchmarks.gsm8k import Problem, mgsm_languages, read_gsm8k, read_mgsm, read_mgsm_exemplars
-from data_builders.errors import UserError
+from data_builders.errors import UserError, require_at_least
 from evals.metrics.answers import (
     GSM8K_PATTERN,
     answer,
@@ -36,7 +36,6 @@ from evals.task import (
     averages,
     before_stops,
     describe,
-    require_at_least,
 )
 
 EXACT_MATCH = {
@@ -141,8 +140,8 @@ class _MathTask(Task[MathRecord]):
 
     def __post_init__(self) -> None:
         """Raise UserError where an option is out of its range."""
-        require_at_least(0, shots=self.shots)
-        require_at_least(1, max_new_tokens=self.max_new_tokens)
+        require_at_least("shots", self.shots, 0)
+        require_at_least("max_new_tokens", self.max_new_tokens, 1)
 
     def requests(self, records: Sequence[MathRecord]) -> list[Request]:
         """Return one request a record; those of one language share their worked examples."""

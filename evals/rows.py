@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data_builders.benchmarks.languages import LANGUAGES, language_name
-from data_builders.errors import UserError
+from data_builders.errors import UserError, require_at_least
 from data_builders.rows import iter_rows
 from evals.metrics.translation import METRICS, signatures
-from evals.task import Completions, Request, Scores, Task, require_at_least
+from evals.task import Completions, Request, Scores, Task
 from evals.text_scores import score_texts
 
 FORMAT = "prompt-completion"
@@ -58,7 +58,7 @@ class RowsTask(Task[RowRecord]):
 
     def __post_init__(self) -> None:
         """Raise UserError where an option is out of its range."""
-        require_at_least(1, max_new_tokens=self.max_new_tokens)
+        require_at_least("max_new_tokens", self.max_new_tokens, 1)
         if "" in self.stop:
             raise UserError("stop: an empty string would end every answer at once; leave it out")
 
