@@ -87,7 +87,7 @@ def run_build(
 
     Args:
         identity: builder, format and config, which has a seed.
-        make: writes the files and returns what else the manifest says.
+        make: writes the files and returns what the manifest says of them.
 
     Raises:
         UserError: the folder holds something else, or the settings cannot be met.
@@ -97,13 +97,9 @@ def run_build(
     if manifest is not None:
         progress.note(f"{out}: already built")
     else:
-        folder = BuildFolder(out, progress)
-        facts = make(folder)
-        made_with = {
-            "seed": identity["config"]["seed"],
-            "versions": {"numpy": np.__version__, "pyarrow": pa.__version__},
-        }
-        manifest = close_folder(out, {**identity, **made_with, "files": folder.files, **facts})
+        facts = make(BuildFolder(out, progress))
+        versions = {"numpy": np.__version__, "pyarrow": pa.__version__}
+        manifest = close_folder(out, {**identity, "seed": identity["config"]["seed"], "versions": versions, **facts})
     for name in (WORK, "work"):  # also of a build that was killed at its very end, or begun when it had the other name
         shutil.rmtree(out / name, ignore_errors=True)
     return manifest

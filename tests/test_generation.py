@@ -9,7 +9,7 @@ from calmctl.errors import UserError
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Throughput, complete
 from calmctl.inference.text import StopStrings, TextStream
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request
 from tests.models import composed, llama
 

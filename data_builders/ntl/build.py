@@ -90,6 +90,7 @@ def _make(config: NTLDataConfig, folder: BuildFolder, num_workers: int) -> dict[
     removed = {name: {key: counts[name][key] for key in counts[name] if key in _REMOVED} for name in MODELS}
     return {
         "sources": sources,
+        "files": folder.files,
         "counts": {name: described(of_file) for name, of_file in writer.counts.items()},
         "sentences": counts,
         "held_out": writer.held_out,
