@@ -46,11 +46,6 @@ class FloresRecord:
     sentence: str
     reference: str
 
-    @property
-    def prompt(self) -> str:
-        """Return the question: the sentence, and the label that its translation follows."""
-        return question(self.set.source, self.set.target, self.sentence)
-
 
 @dataclass(frozen=True)
 class FloresTask(Task[FloresRecord]):
@@ -125,7 +120,7 @@ class FloresTask(Task[FloresRecord]):
         return [
             Request(
                 r.id,
-                r.prompt,
+                question(r.set.source, r.set.target, r.sentence),
                 self.max_new_tokens,
                 stop=STOP,
                 shots=r.set.shots,
@@ -139,8 +134,9 @@ class FloresTask(Task[FloresRecord]):
         """Score the first line of each completion against the reference, over each language's corpus."""
         by_language: dict[str, dict[str, Any]] = {}
         scored: list[TextScores] = []
-        for language, group in groupby(records, key=lambda record: record.set.language):
-            scored.append(score_texts(list(group), completions, STOP))
+        asked = zip(requests, (record.reference for record in records), strict=True)
+        for language, group in groupby(asked, key=lambda pair: pair[0].group):
+            scored.append(score_texts(list(group), completions))
             by_language[language] = {
                 "name": language_name(language),
                 "n": len(scored[-1].answers),

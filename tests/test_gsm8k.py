@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from data_builders.errors import UserError
-from evals.gsm8k import GSM8K_METRICS, MGSM_METRICS, MGSM_WORDINGS, GSM8KTask, MathRecord, MGSMTask
+from evals.gsm8k import GSM8K_METRICS, GSM8KTask, MathRecord
 from evals.metrics.answers import answer
+from evals.mgsm import MGSM_METRICS, MGSM_WORDINGS, MGSMTask
 from tests.real_data import real_data
 
 ENDS = ("</s>", "<|im_end|>")
