@@ -60,7 +60,7 @@ def build(config: KVDataConfig, out: Path, progress: Progress | None = None) -> 
 def check(config: KVDataConfig) -> None:
     """Raise UserError where the data cannot be built as configured, as far as what is here tells."""
     if config.tokenizer is None or tokenizer_at_hand(config.tokenizer) is not None:
-        build = _Build(config, BuildFolder(Path(), Progress()))
+        build = _Build(config, BuildFolder(Path(), Progress(), {}))
         sample_test_set(config, build.keys, build.rngs["test.parquet"])
 
 
