@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from data_builders.errors import UserError
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 PAD, EOS = "<pad>", "<eos>"
@@ -37,7 +38,6 @@ def require_size(size: int) -> None:
 def train_bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     """Train a tokenizer of `size` tokens, fewer where the texts do not give so many; see `require_size`."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     require_size(size)
     tokenizer = Tokenizer(models.BPE())
@@ -55,14 +55,28 @@ def train_bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return as_fast(tokenizer, MODEL_MAX_LENGTH)
+
+
+def as_fast(tokenizer: Tokenizer, max_length: int, unk: str | None = None) -> PreTrainedTokenizerFast:
+    """Return a tokenizer as one of transformers that pads on the left.
+
+    Args:
+        max_length: tokens.
+        unk: what stands for unknown words; None: there are none, and no text is a special token.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    # Source code about tokenizers is full of "<pad>" and "<eos>".
+    special = {"split_special_tokens": True} if unk is None else {"unk_token": unk}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=EOS,
-        split_special_tokens=True,  # source code about tokenizers is full of "<pad>" and "<eos>"
         padding_side="left",
         clean_up_tokenization_spaces=False,
-        model_max_length=MODEL_MAX_LENGTH,
+        model_max_length=max_length,
+        **special,
     )
 
 

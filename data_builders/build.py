@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_builders.manifest import close_folder, file_entry, open_folder, write_parquet
+from data_builders.manifest import as_json, close_folder, file_entry, open_folder, write_parquet
 from data_builders.progress import Progress
 from data_builders.rows import Row
 from data_builders.values import read_json, write_json
@@ -40,14 +40,16 @@ class BuildFolder:
         files: the manifest's entries for what is written so far, by name.
     """
 
-    def __init__(self, path: Path, progress: Progress) -> None:
+    def __init__(self, path: Path, progress: Progress, identity: Mapping[str, Any]) -> None:
         self.path, self.progress = path, progress
+        self._identity = identity
         self.work = path / WORK
         self.files: dict[str, dict[str, Any]] = {}
 
     def claim_work(self, made_of: Mapping[str, Any]) -> None:
         """Keep the shards of an interrupted build, unless what they were made of has changed."""
         record = self.work / _MADE_OF
+        made_of = as_json({**self._identity, **made_of})
         if record.exists():
             if read_json(record) == made_of:
                 return
@@ -87,7 +89,7 @@ def run_build(
 
     Args:
         identity: builder, format and config, which has a seed.
-        make: writes the files and returns what else the manifest says.
+        make: writes the files and returns what the manifest says of them.
 
     Raises:
         UserError: the folder holds something else, or the settings cannot be met.
@@ -97,13 +99,9 @@ def run_build(
     if manifest is not None:
         progress.note(f"{out}: already built")
     else:
-        folder = BuildFolder(out, progress)
-        facts = make(folder)
-        made_with = {
-            "seed": identity["config"]["seed"],
-            "versions": {"numpy": np.__version__, "pyarrow": pa.__version__},
-        }
-        manifest = close_folder(out, {**identity, **made_with, "files": folder.files, **facts})
+        facts = make(BuildFolder(out, progress, identity))
+        versions = {"numpy": np.__version__, "pyarrow": pa.__version__}
+        manifest = close_folder(out, {**identity, "seed": identity["config"]["seed"], "versions": versions, **facts})
     for name in (WORK, "work"):  # also of a build that was killed at its very end, or begun when it had the other name
         shutil.rmtree(out / name, ignore_errors=True)
     return manifest

@@ -1,7 +1,8 @@
 """The manifest of a data folder: its files with their hashes, and the check that a folder is what it says.
 
 A builder calls `open_folder`, writes its files, and ends with `close_folder`. A folder without `manifest.json` was
-never finished: an interrupted build leaves `unfinished.json` in it and the same build may be run again over it.
+never finished, and the same build may be run again over it. Which build that is says the run that a command has begun
+in the folder (`run.json`), or, where a builder is called by itself, `unfinished.json`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ MANIFEST_NAME = "manifest.json"
 UNFINISHED_NAME = "unfinished.json"
 _ADVICE = "delete the folder and build it again, or name another folder"
 _IDENTITY = ("builder", "format", "config")
-# A command's record of itself may stand in the data folder before the data does.
-_RUN_FILES = frozenset({"run.json", "config.yaml", "progress.json", ".lock"})
+_RUN_NAME = "run.json"
 
 
 def write_parquet(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
@@ -64,7 +64,7 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
     `identity` holds builder, format and config. Raises UserError where the folder holds something else,
     another build, or files that no longer match their manifest.
     """
-    identity = _as_json({name: identity[name] for name in _IDENTITY})
+    identity = as_json({name: identity[name] for name in _IDENTITY})
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder for the data")
     if (folder / MANIFEST_NAME).exists():
@@ -73,18 +73,15 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
         verify_files(folder, manifest)
         (folder / UNFINISHED_NAME).unlink(missing_ok=True)
         return manifest
-    if (folder / UNFINISHED_NAME).exists():
-        only_claimed = all(path.name in {UNFINISHED_NAME, *_RUN_FILES} for path in folder.iterdir())
-        if not only_claimed:
-            _require_same_build(folder, _read_object(folder / UNFINISHED_NAME), identity, "an unfinished build")
-        write_json(folder / UNFINISHED_NAME, identity)
+    if _is_claimed_by_run(folder):  # which goes on with the same settings only
         return None
-    others = sorted(path.name for path in folder.iterdir() if path.name not in _RUN_FILES) if folder.exists() else []
-    if others:
+    others = sorted({path.name for path in folder.iterdir()} - {UNFINISHED_NAME}) if folder.exists() else []
+    if others and not (folder / UNFINISHED_NAME).exists():
         raise UserError(
             f"{folder} holds other files ({others[0]}) and no {MANIFEST_NAME}; name a new or an empty folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    if others:
+        _require_same_build(folder, _read_object(folder / UNFINISHED_NAME), identity, "an unfinished build")
     write_json(folder / UNFINISHED_NAME, identity)
     return None
 
@@ -107,7 +104,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if not isinstance(files, dict) or not all(map(_is_entry, files, files.values())):
             raise UserError(f"{path}: damaged (its list of files is none); {_ADVICE}")
         return manifest
-    if (folder / UNFINISHED_NAME).exists():
+    if (folder / UNFINISHED_NAME).exists() or _is_claimed_by_run(folder):
         raise UserError(f"{folder} holds an unfinished build; run the same build again to finish it")
     raise UserError(f"{folder} has no {MANIFEST_NAME}; name a folder made by `calmctl data`")
 
@@ -120,6 +117,11 @@ def verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise UserError(f"{path} is named in {MANIFEST_NAME} but is missing; {_ADVICE}")
         if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
             raise UserError(f"{path} differs from its sha256 in {MANIFEST_NAME}; {_ADVICE}")
+
+
+def _is_claimed_by_run(folder: Path) -> bool:
+    """Tell whether a command that builds data has begun a run in the folder."""
+    return (folder / _RUN_NAME).exists() and _read_object(folder / _RUN_NAME).get("kind") == "data"
 
 
 def _require_same_build(
@@ -151,7 +153,7 @@ def _is_entry(name: str, entry: Any) -> bool:
     return is_inside and isinstance(entry, dict) and {"sha256", "bytes"} <= entry.keys()
 
 
-def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return `content` as it would read back from a file (tuples become lists)."""
     result: dict[str, Any] = json.loads(json.dumps(content))
     return result

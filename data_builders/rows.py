@@ -126,12 +126,15 @@ def read_jsonl(path: Path, numbers: Collection[str] = (), fields: Fields | None 
     return rows
 
 
-def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], durable: bool = False) -> None:
-    """Append rows, each on a line of its own, after dropping a last line that a crash tore.
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return rows as JSON, a line each; a float that JSON cannot hold (a loss that is NaN) becomes null."""
+    clean = ({key: finite(value) if isinstance(value, float) else value for key, value in row.items()} for row in rows)
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in clean)
 
-    A float that JSON cannot hold (a loss that is NaN) becomes null. `durable=True` waits until they are on the disk.
-    """
-    text = "".join(_json_line(row) for row in rows)
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], durable: bool = False) -> None:
+    """Append `json_lines` of rows, after dropping a last line that a crash tore; `durable`: wait for the disk."""
+    text = json_lines(rows)
     with path.open("ab+") as stream:
         _drop_torn_line(stream)
         stream.write(text.encode(errors="backslashreplace"))
@@ -186,11 +189,6 @@ def _reading_parquet(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).splitlines()[:1])
         raise UserError(f"{path}: cannot be read as Parquet ({reason}); get the file again") from None
-
-
-def _json_line(row: Mapping[str, Any]) -> str:
-    clean = {key: finite(value) if isinstance(value, float) else value for key, value in row.items()}
-    return json.dumps(clean, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _drop_torn_line(stream: IO[bytes]) -> None:

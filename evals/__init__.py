@@ -4,10 +4,11 @@ from typing import Any
 
 from evals.codexglue import CodeXGLUETask
 from evals.flores import FloresTask
-from evals.gsm8k import GSM8KTask, MGSMTask
+from evals.gsm8k import GSM8KTask
 from evals.humaneval import HumanEvalTask
 from evals.kv import KVTask
 from evals.mbpp import MbppTask
+from evals.mgsm import MGSMTask
 from evals.rows import RowsTask
 from evals.task import Completion, Completions, Request, Scores, Task
 from evals.text import TextTask

@@ -24,11 +24,11 @@ from data_builders.benchmarks.codexglue import (
     read_functions,
     split_sha256,
 )
-from data_builders.errors import UserError
+from data_builders.errors import UserError, require_at_least
 from evals.metrics.smoothed_bleu import example_bleu
 from evals.metrics.translation import signatures
-from evals.task import Completions, RecordSet, Request, Scores, Task, averages, describe, require_at_least
-from evals.text_scores import NUM_RESAMPLES, score_texts
+from evals.task import Completions, RecordSet, Request, Scores, Task, averages, describe
+from evals.text_scores import NUM_RESAMPLES, TextScores, score_texts
 
 FORMAT = "code-then-summary-comment"
 METRICS = ("chrf1", "smoothed_bleu4")
@@ -59,16 +59,6 @@ class CodeRecord:
         """Return the function's id."""
         return self.function.id
 
-    @property
-    def prompt(self) -> str:
-        """Return the question, without the worked examples."""
-        return question(self.set.language, self.function.code)
-
-    @property
-    def reference(self) -> str:
-        """Return the summary that is wanted."""
-        return self.function.summary
-
 
 @dataclass(frozen=True)
 class CodeXGLUETask(Task[CodeRecord]):
@@ -91,8 +81,8 @@ class CodeXGLUETask(Task[CodeRecord]):
 
     def __post_init__(self) -> None:
         """Raise UserError where an option is out of its range."""
-        require_at_least(0, shots=self.shots)
-        require_at_least(1, max_new_tokens=self.max_new_tokens)
+        require_at_least("shots", self.shots, 0)
+        require_at_least("max_new_tokens", self.max_new_tokens, 1)
         if self.leaks not in ("error", "skip"):
             raise UserError(f"leaks: {self.leaks!r} is not one of error, skip")
         if unknown := [language for language in self.languages if language not in LANGUAGES]:
@@ -141,11 +131,11 @@ class CodeXGLUETask(Task[CodeRecord]):
         return [
             Request(
                 r.id,
-                r.prompt,
+                question(r.set.language, r.function.code),
                 self.max_new_tokens,
                 stop=STOP,
                 shots=r.set.shots,
-                reference=f" {r.reference}",
+                reference=f" {r.function.summary}",
                 group=r.set.language,
             )
             for r in records
@@ -155,10 +145,12 @@ class CodeXGLUETask(Task[CodeRecord]):
         """Score the first line of each completion against the reference."""
         by_language: dict[str, dict[str, Any]] = {}
         samples: list[dict[str, Any]] = []
-        for language, group in groupby(records, key=lambda record: record.set.language):
-            by_language[language], added = _score_language(list(group), completions)
-            samples += added
         sets = {record.set.language: record.set for record in records}
+        asked = zip(requests, (record.function.summary for record in records), strict=True)
+        for language, group in groupby(asked, key=lambda pair: pair[0].group):
+            scored = score_texts(list(group), completions)
+            by_language[language], added = _with_bleu(scored, len(sets[language].skipped))
+            samples += added
         metrics, standard_error = averages(by_language, METRICS)
         return Scores(
             metrics=metrics,
@@ -179,15 +171,12 @@ class CodeXGLUETask(Task[CodeRecord]):
         )
 
 
-def _score_language(
-    rows: Sequence[CodeRecord], completions: Completions
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _with_bleu(scored: TextScores, num_skipped: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the scores of one language, and a row for each of its functions."""
-    scored = score_texts(rows, completions, STOP)
     bleu = np.array([100 * example_bleu(sample["answer"], sample["reference"]) for sample in scored.samples])
     scores = {
-        "n": len(rows),
-        "num_skipped": len(rows[0].set.skipped),
+        "n": len(bleu),
+        "num_skipped": num_skipped,
         "chrf1": scored.metrics["chrf1"],
         "smoothed_bleu4": float(bleu.mean()),
         "standard_error": {

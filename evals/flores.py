@@ -17,11 +17,11 @@ import numpy as np
 
 from data_builders.benchmarks.flores import ROWS, Flores, read_flores
 from data_builders.benchmarks.languages import ENGLISH, full_code, language_name
-from data_builders.errors import UserError
+from data_builders.errors import UserError, require_at_least
 from data_builders.ntl.translation_text import FORMAT, STOP, question, worked_pair
 from data_builders.values import read_json
 from evals.metrics.translation import METRICS, signatures
-from evals.task import Completions, RecordSet, Request, Scores, Task, describe, require_at_least
+from evals.task import Completions, RecordSet, Request, Scores, Task, describe
 from evals.text_scores import NUM_RESAMPLES, TextScores, score_texts
 
 HEADLINE = "chrf1"
@@ -45,11 +45,6 @@ class FloresRecord:
     set: LanguagePair
     sentence: str
     reference: str
-
-    @property
-    def prompt(self) -> str:
-        """Return the question: the sentence, and the label that its translation follows."""
-        return question(self.set.source, self.set.target, self.sentence)
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ class FloresTask(Task[FloresRecord]):
             raise UserError(
                 f"first_row: {self.first_row} is not within 0 and {ROWS['devtest'] - 1}, the rows of devtest"
             )
-        require_at_least(1, max_new_tokens=self.max_new_tokens)
+        require_at_least("max_new_tokens", self.max_new_tokens, 1)
         object.__setattr__(self, "languages", tuple(map(full_code, self.languages)))
 
     def read(self, data: Path, limit: int | None) -> list[FloresRecord]:
@@ -125,7 +120,7 @@ class FloresTask(Task[FloresRecord]):
         return [
             Request(
                 r.id,
-                r.prompt,
+                question(r.set.source, r.set.target, r.sentence),
                 self.max_new_tokens,
                 stop=STOP,
                 shots=r.set.shots,
@@ -139,8 +134,9 @@ class FloresTask(Task[FloresRecord]):
         """Score the first line of each completion against the reference, over each language's corpus."""
         by_language: dict[str, dict[str, Any]] = {}
         scored: list[TextScores] = []
-        for language, group in groupby(records, key=lambda record: record.set.language):
-            scored.append(score_texts(list(group), completions, STOP))
+        asked = zip(requests, (record.reference for record in records), strict=True)
+        for language, group in groupby(asked, key=lambda pair: pair[0].group):
+            scored.append(score_texts(list(group), completions))
             by_language[language] = {
                 "name": language_name(language),
                 "n": len(scored[-1].answers),

@@ -1,8 +1,7 @@
-"""GSM8K and MGSM: chain of thought, and the number it ends in.
+"""GSM8K: chain of thought, and the number it ends in; and what MGSM has in common with it.
 
 Figures of several codes stand side by side over the same completions, each named by the code that it equals
-(`evals.metrics.answers`). The headline is the official one where there is one: GSM8K's `official_match`. MGSM's authors
-published no code; its headline is `exact_match`, which reads numbers as each language writes them.
+(`evals.metrics.answers`). The headline is the official one where there is one, here `official_match`.
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
-from data_builders.benchmarks.gsm8k import Problem, mgsm_languages, read_gsm8k, read_mgsm, read_mgsm_exemplars
-from data_builders.errors import UserError
+from data_builders.benchmarks.gsm8k import Problem, read_gsm8k
+from data_builders.errors import UserError, require_at_least
 from evals.metrics.answers import (
     GSM8K_PATTERN,
     answer,
     flexible_answer,
     gsm8k_string,
-    mgsm_string,
     official_answer,
     parse_number,
     strict_answer,
@@ -36,7 +34,6 @@ from evals.task import (
     averages,
     before_stops,
     describe,
-    require_at_least,
 )
 
 EXACT_MATCH = {
@@ -47,12 +44,6 @@ GSM8K_METRICS = {
     "strict_match": "lm-evaluation-harness, gsm8k, strict-match: the same without $ and a final point",
     "flexible_extract": "lm-evaluation-harness, gsm8k, flexible-extract: the last number; compared likewise",
     **EXACT_MATCH,
-}
-MGSM_METRICS = {
-    **EXACT_MATCH,
-    "strict_match": "lm-evaluation-harness, mgsm_native_cot, strict-match: the first number behind the phrase, as "
-    "strings without punctuation",
-    "flexible_extract": "lm-evaluation-harness, mgsm_native_cot, flexible-extract: the last number; compared likewise",
 }
 
 
@@ -83,24 +74,8 @@ class Wording:
         return question.startswith(self.question.strip()) and answer.startswith(self.answer)
 
 
-_ANSWER = "The (?:final |correct )?answer is"
-_N = r"(\-?[0-9\.\,]+)"
-GSM8K_WORDING = Wording("Question: ", "Answer:", f"####|{_ANSWER}", GSM8K_PATTERN)
-# The words of MGSM's own worked examples; the harness looks for English in Bengali.
-MGSM_WORDINGS: dict[str, Wording] = {
-    "bn": Wording("প্রশ্ন: ", "ধাপে ধাপে উত্তর:", "উত্তর হল", f"The answer is {_N}"),
-    "de": Wording("Frage: ", "Schritt-für-Schritt-Antwort:", "Die Antwort (?:lautet|ist)", f"Die Antwort lautet {_N}"),
-    "en": Wording("Question: ", "Step-by-Step Answer:", _ANSWER, f"The answer is {_N}"),
-    "es": Wording("Pregunta: ", "Respuesta paso a paso:", "La respuesta es", f"La respuesta es {_N}"),
-    "fr": Wording("Question : ", "Réponse étape par étape :", "La réponse est", f"La réponse est {_N}"),
-    "ja": Wording("問題：", "ステップごとの答え：", "答えは", f"答えは{_N}です。"),
-    "ru": Wording("Задача: ", "Пошаговое решение:", "Ответ —", f"Ответ — {_N}"),
-    "sw": Wording("Swali: ", "Jibu la Hatua kwa Hatua:", "Jibu ni", f"Jibu ni {_N}"),
-    # Not the label before an answer, which ends in the same word.
-    "te": Wording("ప్రశ్న: ", "దశలవారీగా సమాధానం:", "(?<!దశలవారీగా )సమాధానం", f"సమాధానం {_N}"),
-    "th": Wording("โจทย์: ", "คำตอบทีละขั้นตอน:", "คำตอบคือ", f"คำตอบคือ {_N}"),
-    "zh": Wording("问题：", "逐步解答：", "答案是", f"答案是 {_N}。"),
-}
+ANSWER = "The (?:final |correct )?answer is"
+GSM8K_WORDING = Wording("Question: ", "Answer:", f"####|{ANSWER}", GSM8K_PATTERN)
 
 
 @dataclass(frozen=True)
@@ -129,7 +104,7 @@ class MathRecord:
 
 
 @dataclass(frozen=True)
-class _MathTask(Task[MathRecord]):
+class MathTask(Task[MathRecord]):
     """What GSM8K and MGSM have in common."""
 
     version: ClassVar[int] = 2
@@ -141,8 +116,8 @@ class _MathTask(Task[MathRecord]):
 
     def __post_init__(self) -> None:
         """Raise UserError where an option is out of its range."""
-        require_at_least(0, shots=self.shots)
-        require_at_least(1, max_new_tokens=self.max_new_tokens)
+        require_at_least("shots", self.shots, 0)
+        require_at_least("max_new_tokens", self.max_new_tokens, 1)
 
     def requests(self, records: Sequence[MathRecord]) -> list[Request]:
         """Return one request a record; those of one language share their worked examples."""
@@ -192,7 +167,7 @@ class _MathTask(Task[MathRecord]):
             "id": record.id,
             "prompt": record.prompt,
             "completion": text,
-            "answer": {name: given if given is None else _written(given) for name, (given, _) in answers.items()},
+            "answer": {name: given if given is None else written(given) for name, (given, _) in answers.items()},
             "reference": record.problem.answer,
             "correct": metrics[next(iter(self.metrics))],
             "metrics": metrics,
@@ -204,7 +179,7 @@ class _MathTask(Task[MathRecord]):
 
 
 @dataclass(frozen=True)
-class GSM8KTask(_MathTask):
+class GSM8KTask(MathTask):
     """GSM8K's 1319 test problems: k-shot chain of thought, the number behind ####.
 
     Attributes:
@@ -236,72 +211,19 @@ class GSM8KTask(_MathTask):
         strict, flexible = strict_answer(text, record.set.wording.strict), flexible_answer(text)
         return {
             "official_match": (official_answer(text), official_answer(solution)),
-            "strict_match": (_if_any(strict, gsm8k_string), gsm8k_string(solution)),
-            "flexible_extract": (_if_any(flexible, gsm8k_string), gsm8k_string(solution)),
+            "strict_match": (if_any(strict, gsm8k_string), gsm8k_string(solution)),
+            "flexible_extract": (if_any(flexible, gsm8k_string), gsm8k_string(solution)),
             "exact_match": (answer(text, record.set.wording.phrase), parse_number(record.problem.answer)),
         }
 
 
-@dataclass(frozen=True)
-class MGSMTask(_MathTask):
-    """MGSM's 250 problems in 11 languages: native chain of thought, the number behind "The answer is".
-
-    Attributes:
-        shots: worked examples, of the 8 a language has in the exemplars.py of MGSM's authors, beside the problems.
-        languages: two-letter codes; none = all that the folder has.
-        max_new_tokens: of an answer.
-    """
-
-    name: ClassVar[str] = "mgsm"
-    format: ClassVar[str] = "native-cot"
-    metrics: ClassVar[Mapping[str, str]] = MGSM_METRICS
-
-    languages: tuple[str, ...] = ()
-
-    def read(self, data: Path, limit: int | None) -> list[MathRecord]:
-        """Read the problems of each language and its worked examples; `limit` = the first so many of each."""
-        languages = list(dict.fromkeys(self.languages or mgsm_languages(data)))
-        if unknown := [language for language in languages if language not in MGSM_WORDINGS]:
-            raise UserError(f"languages: {unknown[0]!r} is not one of {', '.join(MGSM_WORDINGS)}")
-        worked, worked_files = read_mgsm_exemplars(data, languages) if self.shots else ({}, {})
-        records = []
-        for language in languages:
-            problems, files = read_mgsm(data, language)
-            exemplars = worked.get(language, [])[: self.shots]
-            if len(exemplars) < self.shots:
-                raise UserError(f"shots: {self.shots} is more than the {len(exemplars)} worked examples in {language}")
-            questions = {problem.question.strip() for problem in problems}
-            wording = MGSM_WORDINGS[language]
-            if any(each.question.removeprefix(wording.question).strip() in questions for each in exemplars):
-                raise UserError(f"{data}: a worked example in {language} is in the test as well; get the data again")
-            if not all(wording.is_label_of(each.question, each.answer) for each in exemplars):
-                labels = f"{wording.question.strip()!r} and {wording.answer!r}"
-                raise UserError(f"{data}: a worked example in {language} lacks its labels {labels}; get them again")
-            shots = tuple(f"{each.question}\n{each.answer}\n\n" for each in exemplars)
-            shared = ProblemSet(language, shots, tuple(each.id for each in exemplars), files | worked_files, wording)
-            records += [MathRecord(problem, shared) for problem in problems[:limit]]
-        return records
-
-    def _answers(self, record: MathRecord, text: str) -> dict[str, tuple[str | Decimal | None, str | Decimal | None]]:
-        wording, language = record.set.wording, record.set.language
-        strict, flexible, number = (
-            strict_answer(text, wording.strict),
-            flexible_answer(text),
-            parse_number(record.problem.answer),
-        )
-        reference = mgsm_string(_written(number)) if number is not None else None
-        return {
-            "exact_match": (answer(text, wording.phrase, language), number),
-            "strict_match": (_if_any(strict, mgsm_string), reference),
-            "flexible_extract": (_if_any(flexible, mgsm_string), reference),
-        }
-
-
-def _if_any(given: str | None, form: Callable[[str], str]) -> str | None:
+def if_any(given: str | None, form: Callable[[str], str]) -> str | None:
+    """Return a given answer in some form."""
     return None if given is None else form(given)
 
 
-def _written(given: str | Decimal) -> str:
+def written(given: str | Decimal) -> str:
+    """Return an answer without an exponent."""
     return f"{given:f}" if isinstance(given, Decimal) else given
 
 

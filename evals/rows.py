@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data_builders.benchmarks.languages import LANGUAGES, language_name
-from data_builders.errors import UserError
+from data_builders.errors import UserError, require_at_least
 from data_builders.rows import iter_rows
 from evals.metrics.translation import METRICS, signatures
-from evals.task import Completions, Request, Scores, Task, require_at_least
+from evals.task import Completions, Request, Scores, Task
 from evals.text_scores import score_texts
 
 FORMAT = "prompt-completion"
@@ -30,13 +30,8 @@ class RowRecord:
 
     id: str
     prompt: str
-    completion: str
+    reference: str
     group: str
-
-    @property
-    def reference(self) -> str:
-        """Return the answer that is wanted, without white space around it."""
-        return self.completion.strip()
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ class RowsTask(Task[RowRecord]):
 
     def __post_init__(self) -> None:
         """Raise UserError where an option is out of its range."""
-        require_at_least(1, max_new_tokens=self.max_new_tokens)
+        require_at_least("max_new_tokens", self.max_new_tokens, 1)
         if "" in self.stop:
             raise UserError("stop: an empty string would end every answer at once; leave it out")
 
@@ -90,19 +85,19 @@ class RowsTask(Task[RowRecord]):
     def requests(self, records: Sequence[RowRecord]) -> list[Request]:
         """Return one request a row."""
         return [
-            Request(r.id, r.prompt, self.max_new_tokens, stop=self.stop, reference=r.completion, group=r.group)
+            Request(r.id, r.prompt, self.max_new_tokens, stop=self.stop, reference=r.reference, group=r.group)
             for r in records
         ]
 
     def judge(self, records: Sequence[RowRecord], requests: Sequence[Request], completions: Completions) -> Scores:
         """Score answers, without white space around them, against the completions of the rows."""
-        groups: dict[str, list[RowRecord]] = {}
-        for record in records:
-            groups.setdefault(record.group, []).append(record)
+        groups: dict[str, list[tuple[Request, str]]] = {}
+        for request in requests:
+            groups.setdefault(request.group, []).append((request, request.reference.strip()))
         by_group: dict[str, dict[str, Any]] = {}
         samples: list[dict[str, Any]] = []
         for name, rows in groups.items():
-            scored = score_texts(rows, completions, self.stop)
+            scored = score_texts(rows, completions)
             equal = [row["answer"] == row["reference"] for row in scored.samples]
             by_group[name] = {
                 "name": language_name(name) if name in LANGUAGES else name,

@@ -135,14 +135,6 @@ class RecordSet:
     files: Mapping[str, str] = field(repr=False)
 
 
-def require_at_least(least: int, **options: int) -> None:
-    """Raise UserError where an option of a task, given by name, is smaller than it may be."""
-    for name, value in options.items():
-        if value < least:
-            problem, advice = ("is too small", f"at least {least}") if least else ("is negative", "0 for none")
-            raise UserError(f"{name}: {value} {problem}; use {advice}")
-
-
 def before_stops(text: str, stops: Iterable[str]) -> str:
     """Return what stands before the first of the stop strings, all of the text where there is none."""
     return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]

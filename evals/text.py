@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from data_builders.errors import UserError
+from data_builders.errors import UserError, require_at_least
 from data_builders.rows import iter_rows
-from evals.task import Completions, Request, Scores, Task, require_at_least
+from evals.task import Completions, Request, Scores, Task
 
 FORMAT = "window-after-window"
 
@@ -48,7 +48,7 @@ class TextTask(Task[TextRecord]):
 
     def __post_init__(self) -> None:
         """Raise UserError where an option is out of its range."""
-        require_at_least(1, window=self.window)
+        require_at_least("window", self.window, 1)
 
     def read(self, data: Path, limit: int | None) -> list[TextRecord]:
         """Read the windows of the texts that have two or more; `limit` = those of the first so many texts."""

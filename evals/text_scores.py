@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evals.metrics.translation import bootstrap_scores, corpus_scores, sentence_chrf1, sentence_statistics
-from evals.task import Completions, before_stops
+from evals.task import Completions, Request, before_stops
 
 NUM_RESAMPLES = 200
-
-
-class Answered(Protocol):
-    """A record with one right answer."""
-
-    @property
-    def id(self) -> str:
-        """Return what names the record and its request."""
-
-    @property
-    def prompt(self) -> str:
-        """Return the question, without worked examples."""
-
-    @property
-    def reference(self) -> str:
-        """Return the right answer."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +37,26 @@ class TextScores:
         return {name: float(scores.std(ddof=1)) for name, scores in self.resampled.items()}
 
 
-def score_texts(records: Sequence[Answered], completions: Completions, stop: Collection[str]) -> TextScores:
-    """Score what stands before the first stop string of each completion against the reference."""
-    texts = [completions[record.id][0] for record in records]
-    answers = [before_stops(text, stop).strip() for text in texts]
-    statistics = sentence_statistics(answers, [record.reference for record in records])
+def score_texts(asked: Sequence[tuple[Request, str]], completions: Completions) -> TextScores:
+    """Score what stands before the first stop string of each completion.
+
+    Args:
+        asked: each request with the right answer.
+    """
+    texts = [completions[request.id][0] for request, _ in asked]
+    answers = [before_stops(text, request.stop).strip() for (request, _), text in zip(asked, texts, strict=True)]
+    statistics = sentence_statistics(answers, [reference for _, reference in asked])
     samples = [
         {
-            "id": record.id,
-            "prompt": record.prompt,
+            "id": request.id,
+            "prompt": request.prompt,
             "completion": text,
             "answer": answer,
-            "reference": record.reference,
+            "reference": reference,
             "sentence_chrf1": chrf1,
         }
-        for record, text, answer, chrf1 in zip(records, texts, answers, sentence_chrf1(statistics), strict=True)
+        for (request, reference), text, answer, chrf1 in zip(
+            asked, texts, answers, sentence_chrf1(statistics), strict=True
+        )
     ]
     return TextScores(answers, corpus_scores(statistics), bootstrap_scores(statistics, NUM_RESAMPLES), samples)

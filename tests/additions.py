@@ -8,7 +8,7 @@ import pytest
 
 from calmctl.training.examples import Examples, load_examples
 from calmctl.training.settings import TrainSettings
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 
 KEYS = ["ab", "cde", "fghi"]
 SETTINGS = TrainSettings(

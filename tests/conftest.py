@@ -1,4 +1,4 @@
-"""What every test runs under: one thread, no network, the working directory put back; and what reports are made of."""
+"""What every test runs under: one thread, no network, the working directory put back; and fixtures that many need."""
 
 import os
 from collections.abc import Iterator
@@ -59,3 +59,32 @@ def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.toy_benchmarks import write_benchmarks
 
     return write_benchmarks(tmp_path_factory.mktemp("toy") / "benchmarks")
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data of two tasks and a tiny model."""
+    from tests.evaluations import write_place
+
+    return write_place(tmp_path_factory.mktemp("evaluation"))
+
+
+@pytest.fixture(scope="session")
+def straight(place: Path) -> Path:
+    """An evaluation that nothing interrupted."""
+    from calmctl.cli.main import main
+    from tests.evaluations import SAMPLING, command
+
+    assert main(command(place, place / "straight", *SAMPLING)) == 0
+    return place / "straight"
+
+
+@pytest.fixture
+def words() -> Iterator[None]:
+    """A made-up task among the others."""
+    from evals import TASKS
+    from tests.evaluations import Words
+
+    TASKS["words"] = Words
+    yield
+    del TASKS["words"]

@@ -15,7 +15,7 @@ from calmctl.runs.run import Run, read_run
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.settings import CurriculumSettings, TrainSettings
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from data_builders.rows import read_jsonl
 
 MODEL = {

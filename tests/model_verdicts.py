@@ -26,7 +26,7 @@ from calmctl.inference.text import completion_of
 from calmctl.modeling.composition import compose
 from calmctl.modeling.own_masks import shortest_reach, why_no_gaps, why_no_own_masks
 from calmctl.modeling.selfcheck import check_composition
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request
 from tests.model_types import WITHOUT_TINY_MODEL, model_types, tiny_model
 

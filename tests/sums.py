@@ -7,7 +7,7 @@ import numpy as np
 
 from calmctl.training.configs import TrainConfig
 from calmctl.training.settings import TrainSettings
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 
 MODEL = {
     "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,

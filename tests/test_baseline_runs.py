@@ -20,7 +20,7 @@ from calmctl.modeling.bases.fingerprint import weights_sha256
 from calmctl.modeling.bases.sources import load_base
 from calmctl.runs.run import Run
 from calmctl.training.settings import TrainSettings
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request
 from tests.families import FAMILIES
 from tests.models import example_ids, llama, logits, with_random_adapters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -55,8 +56,6 @@ def test_damaged_folder_is_named(folder: Path, tmp_path: Path) -> None:
 
 def test_interrupted_build_is_unfinished_and_runs_again(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
-    out.mkdir()
-    (out / "run.json").write_text("{}")
 
     def interrupt(line: str) -> None:
         if line.startswith("anchor"):
@@ -68,6 +67,17 @@ def test_interrupted_build_is_unfinished_and_runs_again(folder: Path, tmp_path: 
         read_manifest(out)
     with pytest.raises(UserError, match="unfinished build with other settings"):
         build(replace(SMALL, seed=9), out)
+    assert build(SMALL, out) == read_manifest(folder)
+    shutil.rmtree(out)
+    out.mkdir()
+    (out / "run.json").write_text('{"kind": "train"}')
+    with pytest.raises(UserError, match=r"other files \(run.json\)"):
+        build(SMALL, out)
+    (out / "run.json").write_text('{"kind": "data"}')  # of a command, which looks after the settings
+    with pytest.raises(KeyboardInterrupt):
+        build(SMALL, out, Progress(interrupt))
+    with pytest.raises(UserError, match="unfinished build"):
+        read_manifest(out)
     assert build(SMALL, out) == read_manifest(folder)
     assert not [path.name for path in out.iterdir() if path.name.startswith((".", "unfinished"))]
 

@@ -26,7 +26,7 @@ from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.examples import load_examples
 from calmctl.training.settings import CurriculumSettings, TrainSettings
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from data_builders.rows import read_jsonl
 from data_builders.values import read_json
 from tests.own_tokenizers import base

@@ -15,7 +15,7 @@ from calmctl.inference.prompt import fit
 from calmctl.inference.reading import reading_of
 from calmctl.inference.text import completion_of
 from calmctl.modeling.composed import ComposedModelForCausalLM
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request
 from tests.families import FAMILIES
 from tests.models import composed, gpt2, llama

@@ -1,6 +1,6 @@
 """Every task from end to end: untrained models generate, are interrupted, go on, and are scored.
 
-What a `kill -9` leaves behind is the work files' matter, whichever the task: see test_evaluation.py.
+What a `kill -9` leaves behind is the work files' matter, whichever the task: see test_interrupted_evaluation.py.
 """
 
 import json

@@ -42,7 +42,7 @@ CASES = {
             (("compare=[prefix]", "flores.limit=3"), "was started with another configuration (limit: 4 -> 3"),
             (("compare=[prefix]", "tasks=[flores,mgsm]", "mgsm.dataset=nowhere/at/all"), "nowhere/at/all"),
             # Data of another experiment is not taken for one's own that was moved.
-            (("compare=[prefix]", "flores.dataset={0}/../benchmarks/flores200"), "another configuration (dataset"),
+            (("compare=[prefix]", "flores.dataset={other}/flores200"), "another configuration (dataset"),
         ),
     ),
     "kv": Case(
@@ -171,11 +171,11 @@ def test_an_extension_that_ends_before_its_results_is_not_complete(copied: Made)
     assert copied.run("compare=[]") == 0 and copied.keys() == [*MODELS]
 
 
-def test_what_is_refused_changes_nothing(copied: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    before = copied.written("*.*")
+def test_what_is_refused_changes_nothing(copied: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, other = copied.written("*.*"), shutil.copytree(copied.benchmarks, tmp_path / "elsewhere")
     for settings, message in (*copied.case.refused, ((copied.first, "compose.every=2"), "compose.every: 1 -> 2")):
         for _ in range(2):
-            assert copied.run(*(setting.format(copied.benchmarks) for setting in settings)) == 2
+            assert copied.run(*(setting.format(other=other) for setting in settings)) == 2
             assert message in capsys.readouterr().err and copied.written("*.*") == before
 
 

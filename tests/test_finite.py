@@ -13,7 +13,7 @@ from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import complete
 from calmctl.inference.likelihood import bits_of
 from calmctl.training.safeguards import MOST_SKIPPED, DivergenceWatch
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request, Scores
 from tests.models import composed, llama
 

@@ -18,7 +18,7 @@ from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.cost import EAGER, CompositionFlops, DecoderFlops, adapter_training, flop_counter
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.settings import TrainSettings
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from tests import tokenizer_families as families
 from tests.families import FAMILIES
 from tests.models import composed, example_ids, llama

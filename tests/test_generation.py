@@ -1,4 +1,4 @@
-"""Generation: completions in the order asked, whatever the batch, cut where they should be."""
+"""Generation: completions in the order asked, whatever the batch, cut where they should be, streamed to the letter."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerFast
 from calmctl.errors import UserError
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Throughput, complete
-from calmctl.inference.text import StopStrings
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from calmctl.inference.text import StopStrings, TextStream
+from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request
 from tests.models import composed, llama
 
@@ -113,11 +113,35 @@ def test_decoding_out_of_range_is_refused(settings):
         Decoding(**settings)
 
 
-def test_a_stop_string_of_several_bytes_a_character_is_found():
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    backend = Tokenizer(models.BPE(vocab={piece: index for index, piece in enumerate(alphabet)}, merges=[]))
+def of_single_bytes() -> PreTrainedTokenizerFast:
+    backend = Tokenizer(models.BPE({byte: place for place, byte in enumerate(pre_tokenizers.ByteLevel.alphabet())}, []))
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(False), decoders.ByteLevel()
-    tokenizer, stop = PreTrainedTokenizerFast(tokenizer_object=backend), "\N{SKULL}\N{SKULL}\N{FIRE}\N{FIRE}\N{FIRE}"
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+def test_a_stop_string_of_several_bytes_a_character_is_found():
+    tokenizer, stop = of_single_bytes(), "\N{SKULL}\N{SKULL}\N{FIRE}\N{FIRE}\N{FIRE}"
     ids = tokenizer(f"ab{stop}", return_tensors="pt")["input_ids"]
     assert ids.shape[1] == 2 + len(stop.encode())
     assert StopStrings(tokenizer, (stop,), 0, {})(ids, None).item()
+
+
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(temperature=1.0, seed=3)], ids=["greedy", "sampling"])
+def test_pieces_are_the_completion_and_come_one_by_one(model, tokenizer, decoding):
+    pieces = []
+    text = complete(model, tokenizer, [Request("", "solve: 1 + 2 =", 12)], decoding, on_text=pieces.append)[0]
+    assert "".join(pieces) == text
+    assert len(pieces) > 1
+
+
+def test_a_character_is_passed_on_when_all_its_bytes_are_there():
+    tokenizer = of_single_bytes()
+    prompt, completion = "a", " 5 €!"
+    ids = tokenizer(prompt + completion)["input_ids"]
+    pieces = []
+    stream = TextStream(tokenizer, pieces.append)
+    stream.put(torch.tensor([ids[:1]]))
+    for token in ids[1:]:
+        stream.put(torch.tensor([token]))
+    stream.end()
+    assert pieces == [" ", "5", " ", "€", "!"]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from data_builders.errors import UserError
-from evals import TASKS
-from evals.gsm8k import GSM8K_METRICS, MGSM_METRICS, MGSM_WORDINGS, GSM8KTask, MathRecord, MGSMTask
+from evals.gsm8k import GSM8K_METRICS, GSM8KTask, MathRecord
 from evals.metrics.answers import answer
+from evals.mgsm import MGSM_METRICS, MGSM_WORDINGS, MGSMTask
 from tests.real_data import real_data
 
 ENDS = ("</s>", "<|im_end|>")
@@ -129,7 +129,7 @@ def test_each_figure_is_that_of_the_code_it_names(gsm8k: Path) -> None:
 def test_gsm8k_files_that_are_refused(gsm8k: Path) -> None:
     with pytest.raises(UserError, match="shots: 10 is more than the 9 rows"):
         GSM8KTask(shots=10).load(gsm8k)
-    with pytest.raises(UserError, match="shots: -1 is negative"):
+    with pytest.raises(UserError, match="shots: -1 is too small"):
         GSM8KTask(shots=-1)
     train = (gsm8k / "train.jsonl").read_text()
     (gsm8k / "train.jsonl").write_text(json.dumps({"question": "test 2?", "answer": "#### 1"}) + "\n" + train)
@@ -252,7 +252,3 @@ def test_every_language_of_the_real_mgsm() -> None:
     # The harness looks for an English phrase in Bengali.
     expected = dict.fromkeys(MGSM_METRICS, 100.0) | {"strict_match": pytest.approx(100 * 10 / 11)}
     assert task.score(records, given).metrics == expected
-
-
-def test_the_tasks_are_listed() -> None:
-    assert (TASKS["gsm8k"], TASKS["mgsm"]) == (GSM8KTask, MGSMTask)

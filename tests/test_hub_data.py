@@ -21,9 +21,10 @@ from data_builders.errors import UserError
 from evals import TASKS
 from evals.codexglue import CodeXGLUETask
 from evals.flores import FloresTask
-from evals.gsm8k import MGSM_WORDINGS, GSM8KTask, MGSMTask
+from evals.gsm8k import GSM8KTask
 from evals.humaneval import HumanEvalTask
 from evals.mbpp import MbppTask
+from evals.mgsm import MGSM_WORDINGS, MGSMTask
 from tests.test_code_tasks import HUMANEVAL_ROW, mbpp_row, score, write
 from tests.test_codexglue import row as function_row
 

@@ -25,7 +25,7 @@ from data_builders.kv.expressions import (
 from data_builders.kv.keys import random_names, vocabulary_names
 from data_builders.kv.render import Renderer
 from data_builders.kv.text import OPERATORS, number_format
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from tests.kv_settings import SMALL
 
 

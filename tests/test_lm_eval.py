@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from calmctl.modeling.composition import compose
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from tests.models import composed, llama
 from tests.own_tokenizers import base
 from tests.tokenizer_families import gpt2_style, llama3_style

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from calmctl.errors import UserError
+from calmctl.errors import CalmctlError, UserError
 from calmctl.inference.byte_reading import END, FLOOR, MOST_HOLES, ByteReader
 from calmctl.inference.decoding import Decoding, NotFiniteError
 from calmctl.inference.generation import complete
@@ -251,19 +251,24 @@ def test_numbers_that_are_none_are_told_with_their_prompt():
     assert error.value.row in range(4)
 
 
-def test_batches_are_halved_when_memory_is_short(monkeypatch):
+def test_batches_are_halved_when_memory_is_short_and_none_is_one_clear_error(monkeypatch):
     one, other = voice("llama", "gpt2"), voice("gpt2", "llama2")
     expected = dict(mixture(one, other).bits_of(PROMPTS, TEXTS))
-    mixed, forward = mixture(one, other), other.model.forward
+    mixed, forward, most = mixture(one, other), other.model.forward, [1]
 
     def short(*args, **kwargs):
-        if len(kwargs["input_ids"]) > 1:
+        if len(kwargs["input_ids"]) > most[0]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(other.model, "forward", short)
     assert dict(mixed.bits_of(PROMPTS, TEXTS)) == pytest.approx(expected, rel=1e-4)
     assert mixed.batch_size == 1
+    most[0] = 0
+    with pytest.raises(CalmctlError, match="^out of memory with a single text of [0-9]+ bytes$"):
+        list(mixed.bits_of(PROMPTS, TEXTS))
+    with pytest.raises(CalmctlError, match="^out of memory with a single prompt of [0-9]+ tokens$"):
+        written(mixed, [Request("", "the", 2)])
 
 
 def test_models_with_states_or_chunks_are_not_mixed():

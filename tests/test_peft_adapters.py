@@ -15,7 +15,7 @@ from calmctl import ComposedModelForCausalLM, adapt, compose
 from calmctl.cli.main import main
 from calmctl.errors import UserError
 from calmctl.modeling.bases.sources import find_tokenizer, load_base, source_sha256
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from tests.models import composed, llama, logits
 
 # What peft itself asks of a model has another name by now.

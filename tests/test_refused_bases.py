@@ -17,7 +17,7 @@ from calmctl.cli.main import main
 from calmctl.errors import UserError
 from calmctl.modeling.composition import compose
 from calmctl.modeling.layers import layer_output
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from tests.families import SETTINGS, modern
 from tests.models import VOCABULARY, example_ids, llama, logits
 

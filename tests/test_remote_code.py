@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, pipeline
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
 from calmctl.modeling.configuration import ComposedConfig
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from tests.models import composed, llama, opened
 from tests.own_tokenizers import base
 from tests.tokenizer_families import gpt2_style, llama3_style

@@ -1,4 +1,4 @@
-"""Scoring what was made elsewhere: any part of a task, with what scoring needs and no more."""
+"""Scoring what was made elsewhere: as ours is, any part of a task, with what scoring needs and no more."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ import pytest
 
 from calmctl.cli.main import main
 from calmctl.evaluation.scoring import METRICS_FILE, PREDICTIONS_FILE
+from calmctl.evaluation.work_files import SAMPLES_FILE
 from data_builders.values import read_json
 from evals import TASKS, Request
 from tests.task_data import write_data
@@ -98,3 +99,69 @@ def test_scoring_needs_no_worked_examples(task: str, data: Path, tmp_path: Path,
     assert score(task, data, ids, tmp_path / "whole") == 0
     assert bare["metrics"] == read_json(tmp_path / "whole" / METRICS_FILE)["metrics"]
     assert score(task, folder, ids, tmp_path / "asked", "--shots", "2") == 2  # what was asked for is not left out
+
+
+@pytest.fixture
+def score_words(place: Path, tmp_path: Path, words: None, capsys: Any) -> Any:
+    """Score text as predictions of the made-up task; return exit code and what was printed."""
+
+    def run(text: str, *more: str) -> tuple[int, str]:
+        file = tmp_path / "predictions.jsonl"
+        file.write_text(text)
+        arguments = ["--data", str(place / "data" / "words.txt"), "--predictions", str(file)]
+        code = main(["score", "words", *arguments, "--out", str(tmp_path / "score"), "--json", *more])
+        captured = capsys.readouterr()
+        return code, captured.out if code == 0 else captured.err
+
+    return run
+
+
+def line(name: str, completion: object = "a b") -> str:
+    return json.dumps({"id": name, "completion": completion}) + "\n"
+
+
+WHOLE = "".join(line(f"en/{number}") for number in range(4))
+
+
+def test_completions_made_elsewhere_are_scored_as_ours_are(place: Path, tmp_path: Path, straight: Path, capsys) -> None:
+    shared = ["score", "kv", "--data", str(place / "data" / "kv"), "--predictions"]
+    for file in (SAMPLES_FILE, "predictions.jsonl"):
+        out = tmp_path / file
+        assert main([*shared, str(straight / file), "--out", str(out), "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result == read_json(out / "metrics.json")
+        assert result["metrics"] == read_json(straight / "metrics.json")["metrics"]
+        assert (out / "predictions.jsonl").read_text() == (straight / "predictions.jsonl").read_text()
+        assert result["model"]["predictions"] == str(straight / file) and "generation" not in result
+    assert main([*shared, str(straight / SAMPLES_FILE), "--out", str(out)]) == 2
+    assert "predictions" in capsys.readouterr().err
+
+
+def test_options_of_the_task_hold_for_scoring(score_words) -> None:
+    both = "".join(line(f"{language}/{number}", "x") for language in ("de", "en") for number in range(2)) * 3
+    code, printed = score_words(both, "--languages", "de, en", "--limit", "2", "--shots", "0", "options.num_samples=3")
+    assert code == 0
+    assert json.loads(printed)["options"] == {"shots": 0, "languages": ["de", "en"], "num_samples": 3}
+    assert json.loads(printed)["metrics"] == {"words": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "predictions.jsonl is empty"),
+        ("\n\n", "predictions.jsonl is empty"),
+        (WHOLE[: len(WHOLE) - 9], "predictions.jsonl:4: is no JSON"),
+        (WHOLE + "[1]\n", "predictions.jsonl:5: no JSON object"),
+        (WHOLE + line("en/4", 5), "predictions.jsonl:5: no usable 'completion'"),
+        (WHOLE + '{"id": "en/1"}\n', "predictions.jsonl:5: no usable 'completion'"),
+        (WHOLE + line("en/4"), "predictions.jsonl: completions: 'en/4' is no request of this task"),
+        (WHOLE.replace("en/2", "en/1"), "'en/2' is missing"),
+        (WHOLE + line("en/1"), "'en/1' has 2, and 1 are wanted"),
+    ],
+)
+def test_predictions_that_do_not_fit_are_one_clear_line(score_words, text: str, message: str, tmp_path: Path) -> None:
+    code, printed = score_words(text)
+    assert code == 2 and message in printed and printed.count("\n") == 1
+    assert not (tmp_path / "score" / "metrics.json").exists()
+    code, printed = score_words(WHOLE)  # the folder is as good as new
+    assert code == 0 and json.loads(printed)["metrics"] == {"words": 2.0}

@@ -21,7 +21,7 @@ from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.optimizer import MuonWithAdamW, build_optimizer
 from calmctl.training.settings import CurriculumSettings, TrainSettings
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from tests.additions import SETTINGS, examples, folder, tokenizer
 from tests.models import llama
 

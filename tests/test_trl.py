@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 
 from calmctl.modeling.composed import ComposedModelForCausalLM
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from tests import own_tokenizers
 from tests.families import FAMILIES
 from tests.models import composed, llama

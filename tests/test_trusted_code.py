@@ -11,7 +11,7 @@ import torch
 from calmctl import ComposedModelForCausalLM, adapt, compose
 from calmctl.cli.main import main
 from calmctl.errors import UserError
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from tests.models import llama, logits
 
 IDS = torch.arange(2, 14).view(2, 6)

@@ -14,7 +14,7 @@ from transformers import AutoConfig, BertForMaskedLM, LlamaForSequenceClassifica
 
 from calmctl.cli.main import main
 from calmctl.modeling.bases.sources import load_base
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import build_word_tokenizer
 from tests.models import VOCABULARY, llama, logits
 
 IDS = torch.arange(2, 14).view(2, 6)

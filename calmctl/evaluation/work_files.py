@@ -12,7 +12,7 @@ from typing import Any
 
 from calmctl.errors import UserError
 from data_builders.files import write_text
-from data_builders.rows import append_jsonl, read_jsonl
+from data_builders.rows import append_jsonl, json_lines, read_jsonl
 from evals import Request
 
 SAMPLES_FILE = "samples.jsonl"
@@ -64,8 +64,7 @@ class WorkFiles:
         """Put the samples of all processes into one file, in the order of the requests, and return them by request."""
         texts = self.read()
         rows = [self._row(place, index, text) for (place, index), text in sorted(texts.items())]
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_text(self.folder / SAMPLES_FILE, "".join(lines))
+        write_text(self.folder / SAMPLES_FILE, json_lines(rows))
         for path in self._paths():
             if path.name != SAMPLES_FILE:
                 path.unlink()

@@ -22,10 +22,9 @@ from calmctl.training.configs import TrainConfig
 from calmctl.training.models import model_config
 from calmctl.training.plan import plan_bridges
 from data_builders.kv.build import aug_file
-from data_builders.kv.byte_tokenizer import CUTS, build_byte_tokenizer
 from data_builders.kv.keys import aug_tokenizer_folder
 from data_builders.kv.text import WORDS
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import CUTS, build_byte_tokenizer, build_word_tokenizer
 
 DC_MIX = "dc_mix.parquet"
 # Composition -> the m_A it reads, its D_C.

@@ -86,7 +86,7 @@ def _without(settings: Mapping[str, Any], paths: Collection[str], prefix: str = 
 
 def _made_nothing(run: RunInfo) -> bool:
     """Tell whether a run failed before it made anything, on a wrong path say: its folder is as good as new."""
-    ours = {LOCK_FILE, CONFIG_FILE, RUN_FILE, PROGRESS_FILE, "unfinished.json"}
+    ours = {LOCK_FILE, CONFIG_FILE, RUN_FILE, PROGRESS_FILE}
     return run.status == "failed" and all(entry.name in ours for entry in run.path.iterdir())
 
 

@@ -21,7 +21,7 @@ from typing import Any, Self
 from calmctl import environment
 from calmctl.runs.lock import FileLock
 from data_builders.files import write_text
-from data_builders.rows import append_jsonl, finite, read_jsonl
+from data_builders.rows import append_jsonl, finite, json_lines, read_jsonl
 from data_builders.values import write_json
 from calmctl.config import to_yaml
 from calmctl.errors import CalmctlError, UserError, errno_of
@@ -177,7 +177,7 @@ class Run:
         rows = self.read_jsonl(name)
         kept = [row for row in rows if (row.get("step") or 0) < step + (not without or without not in row)]
         if len(kept) != len(rows):
-            self.write_text(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+            self.write_text(name, json_lines(kept))
 
     def report_progress(
         self,

@@ -101,6 +101,7 @@ class _Build:
         return {
             "sources": _sources(corpus),
             "test_sets": {name: {"sha256": test_set_sha256(name, path)} for name, path in test_sets.items()},
+            "files": self._folder.files,
             "counts": _counts(corpus),
             "overlap": overlap,
             "statistics": self._statistics,

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from data_builders.bpe_tokenizer import tokenizer_at_hand
 from data_builders.build import BuildFolder, run_build
 from data_builders.errors import UserError
-from data_builders.kv.byte_tokenizer import CUTS, build_byte_tokenizer
 from data_builders.kv.config import STRATA, KVDataConfig
 from data_builders.kv.expressions import (
     Accept,
@@ -29,7 +28,7 @@ from data_builders.kv.render import Renderer
 from data_builders.kv.rows import TRAINING_SCHEMA, ResultStatistics, TrainingSet, spread
 from data_builders.kv.test_set import EvalSet, count_overlaps, eval_table, sample_test_set
 from data_builders.kv.text import FORMAT, WORDS
-from data_builders.kv.word_tokenizer import build_word_tokenizer
+from data_builders.kv.tokenizers import CUTS, build_byte_tokenizer, build_word_tokenizer
 from data_builders.progress import Progress
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def build(config: KVDataConfig, out: Path, progress: Progress | None = None) -> 
 def check(config: KVDataConfig) -> None:
     """Raise UserError where the data cannot be built as configured, as far as what is here tells."""
     if config.tokenizer is None or tokenizer_at_hand(config.tokenizer) is not None:
-        build = _Build(config, BuildFolder(Path(), Progress()))
+        build = _Build(config, BuildFolder(Path(), Progress(), {}))
         sample_test_set(config, build.keys, build.rngs["test.parquet"])
 
 
@@ -92,6 +91,7 @@ class _Build:
         return {
             "tokenizer": self.tokenizer,
             "number_format": asdict(self.config.numbers),
+            "files": self.folder.files,
             "counts": self._counts(),
             "overlap": self._verify(table),
             "statistics": self.statistics,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_builders.errors import UserError, require_at_least
-from data_builders.kv.byte_tokenizer import CUTS
 from data_builders.kv.text import OPERATORS, NumberFormat, number_format
+from data_builders.kv.tokenizers import CUTS
 
 STRATA = ("held_out", "mixed", "held_in")
 MAX_OPERANDS = 64

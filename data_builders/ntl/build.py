@@ -73,12 +73,13 @@ def _make(config: NTLDataConfig, folder: BuildFolder, num_workers: int) -> dict[
     place = IndexPlace(folder.work / "overlap", config.near_duplicate) if flores else None
     compared = _index(flores, place, folder.progress)
     with Workers(num_workers, partial(open_index, place)) as workers:
-        shards = {name: make_shards(name, opened, config, folder, workers) for name, opened in corpora.items()}
-        counts = {name: _summed(of_model) for name, of_model in shards.items()}
-        for name in MODELS:
+        shards, counts = {}, {}
+        for name, opened in corpora.items():
+            shards[name] = make_shards(name, opened, config, folder, workers)
+            counts[name] = _summed(shards[name])
             overlap = f"{counts[name]['removed_rows']:,} aligned rows overlap" if place else "not compared"
             if shards[name]:
-                folder.progress.note(f"{name}: {len(corpora[name].corpora)} corpora read; with FLORES: {overlap}")
+                folder.progress.note(f"{name}: {len(opened.corpora)} corpora read; with FLORES: {overlap}")
         writer = Writer(config, folder, shards, _tested_languages(corpora["aug"]))
         for name in MODELS:
             writer.write_model(name)
@@ -86,16 +87,16 @@ def _make(config: NTLDataConfig, folder: BuildFolder, num_workers: int) -> dict[
         writer.write_composition()
         writer.write_tests()
         tokenizer = write_tokenizer(config, named, folder, writer.counts)
-        overlap_left = _overlap(folder, workers) if compared else {}
+        left = _count_left(folder, workers) if compared else {}
     removed = {name: {key: counts[name][key] for key in counts[name] if key in _REMOVED} for name in MODELS}
+    found = {"checked": True, "flores": compared, "removed": removed, "left": left}
     return {
         "sources": sources,
+        "files": folder.files,
         "counts": {name: described(of_file) for name, of_file in writer.counts.items()},
         "sentences": counts,
         "held_out": writer.held_out,
-        "overlap": {"checked": True, "flores": compared, "removed": removed, "left": overlap_left}
-        if compared
-        else {"checked": False},
+        "overlap": found if compared else {"checked": False},
         "tokenizer": tokenizer,
     }
 
@@ -151,7 +152,7 @@ def _require_every_language(name: str, corpora: Corpora, writer: Writer) -> None
             )
 
 
-def _overlap(folder: BuildFolder, workers: Workers[OverlapIndex | None]) -> dict[str, int]:
+def _count_left(folder: BuildFolder, workers: Workers[OverlapIndex | None]) -> dict[str, int]:
     """Search the written files for the test set; raises UserError where a sentence of it is found."""
     left = {"exact": 0, "near": 0} | count_in_tables(folder.tables, count_overlaps, workers, folder.progress)
     if any(left.values()):

@@ -1,7 +1,12 @@
-"""Byte-level tokenizers with a fixed vocabulary, which cut one text differently: keys whole or not, digits in groups.
+"""The tokenizers that are built for key-value data: by words, and by bytes in several ways to cut one text.
 
-Nothing is trained: a vocabulary is the 256 bytes and the pieces that a cut is made of, each with and without the space
-before it. What is no piece falls into its bytes, so every text comes back exactly.
+Both are ordinary `transformers.PreTrainedTokenizerFast`, and nothing is trained.
+
+By words, whole keys are tokens, and single digits, and the signs between them. White space is dropped; decoding writes
+spaces between words, none inside a number, and none between the sign of a result and its first digit.
+
+By bytes, a vocabulary is the 256 bytes and the pieces that a cut is made of, each with and without the space before it.
+What is no piece falls into its bytes, so every text comes back exactly.
 """
 
 from __future__ import annotations
@@ -11,15 +16,51 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
-from data_builders.bpe_tokenizer import EOS, PAD
+from data_builders.bpe_tokenizer import EOS, PAD, as_fast
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
+UNK = "<unk>"
 MODEL_MAX_LENGTH = 1024
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _DIGITS = "0123456789"
 _SIGNS = "=+-x:"
+
+
+def build_word_tokenizer(keys: Sequence[str], words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Build a tokenizer over special tokens, digits, signs, `words` and `keys`, with ids in that order."""
+    tokens = [PAD, EOS, UNK, *_DIGITS, *_SIGNS, *words, *keys]
+    if len(set(tokens)) != len(tokens):
+        raise ValueError("words and keys must be distinct and must not repeat a digit, a sign or a special token")
+    return as_fast(_word_level(tokens), MODEL_MAX_LENGTH, unk=UNK)
+
+
+def _word_level(tokens: Sequence[str]) -> Tokenizer:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Split(Regex(r"[-+=:]"), "isolated"),
+        ]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            # The WordPiece decoder is what writes a space before every token but the first.
+            decoders.WordPiece(prefix="##", cleanup=False),
+            decoders.Fuse(),
+            decoders.Replace(Regex(r"(?<=[0-9]) (?=[0-9])"), ""),
+            decoders.Replace(Regex(r"(?<== [-+]) (?=[0-9])"), ""),
+            decoders.Replace(Regex(r"(?<=^[-+]) (?=[0-9])"), ""),
+            decoders.Replace(" :", ":"),
+        ]
+    )
+    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -45,7 +86,6 @@ CUTS: Final = {"pieces": Cut(2, 1), "words": Cut(None, 2), "words_triples": Cut(
 def build_byte_tokenizer(cut: Cut, keys: Sequence[str], words: Sequence[str]) -> PreTrainedTokenizerFast:
     """Build the tokenizer of a cut; `words` open a text and are one token in every cut."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     # All pieces are ASCII, and the space is the one of its characters that the byte-level alphabet writes differently.
@@ -65,15 +105,7 @@ def build_byte_tokenizer(cut: Cut, keys: Sequence[str], words: Sequence[str]) ->
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=EOS,
-        split_special_tokens=True,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-        model_max_length=MODEL_MAX_LENGTH,
-    )
+    return as_fast(tokenizer, MODEL_MAX_LENGTH)
 
 
 def _pieces(cut: Cut, keys: Sequence[str]) -> list[str]:
