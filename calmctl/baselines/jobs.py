@@ -20,8 +20,9 @@ from calmctl.modeling.bases.sources import base_config, load_base, load_tokenize
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.runs.run import Run, read_run
 from calmctl.training.cost import DecoderFlops, adapter_training
-from calmctl.training.job import Job, Planned, check_attention, require, run_job
+from calmctl.training.job import Job, check_attention, require, run_job
 from calmctl.training.plan import Model, Plan, backward_of, described, model_of, plan_whole
+from calmctl.training.prepared import Planned
 from calmctl.training.session import num_trainable
 
 

@@ -24,10 +24,11 @@ from calmctl.runs.run import Run
 from calmctl.training.batches import Batches, alike
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.examples import Examples
-from calmctl.training.job import Job, Planned, check_attention, require, run_job
+from calmctl.training.job import Job, check_attention, require, run_job
 from calmctl.training.models import model_config, new_model
 from calmctl.training.packing import check_packing_of_augs
 from calmctl.training.plan import model_of, plan_composition, plan_training
+from calmctl.training.prepared import Planned
 from calmctl.training.settings import TrainSettings
 
 CALIBRATION_STREAM = 0xCA11

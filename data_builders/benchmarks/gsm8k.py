@@ -22,8 +22,6 @@ MGSM_ROWS = 250
 _EXEMPLARS = "MGSM_EXEMPLARS"
 _GSM8K_FIELDS: Fields = {"question": str, "answer": str}
 _HUB_TEST_FIELDS: Fields = {"question": str, "answer_number": int}
-
-
 _NUMBER = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _MGSM_FILE = re.compile(r"mgsm_(\w+)\.tsv(?:\.gz)?")
@@ -198,8 +196,6 @@ def _literal(path: Path) -> dict[str, Any]:
                 value = ast.literal_eval(node.value)
                 if isinstance(value, dict):
                     return value
-    except UserError:
-        raise
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise UserError(f"{path}: cannot be read as Python data ({error}); get the official file") from None
     raise UserError(f"{path}: assigns no dictionary to {_EXEMPLARS}; get the official file")

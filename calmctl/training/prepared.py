@@ -1,0 +1,176 @@
+"""What a training learns from, made ready before any weights are read: examples that its model can read, tokenised."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from calmctl.errors import UserError
+from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.configuration import context_length
+from calmctl.modeling.context import AugContext, contexts_of
+from calmctl.modeling.layers import text_config
+from calmctl.modeling.tokenizers.segmentation import Segmenter
+from calmctl.processes.ranks import current_ranks
+from calmctl.training.aug_examples import described_reading, reading_facts, with_aug_tokens
+from calmctl.training.batches import Batches
+from calmctl.training.configs import TrainingConfig
+from calmctl.training.cost import CompositionFlops
+from calmctl.training.curriculum import Curriculum
+from calmctl.training.examples import Examples, load_examples
+from calmctl.training.packing import pack
+from calmctl.training.plan import Plan
+from calmctl.training.validation import hold_out
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a training knows of its model without weights.
+
+    Attributes:
+        plan: what it comes to; of a composition as if augs read as many tokens as the anchor.
+        stored: configuration that the model will be stored with.
+        bases: those of what reads the tokens: the shortest context counts.
+        segmenters: per aug, how it reads the data, if it has a tokenizer of its own.
+        warnings: what is to be known, and no reason to refuse it.
+    """
+
+    plan: Plan
+    tokenizer: PreTrainedTokenizerBase
+    stored: PreTrainedConfig
+    bases: Sequence[PreTrainedConfig]
+    segmenters: Sequence[Segmenter | None] = ()
+    warnings: Sequence[str] = ()
+
+    @property
+    def context(self) -> int | None:
+        """Return how many of the anchor's tokens the model can read; None where no base says."""
+        own = self.segmenters or [None] * (len(self.bases) - 1)
+        shared = [base for base, segmenter in zip(self.bases, [None, *own], strict=True) if segmenter is None]
+        return min((limit for base in shared if (limit := context_length(base))), default=None)
+
+    @property
+    def aug_contexts(self) -> list[AugContext]:
+        """Return how far augs with tokenizers of their own can read."""
+        lengths = [context_length(base) for base in self.bases[1:]] if self.segmenters else []
+        return contexts_of(self.segmenters, lengths)
+
+    @property
+    def config(self) -> TrainingConfig:
+        """Return the configuration of the training."""
+        return self.plan.config
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a training learns from and is validated on; None without steps."""
+
+    planned: Planned
+    examples: Examples | None = None
+    held_out: Examples | None = None
+
+    def as_built(self, model: PreTrainedModel) -> "Prepared":
+        """Return the same with what the model itself reads with: how it was loaded may decide how texts are cut."""
+        if not isinstance(model, ComposedModelForCausalLM):
+            return self
+        return replace(self, planned=replace(self.planned, segmenters=model.model.segmenters))
+
+    def with_aug_tokens(self, folder: Path) -> tuple["Prepared", dict[str, Any]]:
+        """Return the same with what augs with tokenizers of their own read of the examples, and what is said of it."""
+        segmenters, reading = self.planned.segmenters, self.reading()
+        if not reading:
+            return self, reading
+        for index, facts in enumerate(reading["reading"]):
+            if facts is not None and current_ranks().is_first:
+                _LOGGER.info("aug %s: %s", index, described_reading(facts))
+        examples, held_out = (
+            with_aug_tokens(each, segmenters, folder) if each is not None else None
+            for each in (self.examples, self.held_out)
+        )
+        return replace(self, examples=examples, held_out=held_out), reading
+
+    def reading(self) -> dict[str, Any]:
+        """Return how augs with tokenizers of their own read the data, and what it costs; nothing where there are none.
+
+        `flops_per_token` is for each of the anchor's tokens, in rows of the mean length; `flops_ratio` is to what it
+        would be if augs read as many tokens as the anchor.
+        """
+        examples, segmenters = self.examples, self.planned.segmenters
+        if examples is None or all(segmenter is None for segmenter in segmenters):
+            return {}
+        reading: dict[str, Any] = {"reading": reading_facts(examples, segmenters)}
+        if isinstance(plain := self.planned.plan.model.flops, CompositionFlops):
+            read = [1.0 if each is None else each["aug_tokens_per_anchor_token"] for each in reading["reading"]]
+            length = round(float(examples.lengths.mean()))
+            flops = replace(plain, aug_tokens=read).training(length)
+            reading |= {"flops_per_token": round(flops), "flops_ratio": round(flops / plain.training(length), 3)}
+        return reading
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a plan says of the data: rows of the file, examples and tokens of them, and passes over it."""
+        examples, held_out, settings = self.examples, self.held_out, self.planned.config.settings
+        if examples is None:
+            return {"steps": 0}
+        tokens = int(examples.lengths.sum())
+        return {
+            "rows": examples.counts["rows"],
+            "examples": len(examples),
+            "tokens": tokens,
+            "validation_examples": len(held_out) if held_out is not None else 0,
+            "steps": settings.steps,
+            "passes_over_the_data": round(Batches(examples, settings, self.planned.config.seed, 0).passes, 2),
+        }
+
+
+def prepared(planned: Planned) -> Prepared:
+    """Tokenise the data of a training and hold out what it is validated on.
+
+    Raises:
+        UserError: the data cannot be used, or not with this model.
+    """
+    if not planned.config.settings.steps:
+        return Prepared(planned)
+    found = Prepared(planned, *_examples(planned))
+    _check_examples(found)
+    return found
+
+
+def _examples(planned: Planned) -> tuple[Examples, Examples | None]:
+    """Return what to train on, and what to validate on, if anything."""
+    config, settings, tokenizer = planned.config, planned.config.settings, planned.tokenizer
+    # Packing cuts long documents itself.
+    context, augs = (None, []) if settings.packing else (planned.context, planned.aug_contexts)
+    examples, held_out = load_examples(Path(config.dataset), tokenizer, settings, context, augs), None
+    if config.validation:
+        held_out = load_examples(Path(config.validation), tokenizer, settings, context, augs)
+    elif settings.validation_share:
+        if len(examples) < 2:
+            raise UserError(
+                f"{config.dataset}: train.validation_share needs two examples at least; give more, "
+                "--validation FILE, or train.validation_share=0 train.keep_best=false"
+            )
+        examples, held_out = hold_out(examples, settings.validation_share, config.seed, settings.validation_limit)
+    if settings.packing:
+        width = min(settings.context, planned.context or sys.maxsize)
+        augs = planned.aug_contexts
+        return pack(examples, width, augs), pack(held_out, width, augs) if held_out is not None else None
+    return examples, held_out
+
+
+def _check_examples(prepared: Prepared) -> None:
+    """Refuse token ids that the model does not have, and a curriculum without its levels."""
+    base, config = prepared.planned.bases[0], prepared.planned.config
+    known, data = text_config(base).vocab_size, config.dataset
+    for file, examples in ((data, prepared.examples), (config.validation or data, prepared.held_out)):
+        if examples is not None and len(examples.ids) and (largest := int(examples.ids.max())) >= known:
+            raise UserError(
+                f"{file}: token id {largest}, and the {base.model_type} model knows {known}; use its own tokenizer"
+            )
+    if config.settings.curriculum.field and prepared.examples is not None:
+        Curriculum(config.settings.curriculum, prepared.examples)
