@@ -88,7 +88,10 @@ def code(
     overrides: options.Overrides = None,
     preset: options.Preset = "tiny",
     source: data.Sources = None,
-    tests: data.Tests = None,
+    benchmarks: Annotated[
+        Path | None,
+        typer.Option("--data", "--tests", help="Folder that holds humaneval, mbpp and codexglue, which are asked."),
+    ] = None,
     allow_code_execution: options.AllowCodeExecution = False,
     seed: options.Seed = None,
     seeds: Seeds = 1,
@@ -101,7 +104,7 @@ def code(
     from calmctl.config import load_config
     from calmctl.experiments.code import ReproduceCodeConfig, code_experiment
 
-    given: dict[str, object] = {"benchmarks": tests, "allow_code_execution": allow_code_execution or None}
+    given: dict[str, object] = {"benchmarks": benchmarks, "allow_code_execution": allow_code_execution or None}
     given["data.sources"] = tuple(source) if source else None
 
     def experiment(seed: int | None, folder: Path) -> Experiment:

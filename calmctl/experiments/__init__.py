@@ -1,1 +1,1 @@
-"""Experiments: one file per section of the paper, and what they share."""
+"""Experiments: the sections of the paper (kv, ntl, code), and the engine that they share."""

@@ -31,7 +31,7 @@ class ExperimentConfig(ABC):
         preset: name of the preset, for the report.
         seed: of the data, of m_B and of m_A.
         num_bridge_seeds: how often everything that is trained on D_C is trained, with seeds from `seed` on.
-        num_control_seeds: the same of what says what m_A or D_C is for; 0 = as often as everything else.
+        num_control_seeds: seeds of the controls (random or vanilla m_A, other D_C); 0 = as many as of everything else.
         jobs: stages at once; 0 = as many as there are cores for their threads.
         threads: CPU threads of each stage.
         tasks: what is evaluated: names of `evaluations()`.

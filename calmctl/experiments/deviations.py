@@ -1,7 +1,6 @@
 """Where experiments depart from the paper: a sentence for each setting of models, compositions and other methods.
 
-Every field of `BridgeConfig` and `ComposeConfig` is either in one of the tables below, or said to be none of the
-method's. A test walks the fields.
+Every field of `BridgeConfig` and `ComposeConfig` has to be in BRIDGE, COMPOSITION or NOT_THE_METHOD: a test walks them.
 """
 
 from collections.abc import Callable

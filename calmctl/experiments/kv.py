@@ -31,7 +31,6 @@ def kv_experiment(config: ReproduceKVConfig, out: Path) -> Experiment:
             f"{out} was made by an earlier version of calmctl: `calmctl report {out}` shows it; to run the experiment, "
             "choose another --out"
         )
-    exports = {TABLE_1_FILE: table1} | ({TABLE_5_FILE: table5} if config.ablate else {})
     return Experiment(
         name="kv",
         config=config,
@@ -43,7 +42,7 @@ def kv_experiment(config: ReproduceKVConfig, out: Path) -> Experiment:
         values=calm_values(config),
         token_ids=partial(_token_ids, config),
         check=partial(check_ablations, config) if config.ablate else None,
-        exports=exports,
+        exports={TABLE_1_FILE: table1, TABLE_5_FILE: table5 if config.ablate else None},
     )
 
 

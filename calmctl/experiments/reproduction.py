@@ -41,11 +41,11 @@ class Experiment:
         systems: builds its systems.
         tokenizer: that of models trained from scratch; empty = the one that is trained with the data.
         deviations: where it departs from the paper.
-        values: what the headline composition has of what is varied by numbers: group of systems -> value.
+        values: CALM's own value of each number that is varied: group of systems -> value.
         token_ids: how many token ids a tokenizer that is made with the data has, by its folder; None: as the data says.
         check: refuses what the experiment alone can refuse, before anything is made.
         exports: tables that it writes beside `results.json`: file -> its content, from that of `results.json` and the
-            folder.
+            folder; None: it is removed, as it would be of other settings.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Experiment:
     values: Mapping[str, float | None] = field(default_factory=dict)
     token_ids: Callable[[str], int] | None = None
     check: Callable[[], None] | None = None
-    exports: Mapping[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = field(default_factory=dict)
+    exports: Mapping[str, Callable[[Mapping[str, Any], Path], dict[str, Any]] | None] = field(default_factory=dict)
 
 
 def reproduce(
@@ -100,7 +100,10 @@ def reproduce(
             found = results(experiment, out, {**seconds, "total": round(run.seconds, 1)})
             run.write_json(RESULTS_FILE, found)
             for file, export in experiment.exports.items():
-                run.write_json(file, export(found, out))
+                if export is None:
+                    (out / file).unlink(missing_ok=True)
+                else:
+                    run.write_json(file, export(found, out))
         write_report(out)
         if not run.is_complete:
             run.finish()
@@ -116,7 +119,7 @@ def preflight(experiment: Experiment, out: Path, nproc_per_node: str | None) -> 
     config, stages = experiment.config, experiment_stages(experiment, out)
     existing = existing_run(out, "reproduce", config, {}, config.changeable)
     is_same = existing is not None and has_settings(existing, config)
-    made = [RESULTS_FILE, *experiment.exports]
+    made = [RESULTS_FILE, *(file for file, export in experiment.exports.items() if export)]
     is_current = not missing_stages(stages) and is_same and all((out / file).exists() for file in made)
     Run.look(out, kind="reproduce", config=config, changeable=config.changeable, is_current=is_current)
     if not is_current:

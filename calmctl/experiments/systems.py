@@ -34,7 +34,7 @@ class Trained:
         model: its run directory, or what names an existing model that is used as it is.
         stages: those that train it; none where it is used as it is.
         name: of its folders.
-        examples: worked examples of tasks that have any; None: as many as these say.
+        examples: worked examples, in the place of the task's own number; None keeps that.
         reads_answers: whether it is given m_A's answers.
         mixed_with: the model that writes together with it.
         dataset: test records of its own; empty = those of everybody.

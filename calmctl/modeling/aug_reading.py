@@ -84,7 +84,7 @@ class AugReadingMixin:
             # Ids that only pad the anchor's vocabulary: no text becomes them, but a model may happen to choose one.
             ids = ids.clamp(max=known - 1)
         end = tokens.past + tokens.length
-        self._tap(current, aug_index, ids, tokens.attention_mask, tokens.positions, end, tokens.positions, cache)
+        self._run_aug(current, aug_index, ids, tokens.attention_mask, tokens.positions, end, tokens.positions, cache)
 
     def _segmented(
         self,
@@ -143,7 +143,7 @@ class AugReadingMixin:
         else:
             mask = own_mask(layers.decoder(aug), read.allowed(), places, read.places)
         anchor_positions = read.anchor_positions(positions)
-        self._tap(current, aug_index, read.ids, mask, places, read.longest, anchor_positions, cache)
+        self._run_aug(current, aug_index, read.ids, mask, places, read.longest, anchor_positions, cache)
 
     def _read_nothing(self, current: ForwardPass, aug_index: int, cache: ComposedCache) -> None:
         """Take the keys and values of an aug that reads nothing now from the cache."""
@@ -157,7 +157,7 @@ class AugReadingMixin:
             held = cast(DynamicLayer, layer)
             current.keys_values[aug_index, bridge_index] = cast(Tensor, held.keys), cast(Tensor, held.values)
 
-    def _tap(
+    def _run_aug(
         self,
         current: ForwardPass,
         aug_index: int,

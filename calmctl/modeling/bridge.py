@@ -34,8 +34,8 @@ class BridgeConfig:
             last. Without it a bridge begins with the average of all that the aug has read, the longer the text the
             less it says.
         gate: multiply the update by one learned number per bridge (Flamingo, arXiv 2204.14198, without its tanh). It
-            starts at 0 and W_O plainly, which is another exact identity at the start: one number says how far a bridge
-            is open, and every other matrix learns at full speed once it has left 0.
+            starts at 0 and W_O at its usual initialisation, so the untrained model still equals the anchor: one number
+            says how far a bridge is open, and every other matrix learns at full speed once it has left 0.
         dropout: share of the update's entries that are dropped while training, against overfitting a small D_C.
         zero_init: start from W_O = 0 (with a gate: from a closed gate), so that the untrained composed model computes
             exactly what the anchor does; False gives the paper's plain initialisation.
@@ -190,6 +190,31 @@ class Bridge(nn.Module):
         first, second = states.float().chunk(2, dim=-1)
         rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
         return rotated.to(states.dtype)
+
+
+def forward_flops(aug_size: int, anchor_size: int, aug_tokens: float, is_folded: bool) -> float:
+    """Return the FLOPs per anchor token of a bridge's matrices in a forward pass; what it attends to comes on top.
+
+    Args:
+        aug_tokens: how many tokens the aug reads per token of the anchor.
+        is_folded: projection, keys and values are one product.
+    """
+    keys_values = 2 * anchor_size * aug_size if is_folded else anchor_size * aug_size + 2 * anchor_size**2
+    return 2 * (aug_tokens * keys_values + 2 * anchor_size**2)
+
+
+def training_flops(aug_size: int, anchor_size: int, aug_tokens: float, is_first: bool) -> float:
+    """Return the same of a step that trains the bridge: forward, and the gradients of matrices and of their inputs.
+
+    What the bridge reads needs no gradient, but for the anchor's states above the first bridge.
+
+    Args:
+        is_first: nothing below is trained.
+    """
+    projection = 4 * aug_tokens * aug_size * anchor_size
+    query = (4 if is_first else 6) * anchor_size**2
+    keys_values_output = 6 * (2 * aug_tokens + 1) * anchor_size**2
+    return projection + query + keys_values_output
 
 
 def _attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, eager: bool) -> Tensor:

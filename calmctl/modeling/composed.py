@@ -114,7 +114,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         """Run every aug on the tokens, then the anchor with the bridges.
 
         Args:
-            input_ids: (batch, seq) new tokens; both models read the same ones.
+            input_ids: (batch, seq) new tokens of the anchor; augs with the same tokenizer read them too.
             attention_mask: (batch, past + seq), 1 = a real token.
             position_ids: (batch, seq); counted from the attention mask when not given. Without a mask and a cache,
                 positions that start again begin another document of a packed row, which sees nothing of the others
@@ -279,7 +279,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         return self.anchor.get_input_embeddings()
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Refuse: every base reads the same ids, so all of them have to be resized, before they are composed."""
+        """Refuse: bases may read the same ids, so they have to be resized before they are composed."""
         raise UserError("a composed model cannot be resized; resize the anchor and the augs, then compose them")
 
     def get_output_embeddings(self) -> nn.Module:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +42,13 @@ def compose(
     *,
     every: int = 4,
     num: int | None = None,
-    standardize: bool = True,
-    share: float = 0.3,
-    num_heads: int | None = None,
-    norm: bool = False,
-    rotary: bool = False,
-    recency: bool = False,
-    gate: bool = False,
-    dropout: float = 0.0,
-    zero_init: bool = True,
+    bridge: BridgeConfig | None = None,
     aug_reads: str = "all",
     aug_seed: int | None = None,
     segmentation: str = AUTO,
     markers: Mapping[str, str] | None = None,
     tokenizers: Sequence[PreTrainedTokenizerBase | None] | None = None,
-    **load_arguments: Any,
+    **arguments: Any,
 ) -> ComposedModelForCausalLM:
     """Compose an anchor with one or more augs, which it freezes; nothing is trained yet.
 
@@ -64,7 +56,7 @@ def compose(
         anchor, aug: models, paths or hub ids (`id@revision` works); `aug` may be a list.
         connections: [[aug_layer, anchor_layer], ...] (with several augs: one such list each); None = the paper's
             rule, every `every`-th layer of the aug, or `num` layers, evenly spaced over the anchor.
-        standardize, share, num_heads, norm, rotary, recency, gate, dropout, zero_init: see `BridgeConfig`.
+        bridge: how bridges are built.
         aug_reads: "all" tokens, or the "prompt" only (the paper's ablation "m_A as an encoder").
         aug_seed: take augs of the given shape with untrained weights, drawn with this seed (its ablation "random m_A").
         segmentation: how the text of augs with tokenizers of their own is cut: "own" is the aug's own cut of the text
@@ -72,9 +64,9 @@ def compose(
             again); "auto" takes the first where it works.
         markers: special tokens of the anchor (chat markers, ends of text) -> those that such augs read in their place.
         tokenizers: the anchor's and each aug's, None where there is none; when not given, those beside the models.
-        load_arguments: passed to `from_pretrained` of bases given as paths or ids (dtype, device_map,
-            quantization_config, trust_remote_code, ...). Bridges stay in a float type whatever the bases are
-            quantised to.
+        arguments: fields of `BridgeConfig` (`num_heads=4`), in the place of those of `bridge`; the others are passed to
+            `from_pretrained` of bases given as paths or ids (dtype, device_map, quantization_config, trust_remote_code,
+            ...). Bridges stay in a float type whatever the bases are quantised to.
 
     Raises:
         UserError: connections out of range, heads that do not divide the anchor's width, a base that is itself
@@ -84,9 +76,11 @@ def compose(
         TypeError: load arguments, but nothing to load.
     """
     augs = [aug] if isinstance(aug, nn.Module | str | Path) else list(aug)
+    of_bridge = {field.name for field in fields(BridgeConfig)}
+    bridge = replace(bridge or BridgeConfig(), **{name: arguments[name] for name in of_bridge & arguments.keys()})
+    load_arguments = {name: value for name, value in arguments.items() if name not in of_bridge}
     if load_arguments and all(isinstance(model, PreTrainedModel) for model in (anchor, *augs)):
         raise TypeError(f"compose does not take {', '.join(load_arguments)}: the models are loaded already")
-    bridge = BridgeConfig(standardize, share, num_heads, norm, rotary, recency, gate, dropout, zero_init)
     reach = {name: load_arguments[name] for name in SOURCE_ARGUMENTS if name in load_arguments}
     attention = load_arguments.get("attn_implementation") or ""
     parts = check_parts(anchor, augs, aug_reads, reach, segmentation, markers, tokenizers, attention)

@@ -68,7 +68,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
         self.connections: list[tuple[Connection, ...]] = [
             tuple(Connection(*pair) for pair in pairs) for pairs in config.connections
         ]
-        # Models that do not say so are from before bridges could.
+        # Older checkpoints lack `standardize`: their bridges were trained without it.
         bridge_config = BridgeConfig(**{"standardize": False, **config.bridge})
         self.bridges = nn.ModuleList(
             nn.ModuleList(self._new_bridge(bridge_config, aug, pair) for pair in pairs)

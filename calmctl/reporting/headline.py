@@ -109,7 +109,7 @@ def _kept(results: Results, measure: Measure) -> str:
     gain = measure.gain(round(composed, measure.digits), round(alone, measure.digits))
     within = alone * KEPT_WITHIN_SHARE if measure.is_lower_better else KEPT_WITHIN_POINTS
     limit = f"{KEPT_WITHIN_SHARE:.0%}" if measure.is_lower_better else f"{KEPT_WITHIN_POINTS:.0f} points"
-    papers = [paper_figure(key, measure) for key in (CALM, M_B)] if measure.is_papers else []
+    papers = [paper_figure(key, measure) for key in (CALM, M_B)] if measure.same_records else []
     told = f"; in the paper {papers[0]:.1f} against {papers[1]:.1f}" if papers and None not in papers else ""
     return f"m_B's {measure.label} is {'' if gain >= -within else 'not '}kept: {shown} (at most {limit} worse{told})."
 

@@ -92,8 +92,8 @@ NTL = ReportLayout(
     paper_above="flores_languages_above_m_B",
 )
 
-HUMANEVAL = Measure("humaneval", "pass@1", "HumanEval", "pass@1", paper="humaneval_pass@1", is_papers=True)
-MBPP = Measure("mbpp", "pass@1", "MBPP", "pass@1", paper="mbpp_pass@1", is_papers=True)
+HUMANEVAL = Measure("humaneval", "pass@1", "HumanEval", "pass@1", paper="humaneval_pass@1", same_records=True)
+MBPP = Measure("mbpp", "pass@1", "MBPP", "pass@1", paper="mbpp_pass@1", same_records=True)
 HUMANEVAL_PLUS = Measure("humaneval_plus", "pass@1", "HumanEval+", "pass@1")
 MBPP_PLUS = Measure("mbpp_plus", "pass@1", "MBPP+", "pass@1")
 PROSE_BITS = Measure("text_prose", BITS, "held-out English", "bits per byte", 3, is_lower_better=True)
@@ -134,9 +134,9 @@ CODE = ReportLayout(
     models_table="Table 4: code",
 )
 
-KV_SUBS = Measure("kv", "kv_subs", "", "KV-SUBS", paper="kv_subs", is_papers=True)
-NUM_MATH = Measure("kv", "num_math", "", "NUM-MATH", paper="num_math", is_papers=True)
-KV_MATH = Measure("kv", "kv_math", "", "KV-MATH (stepwise)", paper="kv_math", is_papers=True)
+KV_SUBS = Measure("kv", "kv_subs", "", "KV-SUBS", paper="kv_subs", same_records=True)
+NUM_MATH = Measure("kv", "num_math", "", "NUM-MATH", paper="num_math", same_records=True)
+KV_MATH = Measure("kv", "kv_math", "", "KV-MATH (stepwise)", paper="kv_math", same_records=True)
 KV_MATH_DIRECT = Measure("kv", "kv_math_direct", "", "KV-MATH (direct)")
 KV_MEASURES = (KV_SUBS, NUM_MATH, KV_MATH, KV_MATH_DIRECT)
 

@@ -20,7 +20,7 @@ class Measure:
         task, metric: where it stands in the files.
         short: its name below a heading that names the benchmark.
         paper: name of the metric in the paper's tables, empty where the paper has none.
-        is_papers: whether the paper's figure is of the same records, so that a difference can be told.
+        same_records: the paper scored the same records, so the difference is shown.
     """
 
     task: str
@@ -30,7 +30,7 @@ class Measure:
     digits: int = 1
     is_lower_better: bool = False
     paper: str = ""
-    is_papers: bool = False
+    same_records: bool = False
 
     @property
     def label(self) -> str:
@@ -104,7 +104,7 @@ class ReportLayout:
     Attributes:
         panels: tables over all systems: a title and the measures side by side.
         models_table: title of a table of the headline models alone; empty: none.
-        primary: the measures whose figures the first sentences quote.
+        primary: the measures whose figures the first sentences quote, and which are drawn for every system.
         sought: the measures by which composition should give more; empty: all.
         kept: measures of what m_B could do before.
         varied: the measure that is drawn for variants of CALM by a number.

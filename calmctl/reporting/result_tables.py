@@ -183,7 +183,7 @@ def _overall(results: Results, key: str, measure: Measure) -> Number:
     Measures whose gains by language are plotted also say in how many languages m_B is beaten.
     """
     paper, notes = paper_figure(key, measure), []
-    if paper is not None and not measure.is_papers:
+    if paper is not None and not measure.same_records:
         paper, notes = None, [f"paper {paper:.1f}"]
     if key != M_B and any(grouped.measure == measure and grouped.is_plotted for grouped in results.layout.grouped):
         count, total = results.above(key, measure)
@@ -221,7 +221,7 @@ def _source(measures: list[Measure]) -> str:
     """Say where the paper's figures stand; empty where it has none of these."""
     if not (source := paper_source(measures)):
         return ""
-    same = any(measure.is_papers for measure in measures)
+    same = any(measure.same_records for measure in measures)
     return f" Paper: {source}; differences in points." if same else f" Paper: {source}, over other records."
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from calmctl.errors import UserError
 from calmctl.reporting.costs import COST_FIELDS
 from calmctl.reporting.evaluations import BITS, BY_LANGUAGE, METRICS_FILE, Evaluation, read_evaluation
-from calmctl.reporting.kv_tables import is_before_results, results_before
+from calmctl.reporting.kv_tables import TABLE_1_FILE, is_before_results, results_before
 from calmctl.reporting.layouts import LAYOUTS
 from calmctl.reporting.measures import Breakdown, Measure, ReportLayout
 from calmctl.reporting.systems_table import CALM, GROUPS, M_B, shown_value
@@ -60,7 +60,7 @@ class Results:
 
     Attributes:
         manifest: that of its data, None where there is none.
-        values: what the headline composition has of what is varied by numbers: group of systems -> value.
+        values: CALM's own value of each number that is varied: group of systems -> value.
     """
 
     folder: Path
@@ -200,6 +200,7 @@ class Results:
         return list(self._disagreements())
 
     def _disagreements(self) -> Iterator[str]:
+        file = RESULTS_FILE if (self.folder / RESULTS_FILE).exists() else TABLE_1_FILE
         digits = {(measure.task, measure.metric): measure.digits for measure in self.layout.measures}
         for system in self.systems:
             for run in system.runs:
@@ -210,7 +211,7 @@ class Results:
                         ours, theirs = told.get(metric), evaluation.metrics.get(metric)
                         if ours is None or theirs is None or abs(ours - theirs) > 0.5 * 10**-places:
                             yield (
-                                f"{system.label}, {task} {metric}: {RESULTS_FILE} says {_shown(ours, places)},"
+                                f"{system.label}, {task} {metric}: {file} says {_shown(ours, places)},"
                                 f" {evaluation.folder}/{METRICS_FILE} says {_shown(theirs, places)}"
                             )
 

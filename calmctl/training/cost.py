@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from calmctl.modeling import layers
+from calmctl.modeling.bridge import forward_flops, training_flops
 from calmctl.modeling.connections import Connection
 
 # Backward passes of attention in units of the forward pass: four products for its two, and the fused kernel computes
@@ -170,8 +171,8 @@ class CompositionFlops:
         """Return the FLOPs per token of a forward pass in rows of `length` tokens."""
         width, flops = self.anchor.width, self.anchor.forward(length, with_head=with_head) + self._augs(length)
         for aug, pairs, read in self._joined():
-            keys_values = 2 * width * aug.width if self.is_folded else width * aug.width + 2 * width**2
-            flops += len(pairs) * (2 * (read * keys_values + 2 * width**2) + 4 * read * length * width)
+            bridge = forward_flops(aug.width, width, read, self.is_folded) + 4 * read * length * width
+            flops += len(pairs) * bridge
         return flops
 
     def training(self, length: int, attention_backward: float = FUSED) -> float:
@@ -184,10 +185,8 @@ class CompositionFlops:
         flops = self._augs(length) + self.anchor.frozen_training(length, self._first + 1, attention_backward)
         for aug, pairs, read in self._joined():
             for pair in pairs:
-                # Of what a bridge reads, only states above the first connection need a gradient: not those of an aug.
-                inputs = 4 * read * aug.width * width + (4 if pair.anchor_layer == self._first else 6) * width**2
-                # Keys and values of each of the aug's tokens, a query and an output of each of the anchor's.
-                flops += inputs + 6 * (2 * read + 1) * width**2 + 4 * read * length * width * (1 + attention_backward)
+                flops += training_flops(aug.width, width, read, is_first=pair.anchor_layer == self._first)
+                flops += 4 * read * length * width * (1 + attention_backward)
         return flops
 
     def _augs(self, length: int) -> float:

@@ -1,4 +1,4 @@
-"""The plan of a section of the paper on real text: models, trainings, evaluations, and what they come to together."""
+"""The plan of an experiment: models, trainings, evaluations, and what they come to together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace

@@ -117,7 +117,7 @@ def _bars(axes: Axes, results: Results, bars: Sequence[tuple[float, System]], me
             fontsize=9,
             bbox=BLANK,
         )
-        paper = paper_figure(system.key, measure) if measure.is_papers else None
+        paper = paper_figure(system.key, measure) if measure.same_records else None
         if paper is not None:
             axes.plot(paper, y, marker="|", markersize=13, markeredgewidth=2, color="#222222", zorder=3)
             largest = max(largest, paper)
@@ -125,4 +125,4 @@ def _bars(axes: Axes, results: Results, bars: Sequence[tuple[float, System]], me
     axes.tick_params(axis="y", left=False)
     axes.set_title(textwrap.fill(measure.label, 20), fontsize=10)
     told = "lower is better" if measure.is_lower_better else "percent"
-    axes.set_xlabel(f"{told} (dark stroke: the paper's)" if measure.is_papers else told)
+    axes.set_xlabel(f"{told} (dark stroke: the paper's)" if measure.same_records else told)
