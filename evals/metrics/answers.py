@@ -23,7 +23,6 @@ __all__ = [
     "strict_answer",
 ]
 
-GSM8K_PHRASE = "####"
 GSM8K_PATTERN = r"#### (\-?[0-9\.\,]+)"
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
