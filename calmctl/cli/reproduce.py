@@ -90,7 +90,7 @@ def code(
     source: data.Sources = None,
     benchmarks: Annotated[
         Path | None,
-        typer.Option("--data", "--tests", help="Folder that holds humaneval, mbpp and codexglue, which are asked."),
+        typer.Option("--data", "--tests", help="Folder that holds humaneval, mbpp and codexglue."),
     ] = None,
     allow_code_execution: options.AllowCodeExecution = False,
     seed: options.Seed = None,

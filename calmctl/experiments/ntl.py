@@ -154,10 +154,8 @@ def _deviations(config: ReproduceNTLConfig) -> list[str]:
     for name in config.tasks:
         first = _option(config, name, "first_row") if name in DIRECTIONS else 0
         if limit := getattr(config, name).limit:
-            found.append(
-                f"only the first {limit} {RECORDS.get(name, f'records of {name} are asked')}"
-                + (f", counted from row {first}" if first else "")
-            )
+            asked = RECORDS.get(name, f"records of {name} are asked")
+            found.append(f"only the first {limit} {asked}" + (f", counted from row {first}" if first else ""))
         elif first:
             found.append(f"{name}: rows of FLORES devtest before row {first} are left out")
     return found

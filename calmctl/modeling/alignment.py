@@ -2,7 +2,7 @@
 
 The bridge never assumes that the two models read the same tokens at the same places. It is given, per anchor
 position, how many aug positions are visible. With one tokenizer that is everything up to and including the position
-itself. Of augs with tokenizers of their own, tokens are read and put aside again: `tokenizers/aug_tokens.py` says which.
+itself. What augs with tokenizers of their own have read, and put aside again, `tokenizers/aug_tokens.py` says.
 """
 
 import torch

@@ -86,8 +86,9 @@ def results_before(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} names none of {', '.join(_ORDER)}")
     systems = {key: _before(folder, key, mapping(row, path)) for key, row in rows.items()}
     values: Mapping[str, Any] = {}
-    places = [folder / _ABLATIONS / TABLE_5_FILE, folder / TABLE_5_FILE]
-    if path := next((place for place in places if place.exists()), None):
+    for path in (folder / _ABLATIONS / TABLE_5_FILE, folder / TABLE_5_FILE):
+        if not path.exists():
+            continue
         content = mapping(read_json(path), path)
         try:
             values = content["calm_values"]
