@@ -1,4 +1,4 @@
-"""The plan of a section as tables, for people."""
+"""The plan of an experiment as tables, for people."""
 
 from __future__ import annotations
 

@@ -1,19 +1,23 @@
 """The paper's key-value experiment (section 4.1, table 1, and table 5 on this task)."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from calmctl.baselines.configs import BaselineConfig
 from calmctl.errors import UserError
 from calmctl.experiments.deviations import composition_deviations, shape_of
-from calmctl.experiments.kv_config import ReproduceKVConfig
-from calmctl.experiments.kv_systems import DC_MIX, KVSystems, calm_values, check_ablations, tokenizers
+from calmctl.experiments.kv_config import KVAblationsConfig, ReproduceKVConfig
+from calmctl.experiments.kv_systems import CONTROLS, DC_MIX, KVSystems, calm_values, check_variants, tokenizers
 from calmctl.experiments.reproduction import Experiment
 from calmctl.experiments.systems import Files
 from calmctl.reporting.kv_tables import TABLE_1_FILE, TABLE_5_FILE, table1, table5
-from calmctl.reporting.results import RESULTS_FILE
+from calmctl.runs.record import CONFIG_FILE
+from calmctl.schema import from_dict
 from calmctl.training.configs import TrainConfig
 from data_builders.kv.build import aug_file
 from data_builders.kv.keys import aug_tokenizer_folder
+from data_builders.values import read_yaml
 
 FILES = Files(anchor="anchor_train.parquet", aug=aug_file(0), composition=DC_MIX)
 PAPER_KEYS = 25_000
@@ -26,11 +30,7 @@ def kv_experiment(config: ReproduceKVConfig, out: Path) -> Experiment:
     Raises:
         UserError: the folder was made by a version before, whose folders have another layout.
     """
-    if (out / TABLE_1_FILE).exists() and not (out / RESULTS_FILE).exists():
-        raise UserError(
-            f"{out} was made by an earlier version of calmctl: `calmctl report {out}` shows it; to run the experiment, "
-            "choose another --out"
-        )
+    config = _with_ablations_of(config, out)
     return Experiment(
         name="kv",
         config=config,
@@ -41,9 +41,33 @@ def kv_experiment(config: ReproduceKVConfig, out: Path) -> Experiment:
         deviations=_deviations(config),
         values=calm_values(config),
         token_ids=partial(_token_ids, config),
-        check=partial(check_ablations, config) if config.ablate else None,
-        exports={TABLE_1_FILE: table1, TABLE_5_FILE: table5 if config.ablate else None},
+        check=partial(check_variants, config),
+        exports={TABLE_1_FILE: table1} | ({TABLE_5_FILE: table5} if config.ablate else {}),
     )
+
+
+def _with_ablations_of(config: ReproduceKVConfig, out: Path) -> ReproduceKVConfig:
+    """Return the configuration; without `--ablations`, a run that has some keeps them.
+
+    Raises:
+        UserError: the folder was made by a version before, whose folders have another layout.
+    """
+    path = out / CONFIG_FILE
+    before = read_yaml(path) if path.exists() else {}
+    if not isinstance(before, dict):
+        return config
+    if "controls" in before:
+        raise UserError(
+            f"{out} was made by an earlier version of calmctl: `calmctl report {out}` shows what is complete; to run "
+            "the experiment, choose another --out"
+        )
+    if config.ablate or not before.get("ablate"):
+        return config
+    ablations, baseline = (
+        from_dict(KVAblationsConfig, before["ablations"]),
+        from_dict(BaselineConfig, before["baseline"]),
+    )
+    return replace(config, ablate=True, ablations=ablations, baseline=baseline)
 
 
 def _token_ids(config: ReproduceKVConfig, folder: str) -> int:
@@ -109,7 +133,7 @@ def _composition(config: ReproduceKVConfig) -> list[str]:
             f"independently of the numbers and {data.mix_num_math:.0%} NUM-MATH; D_C math is {rest:.0%} KV-MATH asked "
             f"directly and {data.mix_num_math:.0%} NUM-MATH"
         )
-    if config.compare and config.control_steps not in (0, compose.train.steps):
+    if set(CONTROLS) & set(config.compare) and config.control_steps not in (0, compose.train.steps):
         found.append(f"controls train for {config.control_steps} steps, the headline for {compose.train.steps}")
     return found
 

@@ -74,8 +74,10 @@ class ReproduceKVConfig(ExperimentConfig):
     ablations: KVAblationsConfig = field(default_factory=KVAblationsConfig)
 
     def __post_init__(self) -> None:
-        """Also raise ValueError where m_A has m_B's tokenizer already."""
+        """Also raise ValueError for other tasks, or where m_A has m_B's tokenizer already."""
         super().__post_init__()
+        if self.tasks != ("kv",):
+            raise ValueError(f"tasks={list(self.tasks)}: this experiment has one, kv; leave it out")
         if "one_tokenizer" in self.compare and self.data.anchor_cut is None:
             raise ValueError("compare names one_tokenizer, and the models have one tokenizer; set data.anchor_cut")
 

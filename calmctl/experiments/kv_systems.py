@@ -51,10 +51,13 @@ class KVSystems(Systems):
 
     def all(self) -> list[System]:
         """Return every system: each m_A, m_B, CALM, its controls, then its ablations."""
-        augs = [System("m_A" if not index else f"m_A{index + 1}", (aug,)) for index, aug in enumerate(self.augs)]
-        systems = [*augs, System("m_B", (self.anchor,)), self.per_seed("calm", self._composition)]
-        compared = map(self._compared, self.config.compare)
-        return [*systems, *compared, *(self._ablations() if self.config.ablate else ())]
+        return [*super().all(), *(self._ablations() if self.config.ablate else ())]
+
+    def _aug_systems(self) -> list[System]:
+        return [System("m_A" if not index else f"m_A{index + 1}", (aug,)) for index, aug in enumerate(self.augs)]
+
+    def _tokenizer_of(self, train: TrainConfig) -> str:
+        return self.tokenizer  # data are made for it
 
     def _compared(self, key: str) -> System:
         return self.per_seed(key, self._composition)
@@ -153,10 +156,13 @@ def calm_values(config: ReproduceKVConfig) -> dict[str, float | None]:
     }
 
 
-def check_ablations(config: ReproduceKVConfig) -> None:
-    """Raise UserError for a variant that cannot be made, before hours of training have led there."""
+def check_variants(config: ReproduceKVConfig) -> None:
+    """Raise UserError for a composition or a variant that cannot be made, before hours of training have led there."""
     chosen, compose = config.ablations, config.compose
     anchor, augs = base_configs(config)
+    wanted = plan_bridges(compose, anchor, augs)["trainable_parameters"]
+    if not config.ablate:
+        return
     for every in chosen.every:
         if every > (layers := num_layers(augs[0])):
             raise UserError(f"ablations.every={every}: m_A has {layers} layers only")
@@ -165,7 +171,6 @@ def check_ablations(config: ReproduceKVConfig) -> None:
     for heads in chosen.heads:
         with _naming(f"ablations.heads={heads}"):
             plan_bridges(replace(compose, bridge=replace(compose.bridge, num_heads=heads)), anchor, augs)
-    wanted = plan_bridges(compose, anchor, augs)["trainable_parameters"]
     for method in chosen.methods:
         if method != FULL:
             with _naming(f"ablations.methods={method}"):

@@ -45,7 +45,7 @@ class Experiment:
         token_ids: how many token ids a tokenizer that is made with the data has, by its folder; None: as the data says.
         check: refuses what the experiment alone can refuse, before anything is made.
         exports: tables that it writes beside `results.json`: file -> its content, from that of `results.json` and the
-            folder; None: it is removed, as it would be of other settings.
+            folder.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Experiment:
     values: Mapping[str, float | None] = field(default_factory=dict)
     token_ids: Callable[[str], int] | None = None
     check: Callable[[], None] | None = None
-    exports: Mapping[str, Callable[[Mapping[str, Any], Path], dict[str, Any]] | None] = field(default_factory=dict)
+    exports: Mapping[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = field(default_factory=dict)
 
 
 def reproduce(
@@ -100,10 +100,7 @@ def reproduce(
             found = results(experiment, out, {**seconds, "total": round(run.seconds, 1)})
             run.write_json(RESULTS_FILE, found)
             for file, export in experiment.exports.items():
-                if export is None:
-                    (out / file).unlink(missing_ok=True)
-                else:
-                    run.write_json(file, export(found, out))
+                run.write_json(file, export(found, out))
         write_report(out)
         if not run.is_complete:
             run.finish()
@@ -119,7 +116,7 @@ def preflight(experiment: Experiment, out: Path, nproc_per_node: str | None) -> 
     config, stages = experiment.config, experiment_stages(experiment, out)
     existing = existing_run(out, "reproduce", config, {}, config.changeable)
     is_same = existing is not None and has_settings(existing, config)
-    made = [RESULTS_FILE, *(file for file, export in experiment.exports.items() if export)]
+    made = [RESULTS_FILE, *experiment.exports]
     is_current = not missing_stages(stages) and is_same and all((out / file).exists() for file in made)
     Run.look(out, kind="reproduce", config=config, changeable=config.changeable, is_current=is_current)
     if not is_current:
@@ -215,6 +212,7 @@ def _measured(model: Trained, tasks: Sequence[str], out: Path) -> dict[str, Any]
         "is_trained": is_trained,
         **{fact: facts.get(fact) for fact in kept},
         "cost": cost,
+        "others": [stage.name for stage in model.stages[:-1] if stage.command[0] == "train" and is_trained],
         "evaluations": evaluations,
         "metrics": {task: read_json(out / folder / METRICS_FILE)["metrics"] for task, folder in evaluations.items()},
     }

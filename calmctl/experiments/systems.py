@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from calmctl.baselines.configs import BaselineConfig
 from calmctl.evaluation.evaluating import METRICS_FILE
 from calmctl.evaluation.questions import EvalConfig
 from calmctl.experiments.config import ExperimentConfig, is_used_as_it_is
 from calmctl.experiments.stages import Stage, stage_in
-from calmctl.reporting.systems_table import SYSTEMS
-from calmctl.training.configs import TrainConfig
+from calmctl.reporting.systems_table import system_row
+from calmctl.training.configs import ComposeConfig, TrainConfig
+
+# Groups of systems that show what CALM is due to.
+CONTROLS = ("m_A", "D_C", "share", "connections", "heads")
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,11 @@ class Systems(ABC):
 
     def all(self) -> list[System]:
         """Return every system: m_A, m_B, CALM, then what they are compared with."""
-        systems = [System("m_A", (self.aug,)), System("m_B", (self.anchor,)), self.per_seed("calm", self._composition)]
-        return [*systems, *map(self._compared, self.config.compare)]
+        models = [*self._aug_systems(), System("m_B", (self.anchor,)), self.per_seed("calm", self._composition)]
+        return [*models, *map(self._compared, self.config.compare)]
+
+    def _aug_systems(self) -> list[System]:
+        return [System("m_A", (self.aug,))]
 
     @abstractmethod
     def _compared(self, key: str) -> System:
@@ -118,22 +125,29 @@ class Systems(ABC):
     def _base(self, name: str, train: TrainConfig, file: str, validation: str) -> Trained:
         if is_used_as_it_is(train):
             return Trained(self.config.seed, name, train.base)
-        settings = self._on(train, file, validation, "" if train.base else self.tokenizer)
+        settings = self._on(train, file, validation, self._tokenizer_of(train))
         stage = stage_in(self.out, name, ("train", name), settings, ("data",))
         return Trained(self.config.seed, name, str(stage.folder), (stage,))
 
-    def _on(self, train: TrainConfig, file: str, validation: str, tokenizer: str) -> TrainConfig:
-        return replace(train, tokenizer=tokenizer, dataset=str(self.data / file), validation=self._held_out(validation))
+    def _tokenizer_of(self, train: TrainConfig) -> str:
+        """Return what a model is trained with: one that exists has its own."""
+        return "" if train.base else self.tokenizer
 
-    def _held_out(self, file: str) -> str:
-        return str(self.data / file) if file else ""
+    def _on(self, train: TrainConfig, file: str, validation: str, tokenizer: str) -> TrainConfig:
+        return replace(
+            train, tokenizer=tokenizer, dataset=str(self.data / file), validation=self._held_out(validation, train)
+        )
+
+    def _held_out(self, file: str, given: TrainConfig | ComposeConfig | BaselineConfig) -> str:
+        """Return what is validated on: the data's own file, or where they have none what was given."""
+        return str(self.data / file) if file else given.validation
 
     def per_seed(
         self, key: str, build: Callable[[str, str, int], Trained], label: str = "", value: float | None = None
     ) -> System:
         """Return a system that is trained once a seed; `build` takes its key, the name of its folder and the seed."""
         count = self.config.num_bridge_seeds
-        if (key in SYSTEMS and SYSTEMS[key].group in ("m_A", "D_C")) or value is not None:
+        if system_row(key).group in CONTROLS:
             count = self.config.num_control_seeds or count
         seeds = range(self.config.seed, self.config.seed + count)
         names = {seed: key if seed == self.config.seed else f"{key}_seed{seed}" for seed in seeds}
@@ -157,7 +171,7 @@ class Systems(ABC):
             anchor=self.anchor.model,
             augs=tuple(aug.model for aug in augs),
             dataset=str(self.data / (file or self.files.composition)),
-            validation=self._held_out(self.files.composition_validation),
+            validation=self._held_out(self.files.composition_validation, self.config.compose),
             seed=seed,
         )
         before = dict.fromkeys(("data", *needs, *self.anchor.needs, *(need for aug in augs for need in aug.needs)))
@@ -171,7 +185,7 @@ class Systems(ABC):
             method=method,
             anchor=self.anchor.model,
             dataset=str(self.data / (file or self.files.composition)),
-            validation=self._held_out(self.files.composition_validation),
+            validation=self._held_out(self.files.composition_validation, self.config.baseline),
             match=str(self.out / "calm"),
             seed=seed,
         )

@@ -1,11 +1,10 @@
-"""What the systems of a section cost: their training, and answering with them."""
+"""What the systems of an experiment cost: their training, and answering with them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from calmctl.reporting.costs import cost_table
+from calmctl.reporting.costs import cost_rows, cost_table, is_training
 from calmctl.reporting.document.tables import Column, Number, Table, Text, table_row
 from calmctl.reporting.results import Results, System
 
@@ -14,12 +13,17 @@ _MEBI = 2**20
 
 def training_costs(results: Results) -> Table | None:
     """Return what the first run of each system cost, of those that were trained."""
-    rows: list[Mapping[str, Any]] = [
-        {**run.cost, "label": system.label, "href": run.run}
-        for system in results.systems
-        if (run := system.runs[0]).cost is not None
-    ]
-    return cost_table([dict(row) for row in rows]) if rows else None
+    rows: list[dict[str, Any]] = []
+    for system in results.systems:
+        run = system.runs[0]
+        rows += [
+            cost_rows([results.folder / other])[0] | {"label": f"{system.label}: {other}", "href": other}
+            for other in run.others
+            if is_training(results.folder / other)
+        ]
+        if run.cost is not None:
+            rows.append({**run.cost, "label": system.label, "href": run.run if run.is_here else ""})
+    return cost_table(rows) if rows else None
 
 
 def answering_costs(results: Results) -> Table | None:
@@ -47,7 +51,7 @@ def _row(system: System, task: str) -> tuple[Text | Number, ...]:
     found, ship = run.evaluations[task], run.cost["model_bytes"] if run.cost else None
     memory = found.peak_memory_bytes
     return table_row(
-        Text(system.label, href=run.run if run.is_trained else ""),
+        Text(system.label, href=run.run if run.is_here else ""),
         Text(f"{found.parameters:,}" if found.parameters else "–"),
         Number(ship / _MEBI, digits=2) if ship else Text("–"),
         Number(found.speed, digits=1),

@@ -51,6 +51,10 @@ def require_one_a_seed(folders: Sequence[tuple[int | None, Path]]) -> None:
                 f"{some} and {other} differ in more than their seed ({shown(found)}); average seeds of one "
                 "configuration only"
             )
+    # Folders of a version before hold a run of their own for their ablations.
+    ablations = [(seed, path / "ablations") for seed, path in folders if (path / "ablations" / CONFIG_FILE).exists()]
+    if ablations:
+        require_one_a_seed(ablations)
 
 
 def _started_in(folder: Path) -> Path:
@@ -74,7 +78,9 @@ def _compared(*settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     def in_both(setting: str, value: str) -> bool:
         return all(value in each.get(setting, ()) for each in settings)
 
-    tasks = {key.removesuffix(".task") for each in settings if "tasks" in each for key in each if key.endswith(".task")}
+    # `eval` is the one evaluation of the key-value experiment, which is always asked.
+    asked = {key.removesuffix(".task") for each in settings if "tasks" in each for key in each if key.endswith(".task")}
+    tasks = asked - {"eval"}
     left_out = {task for task in tasks if not in_both("tasks", task)}
     left_out |= {name for name, (setting, value) in _ONLY_OF.items() if not in_both(setting, value)}
     return [

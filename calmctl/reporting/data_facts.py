@@ -1,4 +1,4 @@
-"""What a section was trained on: rows and tokens of each file, and what overlapped with the test sets."""
+"""What an experiment was trained on: rows and tokens of each file, and what overlapped with the test sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def files_table(manifest: Mapping[str, Any]) -> Table:
 
 def overlap_table(manifest: Mapping[str, Any]) -> Table | None:
     """Return how much overlapped with the test sets and was removed, and what is left; None where nothing says so."""
-    rows = _flores_overlap(manifest) if manifest.get("builder") == "ntl" else _code_overlap(manifest)
+    kinds = {"ntl": _flores_overlap, "code": _code_overlap}
+    rows = kinds.get(str(manifest.get("builder")), _avoided_overlap)(manifest)
     columns = (Column("compared with", is_text=True), Column("removed", is_text=True), Column("left"))
     found = tuple(table_row(Text(name), Text(removed), Text(left)) for name, removed, left in rows)
     caption = f"What counts as overlap: {MANIFEST}."
@@ -46,6 +47,14 @@ def _flores_overlap(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         told.append(f"{corpus}: {lines:,.0f} rows ({exact:,.0f} sentences exact, {near:,.0f} near)")
     left = sum(numbers(overlap.get("left")).values())
     return [("FLORES dev and devtest", "; ".join(told), f"{left:,.0f}")]
+
+
+def _avoided_overlap(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what training data that are made do not hold because it is not drawn."""
+    return [
+        (name.replace("_", " "), "not drawn in the first place", f"{left:,.0f}")
+        for name, left in numbers(manifest.get("overlap")).items()
+    ]
 
 
 def _code_overlap(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -29,8 +29,9 @@ def table1(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return `table1.json`: accuracies in percent on held-out keys beside the paper's, of several seeds their mean."""
     runs = {system["key"]: system["runs"] for system in results["systems"]}
     rows = {key: _mean([run["metrics"]["kv"] for run in runs[key]]) for key in _ORDER if key in runs}
-    evaluation = read_json(folder / runs["calm"][0]["evaluations"]["kv"] / "metrics.json")
-    by_augs = evaluation["breakdown"].get("by_augs")
+    paths = [folder / run["evaluations"]["kv"] / "metrics.json" for run in runs["calm"]]
+    found = [read_json(path)["breakdown"].get("by_augs") or {} for path in paths]
+    by_augs = {augs: _mean([each[augs] for each in found]) for augs in found[0]}
     return {
         **rows,
         "dc_mix": rows["calm"],
@@ -84,25 +85,24 @@ def results_before(folder: Path) -> dict[str, Any]:
     rows = {key: table[key] for key in _ORDER if table.get(key) is not None}
     if not rows:
         raise UserError(f"{path} names none of {', '.join(_ORDER)}")
-    systems = {key: _before(folder, key, mapping(row, path)) for key, row in rows.items()}
-    values: Mapping[str, Any] = {}
-    for path in (folder / _ABLATIONS / TABLE_5_FILE, folder / TABLE_5_FILE):
-        if not path.exists():
-            continue
-        content = mapping(read_json(path), path)
-        try:
-            values = content["calm_values"]
-            systems |= {
-                key: _before(folder, key, row["metrics"], row)
-                for key, row in content["rows"].items()
-                if key not in systems
-            }
-        except (KeyError, TypeError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"{path}: damaged ({reason}); delete it and run again") from error
+    values, ablations = _table5_before(folder)
+    systems = {key: _before(folder, key, mapping(row, path), ablations.get(key)) for key, row in rows.items()}
+    systems |= {key: _before(folder, key, row["metrics"], row) for key, row in ablations.items() if key not in systems}
     facts = read_run(folder).facts if (folder / RUN_FILE).exists() else {}
     kept = {name: facts.get(name) if table.get(name) is None else table[name] for name in _KEPT}
     return {"section": "kv", "tasks": ["kv"], "systems": list(systems.values()), "values": values, **kept}
+
+
+def _table5_before(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:
+    """Return CALM's own values and the rows of table 5; published results have it beside table 1."""
+    for path in (folder / _ABLATIONS / TABLE_5_FILE, folder / TABLE_5_FILE):
+        if path.exists():
+            content = mapping(read_json(path), path)
+            rows, values = mapping(content.get("rows"), path), mapping(content.get("calm_values"), path)
+            if not all(isinstance(row, Mapping) and "metrics" in row for row in rows.values()):
+                raise UserError(f"{path}: damaged (a row has no metrics); delete it and run again")
+            return values, rows
+    return {}, {}
 
 
 def _before(folder: Path, key: str, metrics: Mapping[str, Any], row: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -104,7 +104,8 @@ class ReportLayout:
     Attributes:
         panels: tables over all systems: a title and the measures side by side.
         models_table: title of a table of the headline models alone; empty: none.
-        primary: the measures whose figures the first sentences quote, and which are drawn for every system.
+        primary: the measures whose figures the first sentences quote.
+        drawn: the measures that are drawn for every system; empty: the primary ones.
         sought: the measures by which composition should give more; empty: all.
         kept: measures of what m_B could do before.
         varied: the measure that is drawn for variants of CALM by a number.
@@ -121,6 +122,7 @@ class ReportLayout:
     note: str
     grouped: tuple[Grouped, ...] = ()
     breakdowns: tuple[Breakdown, ...] = ()
+    drawn: tuple[Measure, ...] = ()
     sought: tuple[Measure, ...] = ()
     kept: tuple[Measure, ...] = ()
     varied: Measure | None = None

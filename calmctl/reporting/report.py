@@ -41,6 +41,7 @@ from calmctl.reporting.results import RESULTS_FILE, Results, load_results
 from calmctl.reporting.samples import choose_samples, labels
 from calmctl.reporting.systems_table import CALM
 from calmctl.reporting.trainings import read_training, training_table
+from calmctl.runs.record import RUN_FILE
 from data_builders.values import read_json
 
 MOST_PRINTED = 24
@@ -71,7 +72,8 @@ def measured(folder: Path) -> dict[str, Any]:
     """Return what came out for machines: `results.json`, the sentences, and the tables that are exported beside it."""
     folder = Path(folder)
     told = list(headline(load_results(folder)))
-    paths = {path.stem: path for name in (RESULTS_FILE, TABLE_1_FILE, TABLE_5_FILE) if (path := folder / name).exists()}
+    names = (RESULTS_FILE, TABLE_1_FILE, f"ablations/{TABLE_5_FILE}", TABLE_5_FILE)
+    paths = {path.stem: path for name in names if (path := folder / name).exists()}
     found = {name: read_json(path) for name, path in paths.items()}
     return {**found.pop("results", {}), **found.pop("table1", {}), **found, "headline": told}
 
@@ -144,11 +146,11 @@ def _breakdown_sections(results: Results) -> list[Section]:
 
 def _systems_blocks(results: Results) -> tuple[Block, ...]:
     blocks: list[Block] = [*systems_tables(results)]
-    if measures := results.measured(results.layout.primary):
+    if measures := results.measured(results.layout.drawn or results.layout.primary):
         alt = f"Every system: {' and '.join(measure.label for measure in measures)}"
         blocks.append(Picture("plots/systems.png", alt, systems_plot(results, measures)))
     varied = results.layout.varied
-    if varied and (results.group("share") or results.group("connections") or results.group("heads")):
+    if varied and any(map(results.group, ("share", "connections", "heads", "methods"))):
         alt = f"{varied.label} by share of keys and by size"
         blocks.append(Picture("plots/scaling.png", alt, scaling_plot(results, varied)))
     blocks += filter(None, (training_costs(results), answering_costs(results)))
@@ -160,7 +162,7 @@ def _training_blocks(results: Results) -> tuple[Block, ...]:
         [
             read_training(results.folder, run.run, _named(system.label, run.seed, len(system.runs)), system.key)
             for run in system.runs
-            if run.is_trained
+            if run.is_here
         ]
         for system in results.systems
     ]
@@ -174,6 +176,12 @@ def _training_blocks(results: Results) -> tuple[Block, ...]:
         if trainings and trainings[0].series("loss")[0]
     )
     every = [training for trainings in trained for training in trainings]
+    every += [
+        read_training(results.folder, other, f"{system.label}: {other}", system.key)
+        for system in results.systems
+        for other in system.runs[0].others
+        if (results.folder / other / RUN_FILE).exists()
+    ]
     of_composition = [
         training
         for system, trainings in zip(results.systems, trained, strict=True)
@@ -182,7 +190,9 @@ def _training_blocks(results: Results) -> tuple[Block, ...]:
         if len(training.series(BITS_FIELD)[0]) > 1
     ]
     if not every:
-        return (Paragraph("Nothing was trained: all models are used as they are."),)
+        is_trained = any(run.is_trained for system in results.systems for run in system.runs)
+        nothing = "The runs are not here." if is_trained else "Nothing was trained: all models are used as they are."
+        return (Paragraph(nothing),)
     turn: tuple[Block, ...] = ()
     if of_composition:
         alt = "Bits per byte of held-out rows of D_C, step by step"

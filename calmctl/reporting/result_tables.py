@@ -1,4 +1,4 @@
-"""The tables of a section's report: systems, figures by language, runs and protocols."""
+"""The tables of a report: systems, figures by language, runs and protocols."""
 
 from __future__ import annotations
 
@@ -119,14 +119,20 @@ def runs_table(results: Results) -> Table:
         table_row(
             Text(system.label),
             Text(UNKNOWN if run.seed is None else str(run.seed)),
-            Text(run.run, href=run.run if run.is_trained else ""),
-            Text("config.yaml", href=f"{run.run}/config.yaml") if run.is_trained else Text("used as it is"),
+            Text(run.run, href=run.run if run.is_here else ""),
+            _config(run),
             *(_evaluation(run, task) for task in tasks),
         )
         for system in results.systems
         for run in system.runs
     )
     return Table("Runs", tuple(columns), rows, "How each task was asked and scored is under protocols.")
+
+
+def _config(run: SystemRun) -> Text:
+    if run.is_here:
+        return Text("config.yaml", href=f"{run.run}/config.yaml")
+    return Text("not here" if run.is_trained else "used as it is")
 
 
 def _evaluation(run: SystemRun, task: str) -> Text:
@@ -202,7 +208,7 @@ def _columns(measures: list[Measure]) -> list[Column]:
 
 def _name(system: System) -> Text:
     run = system.runs[0]
-    return Text(system.label, href=run.run if run.is_trained else "")
+    return Text(system.label, href=run.run if run.is_here else "")
 
 
 def _size(results: Results, system: System) -> tuple[Text, Text]:

@@ -14,9 +14,10 @@ from calmctl.reporting.evaluations import BITS, BY_LANGUAGE, METRICS_FILE, Evalu
 from calmctl.reporting.kv_tables import TABLE_1_FILE, is_before_results, results_before
 from calmctl.reporting.layouts import LAYOUTS
 from calmctl.reporting.measures import Breakdown, Measure, ReportLayout
-from calmctl.reporting.systems_table import CALM, GROUPS, M_B, shown_value
+from calmctl.reporting.systems_table import CALM, GROUPS, M_B, SYSTEMS, VARIANTS, shown_value
 from calmctl.reporting.values import Spread, mapping, number, numbers
 from calmctl.runs.record import RUN_FILE, RunInfo, read_run
+from data_builders.files import sha256_of
 from data_builders.values import read_json
 
 RESULTS_FILE = "results.json"
@@ -31,16 +32,20 @@ class SystemRun:
         run: the run's folder, relative to that of the reproduction; the model's id where it was not trained.
         metrics: task -> metric -> figure, as `results.json` has them.
         evaluations: task -> what the figures were read from.
+        is_here: the run can be linked to and read; published results stand without their runs.
         cost: what the training cost, a row of the cost table.
+        others: runs of models that were trained for this one alone, say of its m_A.
     """
 
     seed: int | None
     run: str
     is_trained: bool
+    is_here: bool
     trainable_parameters: int | None
     metrics: Mapping[str, Mapping[str, float]]
     evaluations: Mapping[str, Evaluation]
     cost: Mapping[str, Any] | None = None
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,8 @@ class Results:
 
     def comparable_evaluations(self) -> dict[str, list[Evaluation]]:
         """Return the evaluations by their name, without those of models that are asked otherwise than the rest."""
-        asked_otherwise = {id(found) for system in self.group("untrained") for found in _evaluations(system)}
+        others = [*self.group("untrained"), *self.group("share")]  # a share of the keys has a test set of its own
+        asked_otherwise = {id(found) for system in others for found in _evaluations(system)}
         named = self.evaluations_by_name().items()
         return {name: [each for each in found if id(each) not in asked_otherwise] for name, found in named}
 
@@ -190,8 +196,10 @@ class Results:
 
     def is_own(self, found: Evaluation) -> bool:
         """Tell whether an evaluation is of records that the reproduction held out of its own data."""
-        files = mapping((self.manifest or {}).get("files") or {}, self.folder / MANIFEST_FILE)
-        made = {str(entry.get("sha256")) for entry in files.values() if isinstance(entry, Mapping)}
+        entries = mapping((self.manifest or {}).get("files") or {}, self.folder / MANIFEST_FILE)
+        made = {str(entry.get("sha256")) for entry in entries.values() if isinstance(entry, Mapping)}
+        # A task that reads a whole data folder goes by its manifest.
+        made |= {sha256_of(path) for path in self.folder.glob("data*/manifest.json")}
         read = found.conditions.get("data_sha256")
         return not made.isdisjoint(map(str, read.values() if isinstance(read, Mapping) else (read,)))
 
@@ -271,6 +279,8 @@ def _system(value: Any, folder: Path, path: Path, must_exist: bool) -> System:
     except (KeyError, TypeError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path}: damaged (a system or a run of one: {what}); delete it and run again") from error
+    if system.key not in SYSTEMS and system.key.rpartition("_")[0] not in VARIANTS:
+        raise UserError(f"{path}: system {system.key!r} is not known here; was it made by a later version of calmctl?")
     if system.group not in GROUPS or not runs:
         problem = f"group {system.group!r} is not one of {', '.join(GROUPS)}" if runs else "it has no runs"
         raise UserError(f"{path}: damaged (system {system.key}: {problem}); delete it and run again")
@@ -287,7 +297,9 @@ def _run(value: Mapping[str, Any], folder: Path, path: Path, must_exist: bool) -
     return SystemRun(
         seed=value["seed"],
         run=str(value["run"]),
-        is_trained=bool(value["is_trained"]) and (must_exist or (folder / str(value["run"]) / RUN_FILE).exists()),
+        is_trained=bool(value["is_trained"]),
+        is_here=bool(value["is_trained"]) and (must_exist or (folder / str(value["run"]) / RUN_FILE).exists()),
+        others=tuple(map(str, value.get("others") or ())),
         trainable_parameters=trainable if isinstance(trainable, int) else None,
         metrics={task: numbers(metrics) for task, metrics in mapping(value["metrics"], path).items()},
         evaluations={task: read_evaluation(folder, relative) for task, relative in evaluations.items()},

@@ -114,7 +114,10 @@ def _verdict(row: Row, metric: str) -> bool | None:
 
 
 def _spread(scored: Sequence[tuple[float, str]], count: int) -> list[str]:
-    """Return a record of each of `count` equal parts of the ranking, each of another group if possible."""
+    """Return a record of each of `count` equal parts of the ranking, each of another group if possible.
+
+    It is the first of each part, but the last of the last one: of answers that are right or wrong, a wrong one.
+    """
     ranked = [record for _, record in sorted(scored, key=lambda pair: (-pair[0], pair[1]))]
     if len(ranked) <= count:
         return ranked
@@ -123,7 +126,7 @@ def _spread(scored: Sequence[tuple[float, str]], count: int) -> list[str]:
         window = ranked[part * len(ranked) // count : (part + 1) * len(ranked) // count]
         groups = {record.rpartition("/")[0] for record in chosen}
         fresh = [record for record in window if record.rpartition("/")[0] not in groups]
-        chosen.append((fresh or window)[0])
+        chosen.append((fresh or window)[-1 if part == count - 1 else 0])
     return chosen
 
 

@@ -62,7 +62,7 @@ def _as_one(seed: int | None, system: System) -> SystemRun:
     return replace(
         first,
         seed=seed,
-        is_trained=False,  # nothing is linked to
+        is_here=False,  # nothing is linked to
         metrics=_means_by_task(system.runs),
         evaluations={
             task: _mean([r.evaluations[task] for r in system.runs if task in r.evaluations]) for task in tasks

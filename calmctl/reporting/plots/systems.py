@@ -1,4 +1,4 @@
-"""Plots of a section as PNG bytes: gains over the anchor by language, and every system as bars."""
+"""Plots of systems as PNG bytes: gains over the anchor by language, and every system as bars."""
 
 from __future__ import annotations
 
