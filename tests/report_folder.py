@@ -14,6 +14,7 @@ import pytest
 from calmctl.reporting import report
 from calmctl.reporting.kv_tables import table1, table5
 from calmctl.reporting.systems_table import shown_value, system_row
+from data_builders.files import sha256_of
 from tests.report_figures import (
     ABLATIONS,
     KV,
@@ -87,6 +88,7 @@ def write_folder(
         shift: points on every figure.
         keys: systems; all but the ablations by default.
     """
+    write(folder / "data" / "manifest.json", {**MANIFESTS[experiment], "seed": seed})
     made = {**KV, **ABLATIONS} if experiment == "kv" else REAL_TEXT
     chosen = keys or (KV if experiment == "kv" else REAL_TEXT)
     systems = [_system(folder, experiment, key, made[key], seeds or (seed,), seed, shift, languages) for key in chosen]
@@ -107,7 +109,6 @@ def write_folder(
         write(folder / "table1.json", table1(results, folder))
         if set(chosen) & ABLATIONS.keys():
             write(folder / "table5.json", table5(results, folder))
-    write(folder / "data" / "manifest.json", MANIFESTS[experiment])
     command = ["/somewhere/bin/calmctl", "reproduce", experiment, "--out", "my runs/x"]
     facts = {"command": command, "versions": {"python": "3.11.7", "torch": "2.13.0", "missing": None}}
     write(folder / "run.json", {"kind": "reproduce", "status": "complete", **facts})
@@ -136,6 +137,11 @@ def _system(
         points = shift + (0.4 * (number - (len(seeds) - 1) / 2) if is_repeated else 0)
         found = {task: metrics_of(experiment, task, key, made, points, languages) for task in TASKS[experiment]}
         for task, metrics in found.items():
+            if experiment == "kv":  # a share of the keys has data of its own
+                data = folder / (f"data_{key}" if row.group == "share" else "data") / "manifest.json"
+                if not data.exists():
+                    write(data, {**MANIFESTS["kv"], "seed": seed, "share": key})
+                metrics["data"]["sha256"] = sha256_of(data)
             write(folder / "eval" / task / run / "metrics.json", metrics)
             write_lines(folder / "eval" / task / run / "predictions.jsonl", predictions(experiment, task, key))
         is_matched = row.group == "methods"

@@ -17,7 +17,7 @@ from calmctl.config import load_config, to_yaml
 from calmctl.errors import UserError
 from calmctl.experiments.kv import kv_experiment
 from calmctl.experiments.kv_config import ReproduceKVConfig
-from calmctl.experiments.kv_systems import base_configs, check_ablations
+from calmctl.experiments.kv_systems import base_configs, check_variants
 from calmctl.experiments.reproduction import experiment_stages, preflight, results
 from calmctl.experiments.stages import Stage
 from calmctl.reporting.systems_table import SYSTEMS
@@ -129,7 +129,7 @@ def test_controls_may_be_trained_for_fewer_steps_and_left_out() -> None:
 
 def test_bridges_too_large_to_match_are_refused_before_anything_runs() -> None:
     with pytest.raises(UserError, match="ablations.methods=lora: .* more than the whole anchor has"):
-        check_ablations(ablated("smoke", "anchor.model.intermediate_size=8", "aug.model.hidden_size=2048"))
+        check_variants(ablated("smoke", "anchor.model.intermediate_size=8", "aug.model.hidden_size=2048"))
 
 
 def test_the_plan_lists_the_stages(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -176,7 +176,8 @@ def test_what_is_done_is_not_done_again_and_more_or_less_can_be_asked_for(tmp_pa
     }
     assert read(tmp_path / "table5.json")["calm_values"] == {"share": 0.2, "heads": 2, "connections": 1}
     # Tables of other comparisons have to be written, even if every stage is done; nothing of it is refused.
-    for other in (ablated("smoke", "ablations.methods=[lora]"), configured("smoke"), configured("smoke", "compare=[]")):
+    assert is_done(configured("smoke"), tmp_path), "a run that has ablations keeps them without --ablations"
+    for other in (ablated("smoke", "ablations.methods=[lora]"), configured("smoke", "compare=[]")):
         assert not is_done(other, tmp_path)
     with pytest.raises(UserError, match=r"another configuration \(compose.train.steps: 20 -> 30\)"):
         is_done(ablated("smoke", "compose.train.steps=30"), tmp_path)

@@ -33,6 +33,11 @@ def test_every_figure_stands_in_both_reports(reported: Reported, name: str) -> N
             assert not [part for part in (*shown, results.label(key), f"{made.parameters:,}") if part not in text], key
 
 
+def test_a_share_of_the_keys_has_a_test_set_of_its_own_without_a_warning(reported: Reported) -> None:
+    assert "50% of the keys" in markdown(reported["kv"]) and "not comparable" not in markdown(reported["kv"])
+    assert "held out of its own data" in markdown(reported["kv"])
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_link_and_picture_exists(reported: Reported, name: str) -> None:
     links = {link for link in Page(reported[name]).links if not link.startswith("#")}

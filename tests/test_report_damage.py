@@ -46,7 +46,7 @@ def test_a_folder_with_little_in_it_is_reported(tmp_path: Path, undrawn: None, n
     (folder / "run.json").unlink()
     text = report_of(folder)
     not_measured = {"kv": "Not measured by KV-MATH (stepwise)", "ntl": "Not measured by FLORES-200 chrF1"}[name]
-    for fact in (not_measured, "no data/manifest.json", "composed model: not run", "not recorded", "used as it is"):
+    for fact in (not_measured, "no data/manifest.json", "composed model: not run", "not recorded", "| not here |"):
         assert fact in text
     figure = {"kv": "86.7 (paper 84.3, +2.4)", "ntl": "26.9 (paper 60.5)"}[name]
     assert f" {figure} |" in text

@@ -140,3 +140,15 @@ def test_seeds_that_were_asked_other_records_are_not_averaged(tmp_path: Path) ->
             write(path, read(path) | {"protocol": {"data_sha256": {"test": checksum}}})
             write(folder / "data/manifest.json", {"files": {"test": {"sha256": checksum, "rows": 1, "bytes": 1}}})
     assert pool(folders).spread("calm", FLORES_CHRF).values
+
+
+def test_seeds_of_key_values_have_data_of_their_own_but_are_asked_alike(tmp_path: Path) -> None:
+    folders = [write_folder(tmp_path / f"s{seed}", "kv", seed=seed, keys=(*KV, "share_0.5")) for seed in (0, 1)]
+    settings = "seed: {}\ntasks: [kv]\neval:\n  task: kv\n  limit: {}\n"
+    for seed, folder in enumerate(folders):
+        (folder / "config.yaml").write_text(settings.format(seed, 20))
+    checksums = {read(folder / "eval/kv/calm/metrics.json")["data"]["sha256"] for folder in folders}
+    assert len(checksums) == 2 and len(pool(folders).systems) == len(KV) + 1
+    (folders[1] / "config.yaml").write_text(settings.format(1, 30))
+    with pytest.raises(UserError, match=r"differ in more than their seed \(eval.limit: 20 -> 30\)"):
+        pool(folders)

@@ -56,7 +56,8 @@ def _with_ablations_of(config: ReproduceKVConfig, out: Path) -> ReproduceKVConfi
     before = read_yaml(path) if path.exists() else {}
     if not isinstance(before, dict):
         return config
-    if "controls" in before:
+    has_other_layout = (out / "eval" / "calm").exists() and not (out / "eval" / "kv").exists()
+    if "controls" in before or has_other_layout:
         raise UserError(
             f"{out} was made by an earlier version of calmctl: `calmctl report {out}` shows what is complete; to run "
             "the experiment, choose another --out"

@@ -10,7 +10,7 @@ from typing import Any
 from calmctl.errors import UserError
 from calmctl.reporting.costs import cost_rows, is_training
 from calmctl.reporting.paper import TABLE_1
-from calmctl.reporting.systems_table import SYSTEMS, system_row
+from calmctl.reporting.systems_table import SYSTEMS, is_known, system_row
 from calmctl.reporting.values import mapping, numbers
 from calmctl.runs.record import RUN_FILE, read_run
 from data_builders.values import read_json
@@ -99,8 +99,8 @@ def _table5_before(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Mappin
         if path.exists():
             content = mapping(read_json(path), path)
             rows, values = mapping(content.get("rows"), path), mapping(content.get("calm_values"), path)
-            if not all(isinstance(row, Mapping) and "metrics" in row for row in rows.values()):
-                raise UserError(f"{path}: damaged (a row has no metrics); delete it and run again")
+            if not all(is_known(key) and isinstance(row, Mapping) and "metrics" in row for key, row in rows.items()):
+                raise UserError(f"{path}: damaged (a row is unknown or has no metrics); restore it")
             return values, rows
     return {}, {}
 
@@ -121,7 +121,7 @@ def _before(folder: Path, key: str, metrics: Mapping[str, Any], row: Mapping[str
             {
                 "seed": facts.get("seed"),
                 "run": run,
-                "is_trained": is_trained,
+                "is_trained": is_trained or not (folder / RUN_FILE).exists(),  # published results have no runs
                 "trainable_parameters": facts.get("trainable_parameters"),
                 "cost": cost_rows([folder / run])[0] | {"run": run} if is_training(folder / run) else None,
                 "evaluations": {"kv": evaluation} if (folder / evaluation / "metrics.json").exists() else {},

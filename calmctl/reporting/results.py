@@ -14,7 +14,7 @@ from calmctl.reporting.evaluations import BITS, BY_LANGUAGE, METRICS_FILE, Evalu
 from calmctl.reporting.kv_tables import TABLE_1_FILE, is_before_results, results_before
 from calmctl.reporting.layouts import LAYOUTS
 from calmctl.reporting.measures import Breakdown, Measure, ReportLayout
-from calmctl.reporting.systems_table import CALM, GROUPS, M_B, SYSTEMS, VARIANTS, shown_value
+from calmctl.reporting.systems_table import CALM, GROUPS, M_B, is_known, shown_value
 from calmctl.reporting.values import Spread, mapping, number, numbers
 from calmctl.runs.record import RUN_FILE, RunInfo, read_run
 from data_builders.files import sha256_of
@@ -279,7 +279,7 @@ def _system(value: Any, folder: Path, path: Path, must_exist: bool) -> System:
     except (KeyError, TypeError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path}: damaged (a system or a run of one: {what}); delete it and run again") from error
-    if system.key not in SYSTEMS and system.key.rpartition("_")[0] not in VARIANTS:
+    if not is_known(system.key):
         raise UserError(f"{path}: system {system.key!r} is not known here; was it made by a later version of calmctl?")
     if system.group not in GROUPS or not runs:
         problem = f"group {system.group!r} is not one of {', '.join(GROUPS)}" if runs else "it has no runs"

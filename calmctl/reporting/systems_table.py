@@ -71,6 +71,11 @@ VARIANTS = {
 """What is varied -> the row of its variants, whose keys are `every_2`, `share_0.05` and so on."""
 
 
+def is_known(key: str) -> bool:
+    """Tell whether there is such a system."""
+    return key in SYSTEMS or key.rpartition("_")[0] in VARIANTS
+
+
 def system_row(key: str) -> SystemRow:
     """Return the row of a system.
 
