@@ -86,13 +86,14 @@ def meaning(
     return {"meaning": of, "may_differ": may_differ or of == "free", "asked_by": asked_by}
 
 
-def changeable_settings(config: object, but: Meaning = "identity") -> Iterator[str]:
-    """Yield the settings, as `a.b.c`, with which a run may go on whatever they are: all that do not mean identity.
+def changeable_settings(config: object, comparisons: bool = True) -> Iterator[str]:
+    """Yield the settings, as `a.b.c`, with which a run may go on whatever they are.
 
     Args:
-        but: settings that mean this are left out too.
+        comparisons: those that say what is compared, too.
     """
-    return _chosen(config, lambda said, group: said.get("meaning", "identity") not in ("identity", but))
+    meant = ("free", "comparison") if comparisons else ("free",)
+    return _chosen(config, lambda said, group: said.get("meaning") in meant)
 
 
 def differing_settings(config: object) -> list[str]:

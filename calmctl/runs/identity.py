@@ -113,7 +113,7 @@ def _differences(run: RunInfo, config: object, comparisons: bool = False) -> Dif
     if (old := read_settings(run.path)) is None:
         return None
     new = _flatten(json.loads(json.dumps(to_dict(config))))
-    left_out = list(changeable_settings(config, but="comparison" if comparisons else "identity"))
+    left_out = list(changeable_settings(config, comparisons=not comparisons))
     return differences(old, new, left_out, former_folder(run), run.path)
 
 
