@@ -6,7 +6,7 @@ from pathlib import Path
 from calmctl.errors import UserError
 from calmctl.experiments.deviations import composition_deviations, shape_of
 from calmctl.experiments.kv_config import ReproduceKVConfig
-from calmctl.experiments.kv_systems import DC_MIX, KVSystems, calm_values, check_ablations, tokenizers
+from calmctl.experiments.kv_systems import DC_MIX, KVSystems, calm_values, check_compositions, tokenizers
 from calmctl.experiments.reproduction import Experiment
 from calmctl.experiments.systems import Files
 from calmctl.reporting.kv_tables import TABLE_1_FILE, TABLE_5_FILE, table1, table5
@@ -42,7 +42,7 @@ def kv_experiment(config: ReproduceKVConfig, out: Path) -> Experiment:
         deviations=_deviations(config),
         values=calm_values(config),
         token_ids=partial(_token_ids, config),
-        check=partial(check_ablations, config) if config.ablate else None,
+        check=partial(check_compositions, config),
         exports=exports,
     )
 

@@ -154,11 +154,14 @@ def calm_values(config: ReproduceKVConfig) -> dict[str, float | None]:
     }
 
 
-def check_ablations(config: ReproduceKVConfig) -> None:
-    """Raise UserError for a variant that cannot be made, before hours of training have led there."""
+def check_compositions(config: ReproduceKVConfig) -> None:
+    """Raise UserError for a composition or a variant that cannot be made, before hours of training have led there."""
     chosen, compose = config.ablations, config.compose
     base, shapes = base_configs(config)
     anchor, augs = model_of(Shape(base)), [model_of(Shape(shape)) for shape in shapes]
+    wanted = plan_composition(compose, anchor, augs).trainable
+    if not config.ablate:
+        return
     for every in chosen.every:
         if every > (layers := num_layers(shapes[0])):
             raise UserError(f"ablations.every={every}: m_A has {layers} layers only")
@@ -167,7 +170,6 @@ def check_ablations(config: ReproduceKVConfig) -> None:
     for heads in chosen.heads:
         with _naming(f"ablations.heads={heads}"):
             plan_composition(replace(compose, bridge=replace(compose.bridge, num_heads=heads)), anchor, augs)
-    wanted = plan_composition(compose, anchor, augs).trainable
     for method in chosen.methods:
         if method != FULL:
             with _naming(f"ablations.methods={method}"):
