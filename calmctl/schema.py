@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import enum
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -72,23 +72,47 @@ def describe_options(schema: type) -> dict[str, Any]:
 Meaning = Literal["identity", "comparison", "free"]
 
 
-def meaning(of: Meaning) -> dict[str, Meaning]:
-    """Return the metadata of a field that say what its setting means to a run.
+def meaning(
+    of: Meaning = "identity", *, may_differ: bool = False, asked_by: tuple[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the metadata of a field that say what its setting means to a run and to its figures.
 
     Args:
         of: `identity` (that of fields without metadata): another value makes another run. `comparison`: a run may go
             on with another value, as it only says what is compared. `free`: likewise, as it changes no result.
+        may_differ: runs whose figures are averaged may differ in it.
+        asked_by: likewise, unless a setting of the same group names this: the setting and the name.
     """
-    return {"meaning": of}
+    return {"meaning": of, "may_differ": may_differ or of == "free", "asked_by": asked_by}
 
 
-def changeable_settings(config: object, but: Meaning = "identity") -> Iterator[str]:
-    """Yield the settings, as `a.b.c`, with which a run may go on whatever they are: all that do not mean identity."""
+def changeable_settings(config: object, comparisons: bool = True) -> Iterator[str]:
+    """Yield the settings, as `a.b.c`, with which a run may go on whatever they are.
+
+    Args:
+        comparisons: those that say what is compared, too.
+    """
+    meant = ("free", "comparison") if comparisons else ("free",)
+    return _chosen(config, lambda said, group: said.get("meaning") in meant)
+
+
+def differing_settings(config: object) -> list[str]:
+    """Return the settings, as `a.b.c`, in which runs may differ whose figures are averaged."""
+
+    def may_differ(said: Mapping[str, Any], group: object) -> bool:
+        setting, name = said.get("asked_by") or ("", "")
+        return bool(said.get("may_differ")) or bool(setting and name not in getattr(group, setting))
+
+    return list(_chosen(config, may_differ))
+
+
+def _chosen(config: object, is_chosen: Callable[[Mapping[str, Any], object], bool]) -> Iterator[str]:
+    """Yield the settings, as `a.b.c`, that the metadata of their field and the group that they are in choose."""
     for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
-        if field.metadata.get("meaning", "identity") in ("identity", but):
-            yield from (f"{field.name}.{path}" for path in changeable_settings(getattr(config, field.name), but))
-        else:
+        if is_chosen(field.metadata, config):
             yield field.name
+        else:
+            yield from (f"{field.name}.{path}" for path in _chosen(getattr(config, field.name), is_chosen))
 
 
 def nested_schema(annotation: Any) -> type | None:

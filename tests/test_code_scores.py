@@ -19,7 +19,8 @@ from data_builders.benchmarks.mbpp import read_mbpp
 from evals import TASKS
 from evals.humaneval import HumanEvalTask
 from evals.mbpp import MbppTask
-from evals.sandbox import Journal, Limits, Program, Verdict, detect, pool, references, run_alone
+from evals.sandbox import Journal, Limits, Program, Verdict, detect, references, run_alone
+from evals.sandbox import journal as verdicts
 from tests.code_rows import HUMANEVAL_ROW, mbpp_row, real, score, write
 
 
@@ -161,7 +162,7 @@ def test_ids_are_named_and_any_of_them_can_be_scored(tmp_path: Path) -> None:
 
 def test_a_sandbox_that_does_not_start_is_no_score_of_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write(tmp_path / "HumanEval.jsonl", [HUMANEVAL_ROW])
-    monkeypatch.setattr(pool, "run_alone", lambda *_: Verdict("refused", "no", 0.0))
+    monkeypatch.setattr(verdicts, "run_alone", lambda *_: Verdict("refused", "no", 0.0))
     with pytest.raises(UserError, match="sandbox does not start here: no"):
         score(HumanEvalTask(allow_code_execution=True), data, "")
 
@@ -183,8 +184,8 @@ def test_an_interrupted_scoring_goes_on_with_the_verdicts_it_has(
             raise KeyboardInterrupt
         return run_alone(program, *arguments)
 
-    monkeypatch.setattr(pool, "usable_cores", lambda: 1)
-    monkeypatch.setattr(pool, "run_alone", partial(judge, limit=2))
+    monkeypatch.setattr(verdicts, "usable_cores", lambda: 1)
+    monkeypatch.setattr(verdicts, "run_alone", partial(judge, limit=2))
     with pytest.raises(KeyboardInterrupt):
         run_scoring(config, out)
     progress = json.loads((out / "progress.json").read_text())
@@ -192,7 +193,7 @@ def test_an_interrupted_scoring_goes_on_with_the_verdicts_it_has(
     kept = (out / "verdicts.jsonl").read_text()
     (out / "verdicts.jsonl").write_text(kept + '{"program": "torn')
     judged.clear()
-    monkeypatch.setattr(pool, "run_alone", partial(judge, limit=math.inf))
+    monkeypatch.setattr(verdicts, "run_alone", partial(judge, limit=math.inf))
     result = json.loads((run_scoring(config, out).path / "metrics.json").read_text())
     assert (len(kept.splitlines()), len(judged)) == (2, 1)
     assert result["metrics"] == {"pass@1": pytest.approx(75.0)} and not (out / "verdicts.jsonl").exists()

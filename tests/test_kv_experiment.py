@@ -17,7 +17,7 @@ from calmctl.config import load_config, to_yaml
 from calmctl.errors import UserError
 from calmctl.experiments.kv import kv_experiment
 from calmctl.experiments.kv_config import ReproduceKVConfig
-from calmctl.experiments.kv_systems import base_configs, check_variants
+from calmctl.experiments.kv_systems import base_configs, check_compositions
 from calmctl.experiments.reproduction import experiment_stages, preflight, results
 from calmctl.experiments.stages import Stage
 from calmctl.reporting.systems_table import SYSTEMS
@@ -129,7 +129,7 @@ def test_controls_may_be_trained_for_fewer_steps_and_left_out() -> None:
 
 def test_bridges_too_large_to_match_are_refused_before_anything_runs() -> None:
     with pytest.raises(UserError, match="ablations.methods=lora: .* more than the whole anchor has"):
-        check_variants(ablated("smoke", "anchor.model.intermediate_size=8", "aug.model.hidden_size=2048"))
+        check_compositions(ablated("smoke", "anchor.model.intermediate_size=8", "aug.model.hidden_size=2048"))
 
 
 def test_the_plan_lists_the_stages(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from calmctl.errors import UserError
-from calmctl.runs.identity import has_settings
 from calmctl.runs.run import Run, list_runs, read_run
 from data_builders.files import sha256_of
 from data_builders.rows import append_jsonl, read_jsonl
@@ -62,54 +61,6 @@ def test_a_complete_run_is_skipped_and_left_untouched(tmp_path: Path) -> None:
     with start(path) as run:
         assert run.is_complete
     assert (path / "run.json").read_bytes() == before
-
-
-def test_key_order_and_dataclass_or_mapping_do_not_make_another_run(tmp_path: Path) -> None:
-    path = finished(tmp_path / "run")
-    assert start(path, config=dict(reversed(CONFIG.items()))).is_complete
-
-
-def test_another_configuration_is_refused_and_the_differing_keys_named(tmp_path: Path) -> None:
-    path = finished(tmp_path / "run")
-    changed = {"lr": 0.2, "data": {"rows": 11, "mode": "natural"}, "layers": [1, 3]}
-    with pytest.raises(UserError) as caught:
-        start(path, config=changed)
-    message = str(caught.value)
-    assert "lr: 0.1 -> 0.2" in message
-    assert "data.rows: 10 -> 11" in message
-    assert "data.mode: padded -> natural" in message
-    assert "and 1 more" in message
-    assert "\n" not in message
-
-
-def test_settings_of_a_folder_that_was_moved_are_known_where_all_paths_were_moved_together(tmp_path: Path) -> None:
-    old, root = tmp_path / "old", tmp_path / "new"
-    config = {"lr": 1, "model": f"{old}/calm", "data": {"augs": [f"{old}/aug"], "seeds": [0]}, "tests": "/here/tests"}
-    with start(old / "eval" / "run", config=config, command=["calmctl", "--out", f"{old}/eval/run"]) as run:
-        run.finish()
-    moved = config | {"model": f"{root}/calm", "data": {"augs": [f"{root}/aug"], "seeds": [0]}}
-    info = read_run(old / "eval" / "run")
-    assert has_settings(info, config) and not has_settings(info, moved)
-    old.rename(root)
-    info = read_run(root / "eval" / "run")
-    assert has_settings(info, config) and has_settings(info, moved)
-    assert start(info.path, config=moved).is_complete
-    for changes in (
-        {"lr": 2},
-        {"model": f"{root}/lora"},
-        {"data": {"augs": [f"{root}/aug"], "seeds": [1]}},
-        {"tests": f"{root}/tests"},  # not where the others were
-        {"more": 1},
-    ):
-        assert not has_settings(info, moved | changes), changes
-    assert has_settings(info, config | {"lr": 2, "more": 1}, changeable=("lr", "more"))
-    # As version 0.1.0 wrote it, and with the checksum of one that left out other settings.
-    older = {key: value for key, value in info.facts.items() if key != "folder"} | {"config_sha256": "another"}
-    write_json(info.path / "run.json", older)
-    assert has_settings(read_run(info.path), moved)
-    assert has_settings(read_run(info.path), config) and start(info.path, config=config).is_complete
-    (info.path / "config.yaml").unlink()
-    assert not has_settings(read_run(info.path), config)
 
 
 def test_a_complete_run_that_is_not_current_is_taken_up_again(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class EvalConfig(TaskConfig):
     handover_text: str = "Another model's answer: {answer}\n\n"
     mix: str = ""
     mix_weight: float = 0.5
-    threads: int = 0
+    threads: int = field(default=0, metadata=meaning(may_differ=True))
 
     def __post_init__(self) -> None:
         """Raise UserError or ValueError for settings out of range."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from calmctl.errors import UserError
-from calmctl.schema import field_types, from_dict
+from calmctl.schema import field_types, from_dict, meaning
 from data_builders.files import sha256_of
 from evals import TASKS, Task
 
@@ -28,7 +28,7 @@ class TaskConfig:
 
     task: str = "kv"
     options: dict[str, Any] = field(default_factory=dict)
-    dataset: str = ""
+    dataset: str = field(default="", metadata=meaning(may_differ=True))
     limit: int = 0
 
     def __post_init__(self) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from calmctl.errors import UserError
 from calmctl.evaluation.evaluating import EvalConfig
+from calmctl.experiments.config import chosen, evaluation
 from calmctl.experiments.deviations import real_text_deviations
 from calmctl.experiments.real_text import RealTextConfig, RealTextSystems, with_data
 from calmctl.experiments.reproduction import Experiment
 from calmctl.experiments.systems import Files
+from calmctl.schema import meaning
 from data_builders.code.config import OFF, CodeDataConfig
 
 FILES = Files(
@@ -39,18 +41,18 @@ class ReproduceCodeConfig(RealTextConfig):
         allow_code_execution: run the programs that the models write, in the sandbox.
     """
 
-    tasks: tuple[str, ...] = ("humaneval", "mbpp", "codexglue", "text")
-    codexglue_data: str = ""
-    allow_code_execution: bool = False
+    tasks: tuple[str, ...] = chosen("humaneval", "mbpp", "codexglue", "text")
+    codexglue_data: str = field(default="", metadata=meaning("comparison", asked_by=("tasks", "codexglue")))
+    allow_code_execution: bool = field(default=False, metadata=meaning("comparison", may_differ=True))
     data: CodeDataConfig = field(default_factory=CodeDataConfig)
-    humaneval: EvalConfig = field(default_factory=lambda: EvalConfig(task="humaneval"))
-    humaneval_plus: EvalConfig = field(default_factory=lambda: _plus("humaneval"))
-    mbpp_plus: EvalConfig = field(default_factory=lambda: _plus("mbpp"))
-    mbpp: EvalConfig = field(default_factory=lambda: EvalConfig(task="mbpp"))
-    codexglue: EvalConfig = field(default_factory=lambda: EvalConfig(task="codexglue"))
-    text: EvalConfig = field(default_factory=lambda: EvalConfig(task="text"))
-    text_prose: EvalConfig = field(default_factory=lambda: EvalConfig(task="text"))
-    gsm8k: EvalConfig = field(default_factory=lambda: EvalConfig(task="gsm8k"))
+    humaneval: EvalConfig = evaluation("humaneval")
+    humaneval_plus: EvalConfig = evaluation("humaneval_plus", "humaneval", {"subset": "plus"})
+    mbpp_plus: EvalConfig = evaluation("mbpp_plus", "mbpp", {"subset": "plus"})
+    mbpp: EvalConfig = evaluation("mbpp")
+    codexglue: EvalConfig = evaluation("codexglue")
+    text: EvalConfig = evaluation("text")
+    text_prose: EvalConfig = evaluation("text_prose", "text")
+    gsm8k: EvalConfig = evaluation("gsm8k")
 
     def __post_init__(self) -> None:
         """Also raise ValueError where it is not said where functions to summarise come from."""
@@ -61,18 +63,9 @@ class ReproduceCodeConfig(RealTextConfig):
             )
 
     @property
-    def changeable(self) -> tuple[str, ...]:
-        """Return also the settings of the section that its evaluations alone depend on."""
-        return (*super().changeable, "codexglue_data", "allow_code_execution")
-
-    @property
     def has_prompts(self) -> bool:
         """Return whether the rows of D_C are prompts and completions: code is text."""
         return False
-
-
-def _plus(task: str) -> EvalConfig:
-    return EvalConfig(task=task, options={"subset": "plus"})
 
 
 def code_experiment(config: ReproduceCodeConfig, out: Path) -> Experiment:

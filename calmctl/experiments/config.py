@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.environment import usable_cores
@@ -21,6 +21,19 @@ _LEAST = {
     "jobs": 0, "threads": 1, "num_bridge_seeds": 1, "num_control_seeds": 0, "control_steps": 0, "num_examples": 1,
     "untrained_limit": 0,
 }  # fmt: skip
+
+
+def chosen(*default: str) -> Any:
+    """Return the field of a setting that names what is asked or compared: a run may go on with others."""
+    return field(default=default, metadata=meaning("comparison", may_differ=True))
+
+
+def evaluation(name: str, task: str = "", options: dict[str, Any] | None = None) -> Any:
+    """Return the field of an evaluation, by which figures are compared where `tasks` names it; `task` if not `name`."""
+    return field(
+        default_factory=lambda: EvalConfig(task=task or name, options=options or {}),
+        metadata=meaning("comparison", asked_by=("tasks", name)),
+    )
 
 
 @dataclass(frozen=True)
@@ -45,13 +58,13 @@ class ExperimentConfig(ABC):
     DECIDED_HERE: ClassVar[tuple[str, ...]] = DECIDED_HERE
 
     preset: str = ""
-    seed: int = 0
-    num_bridge_seeds: int = 1
-    num_control_seeds: int = 0
+    seed: int = field(default=0, metadata=meaning(may_differ=True))
+    num_bridge_seeds: int = field(default=1, metadata=meaning("comparison", may_differ=True))
+    num_control_seeds: int = field(default=0, metadata=meaning("comparison", may_differ=True))
     jobs: int = field(default=0, metadata=meaning("free"))
-    threads: int = 1
-    tasks: tuple[str, ...] = ()
-    compare: tuple[str, ...] = ("random_aug", "lora")
+    threads: int = field(default=1, metadata=meaning(may_differ=True))
+    tasks: tuple[str, ...] = chosen()
+    compare: tuple[str, ...] = chosen("random_aug", "lora")
     anchor: TrainConfig = field(default_factory=TrainConfig)
     aug: TrainConfig = field(default_factory=TrainConfig)
     compose: ComposeConfig = field(default_factory=ComposeConfig)
@@ -91,11 +104,6 @@ class ExperimentConfig(ABC):
     @abstractmethod
     def evaluations(self) -> dict[str, EvalConfig]:
         """Return the settings of every evaluation by its name, which begins with that of its task."""
-
-    @property
-    def changeable(self) -> tuple[str, ...]:
-        """Return the settings that may change on resume, because they only add comparisons and figures."""
-        return ("num_bridge_seeds", "num_control_seeds", "compare", "tasks", *self.evaluations())
 
     @property
     def stages_at_once(self) -> int:

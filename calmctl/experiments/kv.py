@@ -8,7 +8,7 @@ from calmctl.baselines.configs import BaselineConfig
 from calmctl.errors import UserError
 from calmctl.experiments.deviations import composition_deviations, shape_of
 from calmctl.experiments.kv_config import KVAblationsConfig, ReproduceKVConfig
-from calmctl.experiments.kv_systems import CONTROLS, DC_MIX, KVSystems, calm_values, check_variants, tokenizers
+from calmctl.experiments.kv_systems import CONTROLS, DC_MIX, KVSystems, calm_values, check_compositions, tokenizers
 from calmctl.experiments.reproduction import Experiment
 from calmctl.experiments.systems import Files
 from calmctl.reporting.kv_tables import TABLE_1_FILE, TABLE_5_FILE, table1, table5
@@ -41,7 +41,7 @@ def kv_experiment(config: ReproduceKVConfig, out: Path) -> Experiment:
         deviations=_deviations(config),
         values=calm_values(config),
         token_ids=partial(_token_ids, config),
-        check=partial(check_variants, config),
+        check=partial(check_compositions, config),
         exports={TABLE_1_FILE: table1} | ({TABLE_5_FILE: table5} if config.ablate else {}),
     )
 

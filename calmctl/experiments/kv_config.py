@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import METHODS
 from calmctl.evaluation.questions import EvalConfig
-from calmctl.experiments.config import DECIDED_HERE, ExperimentConfig
+from calmctl.experiments.config import DECIDED_HERE, ExperimentConfig, chosen
+from calmctl.schema import meaning
 from data_builders.kv.build import KVDataConfig
 
 
@@ -65,13 +67,16 @@ class ReproduceKVConfig(ExperimentConfig):
     COMPARISONS: ClassVar[tuple[str, ...]] = ("random_aug", "dc_subs", "dc_math", "one_tokenizer")
     DECIDED_HERE: ClassVar[tuple[str, ...]] = (*DECIDED_HERE, "eval.model", "eval.dataset")
 
-    tasks: tuple[str, ...] = ("kv",)
-    compare: tuple[str, ...] = ("random_aug", "dc_subs", "dc_math")
+    tasks: tuple[str, ...] = chosen("kv")
+    compare: tuple[str, ...] = chosen("random_aug", "dc_subs", "dc_math")
     control_steps: int = 0
-    ablate: bool = False
+    ablate: bool = field(default=False, metadata=meaning("comparison", may_differ=True))
     data: KVDataConfig = field(default_factory=KVDataConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
-    ablations: KVAblationsConfig = field(default_factory=KVAblationsConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig, metadata=meaning("comparison"))
+    ablations: KVAblationsConfig = field(
+        default_factory=KVAblationsConfig, metadata=meaning("comparison", may_differ=True)
+    )
 
     def __post_init__(self) -> None:
         """Also raise ValueError for other tasks, or where m_A has m_B's tokenizer already."""
@@ -84,8 +89,3 @@ class ReproduceKVConfig(ExperimentConfig):
     def evaluations(self) -> dict[str, EvalConfig]:
         """Return the settings of the evaluation by its name."""
         return {"kv": self.eval}
-
-    @property
-    def changeable(self) -> tuple[str, ...]:
-        """Return also what says which ablations there are."""
-        return (*(name for name in super().changeable if name != "kv"), "ablate", "ablations", "baseline")

@@ -15,12 +15,13 @@ from calmctl.evaluation.questions import EvalConfig
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.stages import stage_in
 from calmctl.experiments.systems import Files, System, Systems, Trained
-from calmctl.modeling.bases.sources import base_config, load_tokenizer, without_weights
+from calmctl.modeling.bases.public_shapes import Shape
+from calmctl.modeling.bases.sources import base_config, load_tokenizer
 from calmctl.modeling.layers import num_heads, num_layers
 from calmctl.reporting.systems_table import VARIANTS, shown_value
 from calmctl.training.configs import TrainConfig
 from calmctl.training.models import model_config
-from calmctl.training.plan import plan_bridges
+from calmctl.training.plan import model_of, plan_composition
 from data_builders.kv.build import aug_file
 from data_builders.kv.keys import aug_tokenizer_folder
 from data_builders.kv.text import WORDS
@@ -156,25 +157,26 @@ def calm_values(config: ReproduceKVConfig) -> dict[str, float | None]:
     }
 
 
-def check_variants(config: ReproduceKVConfig) -> None:
+def check_compositions(config: ReproduceKVConfig) -> None:
     """Raise UserError for a composition or a variant that cannot be made, before hours of training have led there."""
     chosen, compose = config.ablations, config.compose
-    anchor, augs = base_configs(config)
-    wanted = plan_bridges(compose, anchor, augs)["trainable_parameters"]
+    base, shapes = base_configs(config)
+    anchor, augs = model_of(Shape(base)), [model_of(Shape(shape)) for shape in shapes]
+    wanted = plan_composition(compose, anchor, augs).trainable
     if not config.ablate:
         return
     for every in chosen.every:
-        if every > (layers := num_layers(augs[0])):
+        if every > (layers := num_layers(shapes[0])):
             raise UserError(f"ablations.every={every}: m_A has {layers} layers only")
         with _naming(f"ablations.every={every}"):
-            plan_bridges(replace(compose, every=every, num=None, connections=None), anchor, augs)
+            plan_composition(replace(compose, every=every, num=None, connections=None), anchor, augs)
     for heads in chosen.heads:
         with _naming(f"ablations.heads={heads}"):
-            plan_bridges(replace(compose, bridge=replace(compose.bridge, num_heads=heads)), anchor, augs)
+            plan_composition(replace(compose, bridge=replace(compose.bridge, num_heads=heads)), anchor, augs)
     for method in chosen.methods:
         if method != FULL:
             with _naming(f"ablations.methods={method}"):
-                sizes_for(without_weights(anchor), method, wanted, None, config.baseline.where)
+                sizes_for(anchor.plain, method, wanted, None, config.baseline.where)
 
 
 @contextmanager

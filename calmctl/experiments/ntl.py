@@ -5,7 +5,7 @@ from pathlib import Path
 
 from calmctl.errors import UserError
 from calmctl.evaluation.evaluating import EvalConfig
-from calmctl.experiments.config import is_used_as_it_is
+from calmctl.experiments.config import chosen, evaluation, is_used_as_it_is
 from calmctl.experiments.deviations import real_text_deviations
 from calmctl.experiments.real_text import RealTextConfig, RealTextSystems, with_data
 from calmctl.experiments.reproduction import Experiment
@@ -47,17 +47,15 @@ class ReproduceNTLConfig(RealTextConfig):
         mgsm, gsm8k: word problems.
     """
 
-    tasks: tuple[str, ...] = ("flores", "mgsm")
+    tasks: tuple[str, ...] = chosen("flores", "mgsm")
     data: NTLDataConfig = field(default_factory=NTLDataConfig)
-    flores: EvalConfig = field(default_factory=lambda: EvalConfig(task="flores"))
-    flores_unseen: EvalConfig = field(default_factory=lambda: EvalConfig(task="flores"))
-    flores_from_english: EvalConfig = field(
-        default_factory=lambda: EvalConfig(task="flores", options={"direction": "en-xx"})
-    )
-    rows: EvalConfig = field(default_factory=lambda: EvalConfig(task="rows"))
-    rows_unseen: EvalConfig = field(default_factory=lambda: EvalConfig(task="rows"))
-    mgsm: EvalConfig = field(default_factory=lambda: EvalConfig(task="mgsm"))
-    gsm8k: EvalConfig = field(default_factory=lambda: EvalConfig(task="gsm8k"))
+    flores: EvalConfig = evaluation("flores")
+    flores_unseen: EvalConfig = evaluation("flores_unseen", "flores")
+    flores_from_english: EvalConfig = evaluation("flores_from_english", "flores", {"direction": "en-xx"})
+    rows: EvalConfig = evaluation("rows")
+    rows_unseen: EvalConfig = evaluation("rows_unseen", "rows")
+    mgsm: EvalConfig = evaluation("mgsm")
+    gsm8k: EvalConfig = evaluation("gsm8k")
 
     def __post_init__(self) -> None:
         """Also raise ValueError where FLORES would be asked in another direction, or pairs would have to be packed."""

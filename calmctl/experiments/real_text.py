@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,6 +13,7 @@ from calmctl.experiments.config import DECIDED_HERE, ExperimentConfig, is_used_a
 from calmctl.experiments.stages import stage_in
 from calmctl.experiments.systems import System, Systems, Trained
 from calmctl.reporting.systems_table import system_row
+from calmctl.schema import meaning
 from calmctl.training.configs import TrainConfig
 
 ABLATIONS = ("random_aug", "vanilla_aug", "aug_as_encoder")
@@ -48,10 +49,10 @@ class RealTextConfig(ExperimentConfig):
         *(f"{stage}.validation" for stage in ("anchor", "aug", "compose", "baseline")),
     )
 
-    benchmarks: str = ""
-    num_examples: int = 5
-    untrained_limit: int = 0
-    vanilla_aug: str = ""
+    benchmarks: str = field(default="", metadata=meaning(may_differ=True))
+    num_examples: int = field(default=5, metadata=meaning("comparison"))
+    untrained_limit: int = field(default=0, metadata=meaning("comparison"))
+    vanilla_aug: str = field(default="", metadata=meaning("comparison", asked_by=("compare", "vanilla_aug")))
 
     def __post_init__(self) -> None:
         """Also raise ValueError where a comparison cannot be made."""
@@ -72,11 +73,6 @@ class RealTextConfig(ExperimentConfig):
     @abstractmethod
     def has_prompts(self) -> bool:
         """Return whether the rows of D_C are prompts and completions."""
-
-    @property
-    def changeable(self) -> tuple[str, ...]:
-        """Return also what the comparisons without training depend on."""
-        return (*super().changeable, "num_examples", "untrained_limit", "vanilla_aug")
 
     def completed(self, data: object, evaluations: Mapping[str, EvalConfig]) -> Self:
         """Return the configuration with other settings of its data and of some of its tasks."""

@@ -26,6 +26,7 @@ from calmctl.reporting.results import RESULTS_FILE
 from calmctl.reporting.systems_table import system_row
 from calmctl.runs.identity import existing_run, has_settings
 from calmctl.runs.run import Run, read_run
+from calmctl.schema import differing_settings
 from data_builders.values import read_json
 
 
@@ -92,7 +93,6 @@ def reproduce(
         config=config,
         command=command,
         seed=config.seed,
-        changeable=config.changeable,
         is_current=is_current,
     ) as run:
         seconds = run_stages(out, stages, config, nproc_per_node, running)
@@ -114,11 +114,11 @@ def preflight(experiment: Experiment, out: Path, nproc_per_node: str | None) -> 
         UserError: see `reproduce`; models that exist are not looked at.
     """
     config, stages = experiment.config, experiment_stages(experiment, out)
-    existing = existing_run(out, "reproduce", config, {}, config.changeable)
-    is_same = existing is not None and has_settings(existing, config)
+    existing = existing_run(out, "reproduce", config, {})
+    is_same = existing is not None and has_settings(existing, config, comparisons=True)
     made = [RESULTS_FILE, *experiment.exports]
     is_current = not missing_stages(stages) and is_same and all((out / file).exists() for file in made)
-    Run.look(out, kind="reproduce", config=config, changeable=config.changeable, is_current=is_current)
+    Run.look(out, kind="reproduce", config=config, is_current=is_current)
     if not is_current:
         if experiment.check is not None:
             experiment.check()
@@ -177,6 +177,7 @@ def results(experiment: Experiment, out: Path, seconds: Mapping[str, float]) -> 
         "preset": experiment.config.preset,
         "seed": experiment.config.seed,
         "tasks": list(experiment.config.tasks),
+        "may_differ": differing_settings(experiment.config),
         "systems": [_system(system, systems, out) for system in systems.all()],
         "values": dict(experiment.values),
         "deviations": list(experiment.deviations),

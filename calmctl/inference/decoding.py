@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from transformers import (
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.inference.prompt import vocabulary_size
+from calmctl.schema import meaning
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Decoding:
     num_beams: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
-    seed: int = 0
+    seed: int = field(default=0, metadata=meaning(may_differ=True))
     max_new_tokens: int = 0
 
     def __post_init__(self) -> None:

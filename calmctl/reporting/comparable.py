@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from calmctl.errors import UserError
+from calmctl.reporting.results import Results
 from calmctl.runs.identity import differences, former_folder, read_settings, shown
-from calmctl.runs.record import CONFIG_FILE, RUN_FILE, read_run
+from calmctl.runs.record import CONFIG_FILE
 
-# Settings that change no figure, beside the seed itself: how the work is shared out, where data lies, and how much was
-# asked for (a folder of several bridge seeds counts as one run, their mean).
-_MAY_DIFFER = frozenset({
-    "seed", "threads", "benchmarks", "data_folder", "dataset", "tests", "allow_code_execution",
-    "compare", "tasks", "num_bridge_seeds", "num_control_seeds", "ablate", "ablations", "jobs", "sharding",
-    "keep_states", "self_check", "stop_when_worse", "trust_remote_code",
-})  # fmt: skip
-# Settings that only those depend on that are named in another one.
-_ONLY_OF = {"codexglue_data": ("tasks", "codexglue"), "vanilla_aug": ("compare", "vanilla_aug")}
+# Settings, wherever they stand, in which results of version 0.1.0 may differ, which do not say so themselves.
+_MAY_DIFFER = ("seed", "jobs", "threads")
 
 
 def require_one(what: str, names: Iterable[str]) -> None:
@@ -30,36 +24,36 @@ def require_one(what: str, names: Iterable[str]) -> None:
         )
 
 
-def require_one_a_seed(folders: Sequence[tuple[int | None, Path]]) -> None:
-    """Raise UserError where two of the folders are of one seed, or differ in more than it.
+def require_one_a_seed(results: Sequence[Results]) -> None:
+    """Raise UserError where two of the folders are of one seed, or differ in more than it and what may differ.
 
     One may have been asked more tasks, or be compared with more: what several hold is averaged.
     """
-    first: dict[int | None, Path] = {}
-    for seed, folder in folders:
-        if seed in first:
-            raise UserError(f"{first[seed]} and {folder} are both of seed {seed}; name one folder a seed")
-        first[seed] = folder
-    if len(first) == 1:
-        return
-    settings = {folder: _settings(folder) for folder in first.values()}
-    for (some, ours), (other, theirs) in combinations(settings.items(), 2):
-        here, there = (_started_in(folder) for folder in (some, other))
-        left, right = _compared(ours, theirs)
-        if found := differences(left, right, (), here, there):
+    first: dict[int | None, Results] = {}
+    for each in results:
+        if each.seed in first:
             raise UserError(
-                f"{some} and {other} differ in more than their seed ({shown(found)}); average seeds of one "
-                "configuration only"
+                f"{first[each.seed].folder} and {each.folder} are both of seed {each.seed}; name one folder a seed"
             )
-    # Folders of a version before hold a run of their own for their ablations.
-    ablations = [(seed, path / "ablations") for seed, path in folders if (path / "ablations" / CONFIG_FILE).exists()]
-    if ablations:
-        require_one_a_seed(ablations)
+        first[each.seed] = each
+    pairs = [(one, other, "") for one, other in combinations(first.values(), 2)]
+    # Folders of a version before hold a run of their own for their ablations, of which one may have more.
+    runs = [each for each in first.values() if (each.folder / "ablations" / CONFIG_FILE).exists()]
+    pairs += [(one, other, "ablations") for one, other in combinations(runs, 2)]
+    for one, other, place in pairs:
+        ours, theirs = _settings(one.folder / place), _settings(other.folder / place)
+        before = [key for key in ours if key.rpartition(".")[2] in _MAY_DIFFER or key.startswith(f"{place}.")]
+        left_out = {*one.may_differ, *other.may_differ, *before}
+        if found := differences(ours, theirs, left_out, _started_in(one), _started_in(other)):
+            raise UserError(
+                f"{one.folder} and {other.folder} differ in more than their seed ({shown(found)}); average seeds of "
+                "one configuration only"
+            )
 
 
-def _started_in(folder: Path) -> Path:
+def _started_in(found: Results) -> Path:
     """Return from where the places that settings name are seen: published results are no run."""
-    return former_folder(read_run(folder)) if (folder / RUN_FILE).exists() else folder
+    return former_folder(found.run) if found.run is not None else found.folder
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -70,24 +64,3 @@ def _settings(folder: Path) -> dict[str, Any]:
             "seed only; restore it, or leave the folder out"
         )
     return settings
-
-
-def _compared(*settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what of the settings of two folders has to be the same, as figures depend on it that both have."""
-
-    def in_both(setting: str, value: str) -> bool:
-        return all(value in each.get(setting, ()) for each in settings)
-
-    # `eval` is the one evaluation of the key-value experiment, which is always asked.
-    asked = {key.removesuffix(".task") for each in settings if "tasks" in each for key in each if key.endswith(".task")}
-    tasks = asked - {"eval"}
-    left_out = {task for task in tasks if not in_both("tasks", task)}
-    left_out |= {name for name, (setting, value) in _ONLY_OF.items() if not in_both(setting, value)}
-    return [
-        {
-            key: value
-            for key, value in each.items()
-            if not _MAY_DIFFER & {*key.split(".")} and key.partition(".")[0] not in left_out
-        }
-        for each in settings
-    ]

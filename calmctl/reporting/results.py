@@ -66,6 +66,7 @@ class Results:
     Attributes:
         manifest: that of its data, None where there is none.
         values: CALM's own value of each number that is varied: group of systems -> value.
+        may_differ: settings, as `a.b.c`, in which reproductions may differ that are averaged.
     """
 
     folder: Path
@@ -80,6 +81,7 @@ class Results:
     manifest: Mapping[str, Any] | None
     run: RunInfo | None
     values: Mapping[str, float | None] = field(default_factory=dict)
+    may_differ: tuple[str, ...] = ()
 
     def system(self, key: str) -> System | None:
         """Return a system, or None where it was not measured."""
@@ -260,6 +262,7 @@ def load_results(folder: Path) -> Results:
         layout=LAYOUTS[content["section"]],
         preset=str(content.get("preset") or "not recorded"),
         seed=seed if isinstance(seed, int) else None,
+        may_differ=tuple(str(path) for path in content.get("may_differ") or ()),
         systems=tuple(_system(system, folder, path, must_exist=run is not None) for system in systems),
         values=mapping(content.get("values") or {}, path),
         deviations=tuple(str(text) for text in content.get("deviations") or ()),

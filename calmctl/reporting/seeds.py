@@ -31,7 +31,7 @@ def pool(folders: Sequence[Path]) -> Results:
     results = [load_results(Path(folder)) for folder in folders]
     require_one("sections", (found.layout.key for found in results))
     require_one("presets", (found.preset for found in results))
-    require_one_a_seed([(found.seed, found.folder) for found in results])
+    require_one_a_seed(results)
     _require_comparable(results)
     keys = dict.fromkeys(system.key for found in results for system in found.systems)
     return replace(results[0], seed=None, systems=tuple(_pooled(results, key) for key in keys))

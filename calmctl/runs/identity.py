@@ -24,12 +24,9 @@ Differences = Mapping[str, tuple[Any, Any]]
 
 
 def existing_run(
-    path: Path, kind: Kind, config: object, inputs: Mapping[str, str], changeable: Collection[str] = ()
+    path: Path, kind: Kind, config: object, inputs: Mapping[str, str]
 ) -> RunInfo | None:
     """Return the run at `path`, or None where a new one can begin.
-
-    Args:
-        changeable: settings that may be others than those of the run.
 
     Raises:
         UserError: `path` is a file, holds something that is no run, or holds another run.
@@ -44,7 +41,7 @@ def existing_run(
         return None
     if existing.kind != kind:
         raise UserError(f"{existing.path} holds a run of kind {existing.kind}, not {kind}; choose another --out")
-    _refuse_other_settings(existing, config, changeable)
+    _refuse_other_settings(existing, config)
     old = existing.facts.get("inputs") or {}
     if changed := sorted(name for name in {*old, *inputs} if old.get(name) != inputs.get(name)):
         names = ", ".join(changed)
@@ -58,20 +55,20 @@ def refuse_other_settings(path: Path, config: object) -> None:
         _refuse_other_settings(existing, config)
 
 
-def has_settings(run: RunInfo, config: object, changeable: Collection[str] = ()) -> bool:
+def has_settings(run: RunInfo, config: object, comparisons: bool = False) -> bool:
     """Tell whether a run was started with these settings, by its checksum or by its `config.yaml`.
 
     Args:
-        changeable: settings that may be others.
+        comparisons: those that only say what is compared have to be the same as well.
     """
-    if run.facts.get("config_sha256") == config_sha256(config, changeable):
+    if not comparisons and run.facts.get("config_sha256") == config_sha256(config):
         return True
-    return _differences(run, config, changeable) == {}
+    return _differences(run, config, comparisons) == {}
 
 
-def config_sha256(config: object, changeable: Collection[str] = ()) -> str:
+def config_sha256(config: object) -> str:
     """Return the checksum that identifies a configuration, whatever the order of its keys."""
-    settings = _without(to_dict(config), {*changeable, *changeable_settings(config)})
+    settings = _without(to_dict(config), set(changeable_settings(config)))
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -100,10 +97,10 @@ def _refuse_foreign_folder(path: Path) -> None:
         raise UserError(f"{path} holds {example!r} and is no run directory; choose an empty or a new --out")
 
 
-def _refuse_other_settings(existing: RunInfo, config: object, changeable: Collection[str] = ()) -> None:
-    if has_settings(existing, config, changeable):
+def _refuse_other_settings(existing: RunInfo, config: object) -> None:
+    if has_settings(existing, config):
         return
-    found = _differences(existing, config, changeable)
+    found = _differences(existing, config)
     unknown = f"{CONFIG_FILE} is missing or damaged, so it cannot be said which settings"
     raise UserError(
         f"{existing.path} was started with another configuration ({unknown if found is None else shown(found)}); "
@@ -111,12 +108,12 @@ def _refuse_other_settings(existing: RunInfo, config: object, changeable: Collec
     )
 
 
-def _differences(run: RunInfo, config: object, changeable: Collection[str]) -> Differences | None:
+def _differences(run: RunInfo, config: object, comparisons: bool = False) -> Differences | None:
     """Return in which identifying settings a run differs from a configuration; None where its own cannot be read."""
     if (old := read_settings(run.path)) is None:
         return None
     new = _flatten(json.loads(json.dumps(to_dict(config))))
-    left_out = {*changeable, *changeable_settings(config)}
+    left_out = list(changeable_settings(config, comparisons=not comparisons))
     return differences(old, new, left_out, former_folder(run), run.path)
 
 

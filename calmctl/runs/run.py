@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -70,22 +70,20 @@ class Run:
         seed: int | None = None,
         inputs: Mapping[str, str] | None = None,
         name: str | None = None,
-        changeable: Collection[str] = (),
         is_current: bool = True,
     ) -> Run:
         """Create the run at `path`, resume it, or find it complete (`run.is_complete`: nothing to do).
 
-        `config` is a dataclass or a mapping; `inputs` maps what the run reads to its sha256. A run is
-        the same run only if kind, configuration and inputs are; of the configuration the settings that `changeable`
-        names may be others. A complete run that is not `is_current`, as something is missing or a changeable setting is
-        another, is resumed.
+        `config` is a dataclass, whose fields say which settings may change (`schema.meaning`), or a mapping; `inputs`
+        maps what the run reads to its sha256. A run is the same run only if kind, configuration and inputs are. A
+        complete run that is not `is_current`, as something is missing or other comparisons are asked for, is resumed.
 
         Raises:
             UserError: `path` is in use, is another run, or is a folder that holds something else.
         """
         path, inputs = Path(path), dict(inputs or {})
         lock = FileLock(path / LOCK_FILE)
-        existing = cls.look(path, kind=kind, config=config, inputs=inputs, changeable=changeable, is_current=is_current)
+        existing = cls.look(path, kind=kind, config=config, inputs=inputs, is_current=is_current)
         if existing is not None and existing.is_complete and is_current:
             return cls(path, existing.facts, lock, is_resumed=True)
         path.mkdir(parents=True, exist_ok=True)
@@ -93,14 +91,14 @@ class Run:
             raise in_use(path, lock)
         try:
             # Again, for what happened between our look and our lock.
-            existing = existing_run(path, kind, config, inputs, changeable)
+            existing = existing_run(path, kind, config, inputs)
         except UserError:
             lock.release()
             raise
         if existing is not None and existing.is_complete and is_current:
             lock.release()
             return cls(path, existing.facts, lock, is_resumed=True)
-        identity = config_sha256(config, changeable)
+        identity = config_sha256(config)
         facts = _new_facts(path.resolve(), kind, name, identity, command, seed, inputs)
         if existing is not None:
             facts |= {key: existing.facts[key] for key in ("started", "seconds") if key in existing.facts}
@@ -118,7 +116,6 @@ class Run:
         kind: Kind,
         config: object,
         inputs: Mapping[str, str] | None = None,
-        changeable: Collection[str] = (),
         is_current: bool = True,
     ) -> RunInfo | None:
         """Return the run that a start (see `start`) would resume or find complete; None = a new one would begin.
@@ -126,7 +123,7 @@ class Run:
         Raises:
             UserError: what the start would refuse.
         """
-        existing = existing_run(path, kind, config, dict(inputs or {}), changeable)
+        existing = existing_run(path, kind, config, dict(inputs or {}))
         if existing is not None and existing.is_complete and is_current:
             return existing
         lock = FileLock(path / LOCK_FILE)

@@ -25,7 +25,7 @@ class TrainingConfig:
     dataset: str = ""
     validation: str = ""
     trust_remote_code: bool = field(default=False, metadata=meaning("free"))
-    seed: int = 0
+    seed: int = field(default=0, metadata=meaning(may_differ=True))
     train: TrainSettings = field(default_factory=TrainSettings)
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from calmctl.config import to_dict
 from calmctl.errors import UserError
@@ -217,18 +217,3 @@ def described(model: Model) -> dict[str, Any]:
 def backward_of(attention: str) -> float:
     """Return what an attention's backward pass takes, in units of its forward pass."""
     return EAGER if attention == "eager" else FUSED
-
-
-def training_facts(config: TrainConfig, model: PreTrainedConfig) -> dict[str, Any]:
-    """Return what is shown of the training of a model of this configuration."""
-    return plan_training(config, model_of(Shape(model))).shown()
-
-
-def plan_bridges(config: ComposeConfig, anchor: PreTrainedConfig, augs: Sequence[PreTrainedConfig]) -> dict[str, Any]:
-    """Return what is shown of the bridges of a composition of such models.
-
-    Raises:
-        UserError: see `plan_composition`.
-    """
-    shown = plan_composition(config, model_of(Shape(anchor)), [model_of(Shape(aug)) for aug in augs]).shown()
-    return {name: value for name, value in shown.items() if name not in ("anchor", "augs")}

@@ -137,7 +137,7 @@ class TrainSettings:
     save_every: int = 500
     log_every: int = 25
     report_to: tuple[str, ...] = ()
-    threads: int = 0
+    threads: int = field(default=0, metadata=meaning(may_differ=True))
     keep_states: str = field(default="none", metadata=meaning("free"))
     sharding: str = field(default="none", metadata=meaning("free"))
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ OFF = "off"
 class CodeDataConfig:
     """Settings of the code data (section 4.3 of the paper)."""
 
-    seed: int = 0
+    seed: int = field(default=0, metadata={"may_differ": True})
     sources: tuple[str, ...] = ()
     """Folders, hub datasets (`org/name@revision`), or the words `stdlib` and `site-packages`: those of this Python."""
     languages: tuple[str, ...] = ("python",)
@@ -27,7 +27,7 @@ class CodeDataConfig:
     """Names (patterns) of files and folders below a source that are left out."""
     max_source_bytes: int | None = None
     """Read at most so much of each language, and of documents: files drawn by the seed. Null: everything."""
-    tests: str | None = None
+    tests: str | None = field(default=None, metadata={"may_differ": True})
     """Folder that holds a folder of each test set, as for `calmctl eval --data`."""
     humaneval: str | None = None
     """A path or a hub id; null: `humaneval` in `tests`; `off`: not compared with."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from data_builders.errors import UserError, require_at_least
 from data_builders.kv.text import OPERATORS, NumberFormat, number_format
@@ -20,7 +20,7 @@ MAX_AUGS = 2
 class KVDataConfig:
     """Settings of the key-value data (section 3.1 of the paper). Counts are rows unless said otherwise."""
 
-    seed: int = 0
+    seed: int = field(default=0, metadata={"may_differ": True})
     num_keys: int = 990
     """Keys, spread evenly over the values 1..num_values."""
     num_values: int = 99

@@ -59,8 +59,8 @@ class CorporaConfig:
 class NTLDataConfig:
     """Settings of the data of the paper's second task (section 4.2)."""
 
-    seed: int = 0
-    data_folder: str | None = None
+    seed: int = field(default=0, metadata={"may_differ": True})
+    data_folder: str | None = field(default=None, metadata={"may_differ": True})
     """Folder that the relative paths of corpora and FLORES are in."""
     aug: CorporaConfig = field(default_factory=CorporaConfig)
     """Low-resource languages, for the augmenting model."""

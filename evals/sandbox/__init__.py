@@ -13,8 +13,7 @@ docs/code-execution.md.
 
 from evals.sandbox.detection import detect, find_isolation
 from evals.sandbox.isolation import Isolation
-from evals.sandbox.journal import Journal
-from evals.sandbox.pool import run_programs
+from evals.sandbox.journal import Journal, run_programs
 from evals.sandbox.program import Limits, Program, Status, Verdict, require_permission
 from evals.sandbox.references import Reference, expected_results
 from evals.sandbox.supervisor import run_alone

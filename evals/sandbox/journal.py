@@ -1,19 +1,24 @@
-"""Verdicts, kept as they come: a file from which an interrupted scoring goes on, and what tells how far it is."""
+"""Verdicts of many programs: judged side by side, and kept as they come, so that an interrupted scoring goes on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data_builders.progress import Progress
 from data_builders.rows import Fields, append_jsonl, read_jsonl
+from data_builders.workers import usable_cores
+from evals.sandbox.confinement import private_memory
+from evals.sandbox.detection import detect
 from evals.sandbox.isolation import Isolation
-from evals.sandbox.pool import run_programs
 from evals.sandbox.program import Limits, Program, Verdict
+from evals.sandbox.supervisor import run_alone
 
 _FIELDS: Fields = {"program": str, "status": str, "detail": str, "seconds": (int, float)}
 
@@ -69,3 +74,48 @@ def _keys(programs: Sequence[Program], limits: Limits, isolation: Isolation) -> 
         each.update(program.code.encode("utf-8", "surrogatepass"))
         keys.append(each.hexdigest())
     return keys
+
+
+def run_programs(
+    programs: Sequence[Program],
+    limits: Limits | None = None,
+    isolation: Isolation | None = None,
+    workers: int | None = None,
+    on_verdict: Callable[[int], None] | None = None,
+    on_final: Callable[[int, Verdict], None] | None = None,
+) -> list[Verdict]:
+    """Judge programs side by side; one that takes too long or cannot start is tried again when no other runs.
+
+    Args:
+        isolation: the strongest that works here, unless given.
+        workers: programs at a time; at most, and by default, one for each core this process may use.
+        on_verdict: called with the number of programs judged so far.
+        on_final: called with the place of a program and its verdict, as soon as that stands.
+    """
+    limits, isolation = limits or Limits(), isolation or detect()
+    cores = usable_cores()
+    verdicts: dict[int, Verdict] = {}
+
+    def settle(number: int, verdict: Verdict) -> None:
+        verdicts[number] = verdict
+        if on_final:
+            on_final(number, verdict)
+
+    # Bubblewrap and Landlock keep a program from this process's memory, which has the tests and nonces of all.
+    with nullcontext() if isolation.bubblewrap or isolation.landlock else private_memory():
+        again = []
+        with ThreadPoolExecutor(max(1, min(workers or cores, cores))) as pool:
+            futures = {pool.submit(run_alone, program, limits, isolation): n for n, program in enumerate(programs)}
+            try:
+                for done, future in enumerate(as_completed(futures), start=1):
+                    if future.result().status in ("timeout", "refused"):
+                        again.append(futures[future])
+                    else:
+                        settle(futures[future], future.result())
+                    if on_verdict:
+                        on_verdict(done)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)  # Who interrupts this does not wait for all the others.
+        for number in sorted(again):
+            settle(number, run_alone(programs[number], limits, isolation))
+    return [verdicts[number] for number in range(len(programs))]
