@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from calmctl.cli.main import main
-from calmctl.evaluation.scoring import METRICS_FILE, PREDICTIONS_FILE
 from calmctl.evaluation.work_files import SAMPLES_FILE
+from calmctl.runs.record import METRICS_FILE, PREDICTIONS_FILE
 from data_builders.values import read_json
 from evals import TASKS, Request
 from tests.task_data import write_data

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from calmctl.cli import options
-from calmctl.cli.launching import launchable
-from calmctl.cli.training import run_or_plan
+from calmctl.cli.launching import launchable, run_or_plan
 
 
 @launchable

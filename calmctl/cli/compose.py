@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calmctl.cli import options
-from calmctl.cli.launching import launchable
-from calmctl.cli.training import run_or_plan
+from calmctl.cli.launching import launchable, run_or_plan
 
 if TYPE_CHECKING:
     from calmctl.training.configs import ComposeConfig

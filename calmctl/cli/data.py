@@ -104,12 +104,12 @@ def _print_plan(
     command: str, preset: str, out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, as_json: bool
 ) -> None:
     from calmctl.config import to_dict, to_yaml
-    from calmctl.experiments.preflight import DATA
+    from calmctl.experiments.reproduction import DATA_CHECKS
     from calmctl.runs.run import Run
 
     existing = Run.look(out, kind="data", config=config)
     if existing is None or not existing.is_complete:
-        DATA[command.removeprefix("data ")](config)
+        DATA_CHECKS[command.removeprefix("data ")](config)
     plan = {"command": command, "preset": preset, "out": str(out), "config": to_dict(config)}
     output.print_json(plan) if as_json else print(visible(to_yaml(plan)), end="")
 

@@ -15,7 +15,7 @@ from calmctl.cli.launching import launchable
 from calmctl.processes.parent import is_first_process
 
 if TYPE_CHECKING:
-    from calmctl.evaluation.evaluating import EvalConfig
+    from calmctl.evaluation.questions import EvalConfig
 
 
 @launchable
@@ -51,7 +51,8 @@ def evaluate(
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
     from calmctl.errors import CalmctlError
-    from calmctl.evaluation.evaluating import EvalConfig, plan_evaluations, run_evaluations
+    from calmctl.evaluation.evaluating import plan_evaluations, run_evaluations
+    from calmctl.evaluation.questions import EvalConfig
 
     named, overrides = options.split_overrides(tasks)
     given = options.task_options(shots, languages, against, allow_code_execution)
@@ -115,7 +116,7 @@ def _plan(
 
 
 def _print_results(plan: Mapping[Path, EvalConfig], failed: Mapping[Path, str], json: bool) -> None:
-    from calmctl.evaluation.scoring import METRICS_FILE
+    from calmctl.runs.record import METRICS_FILE
     from data_builders.values import read_json
 
     results = {folder: read_json(folder / METRICS_FILE) for folder in plan if folder not in failed}

@@ -1,14 +1,21 @@
-"""`--nproc-per-node` and its companions: any command that is `@launchable` can run as several processes."""
+"""Trainings and evaluations, started: by `@launchable` as several processes, a job as a plan or as a run."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from calmctl.cli import output
+
+if TYPE_CHECKING:
+    from calmctl.training.job import Job
 
 NprocPerNode = Annotated[
     str | None,
@@ -83,3 +90,16 @@ def launchable(command: Callable[..., None]) -> Callable[..., None]:
     launch_or_run.__signature__ = own.replace(parameters=[*mine, *parameters])  # type: ignore[attr-defined]
     launch_or_run.__annotations__ = {each.name: each.annotation for each in (*mine, *parameters)}
     return launch_or_run
+
+
+def run_or_plan(job: Job, preset: str, out: Path, dry_run: bool, json: bool) -> None:
+    """Print the plan of a job, or run it, show its progress, and print what came out."""
+    from calmctl.cli.progress import watching
+    from calmctl.training.job import plan_job, run_job
+
+    if dry_run:
+        output.print_plan({"command": job.kind, "preset": preset, "out": str(out), **plan_job(job, out)}, json)
+        return
+    with watching({out.name: out}):
+        run = run_job(job, out, sys.argv)
+    output.print_run(run, json)

@@ -33,8 +33,9 @@ def score(
     """Score completions that were made elsewhere, as `calmctl eval` scores its own."""
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
-    from calmctl.evaluation.scoring import METRICS_FILE, ScoreConfig, plan_scoring, run_scoring
+    from calmctl.evaluation.scoring import ScoreConfig, plan_scoring, run_scoring
     from calmctl.evaluation.tasks import check_options
+    from calmctl.runs.record import METRICS_FILE
     from data_builders.values import read_json
 
     given = options.task_options(shots, languages, against, allow_code_execution)

@@ -11,8 +11,8 @@ import torch
 
 from calmctl.errors import CalmctlError
 from calmctl.evaluation.models import ModelError, Models, Subject
-from calmctl.evaluation.questions import EvalConfig, Questions, check_data, plan_evaluation, questions
-from calmctl.evaluation.scoring import METRICS_FILE, write_scores
+from calmctl.evaluation.questions import EvalConfig, Questions, plan_evaluation, questions
+from calmctl.evaluation.scoring import write_scores
 from calmctl.evaluation.work_files import WorkFiles
 from calmctl.inference.decoding import NotFiniteError
 from calmctl.inference.generation import Engine, Throughput, Writer
@@ -24,8 +24,6 @@ from calmctl.processes.cpu import set_up_cpu
 from calmctl.processes.ranks import Ranks, joined_ranks
 from calmctl.runs.run import Run
 from evals import Request, Scores
-
-__all__ = ["METRICS_FILE", "EvalConfig", "check_data", "run_evaluation", "run_evaluations"]
 
 
 def run_evaluations(plan: Mapping[Path, EvalConfig], command: Sequence[str] = ()) -> dict[Path, str]:

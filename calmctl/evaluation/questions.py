@@ -9,7 +9,7 @@ from typing import Any
 from calmctl.config import to_dict
 from calmctl.errors import UserError
 from calmctl.evaluation.models import Models, Subject
-from calmctl.evaluation.scoring import METRICS_FILE, PREDICTIONS_FILE, read_completions
+from calmctl.evaluation.scoring import read_completions
 from calmctl.evaluation.tasks import TaskConfig
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import check_samples
@@ -17,6 +17,7 @@ from calmctl.inference.likelihood import encoded_pairs
 from calmctl.inference.mixture import check_greedy, check_mixable
 from calmctl.inference.prompt import FittedPrompts, OnOverflow, fit
 from calmctl.modeling.bases.sources import source_sha256
+from calmctl.runs.record import METRICS_FILE, PREDICTIONS_FILE
 from calmctl.runs.run import Run
 from calmctl.schema import meaning
 from data_builders.files import sha256_of

@@ -14,6 +14,7 @@ from calmctl.config import to_dict
 from calmctl.environment import git_commit, package_versions
 from calmctl.errors import CalmctlError, UserError
 from calmctl.evaluation.tasks import TaskConfig, has_option
+from calmctl.runs.record import METRICS_FILE, PREDICTIONS_FILE
 from calmctl.runs.run import Run
 from data_builders.files import sha256_of
 from data_builders.progress import Progress
@@ -25,8 +26,6 @@ from evals.task import by_id, require_completions
 
 _LOGGER = logging.getLogger(__name__)
 _EXAMPLE = '{"id": ..., "completion": ...}'
-METRICS_FILE = "metrics.json"
-PREDICTIONS_FILE = "predictions.jsonl"
 VERDICTS_FILE = "verdicts.jsonl"
 
 

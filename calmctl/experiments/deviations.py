@@ -109,7 +109,7 @@ def _bridges(bridge: BridgeConfig) -> str:
     return f"bridges have {', '.join(extras)}" if extras else ""
 
 
-def shape_of(model: dict[str, Any]) -> str:
+def shape_in_words(model: dict[str, Any]) -> str:
     """Return what the settings of a model from scratch make of it, in words."""
     settings = {name: value for name, value in model.items() if name != "attn_implementation"}
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
@@ -144,4 +144,4 @@ def _model(config: TrainConfig) -> str:
         return f"{config.base} as it is"
     if config.base:
         return f"{config.base}, trained further"
-    return f"{shape_of(config.model)}, trained from scratch"
+    return f"{shape_in_words(config.model)}, trained from scratch"

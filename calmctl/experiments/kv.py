@@ -6,7 +6,7 @@ from pathlib import Path
 
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.errors import UserError
-from calmctl.experiments.deviations import composition_deviations, shape_of
+from calmctl.experiments.deviations import composition_deviations, shape_in_words
 from calmctl.experiments.kv_config import KVAblationsConfig, ReproduceKVConfig
 from calmctl.experiments.kv_systems import CONTROLS, DC_MIX, KVSystems, calm_values, check_compositions, tokenizers
 from calmctl.experiments.reproduction import Experiment
@@ -120,7 +120,7 @@ def _models(config: ReproduceKVConfig) -> list[str]:
 def _model(config: TrainConfig) -> str:
     if not config.model:
         return config.base
-    return shape_of(config.model)
+    return shape_in_words(config.model)
 
 
 def _composition(config: ReproduceKVConfig) -> list[str]:

@@ -9,25 +9,35 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from calmctl.baselines.configs import BaselineConfig
 from calmctl.environment import git_commit, hardware
-from calmctl.evaluation.evaluating import METRICS_FILE
 from calmctl.evaluation.questions import check_data
 from calmctl.evaluation.tasks import has_option
 from calmctl.experiments.config import ExperimentConfig
-from calmctl.experiments.preflight import check_stages
 from calmctl.experiments.real_text import WITH_EXAMPLES, RealTextConfig
 from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
 from calmctl.experiments.systems import Files, System, Systems, Trained
 from calmctl.inference.mixture import check_mixable
 from calmctl.modeling.bases.sources import base_config, load_tokenizer, without_weights
+from calmctl.processes.launch import num_processes
+from calmctl.processes.ranks import planned_processes
 from calmctl.reporting.costs import cost_rows, is_training
 from calmctl.reporting.report import write_report
 from calmctl.reporting.results import RESULTS_FILE
 from calmctl.reporting.systems_table import system_row
 from calmctl.runs.identity import existing_run, has_settings
+from calmctl.runs.record import METRICS_FILE
 from calmctl.runs.run import Run, read_run
 from calmctl.schema import differing_settings
+from calmctl.training.configs import ComposeConfig, TrainConfig
+from calmctl.training.session import check_settings
+from data_builders.code import build as code
+from data_builders.kv import build as kv
+from data_builders.ntl import build as ntl
 from data_builders.values import read_json
+
+# What building data would refuse, before anything runs.
+DATA_CHECKS: dict[str, Callable[[Any], None]] = {"kv": kv.check, "ntl": ntl.check, "code": code.check}
 
 
 @dataclass(frozen=True)
@@ -123,8 +133,28 @@ def preflight(experiment: Experiment, out: Path, nproc_per_node: str | None) -> 
         if experiment.check is not None:
             experiment.check()
         _check_evaluations(config, out)
-        check_stages(stages, nproc_per_node)
+        _check_stages(stages, nproc_per_node)
     return is_current
+
+
+def _check_stages(stages: Sequence[Stage], nproc_per_node: str | None) -> None:
+    """Check the settings of every training that is not done, and the sources of the data.
+
+    Raises:
+        UserError: the data cannot be built, or a training cannot be done here, or not by so many processes.
+    """
+    with planned_processes(num_processes(nproc_per_node) if nproc_per_node is not None else 1):
+        for stage in stages:
+            if not stage.is_complete:
+                _check_stage(stage)
+
+
+def _check_stage(stage: Stage) -> None:
+    config = stage.config
+    if stage.command[0] == "data":
+        DATA_CHECKS[stage.command[1]](config)
+    elif isinstance(config, TrainConfig | ComposeConfig | BaselineConfig):
+        check_settings(config.settings, is_validated=bool(config.validation))
 
 
 def _check_bases(config: ExperimentConfig) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.baselines.configs import BaselineConfig
-from calmctl.evaluation.evaluating import METRICS_FILE
 from calmctl.evaluation.questions import EvalConfig
 from calmctl.experiments.config import ExperimentConfig, is_used_as_it_is
 from calmctl.experiments.stages import Stage, stage_in
 from calmctl.reporting.systems_table import system_row
+from calmctl.runs.record import METRICS_FILE
 from calmctl.training.configs import ComposeConfig, TrainConfig
 
 # Groups of systems that show what CALM is due to.

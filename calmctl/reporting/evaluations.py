@@ -10,10 +10,9 @@ from typing import Any
 
 from calmctl.errors import UserError
 from calmctl.reporting.values import mapping, number, numbers
-from calmctl.runs.record import RUN_FILE, read_run
+from calmctl.runs.record import METRICS_FILE, RUN_FILE, read_run
 from data_builders.values import read_json
 
-METRICS_FILE = "metrics.json"
 BITS = "bits_per_byte"
 BY_LANGUAGE = "by_language"
 NOT_COMPARED = frozenset({"isolation", "stops_out_of_reach"})

@@ -8,9 +8,9 @@ from typing import Literal
 
 from calmctl.errors import UserError
 from calmctl.reporting.costs import cost_rows, is_training
-from calmctl.reporting.evaluations import METRICS_FILE, is_evaluation, read_evaluation
+from calmctl.reporting.evaluations import is_evaluation, read_evaluation
 from calmctl.reporting.results import is_reproduction
-from calmctl.runs.record import RUN_FILE, RunInfo, read_run
+from calmctl.runs.record import METRICS_FILE, RUN_FILE, RunInfo, read_run
 
 Kind = Literal["reproduction", "training", "evaluation"]
 NAMES: dict[Kind, str] = {

@@ -10,13 +10,13 @@ from typing import Any
 
 from calmctl.errors import UserError
 from calmctl.reporting.costs import COST_FIELDS
-from calmctl.reporting.evaluations import BITS, BY_LANGUAGE, METRICS_FILE, Evaluation, read_evaluation
+from calmctl.reporting.evaluations import BITS, BY_LANGUAGE, Evaluation, read_evaluation
 from calmctl.reporting.kv_tables import TABLE_1_FILE, is_before_results, results_before
 from calmctl.reporting.layouts import LAYOUTS
 from calmctl.reporting.measures import Breakdown, Measure, ReportLayout
 from calmctl.reporting.systems_table import CALM, GROUPS, M_B, is_known, shown_value
 from calmctl.reporting.values import Spread, mapping, number, numbers
-from calmctl.runs.record import RUN_FILE, RunInfo, read_run
+from calmctl.runs.record import METRICS_FILE, RUN_FILE, RunInfo, read_run
 from data_builders.files import sha256_of
 from data_builders.values import read_json
 

@@ -12,9 +12,9 @@ from calmctl.reporting.measures import HEADLINE_MODELS, Samples
 from calmctl.reporting.results import Results
 from calmctl.reporting.systems_table import CALM, LORA
 from calmctl.reporting.values import number
+from calmctl.runs.record import PREDICTIONS_FILE
 from data_builders.rows import iter_rows
 
-PREDICTIONS_FILE = "predictions.jsonl"
 LONGEST = 600
 """Characters of a text that are shown."""
 Row = Mapping[str, Any]

@@ -21,6 +21,8 @@ RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 LOG_FILE = "train_log.jsonl"
 PROGRESS_FILE = "progress.json"
+# What an evaluation writes.
+METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.jsonl"
 LOCK_FILE = ".lock"
 
 _NUMBER = int | float

@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from markupsafe import Markup
-from rich import box
-from rich.table import Table as RichTable
-from rich.text import Text as RichText
 
-from calmctl.escaping import md_code, md_text, url_path, visible
+from calmctl.escaping import md_code, md_text, url_path
 
 NOT_RUN = "not run"
 SHORT = 16
@@ -121,34 +118,6 @@ def signed(value: float, digits: int = 1) -> str:
     if float(text) == 0:
         return f"±{text}"
     return ("+" if value > 0 else "\N{MINUS SIGN}") + text
-
-
-def to_rich(table: Table) -> RichTable:
-    """Return the table for a terminal; cell texts are data, never console markup."""
-    rich = RichTable(
-        title=RichText(visible(table.title), "bold"),
-        caption=RichText(visible(table.caption), "dim") if table.caption else None,
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-        title_justify="left",
-        caption_justify="left",
-    )
-    for column in table.columns:
-        rich.add_column(RichText(visible(column.label)), justify="left" if column.is_text else "right", overflow="fold")
-    for index, cells in enumerate(table.rows):
-        if index in table.headings:
-            rich.add_row(RichText(visible(table.headings[index]), "bold"))
-        rich.add_row(*(_rich_cell(cell) for cell in cells))
-    return rich
-
-
-def _rich_cell(cell: Cell) -> RichText:
-    main = cell.main() if isinstance(cell, Number) else cell.text
-    text = RichText(visible(main), "dim" if main == NOT_RUN else "")
-    if asides := cell.asides():
-        text.append(visible(f"\n{', '.join(asides)}"), "dim")
-    return text
 
 
 def to_markdown(table: Table) -> str:
