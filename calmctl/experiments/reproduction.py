@@ -130,10 +130,10 @@ def preflight(experiment: Experiment, out: Path, nproc_per_node: str | None) -> 
     is_current = not missing_stages(stages) and is_same and all((out / file).exists() for file in made)
     Run.look(out, kind="reproduce", config=config, is_current=is_current)
     if not is_current:
-        if experiment.check is not None:
-            experiment.check()
         _check_evaluations(config, out)
         _check_stages(stages, nproc_per_node)
+        if experiment.check is not None:  # once its data is known to be of a size that can be made
+            experiment.check()
     return is_current
 
 
