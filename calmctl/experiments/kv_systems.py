@@ -20,7 +20,7 @@ from calmctl.modeling.bases.sources import base_config, load_tokenizer
 from calmctl.modeling.layers import num_heads, num_layers
 from calmctl.reporting.systems_table import VARIANTS, shown_value
 from calmctl.training.configs import TrainConfig
-from calmctl.training.models import model_config
+from calmctl.training.models import model_config, model_config_of_size
 from calmctl.training.plan import model_of, plan_composition
 from data_builders.kv.build import aug_file
 from data_builders.kv.keys import aug_tokenizer_folder
@@ -152,9 +152,16 @@ def calm_values(config: ReproduceKVConfig) -> dict[str, float | None]:
     is_regular = compose.connections is None and compose.num is None
     return {
         "share": config.data.held_in_fraction,
-        "heads": compose.bridge.num_heads or num_heads(base_configs(config)[0]),
+        "heads": compose.bridge.num_heads or _anchor_heads(config.anchor),
         "connections": compose.every if is_regular else None,
     }
+
+
+def _anchor_heads(train: TrainConfig) -> int:
+    """Return how many heads m_B has, which its vocabulary has no say in."""
+    if train.base:
+        return num_heads(base_config(train.base, trust_remote_code=train.trust_remote_code))
+    return num_heads(model_config_of_size(train.model, 1))
 
 
 def check_compositions(config: ReproduceKVConfig) -> None:
