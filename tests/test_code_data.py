@@ -117,10 +117,11 @@ def test_shares_of_pairs_are_settings(tree: Path, tests: Path, tmp_path: Path) -
 
 
 def test_held_out_functions_are_read_by_the_evaluation_in_the_words_of_the_pairs(built: Path) -> None:
-    records = CodeXGLUETask().load(built / "codexglue")
+    task = CodeXGLUETask()
+    requests = task.requests(task.load(built / "codexglue"))
     pairs = {row["prompt"]: row["completion"] for row in rows(built, "pairs_validation")}
-    assert len(records) == len(pairs) - 10
-    assert {record.prompt: f" {record.function.summary}" for record in records}.items() < pairs.items()
+    assert len(requests) == len(pairs) - 10
+    assert {request.prompt: request.reference for request in requests}.items() < pairs.items()
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def test_bad_input_is_one_line_and_exit_code_2(changes: list[str], message: str,
     (tmp_path / "latin").mkdir()
     (tmp_path / "latin" / "a.py").write_bytes(b"# \xe9" + b"x = 1\n" * 50)
     given = [text.replace("TMP", str(tmp_path)) for text in changes]
-    command = ["data", "code", "--out", str(tmp_path / "out"), "--tests", str(tests), *given]
+    command = ["data", "code", "--preset=default", "--out", str(tmp_path / "out"), "--data", str(tests), *given]
     assert main([*command, *([] if "--workers=0" in given else ["--workers=1"])]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("calmctl: error: ") and message in error
