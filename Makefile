@@ -94,7 +94,8 @@ smoke-code: $(INSTALLED) runs/toy-data
 	$(BIN)/calmctl reproduce code --preset smoke --seed $(SEED) --data "$(or $(DATA),runs/toy-data)" \
 		--allow-code-execution --out runs/smoke-code
 
-runs/toy-data: $(INSTALLED)
+runs/toy-data: $(INSTALLED) tests/toy_benchmarks.py
+	rm -rf $@
 	$(BIN)/python -m tests.toy_benchmarks $@
 
 wheel-test: $(INSTALLED) ## build the wheel, install it elsewhere and use it there

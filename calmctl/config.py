@@ -93,14 +93,15 @@ def conf_dir() -> Path:
     Raises:
         UserError: it is neither installed nor beside the package in a checkout.
     """
+    root = Path(__file__).resolve().parents[1]
+    # Those of a checkout are those beside its code, even where another checkout is the installed one.
+    if (root / "pyproject.toml").is_file() and (root / "conf").is_dir():
+        return root / "conf"
     spec = importlib.util.find_spec("calmctl.conf")
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent
-    checkout = Path(__file__).resolve().parents[1] / "conf"  # a checkout that was never installed
-    if checkout.is_dir():
-        return checkout
     raise UserError(
-        f"the presets are missing: neither the package calmctl.conf nor {checkout} exists; reinstall calmctl"
+        f"the presets are missing: neither the package calmctl.conf nor {root / 'conf'} exists; reinstall calmctl"
     )
 
 

@@ -8,6 +8,7 @@ from calmctl.errors import UserError
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from tests.models import composed, example_ids, gpt2, llama, logits, padded
+from tests.test_deviations import OTHER_BRIDGES
 
 PROMPT = 5
 
@@ -84,8 +85,13 @@ def test_prompts_of_different_lengths_in_one_batch_do_not_mix(ids):
         torch.testing.assert_close(together[row : row + 1], alone, atol=2e-5, rtol=1e-4)
 
 
-def test_rows_without_any_prompt_see_nothing_of_the_aug(ids):
-    model = composed(aug_reads="prompt")
+@pytest.mark.parametrize("name", OTHER_BRIDGES)
+def test_rows_without_any_prompt_see_nothing_of_the_aug(ids, name):
+    """Whatever a bridge adds after it has attended, where it could see nothing it adds nothing."""
+    more = {"rotary": True} if name == "recency" else {}
+    model = composed(
+        aug_reads="prompt", **{"num_heads": None, **more, name: OTHER_BRIDGES[name] if name != "num_heads" else 2}
+    )
     torch.testing.assert_close(model(ids, labels=ids).logits, logits(model.anchor, ids))
 
 

@@ -63,7 +63,8 @@ def _markers(compose: ComposeConfig) -> str:
 def _every(compose: ComposeConfig) -> str:
     if compose.every == PAPER_EVERY or compose.connections is not None or compose.num is not None:
         return ""
-    return f"every={compose.every}: a connection per {compose.every} layers of m_A instead of {PAPER_EVERY}"
+    layers_each = "layer" if compose.every == 1 else f"{compose.every} layers"
+    return f"every={compose.every}: a connection per {layers_each} of m_A instead of {PAPER_EVERY}"
 
 
 # Field of BridgeConfig -> what bridges have that the paper's do not; empty = as the paper's. `share` is told with

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from calmctl.reporting.document.tables import Cell, Column, Number, Table, Text, signed, table_row
-from calmctl.reporting.evaluations import BITS, Evaluation
+from calmctl.reporting.evaluations import BITS, BY_LANGUAGE, Evaluation
 from calmctl.reporting.headline import number_of
 from calmctl.reporting.measures import HEADLINE_MODELS, Breakdown, Grouped, Measure, paper_figure, paper_source
 from calmctl.reporting.paper import paper_table
@@ -148,12 +148,13 @@ def protocols_table(results: Results) -> Table:
         first = alike[0]
         limit, row = first.data.get("limit"), first.conditions.get("first_row")
         start = f" from row {row} on" if row else ""
+        each = " of each" if BY_LANGUAGE in first.breakdowns else ""
         shown = (
             task,
             _word(first.conditions.get("format")),
             _word(first.conditions.get("shots")),
             _word(first.conditions.get("decoding")),
-            f"{UNKNOWN if first.n is None else f'{first.n:,}'}{f', first {limit} of each' if limit else ''}{start}",
+            f"{UNKNOWN if first.n is None else f'{first.n:,}'}{f', first {limit}{each}' if limit else ''}{start}",
             "held out of its own data" if results.is_own(first) else _word(first.data.get("source")).rsplit("/", 1)[-1],
             str(len(alike)),
         )
