@@ -21,6 +21,14 @@ def packages_on_disk() -> set[str]:
     return {".".join(folder.relative_to(ROOT).parts) for folder in folders} | {"calmctl.conf"}
 
 
+def test_no_source_is_left_out_by_the_linter() -> None:
+    """Folders of results and packages may have one name; patterns without a slash leave out both."""
+    patterns = [*PROJECT["tool"]["ruff"].get("exclude", ()), *PROJECT["tool"]["ruff"].get("extend-exclude", ())]
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line[:1].isalnum()]
+    names = {part for package in packages_on_disk() for part in package.split(".")}
+    assert not names & {*patterns, *ignored}
+
+
 def pins() -> dict[str, str]:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "plain name==version lines only"

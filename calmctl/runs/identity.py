@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.errors import UserError
-from data_builders.values import read_yaml
 from calmctl.runs.record import CONFIG_FILE, LOCK_FILE, PROGRESS_FILE, RUN_FILE, Kind, RunInfo, read_run
 from calmctl.schema import changeable_settings, to_dict
+from data_builders.values import read_yaml
 
 _SHOWN_DIFFERENCES = 3
 _MISSING = "(not set)"
 Differences = Mapping[str, tuple[Any, Any]]
 
 
-def existing_run(
-    path: Path, kind: Kind, config: object, inputs: Mapping[str, str]
-) -> RunInfo | None:
+def existing_run(path: Path, kind: Kind, config: object, inputs: Mapping[str, str]) -> RunInfo | None:
     """Return the run at `path`, or None where a new one can begin.
 
     Raises:

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal
 
+from calmctl.errors import UserError
 from calmctl.runs.lock import FileLock
 from data_builders.rows import read_jsonl
 from data_builders.values import read_json
-from calmctl.errors import UserError
 
 Kind = Literal["train", "compose", "baseline", "eval", "score", "reproduce", "data"]
 Status = Literal["running", "complete", "failed", "interrupted"]

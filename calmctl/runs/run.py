@@ -9,7 +9,6 @@ run.finish(trainable_parameters=1024)
 from __future__ import annotations
 
 import errno
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -19,14 +18,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from calmctl import environment
-from calmctl.runs.lock import FileLock
-from data_builders.files import write_text
-from data_builders.rows import append_jsonl, finite, json_lines, read_jsonl
-from data_builders.values import write_json
 from calmctl.config import to_yaml
 from calmctl.errors import CalmctlError, UserError, errno_of
 from calmctl.processes.parent import end_if_asked
 from calmctl.runs.identity import config_sha256, existing_run
+from calmctl.runs.lock import FileLock
 from calmctl.runs.record import (
     CONFIG_FILE,
     LOCK_FILE,
@@ -40,6 +36,9 @@ from calmctl.runs.record import (
     read_log,
     read_run,
 )
+from data_builders.files import write_text
+from data_builders.rows import append_jsonl, finite, json_lines, read_jsonl
+from data_builders.values import write_json
 
 __all__ = ["Run", "RunInfo", "config_sha256", "list_runs", "read_run"]
 
