@@ -124,8 +124,8 @@ def real_text_deviations(config: ExperimentConfig) -> list[str]:
         f"m_A is {_model(config.aug)}; the paper's is PaLM2-XXS, trained further on the domain",
         *composition_deviations(config.compose),
     ]
-    if set(METHODS) & set(config.compare) and (unequal := _unequal(config)):
-        found.append(f"other methods are not trained as CALM is: {', '.join(unequal)}")
+    if set(METHODS) & set(config.compare):
+        found += unequal_training(config)
     found += [
         f"{SYSTEMS[name].label} is trained at {scale:g} times the learning rate of its preset"
         for name, scale in config.baseline.lr_scale.items()
@@ -134,10 +134,11 @@ def real_text_deviations(config: ExperimentConfig) -> list[str]:
     return found
 
 
-def _unequal(config: ExperimentConfig) -> list[str]:
-    """Name the settings in which the training of the methods at CALM's size differs from CALM's own."""
+def unequal_training(config: ExperimentConfig) -> list[str]:
+    """Return a sentence if the methods at CALM's size are trained in another way than CALM."""
     ours, theirs = to_dict(config.compose.train), to_dict(config.baseline.train)
-    return [f"{name}={theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
+    unequal = [f"{name}={theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
+    return [f"other methods are not trained as CALM is: {', '.join(unequal)}"] if unequal else []
 
 
 def _model(config: TrainConfig) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.errors import UserError
-from calmctl.experiments.deviations import composition_deviations, shape_in_words
+from calmctl.experiments.deviations import composition_deviations, shape_in_words, unequal_training
 from calmctl.experiments.kv_config import KVAblationsConfig, ReproduceKVConfig
 from calmctl.experiments.kv_systems import CONTROLS, DC_MIX, KVSystems, calm_values, check_compositions, tokenizers
 from calmctl.experiments.reproduction import Experiment
@@ -64,11 +64,8 @@ def _with_ablations_of(config: ReproduceKVConfig, out: Path) -> ReproduceKVConfi
         )
     if config.ablate or not before.get("ablate"):
         return config
-    ablations, baseline = (
-        from_dict(KVAblationsConfig, before["ablations"]),
-        from_dict(BaselineConfig, before["baseline"]),
-    )
-    return replace(config, ablate=True, ablations=ablations, baseline=baseline)
+    ablations = from_dict(KVAblationsConfig, before["ablations"])
+    return replace(config, ablate=True, ablations=ablations, baseline=from_dict(BaselineConfig, before["baseline"]))
 
 
 def _token_ids(config: ReproduceKVConfig, folder: str) -> int:
@@ -134,6 +131,8 @@ def _composition(config: ReproduceKVConfig) -> list[str]:
             f"independently of the numbers and {data.mix_num_math:.0%} NUM-MATH; D_C math is {rest:.0%} KV-MATH asked "
             f"directly and {data.mix_num_math:.0%} NUM-MATH"
         )
+    if config.ablate and config.ablations.methods:
+        found += unequal_training(config)
     if set(CONTROLS) & set(config.compare) and config.control_steps not in (0, compose.train.steps):
         found.append(f"controls train for {config.control_steps} steps, the headline for {compose.train.steps}")
     return found

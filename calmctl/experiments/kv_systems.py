@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -14,7 +14,7 @@ from calmctl.errors import UserError
 from calmctl.evaluation.questions import EvalConfig
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.stages import stage_in
-from calmctl.experiments.systems import Files, System, Systems, Trained
+from calmctl.experiments.systems import Build, System, Systems, Trained
 from calmctl.modeling.bases.public_shapes import Shape
 from calmctl.modeling.bases.sources import base_config, load_tokenizer
 from calmctl.modeling.layers import num_heads, num_layers
@@ -45,17 +45,9 @@ class KVSystems(Systems):
 
     config: ReproduceKVConfig
 
-    def __init__(self, config: ReproduceKVConfig, out: Path, files: Files, tokenizer: str) -> None:
-        super().__init__(config, out, files, tokenizer)
-        self.augs = self._trained_augs("aug")
-        self.aug = self.augs[0]
-
     def all(self) -> list[System]:
         """Return every system: each m_A, m_B, CALM, its controls, then its ablations."""
         return [*super().all(), *(self._ablations() if self.config.ablate else ())]
-
-    def _aug_systems(self) -> list[System]:
-        return [System("m_A" if not index else f"m_A{index + 1}", (aug,)) for index, aug in enumerate(self.augs)]
 
     def _tokenizer_of(self, train: TrainConfig) -> str:
         return self.tokenizer  # data are made for it
@@ -73,7 +65,7 @@ class KVSystems(Systems):
     def _asked(self, model: Trained, name: str, scored: EvalConfig) -> tuple[EvalConfig, tuple[str, ...]]:
         return replace(scored, dataset=model.dataset or str(self.data)), model.needs
 
-    def _trained_augs(self, source: str) -> list[Trained]:
+    def _trained_augs(self, source: str = "aug") -> list[Trained]:
         """Return the m_As of a kind of composition: of several, each has a share of the keys."""
         found, data = [], self.config.data
         for index in range(data.num_augs):
@@ -97,31 +89,27 @@ class KVSystems(Systems):
         if chosen.vanilla_aug:
             yield self.per_seed("vanilla_aug", self._with_vanilla_aug)
         if chosen.encoder_aug and compose.aug_reads != "prompt":
-            yield self._variant("aug_as_encoder", None, aug_reads="prompt")
+            yield self.per_seed("aug_as_encoder", self._changed(aug_reads="prompt"))
         for every in chosen.every:
             if every != calm["connections"]:
-                yield self._variant("every", every, every=every, num=None, connections=None)
+                yield self._variant("every", every, self._changed(every=every, num=None, connections=None))
         for heads in chosen.heads:
             if heads != calm["heads"]:
-                yield self._variant("heads", heads, bridge=replace(compose.bridge, num_heads=heads))
+                yield self._variant("heads", heads, self._changed(bridge=replace(compose.bridge, num_heads=heads)))
         for share in chosen.shares:
             if share != calm["share"]:
-                yield self._variant("share", share)
+                yield self._variant("share", share, partial(self._with_share_of_keys, share))
         for method in chosen.methods:
             yield self.per_seed(method, self._baseline)
         if chosen.further_training:
             yield self.per_seed("further", self._further)
 
-    def _variant(self, key: str, value: float | None, **changes: Any) -> System:
-        """Return CALM with other settings; with a share of its own, over that share of the keys."""
+    def _changed(self, **changes: Any) -> Build:
+        """Return what builds CALM with other settings."""
+        return lambda key, name, seed: self.composed(name, seed, self.augs, **changes)
 
-        def build(key: str, name: str, seed: int) -> Trained:
-            if value is not None and key.startswith("share_"):
-                return self._with_share_of_keys(name, seed, value)
-            return self.composed(name, seed, self.augs, **changes)
-
-        if value is None:
-            return self.per_seed(key, build)
+    def _variant(self, key: str, value: float, build: Build) -> System:
+        """Return CALM with another value of a number."""
         row = VARIANTS[key]
         return self.per_seed(f"{key}_{value:g}", build, row.label.format(shown_value(row.group, value)), value)
 
@@ -129,7 +117,7 @@ class KVSystems(Systems):
         """Return the composition with m_A as it is before it learns the keys: trained on the anchor's data."""
         return self.composed(name, seed, self._trained_augs(VANILLA))
 
-    def _with_share_of_keys(self, name: str, seed: int, share: float) -> Trained:
+    def _with_share_of_keys(self, share: float, key: str, name: str, seed: int) -> Trained:
         """Return the composition on a D_C over another share of the keys; the keys and their values stay.
 
         It is scored on a test set of its own: other keys are held out.

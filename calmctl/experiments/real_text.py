@@ -129,7 +129,7 @@ class RealTextSystems(Systems):
     def _vanilla(self) -> Trained:
         """Return m_A as it was before its domain: its base, or, from scratch, trained on the anchor's data."""
         config = self.config
-        if existing := self.config.vanilla_aug or config.aug.base:
+        if existing := config.vanilla_aug or config.aug.base:
             return Trained(config.seed, "vanilla", existing)
         settings = self._on(config.aug, self.files.anchor, self.files.anchor_validation, self.tokenizer)
         stage = stage_in(self.out, VANILLA_STAGE, ("train", "aug"), settings, ("data",))

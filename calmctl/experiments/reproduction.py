@@ -89,9 +89,8 @@ def reproduce(
         nproc_per_node: processes of every training and evaluation; stages then run one after the other.
 
     Raises:
-        UserError: the data of a task cannot be used.
-        UserError: `out` holds another run or another configuration, an existing model cannot be loaded, or a stage
-            refused its input.
+        UserError: the data of a task cannot be used, `out` holds another run or another configuration, an existing
+            model cannot be loaded, or a stage refused its input.
     """
     config, stages = experiment.config, experiment_stages(experiment, out)
     is_current = preflight(experiment, out, nproc_per_node)

@@ -64,6 +64,10 @@ class Trained:
         return self.reads_answers or self.examples is not None or self.mixed_with is not None
 
 
+Build = Callable[[str, str, int], Trained]
+"""Takes a system's key, the name of the folder and the seed."""
+
+
 @dataclass(frozen=True)
 class System:
     """One row of the tables: a model, of one seed or of several.
@@ -91,15 +95,22 @@ class Systems(ABC):
         self.config, self.out, self.files, self.tokenizer = config, out, files, tokenizer
         self.data = out / "data"
         self.anchor = self._base("anchor", config.anchor, files.anchor, files.anchor_validation)
-        self.aug = self._base("aug", config.aug, files.aug, files.aug_validation)
+        self.augs = self._trained_augs()
+
+    @property
+    def aug(self) -> Trained:
+        """Return m_A, the first of several."""
+        return self.augs[0]
 
     def all(self) -> list[System]:
         """Return every system: m_A, m_B, CALM, then what they are compared with."""
-        models = [*self._aug_systems(), System("m_B", (self.anchor,)), self.per_seed("calm", self._composition)]
+        augs = [System("m_A" if not index else f"m_A{index + 1}", (aug,)) for index, aug in enumerate(self.augs)]
+        models = [*augs, System("m_B", (self.anchor,)), self.per_seed("calm", self._composition)]
         return [*models, *map(self._compared, self.config.compare)]
 
-    def _aug_systems(self) -> list[System]:
-        return [System("m_A", (self.aug,))]
+    def _trained_augs(self) -> list[Trained]:
+        """Return every m_A of the headline composition."""
+        return [self._base("aug", self.config.aug, self.files.aug, self.files.aug_validation)]
 
     @abstractmethod
     def _compared(self, key: str) -> System:
@@ -142,10 +153,8 @@ class Systems(ABC):
         """Return what is validated on: the data's own file, or where they have none what was given."""
         return str(self.data / file) if file else given.validation
 
-    def per_seed(
-        self, key: str, build: Callable[[str, str, int], Trained], label: str = "", value: float | None = None
-    ) -> System:
-        """Return a system that is trained once a seed; `build` takes its key, the name of its folder and the seed."""
+    def per_seed(self, key: str, build: Build, label: str = "", value: float | None = None) -> System:
+        """Return a system that is trained once a seed."""
         count = self.config.num_bridge_seeds
         if system_row(key).group in CONTROLS:
             count = self.config.num_control_seeds or count

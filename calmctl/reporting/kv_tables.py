@@ -12,7 +12,7 @@ from calmctl.reporting.costs import cost_rows, is_training
 from calmctl.reporting.paper import TABLE_1
 from calmctl.reporting.systems_table import SYSTEMS, is_known, system_row
 from calmctl.reporting.values import mapping, numbers
-from calmctl.runs.record import RUN_FILE, read_run
+from calmctl.runs.record import METRICS_FILE, RUN_FILE, read_run
 from data_builders.values import read_json
 
 TABLE_1_FILE, TABLE_5_FILE = "table1.json", "table5.json"
@@ -29,7 +29,7 @@ def table1(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return `table1.json`: accuracies in percent on held-out keys beside the paper's, of several seeds their mean."""
     runs = {system["key"]: system["runs"] for system in results["systems"]}
     rows = {key: _mean([run["metrics"]["kv"] for run in runs[key]]) for key in _ORDER if key in runs}
-    paths = [folder / run["evaluations"]["kv"] / "metrics.json" for run in runs["calm"]]
+    paths = [folder / run["evaluations"]["kv"] / METRICS_FILE for run in runs["calm"]]
     found = [read_json(path)["breakdown"].get("by_augs") or {} for path in paths]
     by_augs = {augs: _mean([each[augs] for each in found]) for augs in found[0]}
     return {
@@ -124,7 +124,7 @@ def _before(folder: Path, key: str, metrics: Mapping[str, Any], row: Mapping[str
                 "is_trained": is_trained or not (folder / RUN_FILE).exists(),  # published results have no runs
                 "trainable_parameters": facts.get("trainable_parameters"),
                 "cost": cost_rows([folder / run])[0] | {"run": run} if is_training(folder / run) else None,
-                "evaluations": {"kv": evaluation} if (folder / evaluation / "metrics.json").exists() else {},
+                "evaluations": {"kv": evaluation} if (folder / evaluation / METRICS_FILE).exists() else {},
                 "metrics": {"kv": numbers(metrics)},
             }
         ],

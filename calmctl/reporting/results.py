@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -196,14 +197,18 @@ class Results:
         folders = [found.folder for found in self.evaluations(task, key) if found.folder]
         return os.path.commonpath(folders) if folders else ""
 
-    def is_own(self, found: Evaluation) -> bool:
-        """Tell whether an evaluation is of records that the reproduction held out of its own data."""
+    @cached_property
+    def _made(self) -> set[str]:
+        """Return the checksums of the reproduction's own data."""
         entries = mapping((self.manifest or {}).get("files") or {}, self.folder / MANIFEST_FILE)
         made = {str(entry.get("sha256")) for entry in entries.values() if isinstance(entry, Mapping)}
         # A task that reads a whole data folder goes by its manifest.
-        made |= {sha256_of(path) for path in self.folder.glob("data*/manifest.json")}
+        return made | {sha256_of(path) for path in self.folder.glob("data*/manifest.json")}
+
+    def is_own(self, found: Evaluation) -> bool:
+        """Tell whether an evaluation is of records that the reproduction held out of its own data."""
         read = found.conditions.get("data_sha256")
-        return not made.isdisjoint(map(str, read.values() if isinstance(read, Mapping) else (read,)))
+        return not self._made.isdisjoint(map(str, read.values() if isinstance(read, Mapping) else (read,)))
 
     def disagreements(self) -> list[str]:
         """Name every figure of `results.json` that its evaluation does not confirm."""
