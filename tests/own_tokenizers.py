@@ -1,5 +1,6 @@
 """Pairs of tokenizers, and composed models whose augs have tokenizers of their own."""
 
+import copy
 from collections.abc import Callable
 from functools import cache
 
@@ -27,7 +28,7 @@ from transformers import (
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
 from calmctl.modeling.tokenizers.own import own_tokenizer
-from calmctl.modeling.tokenizers.segmentation import Segmenter
+from calmctl.modeling.tokenizers.segmentation import Move, Segmenter, State
 from tests import tokenizer_families as families
 from tests.models import opened
 
@@ -112,3 +113,21 @@ def any_ids(pair: str, seed: int, rows: int = 2, length: int = 24) -> Tensor:
     """Return anchor tokens (rows, length) at random: halves of characters, markers, bytes that are no text."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(len(PAIRS[pair][0]()), (rows, length), generator=generator)
+
+
+class SameTokens(Segmenter):
+    """Reads the anchor's tokens as they are."""
+
+    def move(self, state: State, token_id: int) -> Move:
+        return Move(state, 0, (token_id,), 1)
+
+
+def forced(model: ComposedModelForCausalLM) -> ComposedModelForCausalLM:
+    """Return a model whose aug shares the anchor's tokens, on the way of those that do not."""
+    other = copy.deepcopy(model)
+    tokenizer = families.gpt2_style()
+    one = composed().model.segmenters[0]
+    assert one is not None and tokenizer is not None
+    other.config.segmentations = [{"kind": "chunks"}]
+    other.model.segmenters = [SameTokens(one.anchor, one.cutter)]
+    return other

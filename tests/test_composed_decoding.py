@@ -204,3 +204,14 @@ def test_prompts_of_several_lengths_are_told_with_every_input():
         logits(model, ids[:, 8:], past_key_values=cache)
     with pytest.raises(UserError, match="guidance_scale needs a cache"):
         model.generate(ids, max_new_tokens=2, guidance_scale=2.0, use_cache=False)
+
+
+def test_ids_of_special_tokens_may_be_written_as_text(ids):
+    model = composed()
+    ended = model.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=7)
+    for written in ("7", ["7"], [7]):
+        model.generation_config.eos_token_id = written
+        assert torch.equal(model.generate(ids, max_new_tokens=8, do_sample=False), ended)
+    model.generation_config.eos_token_id = "</s>"
+    with pytest.raises(UserError, match="eos_token_id='</s>' of the generation settings has to be the token's id"):
+        model.generate(ids)

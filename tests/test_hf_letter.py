@@ -256,17 +256,6 @@ def test_padding_takes_up_no_position(ids):
     close(logits(model, wide, attention_mask=mask)[:, 60:], logits(model, ids))
 
 
-def test_ids_of_special_tokens_may_be_written_as_text(ids):
-    model = composed()
-    ended = model.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=7)
-    for written in ("7", ["7"], [7]):
-        model.generation_config.eos_token_id = written
-        assert torch.equal(model.generate(ids, max_new_tokens=8, do_sample=False), ended)
-    model.generation_config.eos_token_id = "</s>"
-    with pytest.raises(UserError, match="eos_token_id='</s>' of the generation settings has to be the token's id"):
-        model.generate(ids)
-
-
 @pytest.mark.parametrize("call, told", [
     (lambda model: model(inputs_embeds=torch.zeros(1, 2, 32)), "inputs_embeds will not do"),
     (lambda model: model.generate(inputs_embeds=torch.zeros(1, 2, 32)), "generates from input_ids only"),

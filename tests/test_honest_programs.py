@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from evals.sandbox import Limits, Program, find_isolation, run_alone
-from tests.honest_programs import programs
+from tests.programs.honest import programs
 
 HARNESS = "import sys\nexec(sys.stdin.read(), {})\n"
 PROGRAMS = programs()

@@ -15,10 +15,9 @@ from calmctl.modeling.composition import compose
 from calmctl.modeling.layers import decoder_layers
 from calmctl.modeling.selfcheck import check_composition
 from calmctl.modeling.tokenizers.aug_tokens import stacked
-from calmctl.modeling.tokenizers.segmentation import Move, Segmenter, State
 from tests import tokenizer_families as families
 from tests.models import logits, opened
-from tests.own_tokenizers import PAIRS, any_ids, base, composed, text_ids
+from tests.own_tokenizers import PAIRS, any_ids, base, composed, forced, text_ids
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 # Pairs of tokenizers, of architectures (windows shorter than the texts among them), and of ways to cut.
@@ -45,24 +44,6 @@ def model_of(case: str, **settings: object) -> ComposedModelForCausalLM:
 def ids_of(case: str, seed: int = 0, rows: int = 2, length: int = 24) -> Tensor:
     """Return rows of text and rows of anything."""
     return torch.cat([make(CASES[case][0], seed, rows, length) for make in (text_ids, any_ids)])
-
-
-class SameTokens(Segmenter):
-    """Reads the anchor's tokens as they are."""
-
-    def move(self, state: State, token_id: int) -> Move:
-        return Move(state, 0, (token_id,), 1)
-
-
-def forced(model: ComposedModelForCausalLM) -> ComposedModelForCausalLM:
-    """Return a model whose aug shares the anchor's tokens, on the way of those that do not."""
-    other = copy.deepcopy(model)
-    tokenizer = families.gpt2_style()
-    one = composed().model.segmenters[0]
-    assert one is not None and tokenizer is not None
-    other.config.segmentations = [{"kind": "chunks"}]
-    other.model.segmenters = [SameTokens(one.anchor, one.cutter)]
-    return other
 
 
 @pytest.mark.parametrize("rotary", [False, True])

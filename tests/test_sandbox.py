@@ -27,15 +27,8 @@ from evals.sandbox import (
     run_alone,
     run_programs,
 )
-from tests.hostile_programs import (
-    ENDLESS,
-    OPEN_WITH_LIMITS_ALONE,
-    OWN_TESTS,
-    PROGRAMS,
-    TESTS,
-    TOO_HARMFUL,
-    without_success,
-)
+from tests.programs.attacking import TESTS, without_success
+from tests.programs.hostile import ENDLESS, OPEN_WITH_LIMITS_ALONE, OWN_TESTS, PROGRAMS, TOO_HARMFUL
 
 ROOT = Path(__file__).resolve().parents[1]
 STRONGEST, WHY_NOT = find_isolation()
