@@ -7,7 +7,7 @@ Both sides complete the same prompts greedily, with the same batch size, limit o
 second over theirs: at least 1 is wanted. Each prompt asks for 128 new tokens (4 in `shared`); the tasks ask for 64 to
 1024. Models are random, so nearly every completion runs to its limit, except where a stop string is a piece of text
 that they do write. `shared` compares our own engine with and without shared prefixes
-(seconds without over seconds with), from which `MIN_TOKENS` in calmctl/inference/cache.py follows.
+(seconds without over seconds with), from which `MIN_TOKENS` in calmctl/inference/growing_cache.py follows.
 
     zero-shot  questions of 20 to 60 tokens
     few-shot   the same behind five worked examples, 400 tokens that all of them share

@@ -21,8 +21,8 @@ from calmctl.modeling.bases.sources import load_tokenizer, quiet_libraries
 from calmctl.training.aug_examples import with_aug_tokens
 from calmctl.training.batches import Batches
 from calmctl.training.examples import load_examples
-from calmctl.training.kept_states import bytes_of_states, keep_states
 from calmctl.training.settings import TrainSettings
+from calmctl.training.state_store import bytes_of_states, keep_states
 
 
 def main() -> None:

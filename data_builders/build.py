@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from data_builders.manifest import as_json, close_folder, file_entry, open_folder, write_parquet
 from data_builders.progress import Progress
-from data_builders.rows import Row
+from data_builders.row_files import Row
 from data_builders.values import read_json, write_json
 from data_builders.workers import Workers
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data_builders.errors import UserError
-from data_builders.rows import Fields, Row, Source, require_fields
+from data_builders.row_files import Fields, Row, Source, require_fields
 
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 _OWN_FILES = tuple(f"{folder}{name}" for folder in ("", "*/") for name in ("*.jsonl", "*.jsonl.gz", "*.tsv"))

@@ -24,7 +24,7 @@ from data_builders.kv.text import (
     parse_value,
 )
 from data_builders.manifest import MANIFEST_NAME, read_manifest, verify_files
-from data_builders.rows import Fields, iter_rows
+from data_builders.row_files import Fields, iter_rows
 from evals.task import Completions, Request, Scores, Task
 
 METRICS = ("kv_subs", "num_math", "kv_math", "kv_math_direct")

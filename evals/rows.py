@@ -16,7 +16,7 @@ import numpy as np
 
 from data_builders.benchmarks.languages import LANGUAGES, language_name
 from data_builders.errors import UserError, require_at_least
-from data_builders.rows import iter_rows
+from data_builders.row_files import iter_rows
 from evals.metrics.translation import METRICS, signatures
 from evals.task import Completions, Request, Scores, Task
 from evals.text_scores import score_texts

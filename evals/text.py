@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from data_builders.errors import UserError, require_at_least
-from data_builders.rows import iter_rows
+from data_builders.row_files import iter_rows
 from evals.task import Completions, Request, Scores, Task
 
 FORMAT = "window-after-window"

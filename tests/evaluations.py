@@ -10,7 +10,7 @@ import yaml
 from transformers import AutoTokenizer
 
 from calmctl.config import from_dict
-from calmctl.evaluation.questions import EvalConfig
+from calmctl.evaluation.config import EvalConfig
 from calmctl.evaluation.work_files import SAMPLES_FILE
 from data_builders.errors import UserError
 from data_builders.kv.build import build

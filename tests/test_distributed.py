@@ -27,7 +27,7 @@ from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.examples import load_examples
 from calmctl.training.settings import CurriculumSettings, TrainSettings
 from data_builders.kv.tokenizers import build_word_tokenizer
-from data_builders.rows import read_jsonl
+from data_builders.row_files import read_jsonl
 from data_builders.values import read_json
 from tests.own_tokenizers import base
 from tests.tokenizer_families import gpt2_style, llama3_style

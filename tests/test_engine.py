@@ -8,9 +8,9 @@ import torch
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.inference import continuation
-from calmctl.inference.cache import can_share
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, Sample, Throughput, complete
+from calmctl.inference.growing_cache import can_share
 from calmctl.inference.prompt import fit
 from calmctl.inference.reading import reading_of
 from calmctl.inference.text import completion_of

@@ -13,11 +13,11 @@ from calmctl.cli.main import main
 from calmctl.environment import package_versions
 from calmctl.errors import UserError
 from calmctl.evaluation import models, tasks
+from calmctl.evaluation.config import EvalConfig
 from calmctl.evaluation.evaluating import run_evaluation
-from calmctl.evaluation.questions import EvalConfig
 from calmctl.inference.decoding import Decoding
 from calmctl.runs.run import read_run
-from data_builders.rows import read_jsonl
+from data_builders.row_files import read_jsonl
 from data_builders.values import read_json
 from evals import TASKS
 from tests.evaluations import command, results

@@ -11,7 +11,7 @@ import pytest
 
 from calmctl.cli.main import main
 from calmctl.evaluation.work_files import SAMPLES_FILE, WorkFiles
-from data_builders.rows import read_jsonl
+from data_builders.row_files import read_jsonl
 from data_builders.values import read_json
 from evals import TASKS
 from tests.real_data import real_data

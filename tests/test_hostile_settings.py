@@ -17,7 +17,7 @@ from calmctl.runs.record import read_run
 from calmctl.runs.run import Run
 from calmctl.training.configs import ComposeConfig
 from data_builders.files import write_bytes, write_text
-from data_builders.rows import append_jsonl
+from data_builders.row_files import append_jsonl
 
 SECRET = "hf_do_not_store_me"
 

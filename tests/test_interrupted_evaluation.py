@@ -20,7 +20,7 @@ from calmctl.evaluation.work_files import SAMPLES_FILE, WorkFiles
 from calmctl.inference.prompt import FittedPrompts
 from calmctl.modeling.bases.sources import source_sha256
 from calmctl.processes.ranks import Ranks
-from data_builders.rows import read_jsonl
+from data_builders.row_files import read_jsonl
 from data_builders.values import read_json
 from evals import Request
 from tests.evaluations import SAMPLING, command, config_of, results

@@ -13,14 +13,14 @@ from calmctl.errors import UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
 from calmctl.runs.run import Run
-from calmctl.training import kept_states
+from calmctl.training import state_store
 from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import load_examples
 from calmctl.training.jobs import run_composition, run_training
-from calmctl.training.kept_states import bytes_of_states, keep_states, where_to_keep
 from calmctl.training.packing import pack
 from calmctl.training.settings import TrainSettings
+from calmctl.training.state_store import bytes_of_states, keep_states, where_to_keep
 from tests.families import FAMILIES
 from tests.models import composed, gpt2, llama, opened
 from tests.own_tokenizers import PAIRS, base
@@ -171,6 +171,6 @@ def test_auto_keeps_what_is_looked_at_twice_and_has_room(folder, monkeypatch):
     assert where_to_keep(auto, model, read, 1.9) == "none" and where_to_keep(auto, model, read, 2.0) == "memory"
     tokens = int(read.lengths.sum())
     assert bytes_of_states(model, read) == tokens * 4 * (32 + 3 * 16)
-    monkeypatch.setattr(kept_states, "MOST_BYTES", bytes_of_states(model, read) - 1)
+    monkeypatch.setattr(state_store, "MOST_BYTES", bytes_of_states(model, read) - 1)
     assert where_to_keep(auto, model, read, 9.0) == "none"
     assert where_to_keep(replace(auto, keep_states="disk"), model, read, 0.1) == "disk"

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from calmctl.errors import UserError
+from calmctl.evaluation.config import EvalConfig
 from calmctl.evaluation.evaluating import run_evaluation
-from calmctl.evaluation.questions import EvalConfig
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, complete
 from calmctl.inference.likelihood import bits_of

@@ -29,7 +29,7 @@ from data_builders.benchmarks.mbpp import read_mbpp
 from data_builders.files import read_lines, sha256_of
 from data_builders.ntl.aligned_files import read_aligned
 from data_builders.ntl.table_files import read_nusax
-from data_builders.rows import read_jsonl
+from data_builders.row_files import read_jsonl
 from data_builders.values import MAX_DEPTH, numbered_json, read_json
 from evals.text import TextTask
 from tests.task_data import byte_tokenizer

@@ -195,7 +195,7 @@ def test_both_directions_of_flores_stand_side_by_side(folder: Path) -> None:
                 place = f"eval/flores_from_english/{found['run']}"
                 metrics = read(folder / found["evaluations"]["flores"] / "metrics.json")
                 metrics["metrics"] = {name: value + 1 for name, value in metrics["metrics"].items()}
-                metrics["protocol"]["direction"] = "en-xx"
+                metrics["protocol"] |= {"direction": "en-xx", "read_in": f"a way of {found['run']}"}
                 write(folder / place / "metrics.json", metrics)
                 found["evaluations"]["flores_from_english"] = place
                 found["metrics"]["flores_from_english"] = metrics["metrics"]

@@ -13,7 +13,7 @@ import pytest
 from calmctl.errors import UserError
 from calmctl.runs.run import Run, list_runs, read_run
 from data_builders.files import sha256_of
-from data_builders.rows import append_jsonl, read_jsonl
+from data_builders.row_files import append_jsonl, read_jsonl
 from data_builders.values import write_json
 
 CONFIG: dict[str, Any] = {"lr": 0.1, "data": {"rows": 10, "mode": "padded"}, "layers": [1, 2]}

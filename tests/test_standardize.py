@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from calmctl import ComposedModelForCausalLM
 from calmctl.modeling.bridge import Bridge, BridgeConfig
-from calmctl.modeling.streams import LEAST_DEVIATION, normed
+from calmctl.modeling.residual_streams import LEAST_DEVIATION, normed
 from calmctl.modeling.tokenizers.aug_tokens import AugHistory
 from calmctl.modeling.tokenizers.segmentation import NEVER
 from calmctl.training.jobs import chosen, run_composition

@@ -50,7 +50,7 @@ def test_every_printing_fails_alike(command: str) -> None:
 
 def test_a_file_never_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
     code = (
-        "import sys; from calmctl.cli.streams import prepare_streams; prepare_streams(); "
+        "import sys; from calmctl.cli.standard_streams import prepare_streams; prepare_streams(); "
         f"file = open({str(tmp_path / 'data')!r}, 'w'); import os; os.write(1, b'x'); os.write(2, b'y'); print('z'); "
         "print('z', file=sys.stderr); sys.exit(file.fileno() < 3)"
     )

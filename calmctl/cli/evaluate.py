@@ -15,7 +15,7 @@ from calmctl.cli.launching import launchable
 from calmctl.processes.parent import is_first_process
 
 if TYPE_CHECKING:
-    from calmctl.evaluation.questions import EvalConfig
+    from calmctl.evaluation.config import EvalConfig
 
 
 @launchable
@@ -51,8 +51,8 @@ def evaluate(
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
     from calmctl.errors import CalmctlError
+    from calmctl.evaluation.config import EvalConfig
     from calmctl.evaluation.evaluating import plan_evaluations, run_evaluations
-    from calmctl.evaluation.questions import EvalConfig
 
     named, overrides = options.split_overrides(tasks)
     given = options.task_options(shots, languages, against, allow_code_execution)

@@ -27,7 +27,7 @@ from calmctl.cli import (
     slurm,
     train,
 )
-from calmctl.cli.streams import NobodyReads, prepare_streams, show_log
+from calmctl.cli.standard_streams import NobodyReads, prepare_streams, show_log
 from calmctl.errors import CalmctlError, UserError, errno_of
 from calmctl.escaping import visible
 from calmctl.processes.parent import end_like_ctrl_c, report_to_launcher

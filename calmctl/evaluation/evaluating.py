@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from calmctl.errors import CalmctlError
+from calmctl.evaluation.config import EvalConfig
 from calmctl.evaluation.models import ModelError, Models, Subject
-from calmctl.evaluation.questions import EvalConfig, Questions, plan_evaluation, questions
+from calmctl.evaluation.prompts import EvalPrompts, eval_prompts, plan_evaluation
 from calmctl.evaluation.scoring import write_scores
 from calmctl.evaluation.work_files import WorkFiles
 from calmctl.inference.decoding import NotFiniteError
@@ -120,7 +121,7 @@ def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> N
 
 def _generate(
     config: EvalConfig, out: Path, ranks: Ranks, subject: Subject, run: Run | None = None
-) -> tuple[Questions, WorkFiles, dict[str, Any]]:
+) -> tuple[EvalPrompts, WorkFiles, dict[str, Any]]:
     """Generate this process's share of what is missing; return when every process has done so.
 
     Returns:
@@ -160,10 +161,10 @@ class _Share:
 
 def _made(
     config: EvalConfig, out: Path, ranks: Ranks, subject: Subject, run: Run | None
-) -> tuple[Questions, WorkFiles, _Share]:
+) -> tuple[EvalPrompts, WorkFiles, _Share]:
     """Do this process's share, without waiting for any other."""
     set_up_cpu(config.threads)
-    asked = questions(config, subject)
+    asked = eval_prompts(config, subject)
     work = WorkFiles(out, asked.requests, subject.weights_sha256, ranks.index)
     finished = work.read()
     throughput = Throughput()

@@ -18,7 +18,7 @@ from calmctl.runs.record import METRICS_FILE, PREDICTIONS_FILE
 from calmctl.runs.run import Run
 from data_builders.files import sha256_of
 from data_builders.progress import Progress
-from data_builders.rows import iter_rows
+from data_builders.row_files import iter_rows
 from evals import Completion, Completions, Scores, Task
 from evals.code_scores import ProgramsTask
 from evals.sandbox import Journal

@@ -12,7 +12,7 @@ from typing import Any
 
 from calmctl.errors import UserError
 from data_builders.files import write_text
-from data_builders.rows import append_jsonl, json_lines, read_jsonl
+from data_builders.row_files import append_jsonl, json_lines, read_jsonl
 from evals import Request
 
 SAMPLES_FILE = "samples.jsonl"

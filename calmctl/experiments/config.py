@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.environment import usable_cores
-from calmctl.evaluation.questions import EvalConfig
+from calmctl.evaluation.config import EvalConfig
 from calmctl.schema import meaning
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import METHODS
-from calmctl.evaluation.questions import EvalConfig
+from calmctl.evaluation.config import EvalConfig
 from calmctl.experiments.config import DECIDED_HERE, ExperimentConfig, chosen
 from calmctl.schema import meaning
 from data_builders.kv.build import KVDataConfig

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from calmctl.baselines.building import sizes_for
 from calmctl.baselines.methods import FULL
 from calmctl.errors import UserError
-from calmctl.evaluation.questions import EvalConfig
+from calmctl.evaluation.config import EvalConfig
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.stages import stage_in
 from calmctl.experiments.systems import Build, System, Systems, Trained

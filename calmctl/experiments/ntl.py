@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from calmctl.errors import UserError
-from calmctl.evaluation.questions import EvalConfig
+from calmctl.evaluation.config import EvalConfig
 from calmctl.experiments.config import chosen, evaluation, is_used_as_it_is
 from calmctl.experiments.deviations import real_text_deviations
 from calmctl.experiments.real_text import RealTextConfig, RealTextSystems, with_data

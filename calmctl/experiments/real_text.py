@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from calmctl.baselines.methods import METHODS
-from calmctl.evaluation.questions import EvalConfig
+from calmctl.evaluation.config import EvalConfig
 from calmctl.evaluation.tasks import find_data, has_option
 from calmctl.experiments.config import DECIDED_HERE, ExperimentConfig, is_used_as_it_is
 from calmctl.experiments.stages import stage_in

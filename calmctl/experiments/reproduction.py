@@ -11,7 +11,7 @@ from typing import Any
 
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.environment import git_commit, hardware
-from calmctl.evaluation.questions import check_data
+from calmctl.evaluation.config import check_data
 from calmctl.evaluation.tasks import has_option
 from calmctl.experiments.config import ExperimentConfig
 from calmctl.experiments.real_text import WITH_EXAMPLES, RealTextConfig

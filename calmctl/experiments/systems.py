@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.baselines.configs import BaselineConfig
-from calmctl.evaluation.questions import EvalConfig
+from calmctl.evaluation.config import EvalConfig
 from calmctl.experiments.config import ExperimentConfig, is_used_as_it_is
 from calmctl.experiments.stages import Stage, stage_in
 from calmctl.reporting.systems_table import system_row

@@ -19,9 +19,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
-from calmctl.inference.cache import growing_cache
 from calmctl.inference.continuation import Rows
 from calmctl.inference.decoding import NotFiniteError
+from calmctl.inference.growing_cache import growing_cache
 from calmctl.modeling.calling import accepts, cache_argument, cache_of
 from calmctl.modeling.context import context_length
 from calmctl.modeling.probe import agree, probe_ids, tolerance

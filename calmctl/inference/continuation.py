@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 from transformers.cache_utils import Cache
 
-from calmctl.inference.cache import SharedPrefix, growing_cache
 from calmctl.inference.decoding import Decoding, FiniteLogits, NotFiniteError
+from calmctl.inference.growing_cache import SharedPrefix, growing_cache
 from calmctl.inference.text import StopStrings, TextStream
 from calmctl.modeling.calling import CACHE, accepts, cache_of
 

@@ -17,9 +17,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import CalmctlError, UserError
-from calmctl.inference.cache import MIN_TOKENS, SharedPrefix
 from calmctl.inference.continuation import Continuations
 from calmctl.inference.decoding import Decoding, NotFiniteError, ready_to_write, seed_of
+from calmctl.inference.growing_cache import MIN_TOKENS, SharedPrefix
 from calmctl.inference.likelihood import bits_of
 from calmctl.inference.prompt import FittedPrompts, Group, OnOverflow, Row, batches, fit, shared_tokens
 from calmctl.inference.reading import reading_of

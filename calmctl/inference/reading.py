@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import CalmctlError, UserError
-from calmctl.inference.cache import SharedPrefix, can_share
 from calmctl.inference.continuation import Rows
 from calmctl.inference.decoding import ready_to_write
+from calmctl.inference.growing_cache import SharedPrefix, can_share
 from calmctl.modeling.calling import cache_of
 from calmctl.modeling.probe import (
     Findings,

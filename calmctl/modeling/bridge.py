@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calmctl.errors import UserError
-from calmctl.modeling.streams import Standardize, scale_of
+from calmctl.modeling.residual_streams import Standardize, scale_of
 
 ROTARY_BASE = 10_000.0
 # What a bias gives the newest aug token more than one far away: the first head's, from which it falls to none.

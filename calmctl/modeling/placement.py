@@ -7,7 +7,7 @@ import torch
 from torch import distributed, nn
 
 from calmctl.errors import UserError
-from calmctl.modeling.streams import Standardize
+from calmctl.modeling.residual_streams import Standardize
 
 # What accelerate works out for itself.
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")

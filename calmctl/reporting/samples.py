@@ -13,7 +13,7 @@ from calmctl.reporting.results import Results
 from calmctl.reporting.systems_table import CALM, LORA
 from calmctl.reporting.values import number
 from calmctl.runs.record import PREDICTIONS_FILE
-from data_builders.rows import iter_rows
+from data_builders.row_files import iter_rows
 
 LONGEST = 600
 """Characters of a text that are shown."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from calmctl.errors import UserError
 from calmctl.runs.lock import FileLock
-from data_builders.rows import read_jsonl
+from data_builders.row_files import read_jsonl
 from data_builders.values import read_json
 
 Kind = Literal["train", "compose", "baseline", "eval", "score", "reproduce", "data"]

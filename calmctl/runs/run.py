@@ -37,7 +37,7 @@ from calmctl.runs.record import (
     read_run,
 )
 from data_builders.files import write_text
-from data_builders.rows import append_jsonl, finite, json_lines, read_jsonl
+from data_builders.row_files import append_jsonl, finite, json_lines, read_jsonl
 from data_builders.values import write_json
 
 __all__ = ["Run", "RunInfo", "config_sha256", "list_runs", "read_run"]

@@ -21,7 +21,7 @@ from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.tokenizers.segmentation import NEVER, Segments
 from calmctl.processes.ranks import current_ranks
 from calmctl.training.settings import TrainSettings
-from data_builders.rows import is_parquet, located_rows, read_table, require_fields
+from data_builders.row_files import is_parquet, located_rows, read_table, require_fields
 
 TEXT_COLUMNS = {"prompt", "completion", "text"}
 TOKENIZER_BATCH = 10_000

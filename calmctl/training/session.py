@@ -24,11 +24,11 @@ from calmctl.training.cost import training_cost
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import Examples
 from calmctl.training.interruption import all_asked_to_end, owes_validation
-from calmctl.training.kept_states import kept
 from calmctl.training.layout import reassemble
 from calmctl.training.packing import check_packing
 from calmctl.training.safeguards import FrozenBases
 from calmctl.training.settings import TrainSettings
+from calmctl.training.state_store import kept
 from calmctl.training.step_log import check_trackers, trackers
 from calmctl.training.trainer import RunTrainer
 from calmctl.training.validation import Validation, out_of_patience, state_of

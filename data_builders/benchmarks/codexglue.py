@@ -19,7 +19,7 @@ from pathlib import Path
 from data_builders.errors import UserError
 from data_builders.files import sha256_file
 from data_builders.hub import hub_configs, is_hub, read_hub
-from data_builders.rows import Fields, Row, iter_rows
+from data_builders.row_files import Fields, Row, iter_rows
 
 LANGUAGES = ("python", "php", "go", "java", "javascript", "ruby")
 # The line that asks for the summary, a comment in the function's own language.

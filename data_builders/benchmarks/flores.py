@@ -26,7 +26,7 @@ from data_builders.benchmarks.languages import (
 from data_builders.errors import UserError
 from data_builders.files import lines_of, open_binary, read_bytes, sha256_file
 from data_builders.hub import is_hub_id, read_hub
-from data_builders.rows import Fields, Row, iter_rows
+from data_builders.row_files import Fields, Row, iter_rows
 
 ARCHIVE = "flores200_dataset.tar.gz"
 ROWS = {"dev": 997, "devtest": 1012}

@@ -15,7 +15,7 @@ from typing import Any
 from data_builders.errors import UserError
 from data_builders.files import read_lines, read_text, sha256_file
 from data_builders.hub import hub_configs, is_hub, read_hub
-from data_builders.rows import Fields, find_file, located_rows, require_fields
+from data_builders.row_files import Fields, find_file, located_rows, require_fields
 
 EXEMPLARS_FILE = "exemplars.py"
 MGSM_ROWS = 250

@@ -9,7 +9,7 @@ from typing import Any
 
 from data_builders.errors import UserError
 from data_builders.hub import is_hub, read_hub
-from data_builders.rows import Fields, Row, Source, find_file, read_rows
+from data_builders.row_files import Fields, Row, Source, find_file, read_rows
 
 FILES = {"base": ("HumanEval.jsonl",), "plus": ("HumanEvalPlus.jsonl",)}
 _FIELDS: Fields = {"task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "test": str}

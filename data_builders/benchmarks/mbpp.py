@@ -11,7 +11,7 @@ from typing import Any
 
 from data_builders.errors import UserError
 from data_builders.hub import is_hub, read_hub
-from data_builders.rows import Fields, Row, Source, find_file, read_rows
+from data_builders.row_files import Fields, Row, Source, find_file, read_rows
 
 FILES = {"full": ("mbpp.jsonl",), "sanitized": ("sanitized-mbpp.json",), "plus": ("MbppPlus.jsonl",)}
 _FIELDS: dict[str, Fields] = {

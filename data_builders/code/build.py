@@ -33,7 +33,7 @@ from data_builders.code.sources import list_sources
 from data_builders.errors import UserError
 from data_builders.files import write_text
 from data_builders.progress import Progress
-from data_builders.rows import text_of
+from data_builders.row_files import text_of
 from data_builders.workers import Workers, num_workers
 
 __all__ = ["CodeDataConfig", "build"]

@@ -32,7 +32,7 @@ from data_builders.code.overlap import CodeOverlapIndex, body_digest
 from data_builders.code.sources import Batch
 from data_builders.errors import UserError
 from data_builders.hashing import draw
-from data_builders.rows import Row, text_of
+from data_builders.row_files import Row, text_of
 
 FILES_SCHEMA = pa.schema(
     [

@@ -25,10 +25,10 @@ from data_builders.kv.expressions import (
 )
 from data_builders.kv.keys import build_keys
 from data_builders.kv.render import Renderer
-from data_builders.kv.rows import TRAINING_SCHEMA, ResultStatistics, TrainingSet, spread
 from data_builders.kv.test_set import EvalSet, count_overlaps, eval_table, sample_test_set
 from data_builders.kv.text import FORMAT, WORDS
 from data_builders.kv.tokenizers import CUTS, build_byte_tokenizer, build_word_tokenizer
+from data_builders.kv.training_set import TRAINING_SCHEMA, ResultStatistics, TrainingSet, spread
 from data_builders.progress import Progress
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from data_builders.kv.expressions import (
 )
 from data_builders.kv.keys import KeyTable
 from data_builders.kv.render import Renderer, decimal
-from data_builders.kv.rows import ResultStatistics, count_held_in
+from data_builders.kv.training_set import ResultStatistics, count_held_in
 
 TEST_SCHEMA = pa.schema(
     [

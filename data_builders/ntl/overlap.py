@@ -21,7 +21,7 @@ from data_builders.benchmarks.flores import Flores
 from data_builders.hashing import MURMUR, Hashes, contains, hash64, mixed, runs
 from data_builders.ntl.translation_text import sentences_in
 from data_builders.postings import Postings, open_arrays, save_arrays
-from data_builders.rows import Row, text_of
+from data_builders.row_files import Row, text_of
 
 NONE, EXACT, NEAR = 0, 1, 2
 SHINGLE_BYTES = 12

@@ -21,7 +21,7 @@ from data_builders.benchmarks.languages import known_code
 from data_builders.errors import UserError
 from data_builders.files import read_lines, sha256_file
 from data_builders.ntl.corpus import Block, Corpus, block_rows, clean, require_languages
-from data_builders.rows import csv_rows
+from data_builders.row_files import csv_rows
 
 _NUSAX_FILES = ("train.csv", "valid.csv")
 # What NusaX calls its languages; FLORES-200 has no Madurese, Ngaju and Toba Batak.

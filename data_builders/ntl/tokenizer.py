@@ -15,7 +15,7 @@ from data_builders.bpe_tokenizer import coverage, require_coverage, train_bpe
 from data_builders.build import BuildFolder
 from data_builders.ntl.config import NTLDataConfig
 from data_builders.ntl.writer import sample
-from data_builders.rows import text_of
+from data_builders.row_files import text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.progress import Progress
-from data_builders.rows import Fields, append_jsonl, read_jsonl
+from data_builders.row_files import Fields, append_jsonl, read_jsonl
 from data_builders.workers import usable_cores
 from evals.sandbox.confinement import private_memory
 from evals.sandbox.detection import detect

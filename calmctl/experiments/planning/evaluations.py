@@ -6,7 +6,7 @@ from pathlib import Path
 
 from calmctl.config import to_dict
 from calmctl.errors import UserError
-from calmctl.evaluation.questions import EvalConfig
+from calmctl.evaluation.config import EvalConfig
 from calmctl.training.plan import Model
 from evals import Request
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from calmctl.errors import UserError
-from calmctl.evaluation.questions import EvalConfig
+from calmctl.evaluation.config import EvalConfig
 from calmctl.experiments.planning.evaluations import (
     BYTES_PER_TOKEN,
     SECONDS_PER_BLOCK,

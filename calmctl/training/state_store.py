@@ -26,7 +26,7 @@ from calmctl.modeling.alignment import prompts_before
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.kept_states import KeptStates
 from calmctl.modeling.placement import is_movable
-from calmctl.modeling.streams import real_tokens
+from calmctl.modeling.residual_streams import real_tokens
 from calmctl.processes.ranks import current_ranks
 from calmctl.runs.run import Run
 from calmctl.training.batches import Batches, alike
