@@ -160,7 +160,7 @@ def test_a_row_of_table_2_has_figures_links_paper_and_differences(reported: Repo
     assert row(text, "Ligurian") == (
         "| Ligurian (lij_Latn) | [16.4](eval/flores/aug) (paper 32.0, −15.6) | [12.6](eval/flores/anchor)"
         " (paper 32.6, −20.0) | [23.4 ± 0.4](eval/flores) (paper 44.1, −20.7) | [24.9](eval/flores/m_B_finetuned)"
-        " (paper 48.1, −23.2) |"
+        " (paper 48.1, −23.2) | [19.5 ± 0.4](eval/flores) |"
     )
     assert "paper" not in row(text, "Friulian")
 

@@ -9,7 +9,7 @@ from calmctl.reporting.measures import HEADLINE_MODELS, Breakdown, Grouped, Meas
 from calmctl.reporting.paper import paper_table
 from calmctl.reporting.provenance import UNKNOWN
 from calmctl.reporting.results import Results, System, SystemRun, size_difference
-from calmctl.reporting.systems_table import CALM, GROUPS, M_B
+from calmctl.reporting.systems_table import CALM, GROUPS, LORA, M_B
 
 
 def systems_tables(results: Results) -> list[Table]:
@@ -50,7 +50,11 @@ def grouped_table(results: Results, grouped: Grouped) -> Table | None:
     """Return a measure by group of records, from low to high resource, beside the paper's; None of too few."""
     measure = grouped.measure
     codes = results.groups(measure)
-    keys = [key for key in HEADLINE_MODELS if any(results.group_spread(key, measure, code).values for code in codes)]
+    keys = [
+        key
+        for key in (*HEADLINE_MODELS, LORA)
+        if any(results.group_spread(key, measure, code).values for code in codes)
+    ]
     if (len(codes) < 2 and not grouped.paper_table) or not keys:
         return None
     rows: list[tuple[Cell, ...]] = []

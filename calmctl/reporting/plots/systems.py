@@ -19,6 +19,8 @@ from calmctl.reporting.systems_table import CALM, GROUPS, LORA, M_B
 MOST_NAMED = 40
 """Up to so many languages stand in one column under their names; more stand in several, under their codes."""
 ROWS_OF_A_COLUMN = 52
+MOST_BESIDE = 3
+"""Up to so many measures stand beside each other in the plot of all systems; more stand in several rows."""
 WORSE = "#B0B0B0"
 
 
@@ -87,20 +89,27 @@ def systems_plot(results: Results, measures: Sequence[Measure]) -> bytes:
             headings.append((place, results.heading(group)))
             bars += [(place + 1 + number, system) for number, system in enumerate(systems)]
             place += len(systems) + 1.25
+    num_rows = math.ceil(len(measures) / MOST_BESIDE)
+    num_columns = math.ceil(len(measures) / num_rows)
     with style(SIDEWAYS):
-        figure = Figure(figsize=(WIDTH, 1.2 + 0.28 * place), layout="constrained")
-        panels = list(figure.subplots(1, len(measures), squeeze=False, sharey=True).flat)
-        for axes, measure in zip(panels, measures, strict=True):
-            _bars(axes, results, bars, measure)
+        figure = Figure(figsize=(WIDTH, num_rows * (1.2 + 0.28 * place)), layout="constrained")
+        panels = figure.subplots(num_rows, num_columns, squeeze=False, sharey=True)
+        for axes, measure in zip(panels.flat, measures, strict=False):
+            _bars(axes, results, bars, measure, 54 // num_columns)
+        for axes in panels.flat[len(measures) :]:
+            axes.set_axis_off()
         rows = [*headings, *((y, system.label) for y, system in bars)]
-        panels[0].set_yticks([y for y, _ in rows], [textwrap.fill(label, 34) for _, label in rows])
-        for label in panels[0].get_yticklabels()[: len(headings)]:
-            label.set(fontsize=9, fontweight="bold")
-        panels[0].set_ylim(place - 0.6, -0.6)
+        for axes in panels[:, 0]:
+            axes.set_yticks([y for y, _ in rows], [textwrap.fill(label, 34) for _, label in rows])
+            for label in axes.get_yticklabels()[: len(headings)]:
+                label.set(fontsize=9, fontweight="bold")
+        panels[0, 0].set_ylim(place - 0.6, -0.6)
         return to_png(figure)
 
 
-def _bars(axes: Axes, results: Results, bars: Sequence[tuple[float, System]], measure: Measure) -> None:
+def _bars(
+    axes: Axes, results: Results, bars: Sequence[tuple[float, System]], measure: Measure, characters: int
+) -> None:
     largest = 0.0
     for y, system in bars:
         spread = results.spread(system.key, measure)
@@ -123,6 +132,6 @@ def _bars(axes: Axes, results: Results, bars: Sequence[tuple[float, System]], me
             largest = max(largest, paper)
     axes.set_xlim(0, 1.25 * largest or 1.0)
     axes.tick_params(axis="y", left=False)
-    axes.set_title(textwrap.fill(measure.label, 20), fontsize=10)
+    axes.set_title(textwrap.fill(measure.label, characters), fontsize=10)
     told = "lower is better" if measure.is_lower_better else "percent"
     axes.set_xlabel(f"{told} (dark stroke: the paper's)" if measure.same_records else told)
