@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from calmctl import __version__
+from calmctl.baselines.methods import METHODS
 from calmctl.cli import options, output
 from calmctl.cli.main import COMMANDS, app, main
 from calmctl.config import list_presets
@@ -46,6 +47,12 @@ def test_help_and_version_answer_through_typer_too() -> None:
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     assert "Usage: calmctl" in capsys.readouterr().out
+
+
+def test_help_names_every_method(capsys: pytest.CaptureFixture[str]) -> None:
+    """It stands there as text: help does not load what the table of methods needs."""
+    main(["baseline", "--help"])
+    assert f"{', '.join(METHODS[:-1])} or {METHODS[-1]}" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from calmctl.version import VERSION
 
 
 class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
-    """A frozen anchor with LoRA, prefixes, or series or parallel adapters.
+    """A frozen anchor with adapters of one of the methods in `methods.ADAPTERS`.
 
     The anchor stays in eval mode; the only trainable parameters are the adapters' (`trained_parameters`). It is
     changed: adapters act inside of it from now on, so it serves no other model beside this one.

@@ -37,7 +37,7 @@ def adapt(
 
     Args:
         anchor: a model (which is changed), path or hub id.
-        method: "lora", "prefix", "series" or "parallel".
+        method: one of `methods.ADAPTERS`.
         parameters: trainable parameters to come as near to as possible.
         size: rank, virtual tokens or width of every adapter instead.
         where: blocks to adapt, "attention", "feed_forward" or "both"; empty = the method's own choice.

@@ -13,7 +13,7 @@ class BaselineConfig(TrainingConfig):
     """Train a baseline: adapters in a frozen anchor, or (`full`) the whole anchor.
 
     Attributes:
-        method: lora, prefix, series, parallel or full.
+        method: one of `methods.METHODS`.
         anchor: path, run or hub id.
         match: run whose number of trainable parameters is wanted, say a composition's; empty = see the next two.
         parameters: trainable parameters to come as near to as possible; 0 = not given.

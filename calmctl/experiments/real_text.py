@@ -30,10 +30,10 @@ SILENT = ("text",)
 class RealTextConfig(ExperimentConfig):
     """An experiment on real text: its data, its benchmarks, and comparisons that need no training.
 
-    `compare` names `random_aug`, `vanilla_aug` and `aug_as_encoder` (what m_A is), `lora`, `prefix`, `series`,
-    `parallel` and `full` (trained on D_C at CALM's size), `m_B_finetuned` (m_B trained further on m_A's data, as m_A
-    was: the paper's skyline); and without training `m_A_examples` and `m_B_examples` (the models with `num_examples`
-    worked examples), `handover` (m_B reads m_A's answer) and `mixture` (m_B and m_A decide about every byte together).
+    `compare` names `random_aug`, `vanilla_aug` and `aug_as_encoder` (what m_A is), methods of `METHODS` (trained on D_C
+    at CALM's size), `m_B_finetuned` (m_B trained further on m_A's data, as m_A was: the paper's skyline); and without
+    training `m_A_examples` and `m_B_examples` (the models with `num_examples` worked examples), `handover` (m_B reads
+    m_A's answer) and `mixture` (m_B and m_A decide about every byte together).
 
     Attributes:
         benchmarks: folder that holds the data of each task (`--data`).
