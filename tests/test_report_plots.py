@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from matplotlib import image
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from numpy import ndarray
 
 from calmctl.reporting import report
 from calmctl.reporting.layouts import KV, KV_MATH, NTL
+from calmctl.reporting.plots import systems
 from calmctl.reporting.plots.breakdowns import breakdown_plot, wilson_interval
 from calmctl.reporting.plots.scaling import scaling_plot
 from calmctl.reporting.plots.style import colour_of
@@ -61,6 +63,22 @@ def test_a_report_draws_every_plot_it_shows_and_leaves_nothing_behind(tmp_path: 
     assert found.keys() == {"systems", "by_num_operands", "by_stratum", "training_m_B"}
     assert all(map(is_drawn, found.values())) and not list((folder / "plots").glob(".*"))
     assert systems_plot(load_results(folder), KV.drawn) == found["systems"]
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_titles_of_measures_stand_apart_and_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(systems, "to_png", lambda figure: figures.append(figure) or b"")
+    results = load_results(write_folder(tmp_path, keys=("m_A", "m_B", "calm")))
+    systems_plot(results, [max(NTL.primary, key=lambda measure: len(measure.label))] * count)
+    (figure,) = figures
+    figure.draw_without_rendering()
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    boxes = [axes.get_tightbbox(for_layout_only=False) for axes in panels]
+    assert len(panels) == count
+    for index, box in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 + 1
+        assert not any(box.overlaps(other) for other in boxes[index + 1 :])
 
 
 @pytest.mark.parametrize("count", [3, 203])
