@@ -13,6 +13,7 @@ import pytest
 from calmctl.errors import UserError
 from calmctl.reporting.document.tables import to_markdown
 from calmctl.reporting.layouts import FLORES_CHRF, KV_MATH
+from calmctl.reporting.measures import paper_figure
 from calmctl.reporting.seeds import pool, pooled_figures, pooled_tables, write_pooled
 from tests.report_figures import KV
 from tests.report_folder import change, of, read, write, write_before, write_folder
@@ -48,6 +49,7 @@ def test_mean_and_deviation_over_seeds(tmp_path: Path, name: str) -> None:
     found = read(machine)
     assert found == json.loads(json.dumps(pooled_figures(pooled))) and found["section"] == name
     assert found["systems"]["calm"]["metrics"][task][measure.metric]["values"] == pytest.approx(list(spread.values))
+    assert found["systems"]["calm"]["metrics"][task][measure.metric].get("paper") == paper_figure("calm", measure)
     assert found["systems"]["random_aug"]["seeds"] == [0, 1]
 
 

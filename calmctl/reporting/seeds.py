@@ -14,6 +14,7 @@ from calmctl.reporting.comparable import require_one, require_one_a_seed
 from calmctl.reporting.document.tables import Table, to_markdown
 from calmctl.reporting.evaluations import Evaluation, not_comparable
 from calmctl.reporting.headline import answers_table, headline
+from calmctl.reporting.measures import paper_figure
 from calmctl.reporting.result_tables import grouped_table, models_table, systems_tables
 from calmctl.reporting.results import Results, System, SystemRun, load_results
 from calmctl.reporting.values import Spread
@@ -107,7 +108,8 @@ def pooled_tables(pooled: Results) -> list[Table]:
 
 
 def pooled_figures(pooled: Results) -> dict[str, Any]:
-    """Return the figures over seeds for machines: mean, std and the values themselves."""
+    """Return the figures over seeds for machines: mean, std, the values, and the paper's where it has any."""
+    measures = {(measure.task, measure.metric): measure for measure in pooled.layout.measures if measure.paper}
     systems: dict[str, Any] = {}
     for system in pooled.systems:
         figures: dict[str, dict[str, Any]] = {}
@@ -116,6 +118,8 @@ def pooled_figures(pooled: Results) -> dict[str, Any]:
                 values = tuple(run.metrics[task][metric] for run in system.runs if metric in run.metrics.get(task, {}))
                 spread = Spread(values)
                 told = {"mean": spread.mean, "std": spread.std, "values": list(values)}
+                if (task, metric) in measures:
+                    told["paper"] = paper_figure(system.key, measures[task, metric])
                 figures.setdefault(task, {})[metric] = told
         seeds = [run.seed for run in system.runs]
         systems[system.key] = {"label": system.label, "group": system.group, "seeds": seeds, "metrics": figures}
