@@ -9,8 +9,8 @@ import operator
 from collections.abc import Iterable
 from typing import Any
 
-from evals.sandbox import specials, wire
-from evals.sandbox.remote import Peer
+from evals.sandbox import specials, values
+from evals.sandbox.peer import Peer
 from evals.sandbox.values import IMMUTABLE, MUTABLE, SHARED, TAGS
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes)
@@ -143,7 +143,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 def _conversions(value: Any) -> list[Any]:
     """Return what an object becomes as a plain value of each type that it can be made one of."""
     kind, found = type(value), []
-    found += [wire.as_base(value, base) for base in (*IMMUTABLE, *MUTABLE) if base in kind.__mro__]
+    found += [values.as_base(value, base) for base in (*IMMUTABLE, *MUTABLE) if base in kind.__mro__]
     names = {"__int__": int, "__float__": float, "__complex__": complex, "__str__": str, "__bytes__": bytes}
     makers: list[Any] = [
         make for name, make in names.items() if getattr(kind, name, None) is not getattr(object, name, None)

@@ -9,7 +9,8 @@ compared with each other by the program, if they differ from altered copies of t
 from collections.abc import Callable
 from typing import Any
 
-from evals.sandbox.remote import Peer, Remote
+from evals.sandbox.peer import Peer
+from evals.sandbox.remote import Remote
 from evals.sandbox.specials import ARITHMETIC, COMPARISONS, IN_PLACE, MEASURES
 from evals.sandbox.values import IMMUTABLE
 

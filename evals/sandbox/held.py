@@ -6,14 +6,14 @@ In `assert f(x) == x` a program that empties `x` is not to empty what its result
 
 from typing import Any
 
-from evals.sandbox import wire
 from evals.sandbox.values import SHARED, is_shared
+from evals.sandbox.wire import Codec
 
 
 class Held:
     """What the program did to objects of the tests that the tests do not see yet."""
 
-    def __init__(self, codec: wire.Codec) -> None:
+    def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.changes: list[tuple[int, Any]] = []
         self.copies: dict[int, tuple[Any, Any]] = {}
@@ -27,7 +27,7 @@ class Held:
     def settle(self) -> None:
         """Do to objects of the tests what the program did to its copies of them."""
         while self.changes:
-            self.codec.fill(*self.changes.pop(0))
+            self.codec.followed.fill(*self.changes.pop(0))
         self.copies.clear()
 
     def settled(self, value: Any) -> Any:
@@ -44,20 +44,20 @@ class Held:
 
     def as_left(self, number: int) -> Any:
         """Return what stands for a shared object in an answer: itself, or a copy if the program left another in it."""
-        value = self.codec.shared[number].value
+        value = self.codec.followed.objects[number].value
         if not self.changes:
             return value
-        shared = self.codec.shared
+        shared = self.codec.followed.objects
         changed = {other: shared[other].value for other, _ in self.changes if other in shared}
         before = {other: SHARED[type(each)][1].items(each) for other, each in changed.items()}
         copied: dict[int, Any] = {}
         for each in self.changes:
-            self.codec.fill(*each)
+            self.codec.followed.fill(*each)
         try:
             copy = _copy(value, copied)
         finally:
             for other, items in before.items():
-                self.codec.fill(other, items)
+                self.codec.followed.fill(other, items)
         if copied.keys().isdisjoint(map(id, changed.values())):
             return value
         self.copies[id(copy)] = (copy, value)

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 from evals.sandbox import confinement, expected
 from evals.sandbox.candidate import serve
 from evals.sandbox.clock import Clock
+from evals.sandbox.pipes import dump, receive, send
 from evals.sandbox.tests import Tests
-from evals.sandbox.wire import dump, receive, send
 
 _MANY_DESCRIPTORS = 2**20  # More than the limit of this process, which may have been given one above it.
 

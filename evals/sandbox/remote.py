@@ -1,4 +1,4 @@
-"""What stands on one side of the pipes for an object of the other, and the conversation between the two.
+"""What stands on one side of the pipes for an object of the other.
 
 A stand-in has the operations that the class of its object defines; each is done by the other side.
 """
@@ -6,19 +6,22 @@ A stand-in has the operations that the class of its object defines; each is done
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from evals.sandbox import specials, wire
-from evals.sandbox.held import Held
+from evals.sandbox import specials
 from evals.sandbox.values import IMMUTABLE
-
-Ask = Callable[..., Any]
-_ITERATING = ("__next__", "resume", "throw")
+from evals.sandbox.wire import Codec
 
 
-class Gone(BaseException):
-    """The other process ended, or sent what is no message."""
+class Asking(Protocol):
+    """One side of the conversation, as stand-ins know it."""
+
+    is_judge: bool
+    codec: Codec
+
+    def ask(self, operation: str, *arguments: Any) -> Any:
+        """Have the other side do something and return what came of it."""
 
 
 class Module:
@@ -28,129 +31,10 @@ class Module:
         self.__name__ = name
 
 
-class Peer:
-    """One side of two pipes: asks the other side to do something, and meanwhile does what that asks."""
-
-    def __init__(
-        self,
-        reading: int,
-        writing: int,
-        is_judge: bool,
-        operations: Mapping[str, Callable[..., Any]],
-        own_ways: Callable[["Peer"], dict[str, Callable[..., Any]]] | None = None,
-    ) -> None:
-        self.reading, self.writing, self.is_judge = reading, writing, is_judge
-        self.operations = operations
-        self.is_broken = False
-        self.prepare: Callable[[], None] | None = None
-        self.depth = 0  # of questions that wait for an answer
-        self.codec = wire.Codec(is_judge, Mirrors(self, own_ways(self) if own_ways else {}))
-        self.held = Held(self.codec) if is_judge else None
-
-    def ask(self, operation: str, *arguments: Any) -> Any:
-        """Have the other side do something and return what came of it; raises what it raised."""
-        if prepare := self.prepare:
-            self.prepare = None  # It asks for itself.
-            prepare()
-            self.prepare = prepare
-        self._send("ask", operation, list(arguments))
-        self.depth += 1
-        try:
-            while (message := self._receive())[0] == "ask":
-                self._answer(*message[1:])
-        finally:
-            self.depth -= 1
-        try:
-            if message[0] == "value":
-                return self.codec.decode(message[1])
-            error = self.codec.decode(message[1])
-            if isinstance(error, StopIteration | StopAsyncIteration) and operation not in _ITERATING:
-                error = RuntimeError(f"the program raised {type(error).__name__}")  # it would end a loop of the tests
-        except Exception as trouble:
-            raise self._broken(trouble) from None
-        if not isinstance(error, BaseException):
-            raise self._broken("an error that is none")
-        raise error
-
-    def serve(self) -> None:
-        """Do what the other side asks until it is gone."""
-        while True:
-            try:
-                _, *message = self._receive()
-            except Gone:
-                return
-            self._answer(*message)
-
-    def _answer(self, operation: str, arguments: Any) -> None:
-        try:
-            if self.is_judge and not (arguments and type(arguments[0]) is dict and arguments[0].keys() == {"yours"}):
-                raise TypeError("only objects of the tests can be asked")
-            self._send("value", self.operations[operation](*map(self.codec.decode, arguments)))
-        except Gone:
-            raise
-        except BaseException as error:
-            self._send_error(error)
-
-    def _send_error(self, error: BaseException) -> None:
-        try:
-            self._send("raise", error.with_traceback(None))
-        except BaseException:
-            self._send("raise", RuntimeError(f"an error that cannot be sent: {type(error).__name__}"))
-
-    def _send(self, kind: str, *content: Any) -> None:
-        """Write a message; nothing is sent where a part of it cannot be."""
-        codec, mark = self.codec, self.codec.last_shared
-        forgets = self.is_judge and self.depth == 0 and codec.is_full()
-        if forgets:
-            if self.held is not None:
-                self.held.settle()
-            codec.follow_none()
-        changes = codec.encode_changes()
-        try:
-            if kind == "ask":
-                written = [content[0], [codec.encode(each) for each in content[1]]]
-            else:
-                written = [codec.encode(each) for each in content]
-            body = wire.dump([codec.is_sharing, forgets, changes, kind, *written])
-        except BaseException:
-            codec.forget(mark, changes)
-            raise
-        try:
-            wire.send(self.writing, body)
-        except OSError as error:
-            raise self._broken(error) from None
-
-    def _receive(self) -> Any:
-        try:
-            is_sharing, forgets, changes, *message = wire.receive(self.reading)
-            if forgets and not self.is_judge:
-                self.codec.follow_none()
-            changed = self.codec.decode_changes(changes)
-            if not self.is_judge:
-                self.codec.is_sharing = bool(is_sharing)
-            for number, items in changed:
-                if self.held is not None and number % 2 == 1:
-                    self.held.hold(number, items)
-                else:
-                    self.codec.fill(number, items)
-            if message[0] not in ("ask", "value", "raise") or len(message) != (3 if message[0] == "ask" else 2):
-                raise ValueError("it says nothing")
-            return message
-        except (EOFError, OSError):
-            self.is_broken = True
-            raise Gone("the program ended its process") from None
-        except Exception as trouble:
-            raise self._broken(trouble) from None
-
-    def _broken(self, why: object) -> Gone:
-        self.is_broken = True
-        return Gone("the program ended its process" if isinstance(why, OSError) else f"no message: {why}")
-
-
 class _RemoteClass(type):
     """The class of stand-ins for objects of one class; it stands for that class."""
 
-    __calmctl__: Peer
+    __calmctl__: Asking
 
     def __call__(cls, *arguments: Any, **keywords: Any) -> Any:
         return cls.__calmctl__.ask("__call__", cls, arguments, tuple(keywords.items()))
@@ -204,13 +88,13 @@ class Remote:
 def copies_only(function: Any) -> None:
     """From now on, send the side that holds a function copies alone: what it does to them is its own."""
     if isinstance(function, Remote):
-        type(function).__calmctl__.codec.is_sharing = False  # type: ignore[attr-defined]
+        type(function).__calmctl__.codec.followed.is_on = False  # type: ignore[attr-defined]
 
 
 class Mirrors:
     """Makes stand-ins."""
 
-    def __init__(self, peer: Peer, own_ways: dict[str, Callable[..., Any]]) -> None:
+    def __init__(self, peer: Asking, own_ways: dict[str, Callable[..., Any]]) -> None:
         self.peer = peer
         self.ways = {name: _done_there(peer, name) for name in specials.DEFINED} | {
             "__call__": lambda self, *arguments, **keywords: peer.ask(
@@ -309,11 +193,11 @@ class Mirrors:
         return Module(str(name)) if self.peer.is_judge else importlib.import_module(name)
 
 
-def _done_there(peer: Peer, name: str) -> Callable[..., Any]:
+def _done_there(peer: Asking, name: str) -> Callable[..., Any]:
     return lambda self, *arguments: peer.ask(name, self, *arguments)
 
 
-def _attribute(peer: Peer, name: str) -> property:
+def _attribute(peer: Asking, name: str) -> property:
     return property(lambda self: peer.ask("getattr", self, name))
 
 

@@ -7,7 +7,8 @@ import sys
 from typing import Any
 
 from evals.sandbox.evidence import Evidence
-from evals.sandbox.remote import Gone, Module, Peer
+from evals.sandbox.peer import Gone, Peer
+from evals.sandbox.remote import Module
 from evals.sandbox.specials import OPERATIONS
 from evals.sandbox.values import known_name
 

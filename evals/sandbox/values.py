@@ -4,15 +4,16 @@ Everything is made of plain parts by constructors named here, so that what a pro
 judge's process nor be an object that compares in its own way.
 """
 
-import bisect
 import builtins
 import importlib
-import itertools
 import sys
 import types
 from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, UserString, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from evals.sandbox import packages
+from evals.sandbox.set_order import in_order
 
 IMMUTABLE = (tuple, frozenset, str, bytes, int, float, complex)
 """What a class of the program may be based on so that its objects are made here as what they are, with its methods."""
@@ -51,7 +52,7 @@ def _replace_members(value: set[Any], items: Any) -> None:
 
 
 def _replace_elements(value: Any, items: list[Any]) -> None:
-    value[...] = _array(value.dtype.str, value.shape, items)
+    value[...] = packages.make_array(value.dtype.str, value.shape, items)
 
 
 def _pairs(value: Any) -> list[list[Any]]:
@@ -82,8 +83,8 @@ SHARED_BY_TAG = {tag: shared for tag, shared in SHARED.values()}
 _ARRAY = Shared(
     lambda value: value.ravel().tolist(),
     _replace_elements,
-    lambda extra: _array(extra[0], extra[1], None),
-    lambda value: [_dtype(value), list(value.shape)],
+    lambda extra: packages.make_array(extra[0], extra[1], None),
+    lambda value: [packages.dtype_of(value), list(value.shape)],
 )
 SHARED_BY_TAG["ndarray"] = _ARRAY
 
@@ -106,49 +107,6 @@ def parts(value: Any) -> list[Any]:
     if type(value) in (list, set, deque, bytearray):
         return list(value)
     return [sys.intern(value.tobytes().hex())] if value.dtype.kind != "O" else list(value.ravel())
-
-
-def in_order(kind: Callable[[Iterable[Any]], Any], items: list[Any]) -> Any:
-    """Return a set of `items` that also yields them in that order, if one of many ways to build it does.
-
-    The order of a set depends on how it came about, which nobody can ask it. Most are found at once.
-    """
-    made = kind(items)
-    if len(items) < 2 or len(items) > 1000 or list(made) == items:
-        return made
-    hashes = list(map(hash, items))
-    orders = (_by_place([each & (2**bits - 1) for each in hashes], items) for bits in range(3, 13))
-    shuffles = itertools.permutations(items) if len(items) < 7 else ()
-    for order in itertools.chain([items, items[::-1]], _sorted(items), orders, shuffles):
-        for found in (kind(order), kind(set(order)), kind(dict.fromkeys(order))):
-            if list(found) == items:
-                return found
-    return made
-
-
-def _sorted(items: list[Any]) -> list[list[Any]]:
-    try:
-        return [sorted(items), sorted(items, reverse=True)]
-    except Exception:
-        return []
-
-
-def _by_place(places: list[int], items: list[Any]) -> list[Any]:
-    """Return first the items that lie in order of their places, then those that had found theirs taken."""
-    ends: list[int] = []  # of the longest chains of each length, by index
-    before = [-1] * len(items)
-    lowest: list[int] = []
-    for index, place in enumerate(places):
-        length = bisect.bisect_right(lowest, place)
-        before[index] = ends[length - 1] if length else -1
-        lowest[length:] = [place, *lowest[length + 1 :]]
-        ends[length:] = [index, *ends[length + 1 :]]
-    chain, index = set(), ends[-1]
-    while index >= 0:
-        chain.add(index)
-        index = before[index]
-    indices = range(len(items))
-    return [items[i] for i in indices if i in chain] + [items[i] for i in indices if i not in chain]
 
 
 # Tag -> the type, what it is written as (in values that can be written themselves), and how it is made again.
@@ -223,105 +181,9 @@ LATE: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
     ),
     "pandas.DataFrame": (
         lambda value: [value.columns.tolist(), value.index.tolist(), [value.iloc[:, i] for i in range(value.shape[1])]],
-        lambda kind, parts: _frame(kind, *parts),
+        lambda kind, parts: packages.make_frame(kind, *parts),
     ),
 }
-
-
-def _dtype(value: Any) -> str:
-    if value.dtype.fields or value.dtype.kind not in "biufcSUO":
-        raise TypeError(f"an array of {value.dtype}")
-    return str(value.dtype.str)
-
-
-def _array(dtype: str, shape: Any, items: list[Any] | None) -> Any:
-    import numpy
-
-    kind = numpy.dtype(dtype)
-    if kind.fields or kind.kind not in "biufcSUO":
-        raise ValueError(f"an array of {dtype[:20]}")
-    if items is None:
-        return numpy.zeros(tuple(shape), kind)
-    if kind.kind != "O":
-        return numpy.array(items, kind).reshape(shape)
-    array = numpy.empty(len(items), kind)
-    array[:] = items
-    return array.reshape(shape)
-
-
-def _frame(kind: Any, columns: list[Any], index: list[Any], series: list[Any]) -> Any:
-    frame = kind({number: each.to_numpy() for number, each in enumerate(series)}, index=index)
-    frame = frame.astype({number: each.dtype for number, each in enumerate(series)})
-    frame.columns = columns
-    return frame
-
-
-def numpy_scalar(value: Any) -> list[Any] | None:
-    """Return what a scalar of NumPy is written as, or None if `value` is none."""
-    numpy = sys.modules.get("numpy")
-    kind = type(value)
-    if numpy is None or getattr(numpy, kind.__name__, None) is not kind or not issubclass(kind, numpy.generic):
-        return None
-    return [kind.__name__, value.item()] if kind.__name__ not in ("datetime64", "timedelta64", "void") else None
-
-
-def make_numpy_scalar(name: str, item: Any) -> Any:
-    """Return the scalar of NumPy that was written as name and plain value."""
-    import numpy
-
-    kind = getattr(numpy, name)
-    if not issubclass(kind, numpy.generic):
-        raise ValueError(f"no scalar: {name[:20]}")
-    return kind(item)
-
-
-def sympy_parts(value: Any) -> list[Any] | None:
-    """Return class and arguments of an expression of SymPy, or None if `value` is none."""
-    sympy = sys.modules.get("sympy")
-    kind = type(value)
-    if sympy is None or not isinstance(value, sympy.Basic):
-        return None
-    if isinstance(value, sympy.Symbol):
-        return ["Symbol", [value.name, value._assumptions_orig]] if kind is sympy.Symbol else None
-    if isinstance(value, sympy.Integer):
-        return ["Integer", [int(value)]]
-    if isinstance(value, sympy.Rational):
-        return ["Rational", [int(value.p), int(value.q)]]
-    if isinstance(value, sympy.Float):
-        return ["Float", [str(value), int(value._prec)]]
-    name = kind.__name__
-    singleton = next(
-        (each for each in ("oo", "zoo", "nan", "pi", "E", "I", "true", "false") if value is getattr(sympy, each)), None
-    )
-    if singleton or value == -sympy.oo:
-        return [singleton or "-oo", []]
-    return [name, list(value.args)] if getattr(sympy, name, None) is kind and value.args else None
-
-
-def make_sympy(name: str, arguments: list[Any]) -> Any:
-    """Return an expression of SymPy; nothing is parsed, and no class but one of SymPy is called."""
-    import sympy
-
-    if name == "Symbol":
-        text, assumptions = arguments
-        return sympy.Symbol(str(text), **{str(key): item is True for key, item in assumptions.items()})
-    if name == "Float":
-        return (
-            sympy.Float(float(arguments[0]))
-            if arguments[1] == 53
-            else sympy.Float(str(arguments[0]).strip(), precision=int(arguments[1]))
-        )
-    if name in ("Integer", "Rational"):
-        return getattr(sympy, name)(*(int(each) for each in arguments))
-    if not arguments:
-        return {"oo": sympy.oo, "-oo": -sympy.oo, "zoo": sympy.zoo, "nan": sympy.nan, "pi": sympy.pi, "E": sympy.E,
-                "I": sympy.I, "true": sympy.true, "false": sympy.false}[name]  # fmt: skip
-    kind = getattr(sympy, name)
-    if not (isinstance(kind, type) and issubclass(kind, sympy.Basic)):
-        raise ValueError(f"no expression: {name[:20]}")
-    if not all(isinstance(each, sympy.Basic) for each in arguments):
-        raise ValueError("an expression has arguments that are none")
-    return kind(*arguments, evaluate=False) if issubclass(kind, sympy.Add | sympy.Mul | sympy.Pow) else kind(*arguments)
 
 
 _PACKAGES = frozenset(("numpy", "pandas", "sympy", "scipy", "networkx"))
@@ -362,3 +224,14 @@ def find_known(name: str) -> Any:
         if isinstance(found, type) and is_plain(found, name):
             return found
     raise ValueError(f"unknown type {name[:40]!r}")
+
+
+def as_base(value: Any, base: Any) -> Any:
+    """Return an object of a class of the program as one of the built-in type it is based on, whatever it overrides."""
+    if issubclass(base, dict):
+        return dict(dict.items(value))
+    if base in (int, float, complex):
+        return base.__pos__(value)
+    if base in (str, bytes):
+        return base.__getitem__(value, slice(None)) if base is bytes else str.__str__(value)
+    return base(base.__iter__(value))

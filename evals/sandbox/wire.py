@@ -5,21 +5,18 @@ Neither side unpickles or evaluates what the other sends, but for the tests' own
 
 import base64
 import importlib
-import json
 import operator
-import os
 import pickle
-import struct
 import sys
 import types
 from collections.abc import Callable
 from typing import Any
 
-from evals.sandbox import specials, values
+from evals.sandbox import packages, specials, values
+from evals.sandbox.followed import Followed
+from evals.sandbox.set_order import in_order
 from evals.sandbox.values import COPIED, IMMUTABLE, LATE, SHARED, SHARED_BY_TAG, TAGS
 
-MAX_MESSAGE = 512 * 2**20
-_HEADER = struct.Struct("<Q")
 _SMALL = 2**63
 _ALL_AS_IS = frozenset((type(None), bool, float, str))
 _AS_IS = _ALL_AS_IS | {int}
@@ -27,34 +24,15 @@ _BETWEEN = "|"
 """What separates strings that are written as one, if none has it: JSON need not escape it."""
 _BULK = 64
 """Items from which on a list is looked through for a faster way to write it."""
-_ERROR_FIELDS = (
-    "errno",
-    "filename",
-    "filename2",
-    "name",
-    "path",
-    "lineno",
-    "offset",
-    "text",
-    "msg",
-    "pos",
-    "doc",
-    "colno",
-)
-_MAX_SHARED, _MAX_SHARED_ITEMS = 50, 10_000
-"""How many changeable objects, and items in them, are followed from one call to the next."""
-
-
-class Unsendable(Exception):
-    """A value cannot be written."""
+_ERROR_FIELDS = "errno filename filename2 name path lineno offset text msg pos doc colno".split()
 
 
 class Codec:
     """Writes and reads values for one side of the pipes.
 
     A changeable object is copied, and both sides remember which copies belong together: its changes are sent with the
-    next message (`changes`, `take_changes`), and what comes back is the object itself. An object without a plain value
-    is kept here and referred to by number; on the other side `mirror` makes what stands for it.
+    next message (`encode_changes`, `decode_changes`), and what comes back is the object itself. An object without a
+    plain value is kept here and referred to by number; on the other side `mirror` makes what stands for it.
     """
 
     def __init__(self, is_judge: bool, mirror: Any) -> None:
@@ -65,12 +43,8 @@ class Codec:
         self.described: set[int] = set()
         self.others: dict[int, Any] = {}
         self.other_numbers: dict[int, int] = {}
-        self.is_sharing = True
-        self.shared: dict[int, _Common] = {}
-        self.shared_numbers: dict[int, int] = {}
-        self.shared_items = 0
-        self.last_shared = 1 if is_judge else 2
-        self.same: Callable[[int], Any] = lambda number: self.shared[number].value
+        self.followed = Followed(is_judge)
+        self.same: Callable[[int], Any] = lambda number: self.followed.objects[number].value
         self.original: Callable[[Any], Any] = lambda value: value
 
     # Writing
@@ -98,13 +72,9 @@ class Codec:
     def _encode_shared(self, value: Any, kind: type) -> Any:
         tag, shared = SHARED[kind]
         value = self.original(value)
-        if id(value) in self.shared_numbers and self.is_sharing:
-            return {"same": self.shared_numbers[id(value)]}
-        number = 0
-        if self.is_sharing:
-            self.last_shared += 2
-            number = self.last_shared
-            self._share(number, value, len(value), values.parts(value))
+        if known := self.followed.number_of(value):
+            return {"same": known}
+        number = self.followed.add(value)
         if kind is list:
             content = self._encode_list(value)
             return {"list": [number, len(value), None, content]} if number or type(content) is dict else content
@@ -157,9 +127,9 @@ class Codec:
                 return {late: self._encode_items(LATE[late][0](value))}
             except TypeError:
                 pass
-        if known and (parts := values.numpy_scalar(value)):
+        if known and (parts := packages.numpy_scalar(value)):
             return {"numpy": self._encode_items(parts)}
-        if (parts := values.sympy_parts(value)) is not None:
+        if (parts := packages.sympy_parts(value)) is not None:
             return {"sympy": self._encode_items(parts)}
         if self.is_judge and (text := _global_name(value)):
             return {"global": text}
@@ -169,7 +139,7 @@ class Codec:
         if base is None or specials.are_decisive(specials.of_class(kind, leaving_out=IMMUTABLE)):
             content = None
         else:
-            content = {"is": self.encode(as_base(value, base))}
+            content = {"is": self.encode(values.as_base(value, base))}
         special = {types.GeneratorType: "generator", types.CoroutineType: "coroutine"}.get(kind)  # type: ignore[arg-type]
         if special:
             return {special: self._keep(value)}
@@ -183,43 +153,13 @@ class Codec:
 
     # Changeable objects that both sides have
 
-    def _share(self, number: int, value: Any, size: int, snapshot: list[Any]) -> None:
-        values.is_shared(type(value))  # An array makes its type known.
-        self.shared[number] = _Common(value, snapshot, size)
-        self.shared_numbers[id(value)] = number
-        self.shared_items += size
-
-    def is_full(self) -> bool:
-        """Return whether so many changeable objects are followed that it takes too much time to go on."""
-        return len(self.shared) > _MAX_SHARED or self.shared_items > _MAX_SHARED_ITEMS
-
-    def follow_none(self) -> None:
-        """Leave what is shared to each side; what is sent from now on are new copies."""
-        self.shared.clear()
-        self.shared_numbers.clear()
-        self.shared_items = 0
-
     def encode_changes(self) -> list[Any]:
         """Return what has changed here since the last message, of what both sides have."""
-        changes = []
-        for number, common in list(self.shared.items()) if self.is_sharing else ():
-            now = common.value if type(common.value) is list else values.parts(common.value)
-            if len(now) != len(common.snapshot) or not all(map(operator.is_, now, common.snapshot)):
-                common.snapshot = list(now)
-                items = SHARED[type(common.value)][1].items(common.value)
-                changes.append([number, self._encode_list(items)])
-        return changes
+        return [[number, self._encode_list(items)] for number, items in self.followed.changed()]
 
     def decode_changes(self, changes: list[Any]) -> list[tuple[int, Any]]:
-        """Return what has changed on the other side, for `fill`."""
+        """Return what has changed on the other side, for `Followed.fill`."""
         return [(int(number), self._decode_list(items)) for number, items in changes]
-
-    def fill(self, number: int, items: Any) -> None:
-        """Have the object of a number hold what it now holds on the other side."""
-        if number in self.shared:
-            common = self.shared[number]
-            SHARED[type(common.value)][1].fill(common.value, items)
-            common.snapshot = values.parts(common.value)
 
     # Reading
 
@@ -258,15 +198,15 @@ class Codec:
     def _decode_shared(self, tag: str, number: int, size: int, extra: Any, items: Any) -> Any:
         shared = SHARED_BY_TAG[tag]
         if tag == "set":  # which cannot hold itself, and whose order depends on how it is made
-            value, items = values.in_order(set, self._decode_list(items)), None
+            value, items = in_order(set, self._decode_list(items)), None
         else:
             value = shared.make(self.decode(extra))
         if number:
-            self._share(int(number), value, int(size), [])
+            self.followed.add_as(int(number), value, int(size), [])
         if items is not None:
             shared.fill(value, self._decode_list(items))
-        if number in self.shared:
-            self.shared[number].snapshot = values.parts(value)
+        if number in self.followed.objects:
+            self.followed.objects[number].snapshot = values.parts(value)
         return value
 
     def _stand_in(self, number: int, make: Callable[[], Any]) -> Any:
@@ -281,15 +221,6 @@ class Codec:
             return values.find_known(name)
         module, _, path = name.partition(":")
         return operator.attrgetter(path)(importlib.import_module(module))
-
-    def forget(self, mark: int, changes: list[Any]) -> None:
-        """Undo a message that is not sent: what it has shared since `last_shared` was `mark`, and the changes in it."""
-        for number, _ in changes:
-            self.shared[number].snapshot = [changes]  # which is none of its parts: it counts as changed
-        for number in [each for each in self.shared if each > mark and each % 2 == mark % 2]:
-            common = self.shared.pop(number)
-            self.shared_numbers.pop(id(common.value), None)
-            self.shared_items -= common.size
 
     def _read_class(self, content: Any) -> Any:
         number, name, bases, operations, known = content
@@ -318,17 +249,6 @@ class Codec:
         return operator.attrgetter(path)(importlib.import_module(module))
 
 
-def as_base(value: Any, base: Any) -> Any:
-    """Return an object of a class of the program as one of the built-in type it is based on, whatever it overrides."""
-    if issubclass(base, dict):
-        return dict(dict.items(value))
-    if base in (int, float, complex):
-        return base.__pos__(value)
-    if base in (str, bytes):
-        return base.__getitem__(value, slice(None)) if base is bytes else str.__str__(value)
-    return base(base.__iter__(value))
-
-
 def _global_name(value: Any) -> str | None:
     """Return under which name a function is found in a module, or None."""
     owner = getattr(value, "__objclass__", value)
@@ -351,13 +271,6 @@ def _pickled(value: Any) -> str | None:
         return None
 
 
-class _Common:
-    """An object of which the other side has a copy: itself, what it held at the last message, its size at first."""
-
-    def __init__(self, value: Any, snapshot: list[Any], size: int) -> None:
-        self.value, self.snapshot, self.size = value, snapshot, size
-
-
 _READERS: dict[str, Callable[[Codec, Any], Any]] = {
     "int": lambda codec, text: int(text, 16),
     "same": lambda codec, number: codec.same(number),
@@ -370,43 +283,8 @@ _READERS: dict[str, Callable[[Codec, Any], Any]] = {
     "generator": lambda codec, number: codec._stand_in(number, lambda: codec.mirror.of_generator(number)),
     "coroutine": lambda codec, number: codec._stand_in(number, lambda: codec.mirror.of_coroutine(number)),
     "module": lambda codec, name: codec.mirror.of_module(name),
-    "numpy": lambda codec, content: values.make_numpy_scalar(*codec.decode(content)),
-    "sympy": lambda codec, content: values.make_sympy(*codec.decode(content)),
+    "numpy": lambda codec, content: packages.make_numpy_scalar(*codec.decode(content)),
+    "sympy": lambda codec, content: packages.make_sympy(*codec.decode(content)),
     "pickle": lambda codec, text: codec._read_own_object({"pickle": text}),
     "global": lambda codec, text: codec._read_own_object({"global": text}),
 }
-
-
-def dump(message: Any) -> bytes:
-    """Return a message as it is sent."""
-    return json.dumps(message, separators=(",", ":")).encode()
-
-
-def send(descriptor: int, body: bytes) -> None:
-    """Write one message."""
-    view = memoryview(_HEADER.pack(len(body)) + body)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def receive(descriptor: int) -> Any:
-    """Read one message.
-
-    Raises:
-        EOFError: the other side is gone.
-        ValueError: what came is no message.
-    """
-    (size,) = _HEADER.unpack(_read(descriptor, _HEADER.size))
-    if size > MAX_MESSAGE:
-        raise ValueError(f"a message of {size} bytes")
-    return json.loads(_read(descriptor, size))
-
-
-def _read(descriptor: int, size: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        part = os.read(descriptor, min(size - len(parts), 2**20))
-        if not part:
-            raise EOFError
-        parts += part
-    return bytes(parts)
