@@ -1,7 +1,9 @@
 """Tokenizers of every family that keeps the bytes of texts, trained on the spot, and of some that do not."""
 
 import json
+import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 
@@ -117,13 +119,16 @@ def gemma_style() -> PreTrainedTokenizerBase:
 @cache
 def unigram() -> PreTrainedTokenizerBase:
     """Return unigram pieces with byte fallback and a space before a text, that know their markers as pieces too."""
-    trained = Tokenizer(models.Unigram())
-    trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    trainer = trainers.UnigramTrainer(vocab_size=500, show_progress=False, unk_token="<unk>", special_tokens=["<unk>"])
-    trained.train_from_iterator(SAMPLE, trainer)
-    pieces = json.loads(trained.to_str())["model"]["vocab"][1:]
+    # Trained pieces differ from process to process; these are the same everywhere.
+    words = [SPACE + word for text in SAMPLE for word in text.split()]
+    counts = Counter(
+        word[start:end] for word in words for start in range(len(word)) for end in range(start + 1, start + 6)
+    )
+    frequent = sorted(counts, key=lambda piece: (-counts[piece] * len(piece), piece))[:500]
+    known = [
+        (piece, math.log(counts[piece] / counts.total())) for piece in frequent if piece.isascii() or SPACE in piece
+    ]
     markers = [(name, 0.0) for name in ("<unk>", "<s>", "</s>", "<pad>")]
-    known = [(piece, score) for piece, score in pieces if piece.isascii() or SPACE in piece]  # the rest are bytes
     vocabulary = [*markers, *((name, -20.0) for name in _bytes()), *known]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
@@ -208,7 +213,12 @@ def _pieces(size: int, steps: list[object]) -> Tokenizer:
     trained = Tokenizer(models.BPE())
     trained.normalizer = normalizers.Replace(" ", SPACE)
     trained.pre_tokenizer = pre_tokenizers.Split(Regex(f"{SPACE}*[^{SPACE}]+"), "isolated")
-    trainer = trainers.BpeTrainer(vocab_size=size - 260, limit_alphabet=120, show_progress=False)
+    # Given all of them, the trainer does not choose among equally frequent ones, each time others.
+    letters = Counter("".join(SAMPLE).replace(" ", SPACE))
+    alphabet = sorted(letters, key=lambda letter: (-letters[letter], letter))[:120]
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - 260, limit_alphabet=len(alphabet), initial_alphabet=alphabet, show_progress=False
+    )
     trained.train_from_iterator(SAMPLE, trainer)
     model = json.loads(trained.to_str())["model"]
     names = ["<unk>", "<s>", "</s>", "<pad>", *_bytes(), *sorted(model["vocab"], key=model["vocab"].__getitem__)]
