@@ -13,7 +13,7 @@ from calmctl.errors import UserError
 from calmctl.reporting.kv_tables import table1, table5
 from calmctl.reporting.paper import TABLE_1
 from calmctl.reporting.report import write_report
-from calmctl.reporting.results import load_results
+from calmctl.reporting.results_file import load_results
 from calmctl.reporting.systems_table import SYSTEMS
 from tests.report_figures import ABLATIONS, KV, METRICS, VALUES
 from tests.report_folder import EVERY_SYSTEM, of, read, report_of, write, write_before, write_folder

@@ -13,7 +13,7 @@ import pytest
 
 from calmctl.reporting.provenance import command_line
 from calmctl.reporting.report import report_document, write_report
-from calmctl.reporting.results import load_results
+from calmctl.reporting.results_file import load_results
 from tests.report_figures import ABLATIONS, KV, REAL_TEXT
 from tests.report_folder import Page, change, markdown, of, read, report_of, row, write, write_folder
 

@@ -10,7 +10,7 @@ from calmctl.reporting.headline import compare, headline
 from calmctl.reporting.layouts import FLORES_BITS, FLORES_CHRF, KV_MATH, LAYOUTS, PAPER_FLORES
 from calmctl.reporting.measures import paper_figure
 from calmctl.reporting.paper import TABLE_1, paper_table
-from calmctl.reporting.results import load_results
+from calmctl.reporting.results_file import load_results
 from calmctl.reporting.values import Spread
 from data_builders.benchmarks.languages import LANGUAGES
 from tests.report_folder import change, of, write_folder

@@ -10,7 +10,7 @@ import pytest
 
 from calmctl.errors import UserError
 from calmctl.reporting.report import write_report
-from calmctl.reporting.results import load_results
+from calmctl.reporting.results_file import load_results
 from tests.report_figures import predictions
 from tests.report_folder import Page, change, markdown, of, read, report_of, write, write_folder, write_lines
 from tests.test_report_tables import HOSTILE

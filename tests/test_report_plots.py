@@ -18,7 +18,8 @@ from calmctl.reporting.plots.breakdowns import breakdown_plot, wilson_interval
 from calmctl.reporting.plots.scaling import scaling_plot
 from calmctl.reporting.plots.style import colour_of
 from calmctl.reporting.plots.systems import gains_plot, systems_plot
-from calmctl.reporting.results import Results, load_results
+from calmctl.reporting.results import Results
+from calmctl.reporting.results_file import load_results
 from calmctl.reporting.systems_table import GROUPS, SYSTEMS, VARIANTS
 from data_builders.benchmarks.languages import LANGUAGES
 from tests.report_figures import ABLATIONS

@@ -18,7 +18,7 @@ from calmctl.reporting.document.tables import (
     to_markdown,
 )
 from calmctl.reporting.report import terminal_tables
-from calmctl.reporting.results import load_results
+from calmctl.reporting.results_file import load_results
 from calmctl.reporting.samples import Sample, choose_samples, labels
 from tests.report_figures import ABLATIONS, KV, NAMES
 from tests.report_folder import markdown, write_folder, write_lines

@@ -11,12 +11,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
+from calmctl.modeling.bases.given_models import check_reloadable, checked_object
 from calmctl.modeling.bases.locating import place_of
 from calmctl.modeling.bases.sources import (
     SOURCE_ARGUMENTS,
     base_config,
-    check_reloadable,
-    checked_object,
     find_tokenizer,
     load_base,
     untrained,

@@ -10,29 +10,26 @@ fails in 16 bits is tried again in float32, where a fault stays what it is and r
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from calmctl.errors import UserError
 from calmctl.modeling.bases.sources import is_own_code, without_weights
-from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.calling import CACHE
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.loss import IGNORED
+from calmctl.modeling.opened_bridges import close, open_up, restored
 from calmctl.modeling.probe import deviation, has_halves, in_float32, probe_ids, tolerance, unchanged_chance
 from calmctl.modeling.stored.checkpoint import load_parameters
 
 ROWS, LENGTH, LEFT, RIGHT = 2, 10, 3, 2
-# The standard deviation of a bridge's attention scores while the check lasts: some tokens are seen, others hardly.
-SHARPNESS = 2.0
 # Where the later tokens begin that are exchanged; how many tokens the cache is given at a time, a prompt first.
 SEEN, CHUNKS = (4, LENGTH - 1), (4, 1, 3, 2)
 
@@ -82,7 +79,7 @@ class _Refused(UserError):
 
 def _measured(model: ComposedModelForCausalLM, file: Path) -> dict[str, float]:
     """Take the steps one after the other and return what each of them measured."""
-    with _restored(model):
+    with restored(model):
         check = _Check(model)
         measured = {
             "tolerance": check.allowed,
@@ -116,8 +113,7 @@ class _Check:
 
     def identity(self) -> dict[str, float]:
         """Compare the model with closed bridges with its anchor."""
-        for bridge in _bridges(self.model):
-            _close(bridge)
+        close(self.model)
         expected = self._answer("the anchor alone", lambda: self.model.anchor(input_ids=self.ids).logits)
         if not torch.isfinite(expected).any(-1).all() or expected.isnan().any():
             raise self._refusal(f"the anchor's logits are no finite numbers (in {self.model.anchor.dtype})")
@@ -127,7 +123,7 @@ class _Check:
     def effect(self) -> dict[str, float]:
         """Open the bridges and see that each of them reaches the logits."""
         closed = self._answer("closed bridges", lambda: self._logits(self.ids))
-        self._answer("open bridges", lambda: _open(self.model, lambda: self._logits(self.ids)))
+        self._answer("open bridges", lambda: open_up(self.model, lambda: self._logits(self.ids)))
         self.logits = self._answer("open bridges", lambda: self._logits(self.ids))
         effect = deviation(self.logits, closed)
         if not self.logits.isfinite().any(-1).all() or self.logits.isnan().any():
@@ -267,72 +263,3 @@ class _Check:
         augs = " and ".join(type(aug).__name__ for aug in self.model.augs)
         names = f"{type(self.model.anchor).__name__} with {augs}"
         return _Refused(f"self-check: {names} cannot be composed: {reason}", found_deviation)
-
-
-def _bridges(model: ComposedModelForCausalLM) -> list[Bridge]:
-    return [module for module in model.bridges.modules() if isinstance(module, Bridge)]
-
-
-@torch.no_grad()
-def _close(bridge: Bridge) -> None:
-    bridge.output.weight.zero_()
-
-
-@torch.no_grad()
-def _open(model: ComposedModelForCausalLM, forward: Callable[[], Tensor]) -> Tensor:
-    """Draw the outputs of the bridges, and fit them to the states that they meet in a forward pass.
-
-    New bridges attend to everything alike, whatever its place: their queries are made longer, until they choose.
-    """
-    draws = torch.Generator().manual_seed(3)
-    for bridge in _bridges(model):
-        weight = bridge.output.weight
-        weight.copy_(torch.randn(weight.shape, generator=draws))
-        if bridge.gate is not None:
-            bridge.gate.fill_(1.0)
-
-    def choose(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        bridge, (states, positions, keys) = cast(Bridge, module), args[:3]
-        queries = bridge.queries(states, positions)
-        scores = (queries @ keys.transpose(-1, -2)).float() * keys.shape[-1] ** -0.5
-        _scale(bridge.query, SHARPNESS, scores.std())
-
-    def fit(module: nn.Module, args: tuple[Tensor, ...], update: Tensor) -> Tensor:
-        # The median over tokens: the first one's states may be a hundred times as large as all others'.
-        wanted, given = (each.float().square().mean(-1).sqrt().median() for each in (args[0], update))
-        return update * _scale(cast(Bridge, module).output, float(wanted), given).to(update.dtype)
-
-    handles = [handle for bridge in _bridges(model) for handle in (
-        bridge.register_forward_pre_hook(choose), bridge.register_forward_hook(fit)
-    )]  # fmt: skip
-    try:
-        return forward()
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _scale(layer: nn.Linear, wanted: float, given: Tensor) -> Tensor:
-    """Scale a layer so that what it gives is as large as wanted, and return the factor."""
-    factor = (wanted / given.clamp(min=torch.finfo(torch.float32).tiny)).nan_to_num(posinf=1.0)
-    layer.weight.mul_(factor.to(layer.weight.device))
-    return factor
-
-
-@contextmanager
-def _restored(model: ComposedModelForCausalLM) -> Iterator[None]:
-    """Put the bridges' weights, all gradients and the mode back as they were."""
-    weights = {name: each.detach().clone() for name, each in model.stored_tensors().items()}
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    was_training = model.training
-    for parameter, _ in gradients:
-        parameter.grad = None
-    model.eval()
-    try:
-        yield
-    finally:
-        for name, each in model.stored_tensors().items():
-            each.data.copy_(weights[name])
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-        model.train(was_training)

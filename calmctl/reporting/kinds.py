@@ -9,7 +9,7 @@ from typing import Literal
 from calmctl.errors import UserError
 from calmctl.reporting.costs import cost_rows, is_training
 from calmctl.reporting.evaluations import is_evaluation, read_evaluation
-from calmctl.reporting.results import is_reproduction
+from calmctl.reporting.results_file import is_reproduction
 from calmctl.runs.record import METRICS_FILE, RUN_FILE, RunInfo, read_run
 
 Kind = Literal["reproduction", "training", "evaluation"]

@@ -37,7 +37,8 @@ from calmctl.reporting.result_tables import (
     runs_table,
     systems_tables,
 )
-from calmctl.reporting.results import RESULTS_FILE, Results, load_results
+from calmctl.reporting.results import RESULTS_FILE, Results
+from calmctl.reporting.results_file import load_results
 from calmctl.reporting.samples import choose_samples, labels
 from calmctl.reporting.systems_table import CALM
 from calmctl.reporting.trainings import read_training, training_table

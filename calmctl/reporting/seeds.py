@@ -16,7 +16,8 @@ from calmctl.reporting.evaluations import Evaluation, not_comparable
 from calmctl.reporting.headline import answers_table, headline
 from calmctl.reporting.measures import paper_figure
 from calmctl.reporting.result_tables import grouped_table, models_table, systems_tables
-from calmctl.reporting.results import Results, System, SystemRun, load_results
+from calmctl.reporting.results import Results, System, SystemRun
+from calmctl.reporting.results_file import load_results
 from calmctl.reporting.values import Spread
 from data_builders.files import write_text
 from data_builders.values import write_json

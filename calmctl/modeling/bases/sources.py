@@ -14,7 +14,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    GgufConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -24,8 +23,9 @@ from transformers.utils import logging as transformers_logging
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.bases.adapters import has_adapters, with_adapter
+from calmctl.modeling.bases.adapters import with_adapter
 from calmctl.modeling.bases.gguf_files import read_gguf, unpacked
+from calmctl.modeling.bases.given_models import checked_object
 from calmctl.modeling.bases.loading_report import check_numbers, check_report, without_report
 from calmctl.modeling.bases.locating import (
     HUB_ARGUMENTS,
@@ -198,45 +198,6 @@ def _check_quantization(config: PreTrainedConfig) -> None:
         get_hf_quantizer(copy.deepcopy(config), None, None, True, {})
     except Exception as error:
         raise unloadable(WHAT, name, error) from error
-
-
-def checked_object(model: Any) -> PreTrainedModel:
-    """Return a model that was given as one, if it is a plain model of transformers.
-
-    Raises:
-        UserError: it is something else, holds adapters of peft, or keeps a GGUF file's own quantisation.
-    """
-    name = type(model).__name__
-    if has_adapters(model) and not isinstance(getattr(model, "config", None), PartsConfig):
-        raise UserError(
-            f"a {name} with adapters of peft in it cannot be a base: merge them first, `model = "
-            "peft_model.merge_and_unload()`, or give the adapter's folder instead of the model"
-        )
-    if not isinstance(model, PreTrainedModel):
-        raise UserError(f"a {name} cannot be a base; give a model of transformers, a path or a hub id")
-    if isinstance(getattr(model.config, "quantization_config", None), GgufConfig):
-        raise UserError(
-            f"a {name} of a GGUF file whose configuration calls it quantised cannot be a base: give the file's path "
-            "instead of the model, or load it with quantization_config=GgufConfig(dequantize=True)"
-        )
-    return model
-
-
-def check_reloadable(model: PreTrainedModel, role: str) -> None:
-    """Refuse a model of a class that `AutoModelForCausalLM` would not give back for its configuration once saved.
-
-    Raises:
-        UserError: it is such a wrapper (of a model that also sees, of one with a value head).
-    """
-    config, mapping, name = type(model.config), AutoModelForCausalLM._model_mapping, type(model).__name__
-    found = mapping[config] if config in mapping else ()
-    names = [known.__name__ for known in (found if isinstance(found, tuple) else (found,)) if known is not None]
-    if name not in names and not hasattr(model.config, "auto_map"):
-        instead = f"a {names[0]}" if names else "nothing"
-        raise UserError(
-            f"the {role}, a {name}, cannot be loaded again by AutoModelForCausalLM, which makes {instead} of a "
-            f"{config.__name__}; compose its text decoder with its LM head, as a causal language model"
-        )
 
 
 def quiet_libraries() -> None:

@@ -22,15 +22,9 @@ from transformers.utils import cached_file
 from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.bases.fingerprint import check_base, weights_sha256
+from calmctl.modeling.bases.given_models import checked_object
 from calmctl.modeling.bases.locating import hub_arguments, place_of
-from calmctl.modeling.bases.sources import (
-    SOURCE_ARGUMENTS,
-    base_config,
-    checked_object,
-    find_tokenizer,
-    load_base,
-    untrained,
-)
+from calmctl.modeling.bases.sources import SOURCE_ARGUMENTS, base_config, find_tokenizer, load_base, untrained
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.placement import as_dtype, check_placement, convert
 from calmctl.modeling.stored.card import write_card
