@@ -22,9 +22,9 @@ from calmctl.config import load_config
 from calmctl.errors import CalmctlError
 from calmctl.modeling.bases.sources import quiet_libraries
 from calmctl.runs.record import read_run
+from calmctl.training.compositions import composition_job
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.job import run_job
-from calmctl.training.jobs import composition_job
 
 FORMS = {
     "default": [],

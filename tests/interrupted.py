@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from calmctl.modeling.bridge import BridgeConfig
 from calmctl.runs.run import Run, read_run
 from calmctl.training.configs import ComposeConfig, TrainConfig
-from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.settings import CurriculumSettings, TrainSettings
 from data_builders.kv.tokenizers import build_word_tokenizer
 from data_builders.row_files import read_jsonl
+from tests.trained import run_composition, run_training
 
 MODEL = {
     "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from calmctl import AdaptedModelForCausalLM, adapt
 from calmctl.baselines.configs import BaselineConfig
-from calmctl.baselines.jobs import baseline_job, run_baseline
+from calmctl.baselines.training import baseline_job
 from calmctl.cli.main import main
 from calmctl.errors import UserError
 from calmctl.inference.decoding import Decoding
@@ -24,6 +24,7 @@ from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request
 from tests.families import FAMILIES
 from tests.models import example_ids, llama, logits, with_random_adapters
+from tests.trained import run_baseline
 
 # peft finds its matrices by the names we give it: kinds of matrices matter, families hardly.
 FOR_LORA = ["Llama", "GPT-2", "OPT", "Mixtral", "Phi-3"]

@@ -14,9 +14,9 @@ import torch
 from calmctl.errors import CalmctlError
 from calmctl.runs.run import Run, read_run
 from calmctl.training.checkpoints import SEAL_FILE, last_complete_checkpoint, rotate, seal
-from calmctl.training.jobs import run_training
 from calmctl.training.trainer import RunTrainer
 from tests.interrupted import assert_same, config, stopped, straight
+from tests.trained import run_training
 
 __all__ = ["config", "stopped", "straight"]  # fixtures
 

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from calmctl.cli.main import app
 from calmctl.errors import CalmctlError
 from calmctl.training.cost import flop_counter, seconds_per_step
-from calmctl.training.jobs import run_training
 from tests.models import llama
 from tests.sums import sums_config, write_sums
+from tests.trained import run_training
 
 
 @pytest.fixture(scope="module")

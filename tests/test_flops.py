@@ -16,7 +16,6 @@ from calmctl.modeling.tokenizers.aug_tokens import AugHistory
 from calmctl.runs.run import read_run
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.cost import EAGER, CompositionFlops, DecoderFlops, adapter_training, flop_counter
-from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.settings import TrainSettings
 from data_builders.kv.tokenizers import build_word_tokenizer
 from tests import tokenizer_families as families
@@ -24,6 +23,7 @@ from tests.families import FAMILIES
 from tests.models import composed, example_ids, llama
 from tests.own_tokenizers import base, text_ids
 from tests.own_tokenizers import composed as own_composed
+from tests.trained import run_composition, run_training
 
 LENGTH = 40
 MODEL = {

@@ -18,8 +18,8 @@ from calmctl.cli.main import main
 from calmctl.processes.parent import end_like_ctrl_c
 from calmctl.runs.run import read_run
 from calmctl.training.checkpoints import last_complete_checkpoint
-from calmctl.training.jobs import run_training
 from tests.interrupted import MODEL, SETTINGS, Config, assert_same, config, job, run_job, straight
+from tests.trained import run_training
 
 __all__ = ["config", "job", "straight"]  # fixtures
 FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}

@@ -17,7 +17,6 @@ from calmctl.training import state_store
 from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import load_examples
-from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.packing import pack
 from calmctl.training.settings import TrainSettings
 from calmctl.training.state_store import bytes_of_states, keep_states, where_to_keep
@@ -25,6 +24,7 @@ from tests.families import FAMILIES
 from tests.models import composed, gpt2, llama, opened
 from tests.own_tokenizers import PAIRS, base
 from tests.sums import sums_config, write_sums
+from tests.trained import run_composition, run_training
 
 SETTINGS = TrainSettings(steps=8, batch_size=4, lr=0.01, warmup_steps=2, save_every=3, log_every=1, bucket_width=4)
 

@@ -19,16 +19,17 @@ from calmctl.modeling.composition import compose
 from calmctl.modeling.context import AugContext
 from calmctl.training import aug_examples
 from calmctl.training.aug_examples import segmented, with_aug_tokens
+from calmctl.training.compositions import composition_job
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import Examples, load_examples
 from calmctl.training.job import plan_job
-from calmctl.training.jobs import composition_job, run_composition
 from calmctl.training.packing import pack
 from calmctl.training.safeguards import check_same_reading
 from calmctl.training.settings import TrainSettings
 from data_builders.values import read_json
 from tests import tokenizer_families as families
 from tests.own_tokenizers import PAIRS, base, segmenter
+from tests.trained import run_composition
 
 SETTINGS = TrainSettings(steps=4, batch_size=8, lr=0.01, warmup_steps=1, save_every=2, log_every=1, bucket_width=4)
 

@@ -12,12 +12,12 @@ from calmctl.modeling.calling import accepts
 from calmctl.modeling.loss import IGNORED
 from calmctl.training.batches import Batches
 from calmctl.training.examples import Examples
-from calmctl.training.jobs import run_training
 from calmctl.training.packing import check_packing, pack
 from calmctl.training.settings import CurriculumSettings, TrainSettings
 from tests.families import FAMILIES
 from tests.models import VOCABULARY, composed
 from tests.sums import sums_config, write_sums
+from tests.trained import run_training
 
 CONTEXT = 12
 LENGTHS = [3, 12, 5, 30, 2, 7, 1, 25, 9, 4]

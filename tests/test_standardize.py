@@ -12,10 +12,11 @@ from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.residual_streams import LEAST_DEVIATION, normed
 from calmctl.modeling.tokenizers.aug_tokens import AugHistory
 from calmctl.modeling.tokenizers.segmentation import NEVER
-from calmctl.training.jobs import chosen, run_composition
+from calmctl.training.compositions import chosen
 from tests import own_tokenizers
 from tests.models import composed, llama, logits
 from tests.test_validation import compose_config, folder  # noqa: F401
+from tests.trained import run_composition
 
 OUTLIER, SINK = 3, 500.0
 

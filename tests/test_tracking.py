@@ -4,9 +4,9 @@ import pytest
 
 from calmctl.errors import UserError
 from calmctl.training import step_log
-from calmctl.training.jobs import run_training
 from calmctl.training.settings import TrainSettings
 from tests.sums import sums_config, write_sums
+from tests.trained import run_training
 
 
 def test_tensorboard_shows_losses_and_speed(tmp_path):

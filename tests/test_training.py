@@ -18,12 +18,12 @@ from calmctl.runs.run import Run, read_run
 from calmctl.training import optimizer, trainer
 from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig, TrainConfig
-from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.optimizer import MuonWithAdamW, build_optimizer
 from calmctl.training.settings import CurriculumSettings, TrainSettings
 from data_builders.kv.tokenizers import build_word_tokenizer
 from tests.additions import SETTINGS, examples, folder, tokenizer
 from tests.models import llama
+from tests.trained import run_composition, run_training
 
 __all__ = ["examples", "folder", "tokenizer"]
 MODEL = {

@@ -22,10 +22,10 @@ from calmctl.training import validation as validation_module
 from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import load_examples
-from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.settings import TrainSettings
 from calmctl.training.validation import Validation, hold_out, stays_worse
 from tests.sums import sums_config, write_sums
+from tests.trained import run_composition, run_training
 
 # A rate at which the loss on other sums soon gets worse.
 OVERFITTING = {"lr": 0.3, "eval_every": 2, "steps": 24, "save_every": 5}

@@ -10,17 +10,16 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from calmctl.baselines.configs import BaselineConfig
-from calmctl.baselines.jobs import run_baseline
 from calmctl.errors import CalmctlError
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import compose
 from calmctl.processes.ranks import joined_ranks
 from calmctl.runs.run import Run
 from calmctl.training.configs import ComposeConfig, TrainConfig
-from calmctl.training.jobs import run_composition, run_training
 from calmctl.training.layout import shard
 from data_builders.values import write_json
 from tests.models import opened
+from tests.trained import run_baseline, run_composition, run_training
 
 Config = TrainConfig | ComposeConfig | BaselineConfig
 

@@ -42,7 +42,7 @@ def baseline(
 ) -> None:
     """Train a baseline: adapters with as many parameters as a composition, or the whole anchor (full)."""
     from calmctl.baselines.configs import BaselineConfig
-    from calmctl.baselines.jobs import baseline_job
+    from calmctl.baselines.training import baseline_job
     from calmctl.config import load_config
 
     settings = options.with_options(

@@ -35,7 +35,7 @@ def compose(
     json: options.Json = False,
 ) -> None:
     """Compose models: train the bridges from the augs to the anchor; both stay frozen."""
-    from calmctl.training.jobs import composition_job
+    from calmctl.training.compositions import composition_job
 
     config = composition_config(
         preset,

@@ -46,7 +46,7 @@ def train(
     """Train a model; anchor and aug differ in their presets only."""
     from calmctl.config import load_config
     from calmctl.training.configs import TrainConfig
-    from calmctl.training.jobs import training_job
+    from calmctl.training.whole_models import training_job
 
     settings = options.with_options(
         overrides,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from calmctl.baselines.configs import BaselineConfig
-from calmctl.baselines.jobs import plan_baseline
+from calmctl.baselines.training import plan_baseline
 from calmctl.experiments.stages import Stage
 from calmctl.modeling.bases.public_shapes import Shape, shape_of
 from calmctl.modeling.bases.sources import find_tokenizer

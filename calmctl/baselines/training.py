@@ -1,7 +1,7 @@
 """Training a baseline: the anchor with a method's adapters, on the path that every training takes."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,28 +18,19 @@ from calmctl.errors import UserError
 from calmctl.modeling.bases.public_shapes import Shape
 from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer, source_sha256
 from calmctl.modeling.configuration import PartsConfig
-from calmctl.runs.run import Run, read_run
+from calmctl.runs.run import read_run
 from calmctl.training.cost import DecoderFlops, adapter_training
-from calmctl.training.job import Job, check_attention, require, run_job
+from calmctl.training.job import Job, check_attention, require
 from calmctl.training.plan import Model, Plan, backward_of, described, model_of, plan_whole
 from calmctl.training.prepared import Planned
 from calmctl.training.session import num_trainable
 
 
-def run_baseline(config: BaselineConfig, out: Path, command: Sequence[str] = ()) -> Run:
-    """Train a baseline as configured; resume, or return at once when complete.
-
-    `run.json` says beside what every training does: `method`, `matched_parameters` (the number wanted), and
-    `difference_percent` of `trainable_parameters` from it.
-
-    Raises:
-        UserError: anchor or data are missing, or the method does not fit the anchor or the number of parameters.
-    """
-    return run_job(baseline_job(config), out, command)
-
-
 def baseline_job(config: BaselineConfig) -> Job:
     """Return the training of a baseline.
+
+    Its `run.json` says beside what every training does: `method`, `matched_parameters` (the number wanted), and
+    `difference_percent` of `trainable_parameters` from it.
 
     Raises:
         UserError: the configuration does not say what is trained, on what, and how large it is to be.

@@ -1,6 +1,6 @@
-"""The two kinds of training that the program runs: a whole model, and the bridges of a composition."""
+"""Training the bridges of a composition."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -12,70 +12,25 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.modeling import layers
-from calmctl.modeling.bases.public_shapes import Shape
-from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer, source_sha256
+from calmctl.modeling.bases.sources import load_tokenizer, source_sha256
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import check_parts, compose
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.placement import is_movable
 from calmctl.modeling.selfcheck import check_composition
 from calmctl.processes.ranks import current_ranks
-from calmctl.runs.run import Run
 from calmctl.training.batches import Batches, alike
-from calmctl.training.configs import ComposeConfig, TrainConfig
+from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import Examples
-from calmctl.training.job import Job, check_attention, require, run_job
-from calmctl.training.models import model_config, new_model
+from calmctl.training.job import Job, check_attention, require
 from calmctl.training.packing import check_packing_of_augs
-from calmctl.training.plan import model_of, plan_composition, plan_training
+from calmctl.training.plan import model_of, plan_composition
 from calmctl.training.prepared import Planned
 from calmctl.training.settings import TrainSettings
 
 CALIBRATION_STREAM = 0xCA11
 # How much is looked at, and how many tokens at a time, padding included; a longer example comes alone.
 EXAMPLES, TOKENS, AT_ONCE = 32, 8192, 2048
-
-
-def run_training(config: TrainConfig, out: Path, command: Sequence[str] = ()) -> Run:
-    """Train a model as configured; resume it, or return at once when it is complete.
-
-    Raises:
-        UserError: the configuration names no model, or data, tokenizer or base cannot be used.
-    """
-    return run_job(training_job(config), out, command)
-
-
-def run_composition(config: ComposeConfig, out: Path, command: Sequence[str] = ()) -> Run:
-    """Compose and train the bridges as configured; resume, or return at once when complete.
-
-    Raises:
-        UserError: anchor, aug or data are missing or do not fit together.
-    """
-    return run_job(composition_job(config), out, command)
-
-
-def training_job(config: TrainConfig) -> Job:
-    """Return the training of a whole model.
-
-    Raises:
-        UserError: the configuration names no model or no data.
-    """
-    config.check()
-    require(config.dataset, "dataset", "--data FILE")
-    how = {"trust_remote_code": config.trust_remote_code}
-
-    def plan() -> Planned:
-        tokenizer = load_tokenizer(config.tokenizer or config.base, **how)
-        base = base_config(config.base, **how) if config.base else model_config(config.model, tokenizer)
-        check_attention(base, config.model.get("attn_implementation", ""), "model.attn_implementation")
-        return Planned(plan_training(config, model_of(Shape(base))), tokenizer, base, [base])
-
-    def build(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-        if config.base:
-            return load_base(config.base, dtype=torch.float32, **how)
-        return new_model(config.model, tokenizer)
-
-    return Job("train", config, {"base": source_sha256(config.base)}, plan, build)
 
 
 def composition_job(config: ComposeConfig) -> Job:
