@@ -1,1 +1,1 @@
-"""Data builders: one module a source, turning raw material into records, a manifest and nothing else."""
+"""Data builders: read raw sources and benchmarks, and write training and test files with a manifest."""

@@ -1,7 +1,7 @@
-"""The tokenizer of a build: byte-level BPE trained on its corpus, or one that is named; and the check that it suits it.
+"""Tokenizers of builds: train byte-level BPE on a corpus, or load a named one; check that it suits the languages.
 
-Of a trained one every text comes back exactly, and digits are tokens each. White space is kept as it is, and runs of
-it, such as an indentation, may become one token.
+A trained tokenizer is lossless, and every digit is a token of its own. White space is kept, and runs of it, such as
+an indentation, may become one token.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ MODEL_MAX_LENGTH = 1 << 20
 MIN_SIZE = 256 + 2
 MAX_UNKNOWN = 0.01
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@\S+)?")
-# Words (many scripts write vowels as marks) with the character before them, single digits, signs, line ends, and white
-# space without its last character, which goes with the word that follows.
+# Words (with marks, as many scripts write vowels so) and the character before them, single digits, punctuation, line
+# ends, and white space except its last character, which belongs to the next word.
 _PIECES = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
@@ -36,7 +36,7 @@ def require_size(size: int) -> None:
 
 
 def train_bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
-    """Train a tokenizer of `size` tokens, fewer where the texts do not give so many; see `require_size`."""
+    """Train a tokenizer of `size` tokens, or fewer if the texts do not yield so many; see `require_size`."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     require_size(size)
@@ -59,15 +59,15 @@ def train_bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
 
 
 def as_fast(tokenizer: Tokenizer, max_length: int, unk: str | None = None) -> PreTrainedTokenizerFast:
-    """Return a tokenizer as one of transformers that pads on the left.
+    """Wrap a tokenizer as a fast tokenizer of transformers, with left padding.
 
     Args:
-        max_length: tokens.
-        unk: what stands for unknown words; None: there are none, and no text is a special token.
+        max_length: in tokens.
+        unk: the token for unknown words; None: there is none, and special tokens in texts are split like other text.
     """
     from transformers import PreTrainedTokenizerFast
 
-    # Source code about tokenizers is full of "<pad>" and "<eos>".
+    # Source code about tokenizers is full of "<pad>" and "<eos>", which are ordinary text there.
     special = {"split_special_tokens": True} if unk is None else {"unk_token": unk}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -81,7 +81,7 @@ def as_fast(tokenizer: Tokenizer, max_length: int, unk: str | None = None) -> Pr
 
 
 def load_tokenizer(name: str, may_download: bool = True) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a path or a hub id, which may end in `@revision`."""
+    """Load a tokenizer from a path or a hub id, which may end in `@revision`; raises UserError if it fails."""
     from transformers import AutoTokenizer
 
     source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
@@ -96,7 +96,7 @@ def load_tokenizer(name: str, may_download: bool = True) -> PreTrainedTokenizerB
 
 
 def tokenizer_at_hand(name: str) -> PreTrainedTokenizerBase | None:
-    """Load a tokenizer, or return None for what may be a hub id and is not here: a plan downloads nothing."""
+    """Load a tokenizer without downloading; return None if `name` may be a hub id that is not cached."""
     try:
         return load_tokenizer(name, may_download=False)
     except UserError:
@@ -106,7 +106,7 @@ def tokenizer_at_hand(name: str) -> PreTrainedTokenizerBase | None:
 
 
 def coverage(tokenizer: PreTrainedTokenizerBase, samples: Mapping[str, list[str]]) -> dict[str, dict[str, float]]:
-    """Return, by language, tokens a character, bytes a token and the share of tokens that are unknown."""
+    """Return, by language, tokens per character, bytes per token and the share of unknown tokens."""
     covered = {}
     for language, texts in sorted(samples.items()):
         encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -122,12 +122,12 @@ def coverage(tokenizer: PreTrainedTokenizerBase, samples: Mapping[str, list[str]
 
 
 def require_coverage(setting: str, covered: Mapping[str, Mapping[str, float]], limit: float) -> None:
-    """Raise UserError where a tokenizer breaks the characters of a language up, or knows too few of them.
+    """Raise UserError if a tokenizer splits the characters of a language, or has too many unknown tokens in it.
 
     Args:
-        setting: what named the tokenizer, and its value.
-        covered: what `coverage` returned.
-        limit: most tokens a character.
+        setting: the setting that named the tokenizer, with its value, for the error message.
+        covered: the result of `coverage`.
+        limit: maximum tokens per character.
     """
     worst = max(covered, key=lambda code: covered[code]["tokens_per_character"])
     if covered[worst]["tokens_per_character"] > limit:

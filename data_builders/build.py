@@ -1,7 +1,7 @@
-"""The frame of a build: a folder is claimed, tables are written into it, and the manifest that ends it names them all.
+"""The frame of every build: claim a folder, write tables into it, and finish with a manifest that lists them.
 
-What several processes make stands in shards in the folder `.work` until the build is finished, so that one that was
-interrupted goes on from there.
+Worker processes write shards into the folder `.work`, which is kept until the build is finished: an interrupted build
+continues from them.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class BuildFolder:
     """A data folder that is being built.
 
     Attributes:
-        work: where shards are.
-        files: the manifest's entries for what is written so far, by name.
+        work: the folder of the shards.
+        files: manifest entries of the files written so far, by name.
     """
 
     def __init__(self, path: Path, progress: Progress, identity: Mapping[str, Any]) -> None:
@@ -47,7 +47,7 @@ class BuildFolder:
         self.files: dict[str, dict[str, Any]] = {}
 
     def claim_work(self, made_of: Mapping[str, Any]) -> None:
-        """Keep the shards of an interrupted build, unless what they were made of has changed."""
+        """Keep the shards of an interrupted build, unless its identity or its inputs (`made_of`) have changed."""
         record = self.work / _MADE_OF
         made_of = as_json({**self._identity, **made_of})
         if record.exists():
@@ -58,24 +58,24 @@ class BuildFolder:
         write_json(record, made_of)
 
     def write_table(self, name: str, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
-        """Write tables one after the other into one Parquet file; return its rows."""
+        """Write tables into one Parquet file, add it to the manifest, and return its number of rows."""
         rows = write_parquet(self.path / name, tables, schema)
         self.add(name, rows)
         return rows
 
     def add(self, name: str, rows: int | None = None) -> None:
-        """Take a file that was written into the manifest."""
+        """Add a written file to the manifest."""
         self.files[name] = file_entry(self.path / name, rows)
 
     def save_tokenizer(self, tokenizer: PreTrainedTokenizerBase, name: str = "tokenizer") -> None:
-        """Write a tokenizer into a folder of this name."""
+        """Write a tokenizer into the folder `name`, and add its files to the manifest."""
         tokenizer.save_pretrained(self.path / name)
         for path in sorted((self.path / name).iterdir()):
             self.add(f"{name}/{path.name}")
 
     @property
     def tables(self) -> list[Path]:
-        """Return the Parquet files that are written."""
+        """Return the paths of the Parquet files written so far."""
         return [self.path / name for name in self.files if name.endswith(".parquet")]
 
 
@@ -85,11 +85,11 @@ def run_build(
     progress: Progress | None,
     make: Callable[[BuildFolder], Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return the manifest of the data folder `out`, which `make` fills unless that very build is already there.
+    """Return the manifest of the data folder `out`; call `make` to fill it unless the same build is already there.
 
     Args:
-        identity: builder, format and config, which has a seed.
-        make: writes the files and returns what the manifest says of them.
+        identity: builder, format and config (which has a seed).
+        make: writes the files and returns further entries of the manifest.
 
     Raises:
         UserError: the folder holds something else, or the settings cannot be met.
@@ -102,40 +102,40 @@ def run_build(
         facts = make(BuildFolder(out, progress, identity))
         versions = {"numpy": np.__version__, "pyarrow": pa.__version__}
         manifest = close_folder(out, {**identity, "seed": identity["config"]["seed"], "versions": versions, **facts})
-    for name in (WORK, "work"):  # also of a build that was killed at its very end, or begun when it had the other name
+    for name in (WORK, "work"):  # also if an earlier build was killed just before this; "work" is the old name
         shutil.rmtree(out / name, ignore_errors=True)
     return manifest
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The tables of one piece of work; it is whole once its counts are there, which are written last."""
+    """The tables of one piece of work, and its counts; these are written last, so a shard that has them is whole."""
 
     folder: Path
     name: str
 
     def write(self, tables: Mapping[str, pa.Table], counts: Mapping[str, Any]) -> None:
-        """Write all there is of it."""
+        """Write the tables, then the counts."""
         rows = {part: write_parquet(self._file(part), [table], table.schema) for part, table in tables.items()}
         write_json(self._facts, {"rows": rows, "counts": counts})
 
     def read(self, part: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read one of its tables, or some columns of it."""
+        """Read one table, or some of its columns."""
         return pq.read_table(self._file(part), columns=columns)
 
     @property
     def is_whole(self) -> bool:
-        """Tell whether it was written to its end."""
+        """Tell whether the shard was written completely."""
         return self._facts.exists()
 
     @property
     def counts(self) -> dict[str, Any]:
-        """Return what was counted while it was made."""
+        """Return the counts that `write` was given."""
         counts: dict[str, Any] = read_json(self._facts)["counts"]
         return counts
 
     def num_rows(self, part: str) -> int:
-        """Return the rows of one of its tables."""
+        """Return the number of rows of one table."""
         return int(read_json(self._facts)["rows"][part])
 
     @property
@@ -149,7 +149,7 @@ class Shard:
 def count_in_tables(
     files: Sequence[Path], count: Callable[[C, list[Row]], Mapping[str, int]], workers: Workers[C], progress: Progress
 ) -> Counter[str]:
-    """Add up what `count` finds in the rows of written tables, as they read back, a row group at a time."""
+    """Sum the results of `count` over the rows of written Parquet files, read back one row group at a time."""
     groups = [(file, group) for file in files for group in range(pq.read_metadata(file).num_row_groups)]
     found: Counter[str] = Counter()
     for number, counts in enumerate(workers.map(partial(_count, count), groups), start=1):

@@ -1,4 +1,4 @@
-"""The errors that the project raises on purpose, and what each means for the exit code."""
+"""The errors that the project raises on purpose, and their exit codes."""
 
 
 class CalmctlError(Exception):
@@ -13,6 +13,6 @@ class UserError(CalmctlError):
 
 
 def require_at_least(name: str, value: int, smallest: int) -> None:
-    """Raise UserError for a setting that is too small."""
+    """Raise UserError if `value` is less than `smallest`."""
     if value < smallest:
         raise UserError(f"{name}: {value} is too small; use at least {smallest}")

@@ -1,14 +1,14 @@
-"""Files as users have them, read in one way everywhere, and files of ours, which survive a crash.
+"""Read users' files by one set of rules, and write our own atomically.
 
-What holds for every reader of text, JSON, CSV and Parquet in this project:
+Rules for every reader of text, JSON, CSV and Parquet in this project:
 
-- Only regular files are opened; a FIFO, a device, a socket or a folder is refused instead of waited for.
-- Whether a file is compressed (gzip, bzip2, xz) is told by its first bytes, whatever its name.
-- Text is UTF-8; a byte order mark at its beginning is dropped, UTF-16 and UTF-32 are refused.
-- A line ends with LF or CRLF. Other separators that Unicode has (U+2028, U+0085, a lone CR) are part of a line.
+- Only regular files are opened; a FIFO, device, socket or folder is refused, since reading it could block.
+- Compression (gzip, bzip2, xz) is detected from the first bytes, not from the file name.
+- Text is UTF-8; a leading byte order mark is dropped, UTF-16 and UTF-32 are refused.
+- Lines end with LF or CRLF. Other Unicode separators (U+2028, U+0085, a lone CR) stay part of the line.
 - NUL characters and lines above 64 MiB are refused.
 
-All that is refused is a UserError in one line: `FILE:LINE: what is wrong; what to do`.
+Every refusal is a one-line UserError: `FILE:LINE: what is wrong; what to do`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def require_file(path: Path) -> None:
 
 @contextmanager
 def open_binary(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading, unpacked if it is compressed; what fails in the block is a UserError too."""
+    """Open a file for reading, decompressed; read errors inside the block become UserErrors too."""
     require_file(path)
     with reading(path):
         with path.open("rb") as raw:
@@ -81,7 +81,7 @@ def open_binary(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what reading a file can fail with in the block (the disk, a torn archive) into a UserError."""
+    """Turn read errors in the block (a disk error, a truncated archive) into a UserError."""
     try:
         yield
     except _READ_ERRORS as error:
@@ -89,40 +89,40 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_lines(path: Path, keep_ends: bool = False, skip_torn: bool = False) -> Iterator[str]:
-    """Yield the lines of a text, without their ends unless they are to be kept; raises UserError as the module says.
+    """Yield the lines of a text file, without line ends unless `keep_ends`; raises UserError (see the module's rules).
 
     Args:
-        skip_torn: leave out a last line without an end, which whoever was writing it did not finish.
+        skip_torn: leave out a last line without a line end: a crash interrupted its writing.
     """
     for block in _blocks(path, skip_torn):
         yield from _lines(block, keep_ends)
 
 
 def lines_of(content: bytes, where: str) -> list[str]:
-    """Return the lines of a text that has been read already, as `read_lines` does."""
+    """Return the lines of text content already in memory, as `read_lines` yields them; `where` names it in errors."""
     return [line for block in _blocks_of(io.BytesIO(content), where) for line in _lines(block)]
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file, unpacked; raises UserError where it cannot be read."""
+    """Return the content of a file, decompressed; raises UserError if it cannot be read."""
     with open_binary(path) as stream:
         return stream.read()
 
 
 def read_text(path: Path) -> str:
-    """Return a whole text, line ends as they are; raises UserError as the module says."""
+    """Return a whole text file, line ends unchanged; raises UserError as `read_lines` does."""
     return "".join(_blocks(path))
 
 
 def sha256_file(path: Path) -> str:
-    """Return the hex sha256 of a file's bytes, as they are; raises UserError where they cannot be read."""
+    """Return the hex sha256 of a file's bytes, not decompressed; raises UserError if they cannot be read."""
     require_file(path)
     with reading(path), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder: names and checksums of its visible files, in order."""
+    """Return the hex sha256 of a file, or of a folder: over the sorted names and checksums of its visible files."""
     if not path.is_dir():
         return sha256_file(path)
     digest = hashlib.sha256()
@@ -135,10 +135,10 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Yield the path of a file to write, which takes the place of `path` once the block ends without an error.
+    """Yield a temporary path to write; it replaces `path` when the block ends without an error.
 
-    A reader, or a crash, sees the old file or the new one, never a part. `durable=False` skips the fsync: still atomic
-    for readers, for files that are rewritten all the time.
+    Readers see the old file or the new one, never a part, even after a crash. `durable=False` skips the fsync: still
+    atomic for readers, and cheap for files that are rewritten often.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -161,12 +161,12 @@ def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
-    """Replace a file as `atomic_path` does; what UTF-8 cannot hold (a name that is no text) becomes its escape."""
+    """Replace a file as `atomic_path` does; lone surrogates (from undecodable file names) are written as escapes."""
     write_bytes(path, text.encode(errors="backslashreplace"), durable)
 
 
 def share_as_umask_says(path: Path) -> None:
-    """Give a file, or every file below a folder, the mode of a new one: libraries make theirs their owner's alone."""
+    """Give a file, or every file below a folder, the umask's mode for new files: some libraries write them as 0600."""
     mode = 0o666 & ~_umask()
     for file in [path] if path.is_file() else path.rglob("*"):
         if file.is_file() and not file.is_symlink():
@@ -174,19 +174,19 @@ def share_as_umask_says(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until all files below a folder, and their names, are on the disk."""
+    """Fsync a folder and everything below it."""
     for path in sorted(folder.rglob("*")):
         _sync(path)
     _sync(folder)
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk: of files that were made, renamed or removed in it."""
+    """Fsync a folder's entries, so that files created, renamed or removed in it survive a crash."""
     _sync(folder)
 
 
 def _blocks(path: Path, skip_torn: bool = False) -> Iterator[str]:
-    """Yield a text in pieces of whole lines."""
+    """Yield a text file in pieces of whole lines."""
     with open_binary(path) as stream:
         yield from _blocks_of(stream, str(path), skip_torn)
 

@@ -1,6 +1,6 @@
-"""Hashes, the same on every machine and in every process: of bytes, of runs of values, and numbers drawn by them.
+"""Hashes, and random draws made from them, that are equal on every machine and in every process.
 
-What is not BLAKE2b is arithmetic modulo 2**64 on arrays.
+Hashes are BLAKE2b, or arithmetic modulo 2**64 on arrays.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-# Steps of mixing: the word is shifted to the right so far and XORed with itself, then multiplied by an odd number.
+# Mixing steps (shift, factor): XOR the word with itself shifted right by `shift`, then multiply by the odd `factor`.
 SPLITMIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 MURMUR = ((33, 0xFF51AFD7ED558CCD), (33, 1))
 
 
 def hash64(content: bytes) -> int:
-    """Return 64 bits of BLAKE2b."""
+    """Return the 64-bit BLAKE2b hash of `content`."""
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
 
 
 def mixed(state: Hashes, steps: tuple[tuple[int, int], ...] = SPLITMIX) -> Hashes:
-    """Spread every bit of each word over the word; a bijection."""
+    """Mix each word so that every bit affects the whole word; a bijection."""
     for shift, factor in steps:
         state = state ^ (state >> np.uint64(shift))
         if factor != 1:
@@ -34,7 +34,7 @@ def mixed(state: Hashes, steps: tuple[tuple[int, int], ...] = SPLITMIX) -> Hashe
 
 
 def runs(values: NDArray[Any], length: int, base: int | np.uint64 = GOLDEN) -> Hashes:
-    """Return a hash of the run of so many values that begins at each place, (values - length + 1,), not mixed yet."""
+    """Return the unmixed hash of every run of `length` consecutive values, (len(values) - length + 1,)."""
     count = max(0, len(values) - length + 1)
     hashes = np.zeros(count, np.uint64)
     for offset in range(length):
@@ -44,7 +44,7 @@ def runs(values: NDArray[Any], length: int, base: int | np.uint64 = GOLDEN) -> H
 
 
 def contains(ordered: Hashes, values: Hashes) -> NDArray[np.bool_]:
-    """Return which of `values` (n,) are among `ordered` ones."""
+    """Return a mask (n,): which of `values` (n,) are in the sorted array `ordered`."""
     if not len(ordered):
         return np.zeros(len(values), np.bool_)
     places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
@@ -57,5 +57,5 @@ def draw(seed: int, *names: str) -> float:
 
 
 def draws(seed: int, name: str, digests: Hashes) -> NDArray[np.float64]:
-    """Return a number in [0, 1) for each digest (n,) that depends on it, the seed and the name only."""
+    """Return a number in [0, 1) for each digest (n,); it depends only on the digest, the seed and the name."""
     return mixed(digests ^ np.uint64(hash64(f"{seed}\0{name}".encode()))) / 2.0**64

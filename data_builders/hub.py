@@ -1,6 +1,6 @@
-"""Datasets of the Hugging Face hub, through `datasets`: by id, or from a folder that holds a copy of one.
+"""Datasets of the Hugging Face hub, read with `datasets`: by id, or from a folder with a downloaded copy.
 
-A copy is the repository as it was downloaded: Parquet files, and the README.md whose header names its configurations.
+A copy is the whole repository: Parquet files, and the README.md whose header names its configurations.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ T = TypeVar("T")
 
 
 def is_hub_id(data: Path) -> bool:
-    """Tell whether `data` can only be an id (`org/name`, `org/name@revision`): there is no such path."""
+    """Tell whether `data` is a hub id (`org/name`, `org/name@revision`) and not an existing path."""
     return bool(_ID.fullmatch(data.as_posix())) and not data.exists()
 
 
 def is_hub(data: Path) -> bool:
-    """Tell whether `data` is an id, or a folder with a copy of a dataset of the hub.
+    """Tell whether `data` is a hub id, or a folder with a copy of a hub dataset.
 
-    A folder that holds a benchmark's own files, itself or in a folder of its, is none, whatever else is there.
+    A folder with a benchmark's own files (JSONL, TSV), directly or one level down, is not a copy, even if it also
+    holds Parquet files.
     """
     if not data.is_dir():
         return is_hub_id(data)
@@ -38,7 +39,7 @@ def is_hub(data: Path) -> bool:
 
 
 def hub_configs(data: Path) -> list[str]:
-    """Return the names of a dataset's configurations; raises UserError where it cannot be had."""
+    """Return the names of a dataset's configurations; raises UserError if they cannot be loaded."""
     from datasets import get_dataset_config_names
 
     name, revision = _locate(data)
@@ -48,14 +49,14 @@ def hub_configs(data: Path) -> list[str]:
 def read_hub(
     data: Path, config: str | None, splits: Sequence[str], fields: Fields, optional: Sequence[str] = ()
 ) -> tuple[list[Row], Source]:
-    """Return the rows of these splits, one after the other, with these columns and those optional ones it has.
+    """Return the rows of these splits, in order, with the columns of `fields` and those of `optional` that exist.
 
     Args:
-        config: the configuration's name; None: its only one.
-        fields: the columns that every row must have a value in, and its type.
+        config: name of the configuration; None: the only one.
+        fields: required columns with the type of their values.
 
     Raises:
-        UserError: the dataset cannot be had, or is not what it should be.
+        UserError: the dataset cannot be loaded, has no rows, or lacks a split, a column or a value.
     """
     loaded = _load(data, config)
     where = f"{data}{f' ({config})' if config else ''}"
@@ -77,15 +78,15 @@ def read_hub(
 
 
 def open_hub(data: Path, config: str | None) -> Any:
-    """Return the splits of a dataset by name, memory-mapped; raises UserError where it cannot be had."""
+    """Return the splits of a dataset by name, memory-mapped; raises UserError if it cannot be loaded."""
     return _load(data, config)
 
 
 def stream_hub(data: Path, split: str) -> Iterator[Row]:
-    """Yield the rows of a split of a dataset's default configuration, without ever holding all of them.
+    """Yield the rows of a split of a dataset's default configuration, streamed to bound memory.
 
     Raises:
-        UserError: the dataset cannot be had, or ends before its time.
+        UserError: the dataset cannot be loaded, or breaks off.
     """
     from datasets import load_dataset
 
@@ -111,7 +112,7 @@ def _locate(data: Path) -> tuple[str, str | None]:
 
 
 def _reaching(data: Path, load: Callable[[], T]) -> T:
-    """Return what `load` returns; raises UserError, in one line, for all that can be wrong with a dataset."""
+    """Return `load()`; turn every error of the `datasets` library into a one-line UserError."""
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
     what = f"{data}: no such path, and as a dataset of the hub" if is_hub_id(data) else f"{data}: as a dataset"

@@ -1,8 +1,8 @@
-"""The manifest of a data folder: its files with their hashes, and the check that a folder is what it says.
+"""The manifest of a data folder: its files with their hashes, and the check that the folder matches it.
 
-A builder calls `open_folder`, writes its files, and ends with `close_folder`. A folder without `manifest.json` was
-never finished, and the same build may be run again over it. Which build that is says the run that a command has begun
-in the folder (`run.json`), or, where a builder is called by itself, `unfinished.json`.
+A builder calls `open_folder`, writes its files, and ends with `close_folder`. A folder without `manifest.json` is
+unfinished, and the same build may run in it again. Which build that is says the record of the command's run
+(`run.json`) or, if the builder was called directly, `unfinished.json`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RUN_NAME = "run.json"
 
 
 def write_parquet(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
-    """Write tables one after the other (a row group each) into one Parquet file, atomically; return its rows.
+    """Write tables into one Parquet file, a row group each, atomically; return the number of rows.
 
     Every writer option that changes the bytes is fixed here, so equal tables give equal files.
     """
@@ -54,15 +54,15 @@ def write_parquet(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> 
 
 
 def file_entry(path: Path, rows: int | None = None) -> dict[str, Any]:
-    """Return the manifest's entry for one written file: sha256, rows (null: not a table) and bytes."""
+    """Return the manifest entry of a written file: sha256, rows (null: not a table) and bytes."""
     return {"sha256": sha256_file(path), "rows": rows, "bytes": path.stat().st_size}
 
 
 def open_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Claim `folder` for a build, or return its manifest where that very build is already there.
+    """Claim `folder` for a build and return None, or return the manifest if the same build is already finished there.
 
-    `identity` holds builder, format and config. Raises UserError where the folder holds something else,
-    another build, or files that no longer match their manifest.
+    `identity` holds builder, format and config. Raises UserError if the folder holds another build, other files, or
+    files that no longer match their manifest.
     """
     identity = as_json({name: identity[name] for name in _IDENTITY})
     if folder.exists() and not folder.is_dir():
@@ -73,7 +73,7 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
         verify_files(folder, manifest)
         (folder / UNFINISHED_NAME).unlink(missing_ok=True)
         return manifest
-    if _is_claimed_by_run(folder):  # which goes on with the same settings only
+    if _is_claimed_by_run(folder):  # a run resumes with the same settings only
         return None
     others = sorted({path.name for path in folder.iterdir()} - {UNFINISHED_NAME}) if folder.exists() else []
     if others and not (folder / UNFINISHED_NAME).exists():
@@ -87,8 +87,8 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
 
 
 def close_folder(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the manifest, which is what makes the folder finished, and return it as it reads back."""
-    for litter in folder.rglob(".*.tmp"):  # of a build that was killed while it wrote
+    """Write the manifest, which marks the folder as finished, and return it as it reads back."""
+    for litter in folder.rglob(".*.tmp"):  # left by a build that was killed while writing
         litter.unlink()
     write_json(folder / MANIFEST_NAME, manifest)
     (folder / UNFINISHED_NAME).unlink(missing_ok=True)
@@ -96,7 +96,7 @@ def close_folder(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read a finished data folder's manifest; raises UserError where there is none, or a damaged one."""
+    """Read the manifest of a finished data folder; raises UserError if it is missing or damaged."""
     path = folder / MANIFEST_NAME
     if path.exists():
         manifest = _read_object(path)
@@ -120,7 +120,7 @@ def verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _is_claimed_by_run(folder: Path) -> bool:
-    """Tell whether a command that builds data has begun a run in the folder."""
+    """Tell whether a `calmctl data` command has started a run in the folder."""
     return (folder / _RUN_NAME).exists() and _read_object(folder / _RUN_NAME).get("kind") == "data"
 
 
@@ -147,13 +147,13 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _is_entry(name: str, entry: Any) -> bool:
-    """Tell whether a manifest's entry is one for a file in its folder."""
+    """Tell whether a manifest entry is valid: a file inside the folder, with sha256 and bytes."""
     path = PurePosixPath(name)
     is_inside = not path.is_absolute() and ".." not in path.parts
     return is_inside and isinstance(entry, dict) and {"sha256", "bytes"} <= entry.keys()
 
 
 def as_json(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `content` as it would read back from a file (tuples become lists)."""
+    """Return `content` as it would read back from JSON (tuples become lists)."""
     result: dict[str, Any] = json.loads(json.dumps(content))
     return result

@@ -1,7 +1,7 @@
-"""Postings: the items of a test set by the hashes that they consist of, and how many a text has in common with each.
+"""An inverted index: which items of a test set contain which hashes, and how many of them a text shares with each item.
 
-Both searches for overlap stand on them: shingles of bytes for sentences (`overlap.py`), n-grams of tokens for code
-(`code_overlap.py`). They are arrays on the disk that several processes share.
+Both searches for overlap use it: byte shingles of sentences (`ntl/overlap.py`) and token n-grams of code
+(`code/overlap.py`). Its arrays are memory-mapped from disk, so several processes share them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from data_builders.hashing import Hashes, contains
 
 
 def save_arrays(arrays: Mapping[str, NDArray[Any]], folder: Path) -> None:
-    """Write each array into a file of its own."""
+    """Write each array to its own .npy file."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
         with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as stream:
@@ -27,18 +27,18 @@ def save_arrays(arrays: Mapping[str, NDArray[Any]], folder: Path) -> None:
 
 
 def open_arrays(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Map the arrays that `save_arrays` wrote; several processes share their memory."""
+    """Memory-map the arrays that `save_arrays` wrote."""
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
 
 
 @dataclass(frozen=True)
 class Postings:
-    """Which items consist of which hashes.
+    """An inverted index from hashes to the items that contain them.
 
     Attributes:
-        hashes: (num_postings,) in order.
-        owners: (num_postings,) the item of each.
-        sizes: (num_items,) hashes of each item.
+        hashes: (num_postings,) sorted.
+        owners: (num_postings,) the item of each hash.
+        sizes: (num_items,) the number of hashes of each item.
     """
 
     hashes: Hashes
@@ -47,7 +47,7 @@ class Postings:
 
     @classmethod
     def of(cls, hashes: Hashes, owners: NDArray[Any], num_items: int, max_owners: int | None = None) -> Postings:
-        """Order the hashes (num_postings,) of items; one that more than `max_owners` items have is left out."""
+        """Build the index of unsorted hashes (num_postings,); drop a hash that occurs more than `max_owners` times."""
         order = np.argsort(hashes, kind="stable")
         hashes, owners = hashes[order], owners[order].astype(np.int32)
         if max_owners is not None:
@@ -58,13 +58,13 @@ class Postings:
     def shared(
         self, hashes: Hashes, texts: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return texts, items, and how many hashes each such pair has in common; pairs with none are not there.
+        """Return (texts, items, counts): how many hashes each pair has in common; pairs with none are left out.
 
         Args:
-            hashes: (n,) of any number of texts.
-            texts: (n,) the text of each.
+            hashes: (n,) hashes of any number of texts.
+            texts: (n,) the text of each hash.
         """
-        # Ordered, they are looked up in neighbouring places; and most are not there.
+        # Sorted lookups touch neighbouring memory; and most hashes are not in the index.
         order = np.argsort(hashes)
         order = order[contains(self.hashes, hashes[order])]
         hashes, texts = hashes[order], texts[order]
@@ -77,7 +77,7 @@ class Postings:
 
 
 def _run_lengths(ordered: Hashes) -> NDArray[np.int32]:
-    """Return how often each of ordered values occurs, at every place."""
+    """Return, for every entry of a sorted array, how often its value occurs."""
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)])
     lengths = np.diff(starts, append=len(ordered)).astype(np.int32)
     return np.repeat(lengths, lengths)

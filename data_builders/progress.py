@@ -1,4 +1,4 @@
-"""What a build says of itself while it runs: lines about what is done, and steps of what is under way."""
+"""How a build reports its progress: notes on finished work, and steps of the current stage."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def _nothing(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a build reports to; by default nowhere.
+    """The callbacks that a build reports to; by default they do nothing.
 
     Attributes:
-        note: takes a line of text.
-        step: takes the name of a stage, the steps done and those that there are.
+        note: called with a line of text.
+        step: called with the name of a stage, the steps done and their total.
     """
 
     note: Callable[[str], None] = _nothing

@@ -1,7 +1,6 @@
-"""Rows of files: JSON Lines or a JSON list, CSV, TSV and Parquet; plain or compressed, as `data_builders.files` reads.
+"""Rows of files: JSON Lines or a JSON list, CSV, TSV and Parquet, read by the rules of `data_builders.files`.
 
-What is wrong with a row is a UserError in one line: `FILE:LINE: what; what to do`, or `FILE, row N: ...` where a file
-has no lines (Parquet, a JSON list).
+An invalid row is a one-line UserError: `FILE:LINE: problem; advice`, or `FILE, row N: ...` in Parquet and JSON lists.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Row = dict[str, Any]
-# What a row must have, and its type.
+# Required fields of a row, with their types.
 Fields = Mapping[str, type | tuple[type, ...]]
 _PARQUET = b"PAR1"
 _BATCH_ROWS = 4096
@@ -32,7 +31,7 @@ _BATCH_ROWS = 4096
 
 @dataclass(frozen=True)
 class Source:
-    """What records come from: its name, the hex sha256 of its bytes, and its number of rows."""
+    """The origin of records: a name, the hex sha256 of the file (or of a dataset's rows), and the number of rows."""
 
     file: str
     sha256: str
@@ -40,9 +39,9 @@ class Source:
 
 
 def find_file(data: Path, names: Sequence[str]) -> Path:
-    """Return `data` where it is a file, or the one file of a folder that has one of these names (`.gz` or not).
+    """Return `data` if it is a file, else the one file in the folder `data` with one of these names (`.gz` or not).
 
-    Raises UserError where there is none, or more than one.
+    Raises UserError if there is none, or more than one.
     """
     if not data.is_dir():
         require_file(data)
@@ -56,7 +55,7 @@ def find_file(data: Path, names: Sequence[str]) -> Path:
 
 
 def read_rows(path: Path, fields: Fields) -> tuple[list[Row], Source]:
-    """Return all rows of a file and where they come from; raises UserError as `iter_rows` does, and for no rows."""
+    """Return all rows of a file and their Source; raises UserError as `iter_rows` does, and if there are no rows."""
     rows = list(iter_rows(path, fields))
     if not rows:
         raise UserError(f"{path} holds no rows; get the file again")
@@ -64,16 +63,16 @@ def read_rows(path: Path, fields: Fields) -> tuple[list[Row], Source]:
 
 
 def iter_rows(path: Path, fields: Fields) -> Iterator[Row]:
-    """Yield the rows of a file of JSON or Parquet, which its first bytes tell.
+    """Yield the rows of a JSON or Parquet file; the format is detected from the first bytes.
 
-    Raises UserError where the file cannot be read, or a row is no object or lacks a field.
+    Raises UserError if the file cannot be read, or a row is not an object or lacks a field.
     """
     for where, row in located_rows(path):
         yield require_fields(row, fields, where)
 
 
 def located_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the rows of a file of JSON or Parquet, each with where it stands, to be named in errors."""
+    """Yield (location for error messages, row) for each row of a JSON or Parquet file."""
     if is_parquet(path):
         yield from ((f"{path}, row {number}", row) for number, row in enumerate(_parquet_rows(path), start=1))
     else:
@@ -82,13 +81,13 @@ def located_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def is_parquet(path: Path) -> bool:
-    """Tell whether a file is Parquet by its first bytes; raises UserError where it cannot be read."""
+    """Tell from its first bytes whether a file is Parquet; raises UserError if it cannot be read."""
     with open_binary(path) as stream:
         return stream.read(len(_PARQUET)) == _PARQUET
 
 
 def require_fields(row: Any, fields: Fields, where: str) -> Row:
-    """Return a row that is an object with these fields; raises UserError for one that is not."""
+    """Return `row` if it is an object with these fields; else raise UserError."""
     if not isinstance(row, dict):
         raise UserError(f"{where}: no JSON object; is it the right file?")
     for field, kind in fields.items():
@@ -101,19 +100,19 @@ def require_fields(row: Any, fields: Fields, where: str) -> Row:
 
 
 def text_of(row: Row) -> str:
-    """Return the whole text of a row of training data: `text`, or prompt and completion."""
+    """Return the whole text of a training row: `text`, or prompt + completion."""
     return str(row["text"] if "text" in row else row["prompt"] + row["completion"])
 
 
 def read_jsonl(path: Path, numbers: Collection[str] = (), fields: Fields | None = None) -> list[Row]:
-    """Read a log of JSON lines; a torn last line is ignored, a missing file is empty.
+    """Read a JSONL log; ignore a last line without a line end, and return no rows if the file is missing.
 
     Args:
-        numbers: fields that hold a number or nothing, in rows that have them.
-        fields: fields that every row must have, and their types.
+        numbers: fields that must be a number or null in rows that have them.
+        fields: required fields of every row, with their types.
 
     Raises:
-        UserError: a line that is not the last one is damaged, or holds something else.
+        UserError: a complete line is not valid JSON, or not such a row.
     """
     if not path.exists():
         return []
@@ -127,13 +126,13 @@ def read_jsonl(path: Path, numbers: Collection[str] = (), fields: Fields | None 
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return rows as JSON, a line each; a float that JSON cannot hold (a loss that is NaN) becomes null."""
+    """Return rows as JSON Lines; a float that JSON cannot represent (a NaN loss) becomes null."""
     clean = ({key: finite(value) if isinstance(value, float) else value for key, value in row.items()} for row in rows)
     return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in clean)
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], durable: bool = False) -> None:
-    """Append `json_lines` of rows, after dropping a last line that a crash tore; `durable`: wait for the disk."""
+    """Append rows as JSON Lines, after dropping a last line that a crash left incomplete; `durable`: fsync."""
     text = json_lines(rows)
     with path.open("ab+") as stream:
         _drop_torn_line(stream)
@@ -144,14 +143,14 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], durable: bool = 
 
 
 def finite(value: float | None) -> float | None:
-    """Return `value`, or None for what JSON cannot hold: NaN and infinities."""
+    """Return `value`, or None if it is NaN or infinite, which JSON cannot represent."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
 def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV file (blank lines left out), header included, with the line that each ends on.
+    """Yield (number of its last line, row) for each row of a CSV file, header included, blank lines left out.
 
-    Raises UserError where a quoted field does not end, or goes on after its closing quote.
+    Raises UserError if a quoted field does not end, or continues after its closing quote.
     """
     reader = csv.reader(read_lines(path, keep_ends=True), delimiter=delimiter, strict=True)
     try:
@@ -161,13 +160,13 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]
 
 
 def read_table(path: Path) -> pa.Table:
-    """Return a Parquet file whole; raises UserError where it is none, or is damaged."""
+    """Return a whole Parquet file as a table; raises UserError if it is damaged or not Parquet."""
     import pyarrow.parquet as pq
 
     require_file(path)
     with _reading_parquet(path):
         table = pq.ParquetFile(path).read()
-        table.validate(full=True)  # that texts are UTF-8
+        table.validate(full=True)  # checks that strings are UTF-8
         return table
 
 
@@ -192,7 +191,7 @@ def _reading_parquet(path: Path) -> Iterator[None]:
 
 
 def _drop_torn_line(stream: IO[bytes]) -> None:
-    """Cut what stands after the last line break."""
+    """Truncate a file after its last line break."""
     size = stream.seek(0, os.SEEK_END)
     if size == 0:
         return

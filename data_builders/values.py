@@ -1,7 +1,7 @@
-"""Values in files: JSON, JSON lines and YAML, read and written in one way everywhere.
+"""Read and write JSON, JSON Lines and YAML by one set of rules.
 
-JSON nested more than 100 levels deep is refused. Half of a surrogate pair in a JSON escape is no character: it is read
-as U+FFFD, which is said once a file.
+JSON nested more than 100 levels deep is refused. A lone surrogate in a JSON escape is not a character: it is read as
+U+FFFD, with one warning per file.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def read_json(path: Path) -> Any:
-    """Return the value of a JSON file; raises UserError for one that holds none."""
+    """Return the value of a JSON file; raises UserError if it is not valid JSON."""
     return _reported(path, parse_json(read_text(path), str(path)))
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
-    """Write `value` as indented JSON, atomically (see `atomic_path`). Not-a-number is an error: it is not JSON."""
+    """Write `value` as indented JSON, atomically (see `atomic_path`); raises ValueError for NaN and infinities."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable)
 
 
 def is_json_list(path: Path) -> bool:
-    """Tell whether a file of JSON is one list, by its first character; else it has a value a line."""
+    """Tell from its first character whether a JSON file is one list; otherwise it is JSON Lines."""
     return next((line.lstrip("\ufeff \t\r") for line in read_lines(path) if line.strip()), "").startswith("[")
 
 
 def numbered_json(path: Path, skip_torn: bool = False) -> Iterator[tuple[int, Any]]:
-    """Yield the values of a file of JSON lines (blank ones left out) with their lines, counted from 1.
+    """Yield (line number from 1, value) for each non-blank line of a JSON Lines file.
 
-    Where its first character is `[`, it is a JSON list instead, and the numbers are places in the list.
+    If its first character is `[`, the file is a JSON list, and the numbers are positions in the list, from 1.
 
     Args:
-        skip_torn: leave out a last line without an end, which whoever was writing it did not finish.
+        skip_torn: leave out a last line without a line end (a crash interrupted its writing); never read a JSON list.
     """
     if not skip_torn and is_json_list(path):
         yield from enumerate(read_json(path), start=1)
@@ -62,15 +62,15 @@ def numbered_json(path: Path, skip_torn: bool = False) -> Iterator[tuple[int, An
 
 
 def parse_json(text: str, where: str) -> tuple[Any, int]:
-    """Return a JSON value, and how many halves of surrogate pairs in it were replaced.
+    """Return a JSON value, and the number of lone surrogates replaced in it.
 
-    Of keys that appear twice the last counts. NaN and infinities are read, as most programs write them.
+    Of duplicate keys the last one wins. NaN and infinities are accepted, as most programs write them.
 
     Args:
-        where: the file, or `FILE:LINE` of a text that is one line of it.
+        where: the file, or `FILE:LINE` if `text` is one of its lines.
 
     Raises:
-        UserError: it is no JSON, is nested too deeply, or has a number of too many digits.
+        UserError: `text` is not valid JSON, is nested too deeply, or has a number with too many digits.
     """
     text = text.removeprefix("\ufeff")
     if _is_deep(text):
@@ -82,16 +82,16 @@ def parse_json(text: str, where: str) -> tuple[Any, int]:
             where = f"{where}:{error.lineno}"
         found = f"{error.msg}, column {error.colno}"
         raise UserError(f"{where}: is no JSON ({found}); correct the file, or get it again") from None
-    except ValueError:  # more digits than Python reads
+    except ValueError:  # Python limits the digits of an integer
         raise UserError(f"{where}: a number in it is too long to be read; correct the file") from None
     return _whole(value) if _ESCAPED_SURROGATE.search(text) else (value, 0)
 
 
 def read_yaml(path: Path, max_values: int = 100_000) -> Any:
-    """Read a YAML file, whose anchors and aliases are looked at before they are followed.
+    """Read a YAML file; its size with all aliases expanded is checked before they are expanded.
 
     Raises:
-        UserError: it is missing or damaged, names itself, is nested too deeply, or has more values than that.
+        UserError: it is missing, damaged or nested too deeply, an alias contains itself, or it has over `max_values`.
     """
     import yaml
 
@@ -104,10 +104,10 @@ def read_yaml(path: Path, max_values: int = 100_000) -> Any:
 
 
 def _check_values(events: Iterable[Any], path: Path, limit: int) -> None:
-    """Raise UserError where the values of a YAML file, each alias written out, are too many or too deep."""
+    """Raise UserError if a YAML file has too many values, with aliases expanded, or is nested too deeply."""
     import yaml
 
-    # Where in the count each open list or group begins, and how many values an anchor stands for.
+    # `open_at`: the anchor of each open collection, and the total at its start. `sizes`: values per anchor.
     total, open_at, sizes = 0, list[tuple[str | None, int]](), dict[str | None, int]()
     for event in events:
         if isinstance(event, yaml.CollectionStartEvent):
@@ -129,7 +129,7 @@ def _check_values(events: Iterable[Any], path: Path, limit: int) -> None:
 
 
 def _is_deep(text: str) -> bool:
-    """Tell whether lists and objects in JSON are nested too deeply for the parser, which is recursive."""
+    """Tell whether JSON is nested more than MAX_DEPTH levels deep; Python's parser is recursive."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
     depth = 0
@@ -141,7 +141,7 @@ def _is_deep(text: str) -> bool:
 
 
 def _whole(value: Any) -> tuple[Any, int]:
-    """Return a value with U+FFFD for each half of a surrogate pair, and how many there were."""
+    """Return a value with each lone surrogate replaced by U+FFFD, and the number of replacements."""
     if isinstance(value, str):
         return _LONE_SURROGATE.subn(REPLACEMENT, value)
     if isinstance(value, list):

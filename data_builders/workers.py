@@ -1,4 +1,4 @@
-"""Processes that share a build's work: results come in order, and few tasks are under way at a time."""
+"""Worker processes of a build: results come in order, and only a few tasks are in flight at a time."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ C = TypeVar("C")
 T = TypeVar("T")
 R = TypeVar("R")
 _TASKS_PER_WORKER = 2
-_prepared: Any = None  # in a process of Workers: what its `prepare` returned
+_prepared: Any = None  # in a worker process: the return value of `prepare`
 
 
 def num_workers(asked: int | None) -> int:
-    """Return how many processes build: those asked for, or one for each processor that this process may use.
+    """Return the number of worker processes: `asked`, or one for each core that this process may use.
 
     Raises:
-        UserError: less than one is asked for.
+        UserError: `asked` is less than 1.
     """
     if asked is not None and asked < 1:
         raise UserError(f"workers: {asked} is too few; use at least 1")
@@ -39,7 +39,7 @@ def usable_cores() -> int:
 
 
 class Workers(Generic[C]):
-    """So many processes, each of which has called `prepare` first; one is this process itself."""
+    """A pool of `count` processes that each call `prepare` once; with `count` 1, this process does the work itself."""
 
     def __init__(self, count: int, prepare: Callable[[], C]) -> None:
         self._limit = count * _TASKS_PER_WORKER
@@ -47,16 +47,16 @@ class Workers(Generic[C]):
         if count == 1:
             self._own = prepare()
         else:
-            # Fresh processes: one that is forked would inherit locks of threads that are not there any more.
+            # Not forked: a forked process inherits locks held by threads that do not exist in it.
             self._pool = ProcessPoolExecutor(count, get_context("spawn"), _start, (prepare,))
 
     def map(self, function: Callable[[C, T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield the results of a function of what was prepared and an item, in the order of the items.
+        """Yield `function(prepared, item)` for each item, in order; `prepared` is the return value of `prepare`.
 
-        The function can be pickled.
+        `function` must be picklable.
 
         Raises:
-            UserError: a process was killed, as systems do that run out of memory.
+            UserError: a process was killed, for example because memory ran out.
         """
         if self._pool is None:
             yield from (function(self._own, item) for item in items)
@@ -87,7 +87,7 @@ class Workers(Generic[C]):
 
 def _start(prepare: Callable[[], object]) -> None:
     global _prepared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _prepared = prepare()
 
@@ -97,7 +97,7 @@ def _call(function: Callable[[Any, T], R], item: T) -> R:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent was killed; it would wait for work for ever."""
+    """Exit when the parent dies; otherwise this process would wait for work forever."""
     if (parent := parent_process()) is not None:
         parent.join()
         os._exit(1)

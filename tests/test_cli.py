@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 
 from calmctl import __version__
 from calmctl.baselines.methods import METHODS
-from calmctl.cli import options, output
+from calmctl.cli import options
 from calmctl.cli.main import COMMANDS, app, main
 from calmctl.config import list_presets
 from calmctl.diagnosis import Check
 from calmctl.errors import UserError
 from calmctl.runs.run import Run
+from calmctl.units import human_bytes, human_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -196,8 +197,8 @@ def test_options_become_overrides_whatever_characters_they_hold() -> None:
         "n=3",
         "a=1",
     ]
-    assert output.human_bytes(5 * 1024**3) == "5.0 GiB"
-    assert output.human_seconds(3725) == "1 h 02 min"
+    assert human_bytes(5 * 1024**3) == "5.0 GiB"
+    assert human_seconds(3725) == "1 h 02 min"
 
 
 def test_the_process_exits_with_the_code() -> None:

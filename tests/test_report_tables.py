@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from calmctl.reporting.answering_costs import training_costs
 from calmctl.reporting.document.tables import (
     Column,
     Number,
@@ -21,7 +22,7 @@ from calmctl.reporting.report import terminal_tables
 from calmctl.reporting.results_file import load_results
 from calmctl.reporting.samples import Sample, choose_samples, labels
 from tests.report_figures import ABLATIONS, KV, NAMES
-from tests.report_folder import markdown, write_folder, write_lines
+from tests.report_folder import change, markdown, of, write_folder, write_lines, write_training
 
 HOSTILE = "<script>alert('x')</script> | `code` [link](http://evil) **bold**"
 
@@ -121,3 +122,19 @@ def test_a_terminal_has_every_figure_and_cuts_nothing(
     assert "…" not in printed and "CALM, by share of keys in D_C (its own: 20%)" in printed
     figures = [f"{value:.1f}" for made in {**KV, **ABLATIONS}.values() for value in made.figures]
     assert not [figure for figure in figures if figure not in printed]
+
+
+def test_a_training_that_several_systems_needed_stands_in_the_costs_once(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "ntl", keys=("m_A", "m_B", "calm", "lora"))
+    write_training(folder, "aug_scratch", 0, 1000)
+    shown = load_results(folder).systems[0].runs[0].run
+
+    def need(results) -> None:
+        for key in ("calm", "lora"):
+            of(results, key)["runs"][0]["others"] = [shown, "aug_scratch"]
+
+    change(folder, need)
+    table = training_costs(load_results(folder))
+    assert table is not None
+    names = [cell.text for cell in column(table, 0)]
+    assert len(names) == 5 == len(set(names)) and sum(name.endswith("aug_scratch") for name in names) == 1

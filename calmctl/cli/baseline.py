@@ -1,4 +1,4 @@
-"""`calmctl baseline`: train what a composition is compared with."""
+"""`calmctl baseline`: train a method to compare a composition with."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def composition_config(
     config_dir: Path | None = None,
     **given: object,
 ) -> ComposeConfig:
-    """Return a preset with the options that were given, and with overrides.
+    """Return the settings of a composition: the preset, changed by the options and then by the overrides.
 
     Raises:
         UserError: see `load_config` and `as_markers`.

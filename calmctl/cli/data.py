@@ -11,6 +11,7 @@ import typer
 
 from calmctl.cli import options, output
 from calmctl.escaping import visible
+from calmctl.units import human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +116,7 @@ def _print_plan(
 
 
 def _run(out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, build: Callable[[Progress], object]) -> None:
-    """Build a data folder as a run of its own, and show on stderr how far it is."""
+    """Build a data folder as a run, with progress on stderr."""
     from calmctl.cli.progress import watching
     from calmctl.runs.run import Run
 
@@ -129,7 +130,7 @@ def _run(out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, build
 
 
 def _progress(run: Run) -> Progress:
-    """Return where a build reports to: lines on stderr, and steps with the time that is left in `progress.json`."""
+    """Return the callbacks of a build: notes go to stderr, steps with an ETA to `progress.json`."""
     from calmctl.processes.parent import end_if_asked
     from data_builders.progress import Progress
 
@@ -156,7 +157,7 @@ def _print_files(out: Path, as_json: bool) -> None:
     if as_json:
         output.print_json(manifest)
         return
-    rows = [(name, entry["rows"], output.human_bytes(entry["bytes"])) for name, entry in manifest["files"].items()]
+    rows = [(name, entry["rows"], human_bytes(entry["bytes"])) for name, entry in manifest["files"].items()]
     output.print_table(["file", "rows", "size"], rows, title=str(out))
 
 
@@ -190,7 +191,7 @@ def code(
         output.print_json(manifest)
         return
     rows = [
-        (name, entry["rows"], output.human_bytes(entry["bytes"]), statistics.get("tokens_estimated"))
+        (name, entry["rows"], human_bytes(entry["bytes"]), statistics.get("tokens_estimated"))
         for name, entry in manifest["files"].items()
         for statistics in [manifest["statistics"].get(name, {})]
     ]

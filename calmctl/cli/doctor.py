@@ -1,4 +1,4 @@
-"""`calmctl doctor`: can this machine run calmctl, and what will it use; or do these models go together."""
+"""`calmctl doctor`: check this machine, or whether an anchor and augs can be composed."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def _plan(
     out: Path,
     configure: Any,
 ) -> dict[Path, EvalConfig]:
-    """Return what is to be evaluated into which folder; says of each task that `all` leaves out why it does."""
+    """Return folder -> evaluation settings; print why `all` skips a task."""
     from calmctl.errors import UserError
     from calmctl.evaluation.tasks import ALL, check_options, find_data, has_option, names_of, try_data
 
@@ -102,7 +102,7 @@ def _plan(
         if ALL not in named:
             check_options(task, given)
             plan[out / task] = configure(task, find_data(task, data), given)
-            plan[out / task].load_records()  # what is wrong with the last task is said before the first one generates
+            plan[out / task].load_records()  # fail before the first task generates
             continue
         own = {name: value for name, value in given.items() if has_option(task, name)}
         found = try_data(task, data, partial(configure, task, task_options=own))

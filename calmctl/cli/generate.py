@@ -1,4 +1,4 @@
-"""`calmctl generate`: try a model by hand."""
+"""`calmctl generate`: complete prompts with a model."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def generate(
 
 
 def _say(unsaid: list[str], piece: str) -> None:
-    """Print a piece of a completion, the first time after the prompt: a prompt that is refused is not printed."""
+    """Print a piece of a completion; the first time after the prompt, so that a rejected prompt is not printed."""
     print(visible("".join([*unsaid, piece])), end="", flush=True)
     unsaid.clear()

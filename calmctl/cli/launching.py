@@ -1,4 +1,4 @@
-"""Trainings and evaluations, started: by `@launchable` as several processes, a job as a plan or as a run."""
+"""Start trainings and evaluations: `@launchable` runs a command in several processes, `run_or_plan` runs a job."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ RdzvEndpoint = Annotated[
 
 
 def launchable(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that start PyTorch Elastic, which runs it with the same command line in processes.
+    """Add options to a command that run it in several processes, by PyTorch Elastic with the same command line.
 
-    A process that Elastic has started, by these options or by torchrun, does what the command says.
+    In a process that Elastic has started, by these options or by torchrun, the command itself runs.
     """
 
     @functools.wraps(command)
@@ -93,7 +93,7 @@ def launchable(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def run_or_plan(job: Job, preset: str, out: Path, dry_run: bool, json: bool) -> None:
-    """Print the plan of a job, or run it, show its progress, and print what came out."""
+    """Print the plan of a job, or run it with progress and print its results."""
     from calmctl.cli.progress import watching
     from calmctl.training.job import plan_job, run_job
 

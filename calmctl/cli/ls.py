@@ -1,4 +1,4 @@
-"""`calmctl ls`: what there is to use: presets, runs, evaluation tasks and trained models."""
+"""`calmctl ls`: list presets, runs, evaluation tasks and trained models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from calmctl.cli import options, output
+from calmctl.units import human_seconds
 
 app = typer.Typer(help="List presets, runs, tasks and trained models.")
 
@@ -68,7 +69,7 @@ def runs(root: Root = Path("runs"), json: options.Json = False) -> None:
             run.kind,
             run.status,
             run.facts.get("started"),
-            output.human_seconds(run.facts.get("seconds")),
+            human_seconds(run.facts.get("seconds")),
         )
         for run in found
     ]

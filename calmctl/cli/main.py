@@ -1,4 +1,4 @@
-"""The `calmctl` command: the table of commands, and what each kind of error means for the exit code."""
+"""The `calmctl` command: the table of commands, and the exit code and message of each kind of error."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from calmctl.escaping import visible
 from calmctl.processes.parent import end_like_ctrl_c, report_to_launcher
 from calmctl.version import VERSION
 
-# Recent versions of typer bundle click, older ones depend on it; this is click's base error in both.
+# click's base error, found through typer: recent versions of typer bundle click, older ones depend on it.
 _ClickError = cast(type[Exception], typer.BadParameter.__mro__[2])
 
 _INTERRUPTED = 130
 
-# Of an OSError: what another path would not have, and what only room, or another disk, helps against.
+# Values of OSError.errno that another path may solve, and those that need more space or another disk.
 _PATH_PROBLEMS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS}
 _PATH_PROBLEMS |= {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO}
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE}
 
-# One line a command, in the order of use, which is the order `calmctl --help` shows.
+# In the order of use, which is also the order in `calmctl --help`.
 COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
     "data": data.app,
     "train": train.app,
@@ -62,17 +62,17 @@ COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
 
 
 class _Ended(BaseException):
-    """A command was interrupted; the message, if any, says what is left of it."""
+    """A command was interrupted; the message, if any, says what was saved."""
 
 
 class _OrderOfUse(TyperGroup):
-    """Lists commands in the order of `COMMANDS`; typer would put every command before every group."""
+    """Lists commands in the order of `COMMANDS`; typer would list all commands before all groups."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; typer would forget what an interruption has to say."""
+        """Run a command; keeps the message of a KeyboardInterrupt, which typer would drop."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
@@ -111,7 +111,7 @@ def _options(
 
 
 def script() -> int:
-    """Run the command of this process; the entry point of `calmctl`."""
+    """Set up streams and signals and run the command line; the entry point of `calmctl`."""
     prepare_streams()
     show_log()
     end_like_ctrl_c()
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(given or ["--help"], standalone_mode=False, prog_name="calmctl", obj=given)
-        if code == _INTERRUPTED:  # what typer makes of Ctrl-C before there is a command
+        if code == _INTERRUPTED:  # typer's return value for Ctrl-C before a command is invoked
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort, _Ended) as error:
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain_about_usage(error: Exception) -> int:
-    """Print a wrong option or command as one line that says where to read on."""
+    """Print an invalid option or command on one line, with a pointer to `--help`."""
     message = _one_line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     if context is None:
@@ -165,7 +165,7 @@ def _complain_about_usage(error: Exception) -> int:
 
 
 def _path_of(error: Exception) -> str:
-    """Return the path that an error of the system is about; empty where it names none."""
+    """Return the path of an OSError, or an empty string if it has none."""
     name = getattr(error, "filename", None)
     return os.fsdecode(name) if isinstance(name, str | bytes) else ""
 
@@ -176,7 +176,7 @@ def _one_line(message: object) -> str:
 
 
 def _complain(message: str, code: int, trace: str = "") -> int:
-    """Say what is wrong; one of several processes leaves that to the process that launched them."""
+    """Print an error on stderr, or pass it to the launcher if that reports for several processes; return `code`."""
     if not report_to_launcher(message.removeprefix("error: ").removeprefix("failed: "), trace):
         print(visible(f"{trace}calmctl: {message}"), file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""Options that commands share, so that they are spelled and explained the same everywhere."""
+"""Options that commands share, with one spelling and help text for all."""
 
 from __future__ import annotations
 
@@ -74,19 +74,16 @@ Overrides = Annotated[
 
 
 def with_options(overrides: list[str] | None, **options: object) -> list[str]:
-    """Return the overrides with options added as settings; an override on the command line wins over none.
-
-    An option that was not given (None) adds nothing.
-    """
+    """Return the options as overrides, followed by `overrides`, which therefore win; None adds no override."""
     given = [f"{key}={quoted(value)}" for key, value in options.items() if value is not None]
     return [*given, *(overrides or [])]
 
 
 def as_markers(given: list[str] | None) -> dict[str, str]:
-    """Return what `--marker` says: special tokens of the anchor -> those of augs.
+    """Parse `--marker`: special token of the anchor -> special token of the augs.
 
     Raises:
-        UserError: one is not a pair.
+        UserError: a value is not of the form OURS=THEIRS.
     """
     pairs = [text.split("=") for text in given or []]
     if wrong := next((pair for pair in pairs if len(pair) != 2 or not all(pair)), None):
@@ -98,7 +95,7 @@ def as_markers(given: list[str] | None) -> dict[str, str]:
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return what is named and what changes a setting (`key=value`, `~key`), of a list that holds both."""
+    """Split arguments into names and overrides (`key=value`, `~key`)."""
     overrides = [text for text in arguments if "=" in text or text.startswith("~")]
     return [text for text in arguments if text not in overrides], overrides
 
@@ -106,7 +103,7 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
 def task_options(
     shots: int | None, languages: str | None, against: Path | None, allow_code_execution: bool
 ) -> dict[str, object]:
-    """Return the options of tasks that were given, by the names of the tasks' fields."""
+    """Return the task options that were given, by the field names of the tasks."""
     chosen = None if languages is None else tuple(filter(None, (code.strip() for code in languages.split(","))))
     options = {"shots": shots, "languages": chosen, "against": against}
     options["allow_code_execution"] = allow_code_execution or None
@@ -114,7 +111,7 @@ def task_options(
 
 
 def quoted(value: object) -> str:
-    """Quote text so that Hydra takes it literally, whatever characters it holds; a tuple becomes a list."""
+    """Quote a value so that Hydra takes its text literally; a tuple becomes a list."""
     if isinstance(value, tuple):
         return f"[{','.join(map(quoted, value))}]"
     if isinstance(value, bool | int | float):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from calmctl.escaping import visible
 from calmctl.processes.parent import is_first_process
+from calmctl.units import human_seconds
 
 if TYPE_CHECKING:
     from calmctl.runs.run import Run
@@ -20,7 +21,7 @@ def print_json(value: Any) -> None:
 
 
 def note(message: str) -> None:
-    """Print a line of progress on stderr; the first process of several does."""
+    """Print a line of progress on stderr, on rank 0 only."""
     if is_first_process():
         print(visible(message), file=sys.stderr, flush=True)
 
@@ -31,8 +32,8 @@ def print_table(
     """Print a table on stdout; piped output is not cut to the width of a terminal.
 
     Args:
-        rows: of values, or of texts of rich with styles of their own.
-        numbers: columns to be aligned on the right.
+        rows: cells are values, or `rich.text.Text` with its own style.
+        numbers: indices of right-aligned columns.
     """
     from rich import box
     from rich.console import Console
@@ -53,7 +54,7 @@ def print_table(
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
-    """Print names and values in two aligned columns; what is None or empty is left out."""
+    """Print names and values in two aligned columns; None and empty values are left out."""
     shown = {name: value for name, value in facts.items() if value not in (None, "", [], {})}
     width = max((len(name) for name in shown), default=0)
     for name, value in shown.items():
@@ -61,7 +62,7 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 
 def print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
-    """Print what a command would do, as YAML for people or as JSON."""
+    """Print the plan of a command, as YAML or as JSON."""
     import yaml
 
     if as_json:
@@ -81,7 +82,7 @@ def print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
 
 
 def print_run(run: Run, as_json: bool) -> None:
-    """Print what a finished run has to say; the first process of several does."""
+    """Print the results of a finished training run, on rank 0 only."""
     if not is_first_process():
         return
     from calmctl.runs.record import read_run
@@ -108,7 +109,7 @@ def print_run(run: Run, as_json: bool) -> None:
 
 
 def _what_changed(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Return what bridges or adapters changed of the anchor's validation loss; nothing where that is not known."""
+    """Return validation losses before, during and after training beside the anchor's; empty if that is unknown."""
     losses = metrics["metrics"]
     if "anchor_loss" not in losses:
         return {}
@@ -127,31 +128,9 @@ def _what_changed(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 
 def print_metrics(result: Mapping[str, Any], source: str) -> None:
-    """Print the headline figures of a task."""
+    """Print a task's metrics from its `metrics.json`."""
     rows = [(name, f"{value:.{3 if name == 'bits_per_byte' else 1}f}") for name, value in result["metrics"].items()]
     print_table(["metric", "value"], rows, title=f"{result['task']}: {source} (n = {result['n']})")
-
-
-def human_bytes(size: float | None) -> str | None:
-    """Return a size the way people read it, or None."""
-    if size is None:
-        return None
-    for unit in ("B", "KiB", "MiB"):
-        if abs(size) < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
-
-
-def human_seconds(seconds: float | None) -> str | None:
-    """Return a duration the way people read it, or None."""
-    if seconds is None:
-        return None
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def _cell(value: object) -> str:

@@ -1,12 +1,13 @@
-"""The plan of an experiment as tables, for people."""
+"""Print the plan of an experiment as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from calmctl.cli.output import human_bytes, human_seconds, print_table
+from calmctl.cli.output import print_table
 from calmctl.escaping import visible
+from calmctl.units import human_bytes, human_seconds
 
 
 def print_experiment_plan(plan: Mapping[str, Any]) -> None:
@@ -26,7 +27,7 @@ def print_experiment_plan(plan: Mapping[str, Any]) -> None:
 
 
 def count(number: float) -> str:
-    """Return a count the way people read it: 1.54B, 85.1M, 512."""
+    """Return a count as short text: 1.54B, 85.1M, 512."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
         if number >= size:
             return f"{number / size:.3g}{letter}"

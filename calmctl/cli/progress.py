@@ -1,4 +1,4 @@
-"""Live progress on stderr: one line per run directory that is being written, read from its `progress.json`."""
+"""Live progress on stderr: one line per running run directory, read from its `progress.json`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from calmctl.cli.output import human_bytes, human_seconds
 from calmctl.errors import UserError
 from calmctl.escaping import visible
 from calmctl.processes.parent import is_first_process
+from calmctl.units import human_bytes, human_seconds
 from data_builders.values import read_json
 
 REFRESH_SECONDS = 0.5
@@ -29,8 +29,7 @@ PLAIN_SECONDS = 30.0
 def watching(runs: Mapping[str, Path]) -> Iterator[None]:
     """Show the progress of runs (name -> folder) while the block runs; `runs` may change meanwhile.
 
-    On a terminal a live table; elsewhere (a log file, CI) one line per run every half minute. Of several processes
-    only the first shows it.
+    On a terminal it is a live table; elsewhere (a log file, CI) a line per run every 30 seconds. Only rank 0 shows it.
     """
     if not is_first_process():
         yield

@@ -1,4 +1,4 @@
-"""How augs read a text as a table: a row for each of the anchor's tokens, what is invisible in it made visible."""
+"""Print how augs read a text: a table with a row per anchor token, and visible signs for invisible characters."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from calmctl.modeling.tokenizers.readings import AugReading, Spelling, Step, TextReading
 
 SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
-# Categories of what has no form of its own, and names of what changes that of its neighbours.
+# Unicode categories of characters without a glyph, and names of characters that change their neighbours' glyphs.
 UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs")
 JOINED = ("VARIATION SELECTOR", "EMOJI MODIFIER", "REGIONAL INDICATOR")
-# Of the aug's cells: what stands for no token.
+# Shown in the aug's cells where it reads no token.
 WAITS, BORDER = "…", "(border)"
 
 
 def print_reading(reading: TextReading) -> None:
-    """Print whose tokens they are, then the table."""
+    """Print the models and token counts, then the table."""
     output.print_facts(_facts(reading))
     several = len(reading.augs) > 1
     columns = ["", "anchor"]
@@ -44,7 +44,7 @@ def print_reading(reading: TextReading) -> None:
 
 
 def reading_as_json(reading: TextReading) -> dict[str, Any]:
-    """Return a reading in JSON's terms: ids, and texts as they are spelt."""
+    """Return a reading as JSON: token ids with their texts."""
     return {
         "anchor": {"source": reading.anchor, "tokens": _tokens(reading.ids, reading.spelling)},
         "augs": [
@@ -68,14 +68,14 @@ def reading_as_json(reading: TextReading) -> dict[str, Any]:
 
 
 def shown(token: str) -> str:
-    """Return a token with spaces, line ends and characters that are not seen alone made visible."""
+    """Return a token's text with visible signs for white space and other invisible characters."""
     written = "".join(_sign(character) for character in token)
-    # A mark with nothing before it would sit on the border of the cell.
+    # A leading combining mark would combine with the border of the cell.
     return f"◌{written}" if unicodedata.category(written[:1] or "-").startswith("M") else written
 
 
 def _sign(character: str) -> str:
-    """Return a character, or its code where terminals do not agree on its width, for they join it to others."""
+    """Return a character, or its sign, or its code if it is invisible or terminals join it to its neighbours."""
     if character in SIGNS:
         return SIGNS[character]
     is_unseen = unicodedata.category(character) in UNSEEN or unicodedata.name(character, "").startswith(JOINED)

@@ -1,4 +1,4 @@
-"""`calmctl report`: the report of runs: reproductions, seeds of them, trainings, or evaluations side by side."""
+"""`calmctl report`: report one reproduction, several seeds of it, trainings, or evaluations."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _reproduction(run: Path, json: bool) -> None:
 
 
 def print_reproduction(run: Path, json: bool, written: Sequence[Path] = ()) -> None:
-    """Print what came out of a reproduction, with the paths that were written for machines."""
+    """Print the results of a reproduction; the JSON form includes the paths of the written files."""
     from calmctl.reporting.report import measured, terminal_tables
 
     if json:
@@ -68,7 +68,7 @@ def print_reproduction(run: Path, json: bool, written: Sequence[Path] = ()) -> N
 
 
 def print_seeds(runs: Sequence[Path], out: Path | None, json: bool) -> None:
-    """Print mean and deviation over reproductions that differ in their seed; write them where a folder is given."""
+    """Print mean and standard deviation over reproductions of several seeds; also write them if `out` is given."""
     from calmctl.reporting.document.terminal import print_tables
     from calmctl.reporting.headline import headline
     from calmctl.reporting.seeds import pool, pooled_figures, pooled_tables, write_pooled

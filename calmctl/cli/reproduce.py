@@ -1,4 +1,4 @@
-"""`calmctl reproduce`: a whole section of the paper, from data to report."""
+"""`calmctl reproduce`: a whole experiment of the paper, from data to report."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _reproduce(
     json: bool,
     nproc_per_node: str | None,
 ) -> None:
-    """Plan or run an experiment, for one seed or for several."""
+    """Plan or run an experiment, for one seed or several."""
     from calmctl.cli.progress import watching
     from calmctl.cli.report import print_reproduction, print_seeds
     from calmctl.experiments.reproduction import experiment_stages, preflight, reproduce
@@ -152,7 +152,7 @@ def _reproduce(
 
 
 def _folders(out: Path, first: int, seeds: int) -> dict[int, Path]:
-    """Return the folder of each seed: the one that was named, or one a seed in it."""
+    """Return seed -> folder: `out` itself for one seed, else a subfolder per seed."""
     from calmctl.errors import UserError
     from calmctl.runs.record import RUN_FILE
 
@@ -171,7 +171,7 @@ def _shown(stages: Sequence[Stage]) -> list[dict[str, Any]]:
 
 
 def _print_plan(experiments: Mapping[Path, Experiment], shown: dict[str, Any], json: bool) -> None:
-    """Print the stages of all seeds, and what those of the first one come to."""
+    """Print the stages of all seeds, and the cost estimate of the first seed."""
     from calmctl.cli.plan_tables import print_experiment_plan
     from calmctl.experiments.planning.totals import plan_experiment
     from calmctl.experiments.reproduction import experiment_stages

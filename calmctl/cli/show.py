@@ -1,4 +1,4 @@
-"""`calmctl show`: what is known about one run."""
+"""`calmctl show`: facts about one run, or how augs read a text."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from calmctl.cli import options, output
 from calmctl.cli.compose import composition_config
 from calmctl.errors import UserError
 from calmctl.escaping import visible
+from calmctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from calmctl.runs.run import RunInfo
@@ -134,9 +135,9 @@ def _key_facts(info: RunInfo) -> dict[str, object]:
         "seed": facts.get("seed"),
         "started": facts.get("started"),
         "finished": facts.get("finished"),
-        "took": output.human_seconds(facts.get("seconds")),
-        "peak memory": output.human_bytes(facts.get("peak_memory_bytes")),
-        "peak GPU memory": output.human_bytes(facts.get("peak_gpu_memory_bytes")),
+        "took": human_seconds(facts.get("seconds")),
+        "peak memory": human_bytes(facts.get("peak_memory_bytes")),
+        "peak GPU memory": human_bytes(facts.get("peak_gpu_memory_bytes")),
         "trainable parameters": _count(facts.get("trainable_parameters")),
         "total parameters": _count(facts.get("total_parameters")),
         "hardware": ", ".join([str(hardware.get("cpu") or ""), *hardware.get("gpus", [])]).strip(", "),
@@ -153,7 +154,7 @@ def _print_progress(info: RunInfo) -> None:
     progress = info.progress()
     if progress is None or info.is_complete:
         return
-    eta = output.human_seconds(progress.get("eta_seconds"))
+    eta = human_seconds(progress.get("eta_seconds"))
     left = f", {eta} left" if eta else ""
     print(visible(f"\nprogress\n  {progress['stage']}: {progress['step']} of {progress['total']}{left}"))
 

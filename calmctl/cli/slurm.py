@@ -1,4 +1,4 @@
-"""`calmctl slurm`: run any command on the GPUs of a cluster."""
+"""`calmctl slurm`: write and submit the SLURM batch script of a command."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def slurm(
 
 
 def _parsed(root: Any, words: list[str]) -> tuple[str, dict[str, Any]]:
-    """Parse a command as it will be in the job, and return its name and the values of all options that it has.
+    """Parse the command of a job and return its name and the values of all its options.
 
     Raises:
-        UserError: it is empty, does nothing, or says what the job decides.
+        UserError: the command is empty, needs no job, or has launch options, which the job sets.
     """
     from calmctl.errors import UserError
 

@@ -1,4 +1,4 @@
-"""The streams of the process: one that is closed, full or read by nobody any more costs no result."""
+"""Make stdin, stdout and stderr robust: a closed, full or broken stream loses no results."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ from calmctl.escaping import visible
 
 
 class NobodyReads(Exception):
-    """Whoever read our output (`| head`) has seen enough.
+    """The reader of stdout (`| head`) has closed the pipe.
 
-    It is no OSError, which libraries that print for us answer with an exit of their own.
+    This is no OSError because libraries that print for us exit by themselves on a broken pipe.
     """
 
 
 def prepare_streams() -> None:
-    """Let this process write to stdout and stderr whatever they are.
+    """Replace stdin, stdout and stderr so that this process can write to them in any state.
 
-    A closed one is as good as /dev/null, and its number is not given to a file that is opened later. Progress that
-    nobody can read any more (the terminal is gone, the disk with the log is full) does not stop the work. Results that
-    cannot be written do: `NobodyReads` where nobody reads them, else CalmctlError. A terminal that goes away stops what
-    it sends SIGHUP, and nothing else. What no encoding has is written out.
+    A closed stream becomes /dev/null, so that no later file gets its descriptor. Errors on stderr (terminal gone, disk
+    full) are ignored. Errors on stdout raise: `NobodyReads` for a broken pipe, otherwise CalmctlError. When a terminal
+    goes away, only SIGHUP ends the process. Characters that the encoding lacks are written as backslash escapes.
     """
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # closed: the next to be opened gets the number, and all below it are open
+        except OSError:  # closed; lower descriptors are open, so the next file opened gets this number
             os.open(os.devnull, os.O_RDWR)
     sys.stdin = sys.stdin or open(0, closefd=False)
     sys.stdout = _text(_Results(1), sys.stdout)
@@ -41,21 +40,21 @@ def prepare_streams() -> None:
 
 
 def show_log() -> None:
-    """Let lines of our log, information included, appear on stderr as they are."""
+    """Print calmctl's log messages, from level INFO on, on stderr without a prefix."""
     logger = logging.getLogger("calmctl")
     logger.setLevel(logging.INFO)
     logger.addHandler(_Log())
 
 
 class _Log(logging.Handler):
-    """Prints what is logged."""
+    """Prints log messages on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(visible(record.getMessage()), file=sys.stderr, flush=True)
 
 
 class _Results(io.RawIOBase):
-    """Stdout, which fails once: what is left to be flushed at exit goes nowhere."""
+    """Stdout, which fails only once: after an error it writes to /dev/null, so that the flush at exit succeeds."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -78,7 +77,7 @@ class _Results(io.RawIOBase):
             if isinstance(error, BrokenPipeError):
                 raise NobodyReads from None
             if error.errno == errno.EIO and self._is_terminal:
-                time.sleep(0.1)  # a terminal that goes away refuses to be written to a moment before SIGHUP comes
+                time.sleep(0.1)  # a closing terminal fails a moment before it sends SIGHUP
                 return len(content)
             problem = f"stdout: {error.strerror}; what was stored is not lost, run the same command again to print it"
             raise CalmctlError(problem) from error
@@ -87,7 +86,7 @@ class _Results(io.RawIOBase):
         while True:
             try:
                 return os.write(self._number, content)
-            except BlockingIOError:  # another process has made the pipe one that does not wait
+            except BlockingIOError:  # another process has made the pipe non-blocking
                 select.select([], [self._number], [])
 
     def _discard(self) -> None:
@@ -97,7 +96,7 @@ class _Results(io.RawIOBase):
 
 
 class _Progress(_Results):
-    """Stderr, which never fails."""
+    """Stderr, which never fails: errors are ignored."""
 
     def write(self, content: bytes) -> int:  # type: ignore[override]
         try:

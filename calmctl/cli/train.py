@@ -1,4 +1,4 @@
-"""`calmctl train`: train an anchor or an aug, from scratch or further."""
+"""`calmctl train`: train an anchor or an aug, from scratch or from an existing model."""
 
 from __future__ import annotations
 

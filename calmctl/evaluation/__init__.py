@@ -1,1 +1,1 @@
-"""Evaluations: what a task asks of a model, its answers, and their scores."""
+"""Evaluations: ask a model the prompts of a task, and score its completions."""

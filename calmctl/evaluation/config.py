@@ -1,4 +1,4 @@
-"""The settings of an evaluation, and what is made sure of before hours of training: that its data can be used."""
+"""The settings of an evaluation, and checks of its data that can be made before hours of training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,22 +21,21 @@ PLACE = "{answer}"
 
 @dataclass(frozen=True)
 class EvalConfig(TaskConfig):
-    """Generate and score a task.
+    """Settings of an evaluation: generate completions for a task and score them.
 
     Attributes:
         model: a run, folder or hub id.
-        on_overflow: what happens to a prompt that exceeds the model's context: `drop_shots` (the first ones; the
-            question is kept) or `fail`.
-        allow_different_base: evaluate a composed model although its bases are not the recorded ones.
-        trust_remote_code: run the code that lies beside the model, where that needs it.
-        bits_per_byte: also measure how many bits the model needs for the references of the task (`bits_per_byte`): a
-            figure that moves long before the others do.
-        handover: a finished evaluation of the same questions by another model, or a file of its completions: its answer
-            stands before every question.
-        handover_text: how; `{answer}` in it becomes the answer.
-        mix: another model, which writes together with this one: the average of both chances decides about every next
-            byte, so tokenizers may differ.
-        mix_weight: the other one's share of the average.
+        on_overflow: for a prompt longer than the model's context: `drop_shots` (drop the first worked examples, keep
+            the question) or `fail`.
+        allow_different_base: evaluate a composed model even if its bases differ from the recorded ones.
+        trust_remote_code: run code from the model's repository if the model needs it.
+        bits_per_byte: also measure bits per byte over the references; this metric moves long before the others do.
+        handover: a complete evaluation of the same prompts by another model, or a file of its completions; its answer
+            is put before each prompt.
+        handover_text: the text put before the prompt; `{answer}` is replaced by the answer.
+        mix: a second model: each next byte is decoded from the average of both models' probabilities, so their
+            tokenizers may differ.
+        mix_weight: weight of the second model in the average.
         threads: CPU threads; 0 = torch's default.
     """
 
@@ -65,7 +64,7 @@ class EvalConfig(TaskConfig):
             check_greedy(self.decoding)
 
     def inputs(self) -> dict[str, str]:
-        """Return the checksums of what the evaluation reads, by name; raises UserError for what was not given."""
+        """Return the checksums of the inputs (model, data, mix, handover); raises UserError if one is not set."""
         if not self.model:
             raise UserError("model is not set; give --model MODEL")
         read = {"model": source_sha256(self.model), "data": self.data_sha256}
@@ -74,23 +73,22 @@ class EvalConfig(TaskConfig):
         return read | {"handover": sha256_of(answers_file(self.handover))} if self.handover else read
 
     def subject(self, models: Models) -> Subject:
-        """Return what answers."""
+        """Return the model or the mixture that answers."""
         how = self.allow_different_base, self.trust_remote_code
         return Subject(models.of(self.model, *how), models.of(self.mix, *how) if self.mix else None)
 
 
 def answers_file(source: str) -> Path:
-    """Return the file of completions that is meant: one, or that of a finished evaluation."""
+    """Return the file of completions: `source` itself, or the predictions of the run that it names."""
     path = Path(source)
     return path / PREDICTIONS_FILE if path.is_dir() else path
 
 
 def check_data(config: EvalConfig) -> None:
-    """Read the task's data, for its errors alone: before hours of training rather than after them.
+    """Read the task's data only to find its errors: before hours of training, not after.
 
     Raises:
-        UserError: it cannot be used.
-        UserError: bits per byte are wanted, and the task has no references.
+        UserError: the data cannot be used, or bits per byte are wanted and the task has no references.
     """
     requests = config.build_task().requests(config.load_records())
     if config.bits_per_byte:
@@ -98,6 +96,6 @@ def check_data(config: EvalConfig) -> None:
 
 
 def check_references(config: EvalConfig, requests: Sequence[Request]) -> None:
-    """Raise UserError if bits per byte are wanted of a task without references."""
+    """Raise UserError if the task has no references to measure bits per byte on."""
     if not any(request.reference for request in requests):
         raise UserError(f"bits_per_byte: the task {config.task} has no references; leave it out")

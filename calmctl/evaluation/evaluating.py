@@ -1,4 +1,4 @@
-"""Evaluation: a model generates, the task scores; the task sees records and completions, never the model."""
+"""Run evaluations: the model generates, the task scores; the task sees records and completions, never the model."""
 
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,13 +28,13 @@ from evals import Request, Scores
 
 
 def run_evaluations(plan: Mapping[Path, EvalConfig], command: Sequence[str] = ()) -> dict[Path, str]:
-    """Evaluate one model on several tasks, each into a run directory of its own; one that fails does not end the rest.
+    """Evaluate one model on several tasks, each in its own run directory; go on after a task that fails.
 
     Returns:
-        Why a task failed, of those that did; of a single one the error is raised.
+        Run directory -> error message of each failed task. If the plan has one task only, its error is raised.
 
     Raises:
-        UserError: the model cannot be loaded; of a single task see `run_evaluation`.
+        UserError: the model cannot be loaded; for a single task see `run_evaluation`.
     """
     with joined_ranks() as ranks:
         models, failed = Models(ranks.device), dict[Path, str]()
@@ -45,7 +45,7 @@ def run_evaluations(plan: Mapping[Path, EvalConfig], command: Sequence[str] = ()
 
 
 def plan_evaluations(plan: Mapping[Path, EvalConfig]) -> tuple[list[dict[str, Any]], dict[Path, str]]:
-    """Return what every evaluation would do (see `plan_evaluation`), and why it would fail of those that would."""
+    """Return the plan of each evaluation (see `plan_evaluation`), and the error messages of those that would fail."""
     models, failed, planned = Models(torch.device("cpu")), dict[Path, str](), []
     for out, config in plan.items():
         with going_on(out, failed, among=len(plan)):
@@ -55,9 +55,11 @@ def plan_evaluations(plan: Mapping[Path, EvalConfig]) -> tuple[list[dict[str, An
 
 @contextmanager
 def going_on(out: Path, failed: dict[Path, str], among: int) -> Iterator[None]:
-    """Note why the block, one of several evaluations, fails; a mistake of the program is shown as well.
+    """Record the error of the block, one of several evaluations, in `failed`; print tracebacks of internal errors.
 
-    A model that cannot be loaded fails them all.
+    Raises:
+        ModelError: the model cannot be loaded, so that all evaluations fail.
+        Exception: any error, if the block is the only evaluation (`among` is 1).
     """
     try:
         yield
@@ -78,12 +80,12 @@ def run_evaluation(
     ranks: Ranks | None = None,
     models: Models | None = None,
 ) -> None:
-    """Evaluate as configured into a run directory; return at once when it is complete.
+    """Evaluate as configured into the run directory `out`; return at once if the run is complete.
 
-    The processes of torchrun share the requests; the first of them owns the run, and scores.
+    The processes of torchrun share the requests; rank 0 owns the run and scores.
 
     Raises:
-        UserError: no model or data was given, or one cannot be loaded.
+        UserError: model or data are not set or cannot be loaded.
     """
     ranks = ranks or Ranks()
     subject = config.subject(models or Models(ranks.device))
@@ -95,7 +97,7 @@ def run_evaluation(
         inputs = config.inputs()
         run = Run.start(out, kind="eval", config=config, command=command, seed=config.decoding.seed, inputs=inputs)
     except BaseException:
-        ranks.from_first(False)  # nobody waits for what will not come
+        ranks.from_first(False)  # the other ranks wait for this broadcast
         raise
     with run:
         if ranks.from_first(not run.is_complete):
@@ -107,7 +109,7 @@ def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> N
     protocol: dict[str, Any] = {"decoding": config.decoding.name}
     if config.handover:
         protocol["handover"] = config.handover_text
-    if subject.other:  # by bytes, every stop string is within reach
+    if subject.other:  # a mixture decodes bytes, so it can write every stop string
         protocol |= {"read_in": "bytes, with another model", "mixed_with": config.mix, "mix_weight": config.mix_weight}
     else:
         protocol["read_in"] = str(reading_of(subject.model.loaded, subject.model.tokenizer))
@@ -122,10 +124,10 @@ def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> N
 def _generate(
     config: EvalConfig, out: Path, ranks: Ranks, subject: Subject, run: Run | None = None
 ) -> tuple[EvalPrompts, WorkFiles, dict[str, Any]]:
-    """Generate this process's share of what is missing; return when every process has done so.
+    """Generate this rank's share of the missing samples; return when all ranks are done.
 
     Returns:
-        What was asked, everybody's work files, and what a result says about the generation.
+        The prompts, the work files of all ranks, and the facts about the generation for `metrics.json`.
 
     Raises:
         CalmctlError: another process failed.
@@ -137,7 +139,7 @@ def _generate(
         if ranks.count == 1:
             raise
         failure = error
-    # Whatever happened to one, all of them come here: nobody waits for what will not come.
+    # All ranks reach this collective call, even after a failure: otherwise the others would wait forever.
     shares = ranks.gather(made[2] if made else None)
     if failure is not None:
         raise failure
@@ -150,7 +152,7 @@ def _generate(
 
 @dataclass(frozen=True)
 class _Share:
-    """What one process has done: completions and tokens, how many at once, seconds, and bits of references."""
+    """The work of one rank: completions, tokens, largest batch, seconds, and (prompt index, bits) of references."""
 
     generated: int
     tokens: int
@@ -162,7 +164,7 @@ class _Share:
 def _made(
     config: EvalConfig, out: Path, ranks: Ranks, subject: Subject, run: Run | None
 ) -> tuple[EvalPrompts, WorkFiles, _Share]:
-    """Do this process's share, without waiting for any other."""
+    """Do this rank's share, without waiting for the other ranks."""
     set_up_cpu(config.threads)
     asked = eval_prompts(config, subject)
     work = WorkFiles(out, asked.requests, subject.weights_sha256, ranks.index)
@@ -187,14 +189,14 @@ def _made(
 
 
 def _engine(config: EvalConfig, subject: Subject, throughput: Throughput) -> Writer:
-    """Return what writes and measures."""
+    """Return the engine that generates and measures likelihoods."""
     if subject.other:
         return Mixture((subject.model.voice, subject.other.voice), config.mix_weight, config.decoding, throughput)
     return Engine(subject.model.loaded, subject.model.tokenizer, config.decoding, throughput)
 
 
 def _bits_per_byte(requests: Sequence[Request], shares: Sequence[_Share]) -> Scores:
-    """Return the bits that the model needs for each byte of the references, over all and over each group of them."""
+    """Return the bits per byte of the references, over all of them and by group."""
     everyones = [pair for share in shares for pair in share.bits]
     sums: dict[str, list[float]] = {}
     for place, bits in everyones:
@@ -207,21 +209,21 @@ def _bits_per_byte(requests: Sequence[Request], shares: Sequence[_Share]) -> Sco
 
 
 def _share(fitted: FittedPrompts, ranks: Ranks) -> list[int]:
-    """Return which prompts are this process's: each gets as many long and short ones as the others."""
+    """Return the indices of this rank's prompts; each rank gets a similar mix of long and short ones."""
     places = range(len(fitted.prompts))
     by_length = sorted(places, key=lambda place: (fitted.prompts[place].max_new_tokens, len(fitted.ids[place])))
     return sorted(by_length[ranks.index :: ranks.count])
 
 
 def _report(run: Run, so_far: Throughput, ranks: Ranks) -> None:
-    """Report the progress of the first process, in whose pace the others go."""
+    """Report progress, extrapolated from rank 0 to all ranks."""
     speed = so_far.tokens_per_second * ranks.count
     total, done = so_far.total * ranks.count, so_far.done * ranks.count
     run.report_progress("generating", done, total, None, speed, so_far.eta_seconds)
 
 
 def _about(config: EvalConfig, subject: Subject, fitted: FittedPrompts, shares: Sequence[_Share]) -> dict[str, Any]:
-    """Return what a result says about the model and how it generated; speeds are those of the last attempt."""
+    """Return the facts about model and generation for `metrics.json`; speeds are those of the last attempt."""
     generated, tokens = sum(share.generated for share in shares), sum(share.tokens for share in shares)
     seconds = max(share.seconds for share in shares)
     model = subject.model.loaded

@@ -1,4 +1,4 @@
-"""Models that are evaluated: loaded when they are first needed, and kept for the next task."""
+"""Models to evaluate, loaded when first needed and kept for the next task."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,11 +24,11 @@ from calmctl.modeling.stored.checkpoint import check_bases_are_there
 
 
 class ModelError(UserError):
-    """The model cannot be evaluated, whatever the task."""
+    """The model cannot be evaluated on any task."""
 
 
 class Model:
-    """A model, by what a user calls it."""
+    """A model with its tokenizer, by the run, folder or hub id that names it; loaded on demand."""
 
     def __init__(
         self, source: str, device: torch.device, allow_different_base: bool = False, trust_remote_code: bool = False
@@ -38,13 +38,13 @@ class Model:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Return the tokenizer; raises ModelError where the model has none."""
+        """Return the tokenizer; raises ModelError if it cannot be loaded."""
         with _whatever_the_task():
             return load_tokenizer(self.source, trust_remote_code=self._trust)
 
     @cached_property
     def shape(self) -> PreTrainedModel:
-        """Return the model without weights; raises ModelError for what cannot be evaluated."""
+        """Return the model without weights; raises ModelError for a model that cannot be evaluated."""
         quiet_libraries()
         with _whatever_the_task():
             shape = model_without_weights(self.source, **self._how)
@@ -54,7 +54,7 @@ class Model:
 
     @cached_property
     def loaded(self) -> PreTrainedModel:
-        """Return the model, in eval mode; raises ModelError where it cannot be loaded."""
+        """Return the model in eval mode; raises ModelError if it cannot be loaded."""
         with _whatever_the_task():
             model = load_model(self.source, **self._how).eval()
         if self.device.type == "cuda":
@@ -63,7 +63,7 @@ class Model:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Return the fingerprints of the model, and of the bases it was composed from."""
+        """Return the fingerprints of the model and of its bases, if it is composed."""
         identity = {"source": self.source, **fingerprint(self.loaded)}
         if bases := getattr(self.loaded.config, "bases", None):
             identity["bases"] = [base["fingerprint"] for base in bases]
@@ -71,35 +71,35 @@ class Model:
 
     @property
     def voice(self) -> Voice:
-        """Return the model as one of two that write together."""
+        """Return the model as one part of a mixture."""
         return Voice(self.loaded, self.tokenizer, self.source)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What answers: a model, or two that write together."""
+    """The subject of an evaluation: a model, or a mixture of two."""
 
     model: Model
     other: Model | None = None
 
     @property
     def all(self) -> list[Model]:
-        """Return it and the other."""
+        """Return both models, or the only one."""
         return [self.model, self.other] if self.other else [self.model]
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return what a result says of the model, and of the other."""
+        """Return the fingerprints of the model and, for a mixture, of the other one."""
         return self.model.identity | ({"mixed_with": self.other.identity} if self.other else {})
 
     @property
     def weights_sha256(self) -> str:
-        """Return the checksums of all weights that answer."""
+        """Return the checksum of the weights, joined with that of the other model."""
         return "+".join(each.identity["weights_sha256"] for each in self.all)
 
     @property
     def num_parameters(self) -> int:
-        """Return how many parameters answer, those of the other model included."""
+        """Return the number of parameters, including those of the other model."""
         return sum(parameter.numel() for each in self.all for parameter in each.loaded.parameters())
 
 
@@ -111,7 +111,7 @@ class Models:
         self._known: dict[tuple[str, bool, bool], Model] = {}
 
     def of(self, source: str, allow_different_base: bool = False, trust_remote_code: bool = False) -> Model:
-        """Return a model."""
+        """Return the model of this name, the same object for the same arguments."""
         key = source, allow_different_base, trust_remote_code
         return self._known.setdefault(key, Model(source, self._device, allow_different_base, trust_remote_code))
 

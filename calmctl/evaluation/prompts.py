@@ -1,4 +1,4 @@
-"""The prompts of an evaluation, fitted into the model's context before any weights are read, and its plan."""
+"""The prompts of an evaluation, fitted to the model's context without reading weights; and the evaluation's plan."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from evals import Request
 
 @dataclass(frozen=True)
 class EvalPrompts:
-    """What a task asks: its records, their requests, and the prompts as the model reads them."""
+    """A task's records, requests and fitted prompts; `has_bits`: the bits per byte of references are measured."""
 
     records: Sequence[Any]
     requests: Sequence[Request]
@@ -32,16 +32,15 @@ class EvalPrompts:
 
     @property
     def references(self) -> list[str]:
-        """Return the text whose likelihood is measured after each prompt."""
+        """Return the reference of each request, whose likelihood after the prompt is measured."""
         return [request.reference for request in self.requests]
 
 
 def eval_prompts(config: EvalConfig, subject: Subject) -> EvalPrompts:
-    """Read a task's data and fit its prompts into the model's context; no weights are read.
+    """Read a task's data and fit its prompts to the model's context; no weights are read.
 
     Raises:
-        UserError: the data cannot be used.
-        UserError: the model cannot be evaluated, or not be asked so.
+        UserError: the data cannot be used, or the model cannot be evaluated with these settings.
     """
     records = config.load_records()
     requests = config.build_task().requests(records)
@@ -52,7 +51,7 @@ def eval_prompts(config: EvalConfig, subject: Subject) -> EvalPrompts:
     has_bits = config.bits_per_byte or not any(request.num_samples for request in requests)
     if has_bits:
         check_references(config, requests)
-    model, tokenizer = subject.model, subject.model.tokenizer  # before the model: a missing one is told sooner
+    model, tokenizer = subject.model, subject.model.tokenizer  # loaded first: fails sooner than the model
     if subject.other:
         for each in subject.all:
             check_mixable(each.shape, each.tokenizer, each.source)
@@ -71,10 +70,10 @@ def eval_prompts(config: EvalConfig, subject: Subject) -> EvalPrompts:
 
 
 def _with_answers(config: EvalConfig, requests: Sequence[Request]) -> list[Request]:
-    """Return requests before whose question stands what another model answered it; of several samples the first counts.
+    """Return the requests with another model's answer (its first sample) put before each prompt.
 
     Raises:
-        UserError: there is no such file, it is of another task or other data, or a question has no answer in it.
+        UserError: the file is missing, is of another task or other data, or lacks an answer.
     """
     source = config.handover
     if (metrics := Path(source) / METRICS_FILE).is_file():
@@ -99,7 +98,7 @@ def _with_answers(config: EvalConfig, requests: Sequence[Request]) -> list[Reque
 
 @contextmanager
 def _named(model: str) -> Iterator[None]:
-    """Say in an error of the block which of two models it is about."""
+    """Prefix a UserError of the block with the model that it is about."""
     try:
         yield
     except UserError as error:
@@ -107,10 +106,10 @@ def _named(model: str) -> Iterator[None]:
 
 
 def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str, Any]:
-    """Return what an evaluation would do, with all options of its task; nothing is written or generated.
+    """Return the plan of an evaluation: prompts, tokens, memory, all settings; nothing is written or generated.
 
     Raises:
-        UserError: what the run would refuse before it reads weights.
+        UserError: anything that the run would reject before it reads weights.
     """
     existing = Run.look(out, kind="eval", config=config, inputs=config.inputs())
     settings = {**to_dict(config), "options": to_dict(config.build_task())}
@@ -136,5 +135,5 @@ def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str
 
 
 def _limited(request: Request, most: int) -> Request:
-    """Return a request for no more than so many new tokens, if that is a number."""
+    """Return the request with at most `most` new tokens; 0 = the request's own limit."""
     return replace(request, max_new_tokens=most) if 0 < most < request.max_new_tokens else request

@@ -1,4 +1,4 @@
-"""Scoring: completions in, `metrics.json` and `predictions.jsonl` out, whoever made the completions."""
+"""Score completions, from a model or from a file, and write `metrics.json` and `predictions.jsonl`."""
 
 import hashlib
 import json
@@ -31,28 +31,28 @@ VERDICTS_FILE = "verdicts.jsonl"
 
 @dataclass(frozen=True)
 class ScoreConfig(TaskConfig):
-    """Score completions that were made elsewhere.
+    """Settings of a scoring of completions that were made elsewhere.
 
     Attributes:
-        predictions: JSON lines with `id` and `completion`; several lines of one id are its samples.
-        ids: which requests of the task are scored: `all`, or those `given` in the predictions.
+        predictions: JSON lines with `id` and `completion`; lines with the same id are samples of one request.
+        ids: which requests of the task to score: `all`, or only those `given` in the predictions.
     """
 
     predictions: str = ""
     ids: Literal["all", "given"] = "all"
 
     def inputs(self) -> dict[str, str]:
-        """Return the checksums of what is read, by name; raises UserError for what was not given or is not there."""
+        """Return the checksums of data and predictions; raises UserError if one is not set or is missing."""
         if not self.predictions:
             raise UserError("predictions is not set; give --predictions FILE")
         return {"data": self.data_sha256, "predictions": sha256_of(Path(self.predictions))}
 
 
 def run_scoring(config: ScoreConfig, out: Path, command: Sequence[str] = ()) -> Run:
-    """Score as configured into a run directory; return at once when it is complete.
+    """Score as configured into the run directory `out`; return at once if the run is complete.
 
     Raises:
-        UserError: no data or predictions were given, or they do not fit the task.
+        UserError: data or predictions are not set, or do not match the task.
     """
     inputs = config.inputs()
     with Run.start(out, kind="score", config=config, command=command, inputs=inputs) as run:
@@ -65,10 +65,10 @@ def run_scoring(config: ScoreConfig, out: Path, command: Sequence[str] = ()) -> 
 
 
 def plan_scoring(config: ScoreConfig, out: Path) -> dict[str, Any]:
-    """Return what a scoring would do; nothing is written or scored.
+    """Return the plan of a scoring: counts of records and completions, all settings; nothing is written or scored.
 
     Raises:
-        UserError: what the run would refuse.
+        UserError: anything that the run would reject.
     """
     existing = Run.look(out, kind="score", config=config, inputs=config.inputs())
     settings = {**to_dict(config), "options": to_dict(config.build_task())}
@@ -80,7 +80,7 @@ def plan_scoring(config: ScoreConfig, out: Path) -> dict[str, Any]:
 
 
 def _asked(config: ScoreConfig) -> tuple[Task[Any], list[Any], dict[str, list[str]], dict[str, Any]]:
-    """Return the task, the records that are scored, their completions, and what a result says of both."""
+    """Return the task, the records to score, their completions, and additions to the protocol in `metrics.json`."""
     task, records, protocol = load_without_shots(config)
     completions = read_completions(Path(config.predictions))
     if config.ids == "given":
@@ -94,13 +94,13 @@ def _asked(config: ScoreConfig) -> tuple[Task[Any], list[Any], dict[str, list[st
 
 
 def load_without_shots(config: TaskConfig) -> tuple[Task[Any], list[Any], dict[str, Any]]:
-    """Return the task and its records, without worked examples where their data is missing: they score nothing.
+    """Load a task and its records; if the data of the worked examples is missing, do without: scores do not need them.
 
     Returns:
-        The task, its records, and what a result says about worked examples that are not known.
+        The task, its records, and additions to the protocol: shots and exemplars are None if unknown.
 
     Raises:
-        UserError: the data cannot be used, or a number of worked examples was asked for that it does not have.
+        UserError: the data cannot be used, or `options.shots` is set and the data of the examples is missing.
     """
     task, data, limit = config.build_task(), Path(config.dataset), config.limit or None
     try:
@@ -120,7 +120,7 @@ def load_without_shots(config: TaskConfig) -> tuple[Task[Any], list[Any], dict[s
 def given_part(
     task: Task[Any], records: Sequence[Any], completions: Completions
 ) -> tuple[list[Any], dict[str, int | str]]:
-    """Return the records that there are completions of (all where there are none), and which part of all that is."""
+    """Return the records that have completions (all records if none has), and a description of this subset."""
     ids = [{request.id for request in task.requests([record])} for record in records]
     chosen = [place for place, each in enumerate(ids) if not each.isdisjoint(completions)] or list(range(len(records)))
     names = "\n".join(name for place in chosen for name in sorted(ids[place]))
@@ -138,15 +138,15 @@ def write_scores(
     protocol: Mapping[str, Any] | None = None,
     measured: Scores | None = None,
 ) -> None:
-    """Score completions and write what a task's result consists of.
+    """Score completions and write `metrics.json` and `predictions.jsonl`.
 
     Args:
-        about: what else the result says (the model, how it generated).
-        protocol: added to the task's own.
-        measured: figures that do not come from completions, which stand beside the task's own.
+        about: further entries of `metrics.json` (the model, the generation).
+        protocol: added to the task's own protocol.
+        measured: metrics that do not come from completions (bits per byte), added to the task's own.
 
     Raises:
-        CalmctlError: a figure is NaN or infinite.
+        CalmctlError: a metric is NaN or infinite.
     """
     scores = _score(run, task, records, completions)
     if measured is not None:
@@ -174,11 +174,11 @@ def write_scores(
             "git_commit": git_commit(),
         },
     )
-    (run.path / VERDICTS_FILE).unlink(missing_ok=True)  # They are in the predictions now.
+    (run.path / VERDICTS_FILE).unlink(missing_ok=True)  # The predictions hold the verdicts now.
 
 
 def _score(run: Run, task: Task[Any], records: Sequence[Any], completions: Completions) -> Scores:
-    """Score; of a task that runs programs, keep verdicts as they come and go on with those of an earlier attempt."""
+    """Score; for a task that runs programs, journal each verdict and reuse those of an interrupted attempt."""
     if not isinstance(task, ProgramsTask):
         return task.score(records, completions)
     pace: dict[str, tuple[float, int]] = {}
@@ -192,7 +192,7 @@ def _score(run: Run, task: Task[Any], records: Sequence[Any], completions: Compl
 
 
 def _check_finite(name: str, value: Any) -> None:
-    """Raise CalmctlError for a figure that is no number, which JSON cannot hold."""
+    """Raise CalmctlError for NaN or infinity, which JSON cannot represent."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             _check_finite(f"{name}.{key}", part)
@@ -201,10 +201,10 @@ def _check_finite(name: str, value: Any) -> None:
 
 
 def read_completions(path: Path) -> dict[str, list[str]]:
-    """Read JSON lines with `id` and `completion`; several of one id are its samples, in their order.
+    """Read JSON lines with `id` and `completion`; return the completions by id, in the order of the lines.
 
     Raises:
-        UserError: a line is no such object, or there is none at all.
+        UserError: a line lacks these fields, or the file is empty.
     """
     try:
         rows = list(iter_rows(path, {"id": str, "completion": str}))

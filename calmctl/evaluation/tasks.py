@@ -1,4 +1,4 @@
-"""Tasks as users name them: their options, and where their data is."""
+"""Task settings: the task's name and options, and where to find its data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ Config = TypeVar("Config", bound="TaskConfig")
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """A task over its data.
+    """A task and its data.
 
     Attributes:
-        task: a name of `evals.TASKS`.
+        task: a name in `evals.TASKS`.
         options: the task's own settings (the fields of its class), such as `shots`.
-        dataset: the task's data: a folder or file, or the id of a dataset of the hub.
-        limit: only the first so many records (of each language, where there are several); 0 = all.
+        dataset: the task's data: a folder, a file or the id of a dataset on the hub.
+        limit: use only the first `limit` records (per language, if there are several); 0 = all.
     """
 
     task: str = "kv"
@@ -38,21 +38,21 @@ class TaskConfig:
         self.build_task()
 
     def build_task(self) -> Task[Any]:
-        """Return the task with its options; raises UserError for one that it does not have."""
+        """Return the task with its options; raises UserError for an unknown option."""
         return from_dict(TASKS[self.task], self.options, "options")
 
     def load_records(self) -> list[Any]:
-        """Read the task's records; raises UserError where the data, or an option that goes with it, cannot be used."""
+        """Read the task's records; raises UserError if the data, or an option about it, cannot be used."""
         return self.build_task().load(Path(self.dataset), self.limit or None)
 
     @cached_property
     def data_sha256(self) -> str:
-        """Return what identifies the data: a checksum of its manifest or of its files, or its name where it is none.
+        """Return the checksum of the data's manifest or files, or `dataset` itself if it is not a local path.
 
-        It is computed once: what is read later is what the run began with.
+        It is computed once, so that the whole run records the data that it started with.
 
         Raises:
-            UserError: no data was given.
+            UserError: `dataset` is not set.
         """
         if not self.dataset:
             raise UserError("dataset is not set; give --data PATH_OR_HUB_ID")
@@ -62,18 +62,18 @@ class TaskConfig:
 
 
 def check_task(name: str) -> None:
-    """Raise UserError unless there is such a task."""
+    """Raise UserError for an unknown task."""
     if name not in TASKS:
         raise UserError(f"task={name!r} is not one of {', '.join(TASKS)}")
 
 
 def has_option(task: str, name: str) -> bool:
-    """Tell whether a task has an option of this name."""
+    """Return whether a task has an option of this name."""
     return name in field_types(TASKS[task])
 
 
 def check_options(task: str, options: Mapping[str, object]) -> None:
-    """Raise UserError where an option of the command line is none of the task's."""
+    """Raise UserError for a command-line option that the task does not have."""
     check_task(task)
     known = field_types(TASKS[task])
     for name in options:
@@ -83,10 +83,10 @@ def check_options(task: str, options: Mapping[str, object]) -> None:
 
 
 def find_data(task: str, folder: Path) -> Path:
-    """Return the data of a task in a folder that holds that of several: what is named after the task.
+    """Return the entry of a data folder that is named after the task, or the only one whose name starts with it.
 
     Raises:
-        UserError: there is none, or more than one that could be meant.
+        UserError: there is no such entry, or several names start with the task's.
     """
     if not folder.is_dir():
         raise UserError(f"--data {folder}: no such folder; several tasks need one that holds a folder of each")
@@ -100,7 +100,7 @@ def find_data(task: str, folder: Path) -> Path:
 
 
 def try_data(task: str, folder: Path, configure: Callable[[Path], Config]) -> Config | str:
-    """Return the configuration of a task over its data in a folder, or why it cannot be evaluated."""
+    """Return the configuration of a task with its data in `folder`, or the reason why it cannot be evaluated."""
     try:
         config = configure(find_data(task, folder))
         config.load_records()
@@ -110,10 +110,10 @@ def try_data(task: str, folder: Path, configure: Callable[[Path], Config]) -> Co
 
 
 def names_of(tasks: Sequence[str]) -> list[str]:
-    """Return the tasks that are named, each once; `all` means every one there is.
+    """Return the named tasks without duplicates; `all` names every task.
 
     Raises:
-        UserError: none is named, or one that does not exist.
+        UserError: no task is named, or an unknown one.
     """
     if not tasks:
         raise UserError(f"no task is named; choose from {', '.join([*TASKS, ALL])}")

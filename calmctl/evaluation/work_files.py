@@ -1,7 +1,7 @@
-"""Work files: every finished sample of an evaluation on a line of its own, from which an interrupted one goes on.
+"""Work files: the finished samples of an evaluation, one per line, so that an interrupted evaluation can resume.
 
-The first process writes `samples.jsonl`, the others that share the work `samples.rank1.jsonl` and so on, until the
-first gathers them all. The lines have `id` and `completion`, so the file can be scored again (`calmctl score`).
+Rank 0 writes `samples.jsonl`, the other ranks write `samples.rank1.jsonl` and so on; at the end rank 0 merges them.
+Lines have `id` and `completion`, so the file can be scored again (`calmctl score`).
 """
 
 import hashlib
@@ -23,10 +23,10 @@ class WorkFiles:
     """The finished samples of a run.
 
     Args:
-        folder: the run's.
-        requests: all requests of the evaluation, whoever takes them.
-        model: identifies the model that makes the samples.
-        rank: of this process, which appends to a file of its own.
+        folder: the run directory.
+        requests: all requests of the evaluation, not only this rank's.
+        model: checksum of the weights that generate the samples.
+        rank: of this process; it selects the file to append to.
     """
 
     def __init__(self, folder: Path, requests: Sequence[Request], model: str, rank: int = 0) -> None:
@@ -36,13 +36,13 @@ class WorkFiles:
         self._hashes = [_hash(request, model) for request in requests]
 
     def append(self, samples: Iterable[tuple[int, int, str]]) -> None:
-        """Append finished samples: place of the request, which of its samples, and the text. They survive a crash."""
+        """Append samples as (request index, sample index, text), synced to disk so that they survive a crash."""
         append_jsonl(self.path, [self._row(*sample) for sample in samples], durable=True)
 
     def read(self) -> dict[tuple[int, int], str]:
-        """Return the texts of finished samples, of all processes, by place of the request and number of the sample.
+        """Return the texts of the finished samples of all ranks, by (request index, sample index).
 
-        A line that a crash tore is left out, and so is all that is there twice.
+        Lines truncated by a crash and duplicates are skipped.
 
         Raises:
             UserError: the samples are of other requests, or of another model.
@@ -61,7 +61,7 @@ class WorkFiles:
         return texts
 
     def gather(self) -> dict[str, list[str]]:
-        """Put the samples of all processes into one file, in the order of the requests, and return them by request."""
+        """Merge the files of all ranks into `samples.jsonl`, in request order; return the completions by request id."""
         texts = self.read()
         rows = [self._row(place, index, text) for (place, index), text in sorted(texts.items())]
         write_text(self.folder / SAMPLES_FILE, json_lines(rows))
@@ -87,6 +87,6 @@ class WorkFiles:
 
 
 def _hash(request: Request, model: str) -> str:
-    """Return what tells a request to a model from another of the same id, or to another model."""
+    """Return a hash of model and request, which detects a changed request with the same id."""
     what = json.dumps([model, request.text, request.max_new_tokens, request.stop])
     return hashlib.sha256(what.encode()).hexdigest()[:16]

@@ -1,1 +1,1 @@
-"""Experiments: the sections of the paper (kv, ntl, code), and the engine that they share."""
+"""Experiments: those of the paper (kv, ntl, code), and the code that runs them."""

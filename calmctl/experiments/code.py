@@ -1,4 +1,4 @@
-"""The paper's code tasks (section 4.3, table 4): m_A knows code, m_B knows English."""
+"""The paper's experiment on code (section 4.3, table 4): m_A knows code, m_B knows English."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,15 +28,15 @@ EXECUTES = ("humaneval", "humaneval_plus", "mbpp", "mbpp_plus")
 
 @dataclass(frozen=True)
 class ReproduceCodeConfig(RealTextConfig):
-    """The whole experiment; these are the settings of its tasks.
+    """Settings of the experiment on code.
 
     Attributes:
-        humaneval, mbpp: programs, by the benchmarks' own tests.
-        humaneval_plus, mbpp_plus: programs, by those of EvalPlus.
-        codexglue: summaries.
-        text, text_prose: held-out code; held-out English prose, which m_B could do before.
-        gsm8k: word problems, likewise.
-        codexglue_data: functions to summarise: `own` = those that are held out of the sources; empty = CodeXGLUE's, in
+        humaneval, mbpp: programs, judged by the benchmarks' own tests.
+        humaneval_plus, mbpp_plus: programs, judged by the tests of EvalPlus.
+        codexglue: summaries of functions.
+        text, text_prose: bits per byte of held-out code, and of held-out English prose (does m_B keep its ability?).
+        gsm8k: word problems, also to see whether m_B keeps its ability.
+        codexglue_data: the functions to summarise: `own` = held-out functions of the sources; empty = CodeXGLUE's, in
             `benchmarks`.
         allow_code_execution: run the programs that the models write, in the sandbox.
     """
@@ -55,7 +55,7 @@ class ReproduceCodeConfig(RealTextConfig):
     gsm8k: EvalConfig = evaluation("gsm8k")
 
     def __post_init__(self) -> None:
-        """Also raise ValueError where it is not said where functions to summarise come from."""
+        """Also raise ValueError for an unknown `codexglue_data`."""
         super().__post_init__()
         if self.codexglue_data not in ("", OWN):
             raise ValueError(
@@ -64,23 +64,23 @@ class ReproduceCodeConfig(RealTextConfig):
 
     @property
     def has_prompts(self) -> bool:
-        """Return whether the rows of D_C are prompts and completions: code is text."""
+        """Return whether the rows of D_C are prompts and completions: never, code is plain text."""
         return False
 
 
 def code_experiment(config: ReproduceCodeConfig, out: Path) -> Experiment:
-    """Return the experiment in a folder, in whose data the held-out files are.
+    """Return the experiment in the folder `out`.
 
     Raises:
-        UserError: no folder with the benchmarks or no source is given, a benchmark is missing, or programs would have
-            to be run and may not.
+        UserError: no benchmark folder or no source is given, a benchmark is missing, or a task has to run programs
+            without `allow_code_execution`.
     """
     config = _complete(config, out.resolve() / "data")
     return Experiment("code", config, config.data, FILES, RealTextSystems, "", _deviations(config))
 
 
 def _complete(config: ReproduceCodeConfig, data: Path) -> ReproduceCodeConfig:
-    """Return the configuration with what every task reads, and with the permission to execute where it is needed."""
+    """Return the configuration with the data of every task, and permission to run programs where a task needs it."""
     if not config.benchmarks:
         raise UserError("benchmarks is not set; give --data FOLDER, which holds humaneval, mbpp and codexglue")
     if not config.data.sources:

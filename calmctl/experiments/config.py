@@ -1,4 +1,4 @@
-"""What the settings of all experiments share: models, data, what a composition is compared with, seeds."""
+"""Settings that all experiments share: data, models, comparisons, evaluations, seeds."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from calmctl.evaluation.config import EvalConfig
 from calmctl.schema import meaning
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
 
-# Settings of the stages' configurations that follow from where the experiment puts things.
+# Settings of the stages that the experiment fills in itself; users must leave them out.
 DECIDED_HERE = (
     "anchor.dataset", "anchor.tokenizer", "aug.dataset", "aug.tokenizer", "compose.dataset", "compose.anchor",
     "compose.augs", "compose.random_aug", "baseline.method", "baseline.anchor", "baseline.dataset", "baseline.match",
@@ -24,12 +24,12 @@ _LEAST = {
 
 
 def chosen(*default: str) -> Any:
-    """Return the field of a setting that names what is asked or compared: a run may go on with others."""
+    """Return the field of a list of tasks or comparisons; a run may go on with another list."""
     return field(default=default, metadata=meaning("comparison", may_differ=True))
 
 
 def evaluation(name: str, task: str = "", options: dict[str, Any] | None = None) -> Any:
-    """Return the field of an evaluation, by which figures are compared where `tasks` names it; `task` if not `name`."""
+    """Return the field of an evaluation, which matters only if `tasks` names it; `task` defaults to `name`."""
     return field(
         default_factory=lambda: EvalConfig(task=task or name, options=options or {}),
         metadata=meaning("comparison", asked_by=("tasks", name)),
@@ -38,20 +38,20 @@ def evaluation(name: str, task: str = "", options: dict[str, Any] | None = None)
 
 @dataclass(frozen=True)
 class ExperimentConfig(ABC):
-    """An experiment of the paper: data, m_B and m_A, their composition, what it is compared with, evaluations.
+    """Settings of an experiment: data, m_B and m_A, their composition, comparisons, evaluations.
 
     Attributes:
         preset: name of the preset, for the report.
         seed: of the data, of m_B and of m_A.
-        num_bridge_seeds: how often everything that is trained on D_C is trained, with seeds from `seed` on.
-        num_control_seeds: seeds of the controls (random or vanilla m_A, other D_C); 0 = as many as of everything else.
-        jobs: stages at once; 0 = as many as there are cores for their threads.
+        num_bridge_seeds: number of seeds, from `seed` on, for everything that is trained on D_C.
+        num_control_seeds: the same for variants of CALM (`systems.CONTROLS`); 0 = `num_bridge_seeds`.
+        jobs: stages that run at the same time; 0 = usable cores / `threads`.
         threads: CPU threads of each stage.
-        tasks: what is evaluated: names of `evaluations()`.
-        compare: what is measured beside m_A, m_B and CALM: names of `COMPARISONS`.
-        anchor, aug: how m_B and m_A are trained. With a `base` and `train.steps=0` the base is used as it is.
+        tasks: evaluations to run: names of `evaluations()`.
+        compare: systems to evaluate beside m_A, m_B and CALM: names of `COMPARISONS`.
+        anchor, aug: training of m_B and m_A. A `base` with `train.steps=0` is used without training.
         compose: the headline composition.
-        baseline: how the methods at CALM's size are trained.
+        baseline: training of the methods at CALM's size.
     """
 
     COMPARISONS: ClassVar[tuple[str, ...]] = ()
@@ -71,7 +71,7 @@ class ExperimentConfig(ABC):
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
 
     def __post_init__(self) -> None:
-        """Give every stage the one seed; raise ValueError for settings that do not fit, or are the experiment's own."""
+        """Set the seed of every stage; raise ValueError for invalid settings and for those of DECIDED_HERE."""
         check_seed(self.seed)
         for name, smallest in _LEAST.items():
             if (value := getattr(self, name, smallest)) < smallest:
@@ -103,14 +103,14 @@ class ExperimentConfig(ABC):
 
     @abstractmethod
     def evaluations(self) -> dict[str, EvalConfig]:
-        """Return the settings of every evaluation by its name, which begins with that of its task."""
+        """Return the settings of every evaluation by name; names start with the name of the task."""
 
     @property
     def stages_at_once(self) -> int:
-        """Return `jobs`, or how many stages the cores of this machine have room for."""
+        """Return `jobs`, or if it is 0 usable cores / `threads`."""
         return self.jobs or max(1, usable_cores() // self.threads)
 
 
 def is_used_as_it_is(train: TrainConfig) -> bool:
-    """Tell whether a model is an existing one that is not trained."""
+    """Return whether the model is an existing one that is used without training."""
     return bool(train.base) and train.train.steps == 0

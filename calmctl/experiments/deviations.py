@@ -1,6 +1,6 @@
-"""Where experiments depart from the paper: a sentence for each setting of models, compositions and other methods.
+"""Departures from the paper in words: a sentence for each setting of models, compositions and other methods.
 
-Every field of `BridgeConfig` and `ComposeConfig` has to be in BRIDGE, COMPOSITION or NOT_THE_METHOD: a test walks them.
+A test checks that every field of `BridgeConfig` and `ComposeConfig` is in BRIDGE, COMPOSITION or NOT_THE_METHOD.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def _gate(bridge: BridgeConfig) -> str:
 
 
 def _zero_init(bridge: BridgeConfig) -> str:
-    # With a gate it is the gate that begins at zero, and W_O plainly, as in the paper.
+    # With a gate, only the gate starts at zero; W_O is initialised as in the paper.
     return "a zero-initialised output" if bridge.zero_init and not bridge.gate else ""
 
 
@@ -67,8 +67,8 @@ def _every(compose: ComposeConfig) -> str:
     return f"every={compose.every}: a connection per {layers_each} of m_A instead of {PAPER_EVERY}"
 
 
-# Field of BridgeConfig -> what bridges have that the paper's do not; empty = as the paper's. `share` is told with
-# `standardize`.
+# Field of BridgeConfig -> function that names what the bridges have and the paper's do not; empty = no difference.
+# `share` is part of the text of `standardize`.
 BRIDGE: dict[str, Callable[[BridgeConfig], str]] = {
     "standardize": _standardize,
     "norm": lambda bridge: "an RMS norm on the projected states" if bridge.norm else "",
@@ -79,7 +79,7 @@ BRIDGE: dict[str, Callable[[BridgeConfig], str]] = {
     "dropout": lambda bridge: f"dropout of {bridge.dropout:g} on what they add" if bridge.dropout else "",
     "num_heads": lambda bridge: f"{bridge.num_heads} heads whatever m_B has" if bridge.num_heads is not None else "",
 }
-# Field of ComposeConfig -> how a composition departs; empty = it does not.
+# Field of ComposeConfig -> function that returns the departure in words; empty = none.
 COMPOSITION: dict[str, Callable[[ComposeConfig], str]] = {
     "bridge": lambda compose: _bridges(compose.bridge),
     "connections": _connections,
@@ -91,7 +91,7 @@ COMPOSITION: dict[str, Callable[[ComposeConfig], str]] = {
     "random_aug": lambda compose: "m_A has untrained weights" if compose.random_aug else "",
     "augs": lambda compose: f"{len(compose.augs)} augs; the paper composes one" if len(compose.augs) > 1 else "",
 }
-# What a composition is made of, on and where, which reports say elsewhere; the paper does not say how it trains.
+# Fields that are no departure: models, data and hardware are reported elsewhere; the paper gives no training settings.
 NOT_THE_METHOD = frozenset(
     {
         "anchor", "dataset", "validation", "attention", "merge_bases", "self_check", "trust_remote_code", "seed",
@@ -101,7 +101,7 @@ NOT_THE_METHOD = frozenset(
 
 
 def composition_deviations(compose: ComposeConfig) -> list[str]:
-    """Return a sentence for each departure of bridges and connections."""
+    """Return a sentence for each departure of a composition from the paper."""
     return [sentence for say in COMPOSITION.values() if (sentence := say(compose))]
 
 
@@ -111,14 +111,14 @@ def _bridges(bridge: BridgeConfig) -> str:
 
 
 def shape_in_words(model: dict[str, Any]) -> str:
-    """Return what the settings of a model from scratch make of it, in words."""
+    """Describe the model that settings of one from scratch give: layers, type and width."""
     settings = {name: value for name, value in model.items() if name != "attn_implementation"}
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     return f"a {layers.num_layers(config)}-layer {config.model_type} of width {layers.hidden_size(config)}"
 
 
 def real_text_deviations(config: ExperimentConfig) -> list[str]:
-    """Return a sentence for each departure of models, composition and other methods of an experiment on real text."""
+    """Return a sentence for each departure of an experiment on real text: models, composition, other methods."""
     found = [
         f"m_B is {_model(config.anchor)}; the paper's is PaLM2-S as it is",
         f"m_A is {_model(config.aug)}; the paper's is PaLM2-XXS, trained further on the domain",
@@ -135,7 +135,7 @@ def real_text_deviations(config: ExperimentConfig) -> list[str]:
 
 
 def unequal_training(config: ExperimentConfig) -> list[str]:
-    """Return a sentence if the methods at CALM's size are trained in another way than CALM."""
+    """Return a sentence if the training settings of the other methods differ from CALM's."""
     ours, theirs = to_dict(config.compose.train), to_dict(config.baseline.train)
     unequal = [f"{name}={theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
     return [f"other methods are not trained as CALM is: {', '.join(unequal)}"] if unequal else []

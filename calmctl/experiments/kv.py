@@ -1,4 +1,4 @@
-"""The paper's key-value experiment (section 4.1, table 1, and table 5 on this task)."""
+"""The paper's key-value experiment (section 4.1, table 1, and table 5 for this task)."""
 
 from dataclasses import replace
 from functools import partial
@@ -25,10 +25,10 @@ PAPER_HELD_IN = 0.2
 
 
 def kv_experiment(config: ReproduceKVConfig, out: Path) -> Experiment:
-    """Return the experiment in a folder.
+    """Return the experiment in the folder `out`.
 
     Raises:
-        UserError: the folder was made by a version before, whose folders have another layout.
+        UserError: the folder was written by an earlier version with another folder layout.
     """
     config = _with_ablations_of(config, out)
     return Experiment(
@@ -47,10 +47,10 @@ def kv_experiment(config: ReproduceKVConfig, out: Path) -> Experiment:
 
 
 def _with_ablations_of(config: ReproduceKVConfig, out: Path) -> ReproduceKVConfig:
-    """Return the configuration; without `--ablations`, a run that has some keeps them.
+    """Return the configuration; without `--ablations`, take over those of the run in `out`, if it has any.
 
     Raises:
-        UserError: the folder was made by a version before, whose folders have another layout.
+        UserError: the folder was written by an earlier version with another folder layout.
     """
     path = out / CONFIG_FILE
     before = read_yaml(path) if path.exists() else {}
@@ -69,14 +69,14 @@ def _with_ablations_of(config: ReproduceKVConfig, out: Path) -> ReproduceKVConfi
 
 
 def _token_ids(config: ReproduceKVConfig, folder: str) -> int:
-    """Return how many token ids a tokenizer of the data to come has."""
+    """Return the number of token ids of a tokenizer that the data stage will build."""
     anchor, *augs = tokenizers(config)
     folders = {aug_tokenizer_folder(index): aug for index, aug in enumerate(augs)}
     return len(folders.get(Path(folder).name, anchor))
 
 
 def _deviations(config: ReproduceKVConfig) -> list[str]:
-    """Return a sentence for each departure, in the order data, models, composition, evaluation."""
+    """Return a sentence for each departure from the paper: of data, models, composition, evaluation."""
     return [*_data(config), *_models(config), *_composition(config), *_evaluation(config)]
 
 

@@ -13,18 +13,18 @@ from data_builders.kv.build import KVDataConfig
 
 @dataclass(frozen=True)
 class KVAblationsConfig:
-    """What is varied around the headline composition, one thing at a time.
+    """Ablations: each changes one thing of the headline composition.
 
-    Values of the headline itself are left out: it is not trained twice.
+    Values equal to the headline's are skipped, so that it is not trained twice.
 
     Attributes:
-        vanilla_aug: an m_A that was trained on the anchor's data, which never says what a key is worth.
-        encoder_aug: m_A reads the prompt only.
-        every: connections at every so many layers.
+        vanilla_aug: also with an m_A trained on the anchor's data, which never gives the value of a key.
+        encoder_aug: also with an m_A that reads the prompt only.
+        every: numbers of m_A's layers per connection.
         heads: numbers of cross-attention heads.
-        shares: shares of the keys (0 to 1) that D_C is made over.
-        methods: baselines, trained on the same D_C with as many parameters as CALM where the method has a size.
-        further_training: the anchor trained further on all of m_A's data.
+        shares: fractions of the keys (0 to 1) that D_C is drawn from.
+        methods: baselines, trained on the same D_C; with as many parameters as CALM if the method has a size.
+        further_training: also the anchor trained further on m_A's data.
     """
 
     vanilla_aug: bool = True
@@ -53,15 +53,15 @@ class KVAblationsConfig:
 
 @dataclass(frozen=True)
 class ReproduceKVConfig(ExperimentConfig):
-    """The whole experiment.
+    """Settings of the key-value experiment.
 
-    `compare` names `random_aug` (an untrained m_A), `dc_subs` and `dc_math` (other kinds of D_C), and `one_tokenizer`
-    (an m_A that is trained with m_B's tokenizer).
+    `compare` may name `random_aug` (an untrained m_A), `dc_subs` and `dc_math` (other kinds of D_C), and
+    `one_tokenizer` (an m_A trained with m_B's tokenizer).
 
     Attributes:
         control_steps: optimizer steps of the first three; 0 = as many as the headline composition.
-        ablate: also train and score what `ablations` varies (`--ablations`).
-        eval: how every model is asked.
+        ablate: also run `ablations` (`--ablations`).
+        eval: the evaluation of every model.
     """
 
     COMPARISONS: ClassVar[tuple[str, ...]] = ("random_aug", "dc_subs", "dc_math", "one_tokenizer")
@@ -79,7 +79,7 @@ class ReproduceKVConfig(ExperimentConfig):
     )
 
     def __post_init__(self) -> None:
-        """Also raise ValueError for other tasks, or where m_A has m_B's tokenizer already."""
+        """Also raise ValueError for another task, or for `one_tokenizer` if the models share a tokenizer anyway."""
         super().__post_init__()
         if self.tasks != ("kv",):
             raise ValueError(f"tasks={list(self.tasks)}: this experiment has one, kv; leave it out")
@@ -87,5 +87,5 @@ class ReproduceKVConfig(ExperimentConfig):
             raise ValueError("compare names one_tokenizer, and the models have one tokenizer; set data.anchor_cut")
 
     def evaluations(self) -> dict[str, EvalConfig]:
-        """Return the settings of the evaluation by its name."""
+        """Return the settings of the one evaluation, by name."""
         return {"kv": self.eval}

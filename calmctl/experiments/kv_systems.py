@@ -1,4 +1,4 @@
-"""The systems of the key-value experiment: table 1's models, its controls, and CALM with one change each."""
+"""The systems of the key-value experiment: the models of table 1, the controls and the ablations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ from data_builders.kv.text import WORDS
 from data_builders.kv.tokenizers import CUTS, build_byte_tokenizer, build_word_tokenizer
 
 DC_MIX = "dc_mix.parquet"
-# Composition -> the m_A it reads, its D_C.
+# Composition -> its m_A and its D_C.
 COMPOSITIONS = {
     "calm": ("aug", DC_MIX),
     "one_tokenizer": ("aug_one_tokenizer", DC_MIX),
@@ -41,7 +41,7 @@ VANILLA = "vanilla"
 
 
 class KVSystems(Systems):
-    """Builds the systems of the key-value experiment in a folder."""
+    """Builds the systems of the key-value experiment."""
 
     config: ReproduceKVConfig
 
@@ -50,7 +50,7 @@ class KVSystems(Systems):
         return [*super().all(), *(self._ablations() if self.config.ablate else ())]
 
     def _tokenizer_of(self, train: TrainConfig) -> str:
-        return self.tokenizer  # data are made for it
+        return self.tokenizer  # even for an existing base: the data are built for this tokenizer
 
     def _compared(self, key: str) -> System:
         return self.per_seed(key, self._composition)
@@ -66,7 +66,7 @@ class KVSystems(Systems):
         return replace(scored, dataset=model.dataset or str(self.data)), model.needs
 
     def _trained_augs(self, source: str = "aug") -> list[Trained]:
-        """Return the m_As of a kind of composition: of several, each has a share of the keys."""
+        """Return the m_As named `source`; if there are several, each is trained on a part of the keys."""
         found, data = [], self.config.data
         for index in range(data.num_augs):
             own = data.anchor_cut is not None and source != "aug_one_tokenizer"
@@ -84,7 +84,7 @@ class KVSystems(Systems):
         return found
 
     def _ablations(self) -> Iterator[System]:
-        """Yield CALM with one change each, and other methods in its place."""
+        """Yield the ablations: CALM with one change each, then other methods."""
         chosen, compose, calm = self.config.ablations, self.config.compose, calm_values(self.config)
         if chosen.vanilla_aug:
             yield self.per_seed("vanilla_aug", self._with_vanilla_aug)
@@ -105,22 +105,22 @@ class KVSystems(Systems):
             yield self.per_seed("further", self._further)
 
     def _changed(self, **changes: Any) -> Build:
-        """Return what builds CALM with other settings."""
+        """Return a function that builds CALM with changed settings."""
         return lambda key, name, seed: self.composed(name, seed, self.augs, **changes)
 
     def _variant(self, key: str, value: float, build: Build) -> System:
-        """Return CALM with another value of a number."""
+        """Return CALM with another value of the number that `key` names."""
         row = VARIANTS[key]
         return self.per_seed(f"{key}_{value:g}", build, row.label.format(shown_value(row.group, value)), value)
 
     def _with_vanilla_aug(self, key: str, name: str, seed: int) -> Trained:
-        """Return the composition with m_A as it is before it learns the keys: trained on the anchor's data."""
+        """Return the composition with an m_A that does not know the keys: trained on the anchor's data."""
         return self.composed(name, seed, self._trained_augs(VANILLA))
 
     def _with_share_of_keys(self, share: float, key: str, name: str, seed: int) -> Trained:
-        """Return the composition on a D_C over another share of the keys; the keys and their values stay.
+        """Return the composition trained on a D_C over another share of the keys; keys and values are the same.
 
-        It is scored on a test set of its own: other keys are held out.
+        It has its own test set, since other keys are held out.
         """
         folder = f"data_share_{share:g}"
         with _naming(f"ablations.shares={share:g}"):
@@ -130,12 +130,12 @@ class KVSystems(Systems):
         return replace(trained, stages=(data, *trained.stages), dataset=str(data.folder))
 
     def _further(self, key: str, name: str, seed: int) -> Trained:
-        """Return m_B trained further on what m_A was trained on, for as long as CALM is on D_C."""
+        """Return m_B fully fine-tuned on m_A's data, with the baseline's training settings."""
         return self._baseline(FULL, name, seed, aug_file(0))
 
 
 def calm_values(config: ReproduceKVConfig) -> dict[str, float | None]:
-    """Return what the headline composition has of each numeric setting that is varied; None = no such value."""
+    """Return the headline's value of each number that is varied, by group; None = the headline has no such value."""
     compose = config.compose
     is_regular = compose.connections is None and compose.num is None
     return {
@@ -146,14 +146,14 @@ def calm_values(config: ReproduceKVConfig) -> dict[str, float | None]:
 
 
 def _anchor_heads(train: TrainConfig) -> int:
-    """Return how many heads m_B has, which its vocabulary has no say in."""
+    """Return the number of attention heads of m_B."""
     if train.base:
         return num_heads(base_config(train.base, trust_remote_code=train.trust_remote_code))
-    return num_heads(model_config_of_size(train.model, 1))
+    return num_heads(model_config_of_size(train.model, 1))  # the vocabulary size does not matter
 
 
 def check_compositions(config: ReproduceKVConfig) -> None:
-    """Raise UserError for a composition or a variant that cannot be made, before hours of training have led there."""
+    """Raise UserError for a composition or an ablation that cannot be built: now, not after hours of training."""
     chosen, compose = config.ablations, config.compose
     base, shapes = base_configs(config)
     anchor, augs = model_of(Shape(base)), [model_of(Shape(shape)) for shape in shapes]
@@ -176,7 +176,7 @@ def check_compositions(config: ReproduceKVConfig) -> None:
 
 @contextmanager
 def _naming(setting: str) -> Iterator[None]:
-    """Say in front of a refusal which setting it is about."""
+    """Prefix a UserError of the block with the setting that caused it."""
     try:
         yield
     except UserError as error:
@@ -184,7 +184,7 @@ def _naming(setting: str) -> Iterator[None]:
 
 
 def base_configs(config: ReproduceKVConfig) -> tuple[PreTrainedConfig, list[PreTrainedConfig]]:
-    """Return the configurations of m_B and of each m_A, whether or not they are trained yet."""
+    """Return the model configurations of m_B and of each m_A, without needing trained models."""
     tokenizer, *aug_tokenizers = tokenizers(config)
     return (
         _model_config(config.anchor, tokenizer),
@@ -199,7 +199,7 @@ def _model_config(train: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Pre
 
 
 def tokenizers(config: ReproduceKVConfig) -> list[PreTrainedTokenizerBase]:
-    """Return a tokenizer for all, or m_B's and those of each m_A, with as many tokens as those of the data to come."""
+    """Return the one shared tokenizer, or m_B's and each m_A's; of the same sizes as those of the data to be built."""
     data = config.data
     if data.tokenizer is not None:
         return [load_tokenizer(data.tokenizer)]

@@ -1,4 +1,4 @@
-"""The paper's low-resource languages (section 4.2, tables 2 and 3): m_A knows the languages, m_B knows English."""
+"""The paper's experiment on low-resource languages (section 4.2, tables 2 and 3): m_A knows them, m_B English."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,14 +36,14 @@ RECORDS = {
 
 @dataclass(frozen=True)
 class ReproduceNTLConfig(RealTextConfig):
-    """The whole experiment; these are the settings of its tasks.
+    """Settings of the experiment on low-resource languages.
 
     Attributes:
-        flores: into English, from languages that m_A's data holds: all of them unless it names some.
-        flores_unseen: into English, from languages that nothing is trained on here, which it has to name.
-        flores_from_english: the other direction.
-        rows, rows_unseen: sentences that the data has held out, of languages that D_C holds and of others
-            (`data.test_fraction`, `data.unseen_languages`).
+        flores: translation into English; `options.languages` defaults to `data.aug.languages` (empty = all).
+        flores_unseen: translation into English from languages in no training data; `options.languages` is required.
+        flores_from_english: translation from English into the same languages.
+        rows, rows_unseen: held-out sentences of the data, in languages of D_C (`data.test_fraction`) and in others
+            (`data.unseen_languages`).
         mgsm, gsm8k: word problems.
     """
 
@@ -58,7 +58,7 @@ class ReproduceNTLConfig(RealTextConfig):
     gsm8k: EvalConfig = evaluation("gsm8k")
 
     def __post_init__(self) -> None:
-        """Also raise ValueError where FLORES would be asked in another direction, or pairs would have to be packed."""
+        """Also raise ValueError for packing of pairs, a wrong FLORES direction, or tasks without their data."""
         super().__post_init__()
         trained = {"train_rows": ("anchor", "aug"), "composition_rows": ("compose", "baseline")}
         for setting, names in trained.items():
@@ -76,7 +76,7 @@ class ReproduceNTLConfig(RealTextConfig):
                 raise ValueError(f"tasks names {name}: set data.{wanted}, or leave it out")
 
     def _check_unseen(self) -> None:
-        """Raise ValueError where languages that nothing is trained on are not named, or something is."""
+        """Raise ValueError unless flores_unseen names languages, all of them absent from the training data."""
         trained: set[str] = set()
         for name, corpora in (("aug", self.data.aug), ("anchor", self.data.anchor)):
             if (corpora.parallel or corpora.monolingual) and not corpora.languages:
@@ -97,10 +97,10 @@ class ReproduceNTLConfig(RealTextConfig):
 
 
 def ntl_experiment(config: ReproduceNTLConfig, out: Path) -> Experiment:
-    """Return the experiment in a folder; FLORES is asked in the languages that m_A's data names, or in all.
+    """Return the experiment in the folder `out`.
 
     Raises:
-        UserError: no folder with the benchmarks is given, or it lacks one.
+        UserError: no benchmark folder is given, or the data of a task is missing from it.
     """
     config = _complete(config, out.resolve() / "data")
     return Experiment(
@@ -109,7 +109,7 @@ def ntl_experiment(config: ReproduceNTLConfig, out: Path) -> Experiment:
 
 
 def _complete(config: ReproduceNTLConfig, data: Path) -> ReproduceNTLConfig:
-    """Return the configuration with what every task reads."""
+    """Return the configuration with the data of every task; FLORES gets m_A's languages unless it names some."""
     if not config.benchmarks:
         raise UserError("benchmarks is not set; give --data FOLDER, which holds the corpora, flores200 and mgsm")
     folder = Path(config.benchmarks).expanduser().resolve()

@@ -1,4 +1,4 @@
-"""What the experiments on real text share: their settings, and the systems that they compare."""
+"""Settings and systems that the experiments on real text (ntl, code) share."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -22,25 +22,25 @@ WITH_EXAMPLES = (EXAMPLES, "m_B_examples")
 UNTRAINED = (*WITH_EXAMPLES, "handover", "mixture")
 SKYLINE = "m_B_finetuned"
 VANILLA_STAGE = "aug_vanilla"
-# Evaluations in which a model writes nothing.
+# Tasks that only measure likelihoods and generate nothing.
 SILENT = ("text",)
 
 
 @dataclass(frozen=True)
 class RealTextConfig(ExperimentConfig):
-    """An experiment on real text: its data, its benchmarks, and comparisons that need no training.
+    """Settings of an experiment on real text.
 
-    `compare` names `random_aug`, `vanilla_aug` and `aug_as_encoder` (what m_A is), methods of `METHODS` (trained on D_C
-    at CALM's size), `m_B_finetuned` (m_B trained further on m_A's data, as m_A was: the paper's skyline); and without
-    training `m_A_examples` and `m_B_examples` (the models with `num_examples` worked examples), `handover` (m_B reads
-    m_A's answer) and `mixture` (m_B and m_A decide about every byte together).
+    `compare` may name `random_aug` and `vanilla_aug` (another m_A), `aug_as_encoder` (m_A reads prompts only), methods
+    of `METHODS` (trained on D_C at CALM's size), `m_B_finetuned` (m_B trained further on m_A's data, as m_A was: the
+    paper's skyline); and without training `m_A_examples` and `m_B_examples` (with `num_examples` worked examples),
+    `handover` (m_B reads m_A's answer) and `mixture` (the average of both models' probabilities of each byte).
 
     Attributes:
         benchmarks: folder that holds the data of each task (`--data`).
-        num_examples: worked examples of those, in tasks that have any.
-        untrained_limit: how many records of each task (of each language) they are asked, as they read more and write
-            slower; 0 = as many as the others.
-        vanilla_aug: m_A as it was before it learned its domain, where that does not follow from `aug`.
+        num_examples: worked examples of `m_A_examples` and `m_B_examples`, in tasks that have any.
+        untrained_limit: limit of records per task (per language) for comparisons without training, which read longer
+            prompts or decode slower; 0 = the same records as for the other systems.
+        vanilla_aug: m_A before it was trained on its domain, if not `aug.base` or one trained from scratch.
     """
 
     COMPARISONS: ClassVar[tuple[str, ...]] = (*ABLATIONS, *METHODS, *UNTRAINED, SKYLINE)
@@ -55,7 +55,7 @@ class RealTextConfig(ExperimentConfig):
     vanilla_aug: str = field(default="", metadata=meaning("comparison", asked_by=("compare", "vanilla_aug")))
 
     def __post_init__(self) -> None:
-        """Also raise ValueError where a comparison cannot be made."""
+        """Also raise ValueError for a comparison that cannot be made."""
         super().__post_init__()
         if "vanilla_aug" in self.compare and not self.vanilla_aug and is_used_as_it_is(self.aug):
             raise ValueError("compare names vanilla_aug: set vanilla_aug=MODEL, what m_A was before it was specialised")
@@ -65,7 +65,7 @@ class RealTextConfig(ExperimentConfig):
             raise ValueError("compare names aug_as_encoder, which reads prompts, and D_C has none; leave it out")
 
     def evaluations(self) -> dict[str, EvalConfig]:
-        """Return the settings of every evaluation: fields of its name."""
+        """Return the settings of every evaluation, by name: the fields of type EvalConfig."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, EvalConfig)}
 
@@ -75,13 +75,13 @@ class RealTextConfig(ExperimentConfig):
         """Return whether the rows of D_C are prompts and completions."""
 
     def completed(self, data: object, evaluations: Mapping[str, EvalConfig]) -> Self:
-        """Return the configuration with other settings of its data and of some of its tasks."""
+        """Return the configuration with these settings of its data and of some evaluations."""
         changes: dict[str, Any] = {"data": data, **evaluations}
         return replace(self, **changes)
 
 
 class RealTextSystems(Systems):
-    """Builds the systems of an experiment on real text in a folder."""
+    """Builds the systems of an experiment on real text."""
 
     config: RealTextConfig
 
@@ -103,9 +103,9 @@ class RealTextSystems(Systems):
         return self.composed(name, seed, [aug], **changes.get(key, {}))
 
     def asked_of(self, model: Trained) -> list[str]:
-        """Return which evaluations a model takes part in: with worked examples those that have any.
+        """Return the names of a model's evaluations: for worked examples, only tasks that can have them.
 
-        Windows of long texts take a mixture too long: it reads them byte by byte.
+        Handover and mixture skip tasks without generation: a mixture reads byte by byte, too slow for long texts.
         """
         tasks = {name: self.config.evaluations()[name].task for name in self.config.tasks}
         if model.examples is not None:
@@ -127,7 +127,7 @@ class RealTextSystems(Systems):
         return scored, needs
 
     def _vanilla(self) -> Trained:
-        """Return m_A as it was before its domain: its base, or, from scratch, trained on the anchor's data."""
+        """Return m_A without its domain: its base, or one trained from scratch on the anchor's data."""
         config = self.config
         if existing := config.vanilla_aug or config.aug.base:
             return Trained(config.seed, "vanilla", existing)
@@ -142,8 +142,8 @@ class RealTextSystems(Systems):
         return System(key, (self._untrained(key),), label)
 
     def _untrained(self, key: str) -> Trained:
-        """Return a model that stands in the tables already, asked with worked examples or together with m_A."""
-        # Names say what they depend on, so that a run may go on with other comparisons in the same folder.
+        """Return m_A or m_B, to be evaluated with worked examples, with m_A's answers or in a mixture."""
+        # Names contain the settings, so that a run may go on with other values of these in the same folder.
         first = f"_first_{limit}" if (limit := self.config.untrained_limit) else ""
         with_examples = f"{EXAMPLES}_{self.config.num_examples}"
         if key == "handover":
@@ -156,12 +156,12 @@ class RealTextSystems(Systems):
         return replace(self.anchor, name=f"{key}_{self.config.num_examples}{first}", examples=self.config.num_examples)
 
     def _answering(self, task: str) -> str:
-        """Return whose answers are handed over: m_A's with worked examples, where these are measured as well."""
+        """Return the name of the model that gives the answers: m_A, with worked examples if those are evaluated."""
         has_examples = EXAMPLES in self.config.compare and has_option(task, "shots")
         return self._untrained(EXAMPLES).name if has_examples else self.aug.name
 
     def _further(self) -> Trained:
-        """Return m_B trained further on what m_A was trained on, for as long."""
+        """Return m_B trained further on m_A's data, with m_A's training settings."""
         train = TrainConfig(base=self.anchor.model, seed=self.config.seed, train=self.config.aug.train)
         settings = self._on(train, self.files.aug, self.files.aug_validation, "")
         stage = stage_in(self.out, SKYLINE, ("train", "anchor"), settings, ("data", *self.anchor.needs))
@@ -169,9 +169,9 @@ class RealTextSystems(Systems):
 
 
 def with_data(name: str, settings: EvalConfig, folder: Path) -> EvalConfig:
-    """Return the settings of an evaluation with its data in a folder of benchmarks, unless they name it themselves.
+    """Return the settings of an evaluation with `dataset` set to its data in `folder`, unless it is set already.
 
-    The data is in the folder of the evaluation's own name, or in that of its task.
+    The data is in a subfolder named after the evaluation or, if there is none, after its task.
 
     Raises:
         UserError: the folder holds no data of the task.

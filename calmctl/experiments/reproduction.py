@@ -1,7 +1,7 @@
-"""An experiment of the paper, from nothing to table and report.
+"""Run an experiment of the paper: data, training, evaluation, results and report.
 
-Data -> m_A beside m_B -> their composition and what it is compared with -> every task on every model -> `results.json`
-and report. Each step is a `calmctl` command in a process of its own (see stages.py).
+Data -> m_A and m_B -> the composition and the systems it is compared with -> every task on every model ->
+`results.json` and report. Each stage is a `calmctl` command in its own process (see stages.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,27 +36,28 @@ from data_builders.kv import build as kv
 from data_builders.ntl import build as ntl
 from data_builders.values import read_json
 
-# What building data would refuse, before anything runs.
+# Data builder -> check of its settings, made before any stage runs.
 DATA_CHECKS: dict[str, Callable[[Any], None]] = {"kv": kv.check, "ntl": ntl.check, "code": code.check}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What tells one experiment from another.
+    """The part of a reproduction that is specific to one experiment.
 
     Attributes:
-        name: of its data builder and of its presets.
+        name: of its data builder and presets.
         config: its settings.
         data: settings of its data.
-        files: the files of its data folder.
-        systems: builds its systems.
-        tokenizer: that of models trained from scratch; empty = the one that is trained with the data.
-        deviations: where it departs from the paper.
-        values: CALM's own value of each number that is varied: group of systems -> value.
-        token_ids: how many token ids a tokenizer that is made with the data has, by its folder; None: as the data says.
-        check: refuses what the experiment alone can refuse, before anything is made.
-        exports: tables that it writes beside `results.json`: file -> its content, from that of `results.json` and the
-            folder.
+        files: names of the files in its data folder.
+        systems: the class that builds its systems.
+        tokenizer: of models trained from scratch; empty = the one that the data stage builds.
+        deviations: a sentence for each departure from the paper.
+        values: group of systems -> the value that the headline CALM has of the number varied in the group.
+        token_ids: tokenizer folder -> number of token ids, for plans made before the data exist; None = that of
+            `tokenizer`, or `data.vocab_size`.
+        check: raises UserError for settings that only this experiment can check, before any stage runs.
+        exports: more files to write beside `results.json`: file name -> function that takes the content of
+            `results.json` and the folder, and returns the file's content.
     """
 
     name: str
@@ -79,18 +80,18 @@ def reproduce(
     running: dict[str, Path] | None = None,
     nproc_per_node: str | None = None,
 ) -> Run:
-    """Run whatever is not done yet, then write results, plots and report.
+    """Run all incomplete stages, then write results, plots and report.
 
-    A run can be given more tasks, seeds and comparisons later; what is done with the same settings is kept. What is
-    refused is refused before anything is written.
+    A run may be continued with more tasks, seeds and comparisons; stages that are complete with the same settings are
+    kept. Everything that can be checked is checked before anything is written.
 
     Args:
-        running: is kept filled with the folders of the stages under way, for a progress display.
-        nproc_per_node: processes of every training and evaluation; stages then run one after the other.
+        running: filled with name -> folder of the stages that are running now, for a progress display.
+        nproc_per_node: processes of every training and evaluation; stages then run one at a time.
 
     Raises:
         UserError: the data of a task cannot be used, `out` holds another run or another configuration, an existing
-            model cannot be loaded, or a stage refused its input.
+            model cannot be loaded, or a stage rejected its input.
     """
     config, stages = experiment.config, experiment_stages(experiment, out)
     is_current = preflight(experiment, out, nproc_per_node)
@@ -117,10 +118,12 @@ def reproduce(
 
 
 def preflight(experiment: Experiment, out: Path, nproc_per_node: str | None) -> bool:
-    """Return whether nothing is left to do; check what can be checked of what is, which a plan does as well.
+    """Return whether the run is already complete; if not, check everything that can be checked before it starts.
+
+    Plans (`--dry-run`) make the same checks.
 
     Raises:
-        UserError: see `reproduce`; models that exist are not looked at.
+        UserError: see `reproduce`, except for existing models, which are not checked here.
     """
     config, stages = experiment.config, experiment_stages(experiment, out)
     existing = existing_run(out, "reproduce", config, {})
@@ -131,16 +134,16 @@ def preflight(experiment: Experiment, out: Path, nproc_per_node: str | None) -> 
     if not is_current:
         _check_evaluations(config, out)
         _check_stages(stages, nproc_per_node)
-        if experiment.check is not None:  # once its data is known to be of a size that can be made
+        if experiment.check is not None:  # last: it needs data settings that have passed their own check
             experiment.check()
     return is_current
 
 
 def _check_stages(stages: Sequence[Stage], nproc_per_node: str | None) -> None:
-    """Check the settings of every training that is not done, and the sources of the data.
+    """Check the settings of the data and of every training that is not complete.
 
     Raises:
-        UserError: the data cannot be built, or a training cannot be done here, or not by so many processes.
+        UserError: the data cannot be built, or a training cannot run on this machine or with this many processes.
     """
     with planned_processes(num_processes(nproc_per_node) if nproc_per_node is not None else 1):
         for stage in stages:
@@ -157,7 +160,7 @@ def _check_stage(stage: Stage) -> None:
 
 
 def _check_bases(config: ExperimentConfig) -> None:
-    """Raise UserError now rather than after hours of other stages where an existing model cannot be loaded."""
+    """Raise UserError if an existing model cannot be loaded: now, not after hours of other stages."""
     vanilla = config.vanilla_aug if isinstance(config, RealTextConfig) else ""
     for base in filter(None, (config.anchor.base, config.aug.base, vanilla)):
         shape = base_config(base, trust_remote_code=config.compose.trust_remote_code)
@@ -167,7 +170,7 @@ def _check_bases(config: ExperimentConfig) -> None:
 
 
 def _check_evaluations(config: ExperimentConfig, out: Path) -> None:
-    """Raise UserError now where the data of a task, unless it is still to be made, cannot be asked."""
+    """Raise UserError if the data of a task cannot be used; data that the data stage will build is not checked."""
     settings = config.evaluations()
     for name in config.tasks:
         path = Path(settings[name].dataset).resolve()
@@ -181,7 +184,7 @@ def _check_evaluations(config: ExperimentConfig, out: Path) -> None:
 
 
 def experiment_stages(experiment: Experiment, out: Path, nproc_per_node: str | None = None) -> list[Stage]:
-    """Return the stages of the experiment in a folder, evaluations last: what others wait for goes first."""
+    """Return the stages of an experiment, dependencies first and evaluations last."""
     systems = _systems(experiment, out)
     models = [model for system in systems.all() for model in system.models]
     stages = [stage_in(systems.out, "data", ("data", experiment.name), experiment.data, result="manifest.json")]
@@ -192,14 +195,14 @@ def experiment_stages(experiment: Experiment, out: Path, nproc_per_node: str | N
 
 
 def _systems(experiment: Experiment, out: Path) -> Systems:
-    # Stages and their settings name folders: these have to mean the same from another working directory.
+    # The settings of stages name folders: absolute paths stay valid in another working directory.
     out = out.resolve()
     tokenizer = experiment.tokenizer or str(out / "data" / "tokenizer")
     return experiment.systems(experiment.config, out, experiment.files, tokenizer)
 
 
 def results(experiment: Experiment, out: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Return `results.json`: what was measured of every system, and in which runs; `seconds` are wall-clock."""
+    """Return the content of `results.json`: the figures and runs of every system; `seconds` are wall-clock."""
     systems = _systems(experiment, out)
     return {
         "section": experiment.name,
@@ -229,7 +232,7 @@ def _system(system: System, systems: Systems, out: Path) -> dict[str, Any]:
 
 
 def _measured(model: Trained, tasks: Sequence[str], out: Path) -> dict[str, Any]:
-    """Return the figures of one model and the folders, relative to `out`, that they were read from."""
+    """Return the metrics of one model and the run folders, relative to `out`, that hold them."""
     evaluations = {task: f"eval/{task}/{model.name}" for task in tasks}
     run = model.stages[-1].name if model.stages else model.model
     is_trained = bool(model.stages) and not model.is_asked_otherwise

@@ -1,7 +1,7 @@
-"""Stages: commands that depend on each other, run side by side where cores allow and skipped when they are done.
+"""Stages: the commands of an experiment, run in parallel in dependency order and skipped once complete.
 
-A stage is a `calmctl` command in a process of its own that writes a run directory; folders are all that stages share.
-Whether a stage is done, with which settings and inputs, is what its run directory says.
+A stage is a `calmctl` command that runs in its own process and writes one run directory. Stages share only folders.
+The run directory records whether the stage is complete, and with which settings and inputs.
 """
 
 import os
@@ -32,11 +32,11 @@ class Stage:
     """One command of an experiment.
 
     Attributes:
-        command: what follows `calmctl`.
-        folder: the run directory it writes.
-        result: a file that exists when it is done.
-        config: its configuration.
-        needs: names of stages that have to be done before.
+        command: arguments after `calmctl`.
+        folder: its run directory.
+        result: a file that exists once the stage is complete.
+        config: its settings.
+        needs: names of stages that have to be complete first.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Stage:
 
     @property
     def is_complete(self) -> bool:
-        """Return whether its run directory says that it is done, and was with these settings."""
+        """Return whether its run is complete and was started with these settings."""
         if not self.result.exists():
             return False
         run = read_run(self.folder)
@@ -56,11 +56,11 @@ class Stage:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return its configuration as its preset holds it."""
+        """Return its settings as a dictionary, as in its preset."""
         return to_dict(self.config)
 
     def launched(self, nproc_per_node: str | None) -> "Stage":
-        """Return the stage run by so many processes of torchrun; what builds data stays alone."""
+        """Return the stage with `--nproc-per-node`; a data stage always runs in one process."""
         if nproc_per_node is None or self.command[0] == "data":
             return self
         return replace(self, command=(*self.command, "--nproc-per-node", nproc_per_node))
@@ -79,14 +79,14 @@ def stage_in(
     needs: Sequence[str] = (),
     result: str = "model/config.json",
 ) -> Stage:
-    """Return the stage of an experiment in `root` that runs a command with these settings as its preset."""
+    """Return the stage that writes `root / name`; its command reads `config` as a preset from `root / "conf"`."""
     folder = root / name
     options = ("--preset", name.replace("/", "_"), "--config-dir", str(root / "conf"), "--out", str(folder))
     return Stage(name, (*command, *options), folder, folder / result, config, tuple(needs))
 
 
 class Sharing(Protocol):
-    """What the settings of an experiment say of how its stages share a machine."""
+    """Settings of an experiment that say how its stages share a machine."""
 
     @property
     def threads(self) -> int:
@@ -94,14 +94,14 @@ class Sharing(Protocol):
 
     @property
     def stages_at_once(self) -> int:
-        """Return how many stages run side by side."""
+        """Return how many stages run at the same time."""
 
 
 def missing_stages(stages: Sequence[Stage]) -> list[str]:
-    """Return the names of the stages that are not done, or need one that is not; what is needed comes first.
+    """Return the names of incomplete stages and of those that need one, dependencies first.
 
     Raises:
-        UserError: one of them has begun with other settings.
+        UserError: one of them was started with other settings.
     """
     missing: list[str] = []
     for stage in stages:
@@ -118,10 +118,10 @@ def run_stages(
     nproc_per_node: str | None = None,
     running: dict[str, Path] | None = None,
 ) -> dict[str, float]:
-    """Run what is not done yet: one stage after the other where each takes several processes.
+    """Run all incomplete stages; one at a time if `nproc_per_node` is set.
 
     Returns:
-        The wall-clock seconds of every stage.
+        Wall-clock seconds by stage name.
 
     Raises:
         CalmctlError: see `StageRunner.run`.
@@ -134,19 +134,19 @@ def run_stages(
 
 
 class StageRunner:
-    """Runs stages.
+    """Runs stages in parallel, in dependency order.
 
-    A stage is left alone when its run is complete and nothing it needs was made anew; otherwise its command runs,
-    which resumes, returns at once, or refuses when its settings or inputs are not those of the run that is there.
+    A stage is skipped if its run is complete and no stage it needs ran again. Otherwise its command runs, and resumes
+    the run, returns at once, or fails because the settings or inputs differ from those of the existing run.
 
     Attributes:
-        running: the folders of the stages under way, for a progress display.
+        running: name -> folder of the stages that are running now, for a progress display.
 
     Args:
-        root: folder of the experiment; keeps a log per stage.
-        jobs: stages that run at once.
-        threads: CPU threads of each.
-        running: becomes the attribute; several runners may share one.
+        root: folder of the experiment; presets and logs of the stages are written into it.
+        jobs: maximum number of stages that run at the same time.
+        threads: CPU threads of each stage.
+        running: dictionary to use as the attribute; several runners may share one.
     """
 
     def __init__(
@@ -162,12 +162,12 @@ class StageRunner:
         self._processes: dict[str, tuple[subprocess.Popen[bytes], TextIO]] = {}
 
     def run(self) -> list[str]:
-        """Run what is not done yet and return the names of the stages that ran.
+        """Run all incomplete stages and return the names of those that ran.
 
         Raises:
-            UserError: a stage refused its input.
-            CalmctlError: a stage failed; the message says where its log is.
-            Interrupted: a stage was told to end.
+            UserError: a stage rejected its input.
+            CalmctlError: a stage failed; the message names its log.
+            Interrupted: a stage was interrupted.
         """
         done: set[str] = set()
         ran: list[str] = []
@@ -191,7 +191,7 @@ class StageRunner:
         return ran
 
     def seconds(self) -> dict[str, float]:
-        """Return the wall-clock seconds of every stage, as its run says."""
+        """Return the wall-clock seconds of every stage, from its run record."""
         return {name: float(read_run(stage.folder).facts["seconds"]) for name, stage in self.stages.items()}
 
     def _start(self, stage: Stage) -> None:
@@ -205,7 +205,7 @@ class StageRunner:
             "PYTHONPATH": os.pathsep.join(filter(None, [str(package_root), os.environ.get("PYTHONPATH")])),
             PARENT_VARIABLE: str(os.getpid()),
         }
-        # -P: a folder of the user's that is named like a package must not be imported in its place.
+        # -P keeps the working directory off sys.path: a folder there may have the name of a package.
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "calmctl", *stage.command],
             stdout=stream,
@@ -218,7 +218,7 @@ class StageRunner:
         self.running[stage.name] = stage.folder
 
     def _collect(self) -> list[str]:
-        """Return the stages that have finished since the last look."""
+        """Return the names of the stages that finished since the last call."""
         finished = []
         for name, (process, stream) in list(self._processes.items()):
             code = process.poll()
@@ -250,7 +250,7 @@ class StageRunner:
         return lines[-1].removeprefix("calmctl: ").removeprefix("error: ")
 
     def _stop_all(self) -> None:
-        """Interrupt what still runs, as Ctrl-C would, and wait until it is saved; a second Ctrl-C waits no longer."""
+        """Send SIGINT to the running stages and wait until they have saved; a second Ctrl-C kills them."""
         for process, _ in self._processes.values():
             process.send_signal(signal.SIGINT)
         try:

@@ -1,4 +1,4 @@
-"""The systems of an experiment: the rows of its tables, and the stages that train and score their models."""
+"""The systems of an experiment: the rows of its tables, and the stages that train and evaluate their models."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +14,13 @@ from calmctl.reporting.systems_table import system_row
 from calmctl.runs.record import METRICS_FILE
 from calmctl.training.configs import ComposeConfig, TrainConfig
 
-# Groups of systems that show what CALM is due to.
+# Groups of systems that are controls: CALM with one change. They have `num_control_seeds` seeds.
 CONTROLS = ("m_A", "D_C", "share", "connections", "heads")
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of the data folder that trainings read; those of validations are empty where there is none."""
+    """Names of the training and validation files in the data folder; empty = no validation file."""
 
     anchor: str
     aug: str
@@ -35,13 +35,13 @@ class Trained:
     """A model of one seed.
 
     Attributes:
-        model: its run directory, or what names an existing model that is used as it is.
-        stages: those that train it; none where it is used as it is.
         name: of its folders.
-        examples: worked examples, in the place of the task's own number; None keeps that.
-        reads_answers: whether it is given m_A's answers.
-        mixed_with: the model that writes together with it.
-        dataset: test records of its own; empty = those of everybody.
+        model: its run directory, or the path or hub id of an existing model that is used without training.
+        stages: the stages that train it; empty for an existing model.
+        examples: number of worked examples; None = the task's own number.
+        reads_answers: whether its prompts contain m_A's answers.
+        mixed_with: the model whose probabilities are averaged with its own (see `EvalConfig.mix`).
+        dataset: its own test data; empty = those of all other models.
     """
 
     seed: int
@@ -55,25 +55,25 @@ class Trained:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return the stages that have to be done before it can be used."""
+        """Return the names of the stages that have to be complete before it can be used."""
         return tuple(stage.name for stage in self.stages[-1:]) + (self.mixed_with.needs if self.mixed_with else ())
 
     @property
     def is_asked_otherwise(self) -> bool:
-        """Return whether it is a model that stands in the tables already, and is only asked in another way."""
+        """Return whether it is a model of another system, evaluated in another way without training."""
         return self.reads_answers or self.examples is not None or self.mixed_with is not None
 
 
 Build = Callable[[str, str, int], Trained]
-"""Takes a system's key, the name of the folder and the seed."""
+"""Builds a model from the system's key, the folder's name and the seed."""
 
 
 @dataclass(frozen=True)
 class System:
-    """One row of the tables: a model, of one seed or of several.
+    """One row of the tables: a model, trained with one seed or several.
 
     Attributes:
-        value: the number by which it differs from CALM, where it does by one.
+        value: the value of the number that is varied, if the system is CALM with another value of one.
     """
 
     key: str
@@ -86,9 +86,9 @@ class Systems(ABC):
     """Builds the systems of an experiment in a folder.
 
     Args:
-        out: folder of the experiment; what is in it is named by absolute paths.
-        files: the data folder's.
-        tokenizer: what models that are trained from scratch are trained with.
+        out: folder of the experiment, as an absolute path.
+        files: names of the files in the data folder.
+        tokenizer: path or hub id of the tokenizer of models trained from scratch.
     """
 
     def __init__(self, config: ExperimentConfig, out: Path, files: Files, tokenizer: str) -> None:
@@ -99,11 +99,11 @@ class Systems(ABC):
 
     @property
     def aug(self) -> Trained:
-        """Return m_A, the first of several."""
+        """Return m_A; the first one if there are several."""
         return self.augs[0]
 
     def all(self) -> list[System]:
-        """Return every system: m_A, m_B, CALM, then what they are compared with."""
+        """Return every system: m_A, m_B, CALM, then those of `compare`."""
         augs = [System("m_A" if not index else f"m_A{index + 1}", (aug,)) for index, aug in enumerate(self.augs)]
         models = [*augs, System("m_B", (self.anchor,)), self.per_seed("calm", self._composition)]
         return [*models, *map(self._compared, self.config.compare)]
@@ -114,10 +114,10 @@ class Systems(ABC):
 
     @abstractmethod
     def _compared(self, key: str) -> System:
-        """Return a system that `compare` names."""
+        """Return the system of a name in `compare`."""
 
     def evaluations(self, model: Trained) -> Iterator[Stage]:
-        """Yield the evaluations of a model."""
+        """Yield the evaluation stages of a model."""
         for name in self.asked_of(model):
             settings = self.config.evaluations()[name]
             scored = replace(settings, model=model.model, threads=self.config.threads)
@@ -126,11 +126,11 @@ class Systems(ABC):
             yield stage_in(self.out, folder, ("eval", scored.task), scored, ("data", *needs), METRICS_FILE)
 
     def asked_of(self, model: Trained) -> list[str]:
-        """Return which evaluations a model takes part in."""
+        """Return the names of a model's evaluations."""
         return list(self.config.tasks)
 
     def _asked(self, model: Trained, name: str, scored: EvalConfig) -> tuple[EvalConfig, tuple[str, ...]]:
-        """Return how a model is asked, and the stages that have to be done before."""
+        """Return the settings of a model's evaluation, and the stages that it needs."""
         return scored, model.needs
 
     def _base(self, name: str, train: TrainConfig, file: str, validation: str) -> Trained:
@@ -141,7 +141,7 @@ class Systems(ABC):
         return Trained(self.config.seed, name, str(stage.folder), (stage,))
 
     def _tokenizer_of(self, train: TrainConfig) -> str:
-        """Return what a model is trained with: one that exists has its own."""
+        """Return the tokenizer to train a model with; empty for an existing base, which has its own."""
         return "" if train.base else self.tokenizer
 
     def _on(self, train: TrainConfig, file: str, validation: str, tokenizer: str) -> TrainConfig:
@@ -150,11 +150,11 @@ class Systems(ABC):
         )
 
     def _held_out(self, file: str, given: TrainConfig | ComposeConfig | BaselineConfig) -> str:
-        """Return what is validated on: the data's own file, or where they have none what was given."""
+        """Return the validation file: the data's own, or if there is none the one in the settings."""
         return str(self.data / file) if file else given.validation
 
     def per_seed(self, key: str, build: Build, label: str = "", value: float | None = None) -> System:
-        """Return a system that is trained once a seed."""
+        """Return a system that is trained once per seed."""
         count = self.config.num_bridge_seeds
         if system_row(key).group in CONTROLS:
             count = self.config.num_control_seeds or count
@@ -163,16 +163,17 @@ class Systems(ABC):
         return System(key, tuple(build(key, name, seed) for seed, name in names.items()), label, value)
 
     def _composition(self, key: str, name: str, seed: int) -> Trained:
-        """Return the headline composition, or one that differs from it in what its key says."""
+        """Return the headline composition, or the variant that `key` names."""
         return self.composed(name, seed, [self.aug])
 
     def composed(
         self, name: str, seed: int, augs: Sequence[Trained], file: str = "", needs: Sequence[str] = (), **changes: Any
     ) -> Trained:
-        """Return a composition of m_B with these m_As.
+        """Return a composition of m_B with `augs`.
 
         Args:
-            file: of D_C, in the data folder or anywhere; empty = the headline's.
+            file: D_C, relative to the data folder or absolute; empty = the headline's.
+            needs: names of further stages that have to be complete first.
             changes: settings in which it differs from the headline.
         """
         settings = replace(
@@ -188,7 +189,7 @@ class Systems(ABC):
         return Trained(seed, name, str(stage.folder), (*(stage for aug in augs for stage in aug.stages), stage))
 
     def _baseline(self, method: str, name: str, seed: int, file: str = "") -> Trained:
-        """Return m_B with another method at CALM's size, on D_C or on another file."""
+        """Return m_B trained with a baseline method at CALM's size, on D_C or on another file."""
         settings = replace(
             self.config.baseline,
             method=method,

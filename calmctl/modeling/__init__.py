@@ -1,1 +1,1 @@
-"""The heart: frozen bases, bridges between them, and the composed model."""
+"""Frozen bases, the bridges between them, and the composed model."""

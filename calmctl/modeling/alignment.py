@@ -1,8 +1,8 @@
 """Alignment: which aug positions an anchor position may attend to.
 
-The bridge never assumes that the two models read the same tokens at the same places. It is given, per anchor
-position, how many aug positions are visible. With one tokenizer that is everything up to and including the position
-itself. What augs with tokenizers of their own have read, and put aside again, `tokenizers/aug_tokens.py` says.
+Bridges do not assume that both models read the same tokens: they are given the number of visible aug positions per
+anchor position. With one tokenizer these are all positions up to and including its own. For augs with their own
+tokenizer see `tokenizers/aug_tokens.py`.
 """
 
 import torch
@@ -21,7 +21,7 @@ def same_tokenizer_visible(
     Args:
         past: number of tokens already in the cache.
         length: number of new tokens.
-        prompt_lengths: (batch,), what an aug that reads prompts only has read: never more than these are visible.
+        prompt_lengths: (batch,) upper limit of the counts, for an aug that reads prompts only.
     """
     visible = torch.arange(past + 1, past + length + 1, device=device).expand(batch_size, length)
     return visible if prompt_lengths is None else visible.minimum(prompt_lengths[:, None])
@@ -39,15 +39,15 @@ def prompt_to_read(
     """Return the prompt lengths (batch,), and how many of `length` new tokens an aug that reads prompts only reads.
 
     Args:
-        prompt_lengths: (batch,) when they are known; else the prompt is the whole first input.
+        prompt_lengths: (batch,); None = the prompt is the whole first input.
         past: number of tokens in the cache; `read`: how many of them such augs have read.
 
     Raises:
-        UserError: the prompt goes on where the augs have missed something before.
+        UserError: the prompt continues after tokens that the augs did not read.
     """
     if prompt_lengths is None:
         prompt_lengths = torch.full((batch_size,), read if past else length)
-    # Without a single key there would be nothing to attend to; what may be seen is the lengths' business.
+    # Attention needs at least one key; the prompt lengths decide whether it is visible.
     num_read = min(max(int(prompt_lengths.max()) - past, 0 if past else 1), length)
     if num_read and read < past:
         raise UserError(
@@ -58,19 +58,19 @@ def prompt_to_read(
 
 
 def positions_in_documents(starts: Tensor, length: int) -> Tensor:
-    """Return the positions (1, length) of the tokens of a packed row in their documents.
+    """Return the positions (1, length) of the tokens of a packed row within their documents.
 
     Args:
-        starts: (documents + 1,), where each document begins, and the end of the last one.
+        starts: (documents + 1,), start of each document, then the end of the last one.
     """
     places = torch.arange(length, device=starts.device)
     return (places - starts[torch.searchsorted(starts, places, right=True) - 1])[None]
 
 
 def packed_documents(position_ids: Tensor) -> Tensor | None:
-    """Return the document (batch, seq) that each token of a packed row belongs to, or None where rows hold one each.
+    """Return the document index (batch, seq) of each token of packed rows; None if every row is one document.
 
-    Positions that do not go on by one begin another document, as transformers reads packed rows.
+    A position that does not continue the one before begins another document, as in transformers.
     """
     documents = (position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 1) != 1).cumsum(-1)
     return documents if documents[:, -1].any() else None
@@ -82,11 +82,11 @@ def bridge_mask(
     """Return the attention mask of a bridge (batch, 1, anchor_seq, aug_seq), True = may be attended.
 
     Args:
-        visible: (batch, anchor_seq), how many aug positions, counted from the first, each anchor position may see.
+        visible: (batch, anchor_seq), number of aug positions, from the first, that each anchor position may see.
         attention_mask: (batch, seq), True = a real token; None = no padding.
-        aug_length: aug_seq, the number of aug positions there are keys for: fewer than seq where the aug has read
-            less, more where a static cache has room left, which nothing sees.
-        documents: (batch, seq) from `packed_documents`: tokens see those of their own only.
+        aug_length: aug_seq, the number of keys: fewer than seq if the aug has read less, more if a static cache has
+            free room, which stays invisible.
+        documents: (batch, seq) from `packed_documents`: tokens see only their own document.
     """
     mask = torch.arange(aug_length, device=visible.device) < visible[:, :, None]
     if attention_mask is not None:

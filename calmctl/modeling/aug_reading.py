@@ -1,4 +1,4 @@
-"""How augs read: those that take the anchor's tokens as they are, and those with tokenizers of their own."""
+"""Run the augs on new tokens and compute the keys and values of their bridges."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -25,11 +25,10 @@ from calmctl.modeling.views import first_layers
 
 
 class AugReadingMixin:
-    """What a composed model does before its anchor runs: every aug reads, and its bridges get keys and values.
+    """The part of a composed model's forward pass before the anchor runs: all augs read the new tokens.
 
     Attributes:
-        segmenters: of each aug with a tokenizer of its own, how it reads the anchor's tokens; None: it takes them as
-            they are.
+        segmenters: per aug; None = it shares the anchor's tokenizer.
     """
 
     config: Any
@@ -47,17 +46,17 @@ class AugReadingMixin:
         held: ComposedCache | None,
         aug_tokens: Sequence[Tensor | None] | None,
     ) -> None:
-        """Let every aug read new tokens, and say what of it each of the anchor's tokens may see.
+        """Run every aug on the new tokens; store its bridges' keys, values and attention mask in `current`.
 
         Args:
-            prompt_lengths: (batch,), where augs read prompts only.
-            num_read: how many of the new tokens augs read.
-            held: the cache, if there is one.
-            aug_tokens: what a collator has found, per aug; see `ComposedModelForCausalLM.forward`.
+            prompt_lengths: (batch,), if augs read prompts only.
+            num_read: number of new tokens that augs read.
+            held: the cache, or None.
+            aug_tokens: per aug, tokens that a collator has found; see `ComposedModelForCausalLM.forward`.
 
         Raises:
-            UserError: an aug has no positions for so many, cannot be told what it may attend to, or has a tokenizer of
-                its own that is not known.
+            UserError: an aug has too few positions, does not take the mask that it needs, or has its own tokenizer,
+                which is unknown.
         """
         for aug_index in range(len(self.augs)):
             if self.config.segmentations[aug_index] is None:
@@ -75,13 +74,13 @@ class AugReadingMixin:
     def _read_shared(
         self, current: ForwardPass, aug_index: int, tokens: NewTokens, cache: ComposedCache | None
     ) -> None:
-        """Let an aug that takes the anchor's tokens as they are read new ones."""
+        """Run an aug that shares the anchor's tokenizer on new tokens."""
         if cache is not None and tokens.length == 0:
             return self._read_nothing(current, aug_index, cache)
         aug = cast(PreTrainedModel, self.augs[aug_index])
         known, ids = layers.text_config(aug.config).vocab_size, tokens.ids
         if known < layers.text_config(self.anchor.config).vocab_size:
-            # Ids that only pad the anchor's vocabulary: no text becomes them, but a model may happen to choose one.
+            # Larger ids only pad the anchor's vocabulary: no text contains them, but sampling may draw one.
             ids = ids.clamp(max=known - 1)
         end = tokens.past + tokens.length
         self._run_aug(current, aug_index, ids, tokens.attention_mask, tokens.positions, end, tokens.positions, cache)
@@ -94,13 +93,13 @@ class AugReadingMixin:
         cache: ComposedCache | None,
         given: Tensor | None,
     ) -> AugTokens:
-        """Return what an aug with a tokenizer of its own reads of new anchor tokens.
+        """Return the tokens that an aug with its own tokenizer reads for the new anchor tokens.
 
         Args:
-            given: what a collator has found, see `AugTokens.stacked`.
+            given: tokens that a collator has found, see `AugTokens.stacked`.
 
         Raises:
-            UserError: the tokenizers are not known.
+            UserError: the aug's tokenizer is unknown.
         """
         if given is not None:
             return AugTokens.stacked(given, tokens.length)
@@ -122,7 +121,7 @@ class AugReadingMixin:
         positions: Tensor,
         cache: ComposedCache | None,
     ) -> None:
-        """Let an aug with a tokenizer of its own read new tokens of its own.
+        """Run an aug on new tokens of its own tokenizer.
 
         Args:
             positions: (batch, seq) of the anchor's new tokens.
@@ -146,10 +145,10 @@ class AugReadingMixin:
         self._run_aug(current, aug_index, read.ids, mask, places, read.longest, anchor_positions, cache)
 
     def _read_nothing(self, current: ForwardPass, aug_index: int, cache: ComposedCache) -> None:
-        """Take the keys and values of an aug that reads nothing now from the cache."""
+        """Take keys and values from the cache for an aug that has no new tokens."""
         aug = cast(PreTrainedModel, self.augs[aug_index])
         if is_sharded(layers.decoder_layers(aug)[0]):
-            # Processes that hold slices of it run it together, and rows of another one may have something new.
+            # All processes must run a sharded aug together, and another process may have new tokens.
             nothing = torch.zeros(1, 1, dtype=torch.long, device=input_device(aug))
             with torch.no_grad():
                 run_decoder(aug, self._tapped_layers(aug_index), nothing, None, nothing, 1, None)
@@ -172,7 +171,7 @@ class AugReadingMixin:
 
         Args:
             ids, mask, positions, end: see `run_decoder`.
-            anchor_positions: (batch, new) where the new tokens stand among the anchor's, for rotary bridges.
+            anchor_positions: (batch, new) anchor position of each new aug token, for rotary bridges.
         """
         pairs, aug = self.connections[aug_index], cast(PreTrainedModel, self.augs[aug_index])
         decoder = self._tapped_layers(aug_index)
@@ -190,7 +189,7 @@ class AugReadingMixin:
         for bridge_index, pair in enumerate(pairs):
             bridge = current.bridge(aug_index, bridge_index)
             folded = None
-            # A cache that already holds tokens is being decoded with: worth folding the matrices once for.
+            # A cache with tokens in it means decoding: worth folding the matrices once.
             if cache is not None and cache.get_seq_length() and not torch.is_grad_enabled():
                 if (aug_index, bridge_index) not in cache.folded:
                     cache.folded[aug_index, bridge_index] = bridge.folded()
@@ -203,6 +202,6 @@ class AugReadingMixin:
             current.keys_values[aug_index, bridge_index] = keys, values
 
     def _tapped_layers(self, aug_index: int) -> PreTrainedModel:
-        """Return the decoder of an aug up to the last layer that a bridge begins at."""
+        """Return the decoder of an aug up to its last tapped layer."""
         last = max(pair.aug_layer for pair in self.connections[aug_index])
         return first_layers(cast(PreTrainedModel, self.augs[aug_index]), last + 1)

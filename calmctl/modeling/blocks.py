@@ -1,4 +1,4 @@
-"""Where the attention and the feed-forward block of a decoder layer are: found by structure, as the layers are."""
+"""Find the attention and the feed-forward block of a decoder layer by structure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from calmctl.errors import UserError
 from calmctl.modeling.calling import accepts
 
-# What the attention of a layer calls the cache, which nothing else in it takes.
+# Names of the cache as an argument of a layer's attention; no other part of the layer takes it.
 CACHE_ARGUMENTS = ("cache", "past_key_values", "past_key_value", "layer_past")
-# What a block calls the states that it reads, where they are not its first argument.
+# Name of a block's input states where they are not its first positional argument.
 STATES = "hidden_states"
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a decoder layer that states (..., dim) go into and come out of.
+    """A part of a decoder layer that maps states (..., dim) to states.
 
     Attributes:
-        entry: the module that they go into.
-        exit: the module that they come out of; mostly the same.
+        entry: the module that takes the states.
+        exit: the module that returns them; usually the same.
     """
 
     entry: nn.Module
@@ -41,13 +41,13 @@ def attention_of(layer: nn.Module) -> nn.Module:
 
 
 def feed_forward_of(layer: nn.Module) -> Block:
-    """Return the feed-forward block of a decoder layer: what has matrices beside the attention.
+    """Return the feed-forward block of a decoder layer: its modules with matrices, attention excluded.
 
-    Most layers keep it in one module (experts included), beside which a layer may have single matrices (Gemma 4's input
-    per layer); OPT has its two matrices in the layer itself.
+    Most layers keep it in one module (experts included), besides which a layer may have single linear layers (Gemma 4's
+    input per layer); OPT has its two linear layers in the layer itself.
 
     Raises:
-        UserError: several modules could be meant.
+        UserError: no module, or several, could be meant.
     """
     attention = attention_of(layer)
     others = [child for child in layer.children() if child is not attention]
@@ -77,10 +77,10 @@ def states_into(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
 
 
 def states_of(output: Tensor | tuple[Any, ...]) -> Tensor:
-    """Return the states that came out of a block: attention returns its weights beside them."""
+    """Return the states in a block's output, which for attention is a tuple with its weights."""
     return output if isinstance(output, Tensor) else output[0]
 
 
 def with_states(output: Tensor | tuple[Any, ...], states: Tensor) -> Tensor | tuple[Any, ...]:
-    """Return what came out of a block, with other states."""
+    """Return a block's output with its states replaced."""
     return states if isinstance(output, Tensor) else (states, *output[1:])

@@ -13,30 +13,29 @@ from calmctl.errors import UserError
 from calmctl.modeling.residual_streams import Standardize, scale_of
 
 ROTARY_BASE = 10_000.0
-# What a bias gives the newest aug token more than one far away: the first head's, from which it falls to none.
+# Attention score that `recency` adds for the newest aug token over a distant one in the first head; 0 in the last.
 STRONGEST_BIAS = 24.0
 
 
 @dataclass(frozen=True)
 class BridgeConfig:
-    """How a bridge is built; the defaults are the paper's form between standardised streams, with W_O = 0 at the start.
+    """Form of a bridge; by default the paper's, on standardised residual streams, with W_O = 0 at the start.
 
     Attributes:
-        standardize: read both streams as `streams.Standardize` does, and scale the update to the stream it is added to,
-            which is what pretrained models need; False gives the paper's plain form.
-        share: what the update is multiplied with then, beside the root mean square of the anchor's state.
-        num_heads: cross-attention heads; None takes the anchor's own number (the paper's choice).
+        standardize: standardise both residual streams (`residual_streams.Standardize`) and scale the update to the
+            anchor's stream, which pretrained models need; False gives the paper's plain form.
+        share: with `standardize`, size of the update relative to the root mean square of the anchor's state.
+        num_heads: cross-attention heads; None = as many as the anchor has (the paper's choice).
         norm: RMS-normalise the projected aug states, so that keys and values do not inherit the scale of the aug's
-            residual stream. It stands between two matrices, so they cannot be folded into one for inference.
+            residual stream. W_P can then not be folded into W_K and W_V for decoding.
         rotary: rotate queries and keys by their positions, which helps a bridge to copy in order.
-        recency: give queries and keys a learned bias each (as Qwen2's have), which rotary positions turn into a
-            preference for what the aug has read last: strong in the first head, from which it falls to none in the
-            last. Without it a bridge begins with the average of all that the aug has read, the longer the text the
-            less it says.
-        gate: multiply the update by one learned number per bridge (Flamingo, arXiv 2204.14198, without its tanh). It
+        recency: add a learned bias to queries and keys (as Qwen2 has), which with rotary positions favours the aug
+            tokens read last: strongly in the first head, not at all in the last. Without it an untrained bridge
+            averages over all aug tokens, which says less the longer the text is.
+        gate: multiply the update by one learned scalar per bridge (Flamingo, arXiv 2204.14198, without its tanh). It
             starts at 0 and W_O at its usual initialisation, so the untrained model still equals the anchor: one number
-            says how far a bridge is open, and every other matrix learns at full speed once it has left 0.
-        dropout: share of the update's entries that are dropped while training, against overfitting a small D_C.
+            says how far a bridge is open, and all matrices learn at full speed once it has left 0.
+        dropout: share of the update's entries that are dropped in training, against overfitting a small D_C.
         zero_init: start from W_O = 0 (with a gate: from a closed gate), so that the untrained composed model computes
             exactly what the anchor does; False gives the paper's plain initialisation.
     """
@@ -93,7 +92,7 @@ class Bridge(nn.Module):
         self.value = nn.Linear(anchor_size, anchor_size, bias=False)
         self.query_bias, self.key_bias = (nn.Parameter(self._recency()) if config.recency else None for _ in range(2))
         self.output = nn.Linear(anchor_size, anchor_size, bias=False)
-        # Of one entry rather than none: sharding needs a dimension.
+        # Shape (1,), not (): sharding needs a dimension.
         self.gate = nn.Parameter(torch.full((1,), 0.0 if config.zero_init else 1.0)) if config.gate else None
         self.dropout = nn.Dropout(config.dropout)
         if config.zero_init and not config.gate:
@@ -101,9 +100,9 @@ class Bridge(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> Tensor | None:
-        """Return [W_K W_P; W_V W_P] (2 d_anchor, d_aug) for decoding.
+        """Return [W_K W_P; W_V W_P] (2 d_anchor, d_aug), which replaces three matrices in decoding.
 
-        None where a norm stands between them, and where the weights are offloaded: they are at hand in calls only.
+        None if a norm stands between them, or if the weights are offloaded and so unavailable here.
         """
         if self.norm is not None or self.key.weight.is_meta:
             return None
@@ -116,7 +115,7 @@ class Bridge(nn.Module):
 
         Args:
             positions: (b, s) position of each aug token, for rotary bridges.
-            folded: what `folded` returned, to do in one product what otherwise takes three.
+            folded: result of `folded`: one matrix product instead of three.
         """
         states = self._as_weights(self.aug_stream(aug_states) if self.aug_stream is not None else aug_states)
         if folded is not None:
@@ -141,14 +140,13 @@ class Bridge(nn.Module):
     def forward(
         self, states: Tensor, positions: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, eager: bool = False
     ) -> Tensor:
-        """Return the update (b, t, d_anchor) for anchor states of that shape.
+        """Return the update (b, t, d_anchor) for anchor states (b, t, d_anchor).
 
         Args:
             positions: (b, t) position of each anchor token, for rotary bridges.
             keys, values: (b, h, s, d) from `keys_values`.
-            mask: (b, 1, t, s), True = may be attended. A position that sees nothing (padding) is left unchanged.
-                None = position i of t = s sees the first i + 1, or a single position sees all: what the fused kernel
-                does without a mask.
+            mask: (b, 1, t, s), True = may be attended. A position that may attend to nothing (padding) gets no update.
+                None = causal attention with t = s, or a single position (t = 1) that attends to everything.
             eager: attend with plain matrix products instead of the fused kernel.
         """
         queries = self.queries(states, positions)
@@ -156,7 +154,7 @@ class Bridge(nn.Module):
             mixed = _attention(queries, keys, values, None, eager)
         else:
             sees = mask.any(-1, keepdim=True)
-            # A row that may see nothing would be a softmax over an empty set; let it see everything, drop the result.
+            # A softmax over nothing is NaN: let positions that see nothing see everything, then drop the result.
             mixed = torch.where(sees, _attention(queries, keys, values, mask | ~sees, eager), 0.0)
         update = self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
         if self.gate is not None:
@@ -166,12 +164,12 @@ class Bridge(nn.Module):
         return update.to(states.dtype)
 
     def _recency(self) -> Tensor:
-        """Return the bias (d_anchor) at the start: rotated to the same position, two of them agree most."""
+        """Return the initial bias (d_anchor,); the score of two such biases is highest at equal positions."""
         strengths = torch.linspace(STRONGEST_BIAS, 0, self.num_heads)
         return (strengths * self.head_dim**-0.5).sqrt().repeat_interleave(self.head_dim)
 
     def _as_weights(self, states: Tensor) -> Tensor:
-        """Bring states of a base in another type to the bridge's own; under autocast that is autocast's business."""
+        """Cast states to the bridge's dtype; under autocast leave that to autocast."""
         if torch.is_autocast_enabled(states.device.type):
             return states
         return states.to(self.query.weight.dtype)
@@ -193,23 +191,23 @@ class Bridge(nn.Module):
 
 
 def forward_flops(aug_size: int, anchor_size: int, aug_tokens: float, is_folded: bool) -> float:
-    """Return the FLOPs per anchor token of a bridge's matrices in a forward pass; what it attends to comes on top.
+    """Return the forward FLOPs of a bridge's matrices per anchor token, without those of the attention scores.
 
     Args:
-        aug_tokens: how many tokens the aug reads per token of the anchor.
-        is_folded: projection, keys and values are one product.
+        aug_tokens: number of aug tokens per anchor token.
+        is_folded: projection, keys and values are one product (`Bridge.folded`).
     """
     keys_values = 2 * anchor_size * aug_size if is_folded else anchor_size * aug_size + 2 * anchor_size**2
     return 2 * (aug_tokens * keys_values + 2 * anchor_size**2)
 
 
 def training_flops(aug_size: int, anchor_size: int, aug_tokens: float, is_first: bool) -> float:
-    """Return the same of a step that trains the bridge: forward, and the gradients of matrices and of their inputs.
+    """Return the FLOPs of a bridge's matrices per anchor token in training: forward, weight and input gradients.
 
-    What the bridge reads needs no gradient, but for the anchor's states above the first bridge.
+    The bridge's inputs need no gradient, except the anchor's states above the first bridge.
 
     Args:
-        is_first: nothing below is trained.
+        is_first: nothing below this bridge is trained.
     """
     projection = 4 * aug_tokens * aug_size * anchor_size
     query = (4 if is_first else 6) * anchor_size**2
@@ -218,7 +216,7 @@ def training_flops(aug_size: int, anchor_size: int, aug_tokens: float, is_first:
 
 
 def _attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, eager: bool) -> Tensor:
-    """Attend; eager means with plain matrix products: on CPU faster than the fused backward for short sequences."""
+    """Attend; `eager` uses plain matrix products, on CPU faster than the fused backward pass for short sequences."""
     causal = mask is None and queries.shape[-2] > 1
     if not eager:
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal)

@@ -14,22 +14,22 @@ from calmctl.modeling.tokenizers.aug_tokens import AugHistory
 
 
 class ComposedCache(Cache):
-    """One object that decodes, reorders, crops and repeats all caches of a composed model together.
+    """One cache for all models of a composition: decodes, reorders, crops and repeats their caches together.
 
     `anchor` and each of `augs` are ordinary transformers caches that the bases update themselves. `bridges[i]` holds,
-    at layer index c, the keys and values (batch, heads, aug_seq, head_dim) of aug i's c-th connection. `folded`
-    keeps the bridges' matrices, folded for decoding, for as long as this cache is in use. `histories[i]` says what aug
-    i has read, if it has a tokenizer of its own; its caches then hold a column for each of its tokens.
+    at layer index c, the keys and values (batch, heads, aug_seq, head_dim) of aug i's c-th connection. `folded` keeps
+    the bridges' matrices, folded for decoding, while this cache is in use. `histories[i]` records what aug i has read
+    if it has its own tokenizer; its caches then have one column per aug token.
 
     Args:
         max_cache_len: room for this many tokens, allocated once (static caches); None = the caches grow.
-        is_shared: of each aug, whether it takes the anchor's tokens as they are; None = all of them do.
+        is_shared: per aug, whether it shares the anchor's tokenizer; None = all of them do.
 
     Raises:
-        UserError: a static cache, and an aug with a tokenizer of its own: how many tokens it will read is not known.
+        UserError: a static cache with an aug that has its own tokenizer, whose number of tokens is unknown.
     """
 
-    # Transformers compiles the forward pass of its own accord around a cache that says it can be; ours has hooks.
+    # If this were true, `generate` would compile the forward pass, which hooks break into pieces.
     is_compileable = False
 
     num_read: int
@@ -59,9 +59,9 @@ class ComposedCache(Cache):
 
     @property
     def layers(self) -> list:
-        """Return the layers of all parts, on which transformers does what it does to whole caches (reorder, ...).
+        """Return the layers of all parts; transformers' operations on whole caches (reordering, ...) loop over them.
 
-        The anchor's come first, so that what is asked by index is the anchor's.
+        The anchor's come first, so that an index means a layer of the anchor.
         """
         return [layer for part in self.parts for layer in part.layers]
 
@@ -74,14 +74,14 @@ class ComposedCache(Cache):
         raise TypeError("a ComposedCache is updated through its parts; pass it to a composed model only")
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Return the number of anchor tokens held."""
+        """Return the number of cached anchor tokens."""
         return int(self.anchor.get_seq_length(layer_idx))
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Remove the newest tokens (a negative number of them, as in transformers; 0 removes none).
+        """Remove the newest `-tokens_to_remove` tokens (a negative number, as in transformers; 0 removes none).
 
-        Layers that hold fewer tokens than the anchor (an aug that reads prompts only) lose what exceeds the new
-        length; those that hold none (of an aug, beyond the last tapped one) are left alone.
+        Layers that hold fewer tokens than the anchor (of an aug that reads prompts only) are cropped to the new length;
+        empty layers (of an aug, above its last tapped one) are skipped.
 
         Raises:
             UserError: the number is positive, a sliding window has dropped tokens that would be seen again, or the
@@ -94,7 +94,7 @@ class ComposedCache(Cache):
         length = self.get_seq_length() + tokens_to_remove
         columns = [history.columns_at(length) if history is not None else length for history in self.histories]
         ends = zip(self.parts, (length, *columns, *columns), strict=True)
-        # Without keys: layers beyond the last one that is run, and those that share another one's keys.
+        # Layers without keys are above the last tapped one, or share another layer's keys.
         held: list[Any] = []
         removals: list[int] = []
         for part, end in ends:
@@ -115,22 +115,22 @@ class ComposedCache(Cache):
             if history is not None:
                 history.crop(length)
 
-    # transformers does these to all layers.
+    # Operations of transformers on all layers, extended to the histories.
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Put rows in the place of others (beam search)."""
+        """Reorder the rows of the batch (beam search)."""
         super().reorder_cache(beam_idx)  # type: ignore[arg-type]
         self._select(beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Take every row so many times."""
+        """Repeat every row `repeats` times."""
         super().batch_repeat_interleave(repeats)
         for history in self.histories:
             if history is not None:
                 history.repeat(repeats)
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Leave out all rows but these."""
+        """Keep only these rows of the batch."""
         super().batch_select_indices(indices)
         self._select(indices)
 
@@ -142,16 +142,16 @@ class ComposedCache(Cache):
     def reset(self) -> None:
         """Empty every part."""
         self.folded: dict[tuple[int, int], Tensor | None] = {}
-        # Whether prompts of several lengths were told apart, which then has to go on.
+        # Whether the rows had different prompt lengths; every further forward pass then needs them too.
         self.has_prompt_lengths = False
-        # How many of the anchor's tokens augs have read that read prompts only.
+        # Number of anchor tokens read by augs that read prompts only.
         self.num_read = 0
         self.histories: list[AugHistory | None] = [None if is_shared else AugHistory() for is_shared in self._is_shared]
         self.anchor: Cache
         self.augs: Sequence[Cache]
         if self.allocated is None:
-            # Tokens that were replaced stay where they are, so that a window over columns would be too short: the masks
-            # of augs with tokenizers of their own know about windows, and their caches hold everything.
+            # Caches of augs with their own tokenizer keep everything: replaced tokens stay in their columns, so a
+            # sliding window over columns would be too short. The masks of these augs apply the window instead.
             self.anchor = DynamicCache(config=self._configs[0])
             augs = zip(self._configs[1:], self._is_shared, strict=True)
             self.augs = [DynamicCache(config=config if shared else None) for config, shared in augs]
@@ -163,6 +163,6 @@ class ComposedCache(Cache):
 
 
 def _keys_needed(layer: DynamicLayer, removed: int) -> int:
-    """Return how many keys of a layer the next token will see, once so many of the newest are removed."""
+    """Return how many keys of a layer the next token attends to after the newest `removed` ones are gone."""
     length = int(layer.get_seq_length()) - removed
     return min(length, layer.sliding_window - 1) if isinstance(layer, DynamicSlidingWindowLayer) else length

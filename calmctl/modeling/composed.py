@@ -34,11 +34,11 @@ from calmctl.modeling.views import head_of, keep_positions
 class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel, StoredInParts):
     """Anchor + augs + bridges; logits are the anchor's (paper section 3.1).
 
-    The bases are frozen and stay in eval mode. The only trainable parameters are those of the bridges
-    (`composition_parameters`). Everything below the anchor's LM head is `model`, a `ComposedModel` of the same parts.
+    The bases are frozen and stay in eval mode; only the bridges (`composition_parameters`) are trained. `model` is the
+    part below the anchor's LM head, a `ComposedModel` that shares all modules with this one.
     """
 
-    # transformers' Trainer asks: `forward` divides the summed loss by `num_items_in_batch` itself.
+    # Tells transformers' Trainer that `forward` divides the summed loss by `num_items_in_batch` itself.
     accepts_loss_kwargs = True
 
     def __init__(
@@ -55,18 +55,18 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
             augs = [AutoModelForCausalLM.from_config(aug) for aug in config.aug_configs()]
         decoder = ComposedModel(config, anchor, augs)
         self._take_tokenizers(own_tokenizers if own_tokenizers is not None else [None] * len(augs), decoder)
-        # Not a module of this one, which has the parts as its own: every parameter has one name.
+        # Not registered as a submodule: anchor, augs and bridges are, and every parameter must have one name.
         self.__dict__["_decoder"] = decoder
         self.anchor, self.augs, self.bridges = decoder.anchor, decoder.augs, decoder.bridges
         self.connections = decoder.connections
         self.generation_config = copy.deepcopy(anchor.generation_config)
         self.post_init()
-        # transformers' Trainer does not report as missing from a checkpoint what is never in one.
+        # Checkpoints never hold the bases' weights; transformers' Trainer must not report them as missing.
         self._keys_to_ignore_on_save = self.state_dict().keys() - self.stored_tensors().keys()
         self.eval()
 
     def _take_tokenizers(self, own: Sequence[OwnTokenizer | None], decoder: ComposedModel) -> None:
-        """Keep the tokenizers of augs that do not share the anchor's, to be stored, and read with them."""
+        """Keep the tokenizers of augs that do not share the anchor's (for saving) and build their segmenters."""
         self.own_tokenizers = list(own)
         decoder.segmenters = [
             each.segmenter(settings["kind"]) if each is not None and settings is not None else None
@@ -75,14 +75,14 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
 
     @property
     def model(self) -> ComposedModel:
-        """Return what is below the LM head, whatever may have taken the place of its parts (a replica, a wrapper)."""
+        """Return the model below the LM head, with the current submodules (which may be replicas or wrappers)."""
         decoder = self.__dict__["_decoder"]
         for name in decoder._modules:
             decoder._modules[name] = self._modules[name]
         return decoder
 
     def bridge_of(self, aug_index: int, bridge_index: int) -> Bridge:
-        """Return the bridge of an aug's connection."""
+        """Return one bridge; `bridge_index` counts the aug's connections."""
         return cast(Bridge, cast(nn.ModuleList, self.bridges[aug_index])[bridge_index])
 
     # The forward pass.
@@ -114,33 +114,31 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         """Run every aug on the tokens, then the anchor with the bridges.
 
         Args:
-            input_ids: (batch, seq) new tokens of the anchor; augs with the same tokenizer read them too.
+            input_ids: (batch, seq) new tokens of the anchor; augs that share its tokenizer read them too.
             attention_mask: (batch, past + seq), 1 = a real token.
-            position_ids: (batch, seq); counted from the attention mask when not given. Without a mask and a cache,
-                positions that start again begin another document of a packed row, which sees nothing of the others
-                (where the bases read packed rows so: OPT, BLOOM and Falcon do not).
-            inputs_embeds: refused; the bases embed the tokens differently.
-            labels: (batch, seq), -100 = no loss. While training only the labelled rows reach the LM head, a chunk at
-                a time, and `logits` is None; in eval mode the logits are complete.
-            logits_to_keep: compute logits of the last so many positions only (0 = all), or of those given as indices.
-            prompt_lengths: (batch,) tokens, padding on the left included, that augs which read prompts only
-                (`aug_reads`) may read; found from the labels, or, outside training, taken to be the whole first input,
-                when not given.
-            num_items_in_batch: the number of labels to divide the summed loss by (gradient accumulation).
-            output_hidden_states, output_attentions: return the anchor's, with what the bridges added; None = what the
-                configuration says.
+            position_ids: (batch, seq); default: counted from the attention mask. Without a mask and a cache, positions
+                that restart begin another document of a packed row; documents do not attend to each other (if the bases
+                support packed rows: OPT, BLOOM and Falcon do not).
+            inputs_embeds: refused; each base embeds the tokens itself.
+            labels: (batch, seq), -100 = no loss. In train mode only labelled positions reach the LM head, in chunks,
+                and `logits` is None; in eval mode the logits are complete.
+            logits_to_keep: number of last positions to compute logits for (0 = all), or indices of positions.
+            prompt_lengths: (batch,) tokens, left padding included, that augs which read prompts only (`aug_reads`) may
+                read. Default: up to the first label; outside training, without labels, the whole first input.
+            num_items_in_batch: number of labels to divide the summed loss by (gradient accumulation).
+            output_hidden_states, output_attentions: return the anchor's, bridge updates included; None = as configured.
             past_key_values, cache: two names of one argument.
-            cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k, seq_idx: where the documents of a packed row
-                begin, as transformers' collators say it; `position_ids` are found from the first when not given.
-            aug_tokens: of each aug with a tokenizer of its own, what it reads of the whole rows, for those who have
-                found it beforehand (`Segmenter.read`, `aug_tokens.stacked`); without a cache only.
-            kept_states: what `model.states_to_keep` returned of these rows, which is not computed again; without a
-                cache only. Hidden states and attentions below the first bridge are not what they were then.
+            cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k, seq_idx: document boundaries of a packed row, from
+                transformers' collators; `position_ids` default to those of `cu_seq_lens_q`, the others are ignored.
+            aug_tokens: per aug with its own tokenizer, the tokens that it reads of whole rows, if found beforehand
+                (`Segmenter.read`, `aug_tokens.stacked`); used without a cache only.
+            kept_states: result of `model.states_to_keep` for these rows, reused instead of computed; without a cache
+                only. Hidden states and attentions below the first bridge are then not the real ones.
 
         Raises:
             UserError: no `input_ids`, a cache that is not a `ComposedCache` or is full, more tokens than a base has
-            positions for, a mask of another shape, tokens in a cache under gradient checkpointing, packed rows and augs
-            that read prompts only, or such augs in training without labels or prompt lengths.
+                positions for, a mask of the wrong shape, a non-empty cache under gradient checkpointing, packed rows
+                with augs that read prompts only, or such augs in training without labels or prompt lengths.
         """
         past_key_values = either_cache(past_key_values, cache)
         if labels is not None and prompt_lengths is None and self.config.aug_reads == "prompt":
@@ -175,7 +173,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
             facts["loss"] = completion_loss(logits[:, :-1], labels[:, 1:], num_items_in_batch)
         return ComposedOutput(logits=logits, **facts)
 
-    # What makes it behave like any other Hugging Face model.
+    # The Hugging Face model interface.
 
     def new_cache(self, max_cache_len: int | None = None) -> ComposedCache:
         """Return an empty cache for this model; `max_cache_len` makes it static, with room for that many tokens."""
@@ -210,15 +208,15 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
     trained_parameters = composition_parameters
 
     def stored_tensors(self) -> dict[str, Tensor]:
-        """Return what is stored: the bridges' parameters, and how they read (see `calibrate`)."""
+        """Return the tensors of a checkpoint: the bridges' parameters and what `calibrate` measured."""
         known = {f"bridges.{name}": buffer for name, buffer in self.bridges.named_buffers()}
         return {**self.composition_parameters(), **known}
 
     def calibrate(self, batches: Iterable[dict[str, Any]]) -> None:
-        """Find on a few batches how the streams of anchor and augs vary; do it once, before training.
+        """Measure mean and deviation of the residual streams that bridges standardise; call once, before training.
 
         Args:
-            batches: arguments of `forward`; some thirty examples of what the bridges are to learn will do.
+            batches: arguments of `forward`; some thirty of the examples to train on suffice.
         """
         standardised = {
             bridge: settings is None
@@ -230,7 +228,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
             calibrate(self, standardised, batches)
 
     def card_sections(self) -> list[str]:
-        """Return what the model card says of the composition."""
+        """Return the model card's sections on the composition."""
         trainable = sum(parameter.numel() for parameter in self.composition_parameters().values())
         markers = [own.marker_names() if own is not None else None for own in self.own_tokenizers]
         return composition_sections(self.config, self.bridge_of(0, 0).num_heads, trainable, markers)
@@ -241,10 +239,10 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         return cls(config, bases[0], bases[1:])
 
     def save_beside(self, directory: Path) -> None:
-        """Write the tokenizers that augs with tokenizers of their own need.
+        """Write the tokenizers of augs that do not share the anchor's.
 
         Raises:
-            UserError: they are not known.
+            UserError: a tokenizer is unknown (the model was built from a configuration alone).
         """
         for index, (own, settings) in enumerate(zip(self.own_tokenizers, self.config.segmentations, strict=True)):
             if settings is not None and own is None:
@@ -255,13 +253,13 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         store_tokenizers(self.own_tokenizers, directory)
 
     def load_beside(self, location: str | Path, tokenizers: Sequence[Any], **hub: Any) -> None:
-        """Read with the tokenizers that are stored with this model; see `StoredInParts.load_beside`."""
+        """Load the tokenizers stored with this model and compare them with the bases'; see `PartsModel.load_beside`."""
         own = [
             stored_tokenizer(settings, index, location, **hub) if settings is not None else None
             for index, settings in enumerate(self.config.segmentations)
         ]
         compared = [(each, "aug", find) for each, find in zip(own, tokenizers[1:], strict=True) if each is not None]
-        compared += [(each, "anchor", tokenizers[0]) for each, *_ in compared[:1]]  # all of them read its tokens
+        compared += [(each, "anchor", tokenizers[0]) for each, *_ in compared[:1]]  # every aug stores the same one
         for each, role, find in compared:
             if not each.is_given and find is not None and (found := find()) is not None:
                 check_unchanged(each, role, found)
@@ -271,7 +269,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         self._take_tokenizers(own, self.__dict__["_decoder"])
 
     def get_decoder(self) -> ComposedModel:
-        """Return what is below the LM head: `get_output_embeddings()` makes logits of its last hidden states."""
+        """Return the model below the LM head; `get_output_embeddings()` turns its last hidden states into logits."""
         return self.model
 
     def get_input_embeddings(self) -> nn.Module:
@@ -279,7 +277,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
         return self.anchor.get_input_embeddings()
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Refuse: bases may read the same ids, so they have to be resized before they are composed."""
+        """Refuse: several bases may read the same ids, so resize them before composing."""
         raise UserError("a composed model cannot be resized; resize the anchor and the augs, then compose them")
 
     def get_output_embeddings(self) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Composing: two or more models in, one composed model out, nothing trained yet."""
+"""`compose`: connect two or more models by untrained bridges into one composed model."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -49,30 +49,30 @@ def compose(
     tokenizers: Sequence[PreTrainedTokenizerBase | None] | None = None,
     **arguments: Any,
 ) -> ComposedModelForCausalLM:
-    """Compose an anchor with one or more augs, which it freezes; nothing is trained yet.
+    """Freeze an anchor and one or more augs and connect them by untrained bridges.
 
     Args:
         anchor, aug: models, paths or hub ids (`id@revision` works); `aug` may be a list.
-        connections: [[aug_layer, anchor_layer], ...] (with several augs: one such list each); None = the paper's
-            rule, every `every`-th layer of the aug, or `num` layers, evenly spaced over the anchor.
-        bridge: how bridges are built.
+        connections: [[aug_layer, anchor_layer], ...] (with several augs: one such list each); None = the paper's rule:
+            every `every`-th layer of the aug, or `num` layers, evenly spaced over the anchor.
+        bridge: form of the bridges.
         aug_reads: "all" tokens, or the "prompt" only (the paper's ablation "m_A as an encoder").
-        aug_seed: take augs of the given shape with untrained weights, drawn with this seed (its ablation "random m_A").
-        segmentation: how the text of augs with tokenizers of their own is cut: "own" is the aug's own cut of the text
-            so far, "chunks" cuts every anchor token's text alone (for augs whose attention cannot be told what was cut
-            again); "auto" takes the first where it works.
+        aug_seed: give the augs random weights drawn with this seed (the paper's ablation "random m_A").
+        segmentation: how augs with their own tokenizer tokenise: "own" tokenises the whole text so far; "chunks"
+            tokenises every anchor token's text alone (for augs that take no mask per token); "auto" is "own" where it
+            works.
         markers: special tokens of the anchor (chat markers, ends of text) -> those that such augs read in their place.
-        tokenizers: the anchor's and each aug's, None where there is none; when not given, those beside the models.
-        arguments: fields of `BridgeConfig` (`num_heads=4`), in the place of those of `bridge`; the others are passed to
+        tokenizers: the anchor's and each aug's, None for a model without one; default: those beside the models.
+        arguments: fields of `BridgeConfig` (`num_heads=4`) override those of `bridge`; all others are passed to
             `from_pretrained` of bases given as paths or ids (dtype, device_map, quantization_config, trust_remote_code,
-            ...). Bridges stay in a float type whatever the bases are quantised to.
+            ...). Bridges stay in a floating-point type even if the bases are quantised.
 
     Raises:
-        UserError: connections out of range, heads that do not divide the anchor's width, a base that is itself
-            composed or no decoder-only causal LM, tokenizers that differ and do not give texts back byte by byte, or an
-            aug that shares the anchor's and does not know all of its token ids. All but what only a model can show is
-            told before any weights are loaded.
-        TypeError: load arguments, but nothing to load.
+        UserError: connections out of range, heads that do not divide the anchor's width, a base that is itself composed
+            or no decoder-only causal LM, tokenizers that differ and do not reproduce texts byte by byte, or an aug that
+            shares the anchor's tokenizer but lacks some of its token ids. Whatever can be checked without weights is
+            checked before any are loaded.
+        TypeError: load arguments, but all models are loaded already.
     """
     augs = [aug] if isinstance(aug, nn.Module | str | Path) else list(aug)
     of_bridge = {field.name for field in fields(BridgeConfig)}
@@ -90,7 +90,7 @@ def compose(
         aug_models = [load_base(model, **load_arguments) for model in augs]
     else:
         aug_models = [untrained(shape.config, aug_seed + index) for index, shape in enumerate(parts.shapes[1:])]
-    # Once more: how models were loaded decides which masks they take.
+    # Choose again: the attention implementation of the loaded models decides which masks they take.
     kinds = _kinds(segmentation, aug_models, parts.own)
     for warning in parts.warnings() if current_ranks().is_first else ():
         _LOGGER.warning("%s", warning)
@@ -110,13 +110,13 @@ def compose(
 
 @dataclass(frozen=True)
 class Parts:
-    """What is to be composed, without weights.
+    """The models and tokenizers to compose, checked before weights are loaded.
 
     Attributes:
-        shapes: the bases, the anchor first.
-        own: of each aug with a tokenizer of its own, that; None: it takes the anchor's tokens as they are.
-        kinds: how the text of those augs is cut (see `chosen_kind`); empty for the others.
-        tokenizer: the anchor's; None where there is none.
+        shapes: the bases, the anchor first; without weights, unless they were given as models.
+        own: per aug, its own tokenizer; None = it shares the anchor's.
+        kinds: per aug, its segmentation (see `chosen_kind`); empty = it shares the anchor's tokenizer.
+        tokenizer: the anchor's, or None.
     """
 
     shapes: Sequence[PreTrainedModel]
@@ -125,11 +125,11 @@ class Parts:
     tokenizer: PreTrainedTokenizerBase | None = None
 
     def warnings(self) -> list[str]:
-        """Return what is to be known of the tokenizers, each once."""
+        """Return the distinct warnings about the tokenizers."""
         return list(dict.fromkeys(warning for own in self.own if own is not None for warning in own.warnings))
 
     def segmenters(self) -> list[Segmenter | None]:
-        """Return what turns the anchor's tokens into those of each aug."""
+        """Return the segmenter of each aug; None = it shares the anchor's tokenizer."""
         return [
             own.segmenter(kind) if own is not None else None for own, kind in zip(self.own, self.kinds, strict=True)
         ]
@@ -145,11 +145,11 @@ def check_parts(
     tokenizers: Sequence[PreTrainedTokenizerBase | None] | None = None,
     attention: str = "",
 ) -> Parts:
-    """Check everything that can be told before any weights are loaded, and return the bases, without weights if so.
+    """Check everything that needs no weights; return the bases (unloaded, unless given as models) and tokenizers.
 
     Args:
-        reach: arguments of `from_pretrained` that say how to reach the hub.
-        attention: implementation that the augs will be loaded with; empty = as they say.
+        reach: hub arguments of `from_pretrained` (`SOURCE_ARGUMENTS`).
+        attention: attention implementation that the augs will be loaded with; empty = as configured.
 
     Raises:
         UserError: see `compose`.
@@ -187,13 +187,13 @@ def check_parts(
 
 
 def _tokenizer_of(model: PreTrainedModel | str | Path, **reach: Any) -> PreTrainedTokenizerBase | None:
-    """Return the tokenizer beside a model; None where there is none, or a model object does not say where it is from.
+    """Return the tokenizer beside a model; None if there is none, or if a model object does not record its source.
 
     Args:
-        reach: arguments of `from_pretrained` that say how to reach the hub.
+        reach: hub arguments of `from_pretrained`.
 
     Raises:
-        UserError: there is one, but it cannot be loaded.
+        UserError: the tokenizer cannot be loaded (of a model object: from its local folder).
     """
     if not isinstance(model, PreTrainedModel):
         return find_tokenizer(str(model), **reach)
@@ -202,14 +202,14 @@ def _tokenizer_of(model: PreTrainedModel | str | Path, **reach: Any) -> PreTrain
         return None
     if place_of(name) is not None:
         return find_tokenizer(name)
-    try:  # from where the model was loaded, and as it was then
+    try:  # the revision that the model was loaded from
         return find_tokenizer(f"{name}@{commit}" if commit else name)
     except UserError:
         return None
 
 
 def _name_of(model: PreTrainedModel | str | Path) -> str:
-    """Return where a model is from; empty for one that was not loaded."""
+    """Return the path or hub id that a model was loaded from; empty if it was built in memory."""
     return model.config._name_or_path or "" if isinstance(model, PreTrainedModel) else str(model)
 
 
@@ -224,11 +224,11 @@ def check_bases(
     num_token_ids: int | None,
     is_shared: Sequence[bool] | None = None,
 ) -> None:
-    """Check what the models show, with or without weights.
+    """Check the models themselves, with or without weights.
 
     Args:
-        num_token_ids: how many the anchor's tokenizer can produce; None = not known, as many as its vocabulary has.
-        is_shared: of each aug, whether it takes the anchor's tokens as they are; None = all of them do.
+        num_token_ids: number of ids that the anchor's tokenizer can produce; None = unknown, use its vocabulary size.
+        is_shared: per aug, whether it shares the anchor's tokenizer; None = all of them do.
 
     Raises:
         UserError: see `compose`.
@@ -240,7 +240,7 @@ def check_bases(
             raise UserError(f"the {role} is a frozen model with adapters; compose plain models (LoRA can be merged)")
         layers.check_base(model, role)
         check_reloadable(model, role)
-    # A vocabulary may be padded: what counts is what the tokenizer can produce, where it is known.
+    # A model's vocabulary may be padded beyond what its tokenizer can produce.
     needed = num_token_ids or layers.text_config(anchor.config).vocab_size
     owner = "the anchor's tokenizer" if num_token_ids else "the anchor"
     for aug, shared in zip(augs, is_shared or [True] * len(augs), strict=True):

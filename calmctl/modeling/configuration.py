@@ -1,4 +1,4 @@
-"""The configuration of a composed model, and what it shares with those of other models that are stored in parts."""
+"""Configurations of composed models and of all other models stored in parts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +9,12 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING, AutoConf
 from calmctl.modeling.calling import CACHE
 
 ANCHOR_FACTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "use_cache")
-# What happens to logits after the LM head: tools that go around a model's forward pass do it by these.
+# Settings that change logits after the LM head; tools that bypass a model's forward pass apply them.
 HEAD_FACTS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
-# These multiply by what their relatives, and therefore the tools, divide by under that name.
+# Model types that multiply by `logits_scaling`; all others, and so the tools, divide by it.
 SCALED_UP = ("hyperclovax",)
 AUG_READS = ("all", "prompt")
-# What the number of tokens that a model is made for is called, the commonest name first.
+# Names of the context length in configurations, the commonest first.
 CONTEXTS = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"),
     *("max_target_positions", "n_ctx", "seq_length"),
@@ -22,14 +22,14 @@ CONTEXTS = (
 
 
 class PartsConfig(PreTrainedConfig):
-    """Describes a model of frozen bases and trained parts; bases are an anchor and any number of augs, none included.
+    """Configuration of a model with frozen bases (an anchor, any number of augs or none) and trained parts.
 
     Attributes:
         anchor: the anchor's configuration as a dict.
         augs: one configuration dict per aug.
-        bases: where the weights of the anchor and the augs come from and their fingerprints (see checkpoint.py).
-        training: how the parts were trained, as label and value, for the model card; empty = not known.
-        use_cache: whether the model returns a cache when not told, outside training; the anchor's own habit by default.
+        bases: per base, the source of its weights and its fingerprint (see checkpoint.py).
+        training: how the parts were trained, label -> value, for the model card; empty = unknown.
+        use_cache: whether the model returns a cache by default, outside training; default: the anchor's setting.
     """
 
     keys_to_ignore_at_inference = [CACHE]
@@ -59,14 +59,14 @@ class PartsConfig(PreTrainedConfig):
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
-        """Do nothing: checkpoints name our classes anyway, and transformers would copy our source beside them."""
+        """Do nothing: checkpoints already name our classes, and transformers would copy our source beside them."""
 
     def _facts(self) -> dict[str, Any]:
-        """Return what generate and other tools read: the anchor's facts, and the shortest context of all bases."""
+        """Return settings that `generate` and other tools read: the anchor's, and the shortest context of all bases."""
         if not self.anchor:
             return {}
         text, *others = (base.get_text_config(decoder=True) for base in (self.anchor_config(), *self.aug_configs()))
-        # Augs with tokenizers of their own count other tokens.
+        # Augs with their own tokenizer count other tokens.
         cuts = getattr(self, "segmentations", None) or [None] * len(others)
         others = [each for each, cut in zip(others, cuts, strict=True) if cut is None]
         facts = {name: getattr(text, name) for name in (*ANCHOR_FACTS, *HEAD_FACTS) if hasattr(text, name)}
@@ -86,21 +86,21 @@ class PartsConfig(PreTrainedConfig):
 
 
 class ComposedConfig(PartsConfig):
-    """Describes a composed model: the configurations of its bases, the connections and the form of the bridges.
+    """Configuration of a composed model: its bases, connections and form of the bridges.
 
     Attributes:
         anchor: the anchor's configuration as a dict.
         augs: one configuration dict per aug.
         connections: per aug a list of [aug_layer, anchor_layer] pairs, 0-based, outputs of decoder layers.
         bridge: fields of `BridgeConfig`.
-        aug_reads: "all" tokens (the paper's method), or the "prompt" only (its ablation "m_A as an encoder"): what is
-            generated, or learned, is not fed to the augs.
-        segmentations: per aug with a tokenizer of its own, how it reads the anchor's tokens (`OwnTokenizer.settings`);
-            None: it takes them as they are.
-        aug_seed: seed that untrained augs were drawn with (the ablation "random m_A"); None = augs with weights.
-        bases: where the weights of the anchor and the augs come from and their fingerprints (see checkpoint.py).
-        use_cache: whether the model returns a cache when not told, outside training; the anchor's own habit by default.
-        training: how the bridges were trained, as label and value, for the model card; empty = not known.
+        aug_reads: "all" tokens (the paper's method), or the "prompt" only (its ablation "m_A as an encoder"): augs do
+            not read the completion, neither in training nor in generation.
+        segmentations: per aug with its own tokenizer, how it reads (`OwnTokenizer.settings`); None = it shares the
+            anchor's tokenizer.
+        aug_seed: seed of the random weights of untrained augs (the ablation "random m_A"); None = augs with weights.
+        bases: per base, the source of its weights and its fingerprint (see checkpoint.py).
+        use_cache: whether the model returns a cache by default, outside training; default: the anchor's setting.
+        training: how the bridges were trained, label -> value, for the model card; empty = unknown.
     """
 
     model_type = "calm"
@@ -128,7 +128,7 @@ class ComposedConfig(PartsConfig):
 
 
 def context_length(config: PreTrainedConfig) -> int | None:
-    """Return for how many tokens a model is made; None: its configuration does not say."""
+    """Return a model's context length in tokens; None = its configuration does not say."""
     text = config.get_text_config(decoder=True)
     lengths = (getattr(text, name, None) for name in CONTEXTS)
     return next((length for length in lengths if isinstance(length, int) and length > 0), None)
@@ -138,6 +138,6 @@ def _config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
     settings = dict(values)
     model_type = settings.pop("model_type")
     if model_type not in CONFIG_MAPPING and "auto_map" in settings:
-        # Only code beside the base knows this type. What every configuration has is all that is needed until it runs.
+        # Only the base's own code knows this type; until it runs, the fields of every configuration suffice.
         return PreTrainedConfig(**settings)
     return AutoConfig.for_model(model_type, **settings)

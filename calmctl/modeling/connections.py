@@ -13,7 +13,7 @@ from calmctl.errors import UserError
 
 @dataclass(frozen=True, order=True)
 class Connection:
-    """One bridge's place: the aug layer that is read and the anchor layer whose output is augmented."""
+    """The place of one bridge: the aug layer that it reads and the anchor layer whose output it adds to."""
 
     aug_layer: int
     anchor_layer: int
@@ -25,10 +25,9 @@ def default_connections(
     """Tap every `every`-th aug layer, from the last one down, and spread the taps evenly over the anchor.
 
     The paper taps every 4th layer and does not say from where. With N_A aug layers there are n = N_A // every
-    connections, at least one; the k-th goes from aug layer `N_A - 1 - every * (n - 1 - k)` to anchor layer
-    `N_B * (k + 1) / n - 1`, rounded down, so that the last layers of both are always connected: of an aug whose last
-    layers are left out, bridges learn less and later (docs/results.md). With `num` there are that many connections,
-    spread evenly over both models.
+    connections, at least one; the k-th goes from aug layer `N_A - 1 - every * (n - 1 - k)` to anchor layer `N_B * (k +
+    1) / n - 1`, rounded down. So the last layers of both are always connected: without the aug's last layers, bridges
+    learn less and later (docs/results.md). With `num` there are that many connections, spread evenly over both models.
 
     Raises:
         UserError: `every` or `num` is out of range, or there would be more connections than anchor layers.
@@ -73,8 +72,8 @@ def resolve_connections(
         every, num: of the default rule.
 
     Raises:
-        UserError: a pair is malformed or out of range, an anchor layer is used twice by one aug, the number of lists
-            is not that of the augs, or `num` is given beside explicit connections.
+        UserError: a pair is malformed or out of range, one aug uses an anchor layer twice, there are more or fewer
+            lists than augs, or `num` is given with explicit connections.
     """
     if connections is None:
         return [default_connections(count, num_anchor_layers, every, num) for count in nums_aug_layers]

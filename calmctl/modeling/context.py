@@ -1,4 +1,4 @@
-"""Context: how many tokens a model has positions for, and an aug with a tokenizer of its own for tokens of its own."""
+"""Context lengths in tokens: of models, and of augs with their own tokenizer (which count their own tokens)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.stored.parts import PartsModel
 from calmctl.modeling.tokenizers.segmentation import START, Segmenter
 
-# Tables of learned positions may hold a few rows that stand for no position.
+# Tables of learned positions may have a few rows that are no positions.
 _SPARE_ROWS = 8
-# Bytes that a byte of UTF-8 may become where accents are composed (NFC).
+# NFC lengthens a text, in bytes of UTF-8, by this factor at most.
 _MOST_COMPOSED = 3
 
 
 @dataclass(frozen=True)
 class AugContext:
-    """How far an aug with a tokenizer of its own can read.
+    """The context of an aug with its own tokenizer.
 
     Attributes:
         index: of the aug.
-        segmenter: what turns the anchor's tokens into its own.
-        length: how many of its own tokens it can read.
+        segmenter: maps the anchor's tokens to the aug's.
+        length: context length in aug tokens.
     """
 
     index: int
@@ -36,7 +36,7 @@ class AugContext:
     length: int
 
     def lengths(self, token_ids: Sequence[int]) -> Iterator[int]:
-        """Yield how many tokens of its own the aug's text has after each of the anchor's."""
+        """Yield the length of the aug's text, in aug tokens, after each anchor token."""
         state, settled = START, 0
         for token_id in token_ids:
             move = self.segmenter.move(state, token_id)
@@ -44,19 +44,19 @@ class AugContext:
             state, settled = move.state, settled + move.settled
 
     def longest(self, token_ids: Sequence[int]) -> int:
-        """Return how many tokens of its own it has to have positions for."""
+        """Return the number of positions that the aug needs to read these anchor tokens."""
         return max(self.lengths(token_ids), default=0)
 
     def num_fitting(self, token_ids: Sequence[int]) -> int:
-        """Return after how many of the anchor's tokens the aug can read no more."""
+        """Return how many of the anchor tokens can be read before the aug's context is exceeded."""
         fitting = (place for place, length in enumerate(self.lengths(token_ids)) if length > self.length)
         return next(fitting, len(token_ids))
 
     def may_exceed(self, rows: Sequence[Sequence[int] | NDArray[np.int32]], room: int = 0) -> NDArray[np.bool_]:
-        """Tell of which rows of the anchor's tokens the aug may not be able to read all, by the bytes they have.
+        """Tell which rows of anchor tokens may exceed the aug's context, by an upper bound from their bytes.
 
         Args:
-            room: tokens of its own that have to be left.
+            room: number of aug tokens to keep free.
         """
         known = self.length - room - len(self.segmenter.opening) - 1  # and a space before the text
         most = _most_tokens(self.segmenter)
@@ -65,7 +65,7 @@ class AugContext:
 
 @lru_cache(maxsize=8)
 def _most_tokens(segmenter: Segmenter) -> NDArray[np.int64]:
-    """Return how many tokens an aug can have for each of the anchor's, and for ids beyond them, at most."""
+    """Return the most aug tokens that each anchor token can become, by id; the last entry is for larger ids."""
     known = [
         max(_MOST_COMPOSED * len(segmenter.anchor[token_id] or b""), len(segmenter.markers.get(token_id, ())))
         for token_id in range(len(segmenter.anchor))
@@ -74,22 +74,22 @@ def _most_tokens(segmenter: Segmenter) -> NDArray[np.int64]:
 
 
 def aug_contexts(model: PreTrainedModel) -> list[AugContext]:
-    """Return how far each aug with a tokenizer of its own can read; those that do not say are left out."""
+    """Return the context of each aug with its own tokenizer; augs of unknown context length are left out."""
     if not isinstance(model, ComposedModelForCausalLM):
         return []
     return contexts_of(model.model.segmenters, [context_length(cast(PreTrainedModel, aug)) for aug in model.augs])
 
 
 def contexts_of(segmenters: Sequence[Segmenter | None], lengths: Sequence[int | None]) -> list[AugContext]:
-    """Return how far augs can read that have a tokenizer of their own and say it."""
+    """Return the contexts of those augs that have a segmenter and a known context length."""
     pairs = enumerate(zip(segmenters, lengths, strict=True))
     return [AugContext(index, segmenter, length) for index, (segmenter, length) in pairs if segmenter and length]
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """Return how many tokens a model can read, of a model of several bases the fewest; None = it does not say.
+    """Return a model's context length in tokens, of several bases the shortest; None = unknown.
 
-    Augs with tokenizers of their own count other tokens: see `aug_contexts`.
+    Augs with their own tokenizer count other tokens: see `aug_contexts`.
     """
     if isinstance(model, PartsModel):
         own = getattr(model.config, "segmentations", None) or [None] * len(model.augs)
@@ -110,7 +110,7 @@ def _is_position_table(name: str, module: nn.Module, said: int) -> bool:
 
 
 def _num_positions(table: nn.Module) -> int:
-    """Return how many rows of a table are positions: RoBERTa's begin behind that of its padding."""
+    """Return how many rows of a table are positions; RoBERTa's start after the padding index."""
     assert isinstance(table, nn.Embedding)
     behind_padding = 0 if table.padding_idx is None else table.padding_idx + 1
     return table.num_embeddings - int(getattr(table, "offset", behind_padding))

@@ -1,4 +1,4 @@
-"""A composed model below its LM head: token ids in, the anchor's last states out, with what the bridges added.
+"""A composed model below its LM head: from token ids to the anchor's last hidden states, bridge updates included.
 
 Shapes: (batch, seq) for ids and masks, (batch, seq, dim) for states.
 """
@@ -34,7 +34,7 @@ from calmctl.modeling.views import first_layers
 
 
 class ComposedPreTrainedModel(PreTrainedModel):
-    """What transformers has to know of composed models, with a head and without."""
+    """What transformers needs to know of composed models, with or without LM head."""
 
     config_class = ComposedConfig
     base_model_prefix = "model"
@@ -48,10 +48,10 @@ class ComposedPreTrainedModel(PreTrainedModel):
 
 
 class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
-    """Anchor, augs and bridges, without the anchor's LM head: what `get_decoder` of a composed model returns.
+    """Anchor, augs and bridges without the LM head; `get_decoder` of a composed model returns it.
 
-    Augs run without gradients, without their LM heads and only up to the last layer that is tapped. Bridges act through
-    hooks on the anchor's layers, so any decoder-only model can be a base.
+    Augs run without gradients, without their LM heads and only up to their last tapped layer. Bridges act through hooks
+    on the anchor's layers, so any decoder-only model can be a base.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
     ) -> None:
         super().__init__(config)
         self.anchor, self.augs = anchor, nn.ModuleList(augs)
-        # Of each aug with a tokenizer of its own, how it reads the anchor's tokens; None: it takes them as they are.
+        # Per aug; None = it shares the anchor's tokenizer.
         self.segmenters = list(segmenters) if segmenters is not None else [None] * len(augs)
         self.connections: list[tuple[Connection, ...]] = [
             tuple(Connection(*pair) for pair in pairs) for pairs in config.connections
@@ -76,7 +76,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
         )
         for base in (anchor, *augs):
             base.requires_grad_(False)
-        # Walking over the modules of the bases takes long, and they have to be looked at before every step.
+        # Collected once: walking module trees is slow, and every forward pass checks their mode.
         self._frozen = [self.augs, *(module for base in (anchor, *augs) for module in base.modules())]
         self._identity = object()
         self._hooks = Hooks(self._identity, self.connections)
@@ -118,7 +118,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
         """Run every aug on the tokens, then the anchor's decoder with the bridges; see `ComposedModelForCausalLM`.
 
         Args:
-            logits_to_keep: taken for the sake of callers that give it to decoders too; all states are returned.
+            logits_to_keep: ignored, accepted because some callers pass it to decoders; all states are returned.
 
         Raises:
             UserError: see `ComposedModelForCausalLM.forward`.
@@ -155,7 +155,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
                 is_ours = partial(is_under_way, current)
                 stack.enter_context(beginning_after([*anchor_layers[: first + 1]], kept_states["anchor"], is_ours))
             current.bridging = True
-            # Fewer layers than there are: drafts of `generate(assistant_early_exit=...)`.
+            # `generate(assistant_early_exit=...)` lowers it to draft with fewer layers.
             depth = self.config.num_hidden_layers
             is_whole = depth >= len(anchor_layers)
             decoded = run_decoder(
@@ -187,7 +187,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
         prompt_lengths: Tensor | None = None,
         aug_tokens: Sequence[Tensor | None] | None = None,
     ) -> KeptStates:
-        """Return the states of a batch that do not depend on the bridges; see `forward` for the arguments."""
+        """Return the states of a batch that no bridge changes; `forward` explains the arguments."""
         tokens = NewTokens.read(input_ids, attention_mask, position_ids, None)
         prompt_lengths, num_read = self._prompt(tokens, prompt_lengths, None)
         self._ready()
@@ -201,11 +201,11 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
         return found
 
     def _cache_to_use(self, cache: Cache | None, use_cache: bool | None, recompute: bool) -> ComposedCache | None:
-        """Return the cache that was given, or a new one, or none."""
+        """Return the given cache, a new one, or None."""
         if cache is not None and not isinstance(cache, ComposedCache):
             raise UserError(f"{CACHE} must be a ComposedCache, got {type(cache).__name__}")
         if recompute:
-            # What is computed again must not write into a cache a second time.
+            # Recomputed layers would write into the cache a second time.
             if cache is not None and cache.get_seq_length():
                 raise UserError("gradient checkpointing cannot go on from a cache; disable one of them")
             return None
@@ -216,7 +216,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
     def _prompt(
         self, tokens: NewTokens, prompt_lengths: Tensor | None, cache: ComposedCache | None
     ) -> tuple[Tensor | None, int]:
-        """Return the prompt lengths (batch,) if augs read prompts only, and how many of the new tokens they read."""
+        """Return prompt lengths (batch,), None unless augs read prompts only, and how many new tokens augs read."""
         if self.config.aug_reads != "prompt":
             return None, tokens.length
         if tokens.documents is not None:
@@ -236,7 +236,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
         return lengths.to(tokens.ids.device), num_read
 
     def _ready(self) -> nn.ModuleList:
-        """Return the anchor's layers, with no dropout in the bases and all hooks where they belong."""
+        """Put the bases into eval mode and the hooks in place; return the anchor's layers."""
         layers.keep_in_eval_mode(self._frozen)
         anchor_layers = layers.decoder_layers(self.anchor)
         self._hooks.follow(anchor_layers, [layers.decoder_layers(cast(PreTrainedModel, aug)) for aug in self.augs])
@@ -248,7 +248,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
         is_shared = [segmentation is None for segmentation in self.config.segmentations]
         return ComposedCache(self.anchor.config, configs, max_cache_len, is_shared)
 
-    # What makes it behave like any other Hugging Face model.
+    # The Hugging Face model interface.
 
     def train(self, mode: bool = True) -> Self:
         """Set the bridges' mode; the bases always stay in eval mode (no dropout in frozen models)."""
@@ -258,7 +258,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
         return self
 
     def get_decoder(self) -> nn.Module:
-        """Return this model: it has no head."""
+        """Return this model, which has no LM head."""
         return self
 
     def get_input_embeddings(self) -> nn.Module:
@@ -266,7 +266,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
         return self.anchor.get_input_embeddings()
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse: a checkpoint is that of the model with its head."""
+        """Refuse: checkpoints belong to the model with its LM head."""
         raise UserError("a composed model is saved with its head: call save_pretrained of the whole model")
 
 

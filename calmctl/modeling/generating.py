@@ -1,4 +1,4 @@
-"""What `generate` asks of a composed model beyond its forward pass."""
+"""`generate` of composed models: their cache, prompt lengths and special token ids."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class ComposedGenerationMixin(GenerationMixin):
         """Generate as any model does, and tell augs that read prompts only where the prompt ends.
 
         Raises:
-            UserError: `inputs_embeds`, a cache of another kind, or special tokens by their text.
+            UserError: `inputs_embeds`, an unsupported cache implementation, or special token ids that are not numbers.
         """
         if kwargs.get("inputs_embeds") is not None:
             raise UserError("a composed model generates from input_ids only: anchor and augs each embed the tokens")
@@ -43,27 +43,27 @@ class ComposedGenerationMixin(GenerationMixin):
         try:
             return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
         finally:
-            # `assistant_early_exit` lowers it for its drafts, and would leave it so when it is interrupted.
+            # `assistant_early_exit` lowers it for its drafts and does not restore it when interrupted.
             self.config.num_hidden_layers = depth
 
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Keep from the forward pass what only ways to decode ask for (a tokenizer, where there are stop strings)."""
+        """Drop arguments that only decoding strategies need (a tokenizer, for stop strings)."""
         kwargs = {name: value for name, value in kwargs.items() if name not in DECODERS_OWN}
         return super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
 
     def _require_cache_for_guidance(self, arguments: dict[str, Any]) -> None:
-        """Refuse what would have augs that read prompts only read what is written: nothing tells them there."""
+        """Refuse guidance without a cache: augs that read prompts only would also read the completion."""
         settings = arguments.get("generation_config") or self.generation_config
         scale = arguments.get("guidance_scale", getattr(settings, "guidance_scale", None))
         if scale not in (None, 1.0) and not arguments.get("use_cache", settings.use_cache is not False):
             raise UserError("guidance_scale needs a cache where augs read prompts only; leave out use_cache=False")
 
     def init_continuous_batching(self, *_args: Any, **_kwargs: Any) -> Any:
-        """Refuse: its paged cache has room for one model's keys and values."""
+        """Refuse: a paged cache holds keys and values of one model only."""
         raise UserError("a composed model has no continuous batching; call generate with a padded batch")
 
     def _get_candidate_generator(self, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Keep from an assistant what only a composed model knows; one that is composed finds its own."""
+        """Drop `prompt_lengths`, which a plain assistant does not take and a composed one finds itself."""
         model_kwargs = {name: value for name, value in kwargs.pop("model_kwargs").items() if name != "prompt_lengths"}
         return super()._get_candidate_generator(model_kwargs=model_kwargs, **kwargs)  # type: ignore[misc]
 
@@ -75,7 +75,7 @@ class ComposedGenerationMixin(GenerationMixin):
         batch_size: int,
         max_cache_length: int,
     ) -> None:
-        """Make the cache here: transformers' own would serve the anchor only."""
+        """Create a composed cache; transformers' own would serve the anchor only."""
         implementation = generation_config.cache_implementation or "dynamic"
         if implementation not in CACHE_IMPLEMENTATIONS:
             raise UserError(
@@ -85,13 +85,13 @@ class ComposedGenerationMixin(GenerationMixin):
             is_static = implementation == "static"
             cache = self.new_cache(max_cache_length if is_static else None)
             if generation_config.is_assistant:
-                # What a target model does not accept of a draft will be taken back.
+                # Rejected tokens of a draft will be cropped.
                 cache.activate_past_recording()
             model_kwargs[CACHE] = cache
 
 
 def read_token_ids(settings: GenerationConfig) -> None:
-    """Make numbers of the ids of special tokens, which some files have as text.
+    """Turn special token ids that are text, as in some files, into numbers, in place.
 
     Raises:
         UserError: the text is no number.

@@ -1,7 +1,7 @@
-"""Hooks: how the forward pass of a composed model reads its augs' layers and adds to its anchor's.
+"""Forward hooks that read the augs' tapped layers and add the bridges' updates to the anchor's layers.
 
-Bases are left as they are but for forward hooks on the connected layers. A hook acts only while a forward pass of its
-own model is under way in the same thread, and is removed when that model is gone.
+Otherwise the bases are left as they are. A hook acts only during a forward pass of its own model in the same thread,
+and is removed when that model is deleted.
 """
 
 import operator
@@ -25,20 +25,20 @@ from calmctl.modeling.kept_states import KeptStates
 
 @dataclass
 class ForwardPass:
-    """What the hooks need to know of the forward call that is under way.
+    """The forward pass under way, as the hooks need to know it.
 
     Attributes:
-        identity: what hooks know their model by.
+        identity: tells the hooks of one model from those of others.
         bridges: [aug][connection].
         eager: see `Bridge.forward`.
-        aug_states: layer index -> output states (batch, seq, d_aug) of the aug that is being read.
+        aug_states: layer index -> output states (batch, seq, d_aug) of the aug that is running.
         tapping: index of that aug, or None.
         bridging: whether the anchor is running.
         keys_values: (aug, bridge) -> keys and values (batch, heads, aug_seq, head_dim).
         masks: per aug (batch, 1, seq, aug_seq), True = may be attended; None = see `Bridge.forward`.
         positions: (batch, seq) positions of the new tokens.
-        kept: states that need not be computed.
-        keeping: where such states are put, if they are to be kept.
+        kept: states to use instead of computing them.
+        keeping: where to store such states, or None.
     """
 
     identity: object
@@ -54,11 +54,11 @@ class ForwardPass:
     keeping: KeptStates | None = None
 
     def bridge(self, aug_index: int, bridge_index: int) -> Bridge:
-        """Return the bridge of an aug's connection."""
+        """Return one bridge; `bridge_index` counts the aug's connections."""
         return cast(Bridge, cast(nn.ModuleList, self.bridges[aug_index])[bridge_index])
 
 
-# Per thread and task, so that forwards of one model may overlap; hooks of a shared base tell the models apart.
+# Per thread and async task, so that forward passes of one model may overlap.
 _current: ContextVar[ForwardPass | None] = ContextVar("calmctl_forward_pass", default=None)
 
 
@@ -68,12 +68,12 @@ def _pass_of(identity: object) -> ForwardPass | None:
 
 
 def is_under_way(current: ForwardPass) -> bool:
-    """Tell whether this is the forward pass of this thread."""
+    """Tell whether this is the forward pass under way in this thread."""
     return _current.get() is current
 
 
 def _tap(identity: object, aug_index: int, layer_index: int, _module: nn.Module, _args: Any, output: Any) -> None:
-    """Keep the states that leave a tapped layer of an aug (a forward hook)."""
+    """Store the output states of a tapped aug layer (a forward hook)."""
     current = _pass_of(identity)
     if current is not None and current.tapping == aug_index:
         current.aug_states[layer_index] = layers.layer_output(output)
@@ -82,9 +82,9 @@ def _tap(identity: object, aug_index: int, layer_index: int, _module: nn.Module,
 def _bridge(
     identity: object, bridges: Sequence[tuple[int, int]], _module: nn.Module, _args: Any, output: Any
 ) -> Tensor | tuple[Any, ...] | None:
-    """Add the updates of all bridges (aug, bridge) that end at a layer of the anchor to its output (a forward hook).
+    """Add the updates of all bridges (aug, bridge) that end at an anchor layer to its output (a forward hook).
 
-    Every bridge asks with the states as the layer left them, so that the order of the augs does not matter.
+    Every bridge computes its queries from the layer's own output, so the order of the augs does not matter.
     """
     current = _pass_of(identity)
     if current is not None and current.keeping is not None:
@@ -105,7 +105,7 @@ def _bridge(
 
 @contextmanager
 def new_pass(current: ForwardPass) -> Iterator[ForwardPass]:
-    """Begin a forward pass; it ends with the block, however the block ends."""
+    """Make this the forward pass under way within the block."""
     token = _current.set(current)
     try:
         yield current
@@ -117,7 +117,7 @@ class Hooks:
     """The hooks of one composed model, on the connected layers of its bases.
 
     Args:
-        identity: what the hooks know their model by: a shallow copy keeps it, a deep copy has one of its own.
+        identity: tells the model from others; a shallow copy of the model shares it, a deep copy has its own.
     """
 
     def __init__(self, identity: object, connections: Sequence[Sequence[Connection]]) -> None:
@@ -134,10 +134,10 @@ class Hooks:
         weakref.finalize(self, _remove, self._handles)
 
     def follow(self, anchor: nn.ModuleList, augs: Sequence[nn.ModuleList]) -> None:
-        """Put the hooks on what now stands at the places of the connected layers.
+        """Put the hooks on the modules that are now the connected layers.
 
-        That may change: activation checkpointing, sharding and compilation wrap layers. A hook belongs around the
-        wrapper, or a bridge would be taken for a part of the layer and run again without its pass.
+        These change: activation checkpointing, sharding and compilation wrap layers. A hook has to sit on the wrapper;
+        below it the bridge would count as part of the layer and be recomputed outside of its forward pass.
 
         Args:
             anchor, augs: all layers of each base.
@@ -148,7 +148,7 @@ class Hooks:
             return
         _remove(self._handles)
         hooks = (*self._taps.values(), *self._bridges.values())
-        # Before all others: those that transformers records hidden states with are to see what the bridges add.
+        # First of all hooks, so that those of transformers record hidden states with the bridges' updates.
         self._handles += [
             place.register_forward_hook(hook, prepend=True) for place, hook in zip(places, hooks, strict=True)
         ]

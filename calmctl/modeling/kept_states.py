@@ -1,6 +1,6 @@
-"""States that no trained parameter can change: those of the augs, and the anchor's up to its first bridge.
+"""States that no trained parameter changes: those of the augs, and the anchor's up to its first bridge.
 
-Whoever keeps them for an example spares the model their computation whenever it sees the example again.
+Kept for an example, they need not be computed again when the model sees the example again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,15 +10,15 @@ from typing import Any, TypedDict
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-# What a layer returned: its states (batch, seq, dim), alone or in a tuple, as its architecture has it.
+# Output of a layer: states (batch, seq, dim), alone or in a tuple, depending on the architecture.
 Output = Tensor | tuple[Tensor]
 
 
 class KeptStates(TypedDict):
-    """The states of a batch.
+    """The kept states of a batch.
 
     Attributes:
-        anchor: what the anchor's first connected layer returned, before any bridge added to it.
+        anchor: output of the anchor's first connected layer, before any bridge added to it.
         augs: per aug, tapped layer -> states (batch, columns, d_aug).
     """
 
@@ -28,13 +28,13 @@ class KeptStates(TypedDict):
 
 @contextmanager
 def beginning_after(layers: Sequence[nn.Module], output: Output, is_ours: Callable[[], bool]) -> Iterator[None]:
-    """Let the first layers of a decoder compute nothing within the block: the last of them returns `output`.
+    """Skip the first layers of a decoder within the block: the last of them returns `output`.
 
-    The modules stay in their places, with the hooks around them; only their computation is replaced. Not for several
-    such blocks over the same layers at once, in several threads.
+    Only their `forward` is replaced; the modules and their hooks stay. Threads must not use this on the same layers at
+    once.
 
     Args:
-        is_ours: tells whether the forward pass that asks is that of the block.
+        is_ours: tells whether the forward pass under way is that of the block.
     """
     *below, last = layers
     before = [(layer, layer.__dict__.get("forward")) for layer in layers]
@@ -65,5 +65,5 @@ def _passed_on(in_tuple: bool) -> Callable[..., Any]:
 
 
 def with_columns(states: Tensor, count: int) -> Tensor:
-    """Return states (batch, columns, dim) of so many columns: more are cut off, and what is missing is zero."""
+    """Return states (batch, columns, dim) cut off or padded with zeros to `count` columns."""
     return pad(states, (0, 0, 0, count - states.shape[1])) if states.shape[1] != count else states

@@ -1,9 +1,9 @@
-"""Where the decoder layers of a Hugging Face causal language model are: the only file that knows architectures.
+"""Find the decoder layers of a Hugging Face causal language model, and refuse models that cannot be bases.
 
-Nothing here is a list of families. Every decoder-only model of transformers keeps its blocks in one
-`nn.ModuleList` of `num_hidden_layers` entries directly below its decoder, and every block returns its output states
-either as a tensor or as the first entry of a tuple. What a model must not do (look ahead, read an encoder, keep a
-state that is not keys and values) shows in its structure too; see `check_base`.
+There is no list of model families. Every decoder-only model of transformers keeps its layers in one `nn.ModuleList` of
+`num_hidden_layers` entries directly below its decoder, and every layer returns its output states either as a tensor or
+as the first entry of a tuple. What rules a model out (attention to later tokens or to an encoder, a recurrent state
+instead of keys and values) shows in its structure too; see `check_base`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from calmctl.errors import UserError
 from calmctl.modeling.calling import CACHE_NAMES, accepts, cache_argument
 from calmctl.modeling.configuration import context_length
 
-# What decoder layers call the attention to an encoder's output.
+# Names of cross-attention to an encoder in decoder layers.
 CROSS_ATTENTION = ("encoder_attn", "cross_attn", "crossattention")
-# What a configuration may ask a model to return beside its states.
+# Settings by which a configuration asks for outputs besides the states.
 BESIDE = ("output_hidden_states", "output_attentions", "output_router_logits")
 
 
@@ -52,13 +52,13 @@ def _setting(config: PreTrainedConfig, name: str) -> int:
 
 
 def check_base(model: PreTrainedModel, role: str) -> None:
-    """Refuse a model that is no decoder-only causal LM with a key-value cache.
+    """Refuse a model that is no decoder-only causal LM with a KV cache.
 
     Args:
-        role: what the error calls the model ("anchor", "aug").
+        role: "anchor" or "aug", for the error.
 
     Raises:
-        UserError: one line that names the class and what stands in the way.
+        UserError: one line that names the class and the obstacle.
     """
     if reason := _obstacle(model):
         raise UserError(f"the {role}, a {type(model).__name__}, cannot be composed: {reason}")
@@ -91,9 +91,9 @@ def _obstacle(model: PreTrainedModel) -> str:
 
 
 def reads_ahead(model: PreTrainedModel) -> str:
-    """Say, of a model that attends to later tokens, that it does; an empty string for a causal one."""
+    """Say why a model is no causal language model (it attends to later tokens); an empty string for a causal one."""
     config, modules = text_config(model.config), model.get_decoder().modules()
-    # "vision": the tokens of an image see each other; text, which is all that is read here, stays causal.
+    # "vision": only image tokens attend to each other; text, the only input here, stays causal.
     both_ways = getattr(config, "use_bidirectional_attention", None) not in (None, False, "vision")
     if not both_ways and all(getattr(module, "is_causal", None) is not False for module in modules):
         return ""
@@ -148,21 +148,21 @@ def find_layers(model: PreTrainedModel) -> tuple[PreTrainedModel, str]:
 
 
 def device_of(layer: nn.Module) -> torch.device:
-    """Return where a layer computes, also when its weights are kept elsewhere until then (offloading)."""
+    """Return the device that a layer computes on, even if its weights are offloaded."""
     hook = getattr(layer, "_hf_hook", None)
     device = getattr(hook, "execution_device", None)
     return torch.device(device) if device is not None else next(layer.parameters()).device
 
 
 def keep_in_eval_mode(modules: Sequence[nn.Module]) -> None:
-    """Put frozen modules back into eval mode, wherever somebody has called `train`: they are to drop nothing out."""
+    """Put frozen modules back into eval mode (no dropout), wherever somebody has called `train`."""
     for module in modules:
         if module.training:
             module.training = False
 
 
 def layer_output(output: Tensor | tuple[Any, ...]) -> Tensor:
-    """Return the output states (batch, seq, dim) of what a decoder layer returned.
+    """Return the output states (batch, seq, dim) in the output of a decoder layer.
 
     Raises:
         UserError: the layer keeps several residual streams (hyper-connections), which only running it shows.
@@ -177,7 +177,7 @@ def layer_output(output: Tensor | tuple[Any, ...]) -> Tensor:
 
 
 def with_layer_output(output: Tensor | tuple[Any, ...], states: Tensor) -> Tensor | tuple[Any, ...]:
-    """Return what a decoder layer returned, with its output states replaced."""
+    """Return the output of a decoder layer with its output states replaced."""
     return states if isinstance(output, Tensor) else (states, *output[1:])
 
 
@@ -189,11 +189,11 @@ def arguments_of(
     cache: Cache | None = None,
     wanted: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Build forward() arguments; omit position_ids where the model takes none: it finds them by the mask.
+    """Build forward() arguments; leave out `position_ids` if the model takes none and counts them by the mask.
 
     Args:
-        attention_mask: (batch, past + seq), or what `own_mask` returned.
-        wanted: what to return beside the states, `output_attentions=True` for example.
+        attention_mask: (batch, past + seq), or the result of `own_mask`.
+        wanted: outputs to ask for besides the states, `output_attentions=True` for example.
     """
     device = device_of(model.get_input_embeddings())
     arguments: dict[str, Any] = {"input_ids": input_ids.to(device), "use_cache": cache is not None}
@@ -210,14 +210,14 @@ def arguments_of(
 
 
 def as_asked(model: PreTrainedModel) -> dict[str, Any]:
-    """Return arguments against what a model's configuration would have it return beside, or instead of, its states."""
+    """Return arguments that override a configuration's requests for extra outputs or for tuples."""
     config = model.config
     against = {name: False for name in BESIDE if getattr(config, name, False)}
     return against if getattr(config, "return_dict", True) else {**against, "return_dict": True}
 
 
 def has_positions_table(model: PreTrainedModel) -> bool:
-    """Tell whether a model looks positions up in a table as long as its context, rather than compute any."""
+    """Tell whether a model looks positions up in a table as long as its context instead of computing them."""
     length = context_length(model.config)
     whole, name = find_layers(model)
     embedding = model.get_input_embeddings()

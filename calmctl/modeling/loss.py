@@ -1,7 +1,7 @@
 """Loss on labelled positions only, for any causal language model.
 
-Only rows with a label reach the LM head, so that the full (batch, seq, vocabulary) logits never exist: with a prompt
-masked out and a large vocabulary this is most of the head's time and memory.
+Only positions with a label reach the LM head, so the full (batch, seq, vocabulary) logits never exist: with masked
+prompts and a large vocabulary this saves most of the head's time and memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from calmctl.modeling import layers
 from calmctl.modeling.views import head_of
 
 IGNORED = -100
-# Logits that exist at a time above a frozen head: 256 MiB in float32. Smaller chunks read the head more often.
+# Number of logits per chunk: 256 MiB in float32. Smaller chunks read the head's weights more often.
 CHUNK_ELEMENTS = 2**26
 
 
@@ -26,8 +26,8 @@ CHUNK_ELEMENTS = 2**26
 def labelled_rows_only(model: PreTrainedModel, labels: Tensor) -> Iterator[Tensor]:
     """Let a model compute logits (1, rows, vocabulary) only for positions that predict a label.
 
-    Works through the input of the model's LM head, so whatever the architecture does to its logits afterwards
-    (scaling, soft-capping) still happens.
+    A hook selects the LM head's input, so whatever the architecture does to its logits afterwards (scaling,
+    soft-capping) still happens.
 
     Args:
         labels: (batch, seq), -100 = none; the label at position t is predicted at t - 1.
@@ -52,7 +52,7 @@ def completion_loss(logits: Tensor, targets: Tensor, num_items: Tensor | int | N
     """Return the cross-entropy of logits (..., vocabulary) against targets (...), which are already shifted.
 
     Args:
-        num_items: divide the sum by this many labels (of all accumulated micro-batches); None = by those here.
+        num_items: number of labels to divide the sum by (of all accumulated micro-batches); None = those here.
     """
     flat = logits.flatten(0, -2).float()
     total = F.cross_entropy(flat, targets.flatten().to(flat.device), ignore_index=IGNORED, reduction="sum")
@@ -64,18 +64,18 @@ def completion_loss(logits: Tensor, targets: Tensor, num_items: Tensor | int | N
 def frozen_head_loss(
     model: PreTrainedModel, states: Tensor, labels: Tensor, num_items: Tensor | int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of a model whose LM head is frozen, and which labels (rows,) were the most likely tokens.
+    """Return the loss of a model with a frozen LM head, and which labels (rows,) were the most likely tokens.
 
-    A frozen head needs no gradient but that of its input, which is known as soon as a chunk's loss is. So logits never
-    exist beyond a chunk of the labelled rows, and nothing is computed twice.
+    A frozen head needs only the gradient of its input, which is known as soon as a chunk's loss is. So logits exist for
+    one chunk of the labelled positions at a time, and nothing is computed twice.
 
     Args:
-        states: (batch, seq, dim), what the model's decoder returned.
+        states: (batch, seq, dim), the last hidden states of the model's decoder.
         labels: (batch, seq), -100 = no loss; the label at position t is predicted at t - 1.
         num_items: see `completion_loss`.
 
     Raises:
-        ValueError: the head is not frozen: it would get no gradient.
+        ValueError: the head is not frozen; it would get no gradient.
     """
     if any(parameter.requires_grad for parameter in model.get_output_embeddings().parameters()):
         raise ValueError("the LM head must be frozen (requires_grad_(False))")
@@ -90,9 +90,10 @@ def _chunk_rows(model: PreTrainedModel) -> int:
 
 
 def _kept_here() -> saved_tensors_hooks:
-    """Let what a backward pass needs be kept as it is, whatever is around.
+    """Keep tensors for the backward pass as they are, even under checkpointing around the loss.
 
-    Checkpointing around the loss would compute it again for the backward pass inside of the forward pass, endlessly.
+    Such checkpointing would recompute the loss for this backward pass, which runs inside of the forward pass:
+    endlessly.
     """
     return saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
 
@@ -125,5 +126,5 @@ class _FrozenHeadLoss(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, _: Tensor | None) -> tuple[Tensor, None, None, None]:
-        (gradient,) = ctx.saved_tensors  # checkpointing around the loss gives them once only
+        (gradient,) = ctx.saved_tensors  # read once: checkpointing around the loss gives them only once
         return gradient * upstream.to(gradient.dtype), None, None, None

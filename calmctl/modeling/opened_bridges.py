@@ -1,4 +1,4 @@
-"""Bridges as the self-check has them for a while: closed, or open so wide that no fault hides behind their zeros."""
+"""Bridges for the self-check: closed, or opened so wide that zeros hide no fault."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.composed import ComposedModelForCausalLM
 
-# The standard deviation of a bridge's attention scores while the check lasts: some tokens are seen, others hardly.
+# Standard deviation of attention scores in the check, large enough for bridges to prefer some tokens to others.
 SHARPNESS = 2.0
 
 
 @contextmanager
 def restored(model: ComposedModelForCausalLM) -> Iterator[None]:
-    """Put the bridges' weights, all gradients and the mode back as they were."""
+    """Clear gradients and set eval mode; afterwards restore the bridges' weights, all gradients and the mode."""
     weights = {name: each.detach().clone() for name, each in model.stored_tensors().items()}
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     was_training = model.training
@@ -35,16 +35,16 @@ def restored(model: ComposedModelForCausalLM) -> Iterator[None]:
 
 @torch.no_grad()
 def close(model: ComposedModelForCausalLM) -> None:
-    """Have the bridges add nothing."""
+    """Let the bridges add nothing."""
     for bridge in _bridges(model):
         bridge.output.weight.zero_()
 
 
 @torch.no_grad()
 def open_up(model: ComposedModelForCausalLM, forward: Callable[[], Tensor]) -> Tensor:
-    """Draw the outputs of the bridges, and fit them to the states that they meet in a forward pass.
+    """Give bridges random outputs, scaled to the states that they are added to in one forward pass; return its logits.
 
-    New bridges attend to everything alike, whatever its place: their queries are made longer, until they choose.
+    New bridges attend to all tokens alike, so their queries are scaled up until they prefer some.
     """
     draws = torch.Generator().manual_seed(3)
     for bridge in _bridges(model):
@@ -60,7 +60,7 @@ def open_up(model: ComposedModelForCausalLM, forward: Callable[[], Tensor]) -> T
         _scale(bridge.query, SHARPNESS, scores.std())
 
     def fit(module: nn.Module, args: tuple[Tensor, ...], update: Tensor) -> Tensor:
-        # The median over tokens: the first one's states may be a hundred times as large as all others'.
+        # Median over tokens: the first token's states may be a hundred times as large as all others'.
         wanted, given = (each.float().square().mean(-1).sqrt().median() for each in (args[0], update))
         return update * _scale(cast(Bridge, module).output, float(wanted), given).to(update.dtype)
 
@@ -79,7 +79,7 @@ def _bridges(model: ComposedModelForCausalLM) -> list[Bridge]:
 
 
 def _scale(layer: nn.Linear, wanted: float, given: Tensor) -> Tensor:
-    """Scale a layer so that what it gives is as large as wanted, and return the factor."""
+    """Scale a layer so that its output has the wanted size; return the factor."""
     factor = (wanted / given.clamp(min=torch.finfo(torch.float32).tiny)).nan_to_num(posinf=1.0)
     layer.weight.mul_(factor.to(layer.weight.device))
     return factor

@@ -1,4 +1,4 @@
-"""What the forward pass of our models returns."""
+"""The output of our models' forward pass."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 @dataclass
 class ComposedOutput(CausalLMOutputWithPast):
-    """What a forward pass returns.
+    """Output of a forward pass.
 
     Attributes:
         correct: (labels,) while training: whether each label, in row-major order, was the most likely token.

@@ -1,9 +1,9 @@
-"""Telling a decoder, token by token, what each new token may attend to: rows that hold more than one continuation.
+"""Attention masks that say token by token what to attend to, and which decoders take them.
 
-Like layers.py this file knows architectures, by what their structure and configuration show. Decoders of transformers
-take a mask of four dimensions as it is, in place of the one that they would build; those whose layers attend in several
-ways take one for each way. What a decoder does by a token's place in the row, rather than by its position or by the
-mask, stays out of reach: see `why_no_own_masks`.
+Like layers.py, this file judges architectures by structure and configuration. Decoders of transformers use a mask of
+four dimensions as it is instead of building their own; decoders with several attention types take one mask per type.
+What a decoder computes from a token's index in the row, rather than from its position or the mask, cannot be controlled
+this way: see `why_no_own_masks`.
 """
 
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from calmctl.modeling import layers
 from calmctl.modeling.calling import accepts, argument_names
 
-# Implementations of attention that take such masks.
+# Attention implementations that take such masks.
 WITH_MASKS = ("eager", "sdpa")
-# Way to attend, as configurations name it -> what they call the number of tokens that it reaches.
+# Attention type, as configurations name it -> name of the setting with its reach in tokens.
 REACHES = {"full_attention": "", "sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
-# What attentions call a part that selects keys: it has a cache of its own, or takes the keys in blocks.
+# Name of a submodule of attention that selects keys: it has its own cache, or takes the keys in blocks.
 SELECTING = "indexer"
 
 
-# Of each model, by its implementation of attention: every forward pass asks, and its modules are many.
+# Model -> attention implementation -> answer; cached, as every forward pass asks and scanning modules is slow.
 _known: WeakKeyDictionary[nn.Module, dict[str | None, str]] = WeakKeyDictionary()
 
 
 @torch.compiler.disable
 def why_no_own_masks(model: PreTrainedModel) -> str:
-    """Say why a decoder cannot be told token by token what to attend to; an empty string where it can.
+    """Say why a decoder takes no masks token by token; an empty string if it does.
 
-    Structure and configuration tell, so models without weights will do.
+    Structure and configuration decide, so models without weights will do.
 
     Raises:
         UserError: its decoder layers are not found.
@@ -63,10 +63,10 @@ def _why_no_own_masks(model: PreTrainedModel) -> str:
 
 
 def why_no_gaps(model: PreTrainedModel) -> str:
-    """Say why rows of a batch cannot have gaps between their tokens; an empty string where they can.
+    """Say why rows of a batch cannot have gaps between their tokens; an empty string if they can.
 
-    Rows get gaps where others have more tokens in the same step. A decoder that is not given positions has to count
-    them by the mask, as attention with ALiBi does in BLOOM, not by the place in the row, as in MPT.
+    Rows get gaps where other rows have more tokens in the same step. A decoder without `position_ids` has to count
+    positions by the mask, as ALiBi attention does in BLOOM, not by the index in the row, as in MPT.
     """
     decoder = layers.decoder(model)
     if _has_causal_table(_modules(model)):
@@ -81,15 +81,15 @@ def why_no_gaps(model: PreTrainedModel) -> str:
 def own_mask(
     decoder: PreTrainedModel, allowed: Tensor, positions: Tensor, key_positions: Tensor
 ) -> Tensor | dict[str, Tensor]:
-    """Return what to give a decoder as `attention_mask`, together with `position_ids`.
+    """Return the `attention_mask` to give a decoder together with `position_ids`.
 
-    Layers that reach back a few tokens only (a sliding window, a chunk) go by positions, and their caches have to keep
-    what is out of reach too. Every token has to be allowed itself, and padding as well.
+    Layers of limited reach (a sliding window, chunks) go by positions, so their caches must keep tokens beyond the
+    reach too. Every token, padding included, must be allowed to attend to itself.
 
     Args:
         allowed: (batch, new, total), True = the new token may attend to the key, which is not after it.
-        positions: (batch, new), of each new token in the text that it continues.
-        key_positions: (batch, total), of each key in its own.
+        positions: (batch, new), position of each new token in its text.
+        key_positions: (batch, total), position of each key in its text.
     """
     config = layers.text_config(decoder.config)
     queries, keys = positions[:, :, None], key_positions[:, None, :]
@@ -100,33 +100,33 @@ def own_mask(
             within = allowed & (queries - keys < reach)
         elif way == "chunked_attention":
             within = allowed & (queries // reach == keys // reach)
-        # As transformers has it: booleans fit whatever type the fused kernel computes with, eager attention adds.
+        # As in transformers: sdpa takes booleans, whatever its dtype; eager attention adds the mask to the scores.
         masks[way] = (within if config._attn_implementation == "sdpa" else _additive(within, decoder.dtype))[:, None]
     return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
 def shortest_reach(model: PreTrainedModel) -> int | None:
-    """Return how many tokens the layers of a decoder that reach the fewest do; None: all of them reach every token."""
+    """Return the shortest reach, in tokens, of a decoder's layers; None = all layers reach every token."""
     config = layers.text_config(model.config)
     return min((reach for way in _ways(config) if (reach := _reach(config, way))), default=None)
 
 
 def _ways(config: PreTrainedConfig) -> list[str]:
-    """Return how the layers of a decoder attend, each way once."""
+    """Return the attention types of a decoder's layers, each once."""
     if (named := getattr(config, "layer_types", None)) is not None:
         return sorted(set(named))
-    # All in one way, which the decoder knows by a setting of its own; settings of others it leaves alone.
+    # All layers share one type, shown by a setting that this class of configuration takes; others are ignored.
     known = argument_names(type(config).__init__)
     return [way for way, name in REACHES.items() if name in known and _reach(config, way)][:1] or ["full_attention"]
 
 
 def _reach(config: PreTrainedConfig, way: str) -> int:
-    """Return how many tokens a way to attend reaches; 0 = the configuration sets no limit."""
+    """Return the reach of an attention type in tokens; 0 = unlimited."""
     return getattr(config, REACHES.get(way) or "no limit", None) or 0
 
 
 def _is_known(config: PreTrainedConfig, way: str) -> bool:
-    """Tell whether a way to attend is one of those here, and the same in all layers."""
+    """Tell whether an attention type is supported and has the same reach in all layers."""
     if way not in REACHES or not REACHES[way]:
         return way in REACHES
     reach = _reach(config, way)
@@ -143,6 +143,6 @@ def _modules(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def _has_causal_table(modules: Sequence[nn.Module]) -> bool:
-    """Tell whether a buffer says of every place in a row which others are seen from there."""
+    """Tell whether attention has a buffer that holds a causal mask by the index in the row."""
     buffers = [buffer for module in modules for buffer in module._buffers.values() if buffer is not None]
     return any(each.dtype == torch.bool and each.ndim > 1 and each.shape[-1] == each.shape[-2] for each in buffers)

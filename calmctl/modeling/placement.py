@@ -1,4 +1,4 @@
-"""Placement: the dtype and the devices that a user asks for, checked before anything is loaded."""
+"""Dtypes and devices of models: checked before anything is loaded, converted, inspected."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,12 +9,12 @@ from torch import distributed, nn
 from calmctl.errors import UserError
 from calmctl.modeling.residual_streams import Standardize
 
-# What accelerate works out for itself.
+# Values of `device_map` that accelerate resolves.
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """Return a dtype given by itself or by name.
+    """Return a floating-point dtype, given as such or by name.
 
     Raises:
         UserError: there is no such floating-point type.
@@ -26,7 +26,7 @@ def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 
 def check_placement(dtype: torch.dtype | str | None, device_map: Any) -> None:
-    """Raise UserError for a dtype that is none, or a device that is not there.
+    """Raise UserError for an unknown dtype or a missing device.
 
     Args:
         device_map: as `from_pretrained` takes it: a strategy, a device, or a mapping of module names to devices.
@@ -43,10 +43,10 @@ def check_placement(dtype: torch.dtype | str | None, device_map: Any) -> None:
 
 
 def convert(model: nn.Module, dtype: torch.dtype) -> None:
-    """Convert the weights of a model to a floating-point type, in place.
+    """Convert the weights of a model to a floating-point dtype, in place.
 
     Buffers that are not stored (rotary frequencies) keep theirs, as in transformers' `from_pretrained`: in bfloat16 the
-    angles of far positions would be off by radians. So do means and deviations of streams.
+    angles of far positions would be off by radians. So do means and deviations of `Standardize`.
     """
     kept = [(module, name) for module in model.modules() for name in module._non_persistent_buffers_set]
     kept += [
@@ -59,17 +59,17 @@ def convert(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def is_movable(model: nn.Module) -> bool:
-    """Tell whether a model may be moved to another device as a whole: no part of it is quantised or spread out."""
+    """Tell whether a model can be moved or converted as a whole: no part is quantised or placed by a device map."""
     return not any(
         getattr(part, "is_quantized", False) or getattr(part, "hf_device_map", None) for part in model.modules()
     )
 
 
 def is_sharded(layer: nn.Module) -> bool:
-    """Tell whether processes hold slices of a layer and have to run it together (FSDP, ZeRO-3 of DeepSpeed)."""
+    """Tell whether a layer is sharded over processes, which have to run it together (FSDP, ZeRO-3 of DeepSpeed)."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return False
-    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel  # takes a second, and few need it
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel  # takes a second, rarely needed
 
     return isinstance(layer, FSDPModule | FullyShardedDataParallel) or any(
         hasattr(parameter, "ds_id") for parameter in layer.parameters()

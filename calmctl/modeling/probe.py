@@ -1,4 +1,4 @@
-"""Probes: a few tokens to try a model on, how far two answers to them may lie apart, and what was found so."""
+"""Try models on a few tokens: probe tokens, deviations between logits, tolerances, and remembered findings."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,15 +18,15 @@ from calmctl.modeling.stored.parts import PartsModel
 
 Found = TypeVar("Found")
 _HALVES = (torch.float16, torch.bfloat16)
-# Of the memory that there is: several processes may ask at once.
+# Share of the free memory to use: several processes may need it at once.
 ROOM_FOR_FLOAT32 = 0.5
 
-# Numbers that a model of no float type (an integer, a packed kind) computes with.
+# Precision assumed for models without floating-point parameters (integers, packed weights).
 _QUANTIZED_EPS = torch.finfo(torch.bfloat16).eps
-# What float32 matrix products may be rounded to on a GPU, by `torch.set_float32_matmul_precision`.
+# Precision of float32 matrix products on a GPU, by `torch.set_float32_matmul_precision`.
 _MATMUL_EPS = {"highest": 0.0, "high": 2.0**-10, "medium": torch.finfo(torch.bfloat16).eps}
-# Answers further apart than this are different ones in any type: of real models with 18 to 30 layers, in bfloat16 and
-# with open bridges, the largest deviation that padding or a cache made was 0.03.
+# Larger deviations are faults in any dtype: in real models with 18 to 30 layers, in bfloat16 and with open bridges, the
+# largest deviation due to padding or a cache was 0.03.
 _MOST = 0.1
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -34,10 +34,10 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CU
 def probe_ids(
     models: Sequence[PreTrainedModel], rows: int, length: int, seed: int = 0, without: Sequence[int] = ()
 ) -> Tensor:
-    """Return token ids (rows, length) on the first model's device that every model knows and none takes for special.
+    """Return random token ids (rows, length), on the first model's device, that are ordinary tokens of all models.
 
     Args:
-        without: ids that are left out, too.
+        without: further ids to leave out.
     """
     known = min(layers.text_config(model.config).vocab_size for model in models)
     special = {token for model in models for token in _special_ids(model.config.to_dict())} | set(without)
@@ -47,7 +47,7 @@ def probe_ids(
 
 
 def _special_ids(config: dict[str, Any]) -> Iterator[int]:
-    """Yield the ids that a configuration names: of begin, end and padding, of images, sounds and their borders."""
+    """Yield the special token ids in a configuration: begin, end and padding, images, sounds and their borders."""
     for name, value in config.items():
         if isinstance(value, dict):
             yield from _special_ids(value)
@@ -56,15 +56,16 @@ def _special_ids(config: dict[str, Any]) -> Iterator[int]:
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
-    """Return where a model takes its token ids, also when its weights are kept elsewhere until then (offloading)."""
+    """Return the device that a model takes token ids on, even if its weights are offloaded."""
     return layers.device_of(model.get_input_embeddings())
 
 
 def deviation(found: Tensor, expected: Tensor) -> float:
     """Return how far logits (..., vocabulary) lie apart at the worst position, as a share of their spread.
 
-    The distance is the root mean square over the vocabulary, which depends less on its size than the largest one. What
-    both models rule out (-inf) does not count; anything else that is no number makes the answer infinite.
+    The distance is the root mean square over the vocabulary, which depends less on its size than the maximum does.
+    Tokens that both models rule out (-inf) do not count; any other value that is not finite makes the deviation
+    infinite.
     """
     if found.shape != expected.shape:
         return float("inf")
@@ -77,7 +78,7 @@ def deviation(found: Tensor, expected: Tensor) -> float:
     found, expected = found.masked_fill(ruled_out, 0), expected.masked_fill(ruled_out, 0)
     mean = expected.sum(-1, keepdim=True) / number[..., None]
     spread = (((expected - mean) * counted).square().sum(-1) / number).sqrt()
-    # Logits that hardly vary still round as large numbers do.
+    # Rounding grows with the size of logits even if they hardly vary.
     spread = spread + 0.01 * mean.squeeze(-1).abs()
     distance = ((found - expected).square().sum(-1) / number).sqrt()
     shares = torch.where(distance == 0, 0.0, distance / spread.clamp(min=torch.finfo(torch.float32).tiny))
@@ -85,10 +86,10 @@ def deviation(found: Tensor, expected: Tensor) -> float:
 
 
 def agree(way: Callable[[], Tensor], expected: Tensor, allowed: float) -> bool:
-    """Tell whether a model gives these logits (..., vocabulary) in some way, in which it may as well fail."""
+    """Tell whether `way` gives these logits (..., vocabulary); an error means no."""
     try:
         return deviation(way(), expected) <= allowed
-    except Exception as error:  # whatever a model says to what it was not made for
+    except Exception as error:  # models raise anything on unsupported input
         if is_out_of_memory(error):
             raise
         return False
@@ -96,7 +97,7 @@ def agree(way: Callable[[], Tensor], expected: Tensor, allowed: float) -> bool:
 
 @contextmanager
 def failing_as(complaint: str) -> Iterator[None]:
-    """Turn whatever a model says to what it was not made for into a UserError."""
+    """Turn any error of a model, lack of memory aside, into a UserError with this complaint."""
     try:
         yield
     except UserError:
@@ -109,20 +110,20 @@ def failing_as(complaint: str) -> Iterator[None]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether a device, or the machine, had not enough memory."""
+    """Tell whether an error means that a device or the machine ran out of memory."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 class Findings(Generic[Found]):
-    """What trying a model has told, for each state that it was in: tried once, and again when bridges were trained."""
+    """Cached results of trying a model; tried again when its dtype, attention implementation or open bridges change."""
 
     def __init__(self) -> None:
         self._known: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Found]] = WeakKeyDictionary()
 
     def of(self, model: PreTrainedModel, find: Callable[[], Found], *also: object) -> Found:
-        """Return what is known of a model, or find it out; `also` is what else it depends on."""
+        """Return the finding for a model, from the cache if possible; `also` is whatever else it depends on."""
         known = self._known.setdefault(model, {})
         key = (*also, model.dtype, getattr(model.config, "_attn_implementation", None), num_closed(model))
         if key not in known:
@@ -131,10 +132,10 @@ class Findings(Generic[Found]):
 
 
 def tolerance(models: Sequence[PreTrainedModel]) -> float:
-    """Return the deviation that rounding explains, by the coarsest type that the models compute with.
+    """Return the deviation that rounding explains, by the coarsest dtype that the models compute with.
 
-    Errors grow through a model's layers from a few eps to some hundred, where faults (padding that is seen, a wrong
-    position) move logits by a tenth of their spread or more. Between them lie 2 sqrt(eps) in float32 (0.0007) and
+    Rounding errors grow through a model's layers from a few eps to some hundred, whereas faults (visible padding, a
+    wrong position) move logits by a tenth of their spread or more. Between them lie 2 sqrt(eps) in float32 (0.0007) and
     float16 (0.06), and a tenth in bfloat16 and below.
     """
     types = {p.dtype for model in models for p in model.parameters() if p.is_floating_point()}
@@ -147,7 +148,7 @@ def tolerance(models: Sequence[PreTrainedModel]) -> float:
 
 
 def num_closed(model: PreTrainedModel) -> int:
-    """Return how many trained matrices are still zero: behind those of bridges nothing shows of what a model does."""
+    """Return how many trained tensors are still all zero: zero bridges hide what a model does below them."""
     if not isinstance(model, PartsModel):
         return 0
     return sum(not p.is_meta and not bool(p.any()) for p in model.trained_parameters().values())
@@ -155,7 +156,7 @@ def num_closed(model: PreTrainedModel) -> int:
 
 @contextmanager
 def unchanged_chance(*devices: torch.device) -> Iterator[None]:
-    """Leave the random states of CPU and GPUs as they were."""
+    """Restore the random states of CPU and GPUs afterwards."""
     gpus = [device for device in devices if device.type == "cuda"]
     with torch.random.fork_rng(gpus):
         yield
@@ -164,16 +165,16 @@ def unchanged_chance(*devices: torch.device) -> Iterator[None]:
 def without_rounding(
     model: PreTrainedModel, trial: Callable[[], Found], works: Callable[[Found], bool] = lambda _: True
 ) -> Found:
-    """Return what a trial finds out about a model: of one in 16 bits in float32, where there is room for it.
+    """Return the result of a trial on a model, for a 16-bit model in float32 if there is memory for it.
 
     In 16 bits rounding may do as much as a fault: padding moves the logits of a Gemma 3 of 270 million parameters in
-    bfloat16 by 0.16 of their spread, and in float32 by nothing.
+    bfloat16 by 0.16 of their spread, and in float32 not at all.
 
     Args:
-        works: whether what was found in float32 does in 16 bits, too; if not, they decide alone.
+        works: tells whether a result found in float32 also works in 16 bits; if not, the trial is repeated in 16 bits.
 
     Raises:
-        UserError: the trial's own findings.
+        UserError: raised by the trial.
     """
     if has_halves(model):
         try:
@@ -182,30 +183,30 @@ def without_rounding(
             if works(found):
                 return found
         except UserError as error:
-            if error.__cause__ is None:  # else the model failed, perhaps for kernels that know 16 bits only
+            if error.__cause__ is None:  # else the model failed, perhaps for lack of float32 kernels
                 raise
-        except (RuntimeError, MemoryError):  # no room, or such kernels
+        except (RuntimeError, MemoryError):  # no memory, or no float32 kernels
             pass
     return trial()
 
 
 def has_halves(model: PreTrainedModel) -> bool:
-    """Tell whether parts of a model are in 16 bits, and could as well be in 32."""
+    """Tell whether a model has 16-bit parameters and can be converted to float32."""
     return is_movable(model) and any(parameter.dtype in _HALVES for parameter in model.parameters())
 
 
 @contextmanager
 def in_float32(model: PreTrainedModel) -> Iterator[None]:
-    """Keep what is in 16 bits in float32 for a while, where rounding vanishes and a fault stays what it is.
+    """Convert the 16-bit tensors of a model to float32 within the block; rounding vanishes, a fault remains.
 
     Raises:
-        MemoryError: the machine has no room for it; a GPU raises an error of its own.
+        MemoryError: the machine lacks memory; a GPU raises an error of its own.
     """
     held = [(each, each.data) for each in (*model.parameters(), *model.buffers()) if each.dtype in _HALVES]
     gradients = [(parameter, parameter.grad) for parameter, _ in held]
     needed = sum(2 * values.nbytes for _, values in held if values.device.type == "cpu")
     room = psutil.virtual_memory().available
-    if (limit := total_memory()) is not None:  # of a container, which others do not share
+    if (limit := total_memory()) is not None:  # of a container, not shared with others
         room = min(room, limit - psutil.Process().memory_info().rss)
     if needed > ROOM_FOR_FLOAT32 * room:
         raise MemoryError(f"{needed} bytes for a model in float32")

@@ -1,4 +1,4 @@
-"""Prompt ids: texts that are gone on from, as token ids."""
+"""Tokenise prompts: with the special tokens that begin a text, without those that end it."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -10,17 +10,18 @@ from calmctl.errors import UserError
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Tokenise texts with what the tokenizer puts before one (a beginning-of-text token), but nothing after it.
+    """Tokenise texts with the special tokens that the tokenizer puts before a text, but without those after it.
 
-    Some tokenizers end every text, and a model that has read its end writes something else.
+    Some tokenizers end every text with a token after which a model would not continue the prompt.
 
     Raises:
-        UserError: a text has what the vocabulary has no token for, not even one for the unknown; see `ids_around` too.
+        UserError: the vocabulary has no token for some part of a text, not even an unknown token; see also
+            `ids_around`.
     """
     before, _ = ids_around(tokenizer, texts)
     try:
         bare = _tokenised(tokenizer, list(texts), False)
-    except Exception as error:  # the tokenizers library has no error of its own
+    except Exception as error:  # the tokenizers library raises bare `Exception`
         unread = next((repr(text[:80]) for text in texts if ids_of(tokenizer, text) is None), "a text")
         raise UserError(f"the tokenizer ({type(tokenizer).__name__}) cannot read {unread}: {error}") from error
     return [[*before, *ids] for ids in bare] if before else bare
@@ -29,11 +30,11 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list
 def ids_around(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] = ()) -> tuple[list[int], list[int]]:
     """Return the special tokens that a tokenizer puts before and after a text.
 
-    They are what a text has around it with special tokens and has not without. The first text in which that is one
-    place only tells; where none of `texts` does, one made of the tokenizer's own vocabulary.
+    They are found by tokenising a text with and without special tokens. The first text whose bare ids occur exactly
+    once in its full ids decides; if none of `texts` does, one made from the tokenizer's vocabulary.
 
     Raises:
-        UserError: no text tells, for the tokenizer changes texts where it adds special tokens.
+        UserError: no text decides, since the tokenizer changes the ids of texts when it adds special tokens.
     """
     if not ids_of(tokenizer, "", special=True):
         return [], []
@@ -48,15 +49,15 @@ def ids_around(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] = ()) ->
 
 
 def ids_of(tokenizer: PreTrainedTokenizerBase, text: str, special: bool = False) -> list[int] | None:
-    """Return the ids of a text, with or without special tokens around it; None where it has none."""
+    """Return the ids of a text, with or without special tokens; None if the tokenizer cannot encode it."""
     try:
         return _tokenised(tokenizer, text, special)
-    except Exception:  # the tokenizers library has no error of its own
+    except Exception:  # the tokenizers library raises bare `Exception`
         return None
 
 
 def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: str | list[str], special: bool) -> Any:
-    # `verbose` would warn of texts beyond the tokenizer's own limit; the model's is what counts.
+    # `verbose` would warn of the tokenizer's length limit; only the model's counts.
     return tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)["input_ids"]
 
 

@@ -1,4 +1,4 @@
-"""Gradient checkpointing of frozen layers: their activations are computed again in the backward pass."""
+"""Gradient checkpointing through frozen layers: their activations are computed again in the backward pass."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 class RecomputingMixin:
-    """What `gradient_checkpointing_enable` of transformers means for a composed model.
+    """`gradient_checkpointing_enable` of transformers for a composed model.
 
-    Transformers' own checkpointing acts on layers in train mode only, and frozen bases stay in eval mode. It also
-    takes hooks into what is computed again; here bridges, which are hooks, run once.
+    Transformers' own checkpointing acts only on layers in train mode, but frozen bases stay in eval mode. It would also
+    recompute hooks; here bridges, which are hooks, run once.
     """
 
     supports_gradient_checkpointing = True
@@ -27,20 +27,20 @@ class RecomputingMixin:
         gradient_checkpointing_func: Callable[..., Any] = checkpoint,
         every_n_layers: int = 1,
     ) -> None:
-        """Keep transformers' checkpointing function for `recomputing`."""
+        """Store transformers' checkpointing function for `recomputing`."""
         self.gradient_checkpointing, self._every = enable, every_n_layers
         self._checkpoint = gradient_checkpointing_func
 
     def enable_input_require_grads(self) -> None:
-        """Do nothing: bridges bring the gradients, and layers below the first one are to keep no graph."""
+        """Do nothing: gradients start at the bridges, and layers below the first one need no graph."""
 
     @contextmanager
     def recomputing(self, layers: Iterable[nn.Module]) -> Iterator[None]:
-        """Let every n-th of some layers keep only its inputs for the backward pass."""
+        """Let every n-th of these layers keep only its inputs for the backward pass, within the block."""
         layers = [layer for index, layer in enumerate(layers) if index % self._every == 0]
         own = [layer.__dict__.get("forward") for layer in layers]
         for layer in layers:
-            # Without reentry nothing has to require a gradient that does not, and keyword arguments pass through.
+            # Non-reentrant checkpointing takes inputs without gradients and keyword arguments.
             layer.forward = partial(self._checkpoint, layer.forward, use_reentrant=False)
         try:
             yield

@@ -1,7 +1,7 @@
-"""Residual streams of pretrained models, read in a way that suits a matrix.
+"""Standardising residual streams of pretrained models, so that a bridge's matrices can read them.
 
-They differ in scale by a factor of hundreds from model to model, a few of their dimensions are twenty times as large as
-the others and hardly vary, and their first token, on which attention rests, can be a hundred times as large as others.
+Streams differ in scale by a factor of hundreds from model to model; a few dimensions are twenty times as large as the
+others and hardly vary; the first token (the attention sink) can be a hundred times as large as others.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,18 +15,18 @@ from calmctl.errors import UserError
 from calmctl.modeling.alignment import prompts_before
 
 EPSILON = 1e-6
-# Dimensions that hardly vary are not blown up beyond this; nor are few tokens believed: `PRIOR` more of them are taken
-# to vary as the median dimension does.
+# Lower limit of deviations, and weight of the prior: variances are computed as if `PRIOR` more tokens varied like the
+# median dimension.
 LEAST_DEVIATION, PRIOR = 1e-3, 4
-# What a standardised entry can be at most: in float16 a first token would be more than there is.
+# Limit of standardised values: a first token could overflow float16.
 MOST = 1e4
 
 
 class Standardize(nn.Module):
-    """Makes every token as large as any other (RMS), and then every dimension vary as much as any other.
+    """Makes all tokens equally large (RMS), then all dimensions vary equally around 0.
 
     Attributes:
-        mean, deviation: (dim,) of RMS-normalised states; 0 and 1 until `calibrate` has seen some.
+        mean, deviation: (dim,) of RMS-normalised states; 0 and 1 before `calibrate`.
     """
 
     mean: Tensor
@@ -38,22 +38,22 @@ class Standardize(nn.Module):
         self.register_buffer("deviation", torch.ones(dim))
 
     def forward(self, states: Tensor) -> Tensor:
-        """Return states (..., dim) in their own type; what is large in them is computed with in float32."""
+        """Return standardised states (..., dim) in their own dtype, computed in float32."""
         return ((normed(states) - self.mean) / self.deviation).clamp(-MOST, MOST).to(states.dtype)
 
 
 def normed(states: Tensor) -> Tensor:
-    """Return states (..., dim) of root mean square 1, in float32."""
+    """Return states (..., dim) scaled to a root mean square of 1, in float32."""
     return states.float() / scale_of(states)
 
 
 def scale_of(states: Tensor) -> Tensor:
-    """Return the root mean square (..., 1) of states (..., dim), in float32; above 0, as padding may be all zeros."""
+    """Return the root mean square (..., 1) of states (..., dim), in float32; above 0 even for all-zero padding."""
     return (states.float().square().mean(-1, keepdim=True) + EPSILON).sqrt()
 
 
 class _Moments:
-    """Sums of RMS-normalised states, in float64 on the CPU."""
+    """Sums of RMS-normalised states and of their squares, in float64 on the CPU."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -61,14 +61,14 @@ class _Moments:
         self.squares: Tensor | float = 0.0
 
     def add(self, states: Tensor, is_real: Tensor) -> None:
-        """Take in states (batch, seq, dim), of each row all real tokens (batch, seq) but the first."""
+        """Add states (batch, seq, dim): of each row all real tokens (batch, seq) but the first."""
         is_real = is_real.to(states.device)
         counted = normed(states)[is_real & (is_real.cumsum(1) > 1)].cpu().double()
         self.count += len(counted)
         self.sums, self.squares = self.sums + counted.sum(0), self.squares + counted.square().sum(0)
 
     def write(self, stream: Standardize) -> None:
-        """Let a stream be read by what was seen; by less than two tokens it is left as it is."""
+        """Set mean and deviation of a stream; with fewer than two tokens leave them as they are."""
         if self.count < 2:
             return
         mean = cast(Tensor, self.sums) / self.count
@@ -80,14 +80,14 @@ class _Moments:
 
 @torch.no_grad()
 def calibrate(model: Any, bridges: Mapping[Any, bool], batches: Iterable[dict[str, Any]]) -> None:
-    """Find how the streams of a composed model vary, with its bridges closed, and let them read accordingly.
+    """Run a composed model with its bridges closed and set mean and deviation of the streams that they read.
 
     Args:
-        bridges: those that standardise -> whether their aug takes the anchor's tokens as they are.
-        batches: arguments of the model's `forward`; of labels only matters where prompts end.
+        bridges: those that standardise -> whether their aug shares the anchor's tokenizer.
+        batches: arguments of the model's `forward`; labels only say where prompts end.
 
     Raises:
-        UserError: the bridges lie where they cannot be written (offloading).
+        UserError: the bridges are offloaded, so that their buffers cannot be written.
     """
     if any(buffer.is_meta for bridge in bridges for buffer in bridge.buffers()):
         raise UserError("calibrate: the bridges are offloaded; calibrate them before, or keep buffers in memory")
@@ -123,7 +123,7 @@ def calibrate(model: Any, bridges: Mapping[Any, bool], batches: Iterable[dict[st
 
 
 def real_tokens(batch: dict[str, Any]) -> Tensor:
-    """Return which tokens (batch, seq) are none of padding, nor the first of a packed document."""
+    """Return which tokens (batch, seq) are neither padding nor the first of a packed document."""
     if batch.get("attention_mask") is not None:
         return batch["attention_mask"].bool()
     if batch.get("position_ids") is not None:

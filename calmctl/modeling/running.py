@@ -1,4 +1,4 @@
-"""Running the decoder of a base on new tokens, as many as it has positions for."""
+"""Run the decoder of a base on new tokens, with a clear error if it has too few positions."""
 
 from typing import Any, cast
 
@@ -26,20 +26,20 @@ def run_decoder(
     """Run the decoder of a base, or the first layers of it, on new tokens.
 
     Args:
-        mask: what the decoder takes as `attention_mask`.
-        end: number of tokens that the longest row has then.
+        mask: `attention_mask` of the decoder.
+        end: number of tokens in the longest row afterwards.
 
     Raises:
-        UserError: the base has no positions for so many.
+        UserError: the base has too few positions.
     """
     limit = context_length(base.config)
     arguments = layers.arguments_of(decoder, ids, mask, positions, cache, wanted)
     has_table = limit is not None and layers.has_positions_table(base) and not torch.compiler.is_compiling()
-    is_beyond = has_table and int(positions.max()) >= cast(int, limit)  # also of positions that were given
+    is_beyond = has_table and int(positions.max()) >= cast(int, limit)  # given positions may exceed it too
     if (limit is None or end <= limit) and not is_beyond:
         return decoder(**arguments)
-    # Many models read more than they were made for. Looked up on a GPU, a position beyond a table's end would take
-    # the whole process with it; the rest tells by itself.
+    # Many models can read beyond their context length, and others raise an error. But on a GPU a lookup beyond the end
+    # of a position table would crash the whole process.
     number = int(positions.max()) + 1 if is_beyond else end
     beyond = UserError(
         f"a {type(base).__name__} reads {limit} tokens, and not the {number} that there are now: shorten the "

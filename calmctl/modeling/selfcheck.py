@@ -1,10 +1,10 @@
-"""The self-check: what has to hold of a composed model, tried on the real pair before it is trained.
+"""The self-check: test the invariants of a composed model on the real pair of bases before training.
 
-A few tokens and a dozen short forward passes. Bridges that start at zero would hide every fault, so their outputs are
-random while the check lasts, about as large as the states that they are added to; afterwards all is as it was.
+It takes a few tokens and a dozen short forward passes. Bridges that start at zero would hide every fault, so for the
+check they get random outputs, about as large as the states that they are added to; afterwards everything is restored.
 
-Bridges as large as that can make a sound pair of 16-bit models so sensitive that rounding looks like a fault. So what
-fails in 16 bits is tried again in float32, where a fault stays what it is and rounding vanishes.
+Bridges that large can make a sound pair of 16-bit models so sensitive that rounding looks like a fault. So a check that
+fails in 16 bits is repeated in float32, where rounding vanishes and a fault remains.
 """
 
 import math
@@ -30,19 +30,19 @@ from calmctl.modeling.probe import deviation, has_halves, in_float32, probe_ids,
 from calmctl.modeling.stored.checkpoint import load_parameters
 
 ROWS, LENGTH, LEFT, RIGHT = 2, 10, 3, 2
-# Where the later tokens begin that are exchanged; how many tokens the cache is given at a time, a prompt first.
+# Lengths of prefixes whose later tokens are replaced; chunk lengths for the cache, a prompt first.
 SEEN, CHUNKS = (4, LENGTH - 1), (4, 1, 3, 2)
 
 
 def check_composition(model: ComposedModelForCausalLM, folder: str | Path | None = None) -> dict[str, float]:
-    """Check a composed model on itself and return what was measured: deviations (see `probe.deviation`) and seconds.
+    """Check a composed model on itself; return the measured deviations (see `probe.deviation`) and seconds.
 
-    `rounding` among them is a deviation of 16-bit models that was gone in float32, in which the others were measured.
-    Weights, gradients, mode and random states are the same afterwards, bit by bit.
+    `rounding` is a deviation of 16-bit models that was gone in float32, in which all others were then measured.
+    Weights, gradients, mode and random states are restored bit by bit.
 
     Args:
-        folder: where the bridges are stored for a moment, on the disk that is going to keep them; None = the
-            temporary folder.
+        folder: where to store the bridges for a moment, on the disk that is going to keep them; None = the temporary
+            folder.
 
     Raises:
         UserError: one line that names the bases, what failed, and by how much.
@@ -63,14 +63,14 @@ def check_composition(model: ComposedModelForCausalLM, folder: str | Path | None
                 with in_float32(model):
                     measured = _measured(model, file) | {"rounding": refused.deviation}
             except (UserError, RuntimeError, MemoryError):
-                raise refused from None  # a fault there, too, or no room for it, or kernels that know 16 bits only
+                raise refused from None  # float32 has the fault too, or lacks memory or kernels
     return {name: float(f"{value:.2g}") for name, value in measured.items()} | {
         "seconds": round(time.monotonic() - began, 2)
     }
 
 
 class _Refused(UserError):
-    """The check fails; `deviation` says by how much, where that may be rounding in 16 bits."""
+    """The check failed; `deviation` is set if rounding in 16 bits may be the reason."""
 
     def __init__(self, message: str, found_deviation: float | None) -> None:
         super().__init__(message)
@@ -78,7 +78,7 @@ class _Refused(UserError):
 
 
 def _measured(model: ComposedModelForCausalLM, file: Path) -> dict[str, float]:
-    """Take the steps one after the other and return what each of them measured."""
+    """Run all steps in order and return their measurements."""
     with restored(model):
         check = _Check(model)
         measured = {
@@ -97,11 +97,11 @@ def _measured(model: ComposedModelForCausalLM, file: Path) -> dict[str, float]:
 
 
 class _Check:
-    """The steps, in an order in which each builds on those before.
+    """The steps, each of which builds on those before.
 
     Attributes:
-        apart: the first answers of a 16-bit model that lie further apart than rounding mostly explains. That ends no
-            check: what can be found in 16 bits only, numbers that are not finite above all, is still looked for.
+        apart: the first refusal of a 16-bit model for a deviation above the tolerance. The check continues, to find
+            faults that only 16 bits show (numbers that are not finite above all).
     """
 
     def __init__(self, model: ComposedModelForCausalLM) -> None:
@@ -112,7 +112,7 @@ class _Check:
         self.apart: _Refused | None = None
 
     def identity(self) -> dict[str, float]:
-        """Compare the model with closed bridges with its anchor."""
+        """Check that with closed bridges the logits equal the anchor's."""
         close(self.model)
         expected = self._answer("the anchor alone", lambda: self.model.anchor(input_ids=self.ids).logits)
         if not torch.isfinite(expected).any(-1).all() or expected.isnan().any():
@@ -121,7 +121,7 @@ class _Check:
         return {"identity": self._compare("with closed bridges, its logits are not the anchor's", found, expected)}
 
     def effect(self) -> dict[str, float]:
-        """Open the bridges and see that each of them reaches the logits."""
+        """Open the bridges and check that together they change the logits."""
         closed = self._answer("closed bridges", lambda: self._logits(self.ids))
         self._answer("open bridges", lambda: open_up(self.model, lambda: self._logits(self.ids)))
         self.logits = self._answer("open bridges", lambda: self._logits(self.ids))
@@ -133,7 +133,7 @@ class _Check:
         return {"effect": effect}
 
     def suffix(self) -> dict[str, float]:
-        """Exchange later tokens."""
+        """Check that logits do not depend on later tokens."""
         worst, other = 0.0, probe_ids(self.bases, ROWS, LENGTH, seed=1)
         for seen in SEEN:
             changed = torch.cat([self.ids[:, :seen], other[:, seen:]], dim=1)
@@ -143,7 +143,7 @@ class _Check:
         return {"suffix": worst}
 
     def padding(self) -> dict[str, float]:
-        """Put padding on the left and on the right of one row, and on the right only of the other."""
+        """Check that padding changes no logits: on both sides of the first row, on the right of the others."""
         wide = probe_ids(self.bases, ROWS, LEFT + LENGTH + RIGHT, seed=2)
         mask, starts = torch.zeros_like(wide), [LEFT] + [0] * (ROWS - 1)
         for row, start in enumerate(starts):
@@ -153,7 +153,7 @@ class _Check:
         return {"padding": self._compare("padding changes its logits", found, self.logits)}
 
     def cache(self) -> dict[str, float]:
-        """Read the tokens in chunks, with a cache."""
+        """Check that reading the tokens in chunks with a cache gives the same logits."""
 
         def chunks() -> Tensor:
             cache, start, pieces = self.model.new_cache(), 0, []
@@ -167,7 +167,7 @@ class _Check:
         return {"cache": self._compare("decoding with a cache gives other logits than without", found, self.logits)}
 
     def gradient(self) -> dict[str, float]:
-        """Take one gradient: every parameter of the bridges gets one, no other does."""
+        """Check that every parameter of the bridges gets a gradient, and no other parameter does."""
         labels = self.ids.clone()
         labels[:, : CHUNKS[0]] = IGNORED
 
@@ -184,7 +184,7 @@ class _Check:
             if name not in ours and parameter.grad is not None:
                 raise self._refusal(f"a frozen parameter gets a gradient: {name}")
         for name, parameter in ours.items():
-            # Frozen layers in float16 may round it to nothing; training scales the loss.
+            # In float16 layers the gradient may underflow; training scales the loss.
             if parameter.grad is None or not parameter.grad.any() and self.model.anchor.dtype != torch.float16:
                 raise self._refusal(f"no gradient reaches {name}")
             if not parameter.grad.isfinite().all():
@@ -193,7 +193,7 @@ class _Check:
         return {"loss": float(loss)}
 
     def storing(self, path: Path) -> dict[str, float]:
-        """Store the bridges, load them again, and see that stored configurations describe the same bases."""
+        """Check that stored bridges load unchanged and that stored configurations describe the same bases."""
         names = ["the anchor", *(f"aug {index}" for index in range(len(self.model.augs)))]
         configs = [self.model.config.anchor_config(), *self.model.config.aug_configs()]
         for name, base, config in zip(names, self.bases, configs, strict=True):
@@ -214,9 +214,9 @@ class _Check:
         return {"storing": self._compare("stored and loaded again, it gives other logits", found, self.logits)}
 
     def _check_described(self, name: str, base: PreTrainedModel, config: PreTrainedConfig) -> None:
-        """See that a base's configuration, which is stored in place of the base, leads to such a model again."""
+        """Check that the stored configuration of a base leads to the same model class and parameter shapes."""
         if is_own_code(base):
-            return  # only that code can describe it, and it is run again when the model is loaded
+            return  # only that code can build the model, and loading runs it again
         try:
             described = without_weights(config)
         except UserError as error:
@@ -233,7 +233,7 @@ class _Check:
     def _logits(
         self, ids: Tensor, starts: Sequence[int] = (0,) * ROWS, more: Mapping[str, Any] | None = None
     ) -> Tensor:
-        """Return the logits of rows that begin at `starts`."""
+        """Return the logits of rows whose real tokens begin at `starts`."""
         arguments = {"input_ids": ids, "use_cache": False, **(more or {})}
         if self.model.config.aug_reads == "prompt":
             arguments["prompt_lengths"] = torch.tensor([start + CHUNKS[0] for start in starts], device=ids.device)
@@ -241,7 +241,7 @@ class _Check:
             return self.model(**arguments).logits
 
     def _answer(self, step: str, compute: Callable[[], Tensor]) -> Tensor:
-        """Return what is computed; what goes wrong meanwhile is told in one line."""
+        """Return `compute()`; turn unexpected errors into a refusal of one line."""
         try:
             return compute()
         except (UserError, torch.OutOfMemoryError):

@@ -1,4 +1,4 @@
-"""The tokens of one forward pass: what a model was called with, checked, and what a bridge may see of them."""
+"""The new tokens of one forward pass: arguments checked, positions counted, and which aug tokens each may see."""
 
 from dataclasses import dataclass, replace
 
@@ -13,14 +13,14 @@ from calmctl.modeling.layers import position_ids_from
 
 @dataclass(frozen=True)
 class NewTokens:
-    """The tokens of a forward pass, after those that a cache holds.
+    """The tokens of a forward pass, after those in the cache.
 
     Attributes:
         ids: (batch, seq).
         attention_mask: (batch, past + seq), 1 = a real token, or None, as it was given.
-        padding: the same, but None where every token is real.
+        padding: the same, but None if every token is real.
         positions: (batch, seq).
-        documents: (batch, seq) from `packed_documents`, or None where rows hold one each.
+        documents: (batch, seq) from `packed_documents`, or None if every row is one document.
         past: number of tokens in the cache.
     """
 
@@ -35,10 +35,10 @@ class NewTokens:
     def read(
         cls, ids: Tensor, attention_mask: Tensor | None, positions: Tensor | None, cache: ComposedCache | None
     ) -> "NewTokens":
-        """Return what a forward pass was called with.
+        """Check the arguments of a forward pass and return its new tokens.
 
         Raises:
-            UserError: a mask of another shape, or a static cache without room.
+            UserError: a mask of the wrong shape, or a full static cache.
         """
         (batch_size, length), past = ids.shape, cache.get_seq_length() if cache is not None else 0
         if attention_mask is not None and attention_mask.shape != (batch_size, past + length):
@@ -64,14 +64,14 @@ class NewTokens:
         return self.ids.shape[1]
 
     def first(self, length: int) -> "NewTokens":
-        """Return these tokens without what follows the first few."""
+        """Return only the first `length` of these tokens."""
         if length == self.length:
             return self
         mask = self.attention_mask[:, : self.past + length] if self.attention_mask is not None else None
         return replace(self, ids=self.ids[:, :length], attention_mask=mask, positions=self.positions[:, :length])
 
     def is_read(self, prompt_lengths: Tensor | None) -> Tensor | None:
-        """Return which tokens (batch, seq) augs read: no padding, and nothing behind prompts; None: all of them."""
+        """Return which tokens (batch, seq) augs read: neither padding nor after the prompt; None = all of them."""
         real = self.padding[:, self.past :].bool() if self.padding is not None else None
         if prompt_lengths is None:
             return real
@@ -79,8 +79,8 @@ class NewTokens:
         return within if real is None else within & real
 
     def mask(self, aug_length: int, prompt_lengths: Tensor | None) -> Tensor | None:
-        """Return which of so many keys of an aug each token may see (batch, 1, seq, aug_length); None: the causal."""
-        # The fused kernel knows this case by itself: a square of new tokens, or one token that sees all.
+        """Return the bridge mask (batch, 1, seq, aug_length), True = may be attended; None = see `Bridge.forward`."""
+        # No mask needed: causal attention among new tokens only, or one token that sees everything.
         whole = self.past + self.length == aug_length and (self.length == 1 or self.past == 0)
         if whole and self.padding is None and self.documents is None and prompt_lengths is None:
             return None

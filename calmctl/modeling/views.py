@@ -1,4 +1,4 @@
-"""Views: a model with fewer layers, or with a decoder that has answered already; all else is the model's own."""
+"""Views of a model that share all its parameters: with fewer layers, or with a decoder of known output."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -16,17 +16,17 @@ from calmctl.modeling import layers
 def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
     """Return a decoder that runs only the first `count` layers of a model and shares all its parameters.
 
-    The view is a shallow copy: its blocks, embeddings and buffers are the model's own objects, so hooks, device
-    moves and weight changes are seen by both. It has no LM head.
+    The view is a shallow copy: its layers, embeddings and buffers are the model's own objects, so hooks, device moves
+    and weight changes affect both. It has no LM head.
     """
     whole, name = layers.find_layers(model)
     return cast(PreTrainedModel, _with_child(whole, name, getattr(whole, name)[:count]))
 
 
 def head_of(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
-    """Return the function from what a model's decoder returns (batch, seq, dim) to logits (batch, seq, vocabulary).
+    """Return the function from a model's last hidden states (batch, seq, dim) to logits (batch, seq, vocabulary).
 
-    It is the model's own forward pass on a view whose decoder has answered already, so that whatever an architecture
+    It runs the model's own forward pass with a decoder that returns the given states, so that whatever an architecture
     does to its logits after the LM head (scaling, soft-capping) is done here too.
     """
     whole = layers.decoder(model)
@@ -35,28 +35,28 @@ def head_of(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     def head(states: Tensor) -> Tensor:
         answer = _Answer(cast(nn.Module, model._modules[outermost]), path, _States(last_hidden_state=states))
         view = _with_child(model, outermost, answer)
-        # Not view(...): what others have put around the forward of this very model must not run twice.
-        # The states stand in for an input, of which some models ask the shape.
+        # Not view(...): wrappers around this model's forward must not run twice.
+        # Some models need the shape of an input; the states have it.
         return type(model).forward(view, inputs_embeds=states, use_cache=False, **layers.as_asked(model)).logits
 
     return head
 
 
 class _States(BaseModelOutputWithPast):
-    """What a decoder returned, with nothing beside its states."""
+    """Output of a decoder with nothing besides its last hidden states."""
 
     def __getattr__(self, name: str) -> None:
-        """Be None: whatever else a model looks for (router logits, images) is not there."""
+        """Return None for whatever else a model looks for (router logits, images)."""
         if name.startswith("__"):
             raise AttributeError(name)
 
 
 class _Answer(nn.Module):
-    """Stands for a module and for those at a path inside of it; whichever is called has the same answer."""
+    """Replaces a module and its submodules along a path; each of them returns the same output when called."""
 
     def __init__(self, module: nn.Module, path: Sequence[str], answer: ModelOutput) -> None:
         super().__init__()
-        # Plain attributes: this is no part of what it stands for.
+        # Plain attributes, so that the replaced module does not become a submodule.
         self.__dict__.update(stands_for=module, path=path, answer=answer)
 
     def forward(self, *_args: Any, **_kwargs: Any) -> ModelOutput:
@@ -68,15 +68,15 @@ class _Answer(nn.Module):
 
 
 def keep_positions(states: Tensor, logits_to_keep: int | Tensor) -> Tensor:
-    """Return the states of the positions that logits are wanted for, as transformers' models do.
+    """Return the states of the positions to compute logits for, as transformers' models do.
 
     Args:
         states: (batch, seq, dim).
-        logits_to_keep: the last so many (0 = all), or indices (positions,) or (batch, positions), or a boolean mask
-            (batch, seq), which gives (1, positions, dim).
+        logits_to_keep: number of last positions (0 = all), or indices (positions,) or (batch, positions), or a boolean
+            mask (batch, seq), which gives (1, positions, dim).
 
     Returns:
-        The states in one piece: of a slice, torch multiplies each row with a copy of the head of its own.
+        The states, contiguous: for a slice torch would multiply each row with its own copy of the head.
     """
     if isinstance(logits_to_keep, int):
         return states[:, -logits_to_keep:].contiguous()
@@ -88,7 +88,7 @@ def keep_positions(states: Tensor, logits_to_keep: int | Tensor) -> Tensor:
 
 
 def _with_child(module: nn.Module, name: str, child: nn.Module) -> nn.Module:
-    """Return a shallow copy of a module in which a child is another."""
+    """Return a shallow copy of a module with one child replaced."""
     view = copy.copy(module)
     view._modules = {**module._modules, name: child}
     return view

@@ -1,1 +1,1 @@
-"""Paper-against-measured tables, plots and reports of finished runs; needs neither torch nor transformers."""
+"""Reports of complete runs: tables beside the paper's figures, and plots; imports neither torch nor transformers."""

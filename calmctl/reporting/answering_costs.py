@@ -1,4 +1,4 @@
-"""What the systems of an experiment cost: their training, and answering with them."""
+"""Cost tables of a reproduction's systems: of training, and of generating answers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _MEBI = 2**20
 
 
 def training_costs(results: Results) -> Table | None:
-    """Return what the first run of each system cost, of those that were trained."""
+    """Return the training costs of each trained system's first run and of the models it needed; None if none."""
     rows: list[dict[str, Any]] = []
     for system in results.systems:
         run = system.runs[0]
         rows += [
             cost_rows([results.folder / other])[0] | {"label": f"{system.label}: {other}", "href": other}
-            for other in run.others
-            if is_training(results.folder / other)
+            for owner, other in results.needed_trainings()
+            if owner is system and is_training(results.folder / other)
         ]
         if run.cost is not None:
             rows.append({**run.cost, "label": system.label, "href": run.run if run.is_here else ""})
@@ -27,7 +27,7 @@ def training_costs(results: Results) -> Table | None:
 
 
 def answering_costs(results: Results) -> Table | None:
-    """Return how fast systems answered the first task in which anything was written, and in how much memory."""
+    """Return speed and memory of each system in the first evaluation with generation; None if there is none."""
     task = next((name for name, found in results.evaluations_by_name().items() if any(f.speed for f in found)), None)
     rows = [_row(system, task) for system in results.systems if task and task in system.runs[0].evaluations]
     if not rows:

@@ -1,4 +1,4 @@
-"""Which folders of reproductions may be averaged: of one kind and of the same settings, and one a seed."""
+"""Check that reproductions may be averaged: same experiment, preset and settings, and different seeds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from calmctl.reporting.results import Results
 from calmctl.runs.identity import differences, former_folder, read_settings, shown
 from calmctl.runs.record import CONFIG_FILE
 
-# Settings, wherever they stand, in which results of version 0.1.0 may differ, which do not say so themselves.
+# Names of settings that may differ in results of version 0.1.0, which have no `may_differ`.
 _MAY_DIFFER = ("seed", "jobs", "threads")
 
 
 def require_one(what: str, names: Iterable[str]) -> None:
-    """Raise UserError unless all folders have the same of something, say of presets."""
+    """Raise UserError unless all names are equal; `what` says what is named, such as "presets"."""
     if len(different := sorted(set(names))) > 1:
         raise UserError(
             f"the folders are of different {what} ({', '.join(different)}); average seeds of one preset only"
@@ -25,9 +25,9 @@ def require_one(what: str, names: Iterable[str]) -> None:
 
 
 def require_one_a_seed(results: Sequence[Results]) -> None:
-    """Raise UserError where two of the folders are of one seed, or differ in more than it and what may differ.
+    """Raise UserError if two folders have the same seed, or differ in settings other than the seed and `may_differ`.
 
-    One may have been asked more tasks, or be compared with more: what several hold is averaged.
+    Folders may differ in their tasks and comparisons: each figure is averaged over the folders that have it.
     """
     first: dict[int | None, Results] = {}
     for each in results:
@@ -37,7 +37,7 @@ def require_one_a_seed(results: Sequence[Results]) -> None:
             )
         first[each.seed] = each
     pairs = [(one, other, "") for one, other in combinations(first.values(), 2)]
-    # Folders of a version before hold a run of their own for their ablations, of which one may have more.
+    # Earlier versions wrote ablations as a run of their own, and folders may differ in which ablations they have.
     runs = [each for each in first.values() if (each.folder / "ablations" / CONFIG_FILE).exists()]
     pairs += [(one, other, "ablations") for one, other in combinations(runs, 2)]
     for one, other, place in pairs:
@@ -52,7 +52,7 @@ def require_one_a_seed(results: Sequence[Results]) -> None:
 
 
 def _started_in(found: Results) -> Path:
-    """Return from where the places that settings name are seen: published results are no run."""
+    """Return the folder that paths in settings are relative to; published results have no run record."""
     return former_folder(found.run) if found.run is not None else found.folder
 
 

@@ -1,4 +1,4 @@
-"""The cost table: what trainings took, side by side (appendix C of the paper, measured)."""
+"""The cost table: measured FLOPs, time, memory and disk of trainings (the paper's appendix C)."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ COST_FIELDS = (
     "model_bytes",
     "seconds",
 )
-"""What a row of `cost_rows` has beside the run, and the table shows."""
+"""The keys of a row of `cost_rows`, beside `run`."""
 
 
 def is_training(folder: Path) -> bool:
-    """Tell whether a folder is a run that trained something."""
+    """Return whether a folder is a complete training run."""
     try:
         return "cost" in read_run(folder).facts
     except UserError:
@@ -47,10 +47,10 @@ def is_training(folder: Path) -> bool:
 
 
 def cost_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return what each training cost: its `cost` in `run.json`, with what a run says of itself.
+    """Return the cost of each training: `cost` of its record, with method, peak memory and time.
 
     Raises:
-        UserError: a folder is no run, or not a complete training.
+        UserError: a folder is no run, or no complete training.
     """
     rows = []
     for folder in folders:
@@ -65,10 +65,7 @@ def cost_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def cost_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Return the table of what `cost_rows` returned.
-
-    A row's `label` stands for the name of its folder, and its `href` is where that links to.
-    """
+    """Return the table of rows from `cost_rows`; a row may also have a `label` for its folder's name and an `href`."""
 
     def scaled(value: Any, by: float, digits: int) -> Number:
         known = number(value)
@@ -96,5 +93,5 @@ def cost_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _method(run: RunInfo) -> str:
-    """Name what was trained: the baseline's method where the run has one, else the kind of run."""
+    """Return the baseline's method, or for other trainings the kind of run."""
     return str(run.facts.get("method") or run.kind)

@@ -1,4 +1,4 @@
-"""What an experiment was trained on: rows and tokens of each file, and what overlapped with the test sets."""
+"""Tables about the training data: rows and tokens of each file, and overlap with the test sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNKNOWN = Text("–")
 
 
 def files_table(manifest: Mapping[str, Any]) -> Table:
-    """Return rows, bytes and tokens of every file with records."""
+    """Return a table of rows, bytes and tokens of every file with records."""
     tokens = _tokens(manifest)
     rows = tuple(
         table_row(Text(name), _count(entry.get("rows")), _count(entry.get("bytes")), _count(tokens.get(name)))
@@ -25,7 +25,7 @@ def files_table(manifest: Mapping[str, Any]) -> Table:
 
 
 def overlap_table(manifest: Mapping[str, Any]) -> Table | None:
-    """Return how much overlapped with the test sets and was removed, and what is left; None where nothing says so."""
+    """Return a table of removed and remaining overlap with the test sets; None if the manifest has no such facts."""
     kinds = {"ntl": _flores_overlap, "code": _code_overlap}
     rows = kinds.get(str(manifest.get("builder")), _avoided_overlap)(manifest)
     columns = (Column("compared with", is_text=True), Column("removed", is_text=True), Column("left"))
@@ -50,7 +50,7 @@ def _flores_overlap(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _avoided_overlap(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return what training data that are made do not hold because it is not drawn."""
+    """Return the overlap of generated data, which is avoided when it is drawn instead of removed."""
     return [
         (name.replace("_", " "), "not drawn in the first place", f"{left:,.0f}")
         for name, left in numbers(manifest.get("overlap")).items()
@@ -69,7 +69,7 @@ def _code_overlap(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _tokens(manifest: Mapping[str, Any]) -> dict[str, float]:
-    """Return the tokens of each file, by its name: both builders estimate them, and say so in their own place."""
+    """Return file name -> estimated tokens; the builders record them in different places of the manifest."""
     about = numbers(_mapping(manifest.get("tokenizer")).get("tokens_about"))
     named = {f"{split}.parquet": count for split, count in about.items()}
     statistics = {name: numbers(entry) for name, entry in _entries(manifest.get("statistics"))}

@@ -1,4 +1,4 @@
-"""Any set of evaluations side by side: a table a task, a row a run, and what makes two not comparable."""
+"""Report of any evaluations: one table per task, one row per run, and warnings where runs are not comparable."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from data_builders.values import write_json
 
 
 def read_evaluations(folders: Sequence[Path]) -> list[Evaluation]:
-    """Read evaluations.
+    """Read the evaluations in some folders.
 
     Raises:
-        UserError: a folder is no evaluation, or a damaged one.
+        UserError: a folder is no evaluation, or is damaged.
     """
     return [read_evaluation(Path(), str(folder)) for folder in folders]
 
 
 def evaluation_tables(evaluations: Sequence[Evaluation], root: Path | None = None) -> list[Table]:
-    """Return a table a task; `root` is the folder that links start from, None: there are none."""
+    """Return one table per task; links are relative to `root`, None = no links."""
     return [_table(task, found, root) for task, found in by_task(evaluations).items()]
 
 
@@ -48,14 +48,14 @@ def _table(task: str, evaluations: Sequence[Evaluation], root: Path | None) -> T
 
 
 def _short(folders: Sequence[str]) -> list[str]:
-    """Return names of folders without what all paths begin with."""
+    """Return the folders relative to their common parent."""
     absolute = [os.path.abspath(folder) for folder in folders]
     start = os.path.commonpath([os.path.dirname(path) for path in absolute])
     return [os.path.relpath(path, start) for path in absolute]
 
 
 def evaluation_figures(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Return the figures for machines."""
+    """Return the figures as JSON."""
     rows = [
         {"run": found.folder, "task": found.task, "model": found.model, "n": found.n, "metrics": dict(found.metrics)}
         for found in evaluations

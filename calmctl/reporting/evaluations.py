@@ -1,4 +1,4 @@
-"""Results of evaluations, read once and checked: figures, figures by group, and what they depend on."""
+"""Read and check the `metrics.json` of evaluations: figures, breakdowns, and the conditions for comparing them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from data_builders.values import read_json
 BITS = "bits_per_byte"
 BY_LANGUAGE = "by_language"
 NOT_COMPARED = frozenset({"isolation", "stops_out_of_reach", "read_in"})
-"""Entries of a protocol that are no difference: all isolations judge alike, a tokenizer is part of the model, and rows
-are read together only as far as answers stay those of each alone."""
+"""Protocol entries that do not affect comparability: every isolation gives the same verdicts, the tokenizer is part of
+the model, and batching does not change answers."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,16 @@ class Evaluation:
     """One evaluation of one model on one task.
 
     Attributes:
-        folder: relative to where it was read from; empty for one that stands for several.
-        breakdowns: what records are grouped by (`by_language`) -> group -> metric -> figure, and `n` records.
-        names: group -> its name for readers, where it has one.
-        conditions: everything that figures depend on beside the model: two results are comparable where it is equal.
-        data: where the records come from.
-        model: what was evaluated: its source, or the file with its completions.
-        speed: tokens that it wrote in a second.
-        peak_memory_bytes, parameters: of the process that asked it, and its own, where a run says so.
+        folder: relative to the folder it was read from; empty for the mean of several evaluations.
+        n: number of records.
+        breakdowns: dimension (`by_language`) -> group -> metric -> figure; `n` is the number of records.
+        names: group -> display name, if it has one.
+        conditions: everything but the model that figures depend on; equal for comparable evaluations.
+        data: source, checksum and limit of the records.
+        model: source of the model, or the file with its completions.
+        speed: generated tokens per second.
+        peak_memory_bytes: of the process that ran the model, if recorded.
+        parameters: of the model, if recorded.
     """
 
     task: str
@@ -50,7 +52,7 @@ class Evaluation:
 
 
 def is_evaluation(folder: Path) -> bool:
-    """Tell whether a folder is a run that scored a task."""
+    """Return whether a folder is a run of `calmctl eval` or `calmctl score`."""
     try:
         return (folder / RUN_FILE).exists() and read_run(folder).kind in ("eval", "score")
     except UserError:
@@ -61,7 +63,7 @@ def read_evaluation(root: Path, folder: str) -> Evaluation:
     """Read the evaluation `folder` below `root`.
 
     Raises:
-        UserError: it has no `metrics.json`, or a damaged one.
+        UserError: `metrics.json` is missing or damaged.
     """
     path = root / folder / METRICS_FILE
     content = mapping(read_json(path), path)
@@ -85,7 +87,7 @@ def read_evaluation(root: Path, folder: str) -> Evaluation:
         conditions={
             "task_version": content.get("task_version"),
             "n": content.get("n"),
-            "data_sha256": data.get("sha256"),  # a protocol that names its files knows better: they may lie elsewhere
+            "data_sha256": data.get("sha256"),  # overridden by a protocol with checksums of the files actually read
             **{name: value for name, value in protocol.items() if name not in NOT_COMPARED},
         },
         data=data,
@@ -101,7 +103,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _breakdowns(breakdown: Mapping[str, Any], path: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the figures of groups; bits per byte stand apart in the file, by the groups of languages."""
+    """Return the figures by group; merges bits per byte, stored separately in the file, into those by language."""
     found = {
         name: {str(group): numbers(row) for group, row in mapping(rows or {}, path).items()}
         for name, rows in breakdown.items()
@@ -113,7 +115,7 @@ def _breakdowns(breakdown: Mapping[str, Any], path: Path) -> dict[str, dict[str,
 
 
 def by_task(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
-    """Return the evaluations of each task."""
+    """Return the evaluations grouped by task."""
     found: dict[str, list[Evaluation]] = {}
     for evaluation in evaluations:
         found.setdefault(evaluation.task, []).append(evaluation)
@@ -121,7 +123,7 @@ def by_task(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
 
 
 def not_comparable(evaluations: Mapping[str, Sequence[Evaluation]]) -> dict[str, str]:
-    """Say of each name whose evaluations differ in more than the model what it is that differs."""
+    """Return name -> a sentence that lists the conditions in which its evaluations differ, if they do."""
     return {
         name: f"{name}: not comparable, as the evaluations differ in {', '.join(differing)}."
         for name, found in evaluations.items()
@@ -130,7 +132,7 @@ def not_comparable(evaluations: Mapping[str, Sequence[Evaluation]]) -> dict[str,
 
 
 def _differing(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Name the conditions that not all evaluations have in common; short values are quoted."""
+    """Return the names of the conditions that differ, with their values if those are short."""
     names = dict.fromkeys(name for found in evaluations for name in found.conditions)
     differing = []
     for name in names:

@@ -1,4 +1,4 @@
-"""What an experiment's figures say of its question: is the composition better than either model, and than LoRA."""
+"""The headline of a report: whether the composition is better than either model, and than LoRA."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from calmctl.reporting.values import Spread
 
 Outcome = Literal["better", "worse", "within the spread", "equal", "not run"]
 KEPT_WITHIN_POINTS, KEPT_WITHIN_SHARE = 2.0, 0.02
-"""How much worse the composition may be in what m_B could do before: points, or a share of bits per byte.
+"""How much the composition may lose of m_B's abilities: in points, or as a fraction of bits per byte.
 
-In the paper's table 1 it is 1.7 points worse.
+In the paper's table 1 it loses 1.7 points.
 """
 ANSWERS: dict[Outcome, str] = {
     "better": "yes by",
@@ -27,22 +27,22 @@ ANSWERS: dict[Outcome, str] = {
     "equal": "no difference by",
     "not run": "not measured by",
 }
-"""Outcome -> the words that stand before the measures of which it is true."""
+"""Outcome -> the words before the list of measures with this outcome."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One system's figure against another's; `difference` is ours less theirs, whichever way is better."""
+    """A comparison of two figures; `difference` is ours minus theirs, also where lower is better."""
 
     difference: float | None
     outcome: Outcome
 
 
 def compare(ours: Spread, theirs: Spread, measure: Measure) -> Comparison:
-    """Compare two figures as they are shown, that is rounded.
+    """Compare two figures, rounded as they are displayed.
 
-    The spread is twice the root of the summed squares of both standard deviations over seeds: means of three seeds each
-    differ by more once in forty times by chance. A figure of one run adds nothing to it.
+    "Within the spread" means a difference below twice the root of the summed squares of both standard deviations over
+    seeds: means of three seeds each exceed it by chance once in forty times. A single run counts with deviation zero.
     """
     if ours.mean is None or theirs.mean is None:
         return Comparison(None, "not run")
@@ -55,7 +55,7 @@ def compare(ours: Spread, theirs: Spread, measure: Measure) -> Comparison:
 
 
 def against_better_model(results: Results, measure: Measure) -> tuple[str, Comparison]:
-    """Compare the composition with the better of m_A and m_B, and say which that is."""
+    """Return the better one of m_A and m_B, and the comparison of the composition with it."""
     spreads = {key: results.spread(key, measure) for key in (M_A, M_B)}
     known = {key: spread.mean for key, spread in spreads.items() if spread.mean is not None}
     if len(known) < len(spreads):
@@ -70,7 +70,7 @@ def against_lora(results: Results, measure: Measure) -> Comparison:
 
 
 def headline(results: Results) -> tuple[str, ...]:
-    """Return the sentences that answer the section's question from what was measured, whichever way it falls."""
+    """Return the sentences that answer the experiment's question, whether the answer is yes or no."""
     measures = results.layout.sought or results.measured(results.layout.measures)
     if not results.measured(results.layout.measures):
         return (f"Nothing that the report knows of was measured: {NOT_RUN}.",)
@@ -88,7 +88,7 @@ def headline(results: Results) -> tuple[str, ...]:
 
 
 def _against_paper(results: Results, measure: Measure) -> str:
-    """Return the sentence that stands first where the paper has figures of the same records."""
+    """Return the sentence that compares the composition with the paper's figure."""
     ours, paper = results.spread(CALM, measure).mean, paper_figure(CALM, measure)
     if paper is None:
         return f"{measure.label}, composed: {NOT_RUN if ours is None else f'{ours:.{measure.digits}f}'}."
@@ -99,7 +99,7 @@ def _against_paper(results: Results, measure: Measure) -> str:
 
 
 def _kept(results: Results, measure: Measure) -> str:
-    """Say whether the composition can still do what m_B could do before."""
+    """Return a sentence on whether the composition keeps an ability of m_B."""
     composed, alone = results.spread(CALM, measure).mean, results.spread(M_B, measure).mean
     if composed is None or alone is None:
         return f"Whether m_B's {measure.label} is kept is not known: {NOT_RUN}."
@@ -152,7 +152,7 @@ def _figures(results: Results, measure: Measure) -> str:
 
 
 def _languages(results: Results) -> list[str]:
-    """Say in how many languages the composition is above m_B, where the section has languages."""
+    """Return a sentence on the number of languages in which the composition beats m_B, if the layout plots any."""
     sentences = []
     for grouped in results.layout.grouped:
         count, total = results.above(CALM, grouped.measure)
@@ -176,7 +176,7 @@ def _seeds(results: Results) -> list[str]:
 
 
 def answers_table(results: Results) -> Table:
-    """Return every measure of the models and LoRA, and how the composition compares."""
+    """Return a table of every measure for the models and LoRA, with comparisons of the composition."""
     has_lora = results.system(LORA) is not None
     models = {M_A: "m_A", M_B: "m_B", CALM: "CALM"} | ({LORA: "LoRA"} if has_lora else {})
     told_of = ("against the better model", *(["against LoRA"] if has_lora else []))
@@ -204,7 +204,7 @@ def answers_table(results: Results) -> Table:
 
 
 def number_of(results: Results, key: str, measure: Measure, paper: float | None = None, note: str = "") -> Number:
-    """Return a system's figure over a whole task as a cell that links to its evaluations."""
+    """Return a system's figure over all records of a task as a cell that links to its evaluations."""
     spread = results.spread(key, measure)
     href = results.href(key, measure.task) if spread.values else ""
     return Number(spread.mean, paper, spread.std, measure.digits, href, note)

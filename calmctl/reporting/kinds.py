@@ -1,4 +1,4 @@
-"""What can be reported: which kind of results a folder holds."""
+"""Find out whether a folder is a reproduction, a training or an evaluation, and whether it can be reported."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ NAMES: dict[Kind, str] = {
 
 
 def kind_of(folder: Path) -> Kind:
-    """Return what a folder holds.
+    """Return the kind of results in a folder.
 
     Raises:
-        UserError: nothing that can be reported.
+        UserError: the folder has nothing that can be reported.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -45,9 +45,9 @@ def _run(folder: Path) -> RunInfo | None:
 
 
 def with_evaluations(folders: Sequence[Path]) -> list[Path]:
-    """Return folders; one that is no run itself stands for the evaluations in it, as `calmctl eval all` writes them.
+    """Replace each folder that is no run by the evaluations in it, as `calmctl eval all` writes them.
 
-    Damaged runs in it are among them: what cannot be read has to be named.
+    Damaged runs are kept, so that they can be reported as errors.
     """
     found: list[Path] = []
     for folder in folders:
@@ -67,12 +67,12 @@ def _may_be_evaluation(folder: Path) -> bool:
 
 
 def readable(folders: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
-    """Return the folders that can be reported, and of the others what is wrong with each.
+    """Return the folders that can be reported, and folder -> error message of the others.
 
-    Trainings and evaluations stand side by side, each for itself. A mean over seeds is of all of them or refused.
+    Damaged trainings and evaluations are left out; a mean over seeds needs all of its reproductions.
 
     Raises:
-        UserError: none can be reported, or a seed cannot.
+        UserError: no folder can be reported, or one cannot and there are reproductions.
     """
     broken: dict[Path, UserError] = {}
     kinds: set[Kind] = set()
@@ -90,7 +90,7 @@ def readable(folders: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
 
 
 def _check(folder: Path) -> Kind:
-    """Return what a folder holds; raises UserError where a training or an evaluation in it is damaged or unfinished."""
+    """Return the kind of a folder; raises UserError for a damaged or incomplete training or evaluation."""
     kind = kind_of(folder)
     if kind == "training":
         cost_rows([folder])
@@ -102,10 +102,10 @@ def _check(folder: Path) -> Kind:
 
 
 def common_kind(folders: Sequence[Path]) -> Kind:
-    """Return what folders hold.
+    """Return the kind of results that all folders have.
 
     Raises:
-        UserError: they hold different things, or one nothing that can be reported.
+        UserError: the kinds differ, or a folder has nothing that can be reported.
     """
     kinds = {folder: kind_of(folder) for folder in folders}
     first, *others = kinds

@@ -1,4 +1,4 @@
-"""`table1.json` and `table5.json` of the key-value experiment: written for others, and read of a version before."""
+"""`table1.json` and `table5.json` of the key-value experiment: exports, also read from folders of earlier versions."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from data_builders.values import read_json
 TABLE_1_FILE, TABLE_5_FILE = "table1.json", "table5.json"
 _KEPT = ("seed", "preset", "deviations", "git_commit", "hardware", "seconds")
 _ORDER = ("m_A", "m_A2", "m_B", "calm", "random_aug", "dc_subs", "dc_math", "one_tokenizer")
-# Folders of a version before: of the runs of table 1, and of table 5.
+# Run folders of earlier versions: of table 1, and of table 5.
 _RUNS = {"m_A": "aug", "m_A2": "aug2", "m_B": "anchor", "calm": "calm"}
 _ABLATIONS = "ablations"
-# What groups of systems are called in table 5 where that is not their key.
+# Group of systems -> its name in table 5, if it differs.
 _GROUPS = {"methods": "baselines", "skyline": "baselines"}
 
 
 def table1(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return `table1.json`: accuracies in percent on held-out keys beside the paper's, of several seeds their mean."""
+    """Return `table1.json`: accuracies in percent on held-out keys (mean over seeds), and the paper's."""
     runs = {system["key"]: system["runs"] for system in results["systems"]}
     rows = {key: _mean([run["metrics"]["kv"] for run in runs[key]]) for key in _ORDER if key in runs}
     paths = [folder / run["evaluations"]["kv"] / METRICS_FILE for run in runs["calm"]]
@@ -46,7 +46,7 @@ def _mean(rows: list[Mapping[str, float]]) -> dict[str, float]:
 
 
 def table5(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return `table5.json`: accuracies in percent on held-out keys, sizes, and where each row's runs are."""
+    """Return `table5.json`: accuracies in percent on held-out keys (mean over seeds), sizes, and run folders."""
     rows = {system["key"]: _row(system) for system in results["systems"]}
     kept = {name: results[name] for name in _KEPT if name != "deviations"}
     return {"rows": rows, "calm_values": results["values"], **kept}
@@ -70,12 +70,12 @@ def _row(system: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_before_results(folder: Path) -> bool:
-    """Tell whether a folder has the table of a version that wrote no `results.json`."""
+    """Return whether a folder has the `table1.json` that earlier versions wrote instead of `results.json`."""
     return (folder / TABLE_1_FILE).exists()
 
 
 def results_before(folder: Path) -> dict[str, Any]:
-    """Return what `results.json` would say of a folder that a version before has made.
+    """Return the content of `results.json` for a folder of an earlier version, which has none.
 
     Raises:
         UserError: one of its tables is damaged.
@@ -94,7 +94,7 @@ def results_before(folder: Path) -> dict[str, Any]:
 
 
 def _table5_before(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:
-    """Return CALM's own values and the rows of table 5; published results have it beside table 1."""
+    """Return the headline's values and the rows of table 5; in published results the file is beside table 1."""
     for path in (folder / _ABLATIONS / TABLE_5_FILE, folder / TABLE_5_FILE):
         if path.exists():
             content = mapping(read_json(path), path)
@@ -106,7 +106,7 @@ def _table5_before(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Mappin
 
 
 def _before(folder: Path, key: str, metrics: Mapping[str, Any], row: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return one system; `row` is that of table 5."""
+    """Return one system of a folder of an earlier version; `row` is its row of table 5, if any."""
     known = row or {}
     run = known.get("run") or _RUNS.get(key, f"calm_{key}")
     evaluation = known.get("evaluation") or f"eval/{run}"

@@ -1,4 +1,4 @@
-"""What the report of each experiment shows: a row of this file a measure, a table or a plot."""
+"""The layout of each experiment's report, as data: its measures, tables, plots and samples."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PAPER_FLORES = {
     "min_Latn": "min",
     "acm_Arab": "acm",
 }
-"""Language of FLORES-200 -> its column of the paper's table 2, which names no scripts: Latin where there are two."""
+"""Language of FLORES-200 -> column of the paper's table 2. The paper names no scripts; Latin if there are two."""
 PAPER_GSM8K = {code: code for code in ("en", "te", "bn", "sw", "ja", "zh", "th", "fr", "es", "de")}
 
 NTL = ReportLayout(

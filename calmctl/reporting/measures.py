@@ -1,4 +1,4 @@
-"""What the reports of the experiments show: measures, their groups, and the paper's figures of the same."""
+"""The types that report layouts consist of (measures, breakdowns, samples), and the paper's figures of measures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ HEADLINE_MODELS = (M_A, M_A2, M_B, CALM, SKYLINE)
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure of a model on a task.
+    """A metric of an evaluation, as reports show it.
 
     Attributes:
-        task, metric: where it stands in the files.
-        short: its name below a heading that names the benchmark.
-        paper: name of the metric in the paper's tables, empty where the paper has none.
-        same_records: the paper scored the same records, so the difference is shown.
+        task, metric: its keys in `results.json`.
+        benchmark: name of the benchmark for readers.
+        short: name of the metric for readers.
+        paper: name of the metric in the paper's tables; empty if the paper has none.
+        same_records: whether the paper scored the same records, so that a difference is shown.
     """
 
     task: str
@@ -34,23 +35,23 @@ class Measure:
 
     @property
     def label(self) -> str:
-        """Return the name of the figure with that of its benchmark."""
+        """Return the names of benchmark and metric."""
         return f"{self.benchmark} {self.short}".strip()
 
     def gain(self, ours: float, theirs: float) -> float:
-        """Return how much better one figure is than another: positive is better."""
+        """Return by how much our figure is better than theirs; negative if it is worse."""
         return theirs - ours if self.is_lower_better else ours - theirs
 
 
 @dataclass(frozen=True)
 class Grouped:
-    """A measure by group of records (by language): a table of the paper, and perhaps a plot of gains.
-
-    Groups stand in the order of m_B's own figures.
+    """A measure by language (or other group), ordered by m_B's figures: a table, optionally a plot of gains over m_B.
 
     Attributes:
-        paper_table: the table with the paper's figures, and `codes` the names that its groups have there.
-        is_plotted: whether gains over the anchor are drawn.
+        column: heading of the column with the groups.
+        paper_table: name of the table with the paper's figures.
+        codes: group -> its name in `paper_table`.
+        is_plotted: whether gains over m_B are drawn.
     """
 
     measure: Measure
@@ -64,13 +65,13 @@ class Grouped:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Measures by a property that the records were made with (the number of operands): a table, and perhaps a plot.
+    """Measures by a property of the records (such as the number of operands): a table, and optionally a plot.
 
     Attributes:
-        dimension: its name in the files.
-        labels: group -> its name, in their order; groups that it does not name stand by number.
-        plot: `lines` over numbers, `bars` side by side, or none.
-        of: the systems in the table and the plot are those of these groups.
+        dimension: key of the property in `metrics.json`.
+        labels: group -> its name, in the order to show; empty = groups are numbers, in numeric order.
+        plot: `lines`, `bars` or empty (no plot).
+        of: groups of systems to show.
     """
 
     dimension: str
@@ -87,9 +88,10 @@ class Samples:
     """Which predictions of a task are shown.
 
     Attributes:
-        parts: last part of a prediction's id -> what is asked there and the metric that says whether it is right;
-            predictions that differ in that part alone are asked of one record. Empty: a record is one prediction.
-        only: field of a prediction and the value that it must have, where it has the field.
+        count: number of records.
+        parts: last part of a prediction's id -> (its heading, the metric that says whether it is right); predictions
+            whose ids differ in the last part only belong to one record. Empty = one prediction per record.
+        only: (field, value): show only predictions with this value in the field, or without the field.
     """
 
     count: int
@@ -102,16 +104,16 @@ class ReportLayout:
     """What the report of one experiment shows.
 
     Attributes:
-        panels: tables over all systems: a title and the measures side by side.
-        models_table: title of a table of the headline models alone; empty: none.
-        primary: the measures whose figures the first sentences quote.
-        drawn: the measures that are drawn for every system; empty: the primary ones.
-        sought: the measures by which composition should give more; empty: all.
-        kept: measures of what m_B could do before.
-        varied: the measure that is drawn for variants of CALM by a number.
-        paper_above: name in the paper's table 5 of the number of languages in which its composition was above m_B.
+        panels: tables over all systems: (title, measures side by side).
+        primary: measures that the headline quotes.
         samples: task -> which predictions are shown.
-        note: what a reader has to know of the paper's figures.
+        note: what readers have to know about the paper's figures.
+        drawn: measures in the plot of all systems; empty = the primary ones.
+        sought: measures that composition should improve; empty = all.
+        kept: measures of m_B's abilities, which composition should keep.
+        varied: the measure that is plotted for variants of CALM by a number.
+        models_table: title of a table of the headline models only; empty = none.
+        paper_above: name, in the paper's table 5, of the number of languages in which its composition beats m_B.
     """
 
     key: str
@@ -131,17 +133,17 @@ class ReportLayout:
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Return all measures over whole tasks."""
+        """Return all measures of the panels."""
         return tuple(measure for _, measures in self.panels for measure in measures)
 
 
 def paper_figure(system: str, measure: Measure) -> float | None:
-    """Return the paper's figure of a system over a whole task, from the first of its tables that has it."""
+    """Return the paper's figure of a system, from the first of its tables that has one; None if there is none."""
     return next((found for table in _tables() if (found := table.figure(system, measure.paper)) is not None), None)
 
 
 def paper_source(measures: Sequence[Measure]) -> str:
-    """Return which tables of the paper have figures of these measures; empty where none has."""
+    """Return the names of the paper's tables that have figures for these measures; empty if none has."""
     names = {measure.paper for measure in measures if measure.paper}
     sources = [table.source for table in _tables() if any(names & row.keys() for row in table.systems.values())]
     return " and ".join([*sources[:1], *(source.rpartition(" ")[2] for source in sources[1:])])

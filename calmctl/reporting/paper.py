@@ -1,4 +1,4 @@
-"""The paper's own figures, read from package data, each with the table it was copied from."""
+"""The paper's own tables of figures, read from package data."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TABLES_FILE = "paper_tables.json"
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table of the paper: system -> metric -> figure, in the unit the caption names."""
+    """One table of the paper: system -> metric -> figure, in the unit that the caption gives."""
 
     source: str
     caption: str
     systems: Mapping[str, Mapping[str, float]]
 
     def figure(self, system: str, metric: str) -> float | None:
-        """Return the paper's figure, or None where the paper has none."""
+        """Return the paper's figure, or None if the paper has none."""
         return self.systems.get(system, {}).get(metric)
 
 
@@ -29,7 +29,7 @@ def paper_table(name: str) -> PaperTable:
     """Return a table of the paper by name.
 
     Raises:
-        KeyError: the package holds no table of that name.
+        KeyError: there is no table of that name.
     """
     text = resources.files("calmctl.reporting").joinpath(TABLES_FILE).read_text(encoding="utf-8")
     tables = json.loads(text)
@@ -40,4 +40,4 @@ def paper_table(name: str) -> PaperTable:
 
 
 TABLE_1: Mapping[str, Mapping[str, float]] = paper_table("table1").systems
-"""Key-value arithmetic: system -> metric -> exact match in percent, ready to be written as JSON."""
+"""Key-value arithmetic: system -> metric -> exact match in percent."""

@@ -1,4 +1,4 @@
-"""How results came about, for readers: the command, the machine, the time of each stage."""
+"""Provenance in a report: command, seed, versions, hardware, and the time of each stage."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from calmctl.reporting.document.page import Facts
 from calmctl.reporting.document.tables import Column, Table, Text
+from calmctl.units import human_bytes, human_seconds
 
 UNKNOWN = "not recorded"
 
@@ -16,7 +17,7 @@ UNKNOWN = "not recorded"
 def reproduce_facts(
     run: Mapping[str, Any], seed: int | None, preset: str, git_commit: str | None, hardware: Mapping[str, Any]
 ) -> Facts:
-    """Return what somebody needs who wants to repeat a run; `run` is its `run.json`, empty where there is none."""
+    """Return the facts needed to repeat a run; `run` is the content of its `run.json`, empty if there is none."""
     versions = run.get("versions") or {}
     items = [
         ("command", command_line(run.get("command") or ())),
@@ -31,7 +32,7 @@ def reproduce_facts(
 
 
 def command_line(command: object) -> str:
-    """Return a recorded command as it would be typed, the program by its bare name."""
+    """Return a recorded command as one would type it, with the bare name of the program."""
     if not isinstance(command, list | tuple) or not command:
         return UNKNOWN
     program = Path(str(command[0])).name
@@ -43,7 +44,7 @@ def _hardware(hardware: Mapping[str, Any]) -> list[tuple[str, str]]:
     shown = []
     for name, value in hardware.items():
         if name.endswith("_bytes"):
-            shown.append((name.removesuffix("_bytes"), gibibytes(value)))
+            shown.append((name.removesuffix("_bytes"), human_bytes(value) or UNKNOWN))
         elif isinstance(value, list):
             shown.append((name, ", ".join(map(str, value)) or "none"))
         elif value is not None:
@@ -52,26 +53,9 @@ def _hardware(hardware: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def seconds_table(seconds: Mapping[str, float]) -> Table:
-    """Return the time of each stage, the total last."""
+    """Return a table of the time of each stage, with the total last."""
     stages = [(stage, value) for stage, value in seconds.items() if stage != "total"]
     if "total" in seconds:
         stages.append(("total", seconds["total"]))
-    rows = tuple((Text(stage), Text(duration(value))) for stage, value in stages)
+    rows = tuple((Text(stage), Text(human_seconds(value) or UNKNOWN)) for stage, value in stages)
     return Table("Time per stage", (Column("stage", is_text=True), Column("time")), rows)
-
-
-def duration(seconds: object) -> str:
-    """Return seconds as `48.2 s`, `6 min 03 s` or `2 h 07 min`."""
-    if not isinstance(seconds, int | float):
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def gibibytes(count: object) -> str:
-    """Return bytes in GiB."""
-    return f"{count / 2**30:.1f} GiB" if isinstance(count, int | float) else "–"

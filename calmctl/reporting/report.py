@@ -1,4 +1,4 @@
-"""The report of a `calmctl reproduce` folder: what came out, tables, plots, samples, provenance."""
+"""The report of a `calmctl reproduce` folder: headline, tables, plots, samples, provenance."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ from calmctl.runs.record import RUN_FILE
 from data_builders.values import read_json
 
 MOST_PRINTED = 24
-"""Tables of more languages than that are left to the report."""
+"""Longer tables are not printed in the terminal; in the report they come after their plot."""
 
 
 def write_report(folder: Path) -> list[Path]:
     """Write `plots/*.png`, `report.md` and `report.html` into a reproduce folder and return their paths.
 
     Raises:
-        UserError: `folder` is no `calmctl reproduce` folder, or one of its files is missing or damaged.
+        UserError: `folder` was not written by `calmctl reproduce`, or one of its files is missing or damaged.
     """
     folder = Path(folder)
     return write_document(report_document(load_results(folder)), folder)
 
 
 def terminal_tables(folder: Path) -> None:
-    """Print what came out: the sentences, the answers, and the tables that a terminal has room for."""
+    """Print the headline, the comparison with m_A, m_B and LoRA, and the tables that are short enough."""
     results = load_results(Path(folder))
     print(visible("\n".join(headline(results))), end="\n\n")
     grouped = (grouped_table(results, each) for each in results.layout.grouped)
@@ -70,7 +70,7 @@ def terminal_tables(folder: Path) -> None:
 
 
 def measured(folder: Path) -> dict[str, Any]:
-    """Return what came out for machines: `results.json`, the sentences, and the tables that are exported beside it."""
+    """Return the results as JSON: `results.json`, the headline, and the tables exported beside it."""
     folder = Path(folder)
     told = list(headline(load_results(folder)))
     names = (RESULTS_FILE, TABLE_1_FILE, f"ablations/{TABLE_5_FILE}", TABLE_5_FILE)
@@ -80,7 +80,7 @@ def measured(folder: Path) -> dict[str, Any]:
 
 
 def report_document(results: Results) -> Document:
-    """Return the report as a document, with its plots drawn."""
+    """Return the report as a document; draws the plots."""
     sections = (
         Section("What came out", _answer_blocks(results)),
         *_paper_sections(results),
@@ -107,7 +107,7 @@ def _answer_blocks(results: Results) -> tuple[Block, ...]:
 
 
 def _paper_sections(results: Results) -> list[Section]:
-    """Return the tables of the paper, one a section, each with its plot of gains."""
+    """Return the tables that the paper has, one per section, each with its plot of gains."""
     found: list[Section] = []
     if table := models_table(results):
         found.append(Section(table.title, (table,)))
@@ -119,17 +119,17 @@ def _paper_sections(results: Results) -> list[Section]:
         if grouped.is_plotted and results.above("calm", grouped.measure)[1]:
             alt = f"{grouped.measure.label}: gains over m_B by language, from low to high resource"
             png = gains_plot(results, grouped)
-            # Where the table takes pages, the picture comes first.
+            # A plot after a table of several pages would not be found.
             place = 0 if len(table.rows) > MOST_PRINTED else 1
             blocks.insert(place, Picture(f"plots/gains_{grouped.measure.task}_{grouped.measure.metric}.png", alt, png))
         found.append(Section(grouped.title, tuple(blocks)))
-    if found:  # said once, below the first table with figures of the paper
+    if found:  # only once, below the first table
         found[0] = replace(found[0], blocks=(*found[0].blocks, Paragraph(results.layout.note)))
     return found
 
 
 def _breakdown_sections(results: Results) -> list[Section]:
-    """Return figures by groups of records, each with its plot."""
+    """Return the breakdowns, one per section, each with its plot."""
     found = []
     for breakdown in results.layout.breakdowns:
         table = breakdown_table(results, breakdown)
@@ -179,8 +179,7 @@ def _training_blocks(results: Results) -> tuple[Block, ...]:
     every = [training for trainings in trained for training in trainings]
     every += [
         read_training(results.folder, other, f"{system.label}: {other}", system.key)
-        for system in results.systems
-        for other in system.runs[0].others
+        for system, other in results.needed_trainings()
         if (results.folder / other / RUN_FILE).exists()
     ]
     of_composition = [

@@ -1,4 +1,4 @@
-"""The tables of a report: systems, figures by language, runs and protocols."""
+"""The tables of a report: systems, figures by language or other groups, runs and protocols."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from calmctl.reporting.systems_table import CALM, GROUPS, LORA, M_B
 
 
 def systems_tables(results: Results) -> list[Table]:
-    """Return every system's size and figures, grouped by what it is: a table a panel of the section."""
+    """Return one table per panel of the layout, with size and figures of every system, by group of systems."""
     tables = []
     for title, panel in results.layout.panels:
         measures = results.measured(panel)
@@ -35,7 +35,7 @@ def systems_tables(results: Results) -> list[Table]:
 
 
 def models_table(results: Results) -> Table | None:
-    """Return the figures of the models that the paper's table has, where the section has such a table."""
+    """Return the figures of the headline models as a table; None if the layout has no such table."""
     measures = results.measured(results.layout.panels[0][1])
     systems = [system for key in HEADLINE_MODELS if (system := results.system(key))]
     if not results.layout.models_table or not measures or not systems:
@@ -47,7 +47,7 @@ def models_table(results: Results) -> Table | None:
 
 
 def grouped_table(results: Results, grouped: Grouped) -> Table | None:
-    """Return a measure by group of records, from low to high resource, beside the paper's; None of too few."""
+    """Return a measure by group of records, from low to high resource, beside the paper's; None if too few figures."""
     measure = grouped.measure
     codes = results.groups(measure)
     keys = [
@@ -78,7 +78,7 @@ def _group_number(results: Results, key: str, grouped: Grouped, code: str) -> Nu
     paper = paper_table(grouped.paper_table).figure(key, grouped.codes.get(code, "")) if grouped.paper_table else None
     note = ""
     if paper is not None and any(map(results.is_own, results.evaluations(grouped.measure.task, key))):
-        paper, note = None, f"paper {paper:.1f}"  # of other records: no difference
+        paper, note = None, f"paper {paper:.1f}"  # the paper's records differ, so no difference is shown
     href = results.href(key, grouped.measure.task) if spread.values else ""
     return Number(spread.mean, paper, spread.std, grouped.measure.digits, href, note)
 
@@ -93,7 +93,7 @@ def _grouped_caption(results: Results, grouped: Grouped) -> str:
 
 
 def breakdown_table(results: Results, breakdown: Breakdown) -> Table | None:
-    """Return the systems' figures by group of records, each system under a heading; None where nobody has any."""
+    """Return the systems' figures by group of records, each system under a heading; None if there are no figures."""
     groups, measures = results.breakdown_groups(breakdown), breakdown.measures
     rows: list[tuple[Cell, ...]] = []
     headings = {}
@@ -115,7 +115,7 @@ def breakdown_table(results: Results, breakdown: Breakdown) -> Table | None:
 
 
 def runs_table(results: Results) -> Table:
-    """Return every run with its seed, configuration and evaluations, each linked."""
+    """Return every run with its seed and links to its folder, configuration and evaluations."""
     tasks = list(results.evaluations_by_name())
     columns = [Column(label, is_text=True) for label in ("model", "seed", "run", "config")]
     columns += [Column(task, group="evaluations", is_text=True) for task in tasks]
@@ -145,7 +145,7 @@ def _evaluation(run: SystemRun, task: str) -> Text:
 
 
 def protocols_table(results: Results) -> Table:
-    """Return how each task was asked and scored: one row for all runs that did so alike."""
+    """Return how each task was prompted, decoded and scored; runs with the same conditions share a row."""
     columns = ("evaluation", "prompt format", "shots", "decoding", "records", "data", "runs")
     rows: list[tuple[Cell, ...]] = []
     for task, alike in _alike(results):
@@ -168,7 +168,7 @@ def protocols_table(results: Results) -> Table:
 
 
 def _alike(results: Results) -> list[tuple[str, list[Evaluation]]]:
-    """Return the evaluations of each task, those of equal conditions together."""
+    """Return (evaluation name, evaluations with equal conditions) pairs."""
     together: list[tuple[str, list[Evaluation]]] = []
     for name, evaluations in sorted(results.evaluations_by_name().items()):
         groups: list[list[Evaluation]] = []
@@ -180,7 +180,7 @@ def _alike(results: Results) -> list[tuple[str, list[Evaluation]]]:
 
 
 def _is_asked(results: Results, system: System, measures: list[Measure]) -> bool:
-    """Tell whether a system belongs into a panel: not every task has worked examples to be asked with."""
+    """Return whether a system belongs in a panel: comparisons without training are not made on every task."""
     return system.group != "untrained" or any(results.spread(system.key, measure).values for measure in measures)
 
 
@@ -191,7 +191,7 @@ def _figures(results: Results, key: str, measures: list[Measure]) -> list[Number
 def _overall(results: Results, key: str, measure: Measure) -> Number:
     """Return our figure with the paper's; show a difference only if the records match.
 
-    Measures whose gains by language are plotted also say in how many languages m_B is beaten.
+    If the measure's gains by language are plotted, also note in how many languages the system beats m_B.
     """
     paper, notes = paper_figure(key, measure), []
     if paper is not None and not measure.same_records:
@@ -203,7 +203,7 @@ def _overall(results: Results, key: str, measure: Measure) -> Number:
 
 
 def _beyond(measure: Measure) -> str:
-    """Return on which side of m_B a better figure is."""
+    """Return the words for "better than m_B": above or below it."""
     return "below m_B" if measure.is_lower_better else "above m_B"
 
 
@@ -217,7 +217,7 @@ def _name(system: System) -> Text:
 
 
 def _size(results: Results, system: System) -> tuple[Text, Text]:
-    """Return the number of trained parameters, and by how many percent it differs from CALM's."""
+    """Return the number of trained parameters, and its difference to CALM's in percent."""
     count, difference = system.runs[0].trainable_parameters, size_difference(results, system)
     return Text("–" if count is None else f"{count:,}"), Text("" if difference is None else f"{signed(difference)}%")
 
@@ -229,7 +229,7 @@ def _units(measures: list[Measure]) -> str:
 
 
 def _source(measures: list[Measure]) -> str:
-    """Say where the paper's figures stand; empty where it has none of these."""
+    """Return a sentence on the tables of the paper's figures; empty if the paper has none for these measures."""
     if not (source := paper_source(measures)):
         return ""
     same = any(measure.same_records for measure in measures)

@@ -1,4 +1,4 @@
-"""What a `calmctl reproduce` folder holds, for its tables, plots and report."""
+"""The results of a `calmctl reproduce` folder: its systems and figures, for tables, plots and report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from calmctl.reporting.data_facts import MANIFEST
 from calmctl.reporting.evaluations import BITS, BY_LANGUAGE, Evaluation
 from calmctl.reporting.kv_tables import TABLE_1_FILE
 from calmctl.reporting.measures import Breakdown, Measure, ReportLayout
@@ -18,20 +19,19 @@ from calmctl.runs.record import METRICS_FILE, RunInfo
 from data_builders.files import sha256_of
 
 RESULTS_FILE = "results.json"
-MANIFEST_FILE = "data/manifest.json"
 
 
 @dataclass(frozen=True)
 class SystemRun:
-    """One training of a system, or a model as it is, and what was measured of it.
+    """One model of a system (of one seed), and its figures.
 
     Attributes:
-        run: the run's folder, relative to that of the reproduction; the model's id where it was not trained.
-        metrics: task -> metric -> figure, as `results.json` has them.
-        evaluations: task -> what the figures were read from.
-        is_here: the run can be linked to and read; published results stand without their runs.
-        cost: what the training cost, a row of the cost table.
-        others: runs of models that were trained for this one alone, say of its m_A.
+        run: the run's folder, relative to the reproduction; path or hub id of a model that was not trained.
+        metrics: evaluation name -> metric -> figure, from `results.json`.
+        evaluations: evaluation name -> the evaluation that the figures were read from.
+        is_here: whether the run's folder exists; published results come without their runs.
+        cost: the cost of the training, a row of the cost table.
+        others: folders of the trainings that it needed, such as that of its m_A.
     """
 
     seed: int | None
@@ -47,7 +47,7 @@ class SystemRun:
 
 @dataclass(frozen=True)
 class System:
-    """A model of the experiment; several runs differ in their seed, and variants of one group in their `value`."""
+    """One row of the tables; its runs differ in their seed, the variants of a group in their `value`."""
 
     key: str
     label: str
@@ -58,12 +58,13 @@ class System:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a reproduction says.
+    """The content of a reproduction's `results.json`, with its evaluations and manifest.
 
     Attributes:
-        manifest: that of its data, None where there is none.
-        values: CALM's own value of each number that is varied: group of systems -> value.
-        may_differ: settings, as `a.b.c`, in which reproductions may differ that are averaged.
+        manifest: of its data; None if there is none.
+        run: the record of the reproduction; None for published results.
+        values: group of systems -> the headline CALM's own value of the number that is varied.
+        may_differ: settings, as `a.b.c`, that may differ between reproductions whose figures are averaged.
     """
 
     folder: Path
@@ -81,59 +82,69 @@ class Results:
     may_differ: tuple[str, ...] = ()
 
     def system(self, key: str) -> System | None:
-        """Return a system, or None where it was not measured."""
+        """Return a system, or None if there is no such one."""
         return next((system for system in self.systems if system.key == key), None)
 
     def group(self, name: str) -> list[System]:
-        """Return the systems of a group, in the order of the file, those that differ in a number in its order."""
+        """Return the systems of a group, in the order of the file; variants by a number in the order of their value."""
         return sorted((system for system in self.systems if system.group == name), key=lambda each: each.value or 0)
 
     def heading(self, group: str) -> str:
-        """Return the heading of a group, with CALM's own value of what is varied in it."""
+        """Return the heading of a group; for variants by a number, with the headline's own value."""
         value = self.values.get(group)
         return GROUPS[group] if value is None else f"{GROUPS[group]} (its own: {shown_value(group, value)})"
 
     def label(self, key: str) -> str:
-        """Return a system's name, its key where it was not measured."""
+        """Return a system's label, or its key if there is no such system."""
         system = self.system(key)
         return system.label if system else key
 
     def spread(self, key: str, measure: Measure) -> Spread:
-        """Return what a system's runs measured over a whole task."""
+        """Return a measure of a system's runs over all records of a task."""
         runs = system.runs if (system := self.system(key)) else ()
         values = (run.metrics.get(measure.task, {}).get(measure.metric) for run in runs)
         return Spread(tuple(value for value in values if value is not None))
 
     def group_spread(self, key: str, measure: Measure, group: str, dimension: str = BY_LANGUAGE) -> Spread:
-        """Return what a system's runs measured over one group of a task's records."""
+        """Return a measure of a system's runs over one group of a task's records."""
         found = (each.breakdowns.get(dimension, {}).get(group, {}) for each in self.evaluations(measure.task, key))
         return Spread(tuple(row[measure.metric] for row in found if measure.metric in row))
 
+    def needed_trainings(self) -> list[tuple[System, str]]:
+        """Return the trainings that are no system themselves, each once, with the first system that needed it."""
+        shown = {run.run for system in self.systems for run in system.runs}
+        found: dict[str, System] = {}
+        for system in self.systems:
+            for other in system.runs[0].others:
+                if other not in shown:
+                    found.setdefault(other, system)
+        return [(system, other) for other, system in found.items()]
+
     def evaluations(self, task: str, key: str | None = None) -> list[Evaluation]:
-        """Return the evaluations of a task, of one system or of all."""
+        """Return the evaluations of one name, of one system or of all."""
         runs = (run for system in self.systems if key in (None, system.key) for run in system.runs)
         return [run.evaluations[task] for run in runs if task in run.evaluations]
 
     def comparable_evaluations(self) -> dict[str, list[Evaluation]]:
-        """Return the evaluations by their name, without those of models that are asked otherwise than the rest."""
-        others = [*self.group("untrained"), *self.group("share")]  # a share of the keys has a test set of its own
+        """Return the evaluations by name, without systems whose prompts or test data differ from the others'."""
+        others = [*self.group("untrained"), *self.group("share")]  # each share of the keys has its own test set
         asked_otherwise = {id(found) for system in others for found in _evaluations(system)}
         named = self.evaluations_by_name().items()
         return {name: [each for each in found if id(each) not in asked_otherwise] for name, found in named}
 
     def evaluations_by_name(self) -> dict[str, list[Evaluation]]:
-        """Return the evaluations of all systems by their name, which is that of the task or begins with it."""
+        """Return the evaluations of all systems by name; names start with the name of the task."""
         names = dict.fromkeys(name for s in self.systems for run in s.runs for name in run.evaluations)
         return {name: self.evaluations(name) for name in names}
 
     def measured(self, measures: Sequence[Measure]) -> list[Measure]:
-        """Return those measures of which there is any figure."""
+        """Return the measures that any system has a figure for."""
         return [m for m in measures if any(self.spread(system.key, m).values for system in self.systems)]
 
     def groups(self, measure: Measure) -> list[str]:
         """Return a measure's languages from low to high resource.
 
-        They are ordered by m_B's bits per byte if measured (less noisy), highest first, else by the measure.
+        Order by m_B's bits per byte if measured (less noisy), else by m_B's figures; m_B's worst language first.
         """
         found = self.evaluations(measure.task)
         rows = [pair for each in found for pair in each.breakdowns.get(BY_LANGUAGE, {}).items()]
@@ -148,7 +159,7 @@ class Results:
         return sorted(codes, key=quality)
 
     def breakdown_groups(self, breakdown: Breakdown) -> list[str]:
-        """Return the groups of a breakdown: in the order of its labels, or by number."""
+        """Return the groups of a breakdown, in the order of its labels; without labels, in numeric order."""
         rows = [
             each.breakdowns.get(breakdown.dimension, {}) for system in self.systems for each in _evaluations(system)
         ]
@@ -158,7 +169,7 @@ class Results:
         return sorted(filter(str.isdecimal, found), key=int)
 
     def broken_down(self, breakdown: Breakdown) -> list[System]:
-        """Return the systems that have figures by group, of those that the breakdown shows."""
+        """Return the systems that the breakdown shows and that have figures for it."""
         return [
             system
             for system in self.systems
@@ -166,19 +177,19 @@ class Results:
         ]
 
     def group_size(self, key: str, breakdown: Breakdown, group: str) -> int | None:
-        """Return how many records of a task a group has, None where that is not said."""
+        """Return the number of records in a group, or None if unknown."""
         found = (
             each.breakdowns.get(breakdown.dimension, {}) for each in self.evaluations(breakdown.measures[0].task, key)
         )
         return next((int(row[group]["n"]) for row in found if "n" in row.get(group, {})), None)
 
     def name(self, measure: Measure, code: str) -> str:
-        """Return a group's name for readers, its code where it has none."""
+        """Return the display name of a group, or its code if it has none."""
         names = (found.names.get(code) for found in self.evaluations(measure.task))
         return next((name for name in names if name), code)
 
     def above(self, key: str, measure: Measure, other: str = M_B) -> tuple[int, int]:
-        """Return in how many groups of the same records a system is better than another, and how many there are."""
+        """Return (groups in which a system beats `other`, number of groups); (0, 0) if numbers of records differ."""
         if len({found.n for each in (key, other) for found in self.evaluations(measure.task, each)}) > 1:
             return 0, 0
         pairs = (
@@ -189,25 +200,25 @@ class Results:
         return sum(gain > 0 for gain in gains), len(gains)
 
     def href(self, key: str, task: str) -> str:
-        """Return the folder with a system's evaluations of a task: of several runs the one that holds them all."""
+        """Return the folder of a system's evaluation of a task; for several runs, their common parent folder."""
         folders = [found.folder for found in self.evaluations(task, key) if found.folder]
         return os.path.commonpath(folders) if folders else ""
 
     @cached_property
     def _made(self) -> set[str]:
-        """Return the checksums of the reproduction's own data."""
-        entries = mapping((self.manifest or {}).get("files") or {}, self.folder / MANIFEST_FILE)
+        """Return the checksums of the data that the reproduction built."""
+        entries = mapping((self.manifest or {}).get("files") or {}, self.folder / MANIFEST)
         made = {str(entry.get("sha256")) for entry in entries.values() if isinstance(entry, Mapping)}
-        # A task that reads a whole data folder goes by its manifest.
+        # The checksum of a task that reads a whole data folder is that of the manifest.
         return made | {sha256_of(path) for path in self.folder.glob("data*/manifest.json")}
 
     def is_own(self, found: Evaluation) -> bool:
-        """Tell whether an evaluation is of records that the reproduction held out of its own data."""
+        """Return whether an evaluation is on held-out records of the data that the reproduction built."""
         read = found.conditions.get("data_sha256")
         return not self._made.isdisjoint(map(str, read.values() if isinstance(read, Mapping) else (read,)))
 
     def disagreements(self) -> list[str]:
-        """Name every figure of `results.json` that its evaluation does not confirm."""
+        """Return a sentence for each figure of `results.json` that differs from its evaluation's `metrics.json`."""
         return list(self._disagreements())
 
     def _disagreements(self) -> Iterator[str]:
@@ -232,7 +243,7 @@ def _evaluations(system: System) -> list[Evaluation]:
 
 
 def size_difference(results: Results, system: System) -> float | None:
-    """Return by how many percent a system has more trained parameters than CALM, None where nothing is to compare."""
+    """Return by how many percent a system has more trained parameters than CALM; None if that does not apply."""
     calm, ours = results.system(CALM), system.runs[0].trainable_parameters
     theirs = calm.runs[0].trainable_parameters if calm else None
     if system.group in ("models", "skyline", "untrained") or not ours or not theirs:

@@ -1,4 +1,4 @@
-"""Reading `results.json` of a `calmctl reproduce` folder, and of folders written before there was such a file."""
+"""Read `results.json` of a `calmctl reproduce` folder, and folders of earlier versions without this file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,10 +6,11 @@ from typing import Any
 
 from calmctl.errors import UserError
 from calmctl.reporting.costs import COST_FIELDS
+from calmctl.reporting.data_facts import MANIFEST
 from calmctl.reporting.evaluations import read_evaluation
 from calmctl.reporting.kv_tables import is_before_results, results_before
 from calmctl.reporting.layouts import LAYOUTS
-from calmctl.reporting.results import MANIFEST_FILE, RESULTS_FILE, Results, System, SystemRun
+from calmctl.reporting.results import RESULTS_FILE, Results, System, SystemRun
 from calmctl.reporting.systems_table import GROUPS, is_known
 from calmctl.reporting.values import mapping, number, numbers
 from calmctl.runs.record import METRICS_FILE, RUN_FILE, read_run
@@ -17,17 +18,17 @@ from data_builders.values import read_json
 
 
 def is_reproduction(folder: Path) -> bool:
-    """Tell whether a folder is that of a `calmctl reproduce`."""
+    """Return whether a folder has the results of `calmctl reproduce`."""
     return (folder / RESULTS_FILE).exists() or is_before_results(folder)
 
 
 def load_results(folder: Path) -> Results:
     """Read a `calmctl reproduce` folder.
 
-    Evaluations may be missing where the folder is no run, but one with published results.
+    Published results have no run record; runs and evaluations may then be missing.
 
     Raises:
-        UserError: `folder` is no such folder, or one of its files is missing or damaged.
+        UserError: `folder` has no results of `calmctl reproduce`, or one of its files is missing or damaged.
     """
     folder, path = Path(folder), Path(folder) / RESULTS_FILE
     if not folder.is_dir():
@@ -45,7 +46,7 @@ def load_results(folder: Path) -> Results:
     systems = content.get("systems")
     if not isinstance(systems, list) or not systems:
         raise UserError(f"{path}: it names no systems; delete it and run again")
-    manifest = folder / MANIFEST_FILE
+    manifest = folder / MANIFEST
     seed = content.get("seed")
     return Results(
         folder=folder,

@@ -1,4 +1,4 @@
-"""Sample predictions: the same questions as m_A, m_B and the composition answered them, whole quality range."""
+"""Sample predictions: the answers of every model to the same prompts, from the composition's best to its worst."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from calmctl.runs.record import PREDICTIONS_FILE
 from data_builders.row_files import iter_rows
 
 LONGEST = 600
-"""Characters of a text that are shown."""
+"""Longer texts are cut to this number of characters."""
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One record of a task; `rows` maps a system's key to its predictions, by the part of `parts` that was asked."""
+    """One record of a task; `rows` is system key -> part (a key of `parts`) -> prediction."""
 
     record: str
     rows: Mapping[str, Mapping[str, Row]]
     parts: Mapping[str, tuple[str, str]]
 
     def table(self, labels: Mapping[str, str]) -> Table:
-        """Return what was asked across and, under one another, prompt, the models' answers and the reference."""
+        """Return a table with a column per part, and rows for the prompt, each model's answer and the reference."""
         asked = {part: row for part in self.parts if (row := self._any(part))}
         columns = (Column("", is_text=True), *(Column(self.parts[part][0], is_text=True) for part in asked))
         body = [table_row(Text("prompt"), *(_code(row.get("prompt"), keep_end=True) for row in asked.values()))]
@@ -40,20 +40,20 @@ class Sample:
         return Table(self.record, columns, tuple(body))
 
     def _any(self, part: str) -> Row:
-        """Return any model's prediction: all hold the same prompt and reference."""
+        """Return a prediction of any model, for the prompt and reference that all share."""
         return next((found[part] for found in self.rows.values() if part in found), {})
 
 
 def choose_samples(results: Results) -> list[Sample]:
-    """Choose records of every task that has samples, evenly over the composition's own scores, best first.
+    """Choose records of every task that has samples, evenly over the range of the composition's scores, best first.
 
-    Fewer, or none, where predictions are missing. Files are read twice, a line at a time: they may be large.
+    Tasks without predictions are skipped. Files may be large: they are read line by line, the composition's twice.
     """
     return [sample for task, which in results.layout.samples.items() for sample in _task_samples(results, task, which)]
 
 
 def labels(results: Results) -> dict[str, str]:
-    """Return the systems whose answers are shown."""
+    """Return key -> label of the systems whose answers are shown."""
     return {key: results.label(key) for key in (*HEADLINE_MODELS, LORA) if results.system(key)}
 
 
@@ -79,7 +79,7 @@ def _task_samples(results: Results, task: str, which: Samples) -> list[Sample]:
 
 
 def _record(row: Row, parts: Mapping[str, tuple[str, str]]) -> tuple[str, str | None]:
-    """Return which record a prediction is of and what was asked; None: something else than is shown."""
+    """Return the record's id and the part of a prediction; the part is None if it is not shown."""
     record = str(row.get("id"))
     if "" in parts:
         return record, ""
@@ -97,7 +97,7 @@ def _files(results: Results, task: str, key: str) -> list[Path]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """Return the predictions of a file; raises UserError for a damaged one."""
+    """Return the predictions in a file; raises UserError if it is damaged."""
     return iter_rows(path, {})
 
 
@@ -114,9 +114,9 @@ def _verdict(row: Row, metric: str) -> bool | None:
 
 
 def _spread(scored: Sequence[tuple[float, str]], count: int) -> list[str]:
-    """Return a record of each of `count` equal parts of the ranking, each of another group if possible.
+    """Split the ranking into `count` equal parts and return one record of each, from different groups if possible.
 
-    It is the first of each part, but the last of the last one: of answers that are right or wrong, a wrong one.
+    Take the best record of each part, but the worst of the last part, so that a wrong answer is shown if there is one.
     """
     ranked = [record for _, record in sorted(scored, key=lambda pair: (-pair[0], pair[1]))]
     if len(ranked) <= count:

@@ -1,4 +1,4 @@
-"""Several reproductions of one section that differ in their seed, as one: every folder counts as one run."""
+"""Pool reproductions of one experiment that differ in their seed; every folder counts as one run."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from data_builders.values import write_json
 
 
 def pool(folders: Sequence[Path]) -> Results:
-    """Read several reproduce folders and return them as one, with a run a folder: the mean of its own runs.
+    """Read several reproduce folders and return pooled results with one run per folder: the mean of its runs.
 
     Raises:
-        UserError: a folder is no such folder, they are of different sections, presets or settings, or a seed comes
-            twice.
+        UserError: a folder was not written by `calmctl reproduce`; experiments, presets or settings differ; or a seed
+            occurs twice.
     """
     results = [load_results(Path(folder)) for folder in folders]
     require_one("sections", (found.layout.key for found in results))
@@ -40,7 +40,7 @@ def pool(folders: Sequence[Path]) -> Results:
 
 
 def _require_comparable(results: Sequence[Results]) -> None:
-    """Raise UserError where the folders were not asked the same, but for what each has held out of its own data."""
+    """Raise UserError if evaluations are not comparable across folders; each folder's own held-out data may differ."""
     found: dict[str, list[Evaluation]] = {}
     for each in results:
         for name, evaluations in each.comparable_evaluations().items():
@@ -58,13 +58,13 @@ def _pooled(results: Sequence[Results], key: str) -> System:
 
 
 def _as_one(seed: int | None, system: System) -> SystemRun:
-    """Return a system's runs as one: the mean of each figure over those that have it."""
+    """Merge a system's runs into one; each figure is the mean over the runs that have it."""
     first = system.runs[0]
     tasks = dict.fromkeys(task for run in system.runs for task in run.evaluations)
     return replace(
         first,
         seed=seed,
-        is_here=False,  # nothing is linked to
+        is_here=False,  # a mean has no folder to link to
         metrics=_means_by_task(system.runs),
         evaluations={
             task: _mean([r.evaluations[task] for r in system.runs if task in r.evaluations]) for task in tasks
@@ -101,7 +101,7 @@ def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def pooled_tables(pooled: Results) -> list[Table]:
-    """Return the tables of several seeds."""
+    """Return the tables of pooled results."""
     grouped = (grouped_table(pooled, each) for each in pooled.layout.grouped)
     models = models_table(pooled)
     first = [*([models] if models else []), answers_table(pooled)]
@@ -109,7 +109,7 @@ def pooled_tables(pooled: Results) -> list[Table]:
 
 
 def pooled_figures(pooled: Results) -> dict[str, Any]:
-    """Return the figures over seeds for machines: mean, std, the values, and the paper's where it has any."""
+    """Return the figures over seeds as JSON: mean, std, values, and the paper's figure if there is one."""
     measures = {(measure.task, measure.metric): measure for measure in pooled.layout.measures if measure.paper}
     systems: dict[str, Any] = {}
     for system in pooled.systems:

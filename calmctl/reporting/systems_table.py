@@ -1,4 +1,4 @@
-"""The systems of all experiments: what tables and plots call them, where they stand, and which colour they have."""
+"""The systems of all experiments: their label, group, colour and marker in tables and plots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GROUPS = {
     "untrained": "Without training",
     "skyline": "Skyline, on all of m_A's data",
 }
-"""Group of systems -> its heading, in the order of the tables."""
+"""Group of systems -> heading, in the order of the tables."""
 
 # Okabe and Ito's palette, which stays distinct under the common colour-vision deficiencies.
 _ORANGE, _BLUE, _GREEN, _SKY, _PURPLE, _RED = "#E69F00", "#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#D55E00"
@@ -26,11 +26,11 @@ _GREY, _BROWN, _OLIVE, _LIGHT_GREEN = "#8C8C8C", "#B8860B", "#999933", "#73C9B0"
 
 @dataclass(frozen=True)
 class SystemRow:
-    """What is said of a system wherever it is shown.
+    """How tables and plots show a system.
 
     Attributes:
-        label: `{}` stands for what an experiment says of it.
-        marker: matplotlib's name of its symbol in plots of lines.
+        label: `{}` is filled in by the experiment.
+        marker: matplotlib marker in line and scatter plots.
     """
 
     label: str
@@ -62,17 +62,17 @@ SYSTEMS = {
     SKYLINE: SystemRow("m_B trained further on m_A's data", "skyline", _SKY, "h"),
     "further": SystemRow("m_B trained further on m_A's data", "skyline", _SKY, "h"),
 }
-"""Key of a system -> its row; variants of CALM by a number are in `VARIANTS`."""
+"""Key of a system -> its row; CALM with another value of a number is in `VARIANTS`."""
 VARIANTS = {
     "every": SystemRow("{}", "connections", marker="s"),
     "heads": SystemRow("{}", "heads", marker="^"),
     "share": SystemRow("{} of the keys", "share"),
 }
-"""What is varied -> the row of its variants, whose keys are `every_2`, `share_0.05` and so on."""
+"""Number that is varied -> the row of its variants, whose keys are `every_2`, `share_0.05` and so on."""
 
 
 def is_known(key: str) -> bool:
-    """Tell whether there is such a system."""
+    """Return whether there is a system with this key."""
     return key in SYSTEMS or key.rpartition("_")[0] in VARIANTS
 
 
@@ -86,7 +86,7 @@ def system_row(key: str) -> SystemRow:
 
 
 def shown_value(group: str, value: float) -> str:
-    """Return what a group of variants is varied by, as its labels say it: `every 2 layers`, `1 head`, `5%`."""
+    """Return a value of a group of variants as labels show it: `every 2 layers`, `1 head`, `5%`."""
     if group == "share":
         return f"{100 * value:g}%"
     if group == "heads":

@@ -1,4 +1,4 @@
-"""Training runs of a reproduction: what each took, where it ended, and its log."""
+"""The training runs of a reproduction: their logs, and a table of final losses, time and memory."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from calmctl.reporting.document.tables import NOT_RUN, Column, Number, Table, Text, table_row
-from calmctl.reporting.provenance import duration, gibibytes
 from calmctl.reporting.values import number
 from calmctl.runs.record import read_run
+from calmctl.units import human_bytes, human_seconds
 
 _ENDS = {"loss": "last loss", "validation_loss": "last held-out loss", "exact_match": "last exact match"}
-"""Field of the log -> what its last value is called."""
+"""Field of the log -> label of its last value."""
 _LEAST = 1e-3
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training run and its log; `log` is empty for one without training, `facts` for one that was not run.
+    """A training run and its log; `log` is empty for a run without steps, `facts` for one that was not run.
 
     Attributes:
-        name: the run's folder, relative to that of the reproduction.
-        system: key of the system whose colour it has.
+        name: the run's folder, relative to the reproduction's.
+        system: key of the system, for its colour.
     """
 
     name: str
@@ -34,17 +34,17 @@ class Training:
 
     @property
     def was_run(self) -> bool:
-        """Return whether there is such a run."""
+        """Return whether the run exists."""
         return bool(self.facts)
 
     def series(self, field: str) -> tuple[list[float], list[float]]:
-        """Return steps and values of a field of the log, rows without the field left out."""
+        """Return steps and values of a field of the log; rows without the field are skipped."""
         rows = [row for row in self.log if number(row.get(field)) is not None and number(row.get("step")) is not None]
         return [float(row["step"]) for row in rows], [float(row[field]) for row in rows]
 
 
 def read_training(folder: Path, name: str, label: str, system: str) -> Training:
-    """Read the run `name` below a folder.
+    """Read the run `name` in a folder.
 
     Raises:
         UserError: it is no run, or its files are damaged.
@@ -54,8 +54,8 @@ def read_training(folder: Path, name: str, label: str, system: str) -> Training:
 
 
 def training_table(trainings: Sequence[Training]) -> Table:
-    """Return what each training run took and where it ended."""
-    # What no run has is no column: text is not learned by heart, and not every training is validated.
+    """Return a table of the steps, final losses, time and memory of each training run."""
+    # Leave out columns without values: exact match stays at zero on ordinary text, not all trainings are validated.
     fields = [field for field in _ENDS if any(max(t.series(field)[1], default=0.0) >= _LEAST for t in trainings)]
     columns = [Column("run", is_text=True), Column("steps"), *(Column(_ENDS[field]) for field in fields)]
     columns += [Column("trained parameters"), Column("time"), Column("peak memory")]
@@ -75,8 +75,8 @@ def _training_row(training: Training, fields: Sequence[str]) -> tuple[Text | Num
         Text(f"{steps[-1]:,.0f}" if steps else NOT_RUN),
         *(_end(field, training.series(field)[1]) for field in fields),
         Text(_count(facts.get("trainable_parameters"))),
-        Text(duration(facts.get("seconds"))),
-        Text(gibibytes(facts.get("peak_memory_bytes"))),
+        Text(human_seconds(facts.get("seconds")) or "–"),
+        Text(human_bytes(facts.get("peak_memory_bytes")) or "–"),
     )
 
 

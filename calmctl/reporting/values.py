@@ -1,4 +1,4 @@
-"""Values that were read from files of results, checked before they are used, and figures over several seeds."""
+"""Checks of values read from result files, and statistics over seeds."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from calmctl.errors import UserError
 
 
 def mapping(value: Any, path: Path) -> Mapping[str, Any]:
-    """Return a mapping; raises UserError, which names the file, for anything else."""
+    """Return `value` if it is a mapping; otherwise raise a UserError that names the file."""
     if not isinstance(value, Mapping):
         raise UserError(f"{path}: expected names and figures, found {type(value).__name__}; restore the file")
     return value
 
 
 def number(value: Any) -> float | None:
-    """Return a number as a float; None for what is no number, not finite, or missing."""
+    """Return a finite number as a float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def numbers(value: Any) -> dict[str, float]:
-    """Return the numbers of a mapping, what is no number left out; none of what is no mapping."""
+    """Return the entries of a mapping that are finite numbers; empty if `value` is no mapping."""
     found = ((str(name), number(part)) for name, part in (value if isinstance(value, Mapping) else {}).items())
     return {name: part for name, part in found if part is not None}
 
 
 @dataclass(frozen=True)
 class Spread:
-    """One figure, a value a seed that measured it."""
+    """One figure, with a value for each seed that measured it."""
 
     values: tuple[float, ...]
 

@@ -1,1 +1,1 @@
-"""Benchmarks: their files or hub datasets as records, one file a benchmark."""
+"""Benchmarks: test sets read from their files or hub datasets, one module per benchmark."""

@@ -1,9 +1,9 @@
-"""CodeXGLUE code-to-text: functions of six languages and the first paragraph of their documentation.
+"""Read CodeXGLUE code-to-text: functions of six languages and the first paragraph of their documentation.
 
-The layout is the official release after its preprocessing: a folder a language with train, valid and test as .jsonl or
-.jsonl.gz; or google/code_x_glue_ct_code_to_text of the hub, by id or as a copy. What a model is shown must not hold
-what it is asked for: Python's `code` still has its docstring, which Python's own tokenizer finds and which is cut out;
-then the code of every language is searched for the text.
+The layout is the official release after its preprocessing: a folder per language with train, valid and test as .jsonl
+or .jsonl.gz; or google/code_x_glue_ct_code_to_text of the hub, by id or as a copy. A prompt must not contain its
+reference: Python's `code` still has its docstring, which is found with Python's tokenizer and removed; then the code of
+every language is searched for the reference.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Function:
         id: `<language>/<split>/<row>`, rows counted from 0 as in the file.
         code: as published, without its documentation.
         summary: the tokens of the documentation's first paragraph, joined by spaces: the official reference.
-        problem: why the row cannot be used; empty where it can.
+        problem: why the row cannot be used; empty if it can.
     """
 
     id: str
@@ -47,17 +47,17 @@ class Function:
 
 
 def question(language: str, code: str) -> str:
-    """Return the code and the line that asks for its summary, which follows after a space."""
+    """Return the prompt: the code, and the line that asks for its summary (which follows after a space)."""
     return f"{code.rstrip()}\n{CUES[language]}"
 
 
 def find_languages(path: Path) -> dict[str, Path]:
-    """Return where each language is, in the order of LANGUAGES: `path` itself, or a folder directly in it.
+    """Return the folder of each language, in the order of LANGUAGES: `path` itself, or folders directly in it.
 
-    The benchmark's folder may hold those of the languages in one called `code_to_text`.
+    The language folders may also be in a folder `code_to_text` of `path`.
 
     Raises:
-        UserError: none holds a test split of a language of CodeXGLUE, or two hold the same.
+        UserError: no folder has a test split, a test split is of another language, or two are of the same.
     """
     if is_hub(path):
         there = hub_configs(path)
@@ -85,17 +85,17 @@ def find_languages(path: Path) -> dict[str, Path]:
 
 
 def has_split(folder: Path, split: str) -> bool:
-    """Tell whether there is such a split; the hub has all of them."""
+    """Tell whether a split exists; the hub has all splits."""
     return is_hub(folder) or split_file(folder, split) is not None
 
 
 def split_file(folder: Path, split: str) -> Path | None:
-    """Return the file of a split, plain before gzipped, None where there is none."""
+    """Return the file of a split, plain or else gzipped, or None."""
     return next((file for end in ("jsonl", "jsonl.gz") if (file := folder / f"{split}.{end}").is_file()), None)
 
 
 def read_functions(folder: Path, language: str, split: str, limit: int | None = None) -> Iterator[Function]:
-    """Yield the functions of a split, unusable ones too; raises UserError for data that is not the release's."""
+    """Yield the functions of a split, unusable ones included; raises UserError if the data is not the release's."""
     for row, fields in enumerate(islice(_rows(folder, language, split), limit)):
         summary = " ".join(" ".join(map(str, fields["docstring_tokens"])).split())
         yield make_function(f"{language}/{split}/{row}", language, fields["code"], fields["docstring"], summary)
@@ -111,7 +111,7 @@ def _rows(folder: Path, language: str, split: str) -> Iterable[Row]:
 
 
 def split_sha256(folder: Path, language: str, split: str) -> dict[str, str]:
-    """Return the sha256 of a split, under `<language>/<file>` or what it is on the hub."""
+    """Return the sha256 of a split by `<language>/<file>`, or by its name on the hub."""
     if is_hub(folder):
         source = read_hub(folder, language, (_HUB_SPLITS[split],), _FIELDS)[1]
         return {source.file: source.sha256}
@@ -120,9 +120,9 @@ def split_sha256(folder: Path, language: str, split: str) -> dict[str, str]:
 
 
 def remove_docstring(code: str) -> str:
-    """Return Python code without the docstring of its function, lines that it had for itself included.
+    """Return Python code without the docstring of its function and the lines that only the docstring occupied.
 
-    The tokenizer is used rather than the parser: the data has much Python 2 in it, which only it reads.
+    It uses the tokenizer rather than the parser, which cannot read the data's many Python 2 functions.
 
     Raises:
         ValueError: the code cannot be tokenized.
@@ -141,13 +141,13 @@ def remove_docstring(code: str) -> str:
 
 
 def leaks(code: str, text: str) -> bool:
-    """Return whether the words of `text` stand in the code in their order, whatever is between them but words."""
+    """Tell whether the code contains the words of `text` consecutively; anything but words is ignored."""
     wanted = _WORD.findall(text.lower())
     return bool(wanted) and f" {' '.join(wanted)} " in f" {' '.join(_WORD.findall(code.lower()))} "
 
 
 def make_function(name: str, language: str, code: str, docstring: str, summary: str) -> Function:
-    """Return a published function without its docstring, or with what makes it unusable."""
+    """Return a published function without its docstring, or with the problem that makes it unusable."""
     try:
         code = remove_docstring(code) if language == "python" else code
     except ValueError as error:
@@ -160,7 +160,7 @@ def make_function(name: str, language: str, code: str, docstring: str, summary: 
 
 
 def _docstring_span(tokens: Iterator[tokenize.TokenInfo]) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Return (line, column) of start and end of the string that a function's body begins with."""
+    """Return (line, column) of start and end of the string that a function's body begins with, or None."""
     depth = 0
     for token in tokens:  # up to the function, past its decorators
         if token.type == tokenize.NAME and token.string in ("def", "class"):

@@ -1,9 +1,9 @@
-"""FLORES-200: aligned sentences of 204 languages, from the official release or from FLORES+.
+"""Read FLORES-200: aligned sentences of 204 languages, from the official release or from FLORES+.
 
-Four layouts are read: the official archive `flores200_dataset.tar.gz`, the folder it unpacks to
-(`dev/<code>.dev`, `devtest/<code>.devtest`), and FLORES+ as Parquet (one file a split or one a language, columns
-`id`, `iso_639_3`, `iso_15924`, `text` and perhaps `glottocode`), and its id on the hub, openlanguagedata/flores_plus.
-FLORES+ relabelled some languages; the codes here are those of FLORES-200 throughout.
+Four layouts are read: the official archive `flores200_dataset.tar.gz`, the folder it unpacks to (`dev/<code>.dev`,
+`devtest/<code>.devtest`), FLORES+ as Parquet (one file per split or per language, with the columns `id`, `iso_639_3`,
+`iso_15924`, `text` and perhaps `glottocode`), and the hub id of FLORES+, openlanguagedata/flores_plus. FLORES+
+relabelled some languages; the codes here are always those of FLORES-200.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _ADVICE = f"name {ARCHIVE}, the folder it unpacks to, or a folder of FLORES+ Par
 
 @dataclass(frozen=True)
 class Flores:
-    """What was asked of the data.
+    """The sentences that were asked for.
 
     Attributes:
-        release: `flores200` or `flores_plus`, whose texts differ in places.
-        sentences: by language code and split, in the order that is the same for all languages.
-        files: sha256 of the archive, or of the list of every file that was read with its sha256.
+        release: `flores200` or `flores_plus`; their texts differ in places.
+        sentences: by language code and split, in the same order for all languages.
+        files: sha256 of the archive, or one sha256 over the list of the files read and their sha256.
     """
 
     release: Literal["flores200", "flores_plus"]
@@ -56,13 +56,13 @@ class Flores:
 def read_flores(
     path: Path, languages: Sequence[str] = (), always: Sequence[str] = (), splits: Sequence[str] = tuple(ROWS)
 ) -> Flores:
-    """Read `languages` (codes such as `fra_Latn`; none: the 204 of the official table) and those of `always`.
+    """Read `languages` (codes such as `fra_Latn`; empty: the 204 of the official table) and those of `always`.
 
-    Of `always`, later additions to the release (`LATER_LANGUAGES`) are read where this copy has them. Other splits than
-    `splits` need not be there.
+    Later additions to the release (`LATER_LANGUAGES`) in `always` are skipped if this copy lacks them. Only `splits`
+    need to be present.
 
     Raises:
-        UserError: there is no such data, a language is unknown or ambiguous, or its rows are not 997 and 1012.
+        UserError: the data is missing, a language is unknown or ambiguous, or dev has not 997 or devtest not 1012 rows.
     """
     if path.is_dir() and (path / ARCHIVE).is_file():
         path = path / ARCHIVE
@@ -107,7 +107,7 @@ def _official(
 
 
 def _archive(path: Path) -> Iterable[tuple[str, str, bytes]]:
-    """Yield split, code and content of the archive's files; nothing of it is unpacked to the disk."""
+    """Yield (split, code, content) of the archive's files, without unpacking to disk."""
     seen: set[str] = set()
     with open_binary(path) as stream:
         try:
@@ -130,7 +130,7 @@ def _archive(path: Path) -> Iterable[tuple[str, str, bytes]]:
 
 
 class _Sparing:
-    """A stream for `tarfile`, which reads a member's headers whole, however long the archive says that they are."""
+    """A stream that refuses large reads: `tarfile` reads headers into memory whatever size the archive claims."""
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
         self._stream, self._path = stream, path
@@ -180,7 +180,7 @@ def _plus_sentences(
     always: Sequence[str],
     splits: Sequence[str],
 ) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Return the sentences by language and split of (split, variety that a file is named after, its rows)."""
+    """Return the sentences by language and split; `contents` are (split, variety in the file's name, rows)."""
     rows: dict[str, dict[str, list[tuple[int, str]]]] = {}
     for split, variety, found in contents:
         for row in found:
@@ -202,7 +202,7 @@ def _plus_sentences(
 
 
 def _code(row: Row, variety: str) -> str | None:
-    """Return the code of a row of FLORES+; None where it is of no language of FLORES-200."""
+    """Return the FLORES-200 code of a row of FLORES+, or None if FLORES-200 does not have its language."""
     label, glottocode = f"{row['iso_639_3']}_{row['iso_15924']}", row.get("glottocode") or ""
     if {glottocode, row.get("variant"), variety} & FLORES_PLUS_VARIETIES:
         return None
@@ -216,7 +216,7 @@ def _split_of(file: Path) -> str | None:
 
 
 def _chosen(path: Path, available: Iterable[str], languages: Sequence[str], always: Sequence[str]) -> list[str]:
-    """Return the codes to read, in the given order or the table's, each once."""
+    """Return the codes to read, without duplicates, in the given order or the table's."""
     there = set(available)
     for code in languages:
         require_language(code, there)
@@ -238,6 +238,6 @@ def _checked(where: str, split: str, lines: Sequence[str]) -> tuple[str, ...]:
 
 
 def _combined(hashes: dict[str, str]) -> str:
-    """Return the sha256 of a list of files as sha256sum prints it, in the order of their names."""
+    """Return the sha256 of the listing that sha256sum would print, sorted by file name."""
     listing = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(hashes.items()))
     return hashlib.sha256(listing.encode()).hexdigest()

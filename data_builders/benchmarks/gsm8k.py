@@ -1,6 +1,6 @@
-"""Grade-school mathematics: GSM8K (train.jsonl, test.jsonl) and MGSM (mgsm_<language>.tsv, exemplars.py).
+"""Read grade-school mathematics: GSM8K (train.jsonl, test.jsonl) and MGSM (mgsm_<language>.tsv, exemplars.py).
 
-Both can also be datasets of the hub, by id or as a copy: openai/gsm8k, juletxara/mgsm.
+Both can also be hub datasets, by id or as a copy: openai/gsm8k, juletxara/mgsm.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Problem:
     Attributes:
         id: `<split>/<row>` of GSM8K, `<language>/<row>` of MGSM.
         answer: the final number, as written.
-        solution: the reasoning that ends in the answer; MGSM's test problems have none.
+        solution: the reasoning that ends in the answer; empty for MGSM's test problems.
     """
 
     id: str
@@ -45,7 +45,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Exemplar:
-    """A worked example of MGSM as its authors wrote it: labels included, reasoning in its own language."""
+    """A worked example of MGSM as published: labels included, reasoning in the example's language."""
 
     id: str
     question: str
@@ -53,7 +53,7 @@ class Exemplar:
 
 
 def read_gsm8k(folder: Path, split: str) -> tuple[list[Problem], dict[str, str]]:
-    """Return the problems of train or test, and their sha256; raises UserError for data that is not GSM8K's."""
+    """Return the problems of train or test, and the sha256 of their file; raises UserError if it is not GSM8K's."""
     if is_hub(folder):
         rows, source = read_hub(folder, "main", (split,), _GSM8K_FIELDS)
         located = [(f"{folder}, row {row}", fields) for row, fields in enumerate(rows)]
@@ -74,7 +74,7 @@ def read_gsm8k(folder: Path, split: str) -> tuple[list[Problem], dict[str, str]]
 
 
 def _gsm8k_file(data: Path, split: str) -> Path:
-    """Return the file of a split: of a folder, or `data` itself, a file of test that train may lie beside."""
+    """Return the file of a split in the folder `data`; a file `data` is the test file, and train is beside it."""
     if not data.is_dir() and split == "test":
         return find_file(data, ())
     folder = data if data.is_dir() else data.parent
@@ -87,14 +87,14 @@ def _gsm8k_file(data: Path, split: str) -> Path:
 
 
 def _number(answer: str, where: str) -> str:
-    """Return an answer that is a number; raises UserError for one that predictions could not be compared with."""
+    """Return the stripped answer; raises UserError if it is not a number, as predictions are compared by number."""
     if not _NUMBER.fullmatch(answer.strip()):
         raise UserError(f"{where}: its answer {answer.strip()!r} is no number; write digits only, as in 1,250 or -2.5")
     return answer.strip()
 
 
 def mgsm_languages(folder: Path) -> list[str]:
-    """Return the languages that the data has problems in; raises UserError where there are none."""
+    """Return the languages that the data has problems in; raises UserError if there are none."""
     if is_hub(folder):
         return sorted(hub_configs(folder))
     languages = sorted(_mgsm_files(folder))
@@ -104,7 +104,7 @@ def mgsm_languages(folder: Path) -> list[str]:
 
 
 def read_mgsm(folder: Path, language: str) -> tuple[list[Problem], dict[str, str]]:
-    """Return the 250 problems of a language, and their sha256; raises UserError for data that is not MGSM's."""
+    """Return the 250 problems of a language, and the sha256 of their file; raises UserError if it is not MGSM's."""
     if is_hub(folder):
         rows, source = read_hub(folder, language, ("test",), _HUB_TEST_FIELDS)
         problems = [
@@ -131,13 +131,13 @@ def read_mgsm(folder: Path, language: str) -> tuple[list[Problem], dict[str, str
 
 
 def _mgsm_files(data: Path) -> dict[str, Path]:
-    """Return the files of a folder by language, or `data` itself, a file of one."""
+    """Return the files in the folder `data` by language; `data` can also be one such file."""
     paths = [path for path in data.glob("mgsm_*.tsv*") if path.is_file()] if data.is_dir() else [find_file(data, ())]
     return {found[1]: path for path in sorted(paths) if (found := _MGSM_FILE.fullmatch(path.name))}
 
 
 def _unquoted(field: str) -> str:
-    """Return a field without the quotes that programs for tables put around it."""
+    """Return a field without the quotes that spreadsheet programs put around it."""
     found = _QUOTED.fullmatch(field)
     return found[1].replace('""', '"') if found else field
 
@@ -148,12 +148,12 @@ def _require_all(where: str, problems: Sequence[Problem]) -> None:
 
 
 def read_mgsm_exemplars(folder: Path, languages: Sequence[str]) -> tuple[dict[str, list[Exemplar]], dict[str, str]]:
-    """Return the worked examples by language, and the sha256 of where they are from.
+    """Return the worked examples by language, and the sha256 of their sources.
 
-    In a folder that is the authors' `exemplars.py`, whose code is parsed and never run; on the hub the split `train`.
+    In a folder, the source is the authors' `exemplars.py`, which is parsed, never run; on the hub, the split `train`.
 
     Raises:
-        UserError: there are none, or they are not what their authors published.
+        UserError: examples are missing, or not in the published form.
     """
     if is_hub(folder):
         return _hub_exemplars(folder, languages)
@@ -189,7 +189,7 @@ def _hub_exemplars(data: Path, languages: Sequence[str]) -> tuple[dict[str, list
 
 
 def _literal(path: Path) -> dict[str, Any]:
-    """Return the value of MGSM_EXEMPLARS, which has to be a literal."""
+    """Return the dictionary that a Python file assigns to MGSM_EXEMPLARS; it must be a literal."""
     try:
         for node in ast.parse(read_text(path)).body:
             if isinstance(node, ast.Assign) and any(getattr(name, "id", None) == _EXEMPLARS for name in node.targets):

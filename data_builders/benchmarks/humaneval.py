@@ -1,4 +1,4 @@
-"""HumanEval (164 problems) as OpenAI published it, and HumanEval+ as EvalPlus publishes it: file or hub dataset."""
+"""Read HumanEval (164 problems) as published by OpenAI, and HumanEval+ of EvalPlus, from a file or the hub."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from data_builders.row_files import Fields, Row, Source, find_file, read_rows
 
 FILES = {"base": ("HumanEval.jsonl",), "plus": ("HumanEvalPlus.jsonl",)}
 _FIELDS: Fields = {"task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "test": str}
-_PLUS_TEST = "inputs = "  # on the hub the tests of HumanEval+ hold its inputs, and none of HumanEval does
+_PLUS_TEST = "inputs = "  # on the hub, the tests of HumanEval+ contain their inputs, those of HumanEval do not
 _PLUS_FIELDS: Fields = {**_FIELDS, "base_input": list, "plus_input": list, "atol": (int, float)}
 
 
 @dataclass(frozen=True)
 class HumanEvalProblem:
-    """One problem: `prompt + canonical_solution` passes; `inputs` are argument lists (HumanEval+ from its file)."""
+    """One problem: `prompt + canonical_solution` passes; `inputs` are argument lists (only HumanEval+ files)."""
 
     task_id: str
     prompt: str
@@ -32,9 +32,9 @@ class HumanEvalProblem:
 
 
 def read_humaneval(data: Path, subset: str = "base") -> list[HumanEvalProblem]:
-    """Read the problems of a subset (`base`, `plus`): of its file, a folder with it, or the hub.
+    """Read the problems of a subset (`base`, `plus`) from its file, a folder with it, or the hub.
 
-    Raises UserError where the data is missing, malformed or of the other subset.
+    Raises UserError if the data is missing, malformed or of the other subset.
     """
     rows, source = _rows(data, subset)
     if len({row["task_id"] for row in rows}) != len(rows):

@@ -1,8 +1,8 @@
-"""The languages of FLORES-200: codes, English names, and the other codes that corpora name them by.
+"""The languages of FLORES-200: codes, English names, and other codes that corpora use for them.
 
-`languages.json` has the 204 languages of the dataset's own table (`flores_200`), and what else may be meant by one of
-them (`other_codes`): ISO 639-1, of several scripts or varieties the one that is meant without more; and three letters
-that are not unique in FLORES-200, or name a group of which it has one member, as in NTREX.
+`languages.json` has the 204 languages of the dataset's own table (`flores_200`), and other codes for them
+(`other_codes`): ISO 639-1 codes, mapped to the default script or variety of the language; and three-letter codes that
+are not unique in FLORES-200, or that name a group of which it has one member, as in NTREX.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _TABLES: dict[str, dict[str, str]] = read_json(Path(__file__).with_suffix(".json
 ENGLISH = "eng_Latn"
 LANGUAGES = _TABLES["flores_200"]
 
-# Later copies of the release hold these too. They count as no part of "all languages", and may be asked for by name.
+# Later copies of the release have these too. They are not part of "all languages", but can be asked for by code.
 LATER_LANGUAGES: dict[str, str] = {"nqo_Nkoo": "N'Ko"}
 
-# FLORES+ labels some of the same texts otherwise; its labels with a glottocode come before those without.
+# FLORES+ labels some of the same texts differently; labels with a glottocode take precedence over those without.
 FLORES_PLUS_LABELS: dict[str, str] = {
     "apc_Arab_nort3139": "apc_Arab",
     "apc_Arab_sout3123": "ajp_Arab",
@@ -35,23 +35,23 @@ FLORES_PLUS_LABELS: dict[str, str] = {
     "twi_Latn_asan1239": "aka_Latn",
     "zgh_Tfng": "tzm_Tfng",
 }
-# Varieties that FLORES+ added beside a language of the table, under the same code.
+# Varieties that FLORES+ added under the code of a language of the table.
 FLORES_PLUS_VARIETIES = frozenset({"aran1260", "gard1241", "vale1252", "radical"})
 
 
 def language_name(code: str) -> str:
-    """Return the English name of a language, with its script where the table tells two apart."""
+    """Return the English name of a language, with its script if the table has several."""
     return LANGUAGES.get(code) or LATER_LANGUAGES[code]
 
 
 def full_code(code: str) -> str:
-    """Return a code with its script, which may be left out where a language has one; any other code as it is."""
+    """Return a code with its script added if the language has only one; any other code unchanged."""
     scripts = [full for full in (*LANGUAGES, *LATER_LANGUAGES) if full.partition("_")[0] == code]
     return scripts[0] if len(scripts) == 1 else code
 
 
 def require_language(code: str, available: Collection[str]) -> None:
-    """Raise UserError unless `code` is a full code (language and script) that the data holds; suggest those meant."""
+    """Raise UserError unless `code` is a full code (language and script) in `available`; suggest similar codes."""
     if code in available:
         return
     known = {**LANGUAGES, **LATER_LANGUAGES}
@@ -68,7 +68,7 @@ def require_language(code: str, available: Collection[str]) -> None:
 
 
 def known_code(name: str) -> str | None:
-    """Return the code of FLORES-200 that a corpus means by `name` (`fra_Latn`, `ckb-Arab`, `fra`, `fr`), or None."""
+    """Return the FLORES-200 code for a corpus's `name` of a language (`fra_Latn`, `ckb-Arab`, `fra`, `fr`), or None."""
     name = name.replace("-", "_")
     code = _TABLES["other_codes"].get(name) or full_code(name)
     return code if code in LANGUAGES or code in LATER_LANGUAGES else None

@@ -1,4 +1,4 @@
-"""MBPP: full (974 problems) and sanitized (427) as Google published them, and MBPP+ (378) as EvalPlus publishes it."""
+"""Read MBPP: full (974 problems) and sanitized (427) as published by Google, and MBPP+ (378) of EvalPlus."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ MIN_TESTS = 3
 
 @dataclass(frozen=True)
 class MbppProblem:
-    """One problem; the words and line ends of the file are kept.
+    """One problem, with the wording and line ends of the file.
 
     Attributes:
-        setup: code that the tests need and that has to run after the solution.
-        inputs: argument lists, of MBPP+ from its file only.
-        test: a program that runs them all, of MBPP+ from the hub only.
+        setup: code that the tests need, to run after the solution.
+        inputs: argument lists (only of MBPP+ from its file).
+        test: a program that runs all tests (only of MBPP+ from the hub).
     """
 
     task_id: int
@@ -56,9 +56,9 @@ class MbppProblem:
 
 
 def read_mbpp(data: Path, subset: str = "full") -> list[MbppProblem]:
-    """Read the problems of a subset (`full`, `sanitized`, `plus`), by id: of its file, a folder with it, or the hub.
+    """Read the problems of a subset (`full`, `sanitized`, `plus`), sorted by id: from a file, its folder, or the hub.
 
-    Raises UserError where the data is missing, malformed or of another subset.
+    Raises UserError if the data is missing, malformed or of another subset.
     """
     make = {"full": _full, "sanitized": _sanitized, "plus": _plus}[subset]
     if not is_hub(data):
@@ -77,7 +77,7 @@ def read_mbpp(data: Path, subset: str = "full") -> list[MbppProblem]:
 
 
 def parse_python(code: str) -> ast.Module:
-    """Parse code of the data set, which has escape sequences that Python warns about; raises what `ast.parse` does."""
+    """Parse the dataset's code, without warnings about its escape sequences; raises what `ast.parse` raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(code)
@@ -94,7 +94,7 @@ def _require_usable(problem: MbppProblem, where: str) -> None:
 
 
 def _made(make: Callable[[Row, Source], MbppProblem], row: Row, source: Source, data: Path) -> MbppProblem:
-    """Return the problem of a row; raises UserError where a value in one of its fields is none that MBPP has."""
+    """Return the problem of a row; raises UserError if a field has an invalid value."""
     try:
         return make(row, source)
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
@@ -136,7 +136,7 @@ def _plus(row: Row, source: Source) -> MbppProblem:
 
 
 def _tuples(value: Any, depth: int) -> Any:
-    """Make tuples of the lists that are `depth` levels down."""
+    """Turn the lists that are `depth` levels down into tuples."""
     if depth == 0:
         return tuple(value)
     return [_tuples(item, depth - 1) for item in value]
@@ -146,7 +146,7 @@ def _all_tuples(value: Any) -> Any:
     return tuple(_all_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-# JSON has lists only. What the arguments of these tasks were, as EvalPlus restores them (evalplus/data/mbpp.py).
+# JSON has only lists: restore the argument types of these tasks as EvalPlus does (evalplus/data/mbpp.py).
 _RESTORE: dict[int, Callable[[list[Any]], Any]] = {
     115: lambda x: [[set(item) if isinstance(item, list) and item else {} for item in x[0]]],
     124: lambda x: (float(x[0]), complex(x[1])),

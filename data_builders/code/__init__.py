@@ -1,1 +1,1 @@
-"""Code, section 4.3: data from source files."""
+"""Data for code (section 4.3), built from source files."""

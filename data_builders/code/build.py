@@ -1,8 +1,7 @@
-"""The code data of the paper's third task: code, prose, code/docstring pairs, D_C and what is held out.
+"""Build the data of the paper's code task: code, prose, code/docstring pairs, D_C and held-out files.
 
-Three passes: sources are listed; batches of files are scanned by several processes, each into a shard on the disk; and
-the shards are read again, one at a time, for every file that is written. An interrupted build goes on after the last
-finished shard.
+Three passes: list the sources; scan batches of files in several processes, each into a shard on disk; read the shards
+again, one at a time, for every output file. An interrupted build continues after its last finished shard.
 """
 
 from __future__ import annotations
@@ -42,20 +41,20 @@ BUILDER = "code"
 FORMAT = "code-1"
 NUM_EXEMPLARS = 10
 _SAMPLE_BYTES = 2_000_000
-# Texts of each language that the tokenizer is tried on.
+# Texts of each language for the coverage check of the tokenizer.
 _COVERAGE_TEXTS = 50
 
 
 def build(
     config: CodeDataConfig, out: Path, progress: Progress | None = None, workers: int | None = None
 ) -> dict[str, Any]:
-    """Build the data folder `out` and return its manifest; does nothing where that build is already there.
+    """Build the data folder `out`, unless the same build is already there, and return its manifest.
 
     Args:
-        workers: processes that build (None: one a processor); they change nothing about the result.
+        workers: number of processes (None: one per core); the result does not depend on it.
 
     Raises:
-        UserError: the folder holds something else, a source or test set is missing, or nothing usable is in them.
+        UserError: the folder holds something else, a source or test set is missing, or the sources have no usable code.
     """
     count = num_workers(workers)
     identity = {"builder": BUILDER, "format": FORMAT, "config": asdict(config)}
@@ -63,7 +62,7 @@ def build(
 
 
 def check(config: CodeDataConfig) -> None:
-    """Raise UserError where a source or a test set cannot be used, without building anything."""
+    """Raise UserError if a source or a test set cannot be used, without building anything."""
     _index(config)
     list_sources(config)
 
@@ -73,7 +72,7 @@ def _index(config: CodeDataConfig) -> CodeOverlapIndex:
 
 
 class _Build:
-    """One build under way: what its steps share."""
+    """The steps of one build, and the state that they share."""
 
     def __init__(self, config: CodeDataConfig, folder: BuildFolder) -> None:
         self._config = config
@@ -83,7 +82,7 @@ class _Build:
         self._statistics: dict[str, Any] = {}
 
     def run(self, num_workers: int) -> dict[str, Any]:
-        """Scan, choose, write, look for the test sets once more, and return what the manifest says of it."""
+        """Scan, select, write, search the written files for the test sets, and return the manifest's entries."""
         test_sets = self._config.test_sets()
         self._report(f"reading {', '.join(test_sets) or 'no test set'}")
         index = _index(self._config)
@@ -108,7 +107,7 @@ class _Build:
         }
 
     def _shards(self, workers: Workers[CodeOverlapIndex]) -> Iterator[Shard]:
-        """Scan every batch that was not scanned before."""
+        """Yield the shard of every batch; scan the batches that have none yet."""
         sources = list_sources(self._config)
         read, total = 0, sources.num_bytes
         for shard in workers.map(partial(scan, config=self._config, work=self._folder.work), sources.batches()):
@@ -131,7 +130,7 @@ class _Build:
         self._report(f"{part.name}: {rows:,} rows, {text_bytes / 1e6:,.2f} MB of text")
 
     def _write_functions(self, corpus: Corpus) -> None:
-        """Write held-out functions as CodeXGLUE lays out its own, so that its evaluation reads them."""
+        """Write held-out functions in CodeXGLUE's layout, so that its evaluation can read them."""
         usable = (row for row in map(_published, corpus.held_out_pairs()) if row is not None)
         rows = list(islice(usable, NUM_EXEMPLARS + self._config.num_test_functions))
         if len(rows) <= NUM_EXEMPLARS or not self._config.num_test_functions:
@@ -143,7 +142,7 @@ class _Build:
             self._report(f"{name}: {len(chosen):,} functions")
 
     def _train_tokenizer(self) -> None:
-        """Train the tokenizer on code and prose, and say how many tokens each part has, from a sample of it."""
+        """Train the tokenizer on code and prose, and estimate the number of tokens of each part from a sample."""
         if self._config.vocab_size is None:
             return
         self._progress.step("tokenizer", 0, 1)
@@ -167,7 +166,7 @@ class _Build:
         self._report(f"tokenizer: {len(tokenizer):,} tokens")
 
     def _verify(self, workers: Workers[CodeOverlapIndex]) -> dict[str, int]:
-        """Compare all written texts with the test sets; raises where one overlaps."""
+        """Compare all written texts with the test sets; raises UserError if one overlaps."""
         counted = count_in_tables(self._folder.tables, count_overlaps, workers, self._progress)
         found = dict.fromkeys(self._config.test_sets(), 0) | counted
         if any(found.values()):
@@ -183,7 +182,7 @@ def _texts(table: pa.Table) -> list[pa.ChunkedArray]:
 
 
 def _sample(path: Path, num_bytes: int) -> Iterator[tuple[str, str]]:
-    """Yield language and text of rows from the beginning of a file until they are so many bytes."""
+    """Yield (language, text) of rows from the beginning of a file, until `num_bytes` of text."""
     for batch in pq.ParquetFile(path).iter_batches(batch_size=64):
         for row in batch.to_pylist():
             text = text_of(row)
@@ -194,7 +193,7 @@ def _sample(path: Path, num_bytes: int) -> Iterator[tuple[str, str]]:
 
 
 def _published(row: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a held-out pair with the fields of CodeXGLUE, or None where its evaluation would refuse it."""
+    """Return a held-out pair with the fields of CodeXGLUE, or None if its evaluation would refuse it."""
     tokens = row["completion"].split()
     function = make_function(row["id"], "python", row["original"], row["docstring"], " ".join(tokens))
     if function.problem:
@@ -211,7 +210,7 @@ def _published(row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _sources(corpus: Corpus) -> dict[str, Any]:
-    """Return how much was read, and a digest of every file's name and content."""
+    """Return the number and size of the files read, and one digest of their ids and contents."""
     listing, files, num_bytes = sha256(), 0, 0
     for name, size, content in corpus.content_digests():
         listing.update(f"{name}\0{content.hex()}\n".encode())
@@ -220,7 +219,7 @@ def _sources(corpus: Corpus) -> dict[str, Any]:
 
 
 def _counts(corpus: Corpus) -> dict[str, Any]:
-    """Return what became of the files of each language, of functions with a docstring, and of texts."""
+    """Return counts by outcome: of the files of each language, of functions with a docstring, and of texts."""
     languages = {}
     for language in np.unique(corpus.languages):
         of_it = corpus.languages == language

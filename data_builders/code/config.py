@@ -1,4 +1,4 @@
-"""The settings of a code corpus and every constraint between them."""
+"""Settings of a code corpus, and the constraints between them."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class CodeDataConfig:
 
     seed: int = field(default=0, metadata={"may_differ": True})
     sources: tuple[str, ...] = ()
-    """Folders, hub datasets (`org/name@revision`), or the words `stdlib` and `site-packages`: those of this Python."""
+    """Folders, hub datasets (`org/name@revision`), or the words `stdlib` and `site-packages` (of this Python)."""
     languages: tuple[str, ...] = ("python",)
     exclude: tuple[str, ...] = (".*", "__pycache__", "node_modules", "site-packages", "dist-packages")
-    """Names (patterns) of files and folders below a source that are left out."""
+    """Name patterns of files and folders below a source to leave out."""
     max_source_bytes: int | None = None
-    """Read at most so much of each language, and of documents: files drawn by the seed. Null: everything."""
+    """Bytes after which no more is read of a language, or of documents; the seed draws the files. Null: no limit."""
     tests: str | None = field(default=None, metadata={"may_differ": True})
-    """Folder that holds a folder of each test set, as for `calmctl eval --data`."""
+    """Folder with a folder for each test set, as for `calmctl eval --data`."""
     humaneval: str | None = None
-    """A path or a hub id; null: `humaneval` in `tests`; `off`: not compared with."""
+    """Path or hub id of the test set to compare with; null: `humaneval` in `tests`; `off`: no comparison."""
     mbpp: str | None = None
     codexglue: str | None = None
     licences: Literal["permissive", "permissive_or_unknown", "any"] = "permissive"
-    """Which files are kept, by their header, the metadata of their package or the licence file above them."""
+    """Which files are kept, by the licence in their header, their package's metadata or the nearest licence file."""
     on_undecodable: Literal["skip", "fail"] = "skip"
-    """What a file that is not UTF-8 means; it is counted in any case."""
+    """Whether to skip (and count) a file that is not UTF-8, or fail."""
     min_bytes: int = 100
     max_bytes: int = 500_000
     max_line_length: int = 1000
@@ -44,39 +44,40 @@ class CodeDataConfig:
     min_alphanumeric: float = 0.25
     """Least share of letters and digits in the characters of a file."""
     duplicate_similarity: float = 0.8
-    """Estimated Jaccard similarity of 5-grams of tokens from which a file is a near-duplicate; 1: identical ones."""
+    """Estimated Jaccard similarity of token 5-grams from which a file is a near-duplicate; 1: only identical files."""
     overlap_ngram: int = 10
+    """Tokens in an n-gram of the comparison with the test sets."""
     overlap_containment: float = 0.5
-    """Share of the n-grams of a test item that must not be found in one text."""
+    """A text that contains at least this share of a test item's n-grams is left out."""
     prose: tuple[str, ...] = PROSE_KINDS
-    """What the anchor's text is made of."""
+    """Kinds of prose in the anchor's text."""
     min_prose_words: int = 5
     max_pair_bytes: int = 2000
-    """Longest function of the code/docstring pairs."""
+    """Size of the longest function in a code/docstring pair, without its docstring."""
     max_summary_tokens: int = 64
     aug_pairs: float = 1.0
-    """Share of the code/docstring pairs that is in the aug's data, as text, beside the code."""
+    """Share of the code/docstring pairs that is in the aug's data, as text, besides the code."""
     anchor_pairs: float = 0.0
     dc_share: float = 0.07
     """Share of the training code, in bytes, that is in D_C."""
     dc_pairs_share: float | None = None
-    """Share of the training pairs that is in D_C; null: those of the files in D_C."""
+    """Share of the training pairs that is in D_C; null: the pairs of the files in D_C."""
     dc_unseen: bool = False
-    """Whether the files of D_C are kept out of what both models are trained on. In the paper D_C is part of it; small
-    models know their training texts by heart, and bridges trained on these learn what does not hold for others."""
+    """Whether the files of D_C are left out of both models' training data. In the paper they are not; but small models
+    memorise their training texts, and what bridges learn from memorised texts does not generalise."""
     validation_share: float = 0.03
     """Share of the files that is held out."""
     num_test_functions: int = 500
-    """Most held-out functions in `codexglue/`."""
+    """Maximum held-out functions in the test split of `codexglue/`; 0: none is written."""
     vocab_size: int | None = 8192
-    """Tokens of a byte-level BPE tokenizer, trained on the aug's and the anchor's data; null: none is trained."""
+    """Size of a byte-level BPE tokenizer trained on the aug's and the anchor's data; null: none is trained."""
     tokenizer_bytes: int = 20_000_000
-    """Text that the tokenizer is trained on, at most, half of it code."""
+    """Maximum text to train the tokenizer on, half of it from the aug's data and half from the anchor's."""
     max_tokens_per_character: float = 1.0
-    """A tokenizer that needs more in some language breaks its characters up, and is refused."""
+    """Refuse a tokenizer that needs more in some language: it splits characters."""
 
     def __post_init__(self) -> None:
-        """Raise UserError where a setting is out of its range or does not fit the others."""
+        """Raise UserError if a setting is out of range or does not fit the others."""
         self._check_names()
         for name, smallest in (
             ("seed", 0),
@@ -109,7 +110,7 @@ class CodeDataConfig:
             raise UserError(f"validation_share: {self.validation_share} must lie between 0 and 1")
 
     def test_sets(self) -> dict[str, Path]:
-        """Return where each test set is that is compared with; raises UserError where one is not said."""
+        """Return the path or hub id of each test set to compare with; raises UserError if one is not set."""
         found = {}
         if self.tests is not None and not Path(self.tests).expanduser().is_dir():
             raise UserError(f"tests: {self.tests}: no such folder; name the one that holds {', '.join(TEST_SETS)}")
@@ -117,7 +118,7 @@ class CodeDataConfig:
             stated = getattr(self, name) or (self.tests and f"{self.tests}/{name}")
             if not stated:
                 raise UserError(f"{name}: name its path or hub id (or all with --data DIR), or set {name}={OFF}")
-            if not getattr(self, name) and not Path(stated).expanduser().exists():  # not to be taken for a hub id
+            if not getattr(self, name) and not Path(stated).expanduser().exists():  # else it could pass for a hub id
                 raise UserError(f"{stated}: no such folder; add it, name another with {name}=, or set {name}={OFF}")
             if stated != OFF:
                 found[name] = Path(stated).expanduser()

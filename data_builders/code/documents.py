@@ -49,14 +49,14 @@ _LICENCE_COLUMNS = ("license", "max_stars_repo_licenses", "licenses", "detected_
 
 @dataclass(frozen=True)
 class Document:
-    """A file that has not been read, or a row of a dataset with its content.
+    """A file that is not read yet (`path`), or a row of a dataset with its `content`.
 
     Attributes:
-        id: the source's name and the path in it, the same on every machine.
+        id: the source's name and the path or row in it; the same on every machine.
         language: a key of EXTENSIONS, or DOCUMENT.
         size: bytes.
-        licence: what the source says: `permissive`, `other` or `unknown`.
-        mark: changes when the content does.
+        licence: according to the source: `permissive`, `other` or `unknown`.
+        mark: changes when the content does (modification time, or sha256).
     """
 
     id: str
@@ -68,16 +68,16 @@ class Document:
     content: bytes | None = None
 
     def read(self) -> bytes:
-        """Return the content; raises OSError as reading a file does."""
+        """Return the content; raises OSError if the file cannot be read."""
         return self.content if self.path is None else self.path.read_bytes()  # type: ignore[return-value]
 
 
 def tree_documents(name: str, root: Path, wanted: set[str], exclude: tuple[str, ...], seen: set[str]) -> list[Document]:
-    """List the files of a folder tree that are of the wanted languages and not in `seen`, which they join.
+    """List the files of a folder tree in the wanted languages that are not in `seen`, and add them to `seen`.
 
     Args:
-        name: what their ids begin with.
-        exclude: names (patterns) of files and folders that are left out.
+        name: the first part of their ids.
+        exclude: name patterns of files and folders to leave out.
     """
     root = root.resolve()
     licences = TreeLicences(root)
@@ -93,7 +93,7 @@ def tree_documents(name: str, root: Path, wanted: set[str], exclude: tuple[str, 
             if not S_ISREG(status.st_mode):
                 continue
             seen.add(str(path))
-            # Names of files are bytes; those that are no text are written as in a message.
+            # File names are bytes; undecodable ones are escaped.
             document_id = os.fsencode(f"{name}/{path.relative_to(root).as_posix()}").decode(errors="backslashreplace")
             mark = str(status.st_mtime_ns)
             found.append(Document(document_id, language, status.st_size, licences.of(path), mark, path))
@@ -101,7 +101,7 @@ def tree_documents(name: str, root: Path, wanted: set[str], exclude: tuple[str, 
 
 
 def language_of(file: str) -> str:
-    """Return the language of a file by its name, empty where it is none of them."""
+    """Return the language of a file by its name (DOCUMENT for prose); empty if unknown."""
     if file == _PACKAGE_METADATA:
         return DOCUMENT
     extension = os.path.splitext(file)[1].lower()
@@ -115,10 +115,10 @@ def _excluded(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def dataset_documents(data: Path, wanted: set[str], languages: tuple[str, ...]) -> Iterator[Document]:
-    """Yield the rows of a dataset of the hub that are of the wanted languages; `languages` are those of code.
+    """Yield the rows of a hub dataset in the wanted languages; `languages` are the programming languages among them.
 
     Raises:
-        UserError: a row has no text, or none is of a wanted language.
+        UserError: a row has no text, or no row is in a wanted language.
     """
     name = data.as_posix() if is_hub_id(data) else data.resolve().name
     used = 0
@@ -139,7 +139,7 @@ def dataset_documents(data: Path, wanted: set[str], languages: tuple[str, ...]) 
 
 
 def _row_language(row: dict[str, Any], languages: tuple[str, ...]) -> str:
-    """Return a row's language by its column, else by its path, else the only one that is asked for."""
+    """Return a row's language: by its language column, else by its path, else the only language asked for."""
     for value in _values(row, _LANGUAGE_COLUMNS):
         return {"c++": "cpp", "c#": "csharp"}.get(value.lower(), value.lower())
     for value in _values(row, _PATH_COLUMNS):

@@ -1,4 +1,4 @@
-"""Filters on one file by itself: its size, its lines, whether a program wrote it, and what of it is English prose."""
+"""Filters on a single file (size, lines, generated code), and the extraction of its English prose."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _GENERATED_NAME = re.compile(r"(_pb2(_grpc)?\.pyi?|[.-]min\.(js|css)|\.bundle\.j
 
 
 def size_reason(num_bytes: int, config: CodeDataConfig) -> str | None:
-    """Return why a file of so many bytes is left out, or None."""
+    """Return why a file of `num_bytes` is left out, or None."""
     if num_bytes < config.min_bytes:
         return "too_small"
     return "too_large" if num_bytes > config.max_bytes else None
 
 
 def text_reason(name: str, text: str, config: CodeDataConfig) -> str | None:
-    """Return why a file is left out by its name and text, or None."""
+    """Return why a file with this name and text is left out, or None."""
     lines = text.splitlines() or [""]
     if max(map(len, lines)) > config.max_line_length:
         return "long_line"
@@ -44,13 +44,13 @@ def text_reason(name: str, text: str, config: CodeDataConfig) -> str | None:
 
 
 def prose_of(text: str, min_words: int) -> str:
-    """Return the paragraphs that are English prose, one after the other; empty where none is."""
+    """Return the paragraphs that are English prose, with empty lines between them; empty if none is."""
     paragraphs = (paragraph.strip() for paragraph in _PARAGRAPHS.split(text))
     return "\n\n".join(each for each in paragraphs if is_prose(each, min_words))
 
 
 def is_prose(text: str, min_words: int) -> bool:
-    """Tell English prose from code, tables, lists of names and other languages, by its characters and words."""
+    """Tell whether a text is English prose, not code, a table, a list of names or another language."""
     words = _WORD.findall(text)
     if len(words) < min_words or ">>>" in text:
         return False
@@ -59,9 +59,9 @@ def is_prose(text: str, min_words: int) -> bool:
 
 
 def comment_blocks(text: str) -> list[str]:
-    """Return Python's comments that stand on lines of their own, neighbouring lines together.
+    """Return the Python comments that have lines to themselves; consecutive lines form one block.
 
-    Lines are looked at one by one: a line of a string that begins with `#` counts too.
+    Lines are examined one by one: a line of a string that begins with `#` counts too.
     """
     blocks: list[list[str]] = [[]]
     for line in text.split("\n"):
@@ -73,6 +73,6 @@ def comment_blocks(text: str) -> list[str]:
 
 
 def document_text(name: str, text: str) -> str:
-    """Return a document without the fields that the metadata of a package begins with."""
+    """Return a document's text; of package metadata (METADATA), without the header fields."""
     is_metadata = name.rpartition("/")[2] == "METADATA" and _METADATA_FIELD.match(text)
     return text.partition("\n\n")[2] if is_metadata else text

@@ -1,4 +1,4 @@
-"""Fingerprints of code: tokens whatever the layout, n-grams, digests, and MinHash signatures with the files alike."""
+"""Fingerprints of code: layout-independent tokens, n-grams, digests, and near-duplicate files by MinHash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NUM_PERMUTATIONS = 128
 SHINGLE = 5
 # Two files of similarity s share a band with probability 1 - (1 - s**8)**16: 0.95 at 0.8, 0.06 at 0.5.
 NUM_BANDS = 16
-# Quotes, commas, brackets and line ends are what formatting changes; comment signs cut a sentence into lines.
+# No tokens: quotes, commas, brackets and line ends, which formatting changes; comment signs, which split a sentence.
 _TOKEN = re.compile(r"""\w+|[^\w\s"'`,()\\#]""")
 _COMMENT = re.compile(r"#.*")
 _MAX_KNOWN = 1 << 18
@@ -24,7 +24,7 @@ _FACTORS, _OFFSETS = _PERMUTATIONS[0] * np.uint64(2) + np.uint64(1), _PERMUTATIO
 
 
 class _TokenHashes(dict[str, int]):
-    """Remembers hashes, since few tokens make up most of a corpus."""
+    """A bounded cache of token hashes, since few tokens make up most of a corpus."""
 
     def __missing__(self, token: str) -> int:
         if len(self) >= _MAX_KNOWN:
@@ -37,7 +37,7 @@ _HASHES = _TokenHashes()
 
 
 def token_ids(text: str) -> Hashes:
-    """Return a hash of every token: words and signs, whatever the layout, case and Unicode form of the text."""
+    """Return the hash of every token (word or sign), independent of the text's layout, case and Unicode form."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     words = _TOKEN.findall(text.casefold())
@@ -45,7 +45,7 @@ def token_ids(text: str) -> Hashes:
 
 
 def without_comments(text: str) -> str:
-    """Return Python source without its comments; strings with a `#` in them are cut too, in every text alike."""
+    """Return Python source without comments; strings are cut at a `#` too, in all compared texts alike."""
     return _COMMENT.sub("", text)
 
 
@@ -55,12 +55,12 @@ def ids_digest(ids: Hashes) -> int:
 
 
 def ngrams(ids: Hashes, n: int) -> Hashes:
-    """Return the distinct n-grams of a sequence, hashed and sorted; none where it is shorter than n."""
+    """Return the distinct n-grams of a sequence, hashed and sorted; none if it is shorter than n."""
     return np.unique(mixed(runs(ids, n)))
 
 
 def minhash(ids: Hashes) -> NDArray[np.uint32]:
-    """Return the MinHash signature (NUM_PERMUTATIONS,) of a text's 5-grams, or of its tokens where it is shorter."""
+    """Return the MinHash signature (NUM_PERMUTATIONS,) of a text's token 5-grams (of a shorter text: of the whole)."""
     shingles = ngrams(ids, min(SHINGLE, max(1, len(ids))))
     signature = np.full(NUM_PERMUTATIONS, np.iinfo(np.uint32).max, np.uint32)
     for start in range(0, len(shingles), _CHUNK):
@@ -70,16 +70,16 @@ def minhash(ids: Hashes) -> NDArray[np.uint32]:
 
 
 def repeated(digests: Hashes) -> NDArray[np.bool_]:
-    """Return which entries (n,) have occurred before in the array."""
+    """Return a mask (n,) of the entries that occur earlier in the array."""
     again = np.ones(len(digests), np.bool_)
     again[np.unique(digests, return_index=True)[1]] = False
     return again
 
 
 def near_duplicates(signatures: NDArray[np.uint32], similarity: float) -> NDArray[np.bool_]:
-    """Return which rows (n,) of the signatures (n, NUM_PERMUTATIONS) are like an earlier one that is not.
+    """Return a mask (n,) of the signatures (n, NUM_PERMUTATIONS) that are similar to an earlier, unmarked one.
 
-    The first of a group stays, so the result depends on the order of the rows and on nothing else.
+    The first signature of a group stays unmarked, so the result depends only on the order of the rows.
     """
     num_files = len(signatures)
     marked = np.zeros(num_files, np.bool_)
@@ -99,7 +99,7 @@ def near_duplicates(signatures: NDArray[np.uint32], similarity: float) -> NDArra
 
 
 def _bands(signatures: NDArray[np.uint32]) -> tuple[NDArray[np.int64], int, NDArray[np.bool_]]:
-    """Return each row's group in each band (n, NUM_BANDS), how many groups there are, and which rows share one."""
+    """Return each row's group in each band (n, NUM_BANDS), the number of groups, and a mask of rows that share one."""
     width = NUM_PERMUTATIONS // NUM_BANDS
     groups = np.empty((len(signatures), NUM_BANDS), np.int64)
     is_candidate = np.zeros(len(signatures), np.bool_)

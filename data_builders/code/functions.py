@@ -1,6 +1,6 @@
-"""Functions of Python source, by `ast`, and their pairs with the first paragraph of their documentation.
+"""Python functions found with `ast`, and pairs of a function with the first paragraph of its docstring.
 
-Pairs are chosen as CodeSearchNet does.
+Pairs are selected as in CodeSearchNet.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class PythonFunction:
 
     Attributes:
         arguments: the names of its arguments, in order.
-        original: the source, decorators and docstring included, moved to the left margin.
-        code: the source without the docstring; empty where nothing else is in the body, the docstring shares a line, or
-            another string follows it, which would become the docstring.
-        body: the statements after the docstring, as they stand.
-        docstring: without indentation; empty where there is none.
-        line: of the file, from 1.
+        original: the source with decorators and docstring, dedented.
+        code: `original` without the docstring; empty if the body has nothing else, if the docstring shares a line with
+            code, or if another string follows it, which would become the docstring.
+        body: the statements after the docstring, not dedented.
+        docstring: dedented; empty if there is none.
+        line: line number in the file, from 1.
     """
 
     name: str
@@ -49,19 +49,19 @@ class PythonFunction:
 
 @dataclass(frozen=True)
 class Pair:
-    """A function to summarise, as `calmctl eval codexglue` asks it, and the summary."""
+    """A function to summarise, as a prompt of `calmctl eval codexglue`, and its summary."""
 
     prompt: str
     summary_tokens: tuple[str, ...]
 
     @property
     def completion(self) -> str:
-        """Return the tokens of the summary joined by spaces, as in the benchmark, after a space."""
+        """Return a space, then the summary's tokens joined by spaces, as in the benchmark."""
         return f" {' '.join(self.summary_tokens)}"
 
 
 def parse(text: str) -> ast.Module:
-    """Parse Python source; raises SyntaxError, whatever is wrong with it."""
+    """Parse Python source; every failure is a SyntaxError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -71,7 +71,7 @@ def parse(text: str) -> ast.Module:
 
 
 def find_functions(tree: ast.Module, text: str) -> Iterator[PythonFunction]:
-    """Yield the functions of a parsed text whose lines end in line feeds, methods and inner functions included."""
+    """Yield the functions of a parsed text, methods and inner functions included; its lines must end with LF."""
     lines = text.split("\n")
     return (_function(node, lines) for node in _definitions(tree) if isinstance(node, FunctionNode))
 
@@ -82,11 +82,11 @@ def find_docstrings(tree: ast.Module) -> Iterator[str]:
 
 
 def make_pair(function: PythonFunction, max_bytes: int, max_tokens: int) -> Pair | str:
-    """Return the pair of a function that has a docstring, or why there is none.
+    """Return the pair of a function with a docstring, or the reason why the function is not used.
 
     Args:
-        max_bytes: of the code without its docstring.
-        max_tokens: of the summary.
+        max_bytes: maximum size of the code without its docstring.
+        max_tokens: maximum length of the summary.
     """
     tokens = summary_tokens(function.docstring)
     summary = " ".join(tokens)
@@ -112,14 +112,14 @@ def make_pair(function: PythonFunction, max_bytes: int, max_tokens: int) -> Pair
 
 
 def summary_tokens(docstring: str) -> tuple[str, ...]:
-    """Return words and signs of a docstring's first paragraph, which ends before fields and examples too."""
+    """Return the words and punctuation of a docstring's first paragraph, which also ends before fields and examples."""
     text = docstring.strip()
     end = _SUMMARY_END.search(text)
     return tuple(_TOKEN.findall(text[: end.start()] if end else text))
 
 
 def _definitions(tree: ast.Module) -> Iterator[ast.Module | ast.ClassDef | FunctionNode]:
-    """Yield a module, then what it defines, from top to bottom; expressions, which define nothing, are not visited."""
+    """Yield a module and the classes and functions in it, from top to bottom, without visiting expressions."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
@@ -164,7 +164,7 @@ def _first_line(statement: ast.stmt) -> int:
 
 
 def _without(docstring: ast.stmt, lines: list[str], first: int, last: int) -> str:
-    """Return lines `first` to `last` without the docstring's; empty where it shares a line with something."""
+    """Return lines `first` to `last` without the docstring; empty if the docstring shares a line with code."""
     start, end = docstring.lineno - 1, docstring.end_lineno or docstring.lineno
     before = lines[start].encode()[: docstring.col_offset]
     after = lines[end - 1].encode()[docstring.end_col_offset :]
@@ -174,5 +174,5 @@ def _without(docstring: ast.stmt, lines: list[str], first: int, last: int) -> st
 
 
 def _to_margin(text: str, width: int) -> str:
-    """Take `width` characters of white space from the lines that begin with it: text in strings may not."""
+    """Remove `width` characters of indentation from every line that has them; lines of strings may have less."""
     return "\n".join(line if line[:width].strip() else line[width:] for line in text.split("\n"))

@@ -1,6 +1,6 @@
-"""Licences of source files: permissive or not, from headers, package metadata, licence files and datasets' columns.
+"""Classify licences of source files as permissive or not: by headers, package metadata, licence files, dataset columns.
 
-What is looked at is what people wrote about their code, by words; it is a filter for a corpus and no legal advice.
+The classification searches for keywords; it filters a corpus and is no legal advice.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ _PERMISSIVE_TEXT = re.compile(
     r"permission to use, copy, modify,? and(/or)? distribute|\bmit licen[sc]e\b|\bbsd licen[sc]e\b",
     re.IGNORECASE,
 )
-# A heading says which licence it is; further on, permissive ones name others that they go with.
+# The heading of a licence names it; further on, permissive licences mention others that they are compatible with.
 _HEADING_CHARACTERS = 400
 _FILE = re.compile(r"((un)?licen[sc]es?|copying)([._-][\w.+-]*)?", re.IGNORECASE)
 _PROGRAM = re.compile(r"\.(py|pyi|js|ts|go|rs|java|rb|php|c|h|cc|cpp|html|json|sh)$", re.IGNORECASE)
 
 
 def of_expression(expression: str) -> str:
-    """Classify what metadata says: `MIT`, `Apache-2.0 OR GPL-2.0`, `BSD License`."""
+    """Classify a licence named in metadata: `MIT`, `Apache-2.0 OR GPL-2.0`, `BSD License`."""
     choices = [_of_words(part) for part in re.split(r"\bOR\b", expression)]
     return PERMISSIVE if PERMISSIVE in choices else OTHER if OTHER in choices else UNKNOWN
 
 
 def of_header(text: str) -> str:
-    """Classify what the beginning of a file says of itself; unknown where it says nothing."""
+    """Classify the licence stated at the beginning of a source file; UNKNOWN if none is."""
     head = text[:_HEADER_CHARACTERS]
     if (stated := _SPDX.search(head)) is not None:
         return of_expression(stated[1])
-    plain = re.sub(r"[\s#*/;]+", " ", head)  # without the signs of comments
+    plain = re.sub(r"[\s#*/;]+", " ", head)  # without comment signs
     if _RESTRICTED_TEXT.search(plain):
         return OTHER
     return PERMISSIVE if _PERMISSIVE_TEXT.search(plain) else UNKNOWN
@@ -70,13 +70,13 @@ def of_licence_text(text: str) -> str:
 
 
 def of_all(names: list[str]) -> str:
-    """Classify licences that hold together, as those that were found in one repository: permissive if all are."""
+    """Classify licences that apply together, such as those found in one repository: PERMISSIVE only if all are."""
     known = set(map(of_expression, names))
     return OTHER if OTHER in known else PERMISSIVE if known == {PERMISSIVE} else UNKNOWN
 
 
 class TreeLicences:
-    """What a folder tree says of the licences of its files: metadata of installed packages, then licence files."""
+    """The licences of the files of a folder tree: from the metadata of installed packages, else from licence files."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -84,7 +84,7 @@ class TreeLicences:
         self._of_folder: dict[Path, str] = {}
 
     def of(self, path: Path) -> str:
-        """Return what is known of a file below the root: from its package, else from the nearest licence file."""
+        """Return the licence of a file below the root: that of its package, else the nearest licence file's."""
         return self._of_file.get(path) or self._nearest(path.parent)
 
     def _nearest(self, folder: Path) -> str:
@@ -92,7 +92,7 @@ class TreeLicences:
             found = sorted(each for each in folder.iterdir() if _is_licence(each))
             known = {of_licence_text(_beginning(each)) for each in found}
             if known:
-                # One that is not understood is not the licence of the folder above.
+                # An unrecognised licence file still overrides that of the parent folder.
                 self._of_folder[folder] = next(each for each in (OTHER, PERMISSIVE, UNKNOWN) if each in known)
             else:
                 self._of_folder[folder] = UNKNOWN if folder == self._root else self._nearest(folder.parent)
@@ -110,21 +110,21 @@ def _of_words(text: str) -> str:
 
 
 def _installed(root: Path) -> dict[Path, str]:
-    """Return the licence of every file that the records of installed packages name."""
+    """Return the licence of every file that is listed in the RECORD of an installed package."""
     found: dict[Path, str] = {}
     for record in sorted(root.glob("*.dist-info/RECORD")):
         metadata = record.with_name("METADATA")
         if not metadata.is_file():
             continue
         licence = of_metadata(_beginning(metadata))
-        with suppress(csv.Error):  # a damaged record says nothing of the files after it
+        with suppress(csv.Error):  # files after the damaged line have no known package
             for row in csv.reader(io.StringIO(_beginning(record, _RECORD_BYTES))):
                 found |= {root / name: licence for name in row[:1]}
     return found
 
 
 def _beginning(path: Path, num_bytes: int = _LICENCE_BYTES) -> str:
-    """Return the beginning of a text, which says enough; nothing of a file that cannot be read."""
+    """Return the beginning of a text file; empty if it cannot be read."""
     try:
         with path.open("rb") as stream:
             return stream.read(num_bytes).decode(errors="replace")

@@ -1,9 +1,9 @@
-"""Overlap of a corpus with HumanEval, MBPP and CodeXGLUE: n-grams of their texts, and functions that are theirs.
+"""Overlap of a corpus with HumanEval, MBPP and CodeXGLUE: shared n-grams of texts, and matching functions.
 
-A text overlaps with a test item (a prompt, a solution, a description, a function) when at least a share of the item's
-n-grams of tokens is in it; Python is searched with its comments and without. A Python function overlaps when it has
-the name and the arguments of a function of HumanEval or MBPP, or its arguments and body whatever its name is, or the
-body or the documentation of any of them. Names and arguments are not compared with CodeXGLUE's, which are those of
+A text overlaps with a test item (a prompt, a solution, a description, a function) if it contains at least a given share
+of the item's token n-grams; Python is searched with and without its comments. A Python function overlaps if it has the
+name and arguments of a function of HumanEval or MBPP, its arguments and body under another name, or the body or
+docstring of a function of any test set. Names and arguments are not compared with CodeXGLUE, whose functions are
 everyday methods.
 """
 
@@ -32,7 +32,7 @@ _PARTS = ("hashes", "owners", "sizes", "sets", "functions", "function_sets", "se
 
 
 class CodeOverlapIndex:
-    """Items of the test sets, to search for: their n-grams, and marks of their functions."""
+    """A searchable index of test items: their n-grams, and digests of their functions."""
 
     def __init__(self, parts: dict[str, NDArray[Any]]) -> None:
         self._parts = parts
@@ -44,20 +44,20 @@ class CodeOverlapIndex:
 
     @property
     def digest(self) -> str:
-        """Return a digest of all of it."""
+        """Return a digest of the whole index."""
         return sha256(b"".join(self._parts[name].tobytes() for name in _PARTS)).hexdigest()[:16]
 
     def save(self, folder: Path) -> None:
-        """Write all arrays into a folder."""
+        """Write the index into a folder."""
         save_arrays(self._parts, folder)
 
     @classmethod
     def open(cls, folder: Path) -> CodeOverlapIndex:
-        """Map what `save` wrote."""
+        """Memory-map the index that `save` wrote."""
         return cls(open_arrays(folder, _PARTS))
 
     def find(self, ids: Hashes) -> str | None:
-        """Return the test set of an item that a text (its token ids) overlaps with most, None where there is none."""
+        """Return the test set of the item that a text (its token ids) overlaps with most, or None."""
         grams = ngrams(ids, self._ngram)
         _, items, shared = self._postings.shared(grams, np.zeros(len(grams), np.int64))
         if not len(items):
@@ -67,7 +67,7 @@ class CodeOverlapIndex:
         return str(self._sets[items[best]]) if shares[best] >= self._containment else None
 
     def find_function(self, function: PythonFunction) -> str | None:
-        """Return the test set that has this function's name and arguments, body or documentation."""
+        """Return the test set with a function of the same name and arguments, body or docstring, or None."""
         marks = np.array([*_named(function), *_unnamed(function)], np.uint64)
         places = np.searchsorted(self._functions, marks)
         for place, mark in zip(places, marks, strict=True):
@@ -76,23 +76,23 @@ class CodeOverlapIndex:
         return None
 
     def find_text(self, text: str, is_python: bool) -> str | None:
-        """Return the test set that a text overlaps with by its n-grams; in Python comments are left out too."""
+        """Return the test set that a text overlaps with by n-grams, or None; Python also without its comments."""
         if (found := self.find(token_ids(text))) is not None or not is_python or "#" not in text:
             return found
         return self.find(token_ids(without_comments(text)))
 
     def find_in(self, text: str, is_python: bool) -> str | None:
-        """Return the test set that a text overlaps with, by its n-grams and, if it is Python, its functions."""
+        """Return the test set that a text overlaps with by n-grams or, if it is Python, by functions; or None."""
         if (found := self.find_text(text, is_python)) is not None or not is_python:
             return found
         return next(filter(None, map(self.find_function, _functions(text))), None)
 
 
 def build_index(test_sets: Mapping[str, Path], ngram: int, containment: float) -> CodeOverlapIndex:
-    """Read the test sets and index what they consist of; raises UserError where one cannot be read.
+    """Read the test sets and index their items; raises UserError if one cannot be read.
 
     Args:
-        test_sets: folder or hub id by name.
+        test_sets: path or hub id by name.
         ngram: tokens in an n-gram.
         containment: share of an item's n-grams from which a text overlaps with it.
     """
@@ -134,7 +134,7 @@ def test_set_sha256(name: str, path: Path) -> dict[str, str]:
 
 
 def _items(name: str, path: Path) -> Iterator[tuple[str, bool]]:
-    """Yield the texts of a test set, and whether each is Python to be parsed."""
+    """Yield (text, whether it is Python to parse) for every item of a test set."""
     if name == "humaneval":
         for problem in read_humaneval(path):
             yield problem.prompt, False
@@ -158,7 +158,7 @@ def _items(name: str, path: Path) -> Iterator[tuple[str, bool]]:
 def _functions(text: str) -> list[PythonFunction]:
     try:
         return list(find_functions(parse(text), text))
-    except SyntaxError:  # CodeXGLUE has much Python 2 in it, which is found by n-grams
+    except SyntaxError:  # Python 2, frequent in CodeXGLUE, is compared by n-grams only
         return []
 
 
@@ -168,7 +168,7 @@ def _function_marks(text: str, with_names: bool) -> list[int]:
 
 
 def _named(function: PythonFunction) -> Iterator[int]:
-    """Yield marks of a function's name and arguments, and of its arguments and body, whatever its name is."""
+    """Yield digests of a function's name and arguments, and of its arguments and body."""
     yield hash64(f"{function.name}({','.join(function.arguments)})".encode())
     whole = token_ids(" ".join([*function.arguments, "\n", without_comments(function.body)]))
     if len(whole) >= _MIN_FUNCTION_TOKENS:
@@ -183,6 +183,6 @@ def _unnamed(function: PythonFunction) -> Iterator[int]:
 
 
 def body_digest(function: PythonFunction) -> int | None:
-    """Return a digest of a function's body without its comments, None where it is too short to tell it from others."""
+    """Return a digest of a function's body without comments, or None if the body is too short to be distinctive."""
     body = token_ids(without_comments(function.body))
     return ids_digest(body) if len(body) >= _MIN_BODY_TOKENS else None

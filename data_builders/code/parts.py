@@ -1,6 +1,6 @@
-"""Which texts of a scanned corpus are kept and in which files they go: duplicates, held-out files, D_C.
+"""Decide which texts of a scanned corpus are kept, and into which files they go: duplicates, held-out files, D_C.
 
-Texts stay on the disk; what is in memory is some 100 bytes for each of them and a signature for each file.
+Texts stay on disk; memory holds about 100 bytes per text and a MinHash signature per file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PAIR_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Part:
-    """A file of the corpus: its rows (num_rows,) among all, and whether they are prompt and completion or text."""
+    """An output file: a mask of its rows (num_rows,), and whether they are prompt and completion, or text."""
 
     name: str
     rows: NDArray[np.bool_]
@@ -53,13 +53,13 @@ class Part:
 
 
 class Corpus:
-    """All that was scanned, and what becomes of it.
+    """The scanned files and their rows, and which of them are kept.
 
     Attributes:
         reasons: (num_files,) why each file is left out; empty: it is kept.
         languages: (num_files,).
-        pairs: functions with a docstring by what became of them, in files that passed the filters.
-        row_reasons: texts of kept files that are left out, by reason.
+        pairs: number of functions with a docstring in files that passed the filters, by outcome.
+        row_reasons: number of texts of kept files that are left out, by reason.
     """
 
     def __init__(self, shards: Sequence[Shard], config: CodeDataConfig) -> None:
@@ -73,7 +73,7 @@ class Corpus:
         self._require_code()
 
     def parts(self) -> list[Part]:
-        """Return every file of texts and the rows in it."""
+        """Return the output files that have rows."""
         config, kind = self._config, self._kinds
         train, held_out = self._kept & ~self._is_held_out[self._files], self._kept & self._is_held_out[self._files]
         code, pair, prose = kind == _CODE, kind == _PAIR, kind > _PAIR
@@ -97,7 +97,7 @@ class Corpus:
         return [part for part in parts if part.rows.any()]
 
     def tables(self, part: Part) -> Iterator[pa.Table]:
-        """Yield the rows of a part, a table a shard."""
+        """Yield the rows of a part, one table per shard."""
         for shard, rows, files in self._pieces(part.rows):
             table = shard.read("rows", ["file", "id", "kind", "text", "completion"]).filter(rows)
             names = files.take(table["file"])
@@ -113,21 +113,21 @@ class Corpus:
             yield pa.Table.from_arrays(columns, schema=part.schema)
 
     def held_out_pairs(self) -> Iterator[dict[str, Any]]:
-        """Yield held-out pairs with the function as it stands in its file."""
+        """Yield the held-out pairs, each with the original source and docstring of its function."""
         rows = self._kept & self._is_held_out[self._files] & (self._kinds == _PAIR)
         for shard, mask, _ in self._pieces(rows):
             columns = ["id", "completion", "original", "docstring"]
             yield from shard.read("rows", columns).filter(mask).to_pylist()
 
     def content_digests(self) -> Iterator[tuple[str, int, bytes]]:
-        """Yield id, size in bytes and sha256 of every file that could be read, in the order of the corpus."""
+        """Yield (id, size in bytes, sha256) of every file that could be read, in corpus order."""
         for shard in self._shards:
             for row in shard.read("files", ["id", "bytes", "sha256"]).to_pylist():
                 if row["sha256"] is not None:
                     yield row["id"], row["bytes"], row["sha256"]
 
     def _pieces(self, rows: NDArray[np.bool_]) -> Iterator[tuple[Shard, pa.Array, pa.Table]]:
-        """Yield the shards that have some of the rows, which of theirs, and the names of their files."""
+        """Yield (shard, mask of its rows, ids and languages of its files) for the shards that have some of the rows."""
         for shard, start, end in zip(self._shards, self._row_starts, self._row_starts[1:], strict=False):
             if rows[start:end].any():
                 yield shard, pa.array(rows[start:end]), shard.read("files", ["id", "language"])
@@ -164,7 +164,7 @@ class Corpus:
         self._bodies = pc.fill_null(rows["body_digest"], 0).to_numpy()
 
     def _drop_duplicates(self) -> None:
-        """Drop files that are like an earlier one, then texts that are the same as another: held-out ones first."""
+        """Drop duplicate files (the later), duplicate texts (held-out first), and held-out pairs seen in training."""
         self._mark("duplicate", repeated(self._marks[self.reasons == ""]))
         if self._config.duplicate_similarity < 1.0:
             self._mark("near_duplicate", near_duplicates(self._signatures(), self._config.duplicate_similarity))
@@ -184,7 +184,7 @@ class Corpus:
             self.row_reasons[f"{KINDS[kind]}_{reason}"] += int(count)
 
     def _learned_functions(self) -> NDArray[np.uint64]:
-        """Return digests of bodies and summaries of the functions in training files, pairs or not."""
+        """Return the digests of bodies and summaries of all functions in training files, not only of pairs."""
         found = [np.empty(0, np.uint64)]
         for shard, start, end in zip(self._shards, self._file_starts, self._file_starts[1:], strict=False):
             is_learned = (self.reasons[start:end] == "") & ~self._is_held_out[start:end]
@@ -196,7 +196,7 @@ class Corpus:
         self.reasons[np.flatnonzero(self.reasons == "")[found]] = reason
 
     def _signatures(self) -> NDArray[np.uint32]:
-        """Return the signatures of the files that are still kept."""
+        """Return the MinHash signatures of the files that are still kept."""
         parts = []
         for shard, start, end in zip(self._shards, self._file_starts, self._file_starts[1:], strict=False):
             column = shard.read("files", ["signature"])["signature"]
@@ -204,7 +204,7 @@ class Corpus:
         return np.frombuffer(b"".join(parts), np.uint32).reshape(-1, NUM_PERMUTATIONS)
 
     def _composition(self, train: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return which rows are of files of D_C, and which rows are pairs of D_C."""
+        """Return two masks (num_rows,): the rows of D_C's files, and the pairs of D_C."""
         order = np.argsort(draws(self._config.seed, "dc", self._marks), kind="stable")
         is_code = np.zeros(len(self.bytes), np.bool_)
         is_code[self._files[train & (self._kinds == _CODE)]] = True

@@ -1,7 +1,7 @@
-"""The work on one batch of documents: read, filter, take apart, and leave a shard in the work folder.
+"""Scan one batch of documents: read, filter, extract texts, and write a shard into the work folder.
 
-Its table `files` has a row a document, with the reason why it is left out or nothing, and `rows` has the texts of those
-that are kept. Both depend on the batch, the settings and the test sets only, not on the process.
+The shard's table `files` has a row per document, with the reason why it is left out (null: kept); `rows` has the texts
+of kept documents. Both depend only on the batch, the settings and the test sets, not on the process.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ FILES_SCHEMA = pa.schema(
 )
 ROWS_SCHEMA = pa.schema(
     [
-        ("file", pa.int32()),  # row of the files
+        ("file", pa.int32()),  # index of the row in `files`
         ("id", pa.string()),
         ("kind", pa.string()),  # code, pair, docstring, comment, document
         ("text", pa.string()),  # of a pair: the prompt
-        ("completion", pa.string()),  # null but for pairs
+        ("completion", pa.string()),  # of pairs only
         ("digest", pa.uint64()),  # of the tokens of the text
         ("completion_digest", pa.uint64()),
-        ("body_digest", pa.uint64()),  # of the function of a pair, where it is not short
-        ("original", pa.string()),  # of held-out pairs: code and docstring as they stand
+        ("body_digest", pa.uint64()),  # of pairs only; null if the function's body is short
+        ("original", pa.string()),  # of held-out pairs only: the function's source and docstring
         ("docstring", pa.string()),
     ]
 )
@@ -69,7 +69,7 @@ _ACCEPTED = {
 
 
 def scan(index: CodeOverlapIndex, batch: Batch, config: CodeDataConfig, work: Path) -> Shard:
-    """Write the shard of a batch, if it is not there; raises UserError for undecodable text if the settings say so."""
+    """Write the shard of a batch unless it exists; raises UserError for undecodable text if the settings say so."""
     shard = Shard(work, f"{batch.index:05d}-{batch.key}")
     if shard.is_whole:
         return shard
@@ -102,8 +102,8 @@ class _Scanner:
     """Scans documents one after the other.
 
     Attributes:
-        pairs: functions with a docstring by what became of them.
-        texts: texts of kept files that are left out, by reason.
+        pairs: number of functions with a docstring, by outcome.
+        texts: number of texts of kept files that are left out, by reason.
     """
 
     def __init__(self, config: CodeDataConfig, index: CodeOverlapIndex) -> None:
@@ -113,7 +113,7 @@ class _Scanner:
         self.texts: Counter[str] = Counter()
 
     def scan(self, document: Document) -> tuple[Row, list[Row]]:
-        """Return a document's entry among the files, and its rows where it is kept."""
+        """Return a document's row of `files`, and its texts (rows of `rows`) if it is kept."""
         is_held_out = draw(self._config.seed, "validation", document.id) < self._config.validation_share
         entry = {
             "id": document.id,
@@ -152,7 +152,7 @@ class _Scanner:
     def _take_apart(
         self, document: Document, text: str, licence: str, is_held_out: bool
     ) -> tuple[str | None, list[PythonFunction], list[Row]]:
-        """Return why a text is left out, or None, the functions in it, and its rows."""
+        """Return (why a document is left out, or None; the functions in it; its rows)."""
         config, language = self._config, document.language
         if (reason := text_reason(document.id, text, config)) is not None:
             return reason, [], []
@@ -205,7 +205,10 @@ class _Scanner:
     def _row(
         self, name: str, kind: str, text: str, completion: str | None = None, is_compared: bool = False
     ) -> Row | None:
-        """Return a row, or None where a test set has it: a part of a text may overlap where the whole does not."""
+        """Return a row, or None if its text overlaps with a test set: a part may overlap although the whole does not.
+
+        `is_compared`: the text was compared with the test sets before.
+        """
         if not is_compared and self._index.find_text(text + (completion or ""), kind == "pair") is not None:
             self.texts[f"{kind}_overlap"] += 1
             return None

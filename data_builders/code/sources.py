@@ -1,7 +1,7 @@
-"""Where a code corpus comes from: files of folder trees and rows of hub datasets, as batches of equal size.
+"""The sources of a code corpus: files of folder trees and rows of hub datasets, in batches of about equal size.
 
-The files of all trees come in an order that the seed draws, so that the first of them are a sample of all; rows of a
-dataset come after them in its own order. Files are listed here and read where a batch is worked on.
+The seed draws the order of the files of all trees, so that the first files are a random sample; the rows of datasets
+follow in their own order. Files are listed here, and read when their batch is scanned.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ BATCH_BYTES = 4_000_000
 
 @dataclass(frozen=True)
 class Batch:
-    """Documents that are worked on together; `index` counts batches from 0."""
+    """Documents that are scanned together; `index` counts batches from 0."""
 
     index: int
     documents: tuple[Document, ...]
 
     @property
     def num_bytes(self) -> int:
-        """Return the size of all documents."""
+        """Return the total size of the documents."""
         return sum(each.size for each in self.documents)
 
     @property
     def key(self) -> str:
-        """Return a digest that changes when a document or its place does."""
+        """Return a digest that changes when a document or its position does."""
         listing = "\n".join(f"{each.id}\0{each.size}\0{each.mark}\0{each.licence}" for each in self.documents)
         return sha256(f"{self.index}\n{listing}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Sources:
-    """All documents of a build: files in the order that the seed draws, then datasets."""
+    """All documents of a build: files in the order drawn by the seed, then datasets."""
 
     config: CodeDataConfig
     files: tuple[Document, ...]
@@ -52,11 +52,11 @@ class Sources:
 
     @property
     def num_bytes(self) -> int:
-        """Return the size of the files that are read; that of datasets is not known before."""
+        """Return the size of the files to read; the size of datasets is not known in advance."""
         return sum(each.size for each in _within(self.config, self.files))
 
     def batches(self) -> Iterator[Batch]:
-        """Yield the documents within `max_source_bytes`; raises UserError for datasets that hold none."""
+        """Yield the documents within `max_source_bytes`; raises UserError for a dataset without usable rows."""
         waiting: list[Document] = []
         index = size = 0
         for document in _within(self.config, self._documents()):
@@ -75,7 +75,7 @@ class Sources:
 
 
 def list_sources(config: CodeDataConfig) -> Sources:
-    """List the files of all sources; raises UserError for sources that hold none."""
+    """List the files of all sources; raises UserError for a source without usable files."""
     if not config.sources:
         raise UserError("sources: name at least one with --source: a folder, a hub dataset, stdlib or site-packages")
     wanted = _wanted(config)
@@ -106,7 +106,7 @@ def _wanted(config: CodeDataConfig) -> set[str]:
 
 
 def _roots(source: str) -> list[tuple[str, Path]]:
-    """Return the folders that a source stands for, each with its name; raises UserError where there is none."""
+    """Return (name, folder or hub id) for each part of a source; raises UserError if there is none."""
     if source == "stdlib":
         return [(source, Path(sysconfig.get_path("stdlib")))]
     if source == "site-packages":
@@ -122,7 +122,7 @@ def _roots(source: str) -> list[tuple[str, Path]]:
 
 
 def _within(config: CodeDataConfig, documents: Iterable[Document]) -> Iterator[Document]:
-    """Yield documents of each language until they are `max_source_bytes`."""
+    """Yield documents, skipping languages that have reached `max_source_bytes`."""
     budget = config.max_source_bytes
     read: Counter[str] = Counter()
     for document in documents:
@@ -130,4 +130,4 @@ def _within(config: CodeDataConfig, documents: Iterable[Document]) -> Iterator[D
             read[document.language] += document.size
             yield document
         elif document.content is not None and all(read[language] >= budget for language in config.languages):
-            return  # a dataset may be far longer than what is wanted of it
+            return  # every language is full, and a dataset may be far longer

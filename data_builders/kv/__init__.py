@@ -1,1 +1,1 @@
-"""The key-value arithmetic of section 4.1: data that are made."""
+"""Synthetic data for the key-value arithmetic of section 4.1."""

@@ -1,4 +1,4 @@
-"""The key-value data of the paper's first task: keys, test set, and the training files of every stage."""
+"""Build the data of the paper's key-value task: keys, tokenizers, test set, and the training files of every stage."""
 
 from __future__ import annotations
 
@@ -41,31 +41,31 @@ MAX_REDRAWS = 100
 COMPOSITION_FILES = ("dc_subs.parquet", "dc_math.parquet", "dc_mix.parquet")
 TRAINING_FILES = ("aug_train.parquet", "anchor_train.parquet", *COMPOSITION_FILES)
 SECOND_AUG_FILE = "aug2_train.parquet"
-# Each part draws from a stream of its own, so that a change to one leaves the others' bytes alone.
+# Every file has its own random stream, so a change to one leaves the bytes of the others unchanged.
 _STREAMS = ("keys", "test.parquet", *TRAINING_FILES, SECOND_AUG_FILE)
 
 
 def build(config: KVDataConfig, out: Path, progress: Progress | None = None) -> dict[str, Any]:
-    """Build the data folder `out` and return its manifest; does nothing where that build is already there.
+    """Build the data folder `out`, unless the same build is already there, and return its manifest.
 
-    Raises UserError where the folder holds something else or the settings cannot be met.
+    Raises UserError if the folder holds something else, or the settings cannot be met.
     """
     settings = asdict(config)
-    if config.anchor_cut is None:  # folders without tokenizers a model are what they were before there were any
+    if config.anchor_cut is None:  # keeps the identity of folders built before these settings existed
         del settings["anchor_cut"], settings["aug_cuts"]
     identity = {"builder": BUILDER, "format": FORMAT, "config": settings}
     return run_build(identity, out, progress, lambda folder: _Build(config, folder).run())
 
 
 def check(config: KVDataConfig) -> None:
-    """Raise UserError where the data cannot be built as configured, as far as what is here tells."""
+    """Raise UserError if the data cannot be built; check nothing if the tokenizer would have to be downloaded."""
     if config.tokenizer is None or tokenizer_at_hand(config.tokenizer) is not None:
         build = _Build(config, BuildFolder(Path(), Progress(), {}))
         sample_test_set(config, build.keys, build.rngs["test.parquet"])
 
 
 class _Build:
-    """One build under way: what its steps share."""
+    """The steps of one build, and the state that they share."""
 
     def __init__(self, config: KVDataConfig, folder: BuildFolder) -> None:
         self.config = config
@@ -77,7 +77,7 @@ class _Build:
         self.statistics: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
-        """Write every file, verify them against each other, and return what the manifest says of them."""
+        """Write every file, search the training files for test expressions, and return the manifest's entries."""
         self._write_keys()
         for name, tokenizer in self._tokenizers().items():
             self.folder.save_tokenizer(tokenizer, name)
@@ -108,7 +108,7 @@ class _Build:
         self.statistics["values"] = {"min": int(keys.values.min()), "max": int(keys.values.max())}
 
     def _tokenizers(self) -> dict[str, PreTrainedTokenizerFast]:
-        """Return the tokenizers to write, by their folders."""
+        """Return the tokenizers to write, by folder name."""
         config, folder = self.config, self.tokenizer["folder"]
         if config.anchor_cut is None:
             return {folder: build_word_tokenizer(self.keys.names, WORDS)} if folder else {}
@@ -148,7 +148,7 @@ class _Build:
             partial(draw_keys, rng, np.arange(config.num_keys), config.operators),
             tests.without_keys,
         )
-        # Keys of another m_A stand among its own, as they do later, and are worth nothing that could be learned.
+        # Keys of the other m_A appear too, as in later prompts, but with random values: there is nothing to learn.
         is_known = self.keys.augs == aug if config.num_augs > 1 else None
         return TrainingSet(name, expressions, ["kv_subs"], [1.0], is_known=is_known)
 
@@ -195,7 +195,7 @@ class _Build:
         return TrainingSet(name, expressions, kinds, shares, draw_context=self._contexts(name, held_in, tests))
 
     def _contexts(self, name: str, keys: NDArray[np.int64], tests: EvalSet) -> Callable[[Expressions], Expressions]:
-        """Return what draws key expressions to stand before unrelated numbers, with the numbers' operators."""
+        """Return a function that draws key expressions to precede unrelated numbers, with the numbers' operators."""
         draw = partial(draw_keys, self.rngs[name], keys, self.config.operators)
 
         def draw_context(numbers: Expressions) -> Expressions:
@@ -222,7 +222,7 @@ class _Build:
         return expressions
 
     def _verify(self, tests: pa.Table) -> dict[str, int]:
-        """Search the written training files for test expressions; raises where one is found."""
+        """Count test expressions in the written training files; raises UserError if there is one."""
         out, aug_files = self.folder.path, [aug_file(aug) for aug in range(self.config.num_augs)]
         overlap = {
             "train_test_expressions": count_overlaps(out, [*aug_files, *TRAINING_FILES[1:]], tests["keys"]),
@@ -248,6 +248,6 @@ def aug_file(aug: int) -> str:
 
 
 def spread_over(counts: range, rows: int, weights: Sequence[float] | None) -> dict[int, int]:
-    """Return how many of `rows` each operand count gets, leaving out those that get none."""
+    """Return the number of rows of each operand count, leaving out counts with none."""
     parts = spread(rows, weights or [1.0] * len(counts))
     return {count: part for count, part in zip(counts, parts, strict=True) if part}

@@ -1,4 +1,4 @@
-"""The settings of a key-value build and every constraint between them."""
+"""Settings of a key-value build, and the constraints between them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_AUGS = 2
 
 @dataclass(frozen=True)
 class KVDataConfig:
-    """Settings of the key-value data (section 3.1 of the paper). Counts are rows unless said otherwise."""
+    """Settings of the key-value data (section 4.1 of the paper)."""
 
     seed: int = field(default=0, metadata={"may_differ": True})
     num_keys: int = 990
@@ -32,41 +32,41 @@ class KVDataConfig:
     number_format: str = "padded"
     """`padded` (fixed width, results signed) or `natural`."""
     held_in_fraction: float = 0.2
-    """Share of the keys that composition data may use."""
+    """Share of the keys that D_C may use."""
     tokenizer: str | None = None
-    """Null: random lowercase keys and a word-level tokenizer of our own. A path or a hub id (`id@revision`
-    works): keys are tokens of that tokenizer."""
+    """Null: random lowercase keys and a word-level tokenizer made for them. A path or a hub id (or `id@revision`): keys
+    are tokens of that tokenizer."""
     anchor_cut: str | None = None
-    """Null: one tokenizer for all models, as above. The name of a cut: m_B gets a byte-level tokenizer that cuts so."""
+    """Null: one tokenizer for all models, as above. A name in CUTS: m_B gets a byte-level tokenizer with that cut."""
     aug_cuts: tuple[str, ...] = ()
-    """With `anchor_cut`: how the tokenizer of each m_A cuts. Several share out the keys evenly: each learns its own."""
+    """With `anchor_cut`: the cut of each m_A's tokenizer. Several m_As share the keys evenly: each learns its own."""
     min_key_length: int = 2
     max_key_length: int = 6
     num_aug_rows: int = 60_000
     num_anchor_rows: int = 400_000
     anchor_min_operands: int = 2
-    """Fewest operands in the anchor's data, where a curriculum starts."""
+    """Fewest operands in the anchor's data, where a training curriculum starts."""
     context_fraction: float = 0.5
     """Share of the anchor's rows with an unrelated key expression before the numbers."""
     num_composition_rows: int = 120_000
-    """Rows of each of the three composition sets."""
+    """Rows of each of the three D_C sets (dc_subs, dc_math, dc_mix)."""
     mix_stepwise: float = 0.75
     mix_direct: float = 0.1
     mix_num_math: float = 0.15
-    """Also the share of NUM-MATH in the other two composition sets."""
+    """Also the share of NUM-MATH in the other two D_C sets."""
     subs_context: float = 0.3
-    """Share of dc_subs that is NUM-MATH after an unrelated key expression, as in the anchor's own data. It keeps the
-    anchor's arithmetic after a substitution alive without ever showing the value of a key expression."""
+    """Share of dc_subs that is NUM-MATH after an unrelated key expression, as in the anchor's own data. It preserves
+    the anchor's arithmetic after a substitution without ever showing the value of a key expression."""
     aug_operand_weights: tuple[float, ...] | None = None
-    """How rows are spread over the operand counts min..max, one weight each; null: evenly."""
+    """Weight of each operand count min..max in the rows; null: equal weights."""
     anchor_operand_weights: tuple[float, ...] | None = None
     """The same for anchor_min_operands..max_operands."""
     composition_operand_weights: tuple[float, ...] | None = None
     num_test_rows: int = 500
-    """Test rows of each stratum at each operand count."""
+    """Test rows of each stratum at each operand count (and, with two m_As, for each group of m_As)."""
 
     def __post_init__(self) -> None:
-        """Raise UserError where a setting is out of its range or does not fit the others."""
+        """Raise UserError if a setting is out of range or does not fit the others."""
         for name in ("aug_operand_weights", "anchor_operand_weights", "composition_operand_weights"):
             weights = getattr(self, name)
             if weights is not None:
@@ -85,7 +85,7 @@ class KVDataConfig:
 
     @property
     def num_augs(self) -> int:
-        """Number of m_As that the keys are shared out to."""
+        """Number of m_As that share the keys."""
         return max(1, len(self.aug_cuts))
 
     @property
@@ -104,7 +104,7 @@ class KVDataConfig:
         return number_format(self.number_format, self.num_values, self.max_operands, self.operators)
 
     def num_distinct(self, stratum: str, num_operands: int) -> int:
-        """Return how many distinct key expressions of one m_A a test stratum has at an operand count."""
+        """Return the number of distinct key expressions over one m_A's keys in a test stratum at an operand count."""
         held_in = self.num_held_in // self.num_augs
         held_out = (self.num_keys - self.num_held_in) // self.num_augs
         keys = {

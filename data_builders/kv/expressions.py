@@ -1,7 +1,7 @@
 """Expressions as arrays: sampling, exact evaluation and de-duplication, all vectorised over rows.
 
-An expression's operands are key indices or numbers, whichever its maker says. Rows of one
-`Expressions` have the same number of operands.
+Operands are key indices or numbers; the caller knows which. All rows of one `Expressions` have the same number of
+operands.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Accept = Callable[[Expressions], NDArray[np.bool_]]
 
 
 def concatenate(parts: list[Expressions]) -> Expressions:
-    """Join the rows of several blocks with the same number of operands."""
+    """Concatenate blocks with the same number of operands."""
     return Expressions(
         np.concatenate([part.operands for part in parts]), np.concatenate([part.operators for part in parts])
     )
@@ -68,7 +68,7 @@ def draw_operators(rng: np.random.Generator, signs: str, num_operands: int, rows
 def draw_keys(
     rng: np.random.Generator, pool: NDArray[np.int64], signs: str, num_operands: int, rows: int
 ) -> Expressions:
-    """Draw expressions over distinct keys of `pool`, every ordered choice equally likely."""
+    """Draw expressions over distinct keys of `pool`, uniformly over ordered choices."""
     columns = np.empty((rows, num_operands), dtype=np.int64)
     for position in range(num_operands):
         drawn = rng.integers(0, len(pool) - position, rows)
@@ -86,9 +86,9 @@ def draw_numbers(rng: np.random.Generator, num_values: int, signs: str, num_oper
 
 
 def fingerprints(expressions: Expressions) -> Hashes:
-    """Return a 64-bit hash of every row. Equal rows have equal hashes, so no duplicate is ever missed.
+    """Return a 64-bit hash of every row, (rows,). Equal rows have equal hashes, so no duplicate is ever missed.
 
-    Two different rows may collide (about 3 chances in 10^8 for a million rows); one of them is then dropped.
+    Two different rows may collide (probability about 3e-8 for a million rows); one of them is then dropped.
     """
     state = np.full(len(expressions), expressions.num_operands, dtype=np.uint64)
     for block in (expressions.operands, expressions.operators):
@@ -98,7 +98,7 @@ def fingerprints(expressions: Expressions) -> Hashes:
 
 
 def sample_accepted(count: int, draw: Draw, accept: Accept, what: str) -> Expressions:
-    """Draw `count` accepted expressions, repeats allowed."""
+    """Draw `count` expressions that `accept` accepts, repeats allowed; `what` names them in errors."""
     parts: list[Expressions] = []
     pace = _Pace(count, what)
     while pace.missing:
@@ -110,10 +110,10 @@ def sample_accepted(count: int, draw: Draw, accept: Accept, what: str) -> Expres
 
 
 def sample_distinct(count: int, draw: Draw, accept: Accept, what: str, allow_repeats: bool) -> tuple[Expressions, int]:
-    """Draw `count` accepted expressions, distinct where there are enough; return them and how many differ.
+    """Draw `count` accepted expressions, distinct if there are enough; return them and how many are surely distinct.
 
-    With `allow_repeats`, once fewer than 1 in 20 draws is new the rest are repeats. Without, the space
-    running out raises UserError.
+    With `allow_repeats`, once fewer than 1 in 20 draws is new, the rest is drawn without checking for repeats. Without
+    it, running out of new expressions raises UserError.
     """
     parts: list[Expressions] = []
     seen = np.empty(0, dtype=np.uint64)
@@ -136,7 +136,7 @@ def sample_distinct(count: int, draw: Draw, accept: Accept, what: str, allow_rep
 
 @dataclass
 class _Pace:
-    """How many expressions a sampling loop still misses and how many to draw at once to get them."""
+    """How many expressions a sampling loop still needs, and how many to draw in the next round."""
 
     missing: int
     what: str
@@ -148,7 +148,7 @@ class _Pace:
         return min(MAX_DRAW, int(self.missing / self.rate * 1.05) + 64)
 
     def record(self, drawn: int, found: int) -> None:
-        """Note one round; raises UserError where many rounds in a row found nothing."""
+        """Record one round; raises UserError after too many consecutive rounds that found nothing."""
         self.missing -= found
         self.rate = found / drawn if found else max(self.rate / 4, 1e-9)
         self.barren_rounds = 0 if found else self.barren_rounds + 1
@@ -160,10 +160,10 @@ class _Pace:
 
 
 def evaluate(numbers: Expressions) -> NDArray[np.int64] | NDArray[np.object_]:
-    """Return every row's exact value, `x` before `+` and `-`; as Python ints where int64 is too small."""
+    """Return the exact value of every row, (rows,); `x` binds tighter. Python ints if any row could overflow int64."""
     magnitude_operators = np.where(numbers.operators == _MINUS, np.int8(_PLUS), numbers.operators)
     with np.errstate(over="ignore"):
-        # Sums of absolute terms bound every intermediate value, and float64 cannot wrap around.
+        # The sum of absolute terms bounds every intermediate value, and float64 cannot wrap around.
         unsafe = _evaluate(numbers.operands.astype(np.float64), magnitude_operators) > _INT64_SAFE
         results = _evaluate(numbers.operands.astype(np.int64), numbers.operators)
     if not unsafe.any():
@@ -174,7 +174,7 @@ def evaluate(numbers: Expressions) -> NDArray[np.int64] | NDArray[np.object_]:
 
 
 def _evaluate(operands: NDArray, operators: NDArray[np.int8]) -> NDArray:
-    """Evaluate in the operands' own dtype, keeping a signed running product and the sum of finished terms."""
+    """Evaluate in the operands' dtype, keeping the signed product of the current term and the sum of finished terms."""
     total = np.zeros(len(operands), dtype=operands.dtype)
     product = operands[:, 0]
     for position in range(operators.shape[1]):

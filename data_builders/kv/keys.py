@@ -1,4 +1,4 @@
-"""The keys of the key-value task: their names, their values, and which of them are held in."""
+"""The keys of the key-value task: names, values, and which keys are held in."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _SPACE_MARKERS = "\u0120\u2581 "
 
 @dataclass(frozen=True)
 class KeyTable:
-    """All keys in file order: `names[i]` stands for `values[i]`."""
+    """All keys in file order: `names[i]` has the value `values[i]`."""
 
     names: list[str]
     values: NDArray[np.int64]
     held_in: NDArray[np.bool_]
     augs: NDArray[np.int64]
-    """Which m_A learns each, from 0 on."""
+    """The m_A that learns each key, from 0."""
 
     @property
     def held_in_indices(self) -> NDArray[np.int64]:
@@ -39,7 +39,7 @@ class KeyTable:
 
     @property
     def held_out_indices(self) -> NDArray[np.int64]:
-        """Indices of the keys that composition data never shows."""
+        """Indices of the keys that D_C never shows."""
         return np.flatnonzero(~self.held_in)
 
     def of_aug(self, aug: int) -> NDArray[np.int64]:
@@ -52,7 +52,7 @@ class KeyTable:
 
 
 def build_keys(config: KVDataConfig, rng: np.random.Generator) -> tuple[KeyTable, dict[str, Any]]:
-    """Draw names, values and held-in keys; return the table and what the manifest says of the tokenizers."""
+    """Draw names, values and held-in keys; return the table, and the manifest's entry on the tokenizers."""
     if config.tokenizer is None:
         names = random_names(config.num_keys, config.min_key_length, config.max_key_length, rng)
         tokenizer: dict[str, Any] = {"source": "word-level", "folder": "tokenizer", "candidates": None}
@@ -73,15 +73,15 @@ def build_keys(config: KVDataConfig, rng: np.random.Generator) -> tuple[KeyTable
 
 
 def _assign(names: list[str], config: KVDataConfig, rng: np.random.Generator) -> KeyTable:
-    """Give every key a value and choose the held-in keys so that each value keeps its share of them."""
+    """Give every key a value, and choose the same share of held-in keys for every value."""
     value_order = rng.permutation(config.num_values) + 1
     grouped = np.sort(np.arange(config.num_keys) % config.num_values)
     values = value_order[grouped]
-    # Keys stand grouped by value here, so evenly spaced positions hold in the same share of each group.
+    # Keys are grouped by value here, so evenly spaced positions select the same share of each group.
     positions = (np.arange(config.num_held_in) + rng.random()) * (config.num_keys / config.num_held_in)
     held_in = np.zeros(config.num_keys, dtype=np.bool_)
     held_in[np.floor(positions).astype(np.int64)] = True
-    # Held-in keys are shared out in their order, and so are the others: each m_A gets as many of each value.
+    # Held-in and held-out keys are dealt out in this order, so each m_A gets equally many of each value.
     augs = np.empty(config.num_keys, dtype=np.int64)
     for which in (held_in, ~held_in):
         augs[which] = np.arange(which.sum()) % config.num_augs
@@ -95,7 +95,7 @@ def aug_tokenizer_folder(aug: int) -> str:
 
 
 def random_names(count: int, shortest: int, longest: int, rng: np.random.Generator) -> list[str]:
-    """Draw distinct lowercase strings in random order, every length about equally often where it can be."""
+    """Draw distinct lowercase strings in random order, with all lengths about equally frequent where possible."""
     lengths = range(shortest, longest + 1)
     available = [26**length - sum(len(word) == length for word in WORDS) for length in lengths]
     if count > sum(available):
@@ -106,7 +106,7 @@ def random_names(count: int, shortest: int, longest: int, rng: np.random.Generat
     names: list[str] = []
     for position, length in enumerate(lengths):
         share = (count - len(names)) // (len(lengths) - position)
-        # Later, longer strings take what short lengths cannot give; the last length takes the rest.
+        # What short lengths cannot give is spread over longer ones; each takes at least what the later cannot hold.
         share = max(share, count - len(names) - sum(available[position + 1 :]))
         names += _names_of_length(min(share, available[position]), length, rng)
     return [names[index] for index in rng.permutation(count)]
@@ -122,7 +122,7 @@ def _names_of_length(count: int, length: int, rng: np.random.Generator) -> list[
 
 
 def vocabulary_names(tokenizer: PreTrainedTokenizerBase, shortest: int, longest: int) -> list[str]:
-    """Return, sorted, the vocabulary's ASCII words that are exactly one token when they follow a space."""
+    """Return, sorted, the ASCII words of the vocabulary that are exactly one token after a space."""
     word = re.compile(rf"[A-Za-z]{{{shortest},{longest}}}")
     surfaces = {token.lstrip(_SPACE_MARKERS) for token in tokenizer.get_vocab()}
     names = sorted(name for name in surfaces if word.fullmatch(name) and name.lower() not in WORDS)

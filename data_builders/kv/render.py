@@ -1,4 +1,4 @@
-"""Rendering of expressions into the text format, vectorised with Arrow over millions of rows."""
+"""Render expressions in the text format, vectorised with Arrow over millions of rows."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _SPACED_OPERATORS = pa.array([f" {sign} " for sign in OPERATORS])
 
 
 class Renderer:
-    """Writes key expressions, number expressions and results of one build as Arrow string arrays."""
+    """Renders the key expressions, number expressions and results of one build as Arrow string arrays."""
 
     def __init__(self, names: Sequence[str], num_values: int, numbers: NumberFormat) -> None:
-        """Keep one string for every key and every value, so that rendering only looks strings up."""
+        """Precompute the string of every key and every value, so that rendering only looks them up."""
         self._names = pa.array(names)
         # Position 0 is never looked up: values start at 1.
         self._operands = pa.array([numbers.operand(number) for number in range(num_values + 1)])
         self._format = numbers
 
     def keys(self, expressions: Expressions) -> pa.Array:
-        """Write expressions over key indices."""
+        """Render expressions over key indices."""
         return _join(self._names, expressions)
 
     def numbers(self, expressions: Expressions) -> pa.Array:
-        """Write expressions over numbers."""
+        """Render expressions over numbers."""
         return _join(self._operands, expressions)
 
     def results(self, results: NDArray[np.int64] | NDArray[np.object_]) -> pa.Array:
-        """Write results in the build's number format."""
+        """Render results in the build's number format."""
         if results.dtype == object:
             return pa.array([self._format.result(number) for number in results], pa.string())
         if not self._format.padded:
@@ -45,12 +45,12 @@ class Renderer:
 
 
 def decimal(results: NDArray[np.int64] | NDArray[np.object_]) -> pa.Array:
-    """Write results as plain decimal integers."""
+    """Render results as plain decimal integers."""
     return pa.array([str(number) for number in results], pa.string())
 
 
 def render_kind(kind: str, fields: dict[str, pa.Array]) -> tuple[pa.Array, pa.Array]:
-    """Fill a kind's prompt and completion templates with columns of text."""
+    """Return prompts and completions of a kind: its templates, filled with columns of text."""
     template = TEMPLATES[kind]
     return _fill(template.prompt, fields), _fill(template.completion, fields)
 

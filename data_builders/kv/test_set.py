@@ -1,4 +1,4 @@
-"""The key-value test set, and the checks that keep its expressions out of every training file."""
+"""The key-value test set, and the checks that keep its expressions out of the training files."""
 
 from __future__ import annotations
 
@@ -45,28 +45,28 @@ TEST_SCHEMA = pa.schema(
 
 BOTH = "1+2"
 AUGS_FIELD = pa.field("augs", pa.string(), nullable=False)
-"""With several m_As: whose keys an expression has, `1`, `2` or both."""
+"""With two m_As: whose keys an expression has, `1`, `2` or BOTH."""
 
 
 @dataclass(frozen=True)
 class EvalSet:
-    """Test expressions over key indices by (stratum, operand count, augs), and the hashes that exclude them."""
+    """Test expressions over key indices by (stratum, operand count, augs), and the hashes that training data avoids."""
 
     expressions: dict[tuple[str, int, str], Expressions]
     key_marks: NDArray[np.uint64]
     number_marks: NDArray[np.uint64]
 
     def without_keys(self, expressions: Expressions) -> NDArray[np.bool_]:
-        """Return which key expressions are not in the test set."""
+        """Return a mask (rows,) of the key expressions that are not in the test set."""
         return ~contains(self.key_marks, fingerprints(expressions))
 
     def without_numbers(self, expressions: Expressions) -> NDArray[np.bool_]:
-        """Return which number expressions no test expression stands for."""
+        """Return a mask (rows,) of the number expressions that no test expression substitutes to."""
         return ~contains(self.number_marks, fingerprints(expressions))
 
 
 def sample_test_set(config: KVDataConfig, keys: KeyTable, rng: np.random.Generator) -> EvalSet:
-    """Draw `num_test_rows` distinct expressions for each stratum and operand count, and for each group of m_As."""
+    """Draw `num_test_rows` distinct expressions for each stratum, operand count and group of m_As."""
     pools = {
         "held_in": keys.held_in_indices,
         "held_out": keys.held_out_indices,
@@ -134,7 +134,7 @@ def eval_table(tests: EvalSet, keys: KeyTable, renderer: Renderer, results: Resu
 
 
 def count_overlaps(folder: Path, files: Sequence[str], tests: pa.ChunkedArray) -> int:
-    """Count how often a test expression stands anywhere in the text of the written training files."""
+    """Count how often a test expression occurs anywhere in the text of the written training files."""
     return sum(_count_in(texts, tests.combine_chunks()) for texts in _read_texts(folder, files))
 
 
@@ -146,7 +146,7 @@ def _read_texts(folder: Path, files: Sequence[str]) -> Iterable[pa.Array]:
 
 
 def _count_in(texts: pa.Array, tests: pa.Array) -> int:
-    """Cut texts at every `:` and `=`: what lies between is one expression, one value or a word."""
+    """Count test expressions in texts; between any two `:` or `=` there is one expression, one value or a word."""
     pieces = pc.list_flatten(pc.split_pattern(pc.replace_substring(texts, ":", "="), "="))
     found = pc.sum(pc.is_in(pc.utf8_trim_whitespace(pieces), value_set=tests)).as_py()
     return int(found or 0)

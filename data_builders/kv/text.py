@@ -1,6 +1,6 @@
 """The text format "kv-1" of the key-value task: templates, numbers, and the parsing of completions.
 
-Rendering millions of rows is in `kv_render.py`; this module needs only the standard library.
+It needs only the standard library; `render.py` renders millions of rows with Arrow.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TEMPLATES: Final = {
     "num_math": Template("solve: {numbers} =", " {value}"),
     "num_math_context": Template("substitute: {context} = {numbers} =", " {value}"),
 }
-# Kinds whose text goes on after the completion, so that no end of text is to be learned there.
+# Kinds whose text continues after the completion, so that models must not learn to stop there.
 OPEN_ENDED: Final = frozenset({"kv_subs"})
 
 
@@ -57,25 +57,24 @@ class NumberFormat:
 
 
 def number_format(style: str, num_values: int, max_operands: int, operators: str) -> NumberFormat:
-    """Return the format whose widths fit every operand in 1..num_values and every result they can give."""
+    """Return the format whose widths fit every operand in 1..num_values and every possible result."""
     largest = max_operands * num_values
     if "x" in operators:
         largest = max(largest, num_values**max_operands)
     return NumberFormat(style, len(str(num_values)), len(str(largest)))
 
 
-# Atomic groups keep a number that is refused as a whole from being accepted without its last digits.
+# Atomic groups prevent backtracking: a number that is rejected as a whole must not match without its last digits.
 _VALUE = re.compile(r"\s*([-+]?)[^\S\n]*((?>[0-9](?:[^\S\n]*[0-9])*))(?![^\S\n]*[-+x*/.,][^\S\n]*[0-9]|[A-Za-z_])")
 _EXPRESSION = re.compile(r"[0-9]+(?:[-+x][0-9]+)*")
 _LEADING_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
 
 def parse_value(text: str) -> str | None:
-    """Return the integer that opens `text` in canonical decimal (`-014` is `-14`), or None.
+    """Return the integer at the start of `text` in canonical decimal (`-014` becomes `-14`), or None.
 
-    White space and padding do not matter. Text after the integer is ignored, unless it shows that the
-    integer is part of an expression, a fraction or a word. Digits are compared as text, so no completion
-    is too long to parse.
+    White space and zero padding do not matter. Text after the integer is ignored, unless it makes the integer part of
+    an expression, a fraction or a word. Digits stay text, so no completion is too long to parse.
     """
     match = _VALUE.match(text)
     if match is None:
@@ -87,7 +86,7 @@ def parse_value(text: str) -> str | None:
 
 
 def parse_expression(text: str) -> str | None:
-    """Return an expression over numbers without white space and padding (`12+7-33`), or None."""
+    """Return an expression over numbers without white space and zero padding (`12+7-33`), or None."""
     compact = "".join(text.split())
     if _EXPRESSION.fullmatch(compact) is None:
         return None
@@ -95,10 +94,10 @@ def parse_expression(text: str) -> str | None:
 
 
 def parse_substitution(completion: str) -> tuple[str | None, str | None]:
-    """Return (expression, value) of a completion to a `substitute:` prompt, each None where there is none.
+    """Return (expression, value) of a completion to a `substitute:` prompt; each is None if it cannot be parsed.
 
-    The expression stands before the first `=`, the value after it. Without any `=` the first line is
-    the expression and there is no value.
+    The expression is before the first `=`, the value after it. Without any `=`, the first line is the expression and
+    there is no value.
     """
     before, equals, after = completion.partition("=")
     if not equals:

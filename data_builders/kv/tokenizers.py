@@ -1,12 +1,12 @@
-"""The tokenizers that are built for key-value data: by words, and by bytes in several ways to cut one text.
+"""The tokenizers of key-value data: word-level, and byte-level with one of several cuts.
 
-Both are ordinary `transformers.PreTrainedTokenizerFast`, and nothing is trained.
+Both are ordinary `transformers.PreTrainedTokenizerFast`, and neither is trained.
 
-By words, whole keys are tokens, and single digits, and the signs between them. White space is dropped; decoding writes
-spaces between words, none inside a number, and none between the sign of a result and its first digit.
+Word-level: whole keys, words, single digits and signs are tokens. White space is dropped; decoding writes a space
+between tokens, but none inside a number or between the sign of a result and its first digit.
 
-By bytes, a vocabulary is the 256 bytes and the pieces that a cut is made of, each with and without the space before it.
-What is no piece falls into its bytes, so every text comes back exactly.
+Byte-level: the vocabulary is the 256 bytes and the pieces of a cut, each with and without a leading space. Other text
+is encoded byte by byte, so the tokenizer is lossless.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _word_level(tokens: Sequence[str]) -> Tokenizer:
     )
     tokenizer.decoder = decoders.Sequence(
         [
-            # The WordPiece decoder is what writes a space before every token but the first.
+            # Used only because it writes a space before every token but the first.
             decoders.WordPiece(prefix="##", cleanup=False),
             decoders.Fuse(),
             decoders.Replace(Regex(r"(?<=[0-9]) (?=[0-9])"), ""),
@@ -65,18 +65,18 @@ def _word_level(tokens: Sequence[str]) -> Tokenizer:
 
 @dataclass(frozen=True)
 class Cut:
-    """How a tokenizer cuts words and numbers, from their beginning on.
+    """How a tokenizer splits words and numbers into tokens, from left to right.
 
     Attributes:
-        letters: most letters of a word in a token; None = words of the vocabulary are whole.
-        digits: most digits of a number in a token.
+        letters: maximum letters in a token; None: keys are whole tokens.
+        digits: maximum digits in a token.
     """
 
     letters: int | None
     digits: int
 
     def words(self, keys: Sequence[str]) -> list[str]:
-        """Return the keys that are tokens."""
+        """Return the keys that are whole tokens."""
         return list(keys) if self.letters is None else []
 
 
@@ -84,11 +84,11 @@ CUTS: Final = {"pieces": Cut(2, 1), "words": Cut(None, 2), "words_triples": Cut(
 
 
 def build_byte_tokenizer(cut: Cut, keys: Sequence[str], words: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Build the tokenizer of a cut; `words` open a text and are one token in every cut."""
+    """Build the byte-level tokenizer of a cut; `words` start a text and are one token in every cut."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    # All pieces are ASCII, and the space is the one of its characters that the byte-level alphabet writes differently.
+    # All pieces are ASCII; the space is their only character that the byte-level alphabet writes differently.
     pieces = [piece.replace(" ", "\u0120") for piece in (*words, *_pieces(cut, keys))]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys([PAD, EOS, *alphabet, *pieces]))}
     tokenizer = Tokenizer(models.BPE(vocabulary, [], ignore_merges=True))

@@ -1,4 +1,4 @@
-"""Training files of the key-value task: which rows a set has, in which order, and their tables."""
+"""Training files of the key-value task: the kinds and the order of their rows, and their tables."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ TRAINING_SCHEMA = pa.schema(
 
 @dataclass
 class ResultStatistics:
-    """Smallest and largest result and how many results have how many digits."""
+    """Smallest and largest result, and the number of results by digit count."""
 
     smallest: int | None = None
     largest: int | None = None
     digits: Counter[int] = field(default_factory=Counter)
 
     def add(self, results: NDArray[np.int64] | NDArray[np.object_]) -> None:
-        """Take some results into account."""
+        """Add the results of some rows."""
         low, high = int(results.min()), int(results.max())
         self.smallest = low if self.smallest is None else min(self.smallest, low)
         self.largest = high if self.largest is None else max(self.largest, high)
@@ -65,11 +65,11 @@ class ResultStatistics:
 
 @dataclass
 class TrainingSet:
-    """One training file: its expressions by operand count, the kinds its rows take, and what was counted.
+    """One training file: its expressions by operand count, the kinds of its rows with their shares, and statistics.
 
-    Expressions are over key indices, or over numbers where `over_numbers`; `draw_context` draws a key
-    expression to stand before each, for the kinds that show one. `is_known` says which keys are written as
-    their values; for the others a number is drawn each time.
+    Expressions are over key indices, or over numbers if `over_numbers`. `draw_context` draws the key expressions of
+    kinds with a {context}. `is_known` marks the keys that are substituted by their values; every other key is
+    substituted by a random number, drawn anew in each row.
     """
 
     name: str
@@ -84,12 +84,12 @@ class TrainingSet:
     results: ResultStatistics = field(default_factory=ResultStatistics)
 
     def tables(self, keys: KeyTable, renderer: Renderer, rng: np.random.Generator) -> Iterator[pa.Table]:
-        """Yield the rows in random order, a chunk at a time."""
+        """Yield the rows in random order, CHUNK_ROWS per table."""
         counts = {count: len(block) for count, block in self.expressions.items()}
         rows = sum(counts.values())
         operand_labels = rng.permutation(np.repeat(list(counts), list(counts.values())))
         kind_labels = rng.permutation(np.repeat(np.arange(len(self.kinds)), spread(rows, self.shares)))
-        # Repeats stand at the end of a block that ran out of distinct expressions: mix them in.
+        # A block that ran out of distinct expressions has its repeats at the end: shuffle it.
         order = {count: rng.permutation(size) for count, size in counts.items()}
         used = dict.fromkeys(counts, 0)
         for start in range(0, rows, CHUNK_ROWS):
@@ -136,7 +136,7 @@ class TrainingSet:
         return _training_table(kind, fields, expressions, count_held_in(shown, keys, len(expressions)))
 
     def statistics(self) -> dict[str, object]:
-        """Return what was counted while the rows were made."""
+        """Return what was counted while `tables` yielded the rows."""
         counted: dict[str, object] = {
             "num_operands": _by_number(self.num_operands),
             "kinds": dict(sorted(self.num_kind.items())),
@@ -147,7 +147,7 @@ class TrainingSet:
 
 
 def count_held_in(shown: Expressions | None, keys: KeyTable, rows: int) -> NDArray[np.int8]:
-    """Return how many held-in keys each row shows; none where it shows no keys."""
+    """Return the number of held-in keys in each row, (rows,); 0 if the rows show no keys (`shown` is None)."""
     if shown is None:
         return np.zeros(rows, dtype=np.int8)
     return keys.held_in[shown.operands].sum(axis=1).astype(np.int8)

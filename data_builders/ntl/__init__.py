@@ -1,1 +1,1 @@
-"""Low-resource languages, section 4.2: data from parallel and monolingual corpora."""
+"""Data for low-resource languages (section 4.2), built from parallel and monolingual corpora."""

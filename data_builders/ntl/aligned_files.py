@@ -1,8 +1,8 @@
-"""Folders of line-aligned text files, one a language: NLLB-Seed, NTREX, Moses and OPUS releases, or the user's own.
+"""Folders of line-aligned text files, one per language: NLLB-Seed, NTREX, Moses and OPUS releases, or the user's own.
 
-A file is called `<code>`, `<name>.<code>`, each with `.txt` after it or not, and compressed (`.gz`, `.bz2`, `.xz`) or
-not: `lij_Latn.gz`, `newstest2019-ref.deu.txt.gz`, `train.fr`. Files of one name, in one folder, are aligned line by
-line; blank lines count. Other files are left alone, and so are languages that FLORES-200 does not have.
+A file is called `<code>` or `<name>.<code>`, optionally with `.txt` and a compression suffix (`.gz`, `.bz2`, `.xz`):
+`lij_Latn.gz`, `newstest2019-ref.deu.txt.gz`, `train.fr`. Files with the same name in one folder are aligned line by
+line; blank lines count. Other files, and languages that FLORES-200 does not have, are ignored.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _END = re.compile(r"(\.txt)?(\.(gz|bz2|xz))?$")
 
 
 def read_aligned(folder: Path, languages: Collection[str]) -> list[Corpus]:
-    """Return one corpus for each group of aligned files; of these languages, or of all where none is named.
+    """Return one corpus for each group of aligned files, with these languages (empty: all).
 
     Raises:
-        UserError: files cannot be read, are no UTF-8, are empty, or differ in their number of lines.
+        UserError: files cannot be read, are not UTF-8, have no text, or differ in their number of lines.
     """
     groups = _groups(folder)
     require_languages(folder, [code for group in groups.values() for code in group], "file")
@@ -43,10 +43,10 @@ def read_aligned(folder: Path, languages: Collection[str]) -> list[Corpus]:
 
 
 def read_texts(folder: Path, languages: Collection[str]) -> list[Corpus]:
-    """Return a corpus of one language for each file of a folder whose files need not be aligned.
+    """Return a corpus of one language for each file of these languages (empty: all); files need not be aligned.
 
     Raises:
-        UserError: files cannot be read, are no UTF-8, or are empty.
+        UserError: files cannot be read, are not UTF-8, or have no text.
     """
     groups = _groups(folder)
     require_languages(folder, [code for group in groups.values() for code in group], "file")
@@ -59,7 +59,7 @@ def read_texts(folder: Path, languages: Collection[str]) -> list[Corpus]:
 
 
 def count_lines(path: Path) -> int:
-    """Return the number of lines of a file; raises UserError where it is no UTF-8 text, or has none in it."""
+    """Return the number of lines of a file; raises UserError if it is not UTF-8 or has no text."""
     lines, has_text = 0, False
     for line in read_lines(path):
         lines += 1
@@ -70,7 +70,7 @@ def count_lines(path: Path) -> int:
 
 
 def _groups(folder: Path) -> dict[str, dict[str, Path]]:
-    """Return the files by name (folder of the files, and what stands before the code) and language."""
+    """Return the files by group (their folder, and the file name before the code) and language."""
     groups: dict[str, dict[str, Path]] = {}
     for path in sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file()):
         stem, _, last = _END.sub("", path.name).rpartition(".")
@@ -91,7 +91,7 @@ def _corpus(name: str, files: dict[str, Path], num_rows: int) -> Corpus:
         texts = {code: read_lines(path) for code, path in files.items()}
         size = block_rows(len(files))
         while True:
-            # The mark that editors write begins some lines too: such files were put together from others.
+            # A byte order mark can begin any line of a file that was concatenated from others.
             block = {
                 code: [clean(line.removeprefix("\ufeff")) for line in islice(lines, size)]
                 for code, lines in texts.items()
@@ -105,7 +105,7 @@ def _corpus(name: str, files: dict[str, Path], num_rows: int) -> Corpus:
 
 
 def _require_aligned(files: dict[str, Path], counts: dict[str, int]) -> None:
-    """Raise UserError, with the line from which lengths stop to agree, where one file has more lines than another."""
+    """Raise UserError if files differ in their number of lines; it names the line from which they look misaligned."""
     first = ENGLISH if ENGLISH in files else next(iter(files))
     for code, count in counts.items():
         if count != counts[first]:
@@ -117,10 +117,10 @@ def _require_aligned(files: dict[str, Path], counts: dict[str, int]) -> None:
 
 
 def suspicious_line(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> int:
-    """Return the line, from 1, from which on two files (bytes of each line) are most likely out of step.
+    """Return the line, from 1, at which two files (given as the bytes of each line) most likely become misaligned.
 
-    The lines that the longer file has more are taken to stand in one place: the one where lengths agree best as they
-    are before it, and moved by so many lines after it.
+    The surplus lines of the longer file are assumed to be in one place: where the lengths agree best unshifted before
+    it, and shifted by the surplus after it.
     """
     short, long = (np.log1p(each) for each in sorted((ours, theirs), key=len))
     if not len(short):

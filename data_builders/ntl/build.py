@@ -1,4 +1,4 @@
-"""The data of the paper's second task: text and translations of low-resource languages, for every model and D_C."""
+"""Build the data of the paper's low-resource language task: text and translations for both models, and D_C."""
 
 from __future__ import annotations
 
@@ -33,14 +33,13 @@ _REMOVED = ("exact", "near", "removed_rows")
 def build(
     config: NTLDataConfig, out: Path, progress: Progress | None = None, workers: int | None = None
 ) -> dict[str, Any]:
-    """Build the data folder `out` and return its manifest; does nothing where that build is already there.
+    """Build the data folder `out`, unless the same build is already there, and return its manifest.
 
-    A build that was interrupted goes on from the shards it had made. `workers` processes (None: one a processor)
-    give the same bytes as one.
+    An interrupted build continues from its shards. The bytes do not depend on the number of `workers` (None: one per
+    core).
 
     Raises:
-        UserError: the folder holds something else, a corpus or FLORES is missing or damaged, or the settings cannot be
-            met.
+        UserError: the folder holds something else, a corpus or FLORES is missing or damaged, or settings cannot be met.
     """
     _check_settings(config)
     count = num_workers(workers)
@@ -49,7 +48,7 @@ def build(
 
 
 def check(config: NTLDataConfig) -> None:
-    """Raise UserError where corpora, FLORES or a tokenizer that is here cannot be used, without building anything."""
+    """Raise UserError if corpora, FLORES or a local tokenizer cannot be used, without building anything."""
     _check_settings(config)
     _open_flores(config, _open_corpora(config))
     if config.tokenizer is not None:
@@ -64,7 +63,7 @@ def _check_settings(config: NTLDataConfig) -> None:
 
 
 def _make(config: NTLDataConfig, folder: BuildFolder, num_workers: int) -> dict[str, Any]:
-    """Make the shards, write every file, search them for the test set, and return what the manifest says of it."""
+    """Make the shards, write every file, search the files for the test set, and return the manifest's entries."""
     corpora = _open_corpora(config)
     named = None if config.tokenizer is None else load_tokenizer(config.tokenizer)
     flores = _open_flores(config, corpora)
@@ -102,7 +101,7 @@ def _make(config: NTLDataConfig, folder: BuildFolder, num_workers: int) -> dict[
 
 
 def _open_corpora(config: NTLDataConfig) -> dict[str, Corpora]:
-    """Open the corpora of each model; raises UserError where one cannot be used."""
+    """Open the corpora of each model; raises UserError if one cannot be used."""
     corpora = {
         "aug": open_corpora("aug", config.aug, config.data_folder, config.unseen_languages),
         "anchor": open_corpora("anchor", config.anchor, config.data_folder),
@@ -112,7 +111,7 @@ def _open_corpora(config: NTLDataConfig) -> dict[str, Corpora]:
 
 
 def _check_unseen(unseen: Sequence[str], corpora: Mapping[str, Corpora]) -> None:
-    """Raise UserError where a language that is to be tested only is among those that a model is trained on."""
+    """Raise UserError if a model is trained on a language that is only to be tested."""
     for name, opened in corpora.items():
         for code in unseen if opened.corpora else ():
             if code in (*opened.languages, *opened.text_languages, *opened.pivots):
@@ -120,7 +119,7 @@ def _check_unseen(unseen: Sequence[str], corpora: Mapping[str, Corpora]) -> None
 
 
 def _open_flores(config: NTLDataConfig, corpora: Mapping[str, Corpora]) -> Flores | None:
-    """Read the test set in the languages that are asked for, and in those of the data in any case."""
+    """Read FLORES in the languages asked for and in all languages of the data; None if nothing is compared."""
     if not config.check_overlap or config.flores is None:
         return None
     path = Path(resolve("flores", config.flores, config.data_folder))
@@ -137,7 +136,7 @@ def _index(flores: Flores | None, place: IndexPlace | None, progress: Progress) 
 
 
 def _tested_languages(corpora: Corpora) -> list[str]:
-    """Return the aug's languages of which there are translations."""
+    """Return the aug's languages that have translations to test."""
     tested = {source for each in corpora.corpora for source, _ in corpora.test_pairs(each.languages)}
     return [code for code in corpora.languages if code in tested]
 
@@ -153,7 +152,7 @@ def _require_every_language(name: str, corpora: Corpora, writer: Writer) -> None
 
 
 def _count_left(folder: BuildFolder, workers: Workers[OverlapIndex | None]) -> dict[str, int]:
-    """Search the written files for the test set; raises UserError where a sentence of it is found."""
+    """Search the written files for the test set; raises UserError if a sentence of it is found."""
     left = {"exact": 0, "near": 0} | count_in_tables(folder.tables, count_overlaps, workers, folder.progress)
     if any(left.values()):
         raise UserError(f"{folder.path}: sentences of FLORES in the written files ({left}); do not use this folder")
@@ -162,7 +161,7 @@ def _count_left(folder: BuildFolder, workers: Workers[OverlapIndex | None]) -> d
 
 
 def _summed(shards: Iterable[Shard]) -> dict[str, Any]:
-    """Add up what was counted: numbers, and numbers by language that are not zero."""
+    """Sum the counts of all shards; counts by language leave out zeros."""
     total: dict[str, Any] = {"rows": 0, "removed_rows": 0}
     for shard in shards:
         counts = Counts(**shard.counts)

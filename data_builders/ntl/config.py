@@ -1,4 +1,4 @@
-"""The settings of a build of low-resource language data, and every constraint between them."""
+"""Settings of a build of low-resource language data, and the constraints between them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ DIRECTIONS = ("both", "into_pivots", "from_pivots")
 
 @dataclass(frozen=True)
 class CorporaConfig:
-    """What one of the models is trained on. Languages are codes of FLORES-200, such as lij_Latn."""
+    """The training corpora of one model. Languages are FLORES-200 codes, such as lij_Latn."""
 
     parallel: tuple[str, ...] = ()
-    """Folders (NLLB-Seed, NTREX, NusaX, or line-aligned files) and ids of datasets of the hub."""
+    """Folders (NLLB-Seed, NTREX, NusaX, line-aligned files, or files of sentence pairs) and hub ids."""
     monolingual: tuple[str, ...] = ()
-    """The same, of files that need not be aligned."""
+    """The same, but the files need not be aligned."""
     languages: tuple[str, ...] = ()
-    """Languages to translate from and into the pivots; none: all that the parallel corpora hold."""
+    """Languages to translate from and into the pivots; empty: all languages of the parallel corpora."""
     text_languages: tuple[str, ...] | None = None
     """Languages whose sentences are rows of text as well; null: `languages`."""
     pivots: tuple[str, ...] = (ENGLISH,)
-    """The other side of every pair."""
+    """The other language of every pair."""
     directions: Literal["both", "into_pivots", "from_pivots"] = "both"
-    """Which way translations go: from `languages` into the pivots, from the pivots, or both."""
+    """Directions of the translations: from `languages` into the pivots, from the pivots, or both."""
     max_rows: int | None = None
-    """Aligned rows of each corpus, its first; null: all."""
+    """Use only the first so many aligned rows of each corpus; null: all."""
 
     def __post_init__(self) -> None:
-        """Complete the codes; raise UserError for one that is unknown."""
+        """Complete the codes; raise UserError for an unknown one."""
         for name in ("languages", "text_languages", "pivots"):
             if (codes := getattr(self, name)) is not None:
                 complete = tuple(dict.fromkeys(map(full_code, codes)))
@@ -49,7 +49,7 @@ class CorporaConfig:
 
     @property
     def wanted(self) -> frozenset[str]:
-        """Languages that have to be read; none: all."""
+        """Languages to read; empty: all."""
         if not self.languages:
             return frozenset()
         return frozenset((*self.languages, *(self.text_languages or ()), *self.pivots))
@@ -57,62 +57,62 @@ class CorporaConfig:
 
 @dataclass(frozen=True)
 class NTLDataConfig:
-    """Settings of the data of the paper's second task (section 4.2)."""
+    """Settings of the data for low-resource languages (section 4.2 of the paper)."""
 
     seed: int = field(default=0, metadata={"may_differ": True})
     data_folder: str | None = field(default=None, metadata={"may_differ": True})
-    """Folder that the relative paths of corpora and FLORES are in."""
+    """Folder that contains the relative paths of corpora and FLORES."""
     aug: CorporaConfig = field(default_factory=CorporaConfig)
-    """Low-resource languages, for the augmenting model."""
+    """Low-resource languages, for the aug."""
     anchor: CorporaConfig = field(default_factory=CorporaConfig)
-    """English and better-resourced languages, for an anchor that is trained from nothing and for D_C; may be empty."""
+    """English and better-resourced languages, for an anchor trained from scratch and for D_C; may be empty."""
     check_overlap: bool = True
-    """Remove what overlaps with FLORES; without it nothing is compared, and `flores` is not needed."""
+    """Remove rows that overlap with FLORES; if false, nothing is compared, and `flores` is not needed."""
     flores: str | None = None
     flores_languages: tuple[str, ...] = ()
-    """Languages of FLORES to compare with, beside those of the data; none: all 204."""
+    """Languages of FLORES to compare with, besides those of the data; empty: all 204."""
     near_duplicate: float = 0.5
-    """Share of the shorter text's 12-byte shingles from which on two sentences are near-duplicates."""
+    """Share of the shorter text's 12-byte shingles from which two sentences are near-duplicates."""
     max_characters: int = 1000
-    """Sentences that are longer are left out."""
+    """Longer sentences are left out."""
     max_shots: int = 0
-    """Worked pairs before a translation: as many as are drawn, evenly, from 0 to this number."""
+    """Maximum worked pairs before a translation; their number is drawn uniformly from 0 to this."""
     validation_fraction: float = 0.02
-    """Share of the aligned rows that no training file may hold."""
+    """Share of the aligned rows that is held out for validation."""
     num_validation_rows: int = 1000
-    """Rows of each validation file at most."""
+    """Maximum rows of each validation file."""
     test_fraction: float = 0.0
     """Share of the aligned rows that is held out for tests: translations into the pivots, as prompt and completion."""
     num_test_rows: int = 40
-    """Test rows of each language at most."""
+    """Maximum test rows of each language."""
     unseen_languages: tuple[str, ...] = ()
-    """Languages of the aug's parallel corpora that are in no file but `unseen_test`."""
+    """Languages of the aug's parallel corpora that occur in no file but `unseen_test`."""
     composition_fraction: float = 0.05
-    """Share of the aug's rows that is D_C: 5 percent in the paper, 1 where the aug is used as it is."""
+    """The aug's rows in D_C, as a share of `aug_train`: 5 percent in the paper, 1 if the aug is used as it is."""
     composition_unseen: float = 0.0
-    """Share of the aligned rows that no model is trained on, and D_C is drawn from; 0: D_C is part of what models are
-    trained on, as in the paper. Small models know their training sentences by heart, and bridges trained on these learn
-    what does not hold for others."""
+    """Share of the aligned rows reserved for D_C: no model is trained on them. 0: D_C is drawn from the training rows,
+    as in the paper; but small models memorise these, and what bridges learn from memorised sentences does not
+    generalise."""
     high_resource_share: float = 0.2
     """Share of D_C that comes from the anchor's rows."""
     composition_once: bool = False
-    """Leave out of D_C what holds a sentence that it has already, in another language's row say: bridges know by heart
-    what they have seen once, and learn nothing from it when it comes again."""
+    """Leave out of D_C rows that repeat a sentence of another row, for example in another language pair: bridges
+    memorise a sentence when they first see it, and learn nothing from its repetition."""
     composition_kinds: tuple[str, ...] = KINDS
     """Kinds of rows that D_C may hold."""
     train_rows: Literal["text", "pairs"] = "text"
-    """Training files of both models as `text`, learned whole, or as `prompt` and `completion`."""
+    """Columns of both models' training files: `text`, all of it learned, or (pairs) `prompt` and `completion`."""
     composition_rows: Literal["text", "pairs"] = "pairs"
     tokenizer: str | None = None
-    """Null: train one on the data. A folder or a hub id (`id@revision` works): check that one."""
+    """Null: train one on the data. A folder or a hub id (or `id@revision`): check that tokenizer."""
     vocab_size: int = 8192
     tokenizer_bytes: int = 40_000_000
-    """Text that a tokenizer is trained on at most, the same share of each language."""
+    """Maximum text to train the tokenizer on, the same share of each language."""
     max_tokens_per_character: float = 1.0
-    """A tokenizer that needs more in some language breaks its characters up, and is refused."""
+    """Refuse a tokenizer that needs more in some language: it splits characters."""
 
     def __post_init__(self) -> None:
-        """Raise UserError where a setting is out of its range."""
+        """Raise UserError if a setting is out of range or does not fit the others."""
         require_at_least("seed", self.seed, 0)
         require_at_least("max_shots", self.max_shots, 0)
         require_at_least("max_characters", self.max_characters, 1)

@@ -1,4 +1,4 @@
-"""Which corpora a build reads: names into readers, and the languages that they have to hold."""
+"""Open the corpora of a build: choose the reader of each, and check that they hold the languages."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Corpora:
     """The corpora of one model.
 
     Attributes:
-        languages: to translate from and into the pivots.
-        text_languages: whose sentences are rows of text.
-        pivots: the other side of pairs.
+        languages: translated from and into the pivots.
+        text_languages: languages whose sentences become rows of text.
+        pivots: the other language of every pair.
         directions: `both`, `into_pivots` or `from_pivots`.
-        unseen: languages that are tested only.
+        unseen: languages that are only tested.
     """
 
     corpora: tuple[Corpus, ...]
@@ -36,7 +36,7 @@ class Corpora:
     unseen: tuple[str, ...] = ()
 
     def pairs(self, available: Collection[str]) -> list[tuple[str, str]]:
-        """Return (source, target) of all translations between languages that are there, in every wanted direction."""
+        """Return (source, target) of all translations between available languages, in the wanted directions."""
         both = [
             (code, pivot)
             for pivot in self.pivots
@@ -51,7 +51,7 @@ class Corpora:
         ]
 
     def test_pairs(self, available: Collection[str]) -> list[tuple[str, str]]:
-        """Return (source, pivot) of all translations that can be tested, of unseen languages too."""
+        """Return (source, pivot) of all translations to test, unseen languages included."""
         tested = (*self.languages, *self.unseen)
         return [
             (code, pivot)
@@ -62,15 +62,15 @@ class Corpora:
 
     @property
     def files(self) -> dict[str, str]:
-        """The sha256 of everything that is read, by name."""
+        """The checksum of everything that is read, by name."""
         return {name: digest for corpus in self.corpora for name, digest in corpus.files.items()}
 
 
 def open_corpora(name: str, config: CorporaConfig, data: str | None, unseen: Sequence[str] = ()) -> Corpora:
-    """Open the corpora of one model; `name` is its setting, and `unseen` are languages that are tested only.
+    """Open the corpora of one model; `name` is its setting (aug or anchor), `unseen` are languages only to be tested.
 
     Raises:
-        UserError: a corpus is missing or damaged, or a language is in none of them.
+        UserError: a corpus is missing or damaged, or no corpus holds a language.
     """
     parallel = [
         each
@@ -98,10 +98,10 @@ def open_corpora(name: str, config: CorporaConfig, data: str | None, unseen: Seq
 
 
 def resolve(setting: str, name: str, data: str | None) -> str:
-    """Return the path or the hub id that `name` means: in the folder `data`, as it is, or on the hub.
+    """Return what `name` refers to: a path in the folder `data`, a path as it stands, or a hub id.
 
     Raises:
-        UserError: it is none of them.
+        UserError: it is none of these.
     """
     tried = [*([Path(data) / name] if data else []), Path(name).expanduser()]
     for path in tried:

@@ -1,4 +1,4 @@
-"""A corpus: sentences of several languages, aligned row by row, that are read block by block in bounded memory."""
+"""A corpus: sentences of one or more languages, aligned row by row, and read in blocks to bound memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from data_builders.errors import UserError
 
-# Sentences of all languages together that a block holds at most.
+# Maximum sentences of a block, over all its languages.
 BLOCK_SENTENCES = 16_384
 
-# Columns of equal length by language; an empty sentence: the row has none in that language.
+# Columns of equal length by language; an empty string: the row has no sentence in that language.
 Block = dict[str, list[str]]
 
 
@@ -20,11 +20,11 @@ class Corpus:
     """Aligned sentences, or text of one language.
 
     Attributes:
-        name: what its rows are called after.
-        languages: codes of FLORES-200, in the order of its columns.
-        files: sha256 by the name of each file (or of the rows of a dataset).
-        read: yields its blocks, each time from the first row on.
-        num_rows: aligned rows.
+        name: the first part of the ids of its rows.
+        languages: codes of FLORES-200, in column order.
+        files: sha256 of each file by name (or the fingerprint of a dataset's rows).
+        read: yields the blocks, at every call from the first row.
+        num_rows: number of aligned rows.
     """
 
     name: str
@@ -45,16 +45,16 @@ class Corpus:
 
 
 def block_rows(num_languages: int) -> int:
-    """Return how many rows a block of so many languages has."""
+    """Return the number of rows in a block of `num_languages` languages."""
     return max(64, BLOCK_SENTENCES // num_languages)
 
 
 def clean(sentence: str) -> str:
-    """Return a sentence on one line, with single spaces and none around it."""
+    """Return a sentence on one line, stripped, with single spaces."""
     return " ".join(sentence.split())
 
 
 def require_languages(path: Path | str, found: list[str], what: str) -> None:
-    """Raise UserError where a corpus holds no language that has a code of FLORES-200."""
+    """Raise UserError if a corpus has no language of FLORES-200."""
     if not found:
         raise UserError(f"{path}: holds no {what} of a language of FLORES-200; see docs/ntl-data.md for the layouts")

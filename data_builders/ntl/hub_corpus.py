@@ -1,8 +1,8 @@
 """Corpora of the Hugging Face hub, by id (`org/name`, `org/name@revision`, `org/name#config`) or a copy in a folder.
 
-Four kinds of columns are understood: `translation` (a dictionary by code, as in OPUS), one column a language,
-`iso_639_3`, `iso_15924`, `id` and `text` (OLDI Seed), and `text` alone, whose language the configuration ends in (as in
-`20231101.lij` of Wikipedia). The split `train` is read, or the only one there is.
+Four column layouts are supported: `translation` (a dictionary by code, as in OPUS); one column per language;
+`iso_639_3`, `iso_15924`, `id` and `text` (OLDI Seed); and `text` alone, with the language at the end of the
+configuration's name (as in `20231101.lij` of Wikipedia). The split `train` is read, or the only split.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from data_builders.ntl.corpus import Block, Corpus, block_rows, clean, require_l
 
 
 def read_hub_corpus(name: str, languages: Collection[str]) -> list[Corpus]:
-    """Return the corpus of a dataset; of these languages, or of all where none is named.
+    """Return the corpus of a dataset, with these languages (empty: all); none if it has none of them.
 
     Raises:
-        UserError: the dataset cannot be had, has several configurations and none is named, or has other columns.
+        UserError: the dataset cannot be loaded, has other columns, or several configurations or splits to choose from.
     """
     path, _, config = name.partition("#")
     data = Path(path)
@@ -60,7 +60,7 @@ def _aligned(
 
 
 def _text(name: str, rows: Any, code: str) -> Corpus:
-    """Return a corpus of documents, each line of which is a row of its own."""
+    """Return a corpus of documents; each non-empty line becomes a row."""
 
     def blocks() -> Iterator[Block]:
         for batch in rows.iter(batch_size=block_rows(1) // 16):
@@ -72,7 +72,7 @@ def _text(name: str, rows: Any, code: str) -> Corpus:
 
 
 def _by_row_id(name: str, rows: Any, languages: Collection[str]) -> Corpus:
-    """Return a corpus whose sentences stand below each other; such corpora are small, and are held in memory."""
+    """Return a corpus that has a row per sentence and language, aligned by `id`; it is small, and kept in memory."""
     by_id: dict[Any, dict[str, str]] = {}
     for row in rows:
         code = known_code(f"{row['iso_639_3']}_{row['iso_15924']}")
@@ -101,5 +101,5 @@ def _columns(batch: dict[str, Any], column: str) -> list[str | None]:
 
 
 def _identity(name: str, rows: Any) -> dict[str, str]:
-    """Name the rows by the fingerprint that `datasets` gives them, which changes with their content."""
+    """Identify the rows by their fingerprint in `datasets`, which changes with their content."""
     return {name: str(rows._fingerprint)}

@@ -1,9 +1,9 @@
 """Exact and near-duplicate overlap with FLORES: an index of its sentences, and the search in it.
 
-Text is compared after normalisation: NFKC, lower case, letters, marks and digits only. Equal texts are exact overlap. A
+Text is normalised first: NFKC, case folding, letters, marks and digits only. Equal texts are exact overlap. A
 near-duplicate shares at least a given share of the shorter text's shingles, the runs of 12 bytes in UTF-8 (12 Latin
 letters, 6 Cyrillic ones, 4 of most Asian scripts), and at least 20 of them. Candidates are found by winnowing: of every
-8 consecutive shingles, the one with the smallest hash is in the index, so that texts with 19 bytes in common meet.
+8 consecutive shingles only the one with the smallest hash is indexed; texts with 19 bytes in common share one of these.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ NONE, EXACT, NEAR = 0, 1, 2
 SHINGLE_BYTES = 12
 WINDOW = 8
 MIN_SHARED = 20
-# A shingle of so many test sentences says nothing about any of them.
+# A shingle in more test sentences than this does not identify any of them, and is not indexed.
 MAX_OWNERS = 200
-# Share of the shorter text's winnowed shingles that a candidate has in common, relative to the asked share of all.
+# A candidate shares at least this times `min_share` of the shorter text's winnowed shingles.
 _CANDIDATE = 0.4
 _BATCH_BYTES = 1 << 19
 _BASE = 0x100000001B3
@@ -43,7 +43,7 @@ METHOD = {
 
 
 class _Kept(dict[int, int | None]):
-    """What `str.translate` makes of each character: itself or nothing. Many scripts write vowels as marks."""
+    """A table for `str.translate` that keeps letters, marks (vowels in many scripts) and digits, and drops the rest."""
 
     def __missing__(self, code: int) -> int | None:
         self[code] = code if unicodedata.category(chr(code))[0] in "LMN" else None
@@ -54,17 +54,17 @@ _KEPT = _Kept()
 
 
 def normalise(text: str) -> bytes:
-    """Return what is compared of a text."""
+    """Return the normalised text that is compared, in UTF-8."""
     return unicodedata.normalize("NFKC", text).casefold().translate(_KEPT).encode()
 
 
 def marks(normalised: Sequence[bytes]) -> Hashes:
-    """Return the hash of each text."""
+    """Return the hash of each normalised text, (n,)."""
     return np.fromiter(map(hash64, normalised), np.uint64, len(normalised))
 
 
 class OverlapIndex:
-    """Sentences of a test set, to search for; arrays on disk that several processes share."""
+    """A searchable index of the sentences of a test set: arrays on disk that several processes share."""
 
     def __init__(self, parts: dict[str, NDArray[Any]], min_share: float) -> None:
         self._marks = parts["marks"]
@@ -98,7 +98,7 @@ class OverlapIndex:
 
     @classmethod
     def open(cls, folder: Path, min_share: float) -> OverlapIndex:
-        """Map the arrays of an index that was built before."""
+        """Memory-map the arrays of an index that was built before."""
         return cls(open_arrays(folder, _PARTS), min_share)
 
     @classmethod
@@ -107,7 +107,7 @@ class OverlapIndex:
         return all((folder / f"{name}.npy").exists() for name in _PARTS)
 
     def find(self, normalised: Sequence[bytes], hashed: Hashes) -> NDArray[np.int8]:
-        """Return NONE, EXACT or NEAR of each normalised text, whose `marks` are given too; empty texts are NONE."""
+        """Return NONE, EXACT or NEAR for each normalised text; `hashed` are their `marks`. Empty texts are NONE."""
         found = np.full(len(normalised), NONE, np.int8)
         first = 0
         for batch in _batches(normalised):
@@ -138,19 +138,19 @@ class OverlapIndex:
 
 @dataclass(frozen=True)
 class IndexPlace:
-    """Where the index of the test set is, and from which share on sentences are near-duplicates."""
+    """The folder of the test set's index, and the share of shingles from which sentences are near-duplicates."""
 
     folder: Path
     min_share: float
 
 
 def open_index(place: IndexPlace | None) -> OverlapIndex | None:
-    """Open the index of the test set in this process; None: nothing is compared."""
+    """Open the index of the test set in this process; None if nothing is compared."""
     return None if place is None else OverlapIndex.open(place.folder, place.min_share)
 
 
 def index_flores(flores: Flores, place: IndexPlace) -> dict[str, Any]:
-    """Index dev and devtest unless the index is there; return what the manifest says about them."""
+    """Index dev and devtest unless the index exists; return their entry in the manifest."""
     if not OverlapIndex.is_built(place.folder):
         sentences = [text for splits in flores.sentences.values() for lines in splits.values() for text in lines]
         OverlapIndex.build(sentences, place.folder, place.min_share)
@@ -164,9 +164,9 @@ def index_flores(flores: Flores, place: IndexPlace) -> dict[str, Any]:
 
 
 def count_overlaps(index: OverlapIndex | None, rows: Sequence[Row]) -> Mapping[str, int]:
-    """Search every sentence of rows of written files; return how many are exact and how many near-duplicates."""
+    """Search every sentence of rows of written files; return the numbers of exact and near-duplicates."""
     assert index is not None
-    # The same sentence stands in several rows.
+    # A sentence can occur in several rows: search it once.
     normalised = [normalise(sentence) for sentence in dict.fromkeys(_sentences(rows))]
     found = index.find(normalised, marks(normalised))
     return {"exact": int((found == EXACT).sum()), "near": int((found == NEAR).sum())}
@@ -179,16 +179,16 @@ def _sentences(rows: Sequence[Row]) -> Iterator[str]:
 
 def _shingles(text: NDArray[np.uint8]) -> Hashes:
     """Return the hash of the shingle that begins at each byte, (bytes - SHINGLE_BYTES + 1,)."""
-    # Small changes of the text are to move all bits, as the smallest of a window is taken.
+    # Mixed, since the smallest hash of a window is taken: a small change of the text has to change all bits.
     return mixed(runs(text, SHINGLE_BYTES, _BASE), MURMUR)
 
 
 def _winnowed(batch: Sequence[bytes]) -> tuple[Hashes, NDArray[np.int64]]:
-    """Return the winnowed shingles of texts, and the index of the text that each is of."""
+    """Return the winnowed shingles of texts, and the index of each shingle's text."""
     lengths = np.fromiter(map(len, batch), np.int64, len(batch))
     hashes = _shingles(np.frombuffer(b"".join(batch), np.uint8))
     owners = np.repeat(np.arange(len(batch)), lengths)[: len(hashes)]
-    # Bytes from each place to the end of its text: a shingle or a window that is longer belongs to no text.
+    # Bytes from each place to the end of its text: a longer shingle or window would reach into the next text.
     left = np.cumsum(lengths)[owners] - np.arange(len(hashes))
     smallest = hashes
     for step in (1, 2, 4):
@@ -198,14 +198,14 @@ def _winnowed(batch: Sequence[bytes]) -> tuple[Hashes, NDArray[np.int64]]:
     is_short = (left >= SHINGLE_BYTES) & (lengths[owners] < SHINGLE_BYTES + WINDOW - 1)
     chosen = np.where(is_short, hashes, smallest)[has_window | is_short]
     owners = owners[has_window | is_short]
-    # Neighbouring windows mostly choose the same shingle.
+    # Neighbouring windows mostly choose the same shingle: keep it once.
     is_new = np.ones(len(chosen), np.bool_)
     is_new[1:] = (chosen[1:] != chosen[:-1]) | (owners[1:] != owners[:-1])
     return chosen[is_new], owners[is_new]
 
 
 def _batches(normalised: Sequence[bytes]) -> list[Sequence[bytes]]:
-    """Split texts into runs of about `_BATCH_BYTES`."""
+    """Split texts into batches of about `_BATCH_BYTES`."""
     lengths = np.fromiter(map(len, normalised), np.int64, len(normalised))
     batch = np.cumsum(lengths) // _BATCH_BYTES
     bounds = [0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(normalised)]

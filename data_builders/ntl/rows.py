@@ -1,4 +1,4 @@
-"""A block of aligned sentences into rows of text and translation, without what overlaps with the test set."""
+"""Turn a block of aligned sentences into rows of text and translation that do not overlap with the test set."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from data_builders.ntl.corpus import Block
 from data_builders.ntl.overlap import EXACT, NEAR, OverlapIndex, marks, normalise
 from data_builders.ntl.translation_text import answer, question, worked_pair
 
-# How a key is mixed before it says which split a row belongs to.
+# Mixing steps of the key that decides a row's split.
 _STEPS = ((29, 0xBF58476D1CE4E5B9),)
 SPLITS = ("train", "validation", "composition", "test")
 _COLUMNS = ("id", "prompt", "completion", "kind", "source", "target")
-# `marks` are the hashes of all sentences of a row, its own first, to keep those of the other splits out of the training
-# files; `row` is the aligned row of the block that they are of.
+# `marks` are the hashes of all sentences of a row, its own first; they keep sentences of other splits out of the
+# training files. `row` is the index of the aligned row in its block.
 SHARD_SCHEMA = pa.schema(
     [*((name, pa.string()) for name in _COLUMNS), ("row", pa.int32()), ("marks", pa.list_(pa.uint64()))]
 )
@@ -27,7 +27,7 @@ SHARD_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class RowPlan:
-    """Which rows a block gives: the same for every block of a corpus."""
+    """Which rows to make of a block; the same for every block of a corpus."""
 
     corpus: str
     text_languages: tuple[str, ...]
@@ -44,7 +44,7 @@ class RowPlan:
 
 @dataclass
 class Counts:
-    """What became of the sentences of a block; by language where it says so."""
+    """Counts of a block's sentences, by language in the dictionaries."""
 
     rows: int = 0
     sentences: dict[str, int] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Counts:
 
 @dataclass
 class _Column:
-    """The sentences of one language; only those that are `kept` are used."""
+    """The sentences of one language; only `kept` ones are used."""
 
     sentences: list[str]
     marks: Hashes
@@ -68,9 +68,9 @@ class _Column:
 def make_rows(
     block: Block, first_row: int, plan: RowPlan, index: OverlapIndex | None, rng: np.random.Generator
 ) -> tuple[dict[str, pa.Table], Counts]:
-    """Return the shuffled rows of each split, and what was counted.
+    """Return the shuffled rows of each split, and the counts.
 
-    Aligned sentences are translations of each other: where one overlaps with the test set, its whole row is left out.
+    Aligned sentences are translations of each other: if one overlaps with the test set, its whole row is left out.
     """
     columns, counts = _compare(block, plan.max_characters, index)
     split_of = _splits(columns, plan)
@@ -100,7 +100,7 @@ def _compare(block: Block, max_characters: int, index: OverlapIndex | None) -> t
         lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
         normalised = [normalise(sentence) for sentence in sentences]
         hashes = marks(normalised)
-        # Punctuation alone is no sentence.
+        # A line of punctuation only is no sentence.
         is_missing = ~np.fromiter(map(bool, normalised), np.bool_, len(sentences))
         is_long = ~is_missing & (lengths > max_characters)
         columns[code] = _Column(sentences, hashes, ~is_missing & ~is_long, is_missing)
@@ -117,7 +117,7 @@ def _compare(block: Block, max_characters: int, index: OverlapIndex | None) -> t
 
 
 def _splits(columns: dict[str, _Column], plan: RowPlan) -> NDArray[np.int64]:
-    """Return which of SPLITS each row belongs to: by a hash of the pivot's sentence, so in every corpus that has it."""
+    """Return the index in SPLITS of each row, by a hash of the pivot's sentence: the same in every corpus with it."""
     key = np.zeros(len(next(iter(columns.values())).kept), np.uint64)
     for code in (*plan.pivots, *columns):
         if code in columns:

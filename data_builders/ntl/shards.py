@@ -1,4 +1,4 @@
-"""Shards: the rows of one block each, made by several processes, and read again for every file that is written."""
+"""Shards: the rows of one block each, made by worker processes, and read again for every output file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _Job = tuple[Shard, Block, int, RowPlan, int]
 def make_shards(
     name: str, corpora: Corpora, config: NTLDataConfig, folder: BuildFolder, workers: Workers[OverlapIndex | None]
 ) -> list[Shard]:
-    """Make the shards of a model's corpora that are not there yet; a few blocks a process are in memory at a time."""
+    """Make the missing shards of a model's corpora and return all; each process holds only a few blocks in memory."""
     shards: list[Shard] = []
     total = sum(min(each.num_rows, corpora.max_rows or each.num_rows) for each in corpora.corpora)
     for done in workers.map(partial(_make, name), _jobs(name, corpora, config, folder, shards)):
@@ -37,7 +37,7 @@ def make_shards(
 def _jobs(
     name: str, corpora: Corpora, config: NTLDataConfig, folder: BuildFolder, shards: list[Shard]
 ) -> Iterator[_Job]:
-    """Yield what `_make` makes missing shards of; append every shard to `shards`."""
+    """Yield the jobs of the missing shards; append every shard to `shards`."""
     read = 0
     for corpus in corpora.corpora:
         plan, first_row = _plan(config, corpora, corpus), 0
@@ -68,9 +68,9 @@ def _plan(config: NTLDataConfig, corpora: Corpora, corpus: Corpus) -> RowPlan:
 
 
 def _make(name: str, index: OverlapIndex | None, job: _Job) -> int:
-    """Write a shard and return how many rows of all corpora were read for it and those before."""
+    """Write a shard; return the number of rows read so far, over all corpora."""
     shard, block, first_row, plan, read = job
-    # Every shard draws from a stream of its own, so that it does not matter which are made when.
+    # Every shard has its own random stream, so the order in which shards are made does not matter.
     rng = np.random.default_rng([plan.seed, int(shard.name), *name.encode()])
     tables, counts = make_rows(block, first_row, plan, index, rng)
     shard.write(tables, asdict(counts))
@@ -80,7 +80,7 @@ def _make(name: str, index: OverlapIndex | None, job: _Job) -> int:
 def shard_rows(
     shards: Sequence[Shard], split: str, held_out: Hashes | None = None, kinds: Sequence[str] = ()
 ) -> Iterator[pa.Table]:
-    """Yield the rows of each shard: without what belongs to a held-out sentence, and only of these kinds if any."""
+    """Yield the rows of each shard, of these kinds (empty: all), without those that `_is_held_out` marks."""
     for shard in shards:
         table = shard.read(split)
         if held_out is not None and table.num_rows:
@@ -92,19 +92,19 @@ def shard_rows(
 
 
 def marks_of(shards: Sequence[Shard], split: str) -> Hashes:
-    """Return, in order, the hashes of all sentences of the rows of a split."""
+    """Return the sorted, distinct hashes of all sentences in the rows of a split."""
     found = [pc.list_flatten(shard.read(split, ["marks"])["marks"]) for shard in shards]
     return np.unique(np.concatenate([np.empty(0, np.uint64), *(each.to_numpy() for each in found)]))
 
 
 def _is_held_out(table: pa.Table, held_out: Hashes) -> NDArray[np.bool_]:
-    """Return which rows have a held-out sentence in them, in worked pairs too, or a translation of one."""
+    """Return a mask of the rows that contain a held-out sentence (also in worked pairs) or a translation of one."""
     lists = table["marks"].combine_chunks()
     is_in = contains(held_out, lists.flatten().to_numpy())
     starts = lists.offsets.to_numpy()[:-1] - lists.offsets[0].as_py()
     is_own = is_in[starts]
     is_pair = pc.equal(table["kind"], "translation").to_numpy()
     is_own[is_pair] |= is_in[starts[is_pair] + 1]
-    # What is aligned with a held-out sentence is its translation.
+    # Sentences aligned with a held-out one are its translations.
     rows = table["row"].to_numpy()
     return np.asarray(np.logical_or.reduceat(is_in, starts) | np.isin(rows, rows[is_own]))

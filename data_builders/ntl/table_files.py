@@ -1,13 +1,12 @@
-"""Corpora in tables with a column a language: NusaX-MT, and files of sentence pairs.
+"""Corpora in tables with one column per language: NusaX-MT, and files of sentence pairs.
 
-NusaX-MT has aligned sentences of languages of Indonesia and English, a CSV file a split. `train.csv` and `valid.csv`
-are read; `test.csv` stays what it is for. Madurese, Ngaju and Toba Batak are left out, as FLORES-200 has no code for
-them.
+NusaX-MT has aligned sentences of languages of Indonesia and English, one CSV file per split. `train.csv` and
+`valid.csv` are read; `test.csv` is left for testing. Madurese, Ngaju and Toba Batak are left out, as FLORES-200 has no
+code for them.
 
-Files of pairs (Tatoeba's test sets, GATITOS, the user's own) are tab-separated text without a header, called after
+Files of pairs (Tatoeba's test sets, GATITOS, the user's own) are tab-separated text without a header, named after
 their two columns, `<code>-<code>.tsv` or `<code>_<code>.tsv`, and may be compressed (`.gz`, `.bz2`, `.xz`):
-`deu-eng.tsv.gz`, `en_lij.tsv.gz`. More columns are left alone, and so are other files, and languages that FLORES-200
-does not have.
+`deu-eng.tsv.gz`, `en_lij.tsv.gz`. Further columns, other files, and languages missing in FLORES-200 are ignored.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from data_builders.ntl.corpus import Block, Corpus, block_rows, clean, require_l
 from data_builders.row_files import csv_rows
 
 _NUSAX_FILES = ("train.csv", "valid.csv")
-# What NusaX calls its languages; FLORES-200 has no Madurese, Ngaju and Toba Batak.
+# Column names of NusaX; FLORES-200 has no Madurese, Ngaju and Toba Batak.
 _NUSAX_NAMES = {
     "acehnese": "ace_Latn",
     "balinese": "ban_Latn",
@@ -42,15 +41,15 @@ _PAIR_FILE = re.compile(
 
 
 def is_nusax(folder: Path) -> bool:
-    """Tell whether a folder holds NusaX: a `train.csv` with a column `english` and one of its other languages."""
+    """Tell whether a folder holds NusaX: a `train.csv` with the columns `english` and `acehnese`."""
     return (folder / _NUSAX_FILES[0]).is_file() and {"english", "acehnese"} <= set(_header(folder / _NUSAX_FILES[0]))
 
 
 def read_nusax(folder: Path, languages: Collection[str]) -> list[Corpus]:
-    """Return one corpus for each file; of these languages, or of all where none is named.
+    """Return one corpus for each file, with these languages (empty: all).
 
     Raises:
-        UserError: a file cannot be read, or a row has other columns than its header.
+        UserError: a file cannot be read, or a row differs from the header in its number of columns.
     """
     corpora = []
     for name in _NUSAX_FILES:
@@ -94,10 +93,10 @@ def _nusax_rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 def read_pairs(folder: Path, languages: Collection[str]) -> list[Corpus]:
-    """Return one corpus for each file of pairs; of these languages, or of all where none is named.
+    """Return one corpus for each file of pairs whose two languages are among these (empty: all).
 
     Raises:
-        UserError: a file cannot be read, is no UTF-8, holds no pair, or a line of it has one column only.
+        UserError: a file cannot be read, is not UTF-8, holds no pair, or has a line with only one column.
     """
     corpora = []
     for path in sorted(folder.glob("*.tsv*")):
@@ -111,12 +110,12 @@ def read_pairs(folder: Path, languages: Collection[str]) -> list[Corpus]:
 
 
 def holds_pairs(folder: Path) -> bool:
-    """Tell whether a folder has a file of pairs of languages that FLORES-200 has."""
+    """Tell whether a folder has a file of pairs of two FLORES-200 languages."""
     return any(_codes(path) for path in folder.glob("*.tsv*"))
 
 
 def _codes(path: Path) -> tuple[str, str] | None:
-    """Return the languages of the columns; None where the file's name says none."""
+    """Return the languages of the columns, or None if the file's name does not give two."""
     if not (found := _PAIR_FILE.fullmatch(path.name)) or not path.is_file():
         return None
     first, second = known_code(found["first"]), known_code(found["second"])

@@ -1,4 +1,4 @@
-"""The tokenizer of a build: trained on its files or named by the user, and tried on every language."""
+"""The tokenizer of a build: trained on its files or named by the user, and checked on every language."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer"
 Counts = Mapping[str, Mapping[tuple[str, str, str], int]]
-# Rows of each file that tokens are counted in.
+# Rows of each file in which tokens are counted.
 TOKEN_SAMPLE = 2000
-# Sentences of each language that a tokenizer is tried on.
+# Sentences of each language for the coverage check.
 COVERAGE_SAMPLE = 300
 
 
 def write_tokenizer(
     config: NTLDataConfig, named: PreTrainedTokenizerBase | None, folder: BuildFolder, counts: Counts
 ) -> dict[str, Any]:
-    """Train a tokenizer, unless the user has named one, and return what the manifest says about it.
+    """Train a tokenizer unless the user named one, check it, and return its entry in the manifest.
 
     Args:
-        counts: rows of each file, under its name without `.parquet`, by (kind, source, target).
+        counts: rows by (kind, source, target) of each file (its name without `.parquet`).
 
     Raises:
-        UserError: it breaks the characters of a language up, or does not know them.
+        UserError: it splits the characters of a language, or has too many unknown tokens in it.
     """
     folder.progress.step("tokenizer", 0, 1)
     training = [name for name in ("aug_train", "anchor_train") if name in counts]
@@ -64,7 +64,7 @@ def write_tokenizer(
 def _tried(
     config: NTLDataConfig, tokenizer: PreTrainedTokenizerBase, files: Mapping[Path, int]
 ) -> tuple[dict[str, int], dict[str, dict[str, float]]]:
-    """Return about how many tokens each file (and its rows) has, by name, and how each language is covered."""
+    """Return the estimated tokens of each file, by name, and the coverage of each language; `files` has their rows."""
     samples: dict[str, list[str]] = {}
     tokens = {}
     for path, rows in files.items():
@@ -83,7 +83,7 @@ def _tried(
 
 
 def _balanced(files: Sequence[Path], share: int, languages: Collection[str]) -> Iterator[str]:
-    """Yield texts of each language until they are `share` bytes."""
+    """Yield texts until every language has `share` bytes."""
     left = dict.fromkeys(languages, share)
     for path in files:
         for table in _row_groups(path):
@@ -99,12 +99,12 @@ def _balanced(files: Sequence[Path], share: int, languages: Collection[str]) -> 
 
 def _row_groups(path: Path) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as parquet:
-        # One after the other: read as a whole, a file's row groups add up in memory.
+        # One at a time, to bound memory.
         for group in range(parquet.num_row_groups):
             yield parquet.read_row_group(group)
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[str, str]]:
-    """Yield (language that is written last, whole text) of rows."""
+    """Yield (target language, whole text) of rows."""
     for row in table.to_pylist():
         yield row["meta"]["target"], text_of(row)

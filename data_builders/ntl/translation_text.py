@@ -1,7 +1,7 @@
-"""The text format "sentence-pairs" of translations, the same in training data and in prompts of the evaluation.
+"""The text format "sentence-pairs" of translations, shared by training data and evaluation prompts.
 
-A pair reads `Ligurian sentence: ...` and, on the next line, `English sentence: ...`; worked pairs stand before
-it with an empty line after each.
+A pair is `Ligurian sentence: ...` and, on the next line, `English sentence: ...`; worked pairs come before it, each
+followed by an empty line.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _SENTENCE = re.compile(r"^[^\n:]* sentence: ?(.*)$", re.MULTILINE)
 
 
 def question(source: str, target: str, sentence: str) -> str:
-    """Return the sentence under its language's name, and the label that the translation follows."""
+    """Return the prompt: the sentence with its language's label, and the label of the target language."""
     return f"{language_name(source)} sentence: {sentence}\n{language_name(target)} sentence:"
 
 
 def answer(translation: str) -> str:
-    """Return what follows the question."""
+    """Return the completion that follows `question`."""
     return f" {translation}"
 
 
 def worked_pair(source: str, target: str, sentence: str, translation: str) -> str:
-    """Return a pair as it stands before a question."""
+    """Return a pair in the form that precedes a question."""
     return f"{question(source, target, sentence)}{answer(translation)}\n\n"
 
 

@@ -1,4 +1,4 @@
-"""Writes the files of a build out of its shards: training and validation of each model, and the mixture that is D_C."""
+"""Write the files of a build from its shards: training and validation files of each model, D_C, and tests."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from data_builders.ntl.config import NTLDataConfig
 from data_builders.ntl.shards import marks_of, shard_rows
 
 _META = pa.struct([("kind", pa.string()), ("source", pa.string()), ("target", pa.string())])
-# By the settings `train_rows` and `composition_rows`.
+# By the value of `train_rows` or `composition_rows`.
 _COLUMNS = {"text": ("text",), "pairs": ("prompt", "completion")}
-# Each file draws from a stream of its own, so that a change to one leaves the others' bytes alone.
+# Every file has its own random stream, so a change to one leaves the bytes of the others unchanged.
 _STREAMS = (
     *("aug_validation", "anchor_validation", "dc_train", "dc_validation"),
     *("seen_test", "unseen_test", "dc_train_once", "dc_validation_once"),
@@ -31,12 +31,12 @@ class Writer:
     """Writes the files of a build.
 
     Args:
-        languages: those that the aug translates from.
+        languages: trained languages of the aug that have translations to test.
 
     Attributes:
-        held_out: of each model, rows that were held out, and training rows that are left out since a sentence of
-            them, a translation of it or a worked pair is held out.
-        counts: rows of each file by (kind, source, target), under its name without `.parquet`.
+        held_out: by model, the number of held-out rows, and of training rows that are left out because a sentence in
+            them (also in a worked pair) or its translation is held out.
+        counts: rows by (kind, source, target) of each file (its name without `.parquet`).
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Writer:
         self._rngs = {name: np.random.default_rng([config.seed, i]) for i, name in enumerate(_STREAMS)}
 
     def write_model(self, name: str) -> None:
-        """Write what a model is trained on, and its validation file; nothing where it has no corpora."""
+        """Write the training and validation files of a model; nothing if it has no corpora."""
         if (shards := self._shards.get(name)) is None:
             return
         columns = self._config.train_rows
@@ -73,7 +73,7 @@ class Writer:
         self._write(f"{name}_validation", sample(shard_rows(shards, "validation", self._tested), chosen), columns)
 
     def write_composition(self) -> None:
-        """Write D_C, a share of the aug's rows and of the anchor's, and its validation file in the same proportion."""
+        """Write D_C, a mixture of the aug's and the anchor's rows, and its validation file in the same proportion."""
         config, kinds = self._config, self._config.composition_kinds
         share = config.high_resource_share if "anchor" in self._shards else 0.0
         trained = sum(rows for (kind, *_), rows in self.counts["aug_train"].items() if kind in kinds)
@@ -91,7 +91,7 @@ class Writer:
         self._write_mixture("dc_validation", "validation", usable, rows, share, self._tested)
 
     def write_tests(self) -> None:
-        """Write translations that are held out for tests: of languages that are trained on, and of others."""
+        """Write the held-out translations for tests: of trained languages, and of unseen ones."""
         config = self._config
         if not config.test_fraction:
             return
@@ -100,7 +100,7 @@ class Writer:
                 self._write(name, self._tests(name, languages), "pairs")
 
     def _tests(self, name: str, languages: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield so many rows of each language, one language after the other."""
+        """Yield at most `num_test_rows` rows of each language, one language after the other."""
         tables = list(shard_rows(self._shards["aug"], "test"))
         for code in languages:
             found = [table.filter(pc.equal(table["source"], code)) for table in tables]
@@ -111,7 +111,7 @@ class Writer:
             yield of_code.take(pa.array(chosen))
 
     def _usable(self, name: str, split: str, held_out: Hashes) -> dict[str, NDArray[np.int64]]:
-        """Return the indices of the rows of each model that D_C, or its validation file, may hold."""
+        """Return, by model, the indices of the rows that D_C (or its validation file) may hold."""
         kinds = self._config.composition_kinds
         counts = {
             model: sum(table.num_rows for table in shard_rows(shards, split, held_out, kinds))
@@ -143,7 +143,7 @@ class Writer:
         share: float,
         held_out: Hashes,
     ) -> None:
-        """Write `rows` of the aug's rows, and so many of the anchor's that they are `share` of all."""
+        """Write `rows` of the aug's rows, and as many of the anchor's as make `share` of the total."""
         wanted = {"aug": rows, "anchor": round(rows * share / (1 - share))}
 
         def tables() -> Iterator[pa.Table]:
@@ -168,7 +168,7 @@ def _schema(columns: str) -> pa.Schema:
 
 
 def sample(tables: Iterable[pa.Table], chosen: NDArray[np.int64]) -> Iterator[pa.Table]:
-    """Yield the rows with these ordered indices."""
+    """Yield the rows with these sorted indices."""
     first = 0
     for table in tables:
         inside = chosen[np.searchsorted(chosen, first) : np.searchsorted(chosen, first + table.num_rows)]
@@ -178,7 +178,7 @@ def sample(tables: Iterable[pa.Table], chosen: NDArray[np.int64]) -> Iterator[pa
 
 
 def _each_once(tables: Iterable[pa.Table], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the ordered indices of rows, drawn at random, no two of which have a sentence of their own in common."""
+    """Return the sorted indices of randomly drawn rows that share no sentence; worked pairs do not count."""
     owned: list[list[int]] = []
     for table in tables:
         for kind, marks in zip(table["kind"].to_pylist(), table["marks"].to_pylist(), strict=True):
@@ -193,12 +193,12 @@ def _each_once(tables: Iterable[pa.Table], rng: np.random.Generator) -> NDArray[
 
 
 def _choose(rng: np.random.Generator, total: int, rows: int) -> NDArray[np.int64]:
-    """Return the ordered indices of `rows` out of `total` rows, each as likely as any other."""
+    """Return the sorted indices of `rows` (at most `total`) rows, drawn uniformly out of `total`."""
     return np.sort(rng.choice(total, min(rows, total), replace=False))
 
 
 def _as_training(tables: Iterable[pa.Table], columns: str, counts: Counter[tuple[str, str, str]]) -> Iterator[pa.Table]:
-    """Yield rows in the columns `text` or `pairs`, and add up (kind, source, target) in `counts`."""
+    """Yield rows with the columns of `text` or `pairs`, and count them by (kind, source, target) in `counts`."""
     for table in tables:
         grouped = table.group_by(["kind", "source", "target"]).aggregate([([], "count_all")])
         for row in grouped.to_pylist():
@@ -211,7 +211,7 @@ def _as_training(tables: Iterable[pa.Table], columns: str, counts: Counter[tuple
 
 
 def described(counts: Counter[tuple[str, str, str]]) -> dict[str, dict[str, int]]:
-    """Return the rows of a file by kind, and by language or pair of languages."""
+    """Return the number of rows of a file by kind, and by language or language pair."""
     tables: dict[str, dict[str, int]] = {}
     for (kind, source, target), rows in sorted(counts.items()):
         tables.setdefault(kind, {})[source if source == target else f"{source}-{target}"] = rows

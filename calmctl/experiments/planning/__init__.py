@@ -1,1 +1,1 @@
-"""Plans: what an experiment's stages come to before any of them has run."""
+"""Plans: estimates of an experiment's FLOPs, hours, memory and disk before any stage runs."""

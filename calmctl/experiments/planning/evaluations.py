@@ -1,4 +1,4 @@
-"""What an evaluation comes to: how many prompts there are, how long they are, and the FLOPs of answering them."""
+"""Estimate the cost of an evaluation: number and length of its prompts, and the FLOPs of answering them."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,9 +10,9 @@ from calmctl.evaluation.config import EvalConfig
 from calmctl.training.plan import Model
 from evals import Request
 
-# English takes some 4 bytes a token, code 3, low-resource languages 2 to 3.
+# English has some 4 bytes a token, code 3, low-resource languages 2 to 3.
 BYTES_PER_TOKEN = 3.0
-# Of one decoding step in a block, however small: Python and the start of some fifteen kernels. An estimate.
+# Estimated minimum of one decoding step in one block: Python and some fifteen kernel launches.
 SECONDS_PER_BLOCK = 0.8e-3
 
 
@@ -21,12 +21,12 @@ class EvaluationPlan:
     """The prompts of a task, which are the same for every model; tokens are estimated from bytes.
 
     Attributes:
-        prompts: how many; None = they are not known yet, and `reason` says why.
-        read: tokens of prompts and references, shared worked examples once.
-        written: tokens generated, at most.
+        prompts: number of prompts; None = not known yet, `reason` says why.
+        read: tokens of prompts and references; worked examples that prompts share count once.
+        written: maximum number of generated tokens.
         scored: tokens of references (bits per byte).
-        length: tokens of a prompt with its worked examples, on average.
-        decoding_steps: forward passes of a batch for one token each, at most.
+        length: mean tokens of a prompt with its worked examples.
+        decoding_steps: maximum number of forward passes of a batch, each for one token.
     """
 
     prompts: int | None = None
@@ -38,28 +38,28 @@ class EvaluationPlan:
     reason: str = ""
 
     def flops(self, model: Model) -> float:
-        """Return the FLOPs of a model's answers and of its likelihoods; the head sees only what it has to."""
+        """Return the FLOPs of generation and likelihoods; the LM head runs on written and scored tokens only."""
         length = min(self.length, model.context)
         below, whole = (model.flops.forward(length, with_head=with_head) for with_head in (False, True))
         return self.read * below + self.written * whole + self.scored * (whole - below)
 
     def decoding_seconds(self, model: Model, bandwidth: float) -> float:
-        """Return the least time of decoding, which waits for weights to be read or for kernels to be started.
+        """Return a lower bound of the decoding time, from reading the weights and launching kernels.
 
         Args:
-            bandwidth: bytes/s of the memory.
+            bandwidth: memory bandwidth in bytes/s.
         """
         return self.decoding_steps * max(model.weight_bytes / bandwidth, model.flops.depth * SECONDS_PER_BLOCK)
 
 
 class EvaluationPlanner:
-    """Counts the prompts of tasks, once for all models."""
+    """Plans evaluations; counts the prompts of each once, for all models."""
 
     def __init__(self) -> None:
         self._known: dict[str, EvaluationPlan] = {}
 
     def plan(self, config: EvalConfig) -> EvaluationPlan:
-        """Return the plan of a task; of one whose data does not exist yet, or is on the hub, only why it is unknown."""
+        """Return the plan of an evaluation; without figures if its data is not on disk or cannot be used."""
         key = str({**to_dict(config), "model": ""})
         if key not in self._known:
             self._known[key] = _planned(config)

@@ -1,4 +1,4 @@
-"""The plan of an experiment: models, trainings, evaluations, and what they come to together."""
+"""The plan of an experiment: its models, trainings and evaluations, and their total cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,18 +20,18 @@ from calmctl.modeling.bases.sources import find_tokenizer
 from calmctl.modeling.tokenizers.same_ids import num_token_ids
 from calmctl.training.plan import Model, described
 
-# FLOP/s in bfloat16 without sparsity, and bytes/s of memory, as their data sheets say (80 GB, SXM).
+# Dense bfloat16 FLOP/s and memory bytes/s, from the data sheets (80 GB, SXM).
 DEVICES = {"A100": (312e12, 2.04e12), "H100": (989e12, 3.35e12)}
 UTILISATION = 0.4
 
 
 def plan_experiment(experiment: Experiment, stages: Sequence[Stage]) -> dict[str, Any]:
-    """Return what the stages of an experiment come to; nothing is downloaded, loaded or written.
+    """Return models, trainings, evaluations and total cost of an experiment; download, load and write nothing.
 
-    Trainings and evaluations that differ in their seed alone are one row, `runs` says how many.
+    Trainings that differ only in their seed share a row (`runs` is their number), as do all models of an evaluation.
 
     Raises:
-        UserError: a training would refuse its settings, or the shape of a model is not known here.
+        UserError: a training would reject its settings, or a model is neither on disk nor in `public_shapes`.
     """
     planner = Planner(experiment.token_ids or (lambda _: _vocab_size(experiment)))
     trainings = _trainings(planner, stages)
@@ -64,7 +64,7 @@ def plan_experiment(experiment: Experiment, stages: Sequence[Stage]) -> dict[str
 
 
 def _vocab_size(experiment: Experiment) -> int:
-    """Return how many token ids models that are trained from scratch have."""
+    """Return the number of token ids of models trained from scratch."""
     if experiment.tokenizer:
         if tokenizer := find_tokenizer(experiment.tokenizer, local_files_only=True):
             return num_token_ids(tokenizer)
@@ -79,7 +79,7 @@ def _trainings(planner: Planner, stages: Sequence[Stage]) -> list[dict[str, Any]
     found: dict[TrainingPlan, int] = {}
     for stage in stages:
         if plan := planner.plan(stage):
-            # Seeds of one system differ in nothing that is planned.
+            # Seeds of one system have the same plan.
             plan = replace(plan, stage=stage.name.partition("_seed")[0])
             found[plan] = found.get(plan, 0) + 1
     return [{**asdict(plan), "runs": runs, "hours": _hours(plan.flops)} for plan, runs in found.items()]

@@ -1,4 +1,4 @@
-"""What the trainings of an experiment come to (parameters, memory, tokens, FLOPs, disk), from its stages' settings."""
+"""Estimate parameters, memory, tokens, FLOPs and disk of an experiment's trainings, from the settings of its stages."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ from calmctl.training.plan import (
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A training; sizes in bytes, `tokens` and `flops` of all its steps.
+    """The cost of a training; `tokens` and `flops` are totals over all steps.
 
     Attributes:
         what: what is trained, in words.
-        memory_bytes: weights, gradients and optimizer; activations come on top.
-        disk_bytes: the model and the checkpoints that are kept, at most.
+        memory_bytes: of weights, gradients and optimizer states; without activations.
+        disk_bytes: maximum size of the model and the checkpoints that are kept.
     """
 
     stage: str
@@ -48,10 +48,10 @@ class TrainingPlan:
 
 
 class Planner:
-    """Plans stages in their order: what one trains, later ones may build on.
+    """Plans stages in order, since later stages may use the models of earlier ones.
 
     Args:
-        vocab_size: tells the token ids of models that are trained from scratch, by their tokenizer.
+        vocab_size: tokenizer -> number of token ids of a model trained from scratch with it.
     """
 
     def __init__(self, vocab_size: Callable[[str], int]) -> None:
@@ -60,10 +60,10 @@ class Planner:
         self.existing: dict[str, Model] = {}
 
     def model(self, source: str) -> Model:
-        """Return the model of an earlier stage, or one that exists.
+        """Return the model that an earlier stage trains, or an existing one.
 
         Raises:
-            UserError: its shape is not known here.
+            UserError: the model is neither on disk nor in `public_shapes`.
         """
         if source in self._trained:
             return self._trained[source].model
@@ -75,7 +75,7 @@ class Planner:
         """Return the plan of a stage; None for one that trains nothing.
 
         Raises:
-            UserError: the training would refuse its settings, or a shape is not known here.
+            UserError: the training would reject its settings, or a model is neither on disk nor in `public_shapes`.
         """
         if (plan := self._plan(stage.config)) is None:
             return None
@@ -112,9 +112,9 @@ class Planner:
         return None
 
     def _aug_tokens(self, config: ComposeConfig, source: str) -> float | None:
-        """Return how many tokens an aug reads per token of the anchor; None: it takes the anchor's, as far as is known.
+        """Return how many tokens an aug reads per token of the anchor; None = it reads the anchor's tokens.
 
-        Where tokenizers are not here yet, their numbers of ids tell whether they are two, and one per token is a guess.
+        If a tokenizer is not on disk: None if their numbers of ids are equal or unknown, otherwise 1.0, a guess.
         """
         anchor, aug = self.model(config.anchor), self.model(source)
         ours, theirs = (self._tokenizer(each) for each in (config.anchor, source))
@@ -127,7 +127,7 @@ class Planner:
         return measured_aug_tokens(ours, own.segmenter(chosen_kind(config.segmentation, aug.plain, own)))
 
     def _tokenizer(self, source: str) -> PreTrainedTokenizerBase | None:
-        """Return the tokenizer of a model that exists and is here, if there is one."""
+        """Return the tokenizer of an existing model on this machine, or None."""
         if source in self._trained or self.model(source).is_public:
             return None
         return find_tokenizer(source, local_files_only=True)

@@ -1,1 +1,1 @@
-"""Bases: finding, loading and recognising the models that are composed."""
+"""Bases: finding, loading and identifying the models to compose."""

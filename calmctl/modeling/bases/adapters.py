@@ -1,4 +1,4 @@
-"""Adapters as peft stores them: merged into the model that they are for when that is loaded."""
+"""Adapters of peft: merged into the weights of their model when it is loaded."""
 
 import sys
 import warnings
@@ -17,7 +17,7 @@ ADAPTER = "default"
 
 
 def has_adapters(model: Any) -> bool:
-    """Tell whether something is a model of peft, or one that peft has put adapters into."""
+    """Tell whether an object is a model of peft, or one that contains adapter layers of peft."""
     if not isinstance(model, nn.Module) or "peft" not in sys.modules:
         return False
     from peft import PeftModel
@@ -27,16 +27,16 @@ def has_adapters(model: Any) -> bool:
 
 
 def with_adapter(model: PreTrainedModel, name: str, revision: str, arguments: dict[str, Any]) -> PreTrainedModel:
-    """Return a model into whose weights a stored adapter has been merged; it is known by the adapter's name.
+    """Merge a stored adapter into a model's weights; return the model under the adapter's name.
 
-    Updates are computed in float64, so that rounding gives the same weights on every machine, and fingerprints agree.
+    Updates are computed in float64, so that rounding gives the same weights, and fingerprints, on every machine.
 
     Args:
         name: folder or hub id of the adapter.
         arguments: of `from_pretrained`.
 
     Raises:
-        UserError: the adapter is not one that can be merged, does not fit the model, or the model is quantised.
+        UserError: the adapter cannot be merged or does not fit the model, or the model is quantised.
     """
     from peft import PeftConfig, PeftModelForCausalLM
 
@@ -55,7 +55,7 @@ def with_adapter(model: PreTrainedModel, name: str, revision: str, arguments: di
         if config.is_prompt_learning or config.is_adaption_prompt:
             raise UserError(f"{name}: an adapter of kind {kind}, which cannot be merged into the weights of a model")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # what peft asks of a model has another name by now
+            warnings.simplefilter("ignore", FutureWarning)  # peft uses an old name of transformers
             wrapped = PeftModelForCausalLM(model, config, adapter_name=ADAPTER)
         result = wrapped.load_adapter(name, ADAPTER, torch_device="cpu", **where)
         stray = [*result.missing_keys, *result.unexpected_keys]
@@ -65,7 +65,7 @@ def with_adapter(model: PreTrainedModel, name: str, revision: str, arguments: di
                 f"weights are missing, {len(result.unexpected_keys)} not in the model ({', '.join(stray[:3])})"
             )
         for key, parameter in wrapped.named_parameters():
-            # Not a module that was trained as a whole: it takes the place of the model's own.
+            # Modules that were trained as a whole are no updates: they replace the model's own.
             if f".{ADAPTER}" in key and ".modules_to_save." not in key and parameter.is_floating_point():
                 parameter.data = parameter.data.to(torch.float64)
         merged = wrapped.merge_and_unload(safe_merge=True)

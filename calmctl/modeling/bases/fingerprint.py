@@ -1,4 +1,4 @@
-"""Fingerprints: what a base is recognised by when a checkpoint is loaded again."""
+"""Fingerprints, by which a base is recognised when a checkpoint is loaded again."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from calmctl.errors import UserError
 
-# What a configuration says about how a model was loaded, saved or is to be run, rather than about what it computes.
+# Settings of a configuration that do not change what a model computes: how it was loaded or saved, how to run it.
 NOT_IDENTITY = {
     "_name_or_path",
     "architectures",
@@ -22,7 +22,7 @@ NOT_IDENTITY = {
     "output_attentions",
     "output_hidden_states",
     "return_dict",
-    "quantization_config",  # compared by itself
+    "quantization_config",  # compared separately
 }
 
 
@@ -37,14 +37,15 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def fingerprint(model: PreTrainedModel, own_name: Callable[[str], str | None] | None = None) -> dict[str, Any]:
-    """Return what identifies a base beside its configuration: class, weights and buffers, dtype, size.
+    """Return what identifies a base besides its configuration: class, weights and buffers, dtype, size.
 
     Args:
-        own_name: where something was put into the base, the base's own name of a weight; None = it is not the base's.
+        own_name: maps a tensor's name to that in the base, None for tensors added to the base; default: all are the
+            base's.
 
     Quantised weights are left out of the hash: libraries round and pack them differently from device to device (and
-    repack them when they are first used). The embeddings, norms and heads that stay in a float type still tell models
-    apart; the quantisation itself is compared as a part of the configuration.
+    repack them at first use). The embeddings, norms and heads that stay in a float type still tell models apart; the
+    quantisation itself is compared as a part of the configuration.
     """
     state = _comparable_state(model)
     if own_name is not None:
@@ -58,7 +59,7 @@ def fingerprint(model: PreTrainedModel, own_name: Callable[[str], str | None] | 
 
 
 def _comparable_state(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return the weights and buffers of a model, offloaded ones too, but not those of modules with packed weights."""
+    """Return a model's weights and buffers, offloaded ones included, except those of modules with packed weights."""
     state = model.state_dict()
     if any(tensor.is_meta for tensor in state.values()):
         from accelerate.utils.modeling import get_state_dict_offloaded_model
@@ -79,10 +80,10 @@ def _is_packed(module: nn.Module) -> bool:
 
 
 def check_base(role: str, known: Mapping[str, Any], settings: Mapping[str, Any], base: PreTrainedModel) -> None:
-    """Refuse a base of another class, weights or configuration.
+    """Refuse a base whose class, weights or configuration are not the recorded ones.
 
-    Of the configuration only keys that both know are compared: other versions of transformers know other ones, which
-    is also why a hash of it would prove nothing.
+    Only configuration keys that both have are compared: versions of transformers differ in their keys, which is also
+    why a hash of the configuration would prove nothing.
 
     Raises:
         UserError: it is another base, or the same one quantised differently.
@@ -101,6 +102,6 @@ def check_base(role: str, known: Mapping[str, Any], settings: Mapping[str, Any],
 
 
 def _same_keys_agree(recorded: Mapping[str, Any], actual: Mapping[str, Any]) -> bool:
-    """Compare what two settings both know; nothing agrees with something only if both are nothing."""
+    """Compare the keys that two settings share; empty settings agree only with empty ones."""
     shared = recorded.keys() & actual.keys()
     return bool(recorded) == bool(actual) and all(recorded[key] == actual[key] for key in shared)

@@ -1,4 +1,4 @@
-"""GGUF files: one file that holds a model and its tokenizer; transformers unpacks it when it is loaded."""
+"""GGUF files: model and tokenizer in one file, whose weights transformers unpacks on loading."""
 
 import copy
 import json
@@ -25,20 +25,19 @@ from transformers.utils import logging as transformers_logging
 from calmctl.errors import UserError
 from calmctl.modeling.bases.source_files import check_content, unloadable
 
-# Of the package gguf, as in pyproject.toml.
+# Oldest supported version of the package gguf, as in pyproject.toml.
 OLDEST = "0.13"
 
 
 def unpacked(
     auto_class: Any, what: str, file: Path, config: PreTrainedConfig, arguments: dict[str, Any]
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Return the model of a GGUF file with unpacked weights, and what transformers reports of loading it.
+    """Load the model of a GGUF file with unpacked weights; return it and transformers' loading report.
 
     Args:
-        auto_class, what: that of transformers for it, and what it loads, in words.
-        config: as the file describes it.
-        arguments: of `from_pretrained`; without a `dtype` of its own, weights are unpacked to float32, whatever they
-            are packed in.
+        auto_class, what: the Auto class of transformers to load with, and what it loads, in words.
+        config: configuration in the file.
+        arguments: of `from_pretrained`; without a `dtype`, weights are unpacked to float32, however they are packed.
 
     Raises:
         UserError: it cannot be loaded, or is to be quantised again.
@@ -55,10 +54,10 @@ def unpacked(
 
 
 def read_gguf(auto_class: Any, what: str, file: Path) -> Any:
-    """Return the configuration or tokenizer in a GGUF file, a copy of the caller's own.
+    """Return the configuration or tokenizer in a GGUF file, as a copy that the caller may change.
 
     Args:
-        auto_class, what: that of transformers for it, and what it loads, in words.
+        auto_class, what: the Auto class of transformers to load with, and what it loads, in words.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -68,7 +67,7 @@ def read_gguf(auto_class: Any, what: str, file: Path) -> Any:
     return copy.deepcopy(_read_once(auto_class, what, file, (state.st_mtime_ns, state.st_size)))
 
 
-# Walking through a large vocabulary takes seconds, and every command asks several times.
+# Reading a large vocabulary takes seconds, and every command does so several times.
 @lru_cache(maxsize=8)
 def _read_once(auto_class: Any, what: str, file: Path, _state: tuple[int, int]) -> Any:
     found = _from_pretrained(auto_class, what, file)
@@ -79,7 +78,7 @@ def _read_once(auto_class: Any, what: str, file: Path, _state: tuple[int, int]) 
 
 
 def _drop_foreign_tokens(tokenizer: PreTrainedTokenizerBase, count: int) -> None:
-    """Take out what the tokenizer's class adds to the `count` tokens of a file: the model has no such ids."""
+    """Remove tokens that the tokenizer's class adds to the file's `count` tokens: the model has no such ids."""
     if all(token_id < count for token_id in tokenizer.get_added_vocab().values()):
         return
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -92,7 +91,7 @@ def _drop_foreign_tokens(tokenizer: PreTrainedTokenizerBase, count: int) -> None
 
 
 def check_gguf(file: Path) -> None:
-    """Refuse a file that is no GGUF file or no whole one, and any where the package to read it is missing.
+    """Refuse a file that is no GGUF file or a part of a split one, and any if the package gguf is missing.
 
     Raises:
         UserError: see above.
@@ -107,25 +106,25 @@ def check_gguf(file: Path) -> None:
 
 
 def has_gguf_tokenizer(file: Path) -> bool:
-    """Tell whether a GGUF file has a tokenizer in it.
+    """Tell whether a GGUF file contains a tokenizer.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     return "tokenizer.ggml.tokens" in _metadata(file)
 
 
 def _metadata(file: Path) -> dict[str, Any]:
-    """Return what a GGUF file says of itself; of long lists, their length."""
+    """Return the metadata of a GGUF file; long lists are given by their length."""
     check_content(file)
     try:
         return read_gguf_metadata(str(file))[0]
-    except Exception as error:  # what is read as a length or an offset is anything where the file is damaged
+    except Exception as error:  # lengths and offsets in a damaged file can cause any error
         raise UserError(f"{file}: no GGUF file, or damaged or cut off ({error}); fetch it again") from error
 
 
 def _from_pretrained(auto_class: Any, what: str, file: Path, **arguments: Any) -> Any:
-    """Return what a class of transformers makes of a GGUF file alone: what lies beside it is not part of it."""
+    """Load something from a GGUF file with a class of transformers, without regard to other files in its folder."""
     try:
         with TemporaryDirectory() as nothing, _bars_as_elsewhere():
             return auto_class.from_pretrained(nothing, gguf_file=str(file), **arguments)
@@ -137,7 +136,7 @@ def _from_pretrained(auto_class: Any, what: str, file: Path, **arguments: Any) -
 
 
 def _check_whole(file: Path) -> None:
-    """Refuse a file in which data is missing that its header speaks of."""
+    """Refuse a file without all the data that its header announces."""
     from gguf import GGUFReader
 
     try:
@@ -150,7 +149,7 @@ def _check_whole(file: Path) -> None:
 
 @contextmanager
 def _bars_as_elsewhere() -> Iterator[None]:
-    """Show a progress bar of unpacking only where transformers shows its others."""
+    """Show the progress bar of unpacking only if transformers shows its others."""
     original = modeling_gguf_pytorch_utils.tqdm
     modeling_gguf_pytorch_utils.tqdm = transformers_logging.tqdm
     try:

@@ -1,4 +1,4 @@
-"""Models that are given as objects instead of sources: which of them can be a base."""
+"""Models that users give as objects: which of them can be a base."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from calmctl.modeling.configuration import PartsConfig
 
 
 def checked_object(model: Any) -> PreTrainedModel:
-    """Return a model that was given as one, if it is a plain model of transformers.
+    """Return a given model if it is a plain model of transformers.
 
     Raises:
-        UserError: it is something else, holds adapters of peft, or keeps a GGUF file's own quantisation.
+        UserError: it is something else, has adapters of peft, or is recorded as quantised as in its GGUF file.
     """
     name = type(model).__name__
     if has_adapters(model) and not isinstance(getattr(model, "config", None), PartsConfig):
@@ -32,10 +32,10 @@ def checked_object(model: Any) -> PreTrainedModel:
 
 
 def check_reloadable(model: PreTrainedModel, role: str) -> None:
-    """Refuse a model of a class that `AutoModelForCausalLM` would not give back for its configuration once saved.
+    """Refuse a model whose class `AutoModelForCausalLM` would not restore from its saved configuration.
 
     Raises:
-        UserError: it is such a wrapper (of a model that also sees, of one with a value head).
+        UserError: it is a wrapper (a multimodal model, one with a value head).
     """
     config, mapping, name = type(model.config), AutoModelForCausalLM._model_mapping, type(model).__name__
     found = mapping[config] if config in mapping else ()

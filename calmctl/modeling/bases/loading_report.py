@@ -1,4 +1,4 @@
-"""What transformers says of a loading: weights that were missing, not used or of other shapes are refused."""
+"""Checks of loaded weights: none missing, unused or of another shape (by transformers' report), none not finite."""
 
 import logging
 import re
@@ -13,12 +13,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from calmctl.errors import UserError
 from calmctl.modeling import layers
 
-# What older versions of the libraries stored beside parameters, and models work out for themselves now.
+# Buffers that older versions of libraries stored, and that models now compute themselves.
 DERIVED = re.compile(r"inv_freq$|\.(attn|attention)(\.attention)?\.(masked_)?bias$|(^|\.)version$")
-# Layers that predict several tokens ahead, which causal language models of transformers do without.
+# Multi-token prediction layers, which causal language models of transformers do not have.
 AHEAD = re.compile(r"(^|\.)mtp\b|(^|\.)mtp_")
 LAYER = re.compile(r"\.layers\.(\d+)\.")
-# Names of parts of models that also see or hear: of their text decoders, and of the rest.
+# Weights of multimodal models, by name: those of the text decoder, and those of vision and audio.
 TEXT = re.compile(r"language_model|text_model|lm_head|(^|\.)(layers|embed_tokens|norm)\b")
 SENSES = re.compile(r"vision|visual|audio|image|projector")
 SHOWN = 3
@@ -26,7 +26,7 @@ SHOWN = 3
 
 @contextmanager
 def without_report() -> Iterator[None]:
-    """Keep transformers from printing the table of what did not fit: here it becomes one line."""
+    """Keep transformers from logging its loading report; `check_report` makes one line of it."""
 
     def is_other(record: logging.LogRecord) -> bool:
         return "LOAD REPORT" not in record.getMessage()
@@ -46,7 +46,7 @@ def check_report(
 
     Args:
         report: what `from_pretrained` returned beside the model.
-        whole: returns the configuration that the files were loaded by, which may describe more than the model.
+        whole: returns the configuration in the files, which may describe more than the model (a multimodal one).
 
     Raises:
         UserError: one line that counts them and names the first.
@@ -55,7 +55,7 @@ def check_report(
     others = sorted(report["mismatched_keys"])
     unexpected = [key for key in unexpected if not _is_left_out(key, model)]
     if unexpected and type(whole()) is not type(model.config):
-        # The text decoder alone, of a model that also sees or hears.
+        # Only the text decoder of a multimodal model was loaded.
         unexpected = [key for key in unexpected if _belongs_to_text(key)]
     parts = [_listed("missing", missing), _listed("not in the model", unexpected)]
     shapes = [f"{key} {tuple(found)} instead of {tuple(wanted)}" for key, found, wanted in others]
@@ -74,9 +74,9 @@ def _listed(what: str, keys: list[str]) -> str:
 
 
 def _hint(model: PreTrainedModel, missing: list[str], unexpected: list[str], others: list[Any]) -> str:
-    """Return what to do, where that can be told from the names."""
+    """Return advice if the names suggest any."""
     if missing and unexpected:
-        # The whole model under another name: what comes before a name that the model knows.
+        # All names in the files may have the same extra prefix.
         prefixes = {key.removesuffix(name) for key in unexpected for name in missing if key.endswith(f".{name}")}
         if len(prefixes) == 1:
             return f"; take {prefixes.pop()!r} off the names"
@@ -90,9 +90,9 @@ def _hint(model: PreTrainedModel, missing: list[str], unexpected: list[str], oth
 
 
 def _is_left_out(key: str, model: PreTrainedModel) -> bool:
-    """Tell whether a model does without something that files of its kind hold.
+    """Tell whether a model needs no weight of this name, though files of its kind hold it.
 
-    What its class says so of does not reach us (`_keys_to_ignore_on_load_unexpected`).
+    The list in the model's class (`_keys_to_ignore_on_load_unexpected`) is not in the report.
     """
     if DERIVED.search(key) or AHEAD.search(key):
         return True
@@ -102,7 +102,7 @@ def _is_left_out(key: str, model: PreTrainedModel) -> bool:
         return True
     if not getattr(model.config, "quantization_config", None):
         return False
-    # How a quantised matrix is packed is the quantiser's business; that its module is there is ours.
+    # How a quantised matrix is packed is up to the quantiser; its module has to exist.
     if key.endswith(".bias"):
         return False
     names = {name for name, _ in model.named_modules()}
@@ -114,7 +114,7 @@ def _belongs_to_text(key: str) -> bool:
 
 
 def check_numbers(source: str, model: PreTrainedModel) -> None:
-    """Refuse weights that are not finite; those that lie elsewhere until they are needed are not looked at.
+    """Refuse weights that are not finite; offloaded weights are not checked.
 
     Raises:
         UserError: one line that counts them and names the first.
@@ -128,5 +128,5 @@ def _is_finite(tensor: Tensor) -> bool:
     if tensor.is_meta or not tensor.is_floating_point() or tensor.element_size() < 2 or type(tensor.data) is not Tensor:
         return True
     with torch.no_grad():
-        # A sum is not finite if one of its terms is not, and takes no memory.
+        # The sum needs no memory, and is finite only if all terms are; it may overflow, so check again.
         return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())

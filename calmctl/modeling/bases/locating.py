@@ -1,4 +1,4 @@
-"""Locating: what a user's name for a model means (a run, a folder, a file, a hub id); which model an adapter is for."""
+"""Locate models: what a user's name means (a run, folder, file or hub id), and which model an adapter is for."""
 
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,19 @@ from calmctl.modeling.bases.source_files import (
     read_settings,
 )
 
-# Arguments of `from_pretrained` that say how to reach the hub.
+# Hub arguments of `from_pretrained`.
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
-# Where a file of a repository is optional, so is the network.
+# For optional files: neither a missing file nor a missing network is an error.
 _OPTIONAL = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
 
 
 def locate(source: str) -> tuple[str, str]:
-    """Return the folder, GGUF file or hub id, and the revision, that a user's name for a model means.
+    """Return the folder, GGUF file or hub id that a user's name means, and the revision.
 
     A run directory means the model it made; `id@revision` a revision on the hub.
 
     Raises:
-        UserError: a run that has not made its model yet, another file, or what is not there.
+        UserError: a run that has no model yet, a file that is no GGUF file, or a path that does not exist.
     """
     path = Path(source)
     if not path.exists():
@@ -49,15 +49,15 @@ def locate(source: str) -> tuple[str, str]:
 
 
 def place_of(name: str) -> Path | None:
-    """Return the absolute path of a folder or GGUF file of this machine; None: there is none, as of a hub id."""
+    """Return the absolute path of a local folder or GGUF file; None for any other name, such as a hub id."""
     path = Path(name)
     if is_gguf(path):
-        return path.parent.resolve() / path.name  # caches link such names to hashes
+        return path.parent.resolve() / path.name  # keeps the name that a cache links to a hash
     return path.resolve() if path.is_dir() else None
 
 
 def commit_of(name: str, revision: str, arguments: dict[str, Any]) -> str | None:
-    """Return the commit that a revision on the hub means now, so that all files come from it and it can be recorded."""
+    """Return the commit that a hub revision means now, to load all files from it and record it; None = a local path."""
     if Path(name).exists():
         return None
     hub = hub_arguments(arguments)
@@ -66,12 +66,12 @@ def commit_of(name: str, revision: str, arguments: dict[str, Any]) -> str | None
 
 
 def adapted_model(source: str, **arguments: Any) -> str | None:
-    """Return the source of the model that an adapter (as peft stores them) is for; None for all that is no adapter.
+    """Return the source of the model that an adapter of peft is for; None if the source is no adapter.
 
     A relative path counts from the adapter's folder, then from the working directory.
 
     Raises:
-        UserError: the adapter does not say, or its folder holds a whole model as well.
+        UserError: the adapter names no model or a missing one, or its folder holds a whole model as well.
     """
     name, revision = locate(source)
     folder = Path(name)
@@ -87,7 +87,7 @@ def adapted_model(source: str, **arguments: Any) -> str | None:
         try:
             found = cached_file(name, ADAPTER_FILE, revision=revision, **_OPTIONAL, **hub_arguments(arguments))
         except (OSError, ValueError):
-            return None  # loading, which comes next, says what is wrong with this name
+            return None  # loading comes next and reports the error
         if found is None:
             return None
         file = Path(found)
@@ -104,10 +104,10 @@ def adapted_model(source: str, **arguments: Any) -> str | None:
 
 
 def whole_model(source: str, **arguments: Any) -> str:
-    """Return the source itself, or of an adapter the model that it, or the last of several, is for.
+    """Return the source itself, or for an adapter the model that it is for, through adapters of adapters.
 
     Raises:
-        UserError: adapters are for each other.
+        UserError: the adapters are for each other.
     """
     seen = [source]
     while (base := adapted_model(seen[-1], **arguments)) is not None:
@@ -124,7 +124,7 @@ def has_tokenizer(source: str, **arguments: Any) -> bool:
     """Tell whether a path, run or hub id has a tokenizer.
 
     Raises:
-        UserError: it cannot be told of a GGUF file.
+        UserError: a GGUF file cannot be read.
     """
     name, revision = locate(source)
     if is_gguf(Path(name)):
@@ -136,5 +136,5 @@ def has_tokenizer(source: str, **arguments: Any) -> bool:
 
 
 def hub_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return those arguments of `from_pretrained` that say how to reach the hub."""
+    """Return only the hub arguments among arguments of `from_pretrained`."""
     return {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}

@@ -1,8 +1,8 @@
-"""Public shapes: what the configurations of well-known hub models say of their sizes, for plans without a download.
+"""Configurations of well-known hub models, so that plans need no download.
 
 `public_shapes.json` has, by hub id: the settings of its `config.json` that decide shapes and memory (`config`), how
 many token ids its tokenizer can produce (`token_ids`; a vocabulary may be padded beyond them), and the number of
-parameters that its hub page gives (`parameters`), which a test counts again.
+parameters on its hub page (`parameters`), which a test counts again.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Shape:
     """The configuration of a model, and where it is known from.
 
     Attributes:
-        is_public: it is that of the table of public shapes; the model itself is not here.
-        token_ids: how many its tokenizer can produce, where the table says so.
+        is_public: it is from the table of public shapes; the model itself is not here.
+        token_ids: number of ids that its tokenizer can produce, if the table says so.
     """
 
     config: PreTrainedConfig
@@ -36,12 +36,12 @@ class Shape:
 
 @cache
 def public_shapes() -> dict[str, dict[str, Any]]:
-    """Return the table, by hub id."""
+    """Return the table: hub id -> settings."""
     return read_json(SHAPES_FILE)
 
 
 def shape_of(source: str) -> Shape:
-    """Return the shape of a run, a folder or a model in the hub's cache, else that of the table; nothing is downloaded.
+    """Return the shape of a run, a folder or a model in the hub's cache, else that in the table; download nothing.
 
     Raises:
         UserError: it is in none of them.

@@ -1,4 +1,4 @@
-"""The files of a model before they are read: none is empty, a placeholder, cut off or missing."""
+"""Check the files of a model before loading: none is empty, a placeholder, cut off or missing."""
 
 import json
 import re
@@ -13,38 +13,38 @@ from safetensors import SafetensorError, safe_open
 from calmctl.errors import UserError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
-# What a model computes follows from these and its weights; what it writes, from its tokenizer too.
+# Besides the weights, the files that decide what a model reads, computes and generates.
 IDENTITY_FILES = (
     *TOKENIZER_FILES, "merges.txt", "special_tokens_map.json", "config.json", "generation_config.json",
     "adapter_config.json",
 )  # fmt: skip
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
-# GGUF files are known by their name, or by how they start.
+# GGUF files are recognised by name or by their first bytes.
 GGUF_SUFFIX, GGUF_START = ".gguf", b"GGUF"
 ADAPTER_FILE = "adapter_config.json"
-# What transformers and peft load weights from, in the order in which they look.
+# Weight files, in the order in which transformers and peft look for them.
 WEIGHT_FILES = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
 ADAPTER_WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-# Settings that have to be an object each; a tokenizer.json is large, so it is looked at when it cannot be used.
+# Files that must hold a JSON object; tokenizer.json is large, so it is checked only after loading has failed.
 SETTINGS_FILES = (
     "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", ADAPTER_FILE,
 )  # fmt: skip
-# What Git leaves in the place of a large file that was not fetched.
+# Start of the placeholder that Git leaves for a large file that was not fetched.
 PLACEHOLDER = b"version https://git-lfs"
 LONGEST_REASON = 300
 
 
 def check_files(folder: Path, *, with_weights: bool = False) -> None:
-    """Refuse a folder in which a file that loading would read is not what its name says.
+    """Refuse a folder in which a file that loading would read is damaged or missing.
 
     Args:
-        with_weights: they are to be loaded too.
+        with_weights: weights are to be loaded too.
 
     Raises:
-        UserError: a file is empty, a Git LFS placeholder, not JSON or cut off, or an index names one that is missing;
-            or what is to be loaded is in GGUF files, which are models each.
+        UserError: a file is empty, a Git LFS placeholder, not JSON or cut off; an index names a missing file; or the
+            folder holds only GGUF files, each of which is a model.
     """
     expected = (*WEIGHT_FILES, ADAPTER_FILE) if with_weights else (*WEIGHT_FILES, *IDENTITY_FILES)
     packed = sorted(file.name for file in folder.glob(f"*{GGUF_SUFFIX}"))
@@ -63,10 +63,10 @@ def check_files(folder: Path, *, with_weights: bool = False) -> None:
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """Read a file of settings, which is one JSON object.
+    """Read a file of settings: one JSON object.
 
     Raises:
-        UserError: it is none.
+        UserError: it is empty, a placeholder or no JSON object.
     """
     check_content(file)
     try:
@@ -79,7 +79,7 @@ def read_settings(file: Path) -> dict[str, Any]:
 
 
 def is_gguf(file: Path) -> bool:
-    """Tell whether there is a GGUF file, by its name or by how it starts (caches and stores name files by hashes)."""
+    """Tell whether a path is a GGUF file, by its name or its first bytes (caches and stores name files by hashes)."""
     if not file.is_file():
         return False
     if file.suffix == GGUF_SUFFIX:
@@ -97,7 +97,7 @@ def has_weights(folder: Path) -> bool:
 
 
 def _files_of_weights(file: Path) -> Iterator[Path]:
-    """Yield the files that a file of weights, or an index of such files, stands for."""
+    """Yield a file of weights, or for an index the files that it names."""
     if file.suffix != ".json":
         yield file
         return
@@ -111,7 +111,7 @@ def _files_of_weights(file: Path) -> Iterator[Path]:
 
 
 def check_content(file: Path) -> None:
-    """Refuse a file that holds nothing, or what stands for a file elsewhere.
+    """Refuse a path that is no file, an empty file, or a Git LFS placeholder.
 
     Raises:
         UserError: it is one.
@@ -139,10 +139,10 @@ def _check_weights(file: Path) -> None:
 def unloadable(what: str, source: str, error: Exception) -> UserError:
     """Return the error that says in one line why something cannot be loaded.
 
-    Whatever the libraries raise over a file that a user named, that file is what is wrong.
+    Whatever the libraries raised, the file that the user named is at fault.
     """
     if isinstance(error, UserError):
-        return UserError(str(error))  # not itself, which it would become the cause of
+        return UserError(str(error))  # a copy, as the caller raises it from the original
     text = _first_sentence(str(error))
     if "trust_remote_code" in str(error):
         reason = "it needs code that lies beside it; read that code, then give --trust-remote-code to run it"
@@ -155,7 +155,7 @@ def unloadable(what: str, source: str, error: Exception) -> UserError:
     elif isinstance(error, KeyError):
         reason = f"its config.json says {text}, which transformers {transformers.__version__} does not know"
     elif type(error) is Exception:
-        # The tokenizers library has no error of its own.
+        # The tokenizers library raises bare `Exception`.
         reason = f"{text} (damaged, or of a newer version than is installed)"
     elif isinstance(error, OSError | ValueError) and text:
         reason = text
@@ -165,7 +165,7 @@ def unloadable(what: str, source: str, error: Exception) -> UserError:
 
 
 def _first_sentence(text: str) -> str:
-    """Return the first line that says something, with those that it announces by a colon."""
+    """Return the first line with text, and the next ones while a line ends with a colon."""
     found = ""
     for line in filter(None, (" ".join(line.split()) for line in text.splitlines())):
         found = f"{found} {line}".strip()

@@ -1,6 +1,6 @@
-"""Sources: the one way in for models, configurations and tokenizers, given as a run, a path, a hub id or themselves.
+"""Load models, configurations and tokenizers from a run, path, hub id or object: all loading goes through here.
 
-What is loaded is what is there; anything else is refused in one line.
+Weights must match their configuration exactly; all else is refused with a one-line error.
 """
 
 import copy
@@ -48,20 +48,20 @@ from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.placement import check_placement, convert
 from data_builders.files import sha256_of
 
-# Arguments that configurations and tokenizers take like weights do.
+# Arguments for loading weights, configurations and tokenizers alike.
 SOURCE_ARGUMENTS = (*HUB_ARGUMENTS, "trust_remote_code")
 WHAT, CONFIGURATION = "a causal language model", "a model configuration"
 
 
 def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrainedModel:
-    """Return a causal LM from a path or hub id (`id@revision`), or the model itself.
+    """Load a causal LM from a path or hub id (`id@revision`); return a model object as it is, once checked.
 
-    A model from the hub has the commit it was loaded from in its configuration (`_commit_hash`). An adapter, as peft
-    stores them, means its model with the adapter merged into it.
+    A model from the hub has the commit it was loaded from in its configuration (`_commit_hash`). An adapter of peft
+    means its model with the adapter merged into it.
 
     Raises:
-        UserError: nothing that can be loaded is there; its weights are not exactly those of the model that its
-            configuration describes, or are no numbers; or it needs code of its own that is not trusted.
+        UserError: nothing loadable is there; the weights do not match the configuration exactly or are not finite; or
+            the model needs its own code, which is not trusted.
     """
     if not isinstance(model, str | Path):
         return checked_object(model)
@@ -69,7 +69,7 @@ def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrain
     name, revision = locate(source)
     if Path(name).is_dir():
         check_files(Path(name), with_weights=not arguments.get("subfolder"))
-    # The name is recorded in checkpoints; it has to mean the same from another working directory.
+    # Checkpoints record the name, which must not depend on the working directory.
     name = str(place_of(name) or name)
     arguments.setdefault("dtype", "auto")
     # Never None: transformers would ask on standard input whether to run a repository's code.
@@ -96,7 +96,7 @@ def load_base(model: PreTrainedModel | str | Path, **arguments: Any) -> PreTrain
 
 
 def _with_weights(name: str, revision: str, arguments: dict[str, Any]) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    """Return a model, and what transformers reports of loading it."""
+    """Load a model; return it and transformers' loading report."""
     if is_gguf(Path(name)):
         config = read_gguf(AutoConfig, CONFIGURATION, Path(name))
         return unpacked(AutoModelForCausalLM, WHAT, Path(name), config, arguments)
@@ -107,11 +107,11 @@ def _with_weights(name: str, revision: str, arguments: dict[str, Any]) -> tuple[
 
 
 def load_model(source: str, *, allow_different_base: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Load a plain, composed or adapted model of a path, run or hub id, to generate with.
+    """Load a plain, composed or adapted model from a path, run or hub id, to generate with.
 
     Raises:
-        UserError: there is none, a base is not the recorded one, a plain model was told to allow different bases, or
-            one that reads text in both directions.
+        UserError: there is none, a base is not the recorded one, a plain model was told to allow different bases, or a
+            plain model attends to later tokens.
     """
     how = {"trust_remote_code": trust_remote_code}
     if isinstance(base_config(source, **how), PartsConfig):
@@ -125,7 +125,7 @@ def model_without_weights(
     """Return what `load_model` would load, with parameters that have shapes but no values.
 
     Raises:
-        UserError: what `load_model` would refuse before it reads weights, bases of a composed model aside.
+        UserError: what `load_model` would refuse before reading weights, except the bases of a composed model.
     """
     how = {"trust_remote_code": trust_remote_code}
     config = base_config(source, **how)
@@ -136,7 +136,7 @@ def model_without_weights(
 
 
 def _checked_to_generate(model: PreTrainedModel, source: str, allow_different_base: bool) -> PreTrainedModel:
-    """Return a plain model that can generate."""
+    """Return a plain model, or raise UserError if it cannot generate."""
     if allow_different_base:
         raise UserError(f"{source!r} is a plain model: it has no frozen bases that --allow-different-base could mean")
     if reason := layers.reads_ahead(model):
@@ -148,8 +148,7 @@ def without_weights(config: PreTrainedConfig) -> PreTrainedModel:
     """Return a causal LM of this configuration whose parameters have shapes but no values.
 
     Raises:
-        UserError: the configuration is not that of a causal LM, or of one quantised in a way that cannot be loaded
-            here.
+        UserError: the configuration is not that of a causal LM, or its quantisation cannot be loaded here.
     """
     _check_quantization(config)
     with torch.device("meta"):
@@ -157,7 +156,7 @@ def without_weights(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def untrained(config: PreTrainedConfig, seed: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Return a model of a configuration with the random weights that a seed gives, whatever was drawn before.
+    """Return a model with random weights drawn from a seed, independent of the global random state.
 
     Raises:
         UserError: the configuration is not that of a causal LM.
@@ -177,19 +176,19 @@ def _from_config(config: PreTrainedConfig, **arguments: Any) -> PreTrainedModel:
 
 
 def is_own_code(thing: object) -> bool:
-    """Tell whether an object is of a class that came with a model: its code was trusted, and has been run."""
+    """Tell whether an object's class comes from code beside a model, which was trusted and has run."""
     return type(thing).__module__.startswith("transformers_modules.")
 
 
 def _check_quantization(config: PreTrainedConfig) -> None:
-    """Refuse a configuration of weights that are quantised in a way that is unknown or cannot run here.
+    """Refuse a configuration whose quantisation is unknown or cannot run here.
 
     Raises:
-        UserError: it is one: a package or a device is missing.
+        UserError: the method is unknown, or a package or device is missing.
     """
     settings = getattr(config, "quantization_config", None)
     if not isinstance(settings, dict):
-        return  # none, or an object, which is made of a known one only
+        return  # none, or an object, whose method is known
     name = config._name_or_path or type(config).__name__
     if not AutoHfQuantizer.supports_quant_method(settings):
         method = settings.get("quant_method")
@@ -201,12 +200,12 @@ def _check_quantization(config: PreTrainedConfig) -> None:
 
 
 def quiet_libraries() -> None:
-    """Silence the libraries' own progress bars: runs report their progress themselves."""
+    """Silence the progress bars of libraries; runs report their own progress."""
     transformers_logging.disable_progress_bar()
 
 
 def base_config(source: str, **arguments: Any) -> PreTrainedConfig:
-    """Load the configuration of a path, run or hub id; that of an adapter is its model's.
+    """Load the configuration of a path, run or hub id; for an adapter, that of its model.
 
     Raises:
         UserError: there is none.
@@ -215,7 +214,7 @@ def base_config(source: str, **arguments: Any) -> PreTrainedConfig:
 
 
 def load_tokenizer(source: str, **arguments: Any) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a path, run or hub id (`id@revision`); an adapter without one has its model's.
+    """Load the tokenizer of a path, run or hub id (`id@revision`); for an adapter without one, that of its model.
 
     Raises:
         UserError: there is none.
@@ -225,12 +224,12 @@ def load_tokenizer(source: str, **arguments: Any) -> PreTrainedTokenizerBase:
         return _load(AutoTokenizer, "a tokenizer", source, **arguments)
     if not has_tokenizer(source, **arguments):
         return load_tokenizer(whole_model(source, **arguments), **arguments)
-    # An adapter has no configuration, which says of some models how their tokenizers cut text.
+    # Some tokenizers depend on the model's configuration, which is not beside an adapter.
     return _load(AutoTokenizer, "a tokenizer", source, config=base_config(source, **arguments), **arguments)
 
 
 def find_tokenizer(source: str, **arguments: Any) -> PreTrainedTokenizerBase | None:
-    """Load the tokenizer of a path, run or hub id; None where a folder or repository has no file of one.
+    """Load the tokenizer of a path, run or hub id; None if a folder or repository has no tokenizer file.
 
     Raises:
         UserError: there is one, but it cannot be loaded.
@@ -257,9 +256,9 @@ def _load(auto_class: Any, what: str, source: str, **arguments: Any) -> Any:
 
 
 def source_sha256(source: str) -> str:
-    """Return what identifies a model and its tokenizer, given as a path, run or hub id: a hash of files, or the id.
+    """Return what identifies a model and its tokenizer: a hash of local files, or the hub id.
 
-    Of an adapter both it and its model count.
+    For an adapter this covers its model too.
     """
     name, _ = locate(source) if source else ("", "")
     place = place_of(name) if name else None

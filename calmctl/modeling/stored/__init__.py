@@ -1,1 +1,1 @@
-"""Models of frozen bases and trained parts on disk and on the hub."""
+"""Saving, loading and publishing models of frozen bases and trained parts."""

@@ -1,4 +1,4 @@
-"""The model card of a model that is stored in parts: the README.md beside its checkpoint, for people and the hub."""
+"""The model card (README.md) beside a checkpoint of a model stored in parts."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from data_builders.files import write_text
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CARD_FILE = "README.md"
 PAPER = "2401.02412"
-# A card whose text no longer has this checksum was edited, and is left alone.
+# A card whose text no longer has this checksum was edited, and is not overwritten.
 MARK = "<!-- Written by calmctl {checksum}. Once edited, this file is never overwritten. -->"
 USE = """\
 ```python
@@ -48,10 +48,10 @@ CALM: *LLM Augmented LLMs: Expanding Capabilities through Composition*, arXiv:{P
 
 
 def write_card(model: PartsModel, directory: Path, name: str = "") -> None:
-    """Write README.md into a checkpoint, unless one is there that was written or edited by somebody else.
+    """Write README.md into a checkpoint, unless one is there that calmctl did not write or that was edited.
 
     Args:
-        name: what to call the model; empty = like the folder.
+        name: of the model; empty = that of the folder.
     """
     path = directory / CARD_FILE
     if not path.exists() or _is_untouched(path.read_text(encoding="utf-8", errors="replace")):
@@ -59,7 +59,7 @@ def write_card(model: PartsModel, directory: Path, name: str = "") -> None:
 
 
 def model_card(model: PartsModel, name: str) -> str:
-    """Return the card of a model whose configuration names its bases, as that of a saved one does."""
+    """Return the card of a model whose configuration records its bases, as that of a saved one does."""
     bases = model.config.bases
     introduction, *trained = model.card_sections()
     parts = [
@@ -84,12 +84,12 @@ def model_card(model: PartsModel, name: str) -> str:
 def composition_sections(
     config: ComposedConfig, num_heads: int, num_trainable: int, markers: Sequence[Sequence[tuple[str, str]] | None]
 ) -> list[str]:
-    """Return what the card of a composed model says of it, and of its bridges.
+    """Return the card's sections on a composed model and its bridges.
 
     Args:
         num_heads: of a bridge.
-        num_trainable: parameters that are trained.
-        markers: of each aug with a tokenizer of its own, the anchor's markers and what it reads in their place.
+        num_trainable: number of trained parameters.
+        markers: per aug with its own tokenizer, the anchor's markers and what it reads in their place; None for others.
     """
     sections = [
         f"A frozen anchor that reads {_count(len(config.augs), 'frozen aug')} through trained cross-attention bridges "
@@ -105,7 +105,7 @@ def composition_sections(
 
 
 def hub_id(base: Mapping[str, Any]) -> str | None:
-    """Return the hub id that a checkpoint records for a base, or None for a local or unnamed one."""
+    """Return the hub id that a checkpoint records for a base; None = a local or unnamed base."""
     source = base.get("source") or ""
     return source if HUB_ID.fullmatch(source) and "relative_source" not in base else None
 
@@ -148,7 +148,7 @@ def _role(index: int, count: int) -> str:
 
 
 def _base_name(base: Mapping[str, Any]) -> str:
-    """Return a link to a base on the hub, or the name of its folder: its path is nobody else's business."""
+    """Return a link to a base on the hub, or the name of its folder, without its path, which is private."""
     if "untrained_seed" in base:
         return f"untrained weights, seed {base['untrained_seed']}"
     if name := hub_id(base):
@@ -174,7 +174,7 @@ def _connection_rows(config: ComposedConfig) -> list[list[str]]:
 
 
 def _tokenizer_rows(config: ComposedConfig, markers: Sequence[Sequence[tuple[str, str]] | None]) -> list[list[str]]:
-    """Return how augs with tokenizers of their own read."""
+    """Return the table rows on how augs with their own tokenizer read."""
     rows = []
     for index, (pairs, settings) in enumerate(zip(markers, config.segmentations, strict=True), start=1):
         if pairs is not None and settings is not None:

@@ -1,7 +1,7 @@
-"""Checkpoints of models that are stored in parts: trained parameters, configuration and a fingerprint of each base.
+"""Checkpoints of models stored in parts: trained parameters, configuration and a fingerprint of each base.
 
-The weights of the bases are not written unless asked for (`merge_bases`). A checkpoint names where each base came from
-and refuses one whose configuration or weights differ.
+The weights of the bases are written only on request (`merge_bases`). A checkpoint records the source of each base and
+refuses a base of other configuration or weights.
 """
 
 import os
@@ -34,7 +34,7 @@ from data_builders.files import atomic_path, share_as_umask_says, write_text
 Model = TypeVar("Model", bound=PartsModel)
 
 WEIGHTS_FILE = "model.safetensors"
-# Our classes for transformers' Auto classes in a process that has not imported calmctl (`trust_remote_code=True`).
+# Lets transformers' Auto classes find our classes without `import calmctl` (`trust_remote_code=True`).
 CODE_FILE = "modeling_calm.py"
 CODE_MODULE = CODE_FILE.removesuffix(".py")
 
@@ -47,17 +47,18 @@ def save_parts(
     merge_bases: bool = False,
     fingerprints: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write config.json and model.safetensors (trained parameters only), then read them back and compare.
+    """Write config.json and model.safetensors (trained parameters only); read the weights back and compare them.
 
-    Beside them stand the module that `trust_remote_code` runs and a model card.
+    Also written are generation settings, tokenizers of augs that need one, the module that `trust_remote_code` runs and
+    a model card.
 
     Args:
-        state_dict: take the parameters from here (a gathered state of a sharded model).
+        state_dict: parameters to write instead of the model's own (a gathered state of a sharded model).
         merge_bases: also write every base below the directory, which makes it self-contained.
-        fingerprints: of anchor and augs, when they are known; hashing large models takes a while.
+        fingerprints: of anchor and augs, if known; hashing large models takes a while.
 
     Raises:
-        UserError: the parameters cannot be written, or not be read back as they were (a full or failing disk).
+        UserError: the parameters cannot be written, or differ when read back (a full or failing disk).
     """
     directory.mkdir(parents=True, exist_ok=True)
     bases = model.bases()
@@ -69,7 +70,7 @@ def save_parts(
         for base, name in zip(bases, names, strict=True):
             base.save_pretrained(directory / name)
             share_as_umask_says(directory / name)
-        # Where a base came from on the hub stays known; a folder of this machine means nothing elsewhere.
+        # Hub sources stay recorded; a local folder means nothing on other machines.
         sources = [
             {"subfolder": name} if "relative_source" in source else {"subfolder": name, **source}
             for name, source in zip(names, sources, strict=True)
@@ -102,7 +103,7 @@ def save_parts(
 
 
 def _portable(base: PreTrainedModel) -> dict[str, Any]:
-    """Return the configuration of a base without the place it was loaded from, which `bases` records."""
+    """Return the configuration of a base without its source, which `bases` records."""
     return {key: value for key, value in base.config.to_dict().items() if key != "_name_or_path"}
 
 
@@ -126,21 +127,22 @@ def load_parts(
     """Load a model that is stored in parts from a directory or hub id.
 
     Args:
-        anchor, augs: bases to use instead of those the checkpoint names.
+        anchor, augs: bases to use instead of the recorded ones.
         allow_different_base: accept bases whose fingerprints differ.
-        dtype: convert everything to this type after the fingerprints have been checked in the recorded one.
+        dtype: convert everything to this dtype, after the fingerprints have been checked in the recorded one.
         arguments: passed to `from_pretrained` of the bases (device_map, attn_implementation, ...).
 
     Raises:
         UserError: a file is missing or damaged, keys or shapes do not match, or a base is not the recorded one.
+        TypeError: `subfolder` or `state_dict`, which are not supported.
     """
-    # What the Auto classes pass on about this checkpoint says nothing about its bases.
+    # The Auto classes pass these for this checkpoint; they do not apply to its bases.
     revision = arguments.pop("revision", None) or "main"
     for unneeded in ("adapter_kwargs", "ignore_mismatched_sizes"):
         arguments.pop(unneeded, None)
     dtype = arguments.pop("torch_dtype", dtype)
     check_placement(dtype, arguments.get("device_map"))
-    # Callers that pass every argument on say "no subfolder" by an empty one.
+    # An empty subfolder means none, from callers that pass every argument on.
     if not arguments.get("subfolder"):
         arguments.pop("subfolder", None)
     if unwanted := sorted(arguments.keys() & {"subfolder", "state_dict"}):
@@ -152,7 +154,7 @@ def load_parts(
     if type(config) is not model_class.config_class:
         raise UserError(f"{location}: holds a {config.model_type} model, which is no {model_class.__name__}")
     if config._attn_implementation is not None:
-        # Where the Auto classes put this argument. Files never say it.
+        # The Auto classes put this argument into the configuration; files never contain it.
         arguments.setdefault("attn_implementation", config._attn_implementation)
     if augs is not None:
         augs = [augs] if isinstance(augs, PreTrainedModel | str | Path) else augs
@@ -185,7 +187,7 @@ def load_parts(
         bases.append(base)
     model = model_class.from_bases(config, bases)
     model.load_beside(location, tokenizers, revision=revision, **hub)
-    # Tools load a model once more by what it is called: as the reference of a preference loss, for example.
+    # Tools load a model again by its name, as the reference of a preference loss for example.
     model.name_or_path = model.config.name_or_path = str(location)
     path = Path(location) / WEIGHTS_FILE
     if not Path(location).is_dir():
@@ -201,7 +203,7 @@ def load_parts(
 
 
 def _check_fits(role: str, base: PreTrainedModel, recorded: PreTrainedConfig) -> None:
-    """Refuse a base in the place of another one that has more layers or token ids, or that can be none."""
+    """Refuse a replacement that has fewer layers or token ids than the recorded base, or that cannot be a base."""
     layers.check_base(base, role)
     for name in ("num_hidden_layers", "vocab_size"):
         found, needed = (getattr(layers.text_config(each), name) for each in (base.config, recorded))
@@ -210,10 +212,10 @@ def _check_fits(role: str, base: PreTrainedModel, recorded: PreTrainedConfig) ->
 
 
 def _load_merged(location: str, known: Mapping[str, Any], arguments: Mapping[str, Any]) -> PreTrainedModel:
-    """Load a base that is a subfolder of a composed model on the hub."""
+    """Load a base from its subfolder of a composed model on the hub."""
     how = {"dtype": known["fingerprint"]["dtype"], **arguments}
     base = load_base(location, subfolder=known["subfolder"], **how)
-    # Saved again, it does not come from the composed model's repository, which as a whole is another model.
+    # The composed model's repository is not the source of this base when it is saved again.
     base.config._name_or_path, base.config._commit_hash = known.get("source") or "", known.get("revision")
     return base
 
@@ -221,7 +223,7 @@ def _load_merged(location: str, known: Mapping[str, Any], arguments: Mapping[str
 def _load_unmerged(
     source: str, known: Mapping[str, Any], settings: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> PreTrainedModel:
-    """Load a base from its own place, quantised as it was unless told otherwise or stored so."""
+    """Load a base from its own source, quantised as recorded unless told otherwise or stored quantised."""
     how = {"dtype": known["fingerprint"]["dtype"], **arguments}
     config, quantization = base_config(source, **_reach(arguments)), settings.get("quantization_config")
     if isinstance(config, PartsConfig):
@@ -236,14 +238,14 @@ def _reach(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_bases_are_there(config: PartsConfig, location: str | Path) -> None:
-    """Raise UserError unless every base of a model that is stored in a place is where it was."""
+    """Raise UserError unless every base of a stored model can still be found."""
     for place, known in enumerate(config.bases):
         if "untrained_seed" not in known and not ("subfolder" in known and not Path(location).is_dir()):
             base_config(_locate(known, location, f"aug {place - 1}" if place else "anchor"))
 
 
 def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
-    """Return where to load a base from: inside or beside the checkpoint, else where it was, else a hub id."""
+    """Return where to load a base from: inside or beside the checkpoint, else its recorded path, else its hub id."""
     keys = ("subfolder", "relative_source", "source")
     for candidate in (Path(location) / known[key] for key in keys if known.get(key)):
         if place_of(str(candidate)) is not None:
@@ -256,13 +258,13 @@ def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
 
 
 def load_parameters(model: PartsModel, path: Path) -> torch.dtype:
-    """Load what is stored of a model from a safetensors file; every key and shape has to match.
+    """Load a model's stored tensors from a safetensors file; every key and shape has to match.
 
     Returns:
-        The type that trained parameters are stored in; the model's own stay in theirs.
+        The dtype that trained parameters are stored in; the model keeps its own.
 
     Raises:
-        UserError: the file is missing or damaged, or its keys or shapes are not the model's.
+        UserError: the file is missing or damaged, its keys or shapes are not the model's, or a value is not finite.
     """
     tensors, parameters = _read_weights(path), model.stored_tensors()
     missing, unexpected = sorted(parameters.keys() - tensors), sorted(tensors.keys() - parameters)

@@ -1,4 +1,4 @@
-"""Publishing: what a model that is stored in parts puts on the hub."""
+"""Publish a model stored in parts on the hub."""
 
 import os
 from pathlib import Path
@@ -23,10 +23,10 @@ def push_parts(
     revision: str | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Upload a model and return the commit's address. A card that was edited on the hub stays.
+    """Upload a model and return the commit's URL. A card that was edited on the hub stays.
 
     Raises:
-        UserError: a base is not on the hub and is not merged, so nobody else could load the model.
+        UserError: a base is neither on the hub nor merged, so nobody else could load the model.
     """
     if not merge_bases:
         _require_bases_on_the_hub(model)

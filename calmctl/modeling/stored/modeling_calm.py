@@ -1,6 +1,6 @@
-"""Loads a model composed or adapted with calmctl (pip install calmctl); written beside its config.json, which names it.
+"""Loads a model composed or adapted with calmctl (pip install calmctl); copied beside the config.json that names it.
 
-It is what `trust_remote_code=True` runs: transformers finds the classes here without the user importing calmctl.
+With `trust_remote_code=True` transformers finds the classes here, without the user importing calmctl.
 """
 
 from calmctl import AdaptedConfig, AdaptedModelForCausalLM, ComposedConfig, ComposedModelForCausalLM

@@ -1,4 +1,4 @@
-"""What a model of frozen bases and trained parts has; storing.py adds how it is saved, loaded and published."""
+"""Base class of models of frozen bases and trained parts; storing.py adds saving, loading and publishing."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ from calmctl.modeling.bases.fingerprint import fingerprint
 
 
 class PartsModel(PreTrainedModel):
-    """Models whose bases (an anchor, any number of augs) are frozen and stored elsewhere; their loss is their own.
+    """A model whose bases (an anchor, any number of augs) are frozen and stored elsewhere; it computes its own loss.
 
-    In train mode `forward` returns with `labels` the loss, and in `correct` which labels were the most likely tokens.
+    In train mode `forward` with `labels` returns the loss, and in `correct` which labels were the most likely tokens.
     """
 
     config: Any
@@ -23,11 +23,11 @@ class PartsModel(PreTrainedModel):
     augs: nn.ModuleList
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that are trained, by name."""
+        """Return the trained parameters by name."""
         raise NotImplementedError
 
     def stored_tensors(self) -> dict[str, Tensor]:
-        """Return what a checkpoint holds, by name: the trained parameters, and whatever else they need."""
+        """Return the tensors of a checkpoint by name: the trained parameters and any buffers that belong to them."""
         return dict(self.trained_parameters())
 
     def bases(self) -> list[PreTrainedModel]:
@@ -35,28 +35,28 @@ class PartsModel(PreTrainedModel):
         return cast(list[PreTrainedModel], [self.anchor, *self.augs])
 
     def fingerprints(self) -> list[dict[str, Any]]:
-        """Return what identifies each base; hashing large models takes a while.
+        """Return the fingerprint of each base; hashing large models takes a while.
 
         Raises:
-            UserError: adapters of peft were put into one since.
+            UserError: a base has got adapters of peft.
         """
         if any(has_adapters(base) for base in self.bases()):
             raise no_adapters(self)
         return [fingerprint(base) for base in self.bases()]
 
     def card_sections(self) -> list[str]:
-        """Return Markdown for the model card: what the model is, then what the trained parts are."""
+        """Return Markdown for the model card: an introduction, then the sections on the trained parts."""
         raise NotImplementedError
 
     def save_beside(self, directory: Path) -> None:
-        """Write what a checkpoint needs beside weights and configuration; most models need nothing."""
+        """Write any further files of a checkpoint; most models need none."""
 
     def load_beside(self, location: str | Path, tokenizers: Sequence[Callable[[], Any] | None], **hub: Any) -> None:
-        """Read what `save_beside` has written.
+        """Read the files that `save_beside` has written.
 
         Args:
-            tokenizers: of each base, what finds the tokenizer beside it; None where it is not to be compared.
-            hub: arguments that say how to reach the hub, `revision` included.
+            tokenizers: per base, a function that loads the tokenizer beside it; None = do not compare it.
+            hub: hub arguments of `from_pretrained`, `revision` included.
         """
 
     @classmethod
@@ -66,7 +66,7 @@ class PartsModel(PreTrainedModel):
 
 
 def no_adapters(model: PreTrainedModel) -> UserError:
-    """Return the refusal of adapters inside a frozen base."""
+    """Return the error for adapters in a frozen base."""
     return UserError(
         f"a {type(model).__name__} takes no adapters of peft: its bases are frozen; merge adapters into a base before, "
         "or train one of the methods of `calmctl baseline`"

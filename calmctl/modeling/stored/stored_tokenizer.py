@@ -1,8 +1,8 @@
-"""Tokenizers beside models: stored so that they read text as they did in training, which is checked by reading.
+"""Store tokenizers beside models, and check that they are loaded again as tokenizers that read text alike.
 
-`AutoTokenizer` takes the class of a tokenizer from the type of the model beside it, and some classes (Qwen 2's) replace
-how a text is normalised and cut by their own way. `auto_map` in tokenizer_config.json keeps it from doing so: to
-transformers, code of its own has precedence, and where that is not trusted, the class that the file names.
+`AutoTokenizer` chooses the class of a tokenizer by the type of the model beside it, and some classes (Qwen 2's) replace
+the stored normaliser and pre-tokeniser. `auto_map` in tokenizer_config.json prevents that: transformers prefers the
+code that it names, or, where that is not trusted, the class in the file.
 """
 
 import json
@@ -25,18 +25,18 @@ GENERIC = "PreTrainedTokenizerFast"
 
 
 def store_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save a tokenizer beside a model, then read it back and compare how it reads text.
+    """Save a tokenizer beside a model, then load it again and compare how both read text.
 
     Args:
-        folder: that of the model, whose configuration is there already.
+        folder: the model's; config.json is there already.
 
     Raises:
-        UserError: what is read back reads text in another way.
+        UserError: the loaded tokenizer reads text in another way.
     """
     tokenizer.save_pretrained(folder)
     settings = read_json(folder / SETTINGS_FILE)
     if settings.get("auto_map") == AUTO_MAP:
-        # Of the place it was loaded from; here it may not be needed.
+        # Left over from the folder it was loaded from; here it may not be needed.
         del settings["auto_map"]
         write_json(folder / SETTINGS_FILE, settings)
     if (difference := _difference(tokenizer, folder)) is None:
@@ -54,7 +54,7 @@ def store_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def check_storable(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
-    """Refuse a tokenizer, before it is trained with, that could not be stored beside a model of this configuration.
+    """Refuse, before training, a tokenizer that could not be stored beside a model of this configuration.
 
     Raises:
         UserError: see `store_tokenizer`.
@@ -65,7 +65,7 @@ def check_storable(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig)
 
 
 def _difference(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:
-    """Return the first difference between a tokenizer and the one that is loaded from a folder, if there is one."""
+    """Return the first difference between a tokenizer and the one loaded from a folder, or None."""
     try:
         other = load_tokenizer(str(folder), trust_remote_code=is_own_code(tokenizer))
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Models of frozen bases and trained parts: saving, loading, publishing; checkpoint.py and hub.py do the work."""
+"""The Hugging Face interface of models stored in parts (`save_pretrained`, ...) to checkpoint.py and hub.py."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +11,12 @@ from calmctl.modeling.stored.checkpoint import load_parts, save_parts
 from calmctl.modeling.stored.hub import push_parts
 from calmctl.modeling.stored.parts import PartsModel, no_adapters
 
-# Arguments of `save_pretrained` that say how to write what a checkpoint of parts always is: one safetensors file.
+# Arguments of `save_pretrained` that change nothing here: the checkpoint is always one safetensors file.
 WITHOUT_EFFECT = {"safe_serialization", "max_shard_size", "save_peft_format", "save_original_format", "token"}
 
 
 class StoredInParts(PartsModel):
-    """A model of parts that is saved, loaded and published without its bases."""
+    """A model of frozen bases and trained parts that is saved, loaded and published without its bases."""
 
     def save_pretrained(  # type: ignore[override]
         self,
@@ -30,7 +30,7 @@ class StoredInParts(PartsModel):
         """Save the trained parameters and a fingerprint of each base; see `checkpoint.save_parts`.
 
         Raises:
-            TypeError: an argument of `PreTrainedModel.save_pretrained` that would change what is written.
+            TypeError: an unsupported argument of `PreTrainedModel.save_pretrained`.
         """
         if unwanted := sorted(unused.keys() - WITHOUT_EFFECT):
             raise TypeError(f"save_pretrained of {type(self).__name__} does not take {', '.join(unwanted)}")
@@ -54,7 +54,7 @@ class StoredInParts(PartsModel):
         """Upload the checkpoint and its card to the hub; see `hub.push_parts`. `max_shard_size` has no effect.
 
         Raises:
-            UserError: a base is not on the hub, and `merge_bases` does not upload it too.
+            UserError: a base is not on the hub, and `merge_bases` does not upload it.
         """
         if tags:
             self.add_model_tags(tags)
@@ -72,7 +72,7 @@ class StoredInParts(PartsModel):
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
-        """Do nothing: checkpoints name our classes anyway, and transformers would copy our source beside them."""
+        """Do nothing: checkpoints already name our classes, and transformers would copy our source beside them."""
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -88,8 +88,8 @@ class StoredInParts(PartsModel):
         """Load a model and its bases; see `checkpoint.load_parts`.
 
         Returns:
-            The model; with `output_loading_info` a report beside it, as of any model of transformers. It is empty, for
-            a file that lacks a weight or has one too many is refused.
+            The model; with `output_loading_info` also a report, as for any model of transformers. It is always empty: a
+                file with missing or unexpected weights is refused.
         """
         model = load_parts(
             cls, pretrained_model_name_or_path, anchor, augs, allow_different_base=allow_different_base, **kwargs
@@ -99,7 +99,7 @@ class StoredInParts(PartsModel):
         return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
 
     def add_adapter(self, *_: Any, **__: Any) -> None:
-        """Refuse: bases are frozen, and what is trained is stored by name."""
+        """Refuse: the bases are frozen, and trained parameters are stored by name."""
         raise no_adapters(self)
 
     def load_adapter(self, *_: Any, **__: Any) -> Any:

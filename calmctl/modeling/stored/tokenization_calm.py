@@ -1,7 +1,7 @@
-"""The tokenizer beside a model, exactly as its tokenizer.json says: what `trust_remote_code=True` reads it with."""
+"""The tokenizer class for `trust_remote_code=True`, which reads text exactly as tokenizer.json says."""
 
 from transformers import PreTrainedTokenizerFast
 
 
 class StoredTokenizer(PreTrainedTokenizerFast):
-    """Reads text as the tokenizer did that the model was trained with, whatever the type of the model is."""
+    """Reads text as in training, whatever the type of the model beside it."""

@@ -1,1 +1,1 @@
-"""Augs with tokenizers of their own: what they read while the anchor reads its tokens."""
+"""Augs with their own tokenizer: what they read while the anchor reads its tokens."""

@@ -1,8 +1,8 @@
-"""Aug tokens: what augs with tokenizers of their own read of a batch, and who may see which of it.
+"""Aug tokens: what augs with their own tokenizer read of a batch, and which tokens may attend to which.
 
-Columns stand for aug tokens in the order in which an aug is fed with them, those included that were replaced since (see
-segmentation.py), and places that a row leaves empty where another one has more. Shapes: (batch, columns) for what is
-said of every column, (batch, new) for those that a forward pass adds.
+A column holds one aug token per row, in the order in which the aug is fed with them. Replaced tokens keep their columns
+(see segmentation.py), and columns stay empty in rows with fewer tokens. Shapes: (batch, columns) for all columns,
+(batch, new) for those that a forward pass adds.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ class AugTokens:
     """The columns of one aug after a forward pass has read its anchor tokens.
 
     Attributes:
-        ids: (batch, new) token ids to feed the aug with; anything in empty columns.
+        ids: (batch, new) token ids to feed the aug with; arbitrary in empty columns.
         born: (batch, columns) index of the anchor token that each was read at; `NEVER` in empty columns.
-        died: (batch, columns) index of the anchor token that replaced it; `NEVER`: none did.
-        places: (batch, columns) of each in its own text, from 0.
+        died: (batch, columns) index of the anchor token at which it was replaced; `NEVER` = not replaced.
+        places: (batch, columns) position of each in its own text, from 0.
         past, length: number of anchor tokens before this pass, and in it.
     """
 
@@ -36,28 +36,28 @@ class AugTokens:
 
     @classmethod
     def stacked(cls, columns: Tensor, length: int) -> "AugTokens":
-        """Return what a collator has found: (batch, 4, columns) of ids, born, died and places."""
+        """Take what a collator has found: (batch, 4, columns) of ids, born, died and places."""
         ids, born, died, places = columns.unbind(1)
         return cls(ids, born, died, places, 0, length)
 
     @cached_property
     def has_gaps(self) -> bool:
-        """Tell whether there are columns that no new token may see, empty or of replaced tokens."""
+        """Tell whether there are empty columns or replaced tokens, which no new token may see."""
         return not bool(((self.born != NEVER) & (self.died == NEVER)).all())
 
     @cached_property
     def longest(self) -> int:
-        """Return how many tokens the longest text has that goes on."""
+        """Return the length of the longest text that has new tokens."""
         return int(self.new_places.max()) + 1 if self.num_new else 0
 
     @property
     def num_new(self) -> int:
-        """Return the number of columns that are new."""
+        """Return the number of new columns."""
         return self.ids.shape[1]
 
     @property
     def num_columns(self) -> int:
-        """Return the number of columns, those that a cache holds included."""
+        """Return the number of columns, cached ones included."""
         return self.born.shape[1]
 
     @property
@@ -67,28 +67,28 @@ class AugTokens:
 
     @cached_property
     def is_plain(self) -> bool:
-        """Tell whether all new tokens may see the same columns before them: none is replaced while they are read."""
+        """Tell whether new tokens see the same earlier columns: none is replaced after the first new anchor token."""
         return not bool(((self.died > self.past) & (self.died != NEVER)).any())
 
     def padding(self) -> Tensor | None:
-        """Return which columns (batch, columns) new tokens may see, where they all see the same; None: all of them."""
+        """Return which columns (batch, columns) new tokens may see if `is_plain`; None = all of them."""
         return (self.born != NEVER) & (self.died == NEVER) if self.has_gaps else None
 
     def allowed(self) -> Tensor:
-        """Return what each new column may see (batch, new, columns): what was not replaced when it was read."""
+        """Return which columns each new column may see (batch, new, columns): those not replaced when it was read."""
         new_born = self.born[:, -self.num_new :, None]
         seen = (self.born[:, None, :] <= new_born) & (self.died[:, None, :] > new_born) & (new_born != NEVER)
         first = self.num_columns - self.num_new
         columns = torch.arange(self.num_columns, device=self.born.device)
         own = columns[None, first:, None]
-        # Empty columns see themselves: a softmax over nothing is no number.
+        # Empty columns see themselves: a softmax over nothing is NaN.
         return (seen & (columns <= own)) | (columns == own)
 
     def bridge_mask(self, prompt_lengths: Tensor | None) -> Tensor | None:
-        """Return which columns each anchor token may see (batch, 1, seq, columns); None: see `Bridge.forward`.
+        """Return which columns each anchor token may see (batch, 1, seq, columns); None = see `Bridge.forward`.
 
         Args:
-            prompt_lengths: (batch,), where augs read prompts only: later tokens see what the last one of them does.
+            prompt_lengths: (batch,), if augs read prompts only: later tokens see what the prompt's last token sees.
         """
         reached = torch.arange(self.past, self.past + self.length, device=self.born.device).expand(len(self.born), -1)
         if prompt_lengths is not None:
@@ -100,7 +100,7 @@ class AugTokens:
 
     @cached_property
     def is_causal(self) -> bool:
-        """Tell whether the fused kernel knows by itself who sees what: token i the first i + 1, or one token all."""
+        """Tell whether a bridge needs no mask: token i sees the first i + 1 columns, or a single token sees all."""
         if self.length == 1:
             return bool((self.died == NEVER).all() and (self.born <= self.past).all())
         if self.past or self.num_columns != self.length:
@@ -110,7 +110,7 @@ class AugTokens:
         )
 
     def anchor_positions(self, positions: Tensor) -> Tensor:
-        """Return, for rotary bridges, the position (batch, new) of the anchor token that each new column was read at.
+        """Return the position (batch, new) of the anchor token that each new column was read at, for rotary bridges.
 
         Args:
             positions: (batch, seq) of the anchor's new tokens.
@@ -123,12 +123,12 @@ class AugTokens:
         facts = {"is_plain": self.is_plain, "is_causal": self.is_causal, "has_gaps": self.has_gaps}
         ids, born, died, places = (each.to(device) for each in (self.ids, self.born, self.died, self.places))
         moved = AugTokens(ids, born, died, places, self.past, self.length)
-        moved.__dict__.update(facts, longest=self.longest)  # a GPU would have to be waited for
+        moved.__dict__.update(facts, longest=self.longest)  # found before the move: on a GPU it would synchronise
         return moved
 
 
 class AugHistory:
-    """What one aug has read of every row of a batch, as a cache has to know it to go on, go back and change places.
+    """What one aug has read of every row of a batch, for a cache to continue, crop and reorder.
 
     Attributes:
         born, died, places: as in `AugTokens`, on the CPU.
@@ -136,11 +136,11 @@ class AugHistory:
 
     def __init__(self) -> None:
         self.born = self.died = self.places = torch.zeros(0, 0, dtype=torch.long)
-        # Per row, where the aug stands after each anchor token.
+        # Per row, the aug's position after each anchor token.
         self._rows: list[list[Position]] = []
 
     def __deepcopy__(self, memo: dict) -> "AugHistory":
-        """Return one that goes on by itself."""
+        """Return an independent copy."""
         other = AugHistory()
         other.born, other.died, other.places = self.born.clone(), self.died.clone(), self.places.clone()
         other._rows = [list(row) for row in self._rows]
@@ -154,9 +154,9 @@ class AugHistory:
 
         Args:
             ids: (batch, seq).
-            is_read: (batch, seq), False where the aug reads nothing: on padding, and behind prompts if it reads those
-                only; None = it reads all.
-            documents: (batch, seq), which document of a packed row each token belongs to.
+            is_read: (batch, seq), False where the aug reads nothing: on padding, and after the prompt if it reads
+                prompts only; None = it reads all.
+            documents: (batch, seq), document index of each token of packed rows.
         """
         if not self._rows:
             self._rows = [[] for _ in range(len(ids))]
@@ -184,12 +184,12 @@ class AugHistory:
         return AugTokens(new[:, 0], self.born, self.died, self.places, past, ids.shape[1])
 
     def columns_at(self, length: int) -> int:
-        """Return how many columns there are up to the last one that was read within so many anchor tokens."""
+        """Return the number of columns up to the last one that was read within the first `length` anchor tokens."""
         held = (self.born < length).any(0).nonzero()
         return int(held.max()) + 1 if len(held) else 0
 
     def crop(self, length: int) -> None:
-        """Forget what was read after so many anchor tokens."""
+        """Forget everything that was read after the first `length` anchor tokens."""
         self._rows = [row[:length] for row in self._rows]
         columns = self.columns_at(length)
         born, died, places = (each[:, :columns] for each in (self.born, self.died, self.places))
@@ -198,18 +198,18 @@ class AugHistory:
         self.died = died.masked_fill(died >= length, NEVER)
 
     def select(self, places: Sequence[int]) -> None:
-        """Put rows in the place of others, leave some out, or take some several times."""
+        """Keep these rows of the batch, in this order; rows may repeat."""
         if self._rows:
             self._rows = [list(self._rows[place]) for place in places]
             self.born, self.died, self.places = (each[list(places)] for each in (self.born, self.died, self.places))
 
     def repeat(self, repeats: int) -> None:
-        """Take every row so many times."""
+        """Repeat every row `repeats` times."""
         self.select([place for place in range(len(self._rows)) for _ in range(repeats)])
 
 
 def stacked(rows: Sequence[Segments], at_least: int = 1) -> Tensor:
-    """Return (batch, 4, columns) of ids, born, died and places, with empty columns behind shorter rows."""
+    """Return (batch, 4, columns) of ids, born, died and places, with empty columns at the end of shorter rows."""
     width = max([at_least, *(len(row.ids) for row in rows)])
     columns = torch.zeros(len(rows), 4, width, dtype=torch.long)
     columns[:, 1:3] = NEVER

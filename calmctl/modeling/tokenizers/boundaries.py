@@ -1,4 +1,4 @@
-"""Places at which a text can be cut in two without its tokens being others, whatever follows."""
+"""Places at which a text can be split in two without changing its tokens, whatever follows."""
 
 import re
 from collections.abc import Iterable
@@ -10,24 +10,24 @@ from tokenizers import Tokenizer
 from calmctl.modeling.tokenizers.plain import settings_of, steps_of
 from calmctl.modeling.tokenizers.token_names import byte_of_character
 
-SPACE = "\u2581"  # as pieces write it, so that one in a text is taken for it
+SPACE = "\u2581"  # SentencePiece writes spaces so; one in a text counts as a space
 APOSTROPHES = "'\u2019"
-# Two characters of one token, of which the first is no white space and the second no letter of ASCII.
+# Two adjacent characters of a token: the first is no white space, the second no ASCII letter.
 PAIR = re.compile(r"(?=(\S[^A-Za-z]))")
 
 
 class Boundaries:
-    """Between which characters a tokenizer always cuts.
+    """The places between characters where a tokenizer always splits.
 
-    No token goes on over such a place, so that merges on either side do not depend on the other. Tokenizers that first
-    split texts by a pattern look ahead over white space, count digits, join marks to what is behind them and know what
-    follows an apostrophe. So a safe place is before white space that is a space or behind a letter or a number, or
-    beside a letter or a number otherwise; never between numbers, before a letter of ASCII or an apostrophe, or where
-    accents may be composed.
+    No token spans such a place, so merges on one side do not depend on the other. Tokenizers that first split texts by
+    a pattern look ahead over white space, count digits, join punctuation to what follows and treat apostrophes
+    specially. So a safe place is before white space that is a space or follows a letter or a number, or otherwise
+    beside a letter or a number; never between numbers, before an ASCII letter or an apostrophe, or where accents may be
+    composed.
     """
 
     def __init__(self, joined: Iterable[str]) -> None:
-        """Take the pairs of characters that are in one token, bytes that are no whole character as surrogates."""
+        """Take the pairs of characters that occur within tokens; bytes of partial characters are surrogates."""
         self._joined = frozenset(joined)
 
     @classmethod
@@ -43,7 +43,7 @@ class Boundaries:
         return cls(PAIR.findall("\0".join((text, *added))))
 
     def last_in(self, text: str) -> int:
-        """Return the last place of a text, counted in characters, at which it can be cut in two; 0 where none is."""
+        """Return the last place, in characters, at which a text can be split in two; 0 = none."""
         composed = is_normalized("NFC", text)
         for place in range(len(text) - 1, 0, -1):
             before, after = text[place - 1], text[place]
@@ -59,7 +59,7 @@ class Boundaries:
 
 
 def _apart(before: str, after: str, next_one: str) -> bool:
-    """Return whether neither marks nor numbers tie two characters that are no white space."""
+    """Tell whether neither marks nor numbers join two characters, neither of which is white space."""
     return (
         bool(next_one)
         and not (after.isascii() and after.isalpha())
@@ -73,7 +73,7 @@ def _apart(before: str, after: str, next_one: str) -> bool:
 
 
 def _pairs(before: str, after: str) -> set[str]:
-    """Return how two characters may be in one token: whole, or by the last byte of one, the first of the other."""
+    """Return how two characters may meet within a token: whole, or as last byte of one and first of the other."""
     befores = (before, before.encode()[-1:].decode(errors="surrogateescape"))
     afters = (after, after.encode()[:1].decode(errors="surrogateescape"))
     return {one + other for one in befores for other in afters}

@@ -1,4 +1,4 @@
-"""How an aug's tokenizer cuts a text that comes piece by piece."""
+"""Tokenise text that arrives piece by piece with an aug's tokenizer ("cut" means tokenise)."""
 
 import re
 from typing import Any, Self
@@ -9,32 +9,33 @@ from calmctl.errors import UserError
 from calmctl.modeling.tokenizers.boundaries import Boundaries
 from calmctl.modeling.tokenizers.plain import text_tokenizer
 
-# Inside of what stands for a byte: unigram models find its name in texts too.
+# Within a byte token spelt out in a text (`<0x0A>`), which unigram models would take for the byte.
 IN_A_BYTE = re.compile(r"(?<=<)(?=0x[0-9A-F]{2}>)")
 
 
 class Cutter:
-    """How an aug's tokenizer cuts text, which comes piece by piece.
+    """An aug's tokenizer for text that arrives piece by piece.
 
-    Text stays text: no special token is added, and one that is spelt out is cut as any other characters are. Nothing
-    is put before a text but a space at its beginning, by tokenizers that begin every text so. Threads may share it.
+    Text stays text: no special token is added, and one that is spelt out is tokenised like any other characters.
+    Nothing is put before a text but a space at its beginning, by tokenizers that begin every text so. Threads may share
+    it.
     """
 
     def __init__(self, tokenizer_json: str) -> None:
         """Read a tokenizer.
 
         Args:
-            tokenizer_json: the `tokenizers` library's, of `PreTrainedTokenizerFast.backend_tokenizer.to_str()`.
+            tokenizer_json: result of `PreTrainedTokenizerFast.backend_tokenizer.to_str()`.
 
         Raises:
             UserError: it cannot be read.
         """
         try:
             tokenizer = Tokenizer.from_str(tokenizer_json)
-        except Exception as error:  # the tokenizers library has no error of its own
+        except Exception as error:  # the tokenizers library raises bare `Exception`
             raise UserError(f"the tokenizer of an aug cannot be read: {error}; store the composition again") from error
         if getattr(tokenizer.model, "dropout", None):
-            tokenizer.model.dropout = None  # a text has one cut
+            tokenizer.model.dropout = None  # the same text always has the same tokens
         self._tokenizer, self._before = text_tokenizer(tokenizer)
         self._boundaries = Boundaries.of(self._tokenizer)
 
@@ -42,7 +43,7 @@ class Cutter:
         """Return the aug's token ids of a text.
 
         Args:
-            begins: the text is the beginning of what the aug reads; else it goes on from something.
+            begins: the text begins what the aug reads; otherwise it continues something.
         """
         given = self._before + text if begins and text else text
         parts = IN_A_BYTE.split(given) if isinstance(self._tokenizer.model, models.Unigram) else [given]
@@ -51,14 +52,14 @@ class Cutter:
         )
 
     def safe_splits(self, text: str) -> int:
-        """Return the last place in a text before which its cut stays the same, whatever follows; 0 where none is.
+        """Return the last place at which a text can be split, whatever follows; 0 = none.
 
-        The text before it and the text from there on, cut one by one, are the text cut at once.
+        The tokens of the two parts are then the tokens of the whole text.
         """
         return self._boundaries.last_in(text)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # nothing in it changes
+        return self  # immutable
 
     def __getstate__(self) -> tuple[str, str, Boundaries]:
         return self._tokenizer.to_str(), self._before, self._boundaries
@@ -66,4 +67,4 @@ class Cutter:
     def __setstate__(self, state: tuple[str, str, Boundaries]) -> None:
         stored, self._before, self._boundaries = state
         self._tokenizer = Tokenizer.from_str(stored)
-        self._tokenizer.encode_special_tokens = True  # this is not stored
+        self._tokenizer.encode_special_tokens = True  # not part of the JSON

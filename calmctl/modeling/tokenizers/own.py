@@ -1,4 +1,4 @@
-"""Augs with tokenizers of their own: found out when models are composed, and stored beside what is trained."""
+"""The tokenizer of an aug that does not share the anchor's: detected by `compose`, stored in checkpoints."""
 
 import hashlib
 import json
@@ -27,18 +27,18 @@ ANCHOR_FILE, AUG_FILE = "anchor_tokenizer.json", "aug_{}_tokenizer.json"
 
 @dataclass(frozen=True)
 class OwnTokenizer:
-    """An aug that does not share the anchor's tokenizer.
+    """The tokenizers of an aug that does not share the anchor's, and of its anchor.
 
     Attributes:
         anchor, aug: tokenizers as JSON of the `tokenizers` library.
         opening: ids that the aug's tokenizer puts before a text.
-        special: ids of the anchor that are no text, those included that only its settings call special.
-        markers: ids of special tokens of the anchor -> ids of those that the aug reads in their place.
-        num_ids: how many token ids the aug's tokenizer can produce.
+        special: ids of the anchor that are not text, including those that only its settings call special.
+        markers: ids of special tokens of the anchor -> ids that the aug reads in their place.
+        num_ids: number of token ids that the aug's tokenizer can produce.
         names: of anchor and aug, for errors.
-        difference: the first one between the two, in words.
-        warnings: what is to be known of the pair.
-        is_given: both were given to `compose`, so that those beside the bases may be others.
+        difference: the first difference between the two, in words.
+        warnings: about this pair, for users.
+        is_given: both were given to `compose`, so those beside the bases may be others.
     """
 
     anchor: str
@@ -53,7 +53,7 @@ class OwnTokenizer:
     is_given: bool = False
 
     def settings(self, kind: str) -> dict[str, Any]:
-        """Return what a configuration records of it."""
+        """Return the aug's entry in `ComposedConfig.segmentations`."""
         return {
             "kind": kind,
             "opening": list(self.opening),
@@ -61,12 +61,11 @@ class OwnTokenizer:
             "markers": {str(token): list(ids) for token, ids in self.markers.items()},
             "anchor_sha256": tokenizer_sha256(self.anchor),
             "aug_sha256": tokenizer_sha256(self.aug),
-            # What was given need not be what lies beside the bases.
             "is_given": self.is_given,
         }
 
     def marker_names(self) -> list[tuple[str, str]]:
-        """Return special tokens of the anchor and those that the aug reads in their place, by their text."""
+        """Return special tokens of the anchor and those that the aug reads in their place, as text."""
         if not self.markers:
             return []
         ours, theirs = (Tokenizer.from_str(each) for each in (self.anchor, self.aug))
@@ -76,26 +75,26 @@ class OwnTokenizer:
         ]
 
     def segmenter(self, kind: str) -> Segmenter:
-        """Return what turns the anchor's tokens into the aug's."""
+        """Return the segmenter that maps the anchor's tokens to the aug's."""
         sources = [tokenizer_sha256(each) for each in (self.anchor, self.aug)]
         anchor, cutter = _token_bytes(self.anchor, self.names[0]), _cutter(self.aug)
         return Segmenter(anchor, cutter, self.opening, kind, self.markers, self.special, sources)
 
     def aug_bytes(self) -> TokenBytes:
-        """Return what the aug's tokens stand for."""
+        """Return the bytes of the aug's tokens."""
         return _token_bytes(self.aug, self.names[1])
 
 
 def own_tokenizer(
     anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase, markers: Mapping[str, str] | None = None
 ) -> OwnTokenizer | None:
-    """Return how an aug with this tokenizer reads an anchor's tokens; None: it takes them as they are.
+    """Return the `OwnTokenizer` of an aug with this tokenizer; None if it shares the anchor's.
 
     Args:
-        markers: special tokens of the anchor -> those of the aug, by their text.
+        markers: special tokens of the anchor -> those of the aug, as text.
 
     Raises:
-        UserError: a tokenizer does not give its texts back (see `TokenBytes`), or has no such marker.
+        UserError: a tokenizer does not reproduce texts (see `TokenBytes`), or has no such marker.
     """
     difference = next(differences(anchor, aug), None)
     if difference is None:
@@ -112,7 +111,7 @@ def own_tokenizer(
     opening, _ = ids_around(aug)
     table = _token_bytes(stored[0], names[0])
     if any(table[token_id] is not None for token_id in anchor.all_special_ids):
-        table = TokenBytes.of(anchor, names[0])  # which tells markers from words that are used as one (padding by "!")
+        table = TokenBytes.of(anchor, names[0])  # knows all special ids; a word that pads ("!") is still text
     return OwnTokenizer(
         stored[0],
         stored[1],
@@ -126,7 +125,7 @@ def own_tokenizer(
     )
 
 
-# Large vocabularies take seconds each, and plans, models and segmentations ask for the same ones.
+# Large vocabularies take seconds each, and plans, models and segmenters need the same ones.
 @lru_cache(maxsize=8)
 def _token_bytes(tokenizer: str, name: str) -> TokenBytes:
     return TokenBytes.of(Tokenizer.from_str(tokenizer), name)
@@ -138,7 +137,7 @@ def _cutter(tokenizer: str) -> Cutter:
 
 
 def _as_json(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
-    """Return a tokenizer as JSON; one that cannot be written so is refused as `TokenBytes` does."""
+    """Return a tokenizer as JSON; refuse one without a backend, as `TokenBytes` does."""
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         TokenBytes.of(tokenizer, name)
     return tokenizer.backend_tokenizer.to_str()
@@ -154,14 +153,14 @@ def _marker(tokenizer: PreTrainedTokenizerBase, token: str, name: str) -> int:
 
 
 def chosen_kind(kind: str, aug: PreTrainedModel, own: OwnTokenizer) -> str:
-    """Return how an aug's text is cut: as asked, or its own way where it can be told what to attend to.
+    """Return the segmentation of an aug; "auto" is "own" if the aug takes masks token by token, else "chunks".
 
     Args:
         kind: one of `SEGMENTATION_SETTINGS`.
         aug: with or without weights.
 
     Raises:
-        UserError: the aug cannot be read with in this way, or does not know the ids of its tokenizer.
+        UserError: the aug does not support this segmentation, or has fewer token ids than its tokenizer.
     """
     known = layers.text_config(aug.config).vocab_size
     if own.num_ids > known:
@@ -187,29 +186,29 @@ def chosen_kind(kind: str, aug: PreTrainedModel, own: OwnTokenizer) -> str:
 
 @lru_cache(maxsize=8)
 def tokenizer_sha256(tokenizer: str) -> str:
-    """Return what identifies a tokenizer, given as JSON: a hash of what decides which ids a text becomes."""
+    """Return a hash of those parts of a tokenizer, given as JSON, that decide which ids a text becomes."""
     parts = {name: value for name, value in json.loads(tokenizer).items() if name in PARTS}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def store_tokenizers(segmentations: Sequence[OwnTokenizer | None], folder: Path) -> None:
-    """Write the tokenizers that segmenters are made of into a checkpoint."""
+    """Write the tokenizers that segmenters need into a checkpoint."""
     known = {index: own for index, own in enumerate(segmentations) if own is not None}
-    for own in list(known.values())[:1]:  # all of them read one anchor's tokens
+    for own in list(known.values())[:1]:  # all have the same anchor
         write_text(folder / ANCHOR_FILE, own.anchor)
     for index, own in known.items():
         write_text(folder / AUG_FILE.format(index), own.aug)
 
 
 def stored_tokenizer(settings: Mapping[str, Any], index: int, location: str | Path, **hub: Any) -> OwnTokenizer:
-    """Return what a checkpoint says of an aug with a tokenizer of its own.
+    """Load the tokenizers of an aug and its anchor from a checkpoint.
 
     Args:
-        settings: what the configuration records (see `OwnTokenizer.settings`).
-        hub: arguments that say how to reach the hub, `revision` included.
+        settings: recorded in the configuration (see `OwnTokenizer.settings`).
+        hub: hub arguments of `from_pretrained`, `revision` included.
 
     Raises:
-        UserError: a file is missing, damaged or another one.
+        UserError: a file is missing or damaged, or is not the recorded tokenizer.
     """
     anchor, aug = (_read(name, location, hub) for name in (ANCHOR_FILE, AUG_FILE.format(index)))
     for role, found in (("anchor", anchor), ("aug", aug)):
@@ -236,7 +235,7 @@ def _read(name: str, location: str | Path, hub: Mapping[str, Any]) -> str:
 
 
 def check_unchanged(own: OwnTokenizer, role: str, found: PreTrainedTokenizerBase) -> None:
-    """Refuse a base whose tokenizer is not the one that a model was trained with.
+    """Refuse a base whose tokenizer is not the one that the model was trained with.
 
     Raises:
         UserError: it is another one, or has no backend of the `tokenizers` library.
@@ -244,7 +243,7 @@ def check_unchanged(own: OwnTokenizer, role: str, found: PreTrainedTokenizerBase
     stored = own.anchor if role == "anchor" else own.aug
     backend = getattr(found, "backend_tokenizer", None)
     here = tokenizer_sha256(backend.to_str()) if backend is not None else ""
-    # As it was written, or as this version of the library writes it.
+    # As it was stored, or as this version of the library writes it.
     if here not in (tokenizer_sha256(stored), tokenizer_sha256(Tokenizer.from_str(stored).to_str())):
         raise UserError(
             f"the {role}'s tokenizer ({found.name_or_path}) is not the one that this model was trained with; use the "

@@ -1,4 +1,4 @@
-"""Tokenizers that cut text and nothing else, made from ones that know special tokens and where texts begin."""
+"""Copies of tokenizers that only tokenise: no special tokens in texts, no space before a text."""
 
 import json
 import re
@@ -9,18 +9,18 @@ from tokenizers import AddedToken, Tokenizer, models
 
 from calmctl.errors import UserError
 
-# Tokens of chats and of gaps in code, which not every tokenizer calls special.
+# Chat and fill-in-the-middle markers, which not every tokenizer calls special.
 MARKER = re.compile(r"<([|\uff5c]).*\1>", re.DOTALL)
-UNWRITTEN = "\U0010ffff"  # no character: it is in no text
+UNWRITTEN = "\U0010ffff"  # a noncharacter: in no text
 
 
 def text_tokenizer(tokenizer: Tokenizer) -> tuple[Tokenizer, str]:
-    """Return a tokenizer that cuts any text as if something were before it, and what begins a text instead.
+    """Return a tokenizer that reads any text as if it continued another, and what to put before one that begins.
 
     It finds no markers in texts, and shares its vocabulary with `tokenizer`, which does not change.
 
     Raises:
-        UserError: its added tokens or its settings cannot be taken over.
+        UserError: its added tokens or its settings cannot be copied.
     """
     settings = settings_of(tokenizer)
     before = " " if any([_puts_no_space(step) for step in steps_of(settings)]) else ""
@@ -31,20 +31,21 @@ def text_tokenizer(tokenizer: Tokenizer) -> tuple[Tokenizer, str]:
         for token_id, token in added.items()
         if token.special and len(token.content) > 1 and token_id in ids_of(bare, token.content)
     ]
-    if spelt_out:  # the model itself finds them, whatever is added to it
+    if spelt_out:  # the model's own vocabulary has them too
         bare = _assembled(_renamed(tokenizer, added, spelt_out), settings, added)
     return bare, before
 
 
 def plain_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
-    """Return a tokenizer that cuts texts as another does, but neither cuts them off nor pads them nor finds markers."""
+    """Return a copy of a tokenizer that neither truncates nor pads nor finds markers in texts."""
     return _assembled(tokenizer.model, settings_of(tokenizer), added_tokens(tokenizer))
 
 
 def added_tokens(tokenizer: Tokenizer) -> dict[int, AddedToken]:
-    """Return the added tokens of a tokenizer by id, as special ones only those that are markers, not text.
+    """Return the added tokens of a tokenizer by id; only markers, not text, are special.
 
-    What is written as a marker is one, and what takes the white space around it with it; white space is text.
+    Markers are tokens that are special, are written as markers, or strip the white space around them; white space
+    itself is text.
     """
     tokens = tokenizer.get_added_tokens_decoder()
     for token in tokens.values():
@@ -54,14 +55,14 @@ def added_tokens(tokenizer: Tokenizer) -> dict[int, AddedToken]:
 
 
 def settings_of(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the JSON of a tokenizer, with an empty vocabulary in place of its own."""
+    """Return the normaliser and pre-tokeniser of a tokenizer as JSON of one with an empty vocabulary."""
     shell = Tokenizer(models.BPE())
     shell.normalizer, shell.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     return json.loads(shell.to_str())
 
 
 def _assembled(model: Any, settings: dict[str, Any], added: dict[int, AddedToken]) -> Tokenizer:
-    """Return a tokenizer of a model, settings and tokens by their ids, to which special tokens are text."""
+    """Build a tokenizer from a model, settings and added tokens by id; special tokens in texts are text to it."""
     tokenizer = Tokenizer.from_str(json.dumps(settings))
     tokenizer.model = model
     tokenizer.add_tokens([added[token_id] for token_id in sorted(added)])
@@ -73,7 +74,7 @@ def _assembled(model: Any, settings: dict[str, Any], added: dict[int, AddedToken
 
 
 def steps_of(part: Any) -> Iterator[dict[str, Any]]:
-    """Yield every normaliser and pre-tokeniser in the JSON of a tokenizer, those in sequences too."""
+    """Yield every normaliser and pre-tokeniser in the JSON of a tokenizer, nested ones included."""
     for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
         yield from steps_of(inner)
     if isinstance(part, dict) and "type" in part:
@@ -81,7 +82,7 @@ def steps_of(part: Any) -> Iterator[dict[str, Any]]:
 
 
 def _puts_no_space(step: dict[str, Any]) -> bool:
-    """Let one step of a tokenizer put no space before a text; return whether it did."""
+    """Keep one step of a tokenizer from putting a space before a text; return whether it did."""
     if step["type"] == "Prepend":
         step["prepend"], had = "", step["prepend"]
         return had in (" ", "\u2581")
@@ -93,9 +94,9 @@ def _puts_no_space(step: dict[str, Any]) -> bool:
 
 
 def _renamed(tokenizer: Tokenizer, added: dict[int, AddedToken], token_ids: list[int]) -> Any:
-    """Return the model of a tokenizer in which no text has the names of some added tokens; rename those in `added` too.
+    """Return the model of a tokenizer with these added tokens renamed, so that no text contains them; also in `added`.
 
-    Tokens that are merged, or that others are merged from, keep their names: they are text as well.
+    Tokens that take part in merges keep their names: they are text as well.
     """
     model = json.loads(tokenizer.model.__getstate__())
     merged = {part for merge in model.get("merges", ()) for part in (*merge, "".join(merge))}
@@ -117,8 +118,8 @@ def _renamed(tokenizer: Tokenizer, added: dict[int, AddedToken], token_ids: list
 
 
 def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return the ids of a text; none where the vocabulary has none for it."""
+    """Return the ids of a text; empty if the vocabulary has no token for part of it."""
     try:
         return tokenizer.encode(text, add_special_tokens=False).ids
-    except Exception:  # the tokenizers library has no error of its own
+    except Exception:  # the tokenizers library raises bare `Exception`
         return []

@@ -1,4 +1,4 @@
-"""How augs read a text, anchor token by anchor token, for people to look at; no weights are needed."""
+"""How augs read a text, anchor token by anchor token, for display; no weights are needed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 
 @dataclass(frozen=True)
 class Step:
-    """What an aug reads when the anchor goes on to one more token.
+    """What an aug reads at one anchor token.
 
     Attributes:
-        new: token ids that it reads now, in their order.
-        replaced: those that it had read before, and that these take the place of.
-        visible: how many of its tokens the anchor sees from there.
-        waiting: the beginning of a character that is not finished, of which it has read nothing yet.
-        is_border: the anchor's token is no text; it ends a piece of it.
+        new: token ids that it reads now, in order.
+        replaced: token ids read before that the new ones replace.
+        visible: number of aug tokens that the anchor sees from here.
+        waiting: first bytes of an incomplete character, which the aug has not read yet.
+        is_border: the anchor token is not text; it ends a piece of text.
     """
 
     new: tuple[int, ...]
@@ -38,10 +38,10 @@ class Step:
 
 
 class Spelling:
-    """How the tokens of a tokenizer are spelt: their text, bytes that are no whole character as `\\xe0`, or a name."""
+    """How to show the tokens of a tokenizer: as text, with bytes of partial characters as `\\xe0`, or by name."""
 
     def __init__(self, tokenizer: Tokenizer | PreTrainedTokenizerBase, known: TokenBytes | None) -> None:
-        """Take a tokenizer and what its tokens stand for; None: that cannot be told, their names are all there is."""
+        """Take a tokenizer and the bytes of its tokens; None = unknown, all tokens are shown by name."""
         self._tokenizer, self._known = tokenizer, known
 
     def of(self, token_id: int) -> str:
@@ -56,7 +56,7 @@ class Spelling:
 
 @dataclass(frozen=True)
 class AugReading:
-    """How one aug reads a text; `kind` is one of `SEGMENTATIONS`, or empty where it takes the anchor's tokens."""
+    """How one aug reads a text; `kind` is one of `SEGMENTATIONS`, or empty if it shares the anchor's tokenizer."""
 
     source: str
     kind: str
@@ -65,12 +65,12 @@ class AugReading:
 
     @property
     def num_read(self) -> int:
-        """Return how many tokens it is fed with, those included that others take the place of."""
+        """Return the number of tokens that the aug is fed with, replaced ones included."""
         return sum(len(step.new) for step in self.steps)
 
     @property
     def num_replaced(self) -> int:
-        """Return how many of them others take the place of."""
+        """Return how many of them are replaced."""
         return sum(len(step.replaced) for step in self.steps)
 
 
@@ -91,7 +91,7 @@ def reading_of_model(source: str, text: str, trust_remote_code: bool = False) ->
         source: the model's run, folder or hub id.
 
     Raises:
-        UserError: it is no composed model, or it or its tokenizer cannot be read.
+        UserError: it is no composed model, or the model or its tokenizer cannot be read.
     """
     how = {"trust_remote_code": trust_remote_code}
     config = base_config(source, **how)
@@ -104,7 +104,7 @@ def reading_of_model(source: str, text: str, trust_remote_code: bool = False) ->
     ]
     kinds = [settings["kind"] if settings is not None else "" for settings in config.segmentations]
     tokenizer = find_tokenizer(source, **how)
-    if tokenizer is None:  # a model that was saved without one
+    if tokenizer is None:  # the model was saved without one
         stored = next((each.anchor for each in own if each is not None), None)
         if stored is None:
             raise UserError(f"{source}: there is no tokenizer, and its augs take the anchor's tokens as they are")
@@ -132,12 +132,12 @@ def reading_of_parts(
     """
     how = {"trust_remote_code": trust_remote_code}
     parts = check_parts(anchor, augs, "all", how, segmentation, markers)
-    tokenizer = parts.tokenizer or load_tokenizer(anchor, **how)  # which says that there is none
+    tokenizer = parts.tokenizer or load_tokenizer(anchor, **how)  # raises if there is none
     return _text_reading(tokenizer, text, [anchor, *augs], parts.own, parts.kinds)
 
 
 def steps_of(segmenter: Segmenter | None, ids: Sequence[int]) -> list[Step]:
-    """Return what an aug reads at each of the anchor's tokens; None: it takes them as they are."""
+    """Return what an aug reads at each anchor token; without a segmenter it reads the anchor's tokens."""
     if segmenter is None:
         return [Step((token_id,), (), index + 1) for index, token_id in enumerate(ids)]
     history: list[Position] = []
@@ -183,5 +183,5 @@ def _token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes | None:
 
 
 def _base_name(base: Mapping[str, Any], index: int) -> str:
-    """Return what a checkpoint calls a base: its source, or the place of one that has none."""
+    """Return the source that a checkpoint records for a base, or else its subfolder or role."""
     return base.get("source") or base.get("subfolder") or (f"aug {index - 1}" if index else "anchor")

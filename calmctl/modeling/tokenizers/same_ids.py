@@ -1,4 +1,4 @@
-"""Tokenizers of composed models: whether an aug may take the anchor's token ids as they are."""
+"""Compare tokenizers: whether an aug can share the anchor's, and whether a stored one reads as before."""
 
 import json
 import re
@@ -8,16 +8,16 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-# Parts of the `tokenizers` library's JSON that decide what a text is cut into; the decoder never reaches the aug.
+# Parts of a tokenizer's JSON that decide the ids of a text; augs never decode.
 PARTS = ("added_tokens", "model", "normalizer", "pre_tokenizer")
-# Texts in many scripts, with what tokenizers differ in: spaces, digits, case, accents, marks, lines, code.
+# Texts in many scripts, covering what tokenizers differ in: spaces, digits, case, accents, marks, lines, code.
 PROBES = (
     "a", "Hello, world!  It's 12,345.67 km.", " before", "after ", "two  spaces\t\ttabs\n\nlines\r\n", "snake_CASE",
     "naïve cafe\u0301 \ufb01 ½ ①", "\uff21\uff22 «€»", "привет, мир", "γειά", "שלום", "مرحبا ١٢٣", "नमस्ते", "สวัสดี",
     "你好\uff0c世界。", "こんにちは カタカナ", "안녕하세요", "🙂 👩\u200d👧", "def f(x):\n    return x  # 1e-3\n",
     "3 + 4 = 7", "\u200b\u00a0",
 )  # fmt: skip
-# Tokens that a tokenizer only keeps free for later (Gemma, Llama 3): no text becomes them unless it spells them out.
+# Reserved tokens without a use (Gemma, Llama 3); a text contains one only if it spells it out.
 RESERVED = re.compile(r"<unused\d+>|<\|reserved_special_token_\d+\|>")
 LONGEST_SHOWN = 120
 
@@ -28,13 +28,13 @@ def num_token_ids(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def differences(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase) -> Iterator[str]:
-    """Yield what differs between two tokenizers, in words.
+    """Yield the differences between two tokenizers, in words.
 
-    Compared is what decides which ids a text becomes and what an id stands for: vocabulary, added tokens, merges and
-    the other settings of the model, normaliser and pre-tokeniser, the beginning-of-text token, and what is added
-    around a text. Which token ends or pads a text is not: only the anchor's is ever used, and instruction-tuned
-    models differ from their bases in it. Nor is what the aug calls an id that the anchor's tokenizer only reserves:
-    models for code have put their markers there.
+    Compared is whatever decides the ids of a text and the meaning of an id: vocabulary, added tokens, merges and the
+    other settings of the model, normaliser and pre-tokeniser, the beginning-of-text token, and tokens added around a
+    text. Not compared are end and padding tokens (only the anchor's are used, and instruction-tuned models differ in
+    them from the models that they were tuned from), and ids that the anchor's tokenizer only reserves (models for code
+    put their markers there).
     """
     our_tokens, their_tokens = (_tokens_by_id(tokenizer) for tokenizer in (anchor, aug))
     reserved = {token_id for token_id, token in our_tokens.items() if RESERVED.fullmatch(token)}
@@ -53,7 +53,7 @@ def differences(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase) -
 
 
 def differences_in_json(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> Iterator[str]:
-    """Yield what differs in the settings of two tokenizers, what they are decoded by included."""
+    """Yield the differences between the settings of two tokenizers, post-processor and decoder included."""
     ours, theirs = _backend(one), _backend(other)
     for part in (*PARTS, "post_processor", "decoder"):
         if ours.get(part) != theirs.get(part):
@@ -61,7 +61,7 @@ def differences_in_json(one: PreTrainedTokenizerBase, other: PreTrainedTokenizer
 
 
 def reading(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
-    """Return what a tokenizer makes of texts in many scripts and of its special tokens: ids, and text again."""
+    """Return ids and decoded text of texts in many scripts and of a tokenizer's special tokens."""
     found = []
     for text in (*PROBES, *(f"a {token} a" for token in tokenizer.all_special_tokens)):
         ids = ids_of(tokenizer, text)
@@ -75,20 +75,20 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
 
 
 def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int] | str:
-    """Return the ids of a text, or why it has none (of a vocabulary without a token for what is unknown)."""
+    """Return the ids of a text, or the error if the vocabulary has no token for part of it."""
     try:
         return tokenizer(text)["input_ids"]
-    except Exception as error:  # the tokenizers library has no error of its own
+    except Exception as error:  # the tokenizers library raises bare `Exception`
         return str(error)
 
 
 def _differing(what: str, our: Any, their: Any) -> Iterator[str]:
-    """Yield what differs between two values of JSON, down to the innermost settings."""
+    """Yield the differences between two JSON values, down to the innermost settings."""
     if our == their:
         return
     if isinstance(our, dict) and isinstance(their, dict):
         for key in dict.fromkeys([*our, *their]):
-            # That a token is special matters to decoding only, which is the anchor's alone.
+            # Whether a token is special matters only in decoding, and augs never decode.
             if key != "special":
                 yield from _differing(f"{what}.{key}", our.get(key), their.get(key))
     elif isinstance(our, list) and isinstance(their, list) and any(isinstance(item, dict | list) for item in our):
@@ -103,7 +103,7 @@ def _tokens_by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 
 def _backend(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Return the JSON of a fast tokenizer; nothing for one in Python, of which only what it does can be compared."""
+    """Return the JSON of a fast tokenizer; empty for a Python one, which is compared by its results only."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return json.loads(backend.to_str()) if backend is not None else {}
 
@@ -120,7 +120,7 @@ def _without(backend: dict[str, Any], token_ids: set[int]) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as users write it: text quoted, a merge as its two parts, anything else as JSON; not too long."""
+    """Return a value as users write it, shortened: text quoted, a merge as its two parts, anything else as JSON."""
     if value is None:
         return "missing"
     if isinstance(value, list) and all(isinstance(item, str) for item in value):

@@ -1,11 +1,12 @@
-"""Segmentation: which tokens an aug with a tokenizer of its own has read when the anchor stands at a token.
+"""Segmentation: which tokens an aug with its own tokenizer has read when the anchor is at a token.
 
-That is a function of the anchor's tokens so far and of nothing else: one anchor token after the other moves a state on,
-in training and in generation alike, so that both read the same.
+This depends only on the anchor's tokens so far: each of them advances a state, in training as in generation, so that
+both read the same.
 
-With `own`, the aug reads its own cut of the text so far. Text before a place that nothing behind can change is settled;
-the rest is provisional: it is cut again when it grows, and tokens that are then others are replaced. With `chunks`, the
-text of every anchor token is cut alone, and nothing is ever replaced. A character that is not finished waits.
+With `own`, the aug's tokenizer is applied to the text so far. Text before a place that later text cannot change is
+settled. The rest is provisional: it is tokenised again as it grows, and tokens that change are replaced. With `chunks`,
+the text of every anchor token is tokenised alone, and nothing is ever replaced. The bytes of an incomplete character
+wait for the rest.
 """
 
 import codecs
@@ -16,29 +17,29 @@ from typing import Any, NamedTuple
 from calmctl.modeling.tokenizers.cutting import Cutter
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 
-# Ways to read, in words.
+# Kinds of segmentation, in words.
 SEGMENTATIONS = {"own": "its own cut of the text so far", "chunks": "every anchor token cut alone"}
-# What may be asked for: one of them, or the first that works.
+# Values of the setting: a kind, or the first kind that works.
 AUTO = "auto"
 SEGMENTATION_SETTINGS = (AUTO, *SEGMENTATIONS)
-# Characters without a place to settle at, after which text is settled all the same: of languages that put no spaces
-# between words, a cut may then differ from that of the whole text.
+# Provisional text of more than MOST_PENDING characters is settled without a safe place, except for the last
+# LEAST_PENDING or more. In languages without spaces its tokens may then differ from those of the whole text.
 MOST_PENDING, LEAST_PENDING = 96, 32
-# Of what is read of a text: to be raised when that changes, so that nothing is taken for it that was found before.
+# Raise this when segmentation changes what augs read, so that results stored before are not reused.
 VERSION = 1
-# Moves that are remembered: most words come again.
+# Number of moves to cache: most words come again.
 MEMORY = 50_000
 
 
 class State(NamedTuple):
-    """What has to be known of an anchor's tokens so far to go on.
+    """State of segmentation after the anchor's tokens so far.
 
     Attributes:
-        is_open: what the aug puts before a text has been read.
-        has_text: some text has been read.
+        is_open: the aug has read the tokens that its tokenizer puts before a text.
+        has_text: the aug has read some text.
         is_inside: `pending` does not begin the text.
-        undecoded: the beginning of a character that is not finished.
-        pending: text that is provisional, and `tail` its tokens.
+        undecoded: the first bytes of an incomplete character.
+        pending: provisional text, and `tail` its tokens.
     """
 
     is_open: bool = False
@@ -53,13 +54,13 @@ START = State()
 
 
 class Move(NamedTuple):
-    """What an anchor token changes.
+    """The effect of one anchor token.
 
     Attributes:
         state: afterwards.
-        kept: how many of the provisional tokens stay; the others are replaced.
+        kept: number of provisional tokens that stay; the others are replaced.
         new: token ids that are read now.
-        settled: how many of those kept and of the new ones, in this order, are provisional no more.
+        settled: number of kept and new tokens, in this order, that are no longer provisional.
     """
 
     state: State
@@ -69,11 +70,11 @@ class Move(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where an aug stands in one row.
+    """How far an aug has read in one row.
 
     Attributes:
         depth: number of settled tokens.
-        columns: of the provisional tokens, among all that the row has been fed with.
+        columns: column of each provisional token (see aug_tokens.py).
     """
 
     state: State = START
@@ -83,13 +84,13 @@ class Position(NamedTuple):
 
 @dataclass
 class Segments:
-    """Aug tokens of one row in the order in which they are fed, those that were replaced included.
+    """Aug tokens of one row in the order in which the aug is fed with them, replaced ones included.
 
     Attributes:
         ids: token ids.
-        born: index of the anchor token at which each was read first.
-        died: index of the one at which it was replaced; `NEVER` if it was not.
-        places: of each in its own text, from 0.
+        born: index of the anchor token at which each was read.
+        died: index of the anchor token at which each was replaced; `NEVER` = not replaced.
+        places: position of each in the aug's text, from 0.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -102,17 +103,17 @@ NEVER = 2**31 - 1
 
 
 class Segmenter:
-    """Turns an anchor's tokens into those of one aug.
+    """Maps an anchor's tokens to those of one aug.
 
     Args:
-        anchor: what the anchor's tokens stand for.
-        cutter: how the aug cuts text.
+        anchor: bytes of the anchor's tokens.
+        cutter: the aug's tokenizer for pieces of text.
         opening: ids that the aug's tokenizer puts before a text (a beginning-of-text token).
         kind: one of `SEGMENTATIONS`.
-        markers: special tokens of the anchor (ends of text, chat markers) -> those that the aug is to read in their
-            place. All others are a border in the aug's text, and nothing else.
-        special: tokens of the anchor that are no text, beside those that `anchor` knows.
-        sources: what identifies the two tokenizers.
+        markers: special tokens of the anchor (ends of text, chat markers) -> those that the aug reads in their place.
+            All other special tokens only separate the text before from the text after.
+        special: tokens of the anchor that are not text, besides those that `anchor` knows.
+        sources: hashes of the two tokenizers.
     """
 
     def __init__(
@@ -132,24 +133,24 @@ class Segmenter:
         self._moves: dict[tuple[State, int], Move] = {}
 
     def identity(self) -> list[Any]:
-        """Return, in JSON's terms, what decides how it reads."""
+        """Return everything that decides what the aug reads, as JSON values."""
         markers = {str(token): ids for token, ids in sorted(self.markers.items())}
         return [VERSION, self.kind, self.opening, markers, sorted(self.special), *self.sources]
 
     def is_border(self, token_id: int) -> bool:
-        """Tell whether a token of the anchor is no text: what is before it and what is behind it are cut apart."""
+        """Tell whether an anchor token is not text; the texts before and after it are tokenised separately."""
         return token_id in self.special or token_id in self.markers or self.anchor[token_id] is None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Segmenter":
-        """Return the same one: nothing of it changes."""
+        """Return the same object: only its cache ever changes."""
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is needed elsewhere; what is remembered is not."""
+        """Leave out the cached moves."""
         return {**self.__dict__, "_moves": {}}
 
     def move(self, state: State, token_id: int) -> Move:
-        """Return what one more anchor token changes."""
+        """Return the effect of one more anchor token."""
         key = (state, token_id)
         known = self._moves.get(key)
         if known is None:
@@ -169,19 +170,19 @@ class Segmenter:
         """Read anchor tokens of one row.
 
         Args:
-            history: where the aug stands after each anchor token before; those read now are added.
+            history: the aug's position after each earlier anchor token; those of the new ones are appended.
             column: of the first new aug token.
             is_read: False for anchor tokens that the aug does not read (padding).
-            restarts: True where another document begins, of which nothing before is seen.
+            restarts: True where another document begins, which sees nothing before it.
 
         Returns:
-            The new aug tokens, and columns with the index of the anchor token at which they are replaced.
+            The new aug tokens, and pairs (column, index of the anchor token at which it is replaced).
         """
         history = [] if history is None else history
         found = Segments()
         dead: list[tuple[int, int]] = []
         position = history[-1] if history else Position()
-        # Where the columns of the document under way begin, and what of them was replaced.
+        # Where the current document begins in the columns and in `dead`.
         begin, num_dead = 0, 0
         for offset, token_id in enumerate(token_ids):
             index = len(history)
@@ -227,7 +228,7 @@ class Segmenter:
         return self._cut_again(state, state.pending + text, opening)
 
     def _cut_again(self, state: State, pending: str, opening: tuple[int, ...]) -> Move:
-        """Return the move to a longer provisional text, as much of which is settled as can be."""
+        """Return the move to a longer provisional text, settling as much of it as possible."""
         begins = not state.is_inside
         tail = self.cutter.cut(pending, begins)
         head, rest, split = self._settled(pending, begins, tail)
@@ -237,7 +238,7 @@ class Segmenter:
         return Move(after, kept, opening + tail[kept:], len(opening) + len(head))
 
     def _settled(self, text: str, begins: bool, tail: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-        """Return the tokens of a text before and behind the last place where it can be settled, and the place."""
+        """Return the tokens before and after the last place where a text can be settled, and that place."""
         split = self.cutter.safe_splits(text)
         if split:
             head, rest = self.cutter.cut(text[:split], begins), self.cutter.cut(text[split:], False)
@@ -245,7 +246,7 @@ class Segmenter:
                 return head, rest, split
         if len(text) <= MOST_PENDING:
             return (), tail, 0
-        # A long stretch without such a place: where the cut stays as it is, if there is such a place, or anywhere.
+        # Too long without a safe place: settle where the tokens stay the same, or else anywhere.
         first = len(text) - LEAST_PENDING
         for split in range(first, first - LEAST_PENDING, -1):
             head, rest = self.cutter.cut(text[:split], begins), self.cutter.cut(text[split:], False)
@@ -256,6 +257,6 @@ class Segmenter:
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many ids two sequences begin with."""
+    """Return the length of the common prefix of two sequences."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (our, their) in pairs if our != their), min(len(one), len(other)))

@@ -1,4 +1,4 @@
-"""What token ids stand for: the bytes of text that each writes, and the tokens in the order of these."""
+"""The bytes of text that each token id stands for, and vocabularies sorted by these bytes."""
 
 import unicodedata
 from bisect import bisect_left
@@ -16,7 +16,7 @@ from calmctl.modeling.tokenizers.plain import added_tokens, ids_of, plain_tokeni
 from calmctl.modeling.tokenizers.same_ids import PROBES
 from calmctl.modeling.tokenizers.token_names import KINDS, Kind
 
-# What a tokenizer has to give back byte for byte, besides the texts that tokenizers are compared on.
+# Texts that a tokenizer has to reproduce byte for byte, besides those that tokenizers are compared on.
 TEXTS = (
     *PROBES, "", " ", "\n", "   three before", "after  \n",
     "\tif x:\r\n\t\ty = 1\r\n\r\n", "{\n        'a': [1,  2]\n\n\n}",
@@ -28,28 +28,28 @@ LONGEST_SHOWN = 60
 
 
 class TokenBytes:
-    """What each token id of a tokenizer stands for, in bytes of UTF-8.
+    """The bytes of UTF-8 that each token id of a tokenizer stands for.
 
     Attributes:
-        has_dummy_space: the tokenizer begins every text with a space of its own.
+        has_dummy_space: the tokenizer puts a space before every text.
         warning: what the tokenizer changes in texts though it is accepted, in a sentence; else empty.
     """
 
     def __init__(self, tokens: Sequence[bytes | None], has_dummy_space: bool = False, warning: str = "") -> None:
-        """Take the bytes of each token by its id; None where it is no text."""
+        """Take the bytes of each token by id; None = not text."""
         self._tokens = tuple(tokens)
         self.has_dummy_space = has_dummy_space
         self.warning = warning
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase | Tokenizer, name: str) -> Self:
-        """Find out what the tokens of a tokenizer stand for, and check it on texts in many scripts.
+        """Find the bytes of a tokenizer's tokens, and check them on texts in many scripts.
 
         Args:
-            name: what the tokenizer is of, for errors.
+            name: of the tokenizer's model, for errors.
 
         Raises:
-            UserError: the tokenizer loses or changes something of a text, or is not one of the `tokenizers` library.
+            UserError: the tokenizer loses or changes part of a text, or is not one of the `tokenizers` library.
         """
         backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
@@ -61,7 +61,7 @@ class TokenBytes:
             cuts = _Cuts(plain_tokenizer(backend), *text_tokenizer(backend))
         except UserError:
             raise
-        except Exception as error:  # the tokenizers library has no error of its own
+        except Exception as error:  # the tokenizers library raises bare `Exception`
             raise UserError(f"the tokenizer of {name} cannot be taken over: {error}; use another model") from error
         tokens = _Tokens(cuts, getattr(tokenizer, "all_special_ids", ()))
         trials = [_tried(kind, tokens, cuts) for kind in KINDS]
@@ -79,29 +79,29 @@ class TokenBytes:
         return len(self._tokens)
 
     def __getitem__(self, token_id: int) -> bytes | None:
-        """Return the bytes of a token; None for special tokens and for ids that the tokenizer does not have."""
+        """Return the bytes of a token; None for special tokens and unknown ids."""
         return self._tokens[token_id] if 0 <= token_id < len(self._tokens) else None
 
     def text_bytes(self, token_ids: Iterable[int]) -> bytes:
-        """Return the bytes of a text from its beginning, without the space that the tokenizer puts before one."""
+        """Return the bytes of a whole text, without the space that the tokenizer puts before it."""
         text = b"".join(self[token_id] or b"" for token_id in token_ids)
         return text[1:] if self.has_dummy_space and text.startswith(b" ") else text
 
 
 class _Cuts(NamedTuple):
-    """A tokenizer as it is, the same for texts that go on, and what begins a text in the latter."""
+    """A tokenizer as it is, one for texts that continue others, and what the latter needs before a text that begins."""
 
     whole: Tokenizer
     inside: Tokenizer
     before: str
 
     def to_keep(self) -> Iterator[tuple[str, Tokenizer, str, tuple[str, ...]]]:
-        """Yield texts, what to cut and with which tokenizer, and what the tokens may say."""
+        """Yield checks: a text, the tokenizer to use, its input, and the texts that its tokens may stand for."""
         added = [token.content for token in added_tokens(self.whole).values()]
         for text in TEXTS:
             begun = self.before + text
-            # Some tokenizers put no space before a text that begins with one, and none before an empty text; some put
-            # one behind every added token too.
+            # Some tokenizers put no space before a text that is empty or begins with one; some also put one after every
+            # added token.
             if not self.before or not any(content in text for content in added):
                 yield text, self.whole, text, (begun, text) if text[:1] in ("", " ") else (begun,)
             yield text, self.inside, begun, (begun,)
@@ -109,7 +109,7 @@ class _Cuts(NamedTuple):
 
 
 class _Trial(NamedTuple):
-    """How a kind of tokens fits: how many texts it keeps, what it makes of the next, whether accents are composed."""
+    """How a kind of vocabulary fits: number of texts that it keeps, the first failure, whether accents are composed."""
 
     kind: Kind
     num_kept: int
@@ -118,14 +118,14 @@ class _Trial(NamedTuple):
 
 
 class _Tokens:
-    """The tokens of a tokenizer as they are written in its vocabulary."""
+    """The tokens of a tokenizer as its vocabulary writes them."""
 
     def __init__(self, cuts: _Cuts, special_ids: Iterable[int]) -> None:
         added = added_tokens(cuts.whole)
         self._added = added.keys()
         self._names = {token_id: name for name, token_id in cuts.whole.get_vocab(with_added_tokens=True).items()}
         markers = {token_id for token_id, token in added.items() if token.special}
-        # Markers that are a character or word of the vocabulary as well are text.
+        # Special tokens that are also ordinary characters or words of the vocabulary are text.
         self._markers = {
             token_id
             for token_id in markers.union(special_ids)
@@ -133,13 +133,13 @@ class _Tokens:
         }
 
     def bytes_of(self, token_id: int, kind: Kind) -> bytes | None:
-        """Return what a token stands for if the vocabulary is of a kind; None where it is no text."""
+        """Return the bytes of a token in a vocabulary of this kind; None = not text."""
         if token_id in self._markers or token_id not in self._names:
             return None
         return kind(self._names[token_id], token_id in self._added)
 
     def table(self, kind: Kind) -> list[bytes | None]:
-        """Return what every token stands for, by id."""
+        """Return the bytes of every token, by id."""
         return [self.bytes_of(token_id, kind) for token_id in range(max(self._names, default=-1) + 1)]
 
 
@@ -149,7 +149,7 @@ def _tried(kind: Kind, tokens: _Tokens, cuts: _Cuts) -> _Trial:
     for text, tokenizer, given, allowed in cuts.to_keep():
         try:
             ids = tokenizer.encode(given, add_special_tokens=False).ids
-        except Exception as error:  # the tokenizers library has no error of its own
+        except Exception as error:  # the tokenizers library raises bare `Exception`
             return _Trial(kind, num_kept, f"{_shown(text)} cannot be cut ({error})", composes)
         written = b"".join(tokens.bytes_of(token_id, kind) or b"" for token_id in ids).decode(errors="replace")
         if written not in allowed:
@@ -171,18 +171,18 @@ def _shown(text: str) -> str:
 
 
 class ByteVocabulary:
-    """The tokens of a model in the order of their bytes: those that begin alike stand together.
+    """A model's tokens sorted by their bytes, so that tokens with a common prefix are adjacent.
 
     Args:
-        name: what the tokenizer is of, for errors.
-        size: how many tokens the model has logits for.
+        name: of the tokenizer's model, for errors.
+        size: number of tokens that the model has logits for.
 
     Attributes:
-        ids: (n,) of the tokens that are text.
+        ids: (n,) of the tokens that are text, sorted.
         end_ids: tokens that end a text.
 
     Raises:
-        UserError: the tokenizer's tokens cannot be told as bytes.
+        UserError: the bytes of the tokenizer's tokens cannot be found.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int], size: int, name: str) -> None:
@@ -196,18 +196,18 @@ class ByteVocabulary:
         self._borders: dict[bytes, NDArray[np.int64]] = {}
 
     def text(self, token: int) -> bytes:
-        """Return the bytes of a token; none of one that is no text, or that ends one."""
+        """Return the bytes of a token; empty if it is not text or ends a text."""
         return (self._bytes[token] or b"") if token in self._known else b""
 
     def borders(self, begun: bytes) -> NDArray[np.int64]:
-        """Return (258,) where tokens of these bytes begin, then those that go on with each byte, and the end."""
+        """Return (258,) indices: where the prefix `begun` starts, where it continues with each byte, and the end."""
         if begun not in self._borders:
             low = bisect_left(self._texts, begun)
             found, high = [low], len(self._texts)
             for byte in range(256):
                 low = bisect_left(self._texts, begun + bytes([byte]), low, high)
                 found.append(low)
-            # Behind the last byte: the first token that does not begin so.
+            # The end is the first token without the prefix.
             stem = begun.rstrip(b"\xff")
             after = stem[:-1] + bytes([stem[-1] + 1]) if stem else None
             found.append(bisect_left(self._texts, after, low, high) if after else high)
@@ -215,10 +215,10 @@ class ByteVocabulary:
         return self._borders[begun]
 
     def cut(self, text: bytes) -> list[int]:
-        """Return tokens of a text, the longest first ones that there are.
+        """Return tokens of a text, always the longest that matches.
 
         Raises:
-            UserError: a byte is in no token.
+            UserError: no token matches.
         """
         found = []
         while text:

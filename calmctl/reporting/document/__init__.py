@@ -1,1 +1,1 @@
-"""Reports as documents: tables, pages of Markdown and HTML, the terminal."""
+"""Report documents: tables and pages, as Markdown, HTML and terminal output."""

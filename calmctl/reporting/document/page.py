@@ -1,4 +1,4 @@
-"""A report as sections of blocks: as Markdown, as one self-contained HTML page, and on the disk with its plots."""
+"""A report as sections of blocks; written as Markdown, as one self-contained HTML page, and as plot files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEMPLATE = "report.html.j2"
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph of plain text; with `is_warning`, one that must not be overlooked."""
+    """A paragraph of plain text; with `is_warning`, it is highlighted."""
 
     text: str
     is_warning: bool = False
@@ -34,7 +34,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values, say of the hardware; `code` names the entries that are commands or hashes."""
+    """Names and values, such as hardware; `code` has the names of entries shown as code (commands, hashes)."""
 
     items: tuple[tuple[str, str], ...]
     code: frozenset[str] = frozenset()
@@ -42,7 +42,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Picture:
-    """A plot: its PNG, where it is written relative to the report, and what it shows in words."""
+    """A plot: its path relative to the report, its alternative text and its PNG bytes."""
 
     path: str
     alt: str
@@ -51,7 +51,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Several pictures, side by side where the page is wide enough."""
+    """Several pictures, side by side if the page is wide enough."""
 
     pictures: tuple[Picture, ...]
 
@@ -61,7 +61,7 @@ Block = Paragraph | Bullets | Facts | Picture | Gallery | Table
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading with the blocks below it."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -69,7 +69,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A report: title, the sentences that say what came out, and sections."""
+    """A report: title, headline sentences and sections."""
 
     title: str
     headline: tuple[str, ...]
@@ -77,7 +77,7 @@ class Document:
 
 
 def _blocks(section: Section) -> list[Block]:
-    """Return a section's blocks; a table whose title is the heading above it goes without."""
+    """Return a section's blocks; drop the title of a table if it repeats the section's."""
     return [
         replace(block, title="") if isinstance(block, Table) and block.title == section.title else block
         for block in section.blocks
@@ -113,7 +113,7 @@ def _markdown_block(block: Block) -> str:
 
 
 def document_html(document: Document) -> str:
-    """Return the report as one HTML page: styles and pictures inside it, every text escaped."""
+    """Return the report as one HTML page with embedded styles and pictures; every text is escaped."""
     sections = [
         (section.title, Markup("\n").join(_html_block(block) for block in _blocks(section)))
         for section in document.sections
@@ -163,7 +163,7 @@ def _environment() -> Environment:
 
 
 def write_document(document: Document, folder: Path) -> list[Path]:
-    """Write the plots of a report, then `report.md` and `report.html`, into a folder and return their paths."""
+    """Write the plots, `report.md` and `report.html` into a folder and return their paths."""
     written = []
     for picture in _pictures(document):
         write_bytes(folder / picture.path, picture.png, durable=False)  # plots can be drawn again

@@ -1,4 +1,4 @@
-"""Tables of measured figures beside the paper's: one structure; terminal, Markdown and HTML."""
+"""Tables of measured figures beside the paper's, and their output as Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from calmctl.escaping import md_code, md_text, url_path
 
 NOT_RUN = "not run"
 SHORT = 16
-"""Tables of at most so many rows are not cut by the end of a printed page."""
+"""Tables up to this number of rows are not split across pages in print."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A measured figure, or None for one that was not measured.
+    """A cell with a measured figure; `value` is None if it was not measured.
 
     Attributes:
         paper: the paper's figure in the same unit; the difference is shown beside it.
         spread: standard deviation over seeds.
-        href: relative link to what the figure was read from.
-        note: shown after the figure, small.
+        href: relative link to the source of the figure.
+        note: shown after the figure, in small type.
     """
 
     value: float | None
@@ -41,7 +41,7 @@ class Number:
         return f"{self.value:.{self.digits}f}{spread}"
 
     def asides(self) -> list[str]:
-        """Return what stands beside the figure: the paper's, the difference to it, and the note."""
+        """Return the texts beside the figure: the paper's figure, the difference to it, and the note."""
         parts = []
         if self.paper is not None:
             parts.append(f"paper {self.paper:.{self.digits}f}")
@@ -52,13 +52,13 @@ class Number:
 
 @dataclass(frozen=True)
 class Text:
-    """A cell of words: a label, or, with `is_code`, what a model was given or wrote."""
+    """A cell with text: a label or, with `is_code`, the input or output of a model."""
 
     text: str
     href: str = ""
     is_code: bool = False
     verdict: bool | None = None
-    """Whether the text is a right answer; None: it is no answer, or nobody said."""
+    """Whether the text is a right answer; None if it is no answer or was not judged."""
 
     def asides(self) -> list[str]:
         """Return the verdict as a word."""
@@ -70,7 +70,7 @@ Cell = Number | Text
 
 @dataclass(frozen=True)
 class Column:
-    """A column; neighbours of one `group` stand under a common heading in HTML."""
+    """A column; in HTML, adjacent columns of the same `group` share a heading."""
 
     label: str
     group: str = ""
@@ -79,10 +79,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under columns; every row has one cell a column.
+    """A table; every row has one cell per column.
 
     Attributes:
-        headings: index of a row -> the heading above it and the rows that follow.
+        headings: row index -> heading above that row, for it and the rows that follow.
     """
 
     title: str
@@ -97,18 +97,18 @@ class Table:
                 raise ValueError(f"table {self.title!r}: {len(cells)} cells under {len(self.columns)} columns")
 
     def groups(self) -> list[tuple[str, int]]:
-        """Return the headings above the columns and how many columns each spans; none without groups."""
+        """Return (heading, number of columns that it spans) for the groups of columns; empty without groups."""
         if not any(column.group for column in self.columns):
             return []
         return [(name, len(list(run))) for name, run in groupby(self.columns, lambda column: column.group)]
 
     def opens_group(self, index: int) -> bool:
-        """Return whether the column at `index` is the first of a group, where a rule separates it."""
+        """Return whether the column at `index` starts a group and is separated by a rule."""
         return index > 0 and self.columns[index].group != self.columns[index - 1].group
 
 
 def table_row(*cells: Cell) -> tuple[Cell, ...]:
-    """Return cells as a row, whatever mixture of numbers and texts they are."""
+    """Return the cells as a row, typed as a mixture of numbers and texts."""
     return cells
 
 

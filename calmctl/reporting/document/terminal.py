@@ -1,4 +1,4 @@
-"""Tables on stdout, as wide as they need where no terminal limits them."""
+"""Print tables on stdout, to the width of the terminal or, if piped, to a fixed large width."""
 
 from __future__ import annotations
 

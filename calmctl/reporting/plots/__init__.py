@@ -1,1 +1,1 @@
-"""Plots of reports as PNG bytes, one colour a system."""
+"""Plots of reports as PNG bytes, with one colour per system."""

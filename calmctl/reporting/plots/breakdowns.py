@@ -1,4 +1,4 @@
-"""Plots of figures by groups of records as PNG bytes: lines over a number, or bars side by side."""
+"""Plots of breakdowns (figures by group of records): lines over a number, or bars."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from calmctl.reporting.systems_table import system_row
 
 
 def breakdown_plot(results: Results, breakdown: Breakdown) -> bytes:
-    """Draw a breakdown, a panel a measure; whiskers of lines are 95 percent intervals over the records (Wilson)."""
+    """Draw a breakdown, one panel per measure; whiskers of lines are 95 percent Wilson intervals over the records."""
     systems = results.broken_down(breakdown)
     with style():
         return (_lines if breakdown.plot == "lines" else _bars)(results, breakdown, systems)
@@ -29,7 +29,7 @@ def _lines(results: Results, breakdown: Breakdown, systems: Sequence[System]) ->
     panels = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
     for axes, measure in zip(panels.flat, breakdown.measures, strict=False):
         for index, system in enumerate(systems):
-            shift = (index - (len(systems) - 1) / 2) * 0.09  # lines on top of one another stay visible
+            shift = (index - (len(systems) - 1) / 2) * 0.09  # keeps overlapping lines visible
             _line(axes, results, breakdown, measure, system, shift)
         axes.set_title(measure.label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -87,7 +87,7 @@ def _bars(results: Results, breakdown: Breakdown, systems: Sequence[System]) -> 
 
 
 def _bar(axes: Axes, middle: float, width: float, value: float | None, system: System) -> None:
-    """Draw an upright bar and its figure above it; what was not run gets the words instead of a bar."""
+    """Draw a vertical bar with its figure above it, or the words "not run"."""
     if value is None:
         axes.annotate("not run", (middle, 2), rotation=90, ha="center", va="bottom", fontsize=8, color=ABSENT)
         return
@@ -98,7 +98,7 @@ def _bar(axes: Axes, middle: float, width: float, value: float | None, system: S
 
 
 def wilson_interval(value: float, size: int | None) -> tuple[float, float]:
-    """Return the 95 percent interval of a percentage of `size` examples; itself if the size is unknown."""
+    """Return the 95 percent interval of a percentage over `size` records; (value, value) if the size is unknown."""
     if not size:
         return value, value
     share, z = min(max(value / 100, 0.0), 1.0), 1.959964

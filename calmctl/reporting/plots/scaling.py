@@ -1,4 +1,4 @@
-"""A plot of variants as PNG bytes: a figure against what is varied, and against the number of trained parameters."""
+"""Plot of variants and baselines: a measure by share of keys in D_C, and by number of trained parameters."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _by_size(axes: Axes, results: Results, measure: Measure) -> None:
         ("CALM, other connections", results.group("connections"), "s", colour_of(CALM)),
         ("CALM, other heads", results.group("heads"), "^", colour_of(CALM)),
     ]
-    # Other methods, matched to one size, stand above one another: each has a marker of its own.
+    # The methods have CALM's size, so their points share one x: each needs its own marker.
     series += [
         (system.label, [system], system_row(system.key).marker, colour_of(system.key))
         for system in results.group("methods")
@@ -58,7 +58,7 @@ def _by_size(axes: Axes, results: Results, measure: Measure) -> None:
     for label, systems, marker, edge in series:
         sizes, values = _points(systems, results, measure)
         if sizes:
-            # Hollow: what has one size and one score stays visible below another.
+            # Hollow markers keep points of the same size and score visible.
             axes.scatter(sizes, values, marker=marker, facecolor="none", edgecolor=edge, label=label, s=46)
     axes.set_xscale("log")
     axes.margins(x=0.12)

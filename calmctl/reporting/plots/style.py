@@ -1,4 +1,4 @@
-"""How plots look: one colour a model, a light style, bars with their figures, PNG bytes without a display."""
+"""The style of plots: colours, fonts, axes, and rendering to PNG bytes without a display."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SIDEWAYS = {"axes.grid.axis": "x", "xtick.bottom": True}
 
 
 def style(changes: Mapping[str, Any] | None = None) -> AbstractContextManager[None]:
-    """Return a context in which figures are drawn in this style, with `changes` to it."""
+    """Return a context manager that applies the style, with `changes` to it."""
     settings: Any = {**STYLE, **(changes or {})}  # matplotlib's own type for it differs between versions
     return matplotlib.rc_context(settings)
 
@@ -58,13 +58,13 @@ def colour_of(key: str) -> str:
 
 
 def lighter(colour: str, share: float = 0.72) -> str:
-    """Return a colour that is so much nearer to white."""
+    """Return a colour moved towards white by `share` (0 to 1)."""
     red, green, blue = (part + (1 - part) * share for part in matplotlib.colors.to_rgb(colour))
     return matplotlib.colors.to_hex((red, green, blue))
 
 
 def percent_axis(axes: Axes, top: float = 108, bottom: float = 0) -> None:
-    """Scale an axis for percentages, with room above 100 for the figures on the bars."""
+    """Scale the y axis for percentages, with room above 100 for the figures on the bars."""
     axes.set_ylim(bottom, top)
     axes.set_yticks(range(0, 101, 20))
 

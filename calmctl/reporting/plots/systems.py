@@ -1,4 +1,4 @@
-"""Plots of systems as PNG bytes: gains over the anchor by language, and every system as bars."""
+"""Plots of systems: gains over m_B by language, and bars of every system."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from calmctl.reporting.results import Results, System
 from calmctl.reporting.systems_table import CALM, GROUPS, LORA, M_B
 
 MOST_NAMED = 40
-"""Up to so many languages stand in one column under their names; more stand in several, under their codes."""
+"""Up to this many languages are drawn in one column with their names; more in several columns with their codes."""
 ROWS_OF_A_COLUMN = 52
 MOST_BESIDE = 3
-"""Up to so many measures stand beside each other in the plot of all systems; more stand in several rows."""
+"""Maximum number of measures in a row of panels in the plot of all systems."""
 WORSE = "#B0B0B0"
 
 
 def gains_plot(results: Results, grouped: Grouped) -> bytes:
-    """Draw how much better the composition is than m_B in each language, from low to high resource (figure 2).
+    """Draw the composition's gain over m_B in each language, from low to high resource (the paper's figure 2).
 
-    Whiskers are standard deviations over seeds; diamonds are LoRA.
+    Whiskers are the composition's standard deviations over seeds; diamonds are LoRA.
     """
     measure = grouped.measure
     codes = [code for code in results.groups(measure) if _gain(results, CALM, measure, code) is not None]
@@ -79,9 +79,9 @@ def _gain(results: Results, key: str, measure: Measure, code: str) -> float | No
 
 
 def systems_plot(results: Results, measures: Sequence[Measure]) -> bytes:
-    """Draw every system as bars under the heading of its group, a panel a measure; whiskers: deviation over seeds.
+    """Draw every system as a bar, grouped under headings, one panel per measure.
 
-    A dark stroke is the figure of the paper, where it is of the same records.
+    Whiskers are standard deviations over seeds; a dark stroke is the paper's figure, if it is over the same records.
     """
     headings, bars, place = [], [], 0.0
     for group in GROUPS:

@@ -1,4 +1,4 @@
-"""Training curves as PNG bytes: loss, validation loss, running exact match and curriculum level."""
+"""Plots of trainings: loss, validation loss, running exact match and curriculum level."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from calmctl.reporting.values import number
 
 BITS_FIELD = "validation_bits_per_byte"
 LEAST_EXACT_MATCH = 0.01
-"""A run that never got this share of its batches right has no curve of it: text is not learned by heart."""
+"""Draw the exact match only if it reaches this fraction: on ordinary text it stays at zero."""
 
 
 def training_plot(trainings: Sequence[Training], title: str) -> bytes:
     """Draw the loss of one training, or of several seeds of it.
 
-    The first one's validation loss, running exact match and curriculum level are drawn where its log has them.
+    Validation loss, running exact match and curriculum level are those of the first one, if its log has them.
     """
     first, *others = trainings
     exact, has_level = first.series("exact_match"), bool(first.series("num_operands")[0])
@@ -49,10 +49,10 @@ def training_plot(trainings: Sequence[Training], title: str) -> bytes:
 
 
 def validation_plot(trainings: Sequence[Training]) -> bytes:
-    """Draw what held-out text cost the models that are trained on D_C, step by step, and what it cost m_B alone.
+    """Draw the bits per byte of held-out text by step, for models trained on D_C and (dashed) for m_B alone.
 
     Args:
-        trainings: those whose validations know bits per byte; of several seeds the first is drawn in full.
+        trainings: trainings with bits per byte in their log; seeds after a system's first are drawn lighter.
     """
     with style():
         figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
@@ -77,7 +77,7 @@ def validation_plot(trainings: Sequence[Training]) -> bytes:
 
 
 def _bits_alone(trainings: Sequence[Training]) -> float | None:
-    """Return what held-out text cost m_B, which its trainings say as a loss; None where none does."""
+    """Return m_B's bits per byte, computed from the loss of m_B in a training log; None if no log has it."""
     for row in (row for training in trainings for row in training.log):
         loss, alone, bits = (number(row.get(name)) for name in ("validation_loss", "anchor_loss", BITS_FIELD))
         if loss and alone is not None and bits is not None:
