@@ -36,19 +36,18 @@ TEXTS = ["solve: 1 + 2 =", "solve: 12 + 33 - 4 =", "substitute: ab + cd =", "sol
 REFERENCES = [" 3", " 41 k", " kc", " 7 8 9", " 1 + 2"]
 HEAD = """# Model types
 
-What calmctl {calmctl} does with each causal model type of transformers {version}: found out on tiny models of random
-weights, made of the type's default configuration. `python -m tests.model_verdicts > docs/model-types.md` writes this
-page, and slow tests compare it with what they find. A real model is always tried itself, by
-[the self-check](composition.md#the-self-check) before it is composed and by the engine before it is evaluated: this
-page decides nothing.
+What calmctl {calmctl} does with each causal model type of transformers {version}, tested on tiny models with random
+weights and the type's default configuration. `python -m tests.model_verdicts > docs/model-types.md` writes this page,
+and slow tests compare it with their findings. This page decides nothing: a real model is always tested itself, by
+[the self-check](composition.md#the-self-check) before it is composed and by the engine before it is evaluated.
 
-- *as a base*: composed with another model of its type, as anchor and as aug, it passes the self-check ({bases} of
-  {types} types), or why it is refused.
-- *completions*: which prompts are completed together, each as it would be alone ({completed} types); *caches*: rows go
-  on from caches, so that what prompts have in common is read once.
-- *likelihoods*: whether bits per byte are those of each text alone ({likely} types), or why they are refused.
-- *own tokenizer*: as an aug with another tokenizer than the anchor's, it reads its own cut of the text so far ({own}
-  types), or every anchor token cut alone (`chunks`), or is refused (see [tokenizers](tokenizers.md)).
+- *as a base*: whether it passes the self-check when composed with another model of its type, as anchor and as aug
+  ({bases} of {types} types), or why it is refused.
+- *completions*: which prompts can share a batch without changing each other's completions ({completed} types);
+  *caches*: rows can resume from caches, so common prefixes are read once.
+- *likelihoods*: whether bits per byte equal those of each text alone ({likely} types), or why they are refused.
+- *own tokenizer*: as an aug with another tokenizer than the anchor's, it reads its own tokenization of the text so far
+  ({own} types), or every anchor token tokenized alone (`chunks`), or is refused (see [tokenizers](tokenizers.md)).
 
 | model type | class | as a base | completions | likelihoods | own tokenizer |
 |---|---|---|---|---|---|
