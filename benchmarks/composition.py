@@ -2,18 +2,18 @@
 
     python benchmarks/composition.py [--quick] [--device cuda] [--preset qwen2] [--json FILE] [--only decode,...]
 
-Random weights, realistic shapes (see shapes.py). Everything is a ratio of things measured in turns by one process (see
-measure.py), except peak memory on a CPU, which takes a fresh process for each side. Bridges have the type of the bases.
+Random weights, realistic shapes (see shapes.py). Every figure is a ratio of measurements that take turns in one process
+(see measure.py), except peak memory, which is measured in a fresh process per side. Bridges have the bases' dtype.
 
     decode     one cached step of the composed model over the anchor's own step + the aug's own step
     prefill    likewise for a prompt, with logits of the last position only, as `generate` asks for
     train      one step of training the bridges over one step of training all of the anchor; AdamW (fused) in both
     memory     peak memory of those two steps, weights included
-    floor      a training step over the least it could take, each part measured alone: the aug's forward without head,
-               graph or untapped layers, the anchor's forward and its backward to the first connection (inputs only),
-               the bridges' both ways. The optimizer's step is not part of the floor
-    growth     tensors that 1,000 decoding steps leave behind once the cache is reset (objects, memory beside them)
-    augs       what each of n augs adds to the anchor's time, over what one adds
+    floor      a training step over the sum of its necessary parts, each measured alone: the aug's forward without head,
+               graph or untapped layers; the anchor's forward and its backward to the first connection (inputs only);
+               the bridges' forward and backward. The optimizer's step is not part of the floor
+    growth     tensors left over after 1,000 decoding steps and a reset of the cache (objects and memory beside them)
+    augs       time that each of n augs adds to the anchor's, over the time that a single aug adds
 """
 
 import argparse
@@ -46,7 +46,7 @@ Rows = Iterator[Row]
 
 @dataclass(frozen=True)
 class Setting:
-    """One vocabulary and type of a preset, on one device."""
+    """One vocabulary size and dtype of a preset, on one device."""
 
     preset_name: str
     device: str
@@ -60,7 +60,7 @@ class Setting:
 
     @property
     def quick(self) -> bool:
-        """Return whether only the machinery is tried out."""
+        """Return whether shapes are tiny, only to see that the benchmark runs."""
         return self.preset_name == "quick"
 
     def bases(self, num_augs: int = 1) -> tuple[PreTrainedModel, list[PreTrainedModel]]:
@@ -76,14 +76,14 @@ class Setting:
         return torch.randint(0, self.vocabulary, (batch, length), device=self.device)
 
     def training_batch(self, share: str) -> dict[str, Tensor]:
-        """Return ids and labels; a share of the labels, at the end of every row, is there."""
+        """Return ids and labels (batch, seq), with labels on the last `share` of every row only."""
         ids = self.ids(*self.preset.train_shape)
         labels = ids.clone()
         labels[:, : int(ids.shape[1] * (1 - SHARES[share]))] = -100
         return {"input_ids": ids, "labels": labels}
 
     def row(self, case: str, value: float, times: dict[str, list[float]] | None = None, **details: Any) -> Row:
-        """Return a result beside its target."""
+        """Return one row of results, with the target."""
         row = {"case": case, "dtype": self.dtype, "vocabulary": self.vocabulary, **details, "value": round(value, 3)}
         row |= {"target": TARGETS[case], "met": value <= TARGETS[case]}
         return row | ({"seconds": seconds(times)} if times else {})
@@ -130,7 +130,7 @@ def _prefills(setting: Setting, models: dict[str, PreTrainedModel]) -> dict[str,
 
 
 def training(setting: Setting) -> Rows:
-    """Measure training steps: against training the anchor, and against the least they could take."""
+    """Measure training steps: against training the anchor, and against the floor."""
     anchor, augs = setting.bases()
     tuned, _ = setting.bases(0)
     model = composed(setting.preset, anchor, *augs)
@@ -147,7 +147,7 @@ def training(setting: Setting) -> Rows:
 
 
 def _trainer(model: PreTrainedModel) -> Callable[[dict[str, Tensor]], object]:
-    """Return a function that trains what is trainable in a model by one step."""
+    """Return a function that takes one training step on a model's trainable parameters."""
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
 
@@ -160,7 +160,7 @@ def _trainer(model: PreTrainedModel) -> Callable[[dict[str, Tensor]], object]:
 
 
 def _floor(model: ComposedModelForCausalLM, batch: dict[str, Tensor]) -> dict[str, Callable[[], object]]:
-    """Return the parts that no training step can do without."""
+    """Return functions that run the necessary parts of a training step."""
     pairs, aug, anchor = model.connections[0], model.augs[0], model.anchor
     decoder = first_layers(aug, max(pair.aug_layer for pair in pairs) + 1)
     start = decoder_layers(anchor)[pairs[0].anchor_layer]
@@ -218,7 +218,7 @@ def peak_of_training(setting: Setting, side: str, share: str) -> int:
 
 
 def growth(setting: Setting) -> Rows:
-    """Count what decoding leaves behind: the same steps twice with one cache, which is reset after each time."""
+    """Count the objects that decoding leaves behind: run the same steps twice with one cache, reset after each run."""
     quick = Setting("quick", setting.device, PRESETS["quick"].vocabularies[0], setting.dtype)
     anchor, augs = quick.bases()
     model, steps = composed(quick.preset, anchor, *augs), 50 if setting.quick else 1000
@@ -264,7 +264,7 @@ CASES = {
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Return what the figures were taken on."""
+    """Return the hardware and the versions that the figures were taken with."""
     return {
         "device": torch.cuda.get_device_name() if device != "cpu" else cpu_name(),
         "cores": os.cpu_count(),
@@ -276,12 +276,12 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def run(preset_name: str, device: str, only: list[str]) -> Rows:
-    """Run the cases, each for every vocabulary and type but where one tells all."""
+    """Run the cases, each for every vocabulary size and dtype, except where one setting is enough."""
     dtypes = ("float32",) if preset_name == "quick" else ("float32", "bfloat16")
     vocabularies = PRESETS[preset_name].vocabularies
     every = [Setting(preset_name, device, vocabulary, dtype) for vocabulary in vocabularies for dtype in dtypes]
     selected = {"growth": every[:1], "augs": every[:1]}
-    if device == "cpu":  # A process for each figure takes long.
+    if device == "cpu":  # a process per figure is slow
         selected["memory"] = [setting for setting in every if setting.dtype == "float32"]
     for name in only:
         for setting in selected.get(name, every):

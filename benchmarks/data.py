@@ -1,4 +1,4 @@
-"""How fast `calmctl data ntl` and `calmctl data code` are, and how much memory they take, over generated text.
+"""Speed and peak memory of `calmctl data ntl` and `calmctl data code`, on generated text.
 
 python benchmarks/data.py ntl --megabytes 25 100 --workers 1 --tests FLORES
 python benchmarks/data.py code --megabytes 10 40 --workers 1 --tests BENCHMARKS
@@ -23,7 +23,7 @@ LETTERS = np.array(list("abcdefghilmnoprstuvz"))
 
 
 def main() -> None:
-    """Build data of each size in a process of its own, and print a line for each and all as JSON."""
+    """Build data of each size in a fresh process; print a line per size, then all as JSON."""
     arguments = _arguments()
     results = []
     for megabytes in arguments.megabytes:
@@ -96,7 +96,7 @@ def build(arguments: argparse.Namespace) -> None:
 
 
 def write_text(folder: Path, num_bytes: int) -> None:
-    """Write English and the other languages, aligned, of made-up words; no sentence twice."""
+    """Write aligned files of English and the other languages, in made-up words; no sentence occurs twice."""
     folder.mkdir()
     rng, words = _words()
     for code in ("eng_Latn", *LANGUAGES):
@@ -108,7 +108,7 @@ def write_text(folder: Path, num_bytes: int) -> None:
 
 
 def write_code(folder: Path, num_bytes: int) -> None:
-    """Write Python files of functions with docstrings, of made-up words; no file like another."""
+    """Write Python files of functions with docstrings, in made-up words; no two files are alike."""
     rng, words = _words()
     for number in range(num_bytes // FILE_BYTES):
         functions: list[str] = []

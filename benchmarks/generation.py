@@ -1,18 +1,18 @@
-"""How fast our generation is beside lm-evaluation-harness' `hf` model: the same model, prompts and batches.
+"""Speed of our generation against lm-evaluation-harness's `hf` model: same model, prompts and batch size.
 
     python benchmarks/generation.py [--quick] [--preset llama] [--device cuda] [--json FILE] [--only zero-shot,...]
 
 Both sides complete the same prompts greedily, with the same batch size, limit of new tokens and stop strings, in turns
-(see measure.py); ours tokenizes, generates, decodes and cuts, as `HFLM.generate_until` does. A value is our samples per
-second over theirs: at least 1 is wanted. Each prompt asks for 128 new tokens (4 in `shared`); the tasks ask for 64 to
-1024. Models are random, so nearly every completion runs to its limit, except where a stop string is a piece of text
-that they do write. `shared` compares our own engine with and without shared prefixes
-(seconds without over seconds with), from which `MIN_TOKENS` in calmctl/inference/growing_cache.py follows.
+(see measure.py); ours tokenizes, generates, decodes and cuts at stop strings, as `HFLM.generate_until` does. The value
+is our samples per second over theirs; the target is at least 1. Each prompt asks for 128 new tokens (4 in `shared`);
+the tasks ask for 64 to 1024. Weights are random, so nearly every completion runs to its limit, except in `stops`.
+`shared` compares our own engine with and without shared prefixes (seconds without over seconds with); `MIN_TOKENS` in
+calmctl/inference/growing_cache.py is chosen by it.
 
     zero-shot  questions of 20 to 60 tokens
-    few-shot   the same behind five worked examples, 400 tokens that all of them share
-    stops      four stop strings, of which a completion holds one sooner or later
-    shared     a prefix of so many tokens before each question
+    few-shot   the same after five worked examples, 400 tokens shared by all questions
+    stops      four stop strings, one of which comes up in a completion sooner or later
+    shared     a prefix of 8 to 512 tokens before each question
 """
 
 import argparse
@@ -70,7 +70,7 @@ class Texts:
 def prompts(case: str, texts: Texts, count: int, new: int) -> list[Request]:
     """Return the prompts of a case."""
     shots = tuple(texts(79) + "\n" for _ in range(5)) if case == "few-shot" else ()
-    # Random models write any word as often as any other: one that ends in a common letter comes up soon.
+    # Random models write all words equally often, so a stop string that is part of many words comes up soon.
     stop = ("\nclass", "\ndef", "se", "ti") if case == "stops" else ("\n\n\n",)
     return [Request("", texts(texts.choice.randint(20, 60)), new, stop, shots) for _ in range(count)]
 
@@ -136,7 +136,7 @@ def beside_lm_eval(preset_name: str, device: str, cases: list[str]) -> Iterator[
 
 
 def sharing(preset_name: str, device: str) -> Iterator[Row]:
-    """Measure what sharing prefixes of different lengths gains."""
+    """Measure the speed-up from sharing prefixes of different lengths."""
     preset, quick, vocabulary = PRESETS[preset_name], preset_name == "quick", 2000
     tokenizer = tokenizer_of(vocabulary)
     anchor, aug = (base(preset, role, vocabulary, "float32", device) for role in ("anchor", "aug"))

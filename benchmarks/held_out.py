@@ -1,4 +1,4 @@
-"""Bits per byte of rows that are held out, of a composition and of an aug alone."""
+"""Bits per byte of held-out rows, for a composition and for an aug alone."""
 
 import math
 from collections.abc import Iterator
@@ -24,20 +24,20 @@ LN2 = math.log(2)
 
 @dataclass(frozen=True)
 class Held:
-    """Rows that are held out: examples, the bytes of their completions and the group each belongs to."""
+    """Held-out rows: examples, the number of bytes of each completion, and the group of each row."""
 
     examples: Examples
     num_bytes: NDArray[np.int64]
     groups: NDArray[np.str_]
 
     def per_byte(self, bits: NDArray[np.float64]) -> dict[str, float]:
-        """Return bits per byte of every group, and of all rows."""
+        """Return bits per byte of every group and of all rows, given the bits of each row."""
         chosen = {str(group): self.groups == group for group in dict.fromkeys(self.groups)}
         chosen["all"] = np.ones(len(bits), dtype=bool)
         return {name: round(float(bits[rows].sum() / self.num_bytes[rows].sum()), 4) for name, rows in chosen.items()}
 
     def batches(self, pad_id: int, tokens: int) -> Iterator[tuple[NDArray[np.int64], dict[str, Any]]]:
-        """Yield rows of similar length, and the batch that they make."""
+        """Yield the indices of rows of similar length and their batch, of about `tokens` tokens."""
         batches = Batches(self.examples, TrainSettings(), 0, pad_id)
         order = np.argsort(self.examples.lengths, kind="stable")
         while len(order):
@@ -61,7 +61,7 @@ def bits_of_composed(model: ComposedModelForCausalLM, held: Held, pad_id: int) -
 
 @torch.no_grad()
 def bits_of_aug(aug: PreTrainedModel, held: Held) -> NDArray[np.float64]:
-    """Return the bits that the aug needs for the tokens that it has read of every completion in the end."""
+    """Return the aug's bits of every held-out completion, over its final tokens (those never replaced)."""
     bits = np.zeros(len(held.examples))
     read = held.examples.augs[0]
     assert read is not None
@@ -78,7 +78,7 @@ def bits_of_aug(aug: PreTrainedModel, held: Held) -> NDArray[np.float64]:
 
 
 def _summed(logits: Tensor, targets: Tensor, labels: Tensor) -> NDArray[np.float64]:
-    """Return the bits (batch,) of labels (batch, seq), given those (1, n) that logits (1, n, vocabulary) belong to."""
+    """Return the bits per row (batch,); logits (1, n, vocabulary) and targets (1, n) are of `labels` (batch, seq)."""
     losses = F.cross_entropy(logits[0].float(), targets[0], reduction="none")
     placed = torch.zeros(labels[:, 1:].shape)
     placed[labels[:, 1:] != IGNORED] = losses

@@ -1,8 +1,8 @@
-"""Measuring on machines that are shared: interleaved times, peak memory in a process of its own.
+"""Time and memory measurement for shared machines: interleaved times, peak memory of a process.
 
 A time is never compared with one taken minutes earlier. The variants of a case take turns (A B C, A B C, ...), every
 round gives one ratio, and the median of the rounds counts. On one CPU thread a time is the processor time of the
-process, which leaves out what other programs take; on several threads or CUDA it is wall-clock time, synchronised.
+process, unaffected by other programs; on several threads or CUDA it is wall-clock time, synchronised.
 """
 
 import gc
@@ -18,7 +18,7 @@ Times = dict[str, list[float]]
 
 
 def interleaved(variants: dict[str, Callable[[], object]], rounds: int, device: str) -> Times:
-    """Return the seconds of every variant, one for each round; an unmeasured round comes first."""
+    """Return the seconds of every variant in each round, after one unmeasured round."""
     clock = clock_of(device)
     times: Times = {name: [] for name in variants}
     for measured in range(-1, rounds):
@@ -33,12 +33,12 @@ def interleaved(variants: dict[str, Callable[[], object]], rounds: int, device: 
 
 
 def clock_of(device: str) -> Callable[[], float]:
-    """Return what tells the time: that of the process on one CPU thread."""
+    """Return the clock to use: processor time on one CPU thread, else wall-clock time."""
     return time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
 def ratio(times: Times, numerator: str, *denominator: str) -> float:
-    """Return the median over the rounds of one variant's time over the sum of others'."""
+    """Return the median over rounds of one variant's time divided by the sum of others'."""
     rounds = zip(times[numerator], *(times[name] for name in denominator), strict=True)
     return median(first / sum(rest) for first, *rest in rounds)
 
@@ -49,11 +49,11 @@ def seconds(times: Times) -> dict[str, float]:
 
 
 def peak_bytes(run: Callable[[], object], device: str, held_before: int) -> int:
-    """Return the peak memory while something runs, above what the process held before its models were built.
+    """Return the peak memory of `run` in bytes: weights, gradients, optimizer state and activations.
 
-    It counts weights, gradients, optimizer state and activations, as what decides whether a step fits. On CUDA it is
-    the allocator's peak. On CPU it is the peak of the resident set, reset beforehand where Linux lets us; that needs a
-    fresh process, because memory that was freed earlier would be used again and not counted.
+    On CUDA it is the allocator's peak. On CPU (Linux) it is the peak of the resident set, reset beforehand, minus
+    `held_before`, what the process held before its models were built; that needs a fresh process, because memory freed
+    earlier would be reused and not counted.
     """
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
@@ -67,19 +67,19 @@ def peak_bytes(run: Callable[[], object], device: str, held_before: int) -> int:
 
 
 def resident_bytes() -> int:
-    """Return the memory this process holds."""
+    """Return the resident memory of this process in bytes."""
     return _status("VmRSS")
 
 
 def live_objects() -> dict[str, int]:
-    """Return the number of objects the garbage collector knows, and of tensors among them."""
+    """Return the number of objects that the garbage collector tracks, and of tensors among them."""
     gc.collect()
     things = gc.get_objects()
     return {"objects": len(things), "tensors": sum(issubclass(type(thing), torch.Tensor) for thing in things)}
 
 
 def cpu_name() -> str:
-    """Return the processor's name, where Linux tells."""
+    """Return the processor's name (Linux), or the machine type."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

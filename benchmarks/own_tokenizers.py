@@ -1,23 +1,23 @@
-"""What it costs that an aug has a tokenizer of its own.
+"""The cost of an aug with a tokenizer of its own.
 
     python benchmarks/own_tokenizers.py [--quick] [--device cuda] [--preset llama] [--json FILE]
     python benchmarks/own_tokenizers.py --anchor DIR --aug DIR [--text FILE] ...      # a real pair, in bfloat16
 
-The same two models composed twice: with one tokenizer, as if the aug took the anchor's tokens, and with two. Both read
-the same text, this project's documents if no other is given; without a pair, models are random (see shapes.py) and the
-tokenizers are trained on the text, the aug's with a smaller vocabulary and every digit by itself. Times are taken in
-turns (see measure.py). What an aug reads is timed from inside of the model: its forward pass and the keys and values of
-the bridges, masks included.
+The same two models are composed twice: with one tokenizer, as if the aug took the anchor's tokens, and with two. Both
+read the same text, by default this project's docs. Without a pair, models have random weights (see shapes.py), and the
+tokenizers are trained on the text, the aug's with a smaller vocabulary and single digits. Times are taken in turns (see
+measure.py). The aug's time is taken inside the model: its forward pass and the bridges' keys and values, masks
+included.
 
     decode     decoding step by step with a cache
-    train      a training step, whose batch brings along what the aug reads (as the program trains)
-    unaided    a training step in which the model itself finds it out
+    train      a training step on a batch that contains the aug's tokens (as `calmctl compose` trains)
+    unaided    a training step in which the model itself makes the aug's tokens
 
-    per token   seconds that an aug token costs in the one over the other; tokens that are replaced later count as fed
-    whole       a whole step in the one over the other, beside the number of aug tokens per anchor token
+    per token   seconds per aug token, two tokenizers over one; tokens that are replaced later count
+    whole       seconds per step, two tokenizers over one, beside the number of aug tokens per anchor token
     cutting     share of a step that goes into turning anchor tokens into aug tokens (target at most 3 percent of a
-                training step). With `train`, what it adds to collating a batch, and in brackets what it took once,
-                before the training, for the examples of a step, every one of which a training reads several times
+                training step). In `train` it includes the time added to collating a batch; in brackets, the time spent
+                once, before the training, on the examples of a step (a training reads each of them several times)
 """
 
 import argparse
@@ -72,10 +72,10 @@ def tokenizer_of(text: str, size: int, lone_digits: bool) -> PreTrainedTokenizer
 
 
 class Timed:
-    """A composed model that tells what its aug took.
+    """A composed model that records what its aug costs.
 
     Attributes:
-        log: seconds of reading, seconds of cutting and tokens read, of every run.
+        log: for every run, seconds of reading, seconds of cutting and tokens read.
     """
 
     def __init__(self, model: ComposedModelForCausalLM, device: str) -> None:
@@ -88,7 +88,7 @@ class Timed:
         decoder._segmented = self._timed("cutting", decoder._segmented)  # type: ignore[method-assign]
 
     def run(self, work: Callable[[ComposedModelForCausalLM], object]) -> None:
-        """Do something with the model."""
+        """Run `work` on the model and log the aug's share."""
         work(self.model)
         self.log.append((self._taken["reading"], self._taken["cutting"], int(self._taken["tokens"])))
         self._taken = dict.fromkeys(self._taken, 0)
@@ -164,7 +164,7 @@ class Pair:
 
 
 def decoding(pair: Pair, batch: int, steps: int) -> Row:
-    """Decode the text itself, token by token, other tokens in every round."""
+    """Decode the text itself, token by token, with new tokens in every round."""
     models, ids = pair.composed(), pair.ids()
     rows = [ids[place : place + pair.context + (pair.rounds + 1) * steps] for place in _spread(len(ids), batch)]
     length = min(map(len, rows))
@@ -186,7 +186,7 @@ def decoding(pair: Pair, batch: int, steps: int) -> Row:
 
 
 def training(pair: Pair, is_aided: bool) -> Row:
-    """Train bridges on rows of the text, other rows in every round."""
+    """Train bridges on rows of the text, with new rows in every round."""
     models, (batch, width), ids = pair.composed(), pair.shape, pair.ids()
     count = len(ids) // width
     starts = np.arange(count + 1) * width
@@ -196,7 +196,7 @@ def training(pair: Pair, is_aided: bool) -> Row:
     settings = TrainSettings(batch_size=batch)
     segmenter = models["two"].model.model.segmenters[0]
     assert segmenter is not None
-    fresh = pickle.loads(pickle.dumps(segmenter))  # remembers nothing
+    fresh = pickle.loads(pickle.dumps(segmenter))  # a copy with an empty cache
     began = time.process_time()
     read = replace(plain, augs=(segmented(plain, fresh),))
     once = (time.process_time() - began) / count * batch
@@ -233,10 +233,10 @@ def training(pair: Pair, is_aided: bool) -> Row:
 def _compared(
     pair: Pair, models: dict[str, Timed], work: Callable[[str, ComposedModelForCausalLM], object], num_tokens: int
 ) -> Row:
-    """Return what a piece of work takes with two tokenizers over what it takes with one.
+    """Return the cost of `work` with two tokenizers relative to one.
 
     Args:
-        num_tokens: how many anchor tokens it reads.
+        num_tokens: anchor tokens that it reads in a round.
     """
     variants = {
         name: lambda name=name, timed=timed: timed.run(lambda model: work(name, model))
@@ -256,7 +256,7 @@ def _compared(
 
 
 def _spread(length: int, count: int) -> list[int]:
-    """Return places in a text that are far from each other."""
+    """Return `count` evenly spaced positions in a text."""
     return [length * place // (count + 1) for place in range(count)]
 
 

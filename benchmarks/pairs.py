@@ -1,14 +1,14 @@
-"""Whether bridges train out of the box: ordered pairs of pretrained models, standardised streams and the plain form.
+"""Whether bridges train out of the box: all ordered pairs of pretrained models, in the default and the plain form.
 
     python benchmarks/pairs.py --models DIR/smollm2 DIR/gemma3 DIR/qwencoder --out OUT \\
         --task translation --data DIR/tatoeba
     python benchmarks/pairs.py --models DIR/smollm2 DIR/gemma3 DIR/qwencoder --out OUT \\
         --task python --data DIR/mbpp.jsonl
 
-Every model becomes the anchor and the aug of every one, itself included, by `calmctl compose` with its default preset,
-of which only the number of steps and the tokens of a step are changed, so that a laptop can do it. Reported is the loss
-on held-out rows: of the anchor alone, and the worst, the best and the last of the composition. Every training is a run
-of its own below OUT: what is finished there is not done again, and what was interrupted goes on.
+Every model is composed with every model, itself included, by `calmctl compose` with its default preset; only steps,
+tokens per step and intervals are reduced, so that a laptop can do it. Reported is the loss on held-out rows: the
+anchor's alone, then the composition's worst, best and last. Every training is a run of its own below OUT: finished runs
+are kept, interrupted ones are resumed.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from calmctl.training.job import run_job
 FORMS = {
     "default": [],
     "plain": ["bridge.standardize=false", "bridge.recency=false"],
-    # What the default was before: the paper's form, AdamW.
+    # The former default: the paper's form, AdamW.
     "adamw": [
         "bridge.standardize=false",
         "bridge.rotary=false",
@@ -44,7 +44,7 @@ SHORT = ["train.batch_tokens=256", "train.on_long_example=drop", "train.eval_eve
 
 
 def main() -> None:
-    """Train what is not trained yet, and print the table."""
+    """Train the runs that are not finished, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", required=True)
     parser.add_argument("--task", choices=sorted(TASKS), required=True)
@@ -69,13 +69,13 @@ def main() -> None:
             out = arguments.out / f"{arguments.task}-{pair}-{form}-{arguments.steps}-seed{arguments.seed}"
             try:
                 run_job(composition_job(config), out)
-            except CalmctlError as error:  # a training that is stopped is a result here
+            except CalmctlError as error:  # a training that stops with an error is a result too
                 print(f"{out.name}: {error}", flush=True)
             print(_row(pair, form, out), flush=True)
 
 
 def _written(task: str, data: Path, out: Path) -> list[Path]:
-    """Write the rows to train on and to validate on, and return where."""
+    """Write the training and the held-out rows; return their paths."""
     rows, files = read_rows(task, data), []
     out.mkdir(parents=True, exist_ok=True)
     for name in ("train", "held_out"):

@@ -1,6 +1,6 @@
-"""A recipe that teaches bridges between two pretrained models within a few hundred steps of short rows.
+"""Settings that train bridges between two pretrained models within a few hundred steps on short rows.
 
-The bridges are the program's own, calibrated on the first rows (`ComposedModelForCausalLM.calibrate`).
+The caller calibrates the bridges before training (`ComposedModelForCausalLM.calibrate`).
 """
 
 from contextlib import AbstractContextManager
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from calmctl.modeling import layers
 from calmctl.training.settings import TrainSettings
 
-# (aug, anchor): where in the depth of each model a bridge is, the last layer of both included.
+# Connections as relative depths (aug, anchor); 1.0 is the last layer.
 DEPTHS = ((0.25, 0.25), (0.5, 0.5), (0.77, 0.77), (1.0, 1.0))
 
 
@@ -22,8 +22,8 @@ class Recipe:
     """How the bridges are trained.
 
     Attributes:
-        tokens: of the anchor in a step, padding included.
-        lr: of Muon.
+        tokens: anchor tokens per step, padding included.
+        lr: learning rate of Muon.
     """
 
     tokens: int = 400
@@ -31,7 +31,7 @@ class Recipe:
     dtype: torch.dtype = torch.bfloat16
 
     def settings(self, steps: int) -> TrainSettings:
-        """Return the program's settings."""
+        """Return the training settings."""
         return TrainSettings(
             steps=steps, batch_tokens=self.tokens, optimizer="muon", lr=self.lr, weight_decay=0.0, hold_share=0.6,
             final_lr_share=0.05, warmup_steps=min(10, steps // 4), grad_clip=1.0, on_long_example="drop",
@@ -46,5 +46,5 @@ class Recipe:
         return [list(pair) for pair in dict.fromkeys(pairs)]
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return what the forward pass runs in."""
+        """Return the context for the forward pass."""
         return torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32)

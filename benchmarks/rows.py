@@ -1,4 +1,4 @@
-"""What compositions of pretrained models are trained on and measured with, read from public data as it is."""
+"""Training and held-out rows for compositions of pretrained models, read from unmodified public data."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ from calmctl.training.examples import Examples, load_examples
 from calmctl.training.settings import TrainSettings
 
 Row = dict[str, str]
-# Of Tatoeba's test sets (LASER's, 2018): XXX-eng.tsv.gz, a sentence and its translation a line.
+# Tatoeba test sets (LASER, 2018): XXX-eng.tsv.gz, a sentence and its translation per line.
 LANGUAGES = {
     "deu": "German", "fra": "French", "pol": "Polish", "ind": "Indonesian", "swh": "Swahili", "por": "Portuguese",
     "nld": "Dutch", "swe": "Swedish", "ces": "Czech", "ron": "Romanian",
@@ -24,14 +24,14 @@ HELD_OUT, MOST = 16, 500
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of prompt, completion and group (a language), and how many of the anchor's tokens one may have at most."""
+    """Rows of prompt, completion and group (a language); `context`: maximum length of a row in anchor tokens."""
 
     train: list[Row]
     held_out: list[Row]
     context: int
 
     def examples(self, part: str, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Examples:
-        """Return the rows of a part as the program reads them."""
+        """Return the rows of a part (`train` or `held_out`) as tokenised examples."""
         with TemporaryDirectory() as folder:
             file = Path(folder) / f"{part}.jsonl"
             file.write_text("".join(json.dumps(row) + "\n" for row in getattr(self, part)))
@@ -39,7 +39,7 @@ class Rows:
 
 
 def translation(folder: Path) -> Rows:
-    """Return sentences of ten languages with their translation into English; three more are held out only."""
+    """Return sentences of ten languages with their English translations; three more languages are held out only."""
     rows = Rows([], [], 48)
     for code, language in (LANGUAGES | UNSEEN).items():
         lines = gzip.decompress((folder / f"{code}-eng.tsv.gz").read_bytes()).decode().splitlines()

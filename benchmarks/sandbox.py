@@ -1,4 +1,4 @@
-"""How long it takes to judge all programs of HumanEval, with every isolation that works here.
+"""Time to judge all programs of HumanEval, with every isolation that works here.
 
 Run `python benchmarks/sandbox.py HUMANEVAL [--json FILE]`, where HUMANEVAL is the file or the folder of the data set.
 The programs are the canonical solutions; each runs in a fresh interpreter. The target is 12 seconds on 2 cores.

@@ -1,11 +1,11 @@
-"""How long the translation metrics take: 1012 hypotheses in each of 204 languages, chrF1, chrF2, chrF++ and BLEU.
+"""Time of the translation metrics: 1012 hypotheses in each of 204 languages, chrF1, chrF2, chrF++ and BLEU.
 
     python benchmarks/scoring.py --data FLORES [--languages 204] [--json FILE]
 
-The hypotheses are the sentences of each language themselves, scored against the English ones: as long and as varied as
-a model's, and in every script. `metrics` is sentence statistics and corpus scores; `task` is all that `calmctl score
-flores` does with them, standard errors and a row for every sentence included. Target: 60 seconds on 2 cores, in one
-process. `sacrebleu` is its own corpus_score, four times, over the first few languages, for comparison.
+The hypotheses are the sentences of each language, scored against the English ones: as long and as varied as a model's
+output, and in every script. `metrics` is sentence statistics and corpus scores; `task` is everything that `calmctl
+score flores` does, including standard errors and a row per sentence. Target: 60 seconds on 2 cores, in one process.
+`sacrebleu` is sacrebleu's own corpus_score, once per metric, over the first few languages, for comparison.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def theirs(hypotheses: tuple[str, ...], references: tuple[str, ...]) -> list[flo
 
 
 def timed(case: str, languages: int, work: Callable[[], Any]) -> dict[str, Any]:
-    """Return wall and CPU seconds, and what 204 languages take at that rate."""
+    """Return wall and CPU seconds of `work`, and the wall seconds of all 204 languages at that rate."""
     wall, cpu = time.monotonic(), time.process_time()
     work()
     wall, cpu = time.monotonic() - wall, time.process_time() - cpu

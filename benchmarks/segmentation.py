@@ -1,19 +1,19 @@
-"""How an aug with a tokenizer of its own is to read an anchor's text: ways to cut it, by what a composition learns.
+"""Compare ways to tokenize an anchor's text for an aug with a tokenizer of its own, by what a composition learns.
 
     python benchmarks/segmentation.py --anchor DIR --aug DIR --task translation --data DIR/tatoeba --json FILE
     python benchmarks/segmentation.py --anchor DIR --aug DIR --task python --data DIR/mbpp.jsonl --json FILE
 
 Composes two pretrained models with different tokenizers and trains the bridges on the same batches with each way:
 
-    own       the aug's own cut of the text so far; what is provisional is replaced when the text goes on
-    chunks    the text of every anchor token is cut alone
-    prompt    the prompt in the aug's own cut, and behind it the text of every anchor token alone: nothing is replaced.
-              The program has no such way; it is built here, to see what it would give
+    own       the text so far is tokenized as a whole; provisional tokens are replaced when the text goes on
+    chunks    the text of every anchor token is tokenized alone
+    prompt    the prompt as in `own`, the completion as in `chunks`: nothing is replaced. calmctl does not offer this
+              way; it is built here for comparison
 
-Reported are bits per UTF-8 byte of held-out completions and their ends, and seconds a step (processor time on one
-thread). Before a training comes what costs nothing to know: how many tokens the aug is fed with, how many of them are
-replaced, and how many bits it needs for held-out completions itself when they are cut so. Every training is written to
-the file as it proceeds, and what is finished there is not done again. `--steps 0` trains nothing.
+Reported are bits per UTF-8 byte of held-out completions, end tokens included, and seconds per step (processor time on
+one thread). Figures that need no training come first: how many tokens the aug is fed, how many of them are replaced,
+and the aug's own bits per byte of held-out completions tokenized in this way. Every training is written to the file as
+it proceeds; trainings finished there are not repeated. `--steps 0` trains nothing.
 
 The recipe is made for few steps (see recipe.py).
 """
@@ -48,7 +48,7 @@ WAYS = ("own", "chunks", "prompt")
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads examples in one of the ways."""
+    """Tokenizes examples for the aug in one of the ways."""
 
     way: str
     own: Segmenter
@@ -73,7 +73,7 @@ class Reader:
         )
 
     def with_aug_tokens(self, examples: Examples) -> Examples:
-        """Return examples with what the aug reads of them."""
+        """Return examples with the aug's tokens."""
         prompts = examples.completion_starts.tolist()
         augs = AugExamples.of(self.read(examples.example(row).tolist(), prompts[row]) for row in range(len(examples)))
         return replace(examples, augs=(augs,))
@@ -91,7 +91,7 @@ class Setting:
     recipe: Recipe
 
     def measure(self, way: str, seed: int, known: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Train one composition; yield what is known of it as it proceeds."""
+        """Train one composition; yield its row of results repeatedly as it grows."""
         tokenizers = [AutoTokenizer.from_pretrained(each) for each in (self.anchor, self.aug)]
         own = own_tokenizer(*tokenizers)
         if own is None:
@@ -131,7 +131,7 @@ class Setting:
         batches = Batches(train, settings, seed, pad_id)
         model.calibrate([batches.collate(np.random.default_rng(seed).choice(len(train), 32))])
         row["bridge_parameters"] = sum(each.numel() for each in model.composition_parameters().values())
-        if "anchor_alone" not in row:  # untrained, a composition is its anchor
+        if "anchor_alone" not in row:  # an untrained composition equals its anchor
             row["anchor_alone"] = held.per_byte(bits_of_composed(model, held, pad_id))
         optimizer = build_optimizer(model, settings)
         schedule = build_schedule(settings, optimizer, settings.steps)
@@ -161,7 +161,7 @@ class Setting:
 
 
 def _fed(examples: Examples) -> dict[str, float]:
-    """Return how many tokens an aug is fed with per token of the anchor, and which share of them is replaced."""
+    """Return the number of tokens fed to the aug per anchor token, and the share of them that is replaced."""
     read = examples.augs[0]
     assert read is not None
     fed = read.columns.shape[1]
@@ -172,7 +172,7 @@ def _fed(examples: Examples) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print a table; keep everything in a file of JSON."""
+    """Print a line per training; keep all results in a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--anchor", required=True)
     parser.add_argument("--aug", required=True)
@@ -209,7 +209,7 @@ def main() -> None:
 
 
 def known_already(known: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what other trainings tell of the models alone."""
+    """Return the figures of the bases alone that earlier trainings have measured."""
     decided_by = {"anchor_alone": ("anchor", "task"), "aug_alone": ("anchor", "aug", "task", "way")}
     return {
         what: row[what]

@@ -1,4 +1,4 @@
-"""The models that are measured: realistic shapes, random weights."""
+"""The models that the benchmarks measure: realistic shapes, random weights."""
 
 from dataclasses import dataclass, field
 
@@ -43,7 +43,7 @@ def _shape(layers: int, width: int, heads: int, kv_heads: int, inner: int) -> di
 PRESETS = {
     # The paper's rule (every 4th aug layer) would give this aug one connection; every 2nd gives three.
     "llama": Preset("llama", _shape(12, 768, 12, 12, 2048), _shape(6, 384, 6, 6, 1024), 2, (32_000, 256_000)),
-    # Small enough that the program around the model counts, as it does on a GPU.
+    # Small enough that the overhead around the model matters, as it does on a GPU.
     "small": Preset("llama", _shape(6, 384, 6, 6, 1024), _shape(4, 256, 4, 4, 512), 2, (8_000,)),
     # Qwen2-1.5B and Qwen2-0.5B.
     "qwen2": Preset(
@@ -86,5 +86,5 @@ def base(preset: Preset, role: str, vocabulary: int, dtype: str, device: str, se
 
 
 def composed(preset: Preset, anchor: PreTrainedModel, *augs: PreTrainedModel) -> ComposedModelForCausalLM:
-    """Return the composed model, its bridges in the anchor's type and not zero at the start."""
+    """Return the composed model; its bridges have the anchor's dtype and are not zero-initialised."""
     return compose(anchor, list(augs), every=preset.every, zero_init=False).to(anchor.dtype)

@@ -1,4 +1,4 @@
-"""How long commands take to answer before they do anything.
+"""Start-up time of commands.
 
 Run `python benchmarks/startup.py [--json FILE]`. Each figure is the best of several runs, beside a bare Python start
 in the same session.

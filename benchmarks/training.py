@@ -1,4 +1,4 @@
-"""What the program adds to the training of bridges: its sessions against a bare PyTorch loop.
+"""Overhead of our training of bridges over a bare PyTorch loop.
 
     python benchmarks/training.py [--quick] [--device cuda] [--preset llama] [--precisions fp32,bf16] [--json FILE]
 
@@ -8,10 +8,10 @@ program draws and collates them, counts, logs every fifth step, and decides in e
 
     speed      tokens/s of the program over those of the bare loop, between the fifth step and the last
     memory     peak memory of the program over that of the bare loop, each in a fresh process, checkpoint included
-    kept       on a CPU: tokens/s of the program as it is, over those with memory given back (processes/cpu.py),
-               each in fresh processes that take turns
+    kept       on a CPU: tokens/s with freed memory kept (processes/cpu.py), over those with it returned to the system,
+               in fresh processes that take turns
 
-The program of `memory` and `kept` is set up as the commands set it up; `speed` runs both sides in one process, which
+In `memory` and `kept` the program's process is set up as by the commands; `speed` runs both sides in one process, which
 keeps freed memory for neither.
 """
 
@@ -74,7 +74,7 @@ class Case:
         return composed(preset, anchor, aug)
 
     def settings(self) -> TrainSettings:
-        """Return what both are told; only the last step is saved."""
+        """Return the settings of both sides; only the last step is saved."""
         return TrainSettings(
             steps=self.steps,
             batch_size=self.shape[0],
@@ -86,7 +86,7 @@ class Case:
         )
 
     def batches(self) -> Batches:
-        """Return the same batches whenever they are asked for; every token is learned."""
+        """Return the same batches at every call; every token has a label."""
         width, vocabulary = self.shape[1], PRESETS[self.preset_name].vocabularies[0]
         ids = np.random.default_rng(0).integers(0, vocabulary, EXAMPLES * width).astype(np.int32)
         starts = np.arange(EXAMPLES + 1) * width
@@ -96,7 +96,7 @@ class Case:
 
 @dataclass
 class Timed:
-    """What one training took between the fifth step and the last, and its last loss."""
+    """Seconds of one training from the fifth step to the last, and its last logged loss."""
 
     seconds: float
     loss: float
@@ -141,14 +141,14 @@ def with_bare_loop(case: Case, model: ComposedModelForCausalLM, batches: list[di
 
 
 def now(device: str) -> float:
-    """Return the time: of this process on one CPU thread, else of the clock, when all work is done."""
+    """Return the time once all GPU work is done: processor time on one CPU thread, else wall-clock time."""
     if device != "cpu":
         torch.cuda.synchronize()
     return time.process_time() if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def speed(case: Case, rounds: int) -> Row:
-    """Train in turns, every time from the start; a round that is not measured comes first."""
+    """Train both sides in turns, each time from the start, after one unmeasured round."""
     found: dict[str, list[Timed]] = {"program": [], "bare": []}
     batches = list(case.batches())
     for _ in range(rounds + 1):
@@ -170,7 +170,7 @@ def speed(case: Case, rounds: int) -> Row:
 
 
 def memory(case: Case) -> Row:
-    """Measure the peaks, each in a fresh process."""
+    """Measure the peak memory of both sides, each in a fresh process."""
     peaks = {side: alone(case, side)["peak"] for side in ("program", "bare")}
     value = peaks["program"] / peaks["bare"]
     megabytes = {name: int(size) >> 20 for name, size in peaks.items()}
@@ -178,7 +178,7 @@ def memory(case: Case) -> Row:
 
 
 def kept(case: Case, rounds: int) -> Row:
-    """Train in fresh processes, in turns, with freed memory kept and given back."""
+    """Train in fresh processes, in turns, with freed memory kept and returned to the system."""
     found: dict[str, list[float]] = {"program": [], "given_back": []}
     for _ in range(rounds):
         for side, values in found.items():
@@ -203,7 +203,7 @@ def alone(case: Case, side: str) -> dict[str, float]:
 
 
 def trained(case: Case, side: str) -> dict[str, float]:
-    """Train in this process: by the bare loop, or by the program with freed memory kept or given back."""
+    """Train in this process: by the bare loop, or by the program with freed memory kept or returned to the system."""
     if side == "program":
         set_up_cpu()
     batches = list(case.batches())

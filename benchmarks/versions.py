@@ -1,11 +1,11 @@
-"""Whether a change made composed models slower: this version of the program beside another one.
+"""Whether a change made composed models slower: compares this checkout with another one.
 
     git worktree add ../before COMMIT
     python benchmarks/versions.py --other ../before [--quick] [--preset llama] [--device cuda] [--json FILE]
 
-Each version composes the same random models (see shapes.py; both read the same tokens) in a process of its own. The two
-take turns, a round gives one ratio of their times (see measure.py), and the median of the rounds counts: this version
-over the other one.
+Each version composes the same random models (see shapes.py; anchor and aug read the same tokens) in a process of its
+own. The two take turns; a round gives one ratio of their times, this version over the other one (see measure.py), and
+the median of the rounds counts.
 
     decode     cached steps of one token, batch 1 and 8
     train      a step of training the bridges, labels on every token
@@ -26,12 +26,12 @@ from shapes import PRESETS
 
 HERE = Path(__file__).parents[1]
 CASES = ("decode 1", "decode 8", "train")
-# Both are the same program but for noise.
+# Two percent are allowed for noise.
 TARGET = 1.02
 
 
 class Version:
-    """A version of the program at work in its own process."""
+    """A version of calmctl that runs cases in its own process."""
 
     def __init__(self, tree: Path, preset: str, device: str) -> None:
         command = [sys.executable, __file__, "--serve", preset, device]
@@ -46,7 +46,7 @@ class Version:
             raise SystemExit(f"{tree}: the program that runs is that in {found}")
 
     def seconds(self, case: str) -> float:
-        """Return what a case takes, once."""
+        """Run a case once and return its seconds."""
         print(case, file=self._asked, flush=True)
         return float(self._answers.readline())
 
@@ -57,8 +57,8 @@ class Version:
 
 
 def serve(preset_name: str, device: str) -> None:
-    """Do what is asked for on the standard input, line by line, and answer how long each took."""
-    import composition  # of whichever version there is, with the benchmarks of this one
+    """Run the case named by each line of stdin, and answer with its seconds."""
+    import composition  # this checkout's benchmark; calmctl is the one of PYTHONPATH
 
     import calmctl
 
@@ -108,7 +108,7 @@ def main() -> None:
     for case in CASES:
         taken: dict[str, list[float]] = {name: [] for name in versions}
         for measured in range(-1, rounds):
-            # Whichever is first finds other caches: they change places.
+            # The first one may find other caches, so the order alternates.
             for name in sorted(versions, reverse=measured % 2 == 0):
                 found = versions[name].seconds(case)
                 if measured >= 0:

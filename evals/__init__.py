@@ -1,4 +1,4 @@
-"""Evaluations: one module a task, owning its prompts and its scoring; generation belongs to the caller."""
+"""Evaluation tasks, one per module: prompts and scoring. The caller generates the completions."""
 
 from typing import Any
 

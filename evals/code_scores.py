@@ -1,4 +1,4 @@
-"""What tasks on generated programs have in common: options, running the samples, pass@k with its standard error."""
+"""Base of the code-generation tasks: their options, running the samples, pass@k with standard errors."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from evals.task import Completions, Record, Request, Scores, Task, before_stops
 
 PASS_AT_K = {"name": "pass@k", "signature": "estimator:unbiased|mean:problems|unit:percent"}
 LIMITS = Limits()
-PLUS_LIMITS = Limits(timeout=60.0, memory=4 * 2**30)  # those of EvalPlus for a problem
+PLUS_LIMITS = Limits(timeout=60.0, memory=4 * 2**30)  # EvalPlus's limits for a problem
 
 
 @dataclass(frozen=True)
 class ProgramsTask(Task[Record]):
-    """What tasks that score completions by running them have in common.
+    """Base of tasks that score completions by running them.
 
     Attributes:
         k: the values of k in pass@k.
-        num_samples: completions of each problem.
-        as_given: completions run as they are, to their end: for whole programs, which stop strings would empty.
-        timeout: seconds for one program; null: 3 (as the reference harness), 60 for the subset `plus`.
-        allow_code_execution: whether programs that a model wrote may run.
+        num_samples: completions per problem.
+        as_given: run whole completions, not cut at stop strings: for complete programs, of which a cut leaves nothing.
+        timeout: seconds per program; null: 3 (as the reference harness), 60 for the subset `plus`.
+        allow_code_execution: whether model-written programs may run.
     """
 
     k: tuple[int, ...] = (1,)
@@ -46,13 +46,13 @@ class ProgramsTask(Task[Record]):
     allow_code_execution: bool = False
 
     def load(self, data: Path, limit: int | None = None) -> list[Record]:
-        """Read the problems of a file, or of a folder that holds it."""
+        """Check permission and options, then read the problems from a file or the folder that holds it."""
         require_permission(self.allow_code_execution, self.name)
         require_samples(self.k, self.num_samples, self.timeout)
         return super().load(data, limit)
 
     def checked_requests(self, records: Sequence[Record], completions: Completions) -> list[Request]:
-        """Return the requests of records, as every task does; raises UserError where no program may run."""
+        """Check completions as every task does; raise UserError also if programs may not run."""
         require_permission(self.allow_code_execution, self.name)
         return super().checked_requests(records, completions)
 
@@ -61,23 +61,23 @@ class ProgramsTask(Task[Record]):
         return self.run(records, requests, completions, Journal())
 
     def score_into(self, records: Sequence[Record], completions: Completions, journal: Journal) -> Scores:
-        """Score completions as `score` does, with the verdicts that a journal has and keeps."""
+        """Score completions as `score` does; take known verdicts from a journal and add new ones to it."""
         return self.run(records, self.checked_requests(records, completions), completions, journal)
 
     @abstractmethod
     def run(
         self, records: Sequence[Record], requests: Sequence[Request], completions: Completions, journal: Journal
     ) -> Scores:
-        """Run every completion whose verdict the journal does not have."""
+        """Score completions; run only those whose verdict is not in the journal."""
 
     def limits(self, is_plus: bool) -> Limits:
-        """Return what a program may take, of a benchmark's own tests or of those of EvalPlus."""
+        """Return a program's resource limits, EvalPlus's if `is_plus`; the task's timeout, if set, replaces theirs."""
         limits = PLUS_LIMITS if is_plus else LIMITS
         return replace(limits, timeout=self.timeout or limits.timeout)
 
 
 def require_samples(k: Sequence[int], num_samples: int, timeout: float | None) -> None:
-    """Raise UserError where a pass@k is asked for that so many samples cannot tell, or a timeout is none."""
+    """Raise UserError unless each k is unique and in 1..num_samples, and a timeout is positive and finite."""
     if num_samples < 1:
         raise UserError(f"num_samples={num_samples} is too small; use at least 1")
     if not k or len(set(k)) != len(k) or min(k) < 1 or max(k) > num_samples:
@@ -87,7 +87,7 @@ def require_samples(k: Sequence[int], num_samples: int, timeout: float | None) -
 
 
 def compare_code(benchmark: str, entry_point: str, inputs: Sequence[Any], atol: float) -> str:
-    """Return tests that compare a function with the results that are expected, as EvalPlus does."""
+    """Return test code that compares a function's results with the expected ones, as EvalPlus does."""
     return (
         "from evals.sandbox.differential import require_same\n"
         "inf, nan = float('inf'), float('nan')\n"
@@ -96,7 +96,7 @@ def compare_code(benchmark: str, entry_point: str, inputs: Sequence[Any], atol: 
 
 
 def expected_files(references: Iterable[Reference | None], journal: Journal) -> list[str]:
-    """Return the files with the results of reference solutions, "" where there is none."""
+    """Return the path of each reference solution's results file, "" for None."""
     wanted = list(references)
     real = [each for each in wanted if each is not None]
     files = iter(expected_results(real, lambda done: journal.progress.step("running references", done, len(real))))
@@ -113,12 +113,12 @@ def score_programs(
     protocol: dict[str, Any],
     journal: Journal,
 ) -> Scores:
-    """Run every completion, up to the first stop string, and return pass@k in percent.
+    """Run every completion, cut at its first stop string, and return pass@k in percent.
 
     Args:
-        programs: what each request's completions are appended to.
-        references: a right completion of each request.
-        journal: keeps the verdicts.
+        programs: one per request; its completions are appended to the program's code.
+        references: one correct completion per request.
+        journal: known verdicts; new ones are added.
 
     Raises:
         UserError: the sandbox did not start.

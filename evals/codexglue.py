@@ -1,7 +1,7 @@
-"""CodeXGLUE code-to-text in six languages: a function is shown, one line says what it does.
+"""CodeXGLUE code-to-text in six languages: summarise a function in one line.
 
-The paper gives chrF1 and 3 shots, and no prompt; here a comment line asks for the summary. chrF1 is over the corpus of
-a language, smoothed BLEU-4 is the benchmark's own; headlines are averages over languages.
+The paper specifies chrF1 and 3 shots but no prompt; here a comment line asks for the summary. chrF1 is computed over
+each language's corpus; smoothed BLEU-4 is the benchmark's own metric. Headline figures average over languages.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SMOOTHED_BLEU4 = {
 
 @dataclass(frozen=True)
 class FunctionSet(RecordSet):
-    """What the records of one language share; `skipped` says why rows were left out, by id."""
+    """What the records of one language share; `skipped` maps the ids of unusable rows to the reason."""
 
     skipped: Mapping[str, str] = field(repr=False)
 
@@ -65,10 +65,10 @@ class CodeXGLUETask(Task[CodeRecord]):
     """CodeXGLUE code-to-text in six languages: corpus chrF1 and the official smoothed BLEU-4.
 
     Attributes:
-        shots: worked examples, the first usable rows of valid (of train where there is no valid).
-        languages: of python, php, go, java, javascript, ruby; none = all that the folder has.
-        leaks: `error` or `skip` a row whose code still holds its documentation, or that cannot be used otherwise.
-        max_new_tokens: of a summary.
+        shots: worked examples: the first usable rows of valid (of train if there is no valid).
+        languages: any of python, php, go, java, javascript, ruby; empty = all in the folder.
+        leaks: on an unusable row (its code still contains its documentation, say): `error` or `skip`.
+        max_new_tokens: per summary.
     """
 
     name: ClassVar[str] = "codexglue"
@@ -80,7 +80,7 @@ class CodeXGLUETask(Task[CodeRecord]):
     max_new_tokens: int = 64
 
     def __post_init__(self) -> None:
-        """Raise UserError where an option is out of its range."""
+        """Raise UserError if an option is out of range."""
         require_at_least("shots", self.shots, 0)
         require_at_least("max_new_tokens", self.max_new_tokens, 1)
         if self.leaks not in ("error", "skip"):
@@ -89,7 +89,7 @@ class CodeXGLUETask(Task[CodeRecord]):
             raise UserError(f"languages: {unknown[0]!r} is not one of {', '.join(LANGUAGES)}")
 
     def read(self, data: Path, limit: int | None) -> list[CodeRecord]:
-        """Read the functions of each language; `limit` = the first so many rows of each."""
+        """Read the functions of each language; `limit` = number of rows per language."""
         folders = find_languages(data)
         languages = dict.fromkeys(self.languages or folders)
         if missing := [language for language in languages if language not in folders]:
@@ -113,7 +113,7 @@ class CodeXGLUETask(Task[CodeRecord]):
         return [CodeRecord(function, shared) for function in usable]
 
     def _exemplars(self, folder: Path, language: str) -> tuple[list[Function], dict[str, str]]:
-        """Return the first usable functions of valid that the whole of the test split has no copy of."""
+        """Return the first usable functions of valid (or train) that are not in the test split, and sha256 by file."""
         if not self.shots:
             return [], {}
         split = "valid" if has_split(folder, "valid") else "train"
@@ -127,7 +127,7 @@ class CodeXGLUETask(Task[CodeRecord]):
         raise UserError(f"shots: {self.shots} is more than the {len(worked)} usable rows of {split} in {folder}")
 
     def requests(self, records: Sequence[CodeRecord]) -> list[Request]:
-        """Return one request a record; those of one language share their worked examples."""
+        """Return one request per record; records of one language share their worked examples."""
         return [
             Request(
                 r.id,
@@ -172,7 +172,7 @@ class CodeXGLUETask(Task[CodeRecord]):
 
 
 def _with_bleu(scored: TextScores, num_skipped: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the scores of one language, and a row for each of its functions."""
+    """Add BLEU to one language's scores; return the scores and one sample row per function."""
     bleu = np.array([100 * example_bleu(sample["answer"], sample["reference"]) for sample in scored.samples])
     scores = {
         "n": len(bleu),

@@ -1,7 +1,7 @@
 """FLORES-200 translation between English and the other languages: few-shot from dev, scored on devtest.
 
-The prompt is that of the harnesses' translation tasks, `{Source} sentence: ...` and `{Target} sentence:`, with the
-first rows of dev before it. Metrics are over the corpus of a language; headlines are their averages over languages.
+The prompt is that of the harnesses' translation tasks, `{Source} sentence: ...` and `{Target} sentence:`, after the
+first rows of dev. Metrics are computed over each language's corpus; headline figures average over languages.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class FloresTask(Task[FloresRecord]):
 
     Attributes:
         shots: worked examples, the first rows of dev.
-        languages: codes of the languages beside English, such as fra_Latn, or fra where a language has one script;
-            none = all.
+        languages: codes of the languages paired with English, such as fra_Latn (or fra, if it has only one script);
+            empty = all.
         direction: `xx-en` or `en-xx`.
-        against: metrics.json, or the folder with it, of another run: in how many languages this one is better. It must
-            have scored the same rows of all these languages, in the same direction.
-        first_row: of devtest, counted from 0; a limit counts from there. So settings can be chosen by some rows and
-            figures be reported on others.
-        max_new_tokens: of a translation.
+        against: metrics.json of another run, or its folder: count the languages in which this run is better. The other
+            run must have scored the same rows of all these languages, in the same direction.
+        first_row: first row of devtest, counted from 0; a limit counts from there. With it, settings can be tuned on
+            some rows and figures reported on others.
+        max_new_tokens: per translation.
     """
 
     name: ClassVar[str] = "flores"
@@ -74,7 +74,7 @@ class FloresTask(Task[FloresRecord]):
     max_new_tokens: int = 128
 
     def __post_init__(self) -> None:
-        """Complete the codes of languages; raise UserError where an option is out of its range."""
+        """Complete the language codes; raise UserError if an option is out of range."""
         if not 0 <= self.shots <= ROWS["dev"]:
             raise UserError(f"shots: {self.shots} is not within 0 and {ROWS['dev']}, the rows of dev")
         if self.direction not in ("xx-en", "en-xx"):
@@ -87,14 +87,14 @@ class FloresTask(Task[FloresRecord]):
         object.__setattr__(self, "languages", tuple(map(full_code, self.languages)))
 
     def read(self, data: Path, limit: int | None) -> list[FloresRecord]:
-        """Read the sentences of each language; `limit` = so many of each, from `first_row` on."""
+        """Read the sentences of each language; `limit` = number of rows per language, from `first_row` on."""
         splits = ("dev", "devtest") if self.shots else ("devtest",)
         flores = read_flores(data, self.languages, always=(ENGLISH,), splits=splits)
-        # English is its own other side only where it is asked for by name.
+        # English is paired with itself only if it is named explicitly.
         languages = dict.fromkeys(self.languages or [code for code in flores.sentences if code != ENGLISH])
         records = [record for code in languages for record in self._records(flores, code, limit)]
         if self.against is not None:
-            read_other(self, Path(self.against), records)  # refused now rather than after the generation
+            read_other(self, Path(self.against), records)  # fail before generation, not after it
         return records
 
     def _records(self, flores: Flores, language: str, limit: int | None) -> list[FloresRecord]:
@@ -116,7 +116,7 @@ class FloresTask(Task[FloresRecord]):
         return [FloresRecord(f"{language}/{row}", pair, *sides) for row, sides in enumerate(rows, self.first_row)]
 
     def requests(self, records: Sequence[FloresRecord]) -> list[Request]:
-        """Return one request a record; those of one language share their worked examples."""
+        """Return one request per record; records of one language share their worked examples."""
         return [
             Request(
                 r.id,
@@ -150,7 +150,7 @@ class FloresTask(Task[FloresRecord]):
             breakdown["against"] = compare(by_language, theirs, self.against)
             metrics["languages_above"] = float(len(breakdown["against"]["above"]))
         pairs = {record.set.language: record.set for record in records}
-        began: dict[str, Any] = {"first_row": self.first_row} if self.first_row else {}  # absent from earlier results
+        began: dict[str, Any] = {"first_row": self.first_row} if self.first_row else {}  # older results lack it
         return Scores(
             metrics=metrics,
             n=len(records),
@@ -176,8 +176,7 @@ def read_other(task: FloresTask, path: Path, records: Sequence[FloresRecord]) ->
     """Return another run's headline score by language.
 
     Raises:
-        UserError: that is no run to compare this one with: of another task, direction or release, without some of the
-            languages, or over other rows.
+        UserError: the other run is not comparable: another task, direction or release, missing languages, other rows.
     """
     file = path / METRICS_FILE if path.is_dir() else path
     try:
@@ -224,7 +223,7 @@ def read_other(task: FloresTask, path: Path, records: Sequence[FloresRecord]) ->
 
 
 def compare(ours: Mapping[str, Any], theirs: Mapping[str, float], against: str) -> dict[str, Any]:
-    """Return in which languages this run is above another, by chrF1 over the same rows."""
+    """Return the chrF1 differences from another run over the same rows, and the languages where this run is higher."""
     difference = {language: scores[HEADLINE] - theirs[language] for language, scores in ours.items()}
     return {
         "run": against,
@@ -236,5 +235,5 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, float], against: str) 
 
 
 def _average_errors(scored: Sequence[TextScores]) -> dict[str, float]:
-    """Return standard errors of the averages: one resample takes the same rows of every language."""
+    """Return standard errors of the averages over languages; a resample draws the same rows in every language."""
     return {name: float(np.mean([each.resampled[name] for each in scored], axis=0).std(ddof=1)) for name in METRICS}

@@ -1,7 +1,7 @@
-"""GSM8K: chain of thought, and the number it ends in; and what MGSM has in common with it.
+"""GSM8K: few-shot chain of thought, scored by the final number; also the base class of GSM8K and MGSM.
 
-Figures of several codes stand side by side over the same completions, each named by the code that it equals
-(`evals.metrics.answers`). The headline is the official one where there is one, here `official_match`.
+The same completions are scored as several published evaluation codes score them, one metric per code
+(`evals.metrics.answers`). The headline is the official metric if there is one, here `official_match`.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ GSM8K_METRICS = {
 
 @dataclass(frozen=True)
 class Wording:
-    """How a set of problems is asked: the words before a question and its answer, and those before the result.
+    """The labels before a question and its answer, and regular expressions that find the result.
 
-    `question` keeps the space that follows it, where there is one. `phrase` and `strict` are regular expressions: what
-    announces a result, and what lm-evaluation-harness takes for one.
+    `question` includes the space after the label, if any. `phrase` matches the words that announce a result; `strict`
+    is the pattern of lm-evaluation-harness's strict-match.
     """
 
     question: str
@@ -62,15 +62,15 @@ class Wording:
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Return what ends an answer, as in the harness: the start of the next question, and ends of texts."""
+        """Return the harness's stop strings: the label of the next question, and end-of-text markers."""
         return (self.question.strip(), "</s>", "<|im_end|>")
 
     def prompt(self, problem: str) -> str:
-        """Return a question that waits for its answer."""
+        """Return a problem with both labels, ready for its answer."""
         return f"{self.question}{problem}\n{self.answer}"
 
     def is_label_of(self, question: str, answer: str) -> bool:
-        """Tell whether a worked example begins with these words, as a prompt will."""
+        """Return whether a worked example starts with the same labels as the prompts."""
         return question.startswith(self.question.strip()) and answer.startswith(self.answer)
 
 
@@ -105,7 +105,7 @@ class MathRecord:
 
 @dataclass(frozen=True)
 class MathTask(Task[MathRecord]):
-    """What GSM8K and MGSM have in common."""
+    """Base of GSM8K and MGSM."""
 
     version: ClassVar[int] = 2
     format: ClassVar[str]
@@ -115,12 +115,12 @@ class MathTask(Task[MathRecord]):
     max_new_tokens: int = 320
 
     def __post_init__(self) -> None:
-        """Raise UserError where an option is out of its range."""
+        """Raise UserError if an option is out of range."""
         require_at_least("shots", self.shots, 0)
         require_at_least("max_new_tokens", self.max_new_tokens, 1)
 
     def requests(self, records: Sequence[MathRecord]) -> list[Request]:
-        """Return one request a record; those of one language share their worked examples."""
+        """Return one request per record; records of one language share their worked examples."""
         return [
             Request(
                 r.id,
@@ -135,7 +135,7 @@ class MathTask(Task[MathRecord]):
         ]
 
     def judge(self, records: Sequence[MathRecord], requests: Sequence[Request], completions: Completions) -> Scores:
-        """Score each completion, up to the next question, by the number it gives; average over languages."""
+        """Score each completion, cut at the first stop string, by its answer; average over languages."""
         samples = [self._sample(record, completions[record.id][0]) for record in records]
         by_language = {
             language: _accuracies([sample for _, sample in rows], self.metrics)
@@ -174,7 +174,7 @@ class MathTask(Task[MathRecord]):
         }
 
     def _answers(self, record: MathRecord, text: str) -> dict[str, tuple[str | Decimal | None, str | Decimal | None]]:
-        """Return what each metric compares: what it takes for the answer of a text, and the reference."""
+        """Return for each metric the answer it extracts from a text and the reference it compares it with."""
         raise NotImplementedError
 
 
@@ -184,7 +184,7 @@ class GSM8KTask(MathTask):
 
     Attributes:
         shots: worked examples, the first rows of train.jsonl.
-        max_new_tokens: of an answer.
+        max_new_tokens: per answer.
     """
 
     name: ClassVar[str] = "gsm8k"
@@ -218,12 +218,12 @@ class GSM8KTask(MathTask):
 
 
 def if_any(given: str | None, form: Callable[[str], str]) -> str | None:
-    """Return a given answer in some form."""
+    """Apply `form` to an answer; return None if there is none."""
     return None if given is None else form(given)
 
 
 def written(given: str | Decimal) -> str:
-    """Return an answer without an exponent."""
+    """Return an answer as text, decimals without an exponent."""
     return f"{given:f}" if isinstance(given, Decimal) else given
 
 

@@ -1,7 +1,7 @@
 """HumanEval: complete a function from its signature and docstring, zero-shot; pass@k over hidden tests.
 
-Prompt and stops are those of lm-evaluation-harness, which are the Codex paper's; a completion counts up to the first
-stop. The program is `prompt + completion`, then a new line, `test`, a new line and `check(entry_point)`.
+Prompt and stop strings are those of lm-evaluation-harness and the Codex paper; a completion is cut at the first stop
+string. The program is `prompt + completion`, a newline, `test`, a newline, `check(entry_point)`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class HumanEvalTask(ProgramsTask[HumanEvalProblem]):
     """HumanEval and HumanEval+: Python functions from their docstrings, zero-shot, pass@k.
 
     Attributes:
-        subset: `base`, or `plus` for HumanEval+ (the file of EvalPlus: its inputs, against its reference solutions).
+        subset: `base`, or `plus` for HumanEval+ (EvalPlus's file: compare with its reference solutions on its inputs).
     """
 
     name: ClassVar[str] = "humaneval"
@@ -35,11 +35,11 @@ class HumanEvalTask(ProgramsTask[HumanEvalProblem]):
     subset: Literal["base", "plus"] = "base"
 
     def read(self, data: Path, limit: int | None) -> list[HumanEvalProblem]:
-        """Read the problems of a file, or of a folder that holds it."""
+        """Read the problems from a file or the folder that holds it."""
         return read_humaneval(data, self.subset)[:limit]
 
     def requests(self, records: Sequence[HumanEvalProblem]) -> list[Request]:
-        """Return one request per problem: its prompt, as it is."""
+        """Return one request per problem: its prompt, unchanged."""
         return [
             Request(
                 record.task_id,
@@ -59,7 +59,7 @@ class HumanEvalTask(ProgramsTask[HumanEvalProblem]):
         completions: Completions,
         journal: Journal,
     ) -> Scores:
-        """Run every completion whose verdict the journal does not have."""
+        """Score completions; run only those whose verdict is not in the journal."""
         source = records[0].source
         files = expected_files((_reference(record) if record.inputs else None for record in records), journal)
         return score_programs(
@@ -82,10 +82,10 @@ class HumanEvalTask(ProgramsTask[HumanEvalProblem]):
 
 
 def program(problem: HumanEvalProblem, completion: str, expected: str = "") -> Program:
-    """Return the program of a completion; helpers that the prompt defines are the tests' own, not the program's.
+    """Return the program of a completion; the tests use the prompt's own helper functions, not the program's.
 
     Args:
-        expected: the file with the results of the reference solution, for problems with inputs.
+        expected: path of the reference solution's results, for problems with inputs.
     """
     name = problem.entry_point
     tests = (
@@ -95,7 +95,7 @@ def program(problem: HumanEvalProblem, completion: str, expected: str = "") -> P
 
 
 def _setup(problem: HumanEvalProblem) -> str:
-    """Return what defines the prompt's helpers: the prompt, which is no function yet if it ends with a signature."""
+    """Return code that defines the prompt's helpers: the prompt, completed if it does not parse on its own."""
     try:
         ast.parse(problem.prompt)
     except SyntaxError:

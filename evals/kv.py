@@ -1,8 +1,7 @@
 """Key-value arithmetic: KV-SUBS, NUM-MATH, and KV-MATH in its stepwise and its direct protocol.
 
-A record makes three requests. `<id>/substitute` serves KV-SUBS and stepwise KV-MATH: the model writes
-the numbers and, after `=`, their value. `<id>/solve_numbers` is NUM-MATH, `<id>/solve_keys` is KV-MATH
-answered at once.
+A record makes three requests. `<id>/substitute` serves KV-SUBS and stepwise KV-MATH: the model writes the numbers and,
+after `=`, their value. `<id>/solve_numbers` is NUM-MATH; `<id>/solve_keys` is direct KV-MATH: only the value.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class KVRecord:
     stratum: str
     spaces_are_free: bool
     augs: str = ""
-    """Whose keys they are, where several m_As share them out: `1`, `2` or `1+2`."""
+    """The m_As that know these keys, if the keys are split between two: `1`, `2` or `1+2`."""
 
     def prompt(self, request: str) -> str:
         """Return the prompt of one of the record's three requests."""
@@ -64,10 +63,10 @@ class KVRecord:
         return TEMPLATES[_KINDS[request]].completion.format(numbers=self.numbers, value=self.written_value)
 
     def max_new_tokens(self, request: str) -> int:
-        """Return a number of tokens that the reference fits in, whatever the tokenizer.
+        """Return a token limit that the reference fits in with any tokenizer.
 
-        Our own tokenizers spend at most one token on each character that is no space. Any other spends at
-        most one on each character, spaces included (some write a space before a number on its own).
+        Our own tokenizers need at most one token per character other than spaces. Others need at most one per
+        character, spaces included (some make the space before a number a token of its own).
         """
         reference = self.reference(request)
         return len(reference.replace(" ", "") if self.spaces_are_free else reference) + _TOKEN_MARGIN
@@ -93,7 +92,7 @@ class KVTask(Task[KVRecord]):
             verify_files(data, {"files": {_TEST_FILE: manifest["files"][_TEST_FILE]}})
             numbers = NumberFormat(**manifest["number_format"])
             tokenizer = manifest["tokenizer"]
-            spaces_are_free = tokenizer["folder"] is not None  # that is where our own are written
+            spaces_are_free = tokenizer["folder"] is not None  # set for our own tokenizers only
             groups: Fields = {"augs": str} if len(tokenizer.get("augs", ())) > 1 else {}
             fields = {**_FIELDS, **groups}
         except (KeyError, TypeError) as error:
@@ -155,7 +154,7 @@ class KVTask(Task[KVRecord]):
 
 
 def _judge(record: KVRecord, request: str, text: str) -> dict[str, bool]:
-    """Return which of the metrics that a request serves its completion satisfies."""
+    """Return for each metric that a request serves whether the completion is correct."""
     if request == "substitute":
         expression, value = parse_substitution(text)
         return {"kv_subs": expression == parse_expression(record.numbers), "kv_math": value == record.value}
@@ -187,7 +186,7 @@ def _by(
     group: Callable[[KVRecord], int],
     labels: Sequence[str] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Return the metrics over groups of records, in the groups' order, leaving out empty groups."""
+    """Return the metrics of each group that has records, in the groups' order."""
     groups: dict[int, list[KVRecord]] = {}
     for record in records:
         groups.setdefault(group(record), []).append(record)

@@ -1,8 +1,8 @@
 """MBPP: write a function from one sentence and three tests, 3-shot; pass@k.
 
-The prompt is that of the publication and of lm-evaluation-harness, byte for byte: exemplars are tasks 2, 3 and 4 with
-the file's own line ends (CRLF), test records are the ids 11-510. The program is the completion up to the first
-stop, a new line, the tests.
+The prompt equals that of the MBPP paper and lm-evaluation-harness byte for byte: worked examples are tasks 2, 3 and 4
+with the file's own line ends (CRLF); the test set is ids 11-510. The program is the completion, cut at the first stop
+string, a newline, and the tests.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NUM_SHOWN_TESTS = 3
 
 @dataclass(frozen=True)
 class MbppRecord:
-    """A problem and the solved ones shown before it."""
+    """A problem and the worked examples shown before it."""
 
     problem: MbppProblem
     shots: tuple[MbppProblem, ...]
@@ -48,10 +48,10 @@ class MbppTask(ProgramsTask[MbppRecord]):
     Attributes:
         subset: `full`, `sanitized` or `plus` (the file of EvalPlus); their scores are not comparable.
         shots: worked examples, at most 3.
-        split: `test`: the ids 11-510 (of `plus`: every one); `all`: every problem. Never one that is shown as example.
-        test_setup_code: whether to run the set-up code of a problem (full) after the solution and before its tests. The
-            reference harness does not. The imports that the tests of `sanitized` come with are always run.
-        max_new_tokens: the reference harness has 256.
+        split: `test`: ids 11-510 (with `plus`: all); `all`: every problem. Worked examples are always left out.
+        test_setup_code: whether to run a problem's set-up code (`full`) between the solution and its tests. The
+            reference harness does not. The test imports of `sanitized` are always run.
+        max_new_tokens: per completion; the reference harness has 256.
     """
 
     name: ClassVar[str] = "mbpp"
@@ -63,7 +63,7 @@ class MbppTask(ProgramsTask[MbppRecord]):
     max_new_tokens: int = 256
 
     def read(self, data: Path, limit: int | None) -> list[MbppRecord]:
-        """Read the problems of a file, or of a folder that holds it; each record has the exemplars with it."""
+        """Read the problems from a file or the folder that holds it; each record includes the worked examples."""
         if not 0 <= self.shots <= len(EXEMPLARS):
             raise UserError(f"shots={self.shots} must be in 0..{len(EXEMPLARS)}, the examples that the format has")
         if self.max_new_tokens < 1:
@@ -97,7 +97,7 @@ class MbppTask(ProgramsTask[MbppRecord]):
     def run(
         self, records: Sequence[MbppRecord], requests: Sequence[Request], completions: Completions, journal: Journal
     ) -> Scores:
-        """Run every completion whose verdict the journal does not have."""
+        """Score completions; run only those whose verdict is not in the journal."""
         first = records[0]
         source = first.problem.source
         exemplars = tuple(f"mbpp/{shot.task_id}" for shot in first.shots)
@@ -124,7 +124,7 @@ class MbppTask(ProgramsTask[MbppRecord]):
 
 
 def render_question(problem: MbppProblem) -> str:
-    """Return a problem as the format asks it."""
+    """Return the prompt of one problem."""
     tests = "\n".join(problem.tests[:NUM_SHOWN_TESTS])
     return (
         f"You are an expert Python programmer, and here is your task: {problem.text}"
@@ -133,15 +133,15 @@ def render_question(problem: MbppProblem) -> str:
 
 
 def render_shot(problem: MbppProblem) -> str:
-    """Return a solved problem, with what separates it from the next one."""
+    """Return a worked example with the separator that follows it."""
     return f"{render_question(problem)}{problem.code}\n[DONE]\n\n"
 
 
 def _program(problem: MbppProblem, with_setup: bool, expected: str) -> Program:
-    """Return the program to which a completion is added.
+    """Return the program to which a completion is appended.
 
-    The tests may use what the reference solution defines, by name, as the program defines it; modules that it imports,
-    or that come with Python, are the real ones, if the program binds their names too.
+    Names that the reference solution defines come from the program. Modules that it imports, and modules of the
+    standard library, are imported for the tests if the program binds their names too.
     """
     if expected:
         tests = compare_code("mbpp", problem.entry_point, problem.inputs, problem.atol)
@@ -160,7 +160,7 @@ def _reference(record: MbppRecord) -> Reference:
 
 
 def _bound_names(code: str) -> tuple[set[str], dict[str, str]]:
-    """Return the names that a solution defines, and the import statements of those that it imports."""
+    """Return the names that a solution defines, and the import statement of each name that it imports."""
     defined, imported = set(), {}
     for node in parse_python(code).body:
         if isinstance(node, ast.Import | ast.ImportFrom):

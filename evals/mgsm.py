@@ -1,6 +1,6 @@
 """MGSM: GSM8K's problems in eleven languages, native chain of thought.
 
-Its authors published no code; the headline is `exact_match`, which reads numbers as each language writes them.
+Its authors published no scoring code; the headline is `exact_match`, which reads numbers as each language writes them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MGSM_METRICS = {
     "flexible_extract": "lm-evaluation-harness, mgsm_native_cot, flexible-extract: the last number; compared likewise",
 }
 _N = r"(\-?[0-9\.\,]+)"
-# The words of MGSM's own worked examples; the harness looks for English in Bengali.
+# The labels of MGSM's own worked examples. For Bengali, the harness matches the English phrase.
 MGSM_WORDINGS: dict[str, Wording] = {
     "bn": Wording("প্রশ্ন: ", "ধাপে ধাপে উত্তর:", "উত্তর হল", f"The answer is {_N}"),
     "de": Wording("Frage: ", "Schritt-für-Schritt-Antwort:", "Die Antwort (?:lautet|ist)", f"Die Antwort lautet {_N}"),
@@ -33,7 +33,7 @@ MGSM_WORDINGS: dict[str, Wording] = {
     "ja": Wording("問題：", "ステップごとの答え：", "答えは", f"答えは{_N}です。"),
     "ru": Wording("Задача: ", "Пошаговое решение:", "Ответ —", f"Ответ — {_N}"),
     "sw": Wording("Swali: ", "Jibu la Hatua kwa Hatua:", "Jibu ni", f"Jibu ni {_N}"),
-    # Not the label before an answer, which ends in the same word.
+    # The lookbehind excludes the label before an answer, which ends in the same word.
     "te": Wording("ప్రశ్న: ", "దశలవారీగా సమాధానం:", "(?<!దశలవారీగా )సమాధానం", f"సమాధానం {_N}"),
     "th": Wording("โจทย์: ", "คำตอบทีละขั้นตอน:", "คำตอบคือ", f"คำตอบคือ {_N}"),
     "zh": Wording("问题：", "逐步解答：", "答案是", f"答案是 {_N}。"),
@@ -45,9 +45,9 @@ class MGSMTask(MathTask):
     """MGSM's 250 problems in 11 languages: native chain of thought, the number behind "The answer is".
 
     Attributes:
-        shots: worked examples, of the 8 a language has in the exemplars.py of MGSM's authors, beside the problems.
-        languages: two-letter codes; none = all that the folder has.
-        max_new_tokens: of an answer.
+        shots: worked examples, of the 8 per language in exemplars.py (from MGSM's authors), beside the problems.
+        languages: two-letter codes; empty = all in the folder.
+        max_new_tokens: per answer.
     """
 
     name: ClassVar[str] = "mgsm"
@@ -57,7 +57,7 @@ class MGSMTask(MathTask):
     languages: tuple[str, ...] = ()
 
     def read(self, data: Path, limit: int | None) -> list[MathRecord]:
-        """Read the problems of each language and its worked examples; `limit` = the first so many of each."""
+        """Read the problems and worked examples of each language; `limit` = number of problems per language."""
         languages = list(dict.fromkeys(self.languages or mgsm_languages(data)))
         if unknown := [language for language in languages if language not in MGSM_WORDINGS]:
             raise UserError(f"languages: {unknown[0]!r} is not one of {', '.join(MGSM_WORDINGS)}")

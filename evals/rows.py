@@ -1,7 +1,7 @@
-"""Rows of the user's own: prompts with the completions that are wanted, generated and compared.
+"""The user's own rows: prompts with reference completions, scored by exact match, chrF and BLEU.
 
-chrF1, chrF2, chrF++ and BLEU are over the corpus of a group of rows (their languages, say), exact match is over its
-rows; headlines are averages over groups.
+chrF1, chrF2, chrF++ and BLEU are computed over the corpus of each group of rows (a language, say), exact match over
+its rows; headline figures average over groups.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class RowsTask(Task[RowRecord]):
     """Rows of `prompt` and `completion`, JSONL or Parquet: exact match, corpus chrF1, chrF2, chrF++ and BLEU.
 
     Attributes:
-        group: a field of the rows' `meta` by which figures are broken down, and averaged; empty = none.
-        stop: an answer ends before the first of these.
-        max_new_tokens: of an answer.
+        group: field of the rows' `meta` to group and average figures by; empty = no groups.
+        stop: stop strings; an answer ends before the first of them.
+        max_new_tokens: per answer.
     """
 
     name: ClassVar[str] = "rows"
@@ -52,13 +52,13 @@ class RowsTask(Task[RowRecord]):
     max_new_tokens: int = 128
 
     def __post_init__(self) -> None:
-        """Raise UserError where an option is out of its range."""
+        """Raise UserError if an option is out of range."""
         require_at_least("max_new_tokens", self.max_new_tokens, 1)
         if "" in self.stop:
             raise UserError("stop: an empty string would end every answer at once; leave it out")
 
     def read(self, data: Path, limit: int | None) -> list[RowRecord]:
-        """Read the rows; `limit` = the first so many of each group."""
+        """Read the rows; `limit` = number of rows per group."""
         records: list[RowRecord] = []
         count: Counter[str] = Counter()
         for number, row in enumerate(iter_rows(data, {"prompt": str, "completion": str}), start=1):
@@ -83,14 +83,14 @@ class RowsTask(Task[RowRecord]):
         return records
 
     def requests(self, records: Sequence[RowRecord]) -> list[Request]:
-        """Return one request a row."""
+        """Return one request per row."""
         return [
             Request(r.id, r.prompt, self.max_new_tokens, stop=self.stop, reference=r.reference, group=r.group)
             for r in records
         ]
 
     def judge(self, records: Sequence[RowRecord], requests: Sequence[Request], completions: Completions) -> Scores:
-        """Score answers, without white space around them, against the completions of the rows."""
+        """Score answers, stripped of surrounding whitespace, against the rows' completions."""
         groups: dict[str, list[tuple[Request, str]]] = {}
         for request in requests:
             groups.setdefault(request.group, []).append((request, request.reference.strip()))

@@ -1,4 +1,4 @@
-"""The frame every evaluation fits: records in, requests to a model out, completions back, scores."""
+"""`Task`, the base of all evaluations: read records, make requests, score the completions that a model wrote."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Completions = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Request:
-    """One text to continue.
+    """One text to complete.
 
     Attributes:
-        prompt: the question, which is always asked whole.
-        shots: worked examples that stand before it, each with the separator that follows it. Requests of one group
-            share them, so that a model need read them only once; where a context is too small, the first are dropped.
-        max_new_tokens: in tokens.
+        prompt: the question; never truncated.
+        shots: worked examples before the prompt, each with the separator that follows it. Requests of one group share
+            them, so a model needs to read them only once; if the context is too small, the first are dropped.
+        max_new_tokens: limit on the generated tokens.
         stop: generation ends before any of these strings.
-        num_samples: how many completions are wanted; 0 = none, only the likelihood of the reference is of interest.
-        reference: what a right completion would be, to the byte; empty = there is none in particular.
-        group: which records it belongs to (a language), for figures that are not the task's own.
+        num_samples: number of completions; 0 = none, only the likelihood of the reference is measured.
+        reference: the correct completion, byte for byte; empty = none.
+        group: group of the record (a language), by which callers break down figures such as bits per byte.
     """
 
     id: str
@@ -42,13 +42,13 @@ class Request:
 
     @property
     def text(self) -> str:
-        """Return what the model reads."""
+        """Return the full input of the model: worked examples and prompt."""
         return "".join(self.shots) + self.prompt
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote after a request's prompt, without special tokens and stop strings."""
+    """A model's completion of a request, without special tokens and stop strings."""
 
     id: str
     text: str
@@ -58,8 +58,8 @@ class Completion:
 class Scores:
     """The outcome of a task; accuracies in percent.
 
-    `metrics` are the headline figures over `n` records, `breakdown` the same figures over groups of
-    records, `protocol` what a reader needs to compare them, `samples` one row per request and sample.
+    `metrics` are the headline figures over `n` records, `breakdown` the same figures per group of records, `protocol`
+    the settings needed to compare them, `samples` one row per request and sample.
     """
 
     metrics: dict[str, float]
@@ -72,19 +72,19 @@ class Scores:
 class Task(ABC, Generic[Record]):
     """An evaluation: a frozen dataclass whose fields are its options.
 
-    A task writes `read`, `requests` and `judge`; what every task checks stands here. Records are the task's own type;
-    nobody else looks into them. `version` changes whenever the same completions may score differently or other prompts
-    are asked; results of different versions are not compared.
+    Subclasses implement `read`, `requests` and `judge`; this class checks the input. Records have a type of the task's
+    own, opaque to others. Increase `version` whenever prompts change or the same completions may score differently;
+    results of different versions are not compared.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
 
     def load(self, data: Path, limit: int | None = None) -> list[Record]:
-        """Read the records from a user's path; `limit` = the first so many (of each language, where there are several).
+        """Read the records from a user's path; `limit` = number of records, the first ones (of each language or group).
 
         Raises:
-            UserError: the data or an option cannot be used; before any model is loaded.
+            UserError: the data or an option is invalid; callers load the model only afterwards.
         """
         if limit is not None and limit < 1:
             raise UserError(f"limit: {limit} is too small; use at least 1, or null for every record")
@@ -94,12 +94,12 @@ class Task(ABC, Generic[Record]):
         """Score completions, given by request id.
 
         Raises:
-            UserError: there is nothing to score, or completions are missing, too many, or of other requests.
+            UserError: there are no records, or completions are missing, too many, or for unknown requests.
         """
         return self.judge(records, self.checked_requests(records, completions), completions)
 
     def checked_requests(self, records: Sequence[Record], completions: Completions) -> list[Request]:
-        """Return the requests of records; raises UserError unless there are completions of these and no others."""
+        """Return the requests of records; raise UserError unless the completions match them exactly."""
         if not records:
             raise UserError("records: there are none; score at least one")
         requests = self.requests(records)
@@ -108,7 +108,7 @@ class Task(ABC, Generic[Record]):
 
     @abstractmethod
     def read(self, data: Path, limit: int | None) -> list[Record]:
-        """Read the records, as `load` says."""
+        """Read the records for `load`."""
 
     @abstractmethod
     def requests(self, records: Sequence[Record]) -> list[Request]:
@@ -116,7 +116,7 @@ class Task(ABC, Generic[Record]):
 
     @abstractmethod
     def judge(self, records: Sequence[Record], requests: Sequence[Request], completions: Completions) -> Scores:
-        """Score completions that are complete."""
+        """Score completions that `checked_requests` has checked."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ class RecordSet:
 
     Attributes:
         shots: worked examples, each with the separator that follows it.
-        exemplars: their ids.
-        files: sha256 by file of the data.
+        exemplars: ids of the worked examples.
+        files: sha256 of each data file.
     """
 
     language: str
@@ -136,12 +136,12 @@ class RecordSet:
 
 
 def before_stops(text: str, stops: Iterable[str]) -> str:
-    """Return what stands before the first of the stop strings, all of the text where there is none."""
+    """Return the text before its first stop string, or all of it if it contains none."""
     return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def by_id(completions: Iterable[Completion]) -> dict[str, list[str]]:
-    """Gather completions by request id; several of one id are its samples, in their order."""
+    """Group completions by request id; several of one id are its samples, in order."""
     gathered: dict[str, list[str]] = {}
     for completion in completions:
         gathered.setdefault(completion.id, []).append(completion.text)
@@ -149,7 +149,7 @@ def by_id(completions: Iterable[Completion]) -> dict[str, list[str]]:
 
 
 def require_completions(requests: Sequence[Request], completions: Completions) -> None:
-    """Raise UserError unless there are completions for these requests and no others, as many as each asks for."""
+    """Raise UserError unless every request, and nothing else, has as many completions as it asks for."""
     known = dict.fromkeys(request.id for request in requests)
     if unknown := [name for name in completions if name not in known]:
         raise UserError(
@@ -172,7 +172,7 @@ def require_completions(requests: Sequence[Request], completions: Completions) -
 
 
 def _named(ids: Sequence[str]) -> str:
-    """Return the first few of some ids and the last, for people."""
+    """Return ids for an error message: all of up to three, else the first two and the last."""
     return " ".join(map(repr, ids)) if len(ids) <= 3 else f"{ids[0]!r} {ids[1]!r} ... {ids[-1]!r}"
 
 
@@ -185,14 +185,14 @@ def describe(
     skipped: Mapping[str, str] | None = None,
     **others: Any,
 ) -> dict[str, Any]:
-    """Return a result's protocol: how it came about, so that a stranger can repeat it and argue with it.
+    """Return a result's protocol: everything needed to reproduce and check the figures.
 
     Args:
         format: id of the prompt format.
-        requests: what was asked; the first is quoted whole.
+        requests: all requests; the first is quoted in full.
         metrics: name, signature and settings of each metric.
-        sets: what the records of each language share; worked examples of one without a name are not told.
-        skipped: why a record was left out, by its id.
+        sets: one per language; exemplars of a set without a language are left out.
+        skipped: the reason for each record left out, by id.
     """
     return {
         "format": format,
@@ -212,7 +212,7 @@ def describe(
 
 
 def averages(by_language: Mapping[str, Any], names: Iterable[str]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the means of the languages' figures, and their standard errors, as languages are independent."""
+    """Return the means over languages and their standard errors, treating languages as independent."""
     languages = list(by_language.values())
     metrics = {name: sum(each[name] for each in languages) / len(languages) for name in names}
     errors = [each["standard_error"] for each in languages]

@@ -1,7 +1,7 @@
-"""Held-out text: how many bits a model needs for each byte of it, without asking it to write anything.
+"""Bits per byte of held-out text, without generation.
 
 Texts are cut at line ends into windows; a model reads one window and is measured on the next. Bits per byte do not
-depend on the tokenizer, and move long before any figure that is computed from what a model writes.
+depend on the tokenizer, and improve long before any metric of generated text does.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class TextRecord:
     """A window of a text.
 
     Attributes:
-        before: the window that stands before it, which is read and not measured.
-        group: what kind of text it is: the `language` or `kind` of its row's `meta`.
+        before: the preceding window, read as context but not measured.
+        group: kind of text: the `language` or `kind` of its row's `meta`.
     """
 
     id: str
@@ -38,7 +38,7 @@ class TextTask(Task[TextRecord]):
     """Bits per byte of held-out text: JSONL or Parquet rows of `text`, as `calmctl data code` writes them.
 
     Attributes:
-        window: bytes of a window, about: it ends with the line that reaches them.
+        window: minimum bytes of a window; it ends with the line that reaches them.
     """
 
     name: ClassVar[str] = "text"
@@ -47,11 +47,11 @@ class TextTask(Task[TextRecord]):
     window: int = 1000
 
     def __post_init__(self) -> None:
-        """Raise UserError where an option is out of its range."""
+        """Raise UserError if an option is out of range."""
         require_at_least("window", self.window, 1)
 
     def read(self, data: Path, limit: int | None) -> list[TextRecord]:
-        """Read the windows of the texts that have two or more; `limit` = those of the first so many texts."""
+        """Read the windows of all texts that have at least two; `limit` = number of texts to read."""
         records: list[TextRecord] = []
         for number, row in enumerate(iter_rows(data, {"text": str})):
             if number == limit:
@@ -69,13 +69,13 @@ class TextTask(Task[TextRecord]):
         return records
 
     def requests(self, records: Sequence[TextRecord]) -> list[Request]:
-        """Return one request a window, which asks for no completion."""
+        """Return one request per window; none asks for a completion."""
         return [
             Request(r.id, r.before, max_new_tokens=0, num_samples=0, reference=r.window, group=r.group) for r in records
         ]
 
     def judge(self, records: Sequence[TextRecord], requests: Sequence[Request], completions: Completions) -> Scores:
-        """Return no figures of the task's own: bits per byte are measured, not scored."""
+        """Return the protocol without metrics; the caller measures bits per byte."""
         protocol: dict[str, Any] = {
             "format": FORMAT,
             "window_bytes": self.window,
@@ -86,7 +86,10 @@ class TextTask(Task[TextRecord]):
 
 
 def split_windows(text: str, size: int) -> list[str]:
-    """Cut a text after the lines that reach `size` bytes since the last cut; a shorter rest belongs to the last one."""
+    """Cut a text after each line that reaches `size` bytes since the last cut.
+
+    A shorter rest joins the last window; a text of fewer than `size` bytes has no window.
+    """
     windows, current, length = [], [], 0
     for line in text.splitlines(keepends=True):
         current.append(line)

@@ -1,4 +1,4 @@
-"""What tasks on texts have in common: answers up to a stop string, their scores over a corpus and one by one."""
+"""Scoring shared by the text tasks: answers cut at stop strings, scored as a corpus and one by one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ NUM_RESAMPLES = 200
 
 @dataclass(frozen=True)
 class TextScores:
-    """The answers to the records of a language.
+    """The answers to the records of one language or group, and their scores.
 
     Attributes:
-        answers: without white space around them.
+        answers: without surrounding whitespace.
         metrics: chrF1, chrF2, chrF++ and BLEU of the corpus.
-        resampled: the same of corpora resampled from it, (NUM_RESAMPLES,) each.
-        samples: a row for each record.
+        resampled: the same metrics of bootstrap resamples, (NUM_RESAMPLES,) each.
+        samples: one row per record.
     """
 
     answers: list[str]
@@ -38,10 +38,10 @@ class TextScores:
 
 
 def score_texts(asked: Sequence[tuple[Request, str]], completions: Completions) -> TextScores:
-    """Score what stands before the first stop string of each completion.
+    """Score each completion, cut at its first stop string.
 
     Args:
-        asked: each request with the right answer.
+        asked: each request with its reference answer.
     """
     texts = [completions[request.id][0] for request, _ in asked]
     answers = [before_stops(text, request.stop).strip() for (request, _), text in zip(asked, texts, strict=True)]

@@ -1,1 +1,1 @@
-"""Metrics: pure functions, and beside them modules for `evaluate.load` that need no network."""
+"""Metrics as pure functions, and as modules for `evaluate.load` that need no network."""

@@ -1,6 +1,6 @@
-"""The number that an answer gives, found as four codes find it.
+"""Extract the final number of an answer, leniently or exactly as published evaluation code does.
 
-`answer` reads kindly and compares numbers. The others are strings that published codes compare, to the letter:
+`answer` is ours: lenient, and returns a number. The others return the strings that published code compares:
 `official_answer` of openai/grade-school-math, `strict_answer` and `flexible_answer` of lm-evaluation-harness.
 """
 
@@ -29,17 +29,17 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _SENTENCE_END = re.compile(r"\n|[.!?](?=[\s\"'*)]|\Z)|[\u3002\uff01\uff1f\u0964\u061f]")
 _OPERATOR = re.compile(r"[-+*/\u00d7\u00f7\u00b7^]|(?<![^\W\d])x(?![^\W\d])")
-# A colon, emphasis, line breaks: and the bullet of a list, which is no minus.
+# A colon, emphasis, line breaks, and a list bullet, which must not be read as a minus.
 _BEFORE_ANSWER = re.compile(r"\A[\s:\uff1a*_`]*?\n\s*(?:[-*] )?[\s*_`]*|\A[\s:\uff1a*_`]+")
 _EQUALS = re.compile("[=\u2248]")
 
 
 def answer(text: str, phrase: str, language: str = "en") -> Decimal | None:
-    r"""Return the number of the sentence that the answer's phrase (a regular expression) begins.
+    r"""Return the number announced by `phrase` (a regular expression), or None if the text has no number.
 
-    Of several such sentences the last with a number counts; where there is none, the last `\boxed{}`, or else the last
-    number of the text. Of several numbers in the sentence the first one counts, or the result of the calculation that
-    it begins: "The answer is 5 + 6 = 11, of 20" gives 11. `numbers` says what is read as a number.
+    The last announcement with a number counts; without one, the last `\boxed{}` with a number, else the last number of
+    the text. In the announced sentence the first number counts, or the result of the calculation that it begins: "The
+    answer is 5 + 6 = 11, of 20" gives 11. The module `numbers` lists what is read as a number.
     """
     same = uniform(text)
     phrases = list(_phrase(phrase).finditer(same))
@@ -53,31 +53,31 @@ def answer(text: str, phrase: str, language: str = "en") -> Decimal | None:
 
 
 def official_answer(text: str) -> str | None:
-    """Return the first number behind `#### `, without commas, as `extract_answer` of openai/grade-school-math does."""
+    """Return the first number after `#### `, without commas, as `extract_answer` of openai/grade-school-math does."""
     found = strict_answer(text, GSM8K_PATTERN)
     return None if found is None else found.replace(",", "")
 
 
 def strict_answer(text: str, pattern: str) -> str | None:
-    """Return what lm-evaluation-harness's filter `strict-match` does: the first match of a task's pattern."""
+    """Return the first match of a task's pattern, as lm-evaluation-harness's filter `strict-match` does."""
     found = re.search(pattern, text)
     return found[1] if found else None
 
 
 def flexible_answer(text: str) -> str | None:
-    """Return what its filter `flexible-extract` does: the last thing that looks like a number."""
+    """Return the last number-like string, as lm-evaluation-harness's filter `flexible-extract` does."""
     found = _FLEXIBLE.findall(text)
     return found[-1][0] or found[-1][1] if found else None
 
 
 def gsm8k_string(text: str) -> str:
-    """Return a string as the harness's GSM8K compares it: without , and $, a final point, and what is before ####."""
+    """Normalise a string as the harness's GSM8K does: lower-case, no commas, $, final point, or text up to `#### `."""
     bare = re.sub(r"(?s).*#### ", "", text.replace(",", "").replace("$", ""))
     return re.sub(r"\.$", "", bare).lower()
 
 
 def mgsm_string(text: str) -> str:
-    """Return a string as the harness's MGSM compares it: without any punctuation, be it a point or a minus."""
+    """Normalise a string as the harness's MGSM does: lower-case, no punctuation, decimal points and minus included."""
     return text.lower().translate(_PUNCTUATION)
 
 
@@ -87,7 +87,7 @@ def _phrase(phrase: str) -> re.Pattern[str]:
 
 
 def _announced(text: str, language: str) -> Decimal | None:
-    """Return the number of an announced answer: the first, or the result of the calculation that it begins."""
+    """Return the first number of an announced answer, or the result of the calculation that it begins."""
     line = _BEFORE_ANSWER.sub("", text).partition("\n")[0]
     first = next(numbers_of(line, language, announced=True), None)
     if first is None:

@@ -1,4 +1,4 @@
-"""`evaluate.load` on this file: whether the number that a text ends in is the reference."""
+"""Module for `evaluate.load`: whether the final number of a text equals the reference."""
 
 import datasets
 import evaluate

@@ -1,4 +1,4 @@
-"""`evaluate.load` on this file: CodeXGLUE's smoothed BLEU-4, averaged over examples."""
+"""Module for `evaluate.load`: CodeXGLUE's smoothed BLEU-4, averaged over examples."""
 
 import datasets
 import evaluate

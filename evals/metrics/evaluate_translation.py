@@ -1,4 +1,4 @@
-"""`evaluate.load` on this file: corpus chrF1, chrF2, chrF++ and BLEU, with their signatures."""
+"""Module for `evaluate.load`: corpus chrF1, chrF2, chrF++ and BLEU, with their signatures."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The metrics as `evaluate` modules, loaded from this package: nothing is looked up or downloaded."""
+"""Load the metrics of this package as `evaluate` modules, without network access."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ PREFIX = "evaluate_"
 
 
 def load_metric(name: str) -> Any:
-    """Return `evaluate.load` of a metric of ours by its name; raises UserError for a name that is none."""
+    """Load a metric of this package by name; raise UserError if there is none of that name."""
     files = {file.stem.removeprefix(PREFIX): file for file in sorted(FOLDER.glob(f"{PREFIX}*.py"))}
     if name not in files:
         raise UserError(f"metric: {name!r} is not one of {', '.join(files)}")

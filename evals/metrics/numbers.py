@@ -1,19 +1,19 @@
-"""Numbers in texts, in whatever notation: found, and read as a language writes them.
+"""Find numbers in text, in any notation, and read them as a language writes them.
 
-What is read, everywhere:
+Read in every language:
 
-- a minus before or behind a currency sign, of any kind (`-$5`, `$-5`, `\u22125`), but none between two numbers (`5-7`);
-- digits of every script, full-width ones included, with their own separators;
-- thousands parted by commas, points, apostrophes, underscores or thin and no-break spaces, and by plain spaces where no
-  other reading is left (`2 000`, `$2 500`), in languages that write so, or where an answer begins; Indian groups
-  (`1,14,200`);
-- decimals with or without a digit before the point (`.5`); behind a comma where it cannot part thousands (`2,5`);
+- a minus sign of any kind, before or after a currency sign (`-$5`, `$-5`, `\u22125`), not between numbers (`5-7`);
+- digits of every script, full-width ones included, with the script's separators;
+- thousands separated by commas, points, apostrophes, underscores, thin or no-break spaces; by plain spaces only if no
+  other reading is possible (`2 000`, `$2 500`), in languages that write so, or at the start of an answer; Indian
+  groups (`1,14,200`);
+- decimals with or without a digit before the point (`.5`); after a comma that cannot separate thousands (`2,5`);
 - powers of ten (`1e3`, `1.5 \u00d7 10^3`), fractions (`1/2`, `3 1/2`, `\u00bd`, `\\frac{1}{2}`);
 - LaTeX's spacing and escapes (`9{,}500`, `9,\\!500`, `2\\,000`, `\\$5`, `50\\%`).
 
-One point and three digits (`1.234`) are thousandths, but thousands in a language with decimal commas; one comma and
-three digits (`1,234`) are thousands everywhere. A percent sign changes nothing: 50% is 50. Words (`five`, `2 million`)
-are not read.
+A point and three digits (`1.234`) are a decimal fraction, but thousands in a language with decimal commas; a comma and
+three digits (`1,234`) are thousands everywhere. Percent signs are ignored: 50% is 50. Words (`five`, `2 million`) are
+not read.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 
-# Languages that write 2,5 for two and a half, and part thousands with a point or a space.
+# Languages that write 2,5 for two and a half, and separate thousands by a point or a space.
 DECIMAL_COMMA = frozenset({"de", "es", "fr", "ru"})
-MAX_EXPONENT = 30  # of ten: beyond, no answer is meant, and digits would fill the memory
+MAX_EXPONENT = 30  # power of ten; a larger one is no real answer, and its digits would fill the memory
 
 _SIGNS = dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-")
 _SEPARATORS = {"\uff0c": ",", "\u066c": ",", "\uff0e": ".", "\u066b": ".", "\u2019": "'", "\u2044": "/", "\u2215": "/"}
@@ -55,7 +55,7 @@ _GROUPED = re.compile(r"[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*|[1-9]\d?(?:(,)\d
 
 @dataclass(frozen=True)
 class Number:
-    """A number of a text, and where it stands in it: with its sign and currency from `start` to `end`."""
+    """A number in a text; `start` to `end` covers it with its sign and currency."""
 
     value: Decimal
     start: int
@@ -63,7 +63,7 @@ class Number:
 
 
 def uniform(text: str) -> str:
-    """Return a text with digits, signs and separators of every script, and LaTeX's, as ASCII has them."""
+    """Normalise the digits, signs and separators of all scripts and of LaTeX, most of them to ASCII."""
     if "\\" in text or "{" in text:
         for pattern, replacement in _LATEX:
             text = pattern.sub(replacement, text)
@@ -80,7 +80,7 @@ def _ascii(character: str) -> str:
     if character.isdecimal():
         return str(unicodedata.digit(character))
     if unicodedata.category(character) == "Cf":
-        return ""  # marks of direction and joiners stand between a sign and its number
+        return ""  # direction marks and joiners can separate a sign from its number
     form = unicodedata.normalize("NFKC", character) if unicodedata.category(character) == "No" else ""
     return form.replace("\u2044", "/") if "\u2044" in form else character
 
@@ -91,7 +91,7 @@ def _fraction_text(match: re.Match[str]) -> str:
 
 
 def numbers_of(text: str, language: str = "en", announced: bool = False) -> Iterator[Number]:
-    """Yield the numbers of a uniform text as `language` writes them.
+    """Yield the numbers of a text that `uniform` has normalised, read as `language` writes them.
 
     Args:
         announced: the text is an answer: its first number may have a space after its sign and between its thousands.
@@ -105,7 +105,7 @@ def numbers_of(text: str, language: str = "en", announced: bool = False) -> Iter
 
 
 def parse_number(text: str, language: str = "en") -> Decimal | None:
-    """Read a text that is one number, with or without a currency or percent sign; None where it is none."""
+    """Parse a text that is one number, with or without a currency or percent sign; None if it is not."""
     bare = re.sub(rf"\A\+|[\s{_CURRENCIES}%.,]+\Z", "", uniform(text).strip())
     match = _pattern(language, True).fullmatch(bare)
     values = [number.value for number in _read(match, language)] if match else []
@@ -113,7 +113,7 @@ def parse_number(text: str, language: str = "en") -> Decimal | None:
 
 
 def _opening(text: str) -> int:
-    """Return where the first thing stands that may be part of a number."""
+    """Return the index after leading whitespace, colons, emphasis and opening brackets."""
     return len(text) - len(text.lstrip(" \t\r\n:\uff1a*_`([{"))
 
 
@@ -122,7 +122,7 @@ def _pattern(language: str, announced: bool) -> re.Pattern[str]:
     spaces = _NARROW + (" " if announced or language in DECIMAL_COMMA else "")
     currency = rf"(?:[A-Z]{{0,3}}[{_CURRENCIES}]{{1,2}}\s?(?P<inner>-)?)?"
     minus = r"-\s*" if announced else "-"
-    # Thousands that begin with a zero are no number of their own, nor are those of money.
+    # Plain spaces separate thousands after a currency sign, or if a group starts with 0, so is no number itself.
     money = rf"(?<=[{_CURRENCIES}])\d{{1,3}}(?: \d{{3}})+(?!\d)"
     zeros = r"\d{1,3}(?: \d{3})*? 0\d\d(?: \d{3})*(?!\d)"
     grouped = rf"(?:\d{{1,3}}(?:[{spaces}]\d{{3}})+(?!\d)|{money}|{zeros})(?:[.,]\d+)?"
@@ -136,7 +136,7 @@ def _pattern(language: str, announced: bool) -> re.Pattern[str]:
 
 
 def _read(match: re.Match[str], language: str) -> Iterator[Number]:
-    """Yield the number that was found, or its parts where they are no number together (1.2.3)."""
+    """Yield the matched number, or its parts if they do not form one number (1.2.3)."""
     negative = bool(match["minus"] or match["inner"])
     if match["top"]:
         values = _fraction(match)
@@ -160,7 +160,7 @@ def _fraction(match: re.Match[str]) -> list[Decimal]:
 
 
 def _magnitude(written: str, language: str) -> Decimal | None:
-    """Return what digits with points, commas and spaces mean; None where they mean nothing."""
+    """Return the value of digits with points, commas and spaces, or None if they do not form one number."""
     bare = re.sub(rf"[ {_NARROW}]", "", written)
     if bare != written:
         return Decimal(bare.replace(",", "."))
@@ -173,7 +173,7 @@ def _magnitude(written: str, language: str) -> Decimal | None:
         return Decimal(f"{re.sub('[.,]', '', whole)}.{part}")
     separators = bare.count(".") + bare.count(",")
     if separators and _GROUPED.fullmatch(bare):
-        # One point and three digits behind it are thousandths where a point marks decimals.
+        # One point and three digits are a decimal fraction in languages with decimal points.
         if "," in bare or language in DECIMAL_COMMA or separators > 1:
             return Decimal(re.sub("[.,]", "", bare))
     elif separators > 1:

@@ -1,6 +1,6 @@
-"""pass@k: the chance that at least one of k samples of a problem is right, unbiased (arXiv 2107.03374).
+"""pass@k: unbiased estimate of the probability that one of k samples passes (arXiv 2107.03374).
 
-`evaluate.load(evals.metrics.pass_at_k.__file__)` loads it from here, as does `PassAtK()`.
+As an `evaluate` metric: `PassAtK()`, or `evaluate.load(evals.metrics.pass_at_k.__file__)`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SIGNATURE = "pass@k|estimator:unbiased|mean:problems"
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """Return `1 - C(n - c, k) / C(n, k)`, of which no factor can overflow.
+    """Return `1 - C(n - c, k) / C(n, k)`, computed as a product that cannot overflow.
 
     Raises:
         ValueError: `k` is not in 1..num_samples, or `num_correct` is not in 0..num_samples.

@@ -1,8 +1,8 @@
-"""CodeXGLUE's own BLEU of a summary: smoothed BLEU-4 of every example, averaged. sacrebleu has no such setting.
+"""CodeXGLUE's smoothed BLEU-4, averaged over examples; sacrebleu has no such setting.
 
-After the official evaluator's two rounds of tokenisation all that is left is: lower-cased runs of letters and digits,
-and every other visible character on its own. Only orders above one are smoothed, by one, and the brevity penalty counts
-one token too many on both sides, so an empty prediction scores exp(-length of the reference), not zero.
+The official evaluator's two rounds of tokenisation amount to: lower-cased runs of letters and digits, and every other
+visible character as a token. Orders above one get add-one smoothing. The brevity penalty counts one token too many on
+both sides, so an empty prediction scores exp(-length of the reference), not zero.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TINY = sys.float_info.min
 
 
 def smoothed_bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Return the mean of the examples' smoothed BLEU-4, in percent; raises UserError unless there is one for each."""
+    """Return the examples' mean smoothed BLEU-4 in percent; raise UserError if the counts differ or are zero."""
     if len(predictions) != len(references) or not references:
         raise UserError(f"metric: {len(predictions)} predictions for {len(references)} references; give one for each")
     pairs = zip(predictions, references, strict=True)
@@ -29,7 +29,7 @@ def smoothed_bleu(predictions: Sequence[str], references: Sequence[str]) -> floa
 
 
 def example_bleu(prediction: str, reference: str) -> float:
-    """Return one example's smoothed BLEU-4, 0 to 1. What follows a tab in the prediction does not count."""
+    """Return one example's smoothed BLEU-4, 0 to 1; ignore the prediction after its first tab."""
     guess, wanted = _tokens(prediction.rstrip().partition("\t")[0]), _tokens(reference)
     log_precision = 0.0
     for order in range(1, MAX_ORDER + 1):

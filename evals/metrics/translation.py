@@ -1,4 +1,4 @@
-"""chrF1, chrF2, chrF++ and BLEU of a corpus, through sacrebleu, from statistics that are computed once a sentence.
+"""Corpus chrF1, chrF2, chrF++ and BLEU by sacrebleu, from statistics computed once per sentence.
 
 chrF1 and chrF2 weigh the character n-grams that chrF++ counts anyway, so its statistics and BLEU's serve all four.
 """
@@ -21,16 +21,16 @@ _CHARS = slice(0, 3 * CHAR_ORDER)
 _CHARS_AND_WORDS = slice(0, 3 * (CHAR_ORDER + WORD_ORDER))
 _BLEU = slice(_CHARS_AND_WORDS.stop, _CHARS_AND_WORDS.stop + 2 + 2 * BLEU_ORDER)
 _COLUMNS = {"chrf1": _CHARS, "chrf2": _CHARS, "chrf++": _CHARS_AND_WORDS, "bleu": _BLEU}
-BLOCK = 1024  # sentences whose n-grams are held at once: some 100 MB
+BLOCK = 1024  # sentences whose n-grams are in memory at once: about 100 MB
 
 Statistics = NDArray[np.int64]
 
 
 def sentence_statistics(hypotheses: Sequence[str], references: Sequence[str]) -> Statistics:
-    """Return the counts that the metrics are made of, (sentence, column); their sum is the corpus's.
+    """Return the counts behind the metrics, (sentence, column); the corpus's are their sum over sentences.
 
     Raises:
-        UserError: there are not as many hypotheses as references, or none at all.
+        UserError: the numbers of hypotheses and references differ, or there are none.
     """
     if len(hypotheses) != len(references) or not references:
         raise UserError(f"metric: {len(hypotheses)} hypotheses for {len(references)} references; give one for each")
@@ -44,27 +44,27 @@ def sentence_statistics(hypotheses: Sequence[str], references: Sequence[str]) ->
 
 @lru_cache(maxsize=1)
 def _counters(references: tuple[str, ...]) -> tuple[Any, Any]:
-    """Return what counts n-grams for chrF++ and for BLEU; FLORES has the same references for every language."""
+    """Return chrF++ and BLEU with cached references: FLORES has the same ones for every language."""
     from sacrebleu.metrics import BLEU, CHRF
 
-    # `force` keeps a warning back: text of models may well look tokenised.
+    # `force` silences a warning: output of models may look tokenised.
     return CHRF(word_order=WORD_ORDER, references=[references]), BLEU(force=True, references=[references])
 
 
 def corpus_scores(statistics: Statistics) -> dict[str, float]:
-    """Return the four metrics, 0 to 100, of the corpus of these sentences (sentence, column)."""
+    """Return the four corpus metrics, 0 to 100, from the statistics of its sentences (sentence, column)."""
     return _scores(statistics.sum(axis=0))
 
 
 def sentence_chrf1(statistics: Statistics) -> list[float]:
-    """Return chrF1 of each sentence on its own; their mean is not the corpus's."""
+    """Return chrF1 of each sentence; their mean is not the corpus's chrF1."""
     return [_score("chrf1", row) for row in statistics[:, _COLUMNS["chrf1"]].tolist()]
 
 
 def bootstrap_scores(statistics: Statistics, num_resamples: int = 200, seed: int = 0) -> dict[str, NDArray[np.float64]]:
-    """Return the four metrics of corpora resampled from these sentences, (num_resamples,) each.
+    """Return the four metrics of bootstrap resamples of these sentences, (num_resamples,) each.
 
-    The same sentences are drawn for every corpus of that many, so corpora over the same rows can be compared pairwise.
+    Draws depend on the number of sentences and the seed only, so corpora over the same rows can be compared pairwise.
     """
     rows = len(statistics)
     drawn = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=num_resamples)
@@ -73,11 +73,11 @@ def bootstrap_scores(statistics: Statistics, num_resamples: int = 200, seed: int
 
 
 def signatures() -> dict[str, dict[str, Any]]:
-    """Return name, signature and beta of each metric; sacrebleu's signature says nothing of beta."""
+    """Return name, signature and beta of each metric; sacrebleu's signature omits beta."""
     described = {}
     for name in METRICS:
         metric = _metric(name)
-        score = metric.corpus_score(["a"], [["a"]])  # a signature is known once something was scored
+        score = metric.corpus_score(["a"], [["a"]])  # the signature is complete only after scoring
         described[name] = {"name": score.name, "signature": str(metric.get_signature()), "level": "corpus"}
         if name != "bleu":
             described[name]["beta"] = metric.beta

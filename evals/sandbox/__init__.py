@@ -1,14 +1,14 @@
-"""Runs programs that a model wrote and says whether they pass their tests.
+"""Run programs that a model wrote and decide whether they pass their tests.
 
-Each program gets two fresh processes. The *candidate* runs the program's text and holds its objects. The *judge* holds
+Each program gets two fresh processes. The *candidate* runs the program's code and holds its objects. The *judge* holds
 the tests and a nonce; it calls the program's functions through pipes and computes the outcome from plain values that it
-builds itself. It writes its verdict with the nonce to a pipe that the candidate never had, after the tests returned. So
-a program cannot pass by ending its process, walking frames, searching memory, patching builtins or redefining `__eq__`:
-it would have to answer every call rightly. Both run under resource limits, in a session of their own, with no
-environment, and under the strongest isolation that works here (`detection.detect`).
+builds itself. After the tests returned, it writes verdict and nonce to a pipe that the candidate never had. So a
+program cannot pass by ending its process, walking frames, searching memory, patching builtins or redefining `__eq__`:
+it has to answer every call correctly. Both processes run under resource limits, in a session of their own, without
+environment variables, and under the strongest isolation that works here (`detection.detect`).
 
-What remains possible under which isolation, and what differs from running both in one process, is in
-docs/code-execution.md.
+docs/code-execution.md lists what each isolation leaves possible, and what differs from running program and tests in one
+process.
 """
 
 from evals.sandbox.detection import detect, find_isolation

@@ -1,6 +1,6 @@
-"""The process of the program under test: it runs the program's text, and then what the judge asks of its objects.
+"""The candidate process: runs the program's code, then the operations that the judge requests on its objects.
 
-Nothing here is protected from the program, and nothing here needs to be: tests, nonce and verdict are elsewhere.
+Nothing here is protected from the program, and nothing needs to be: tests, nonce and verdict are in other processes.
 """
 
 import copy
@@ -46,20 +46,20 @@ def serve(reading: int, writing: int) -> None:
 
 
 class Replacing:
-    """Puts what the tests use in the place of functions and streams of the interpreter."""
+    """Replaces functions and streams of the interpreter by the tests' substitutes."""
 
     def __init__(self) -> None:
         self.originals: dict[tuple[str, str], Any] = {}
 
     def replace(self, module: str, name: str, other: list[Any] | None) -> None:
-        """Replace one, or put the original back."""
+        """Replace `module.name` by `other[0]`, or restore the original if `other` is None."""
         found = importlib.import_module(module)
         original = self.originals.setdefault((module, name), getattr(found, name))
         setattr(found, name, other[0] if other else original)
 
 
 def set_chance(state: Any) -> None:
-    """Have the random numbers go on as those of the tests do."""
+    """Set the state of `random` to that of the tests."""
     import random
 
     random.setstate(state)
@@ -73,7 +73,7 @@ def run_coroutine(coroutine: Any) -> Any:
 
 
 def worth(value: Any) -> tuple[list[Any], list[Any]]:
-    """Return those plain parts of an object that it equals, and its only attribute, in a list, if it has just one."""
+    """Return the plain attributes and conversions that an object equals; also its attribute, if it has just one."""
     attributes = _attributes(value)
     parts = [part for part in attributes.values() if is_plain(part)]
     found = [part for part in [*parts, *_conversions(value)] if _are_equal(value, part)]
@@ -81,9 +81,9 @@ def worth(value: Any) -> tuple[list[Any], list[Any]]:
 
 
 def alike(first: Any, second: Any) -> bool:
-    """Return whether two objects of the program's classes are equal, and something else is not equal to them.
+    """Return whether two objects of the program's classes are equal, and the first differs from some altered copy.
 
-    Equality that holds for whatever comes is none: one of the copies with another attribute has to be another object.
+    An `__eq__` that always holds does not count: at least one copy with a changed attribute has to be unequal.
     """
     if not _are_equal(first, second):
         return False
@@ -91,7 +91,7 @@ def alike(first: Any, second: Any) -> bool:
 
 
 def ordered(name: str, reverse: str, first: Any, second: Any) -> bool:
-    """Return whether one object is before another by their own order, if that is an order: not both ways."""
+    """Return whether comparison `name` holds; False if the opposite holds too (`b < a`, or `a > b` for `<=`)."""
     compare, back = specials.COMPARISONS[name], specials.COMPARISONS[reverse]
     if not bool(compare(first, second)):
         return False
@@ -103,7 +103,7 @@ def ordered(name: str, reverse: str, first: Any, second: Any) -> bool:
 
 
 def contents(value: Any) -> tuple[list[Any] | None, int | None]:
-    """Return what an object yields, unless asking it would use it up, and its length, if it has one."""
+    """Return an object's items (None if it has none or is an iterator, which would be consumed) and length or None."""
     kind = type(value)
     length = len(value) if hasattr(kind, "__len__") else None
     if not isinstance(value, Iterable) or hasattr(kind, "__next__"):
@@ -112,7 +112,7 @@ def contents(value: Any) -> tuple[list[Any] | None, int | None]:
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether the judge gets a copy of a value, and of all in it."""
+    """Return whether a value, and everything in it, is sent to the judge as a copy."""
     kind = type(value)
     if kind in _ATOMS:
         return True
@@ -141,7 +141,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _conversions(value: Any) -> list[Any]:
-    """Return what an object becomes as a plain value of each type that it can be made one of."""
+    """Return the plain values that an object converts to: as its built-in base type, and by its own conversions."""
     kind, found = type(value), []
     found += [values.as_base(value, base) for base in (*IMMUTABLE, *MUTABLE) if base in kind.__mro__]
     names = {"__int__": int, "__float__": float, "__complex__": complex, "__str__": str, "__bytes__": bytes}
@@ -170,7 +170,7 @@ _ADDITIONS: tuple[tuple[type, Any], ...] = (
 
 
 def _altered_copies(value: Any) -> list[Any]:
-    """Return copies of an object with one attribute, or what it contains, changed in each."""
+    """Return copies of an object, each with one attribute or its contents changed."""
     copies = []
     for kind, change in _ADDITIONS:
         if isinstance(value, kind):

@@ -1,4 +1,4 @@
-"""The time that a program has, of which the judge takes care: for all of it, and for what it is asked in between."""
+"""Time limits that the judge enforces: for the whole program, and for single calls within it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class _Span:
 
 
 class Clock:
-    """Ends what takes too long; the time in which the program was ready and the machine too busy does not count.
+    """Enforces time limits; time spent waiting for a processor on a busy machine does not count.
 
-    It is credited up to three times the limit, so that a verdict does not depend on what else the machine does.
+    Up to three times the limit is credited, so that a verdict does not depend on the machine's load.
 
     Args:
-        pid: of the program.
-        end: called with what there was too much of.
+        pid: process id of the program.
+        end: called with a message when a limit is exceeded.
     """
 
     current: Clock | None = None
-    """The clock of this process, which has one timer."""
+    """The clock of this process; there is one, as a process has one timer."""
 
     def __init__(self, pid: int, end: Callable[[str], NoReturn]) -> None:
         self.end = end
@@ -40,7 +40,7 @@ class Clock:
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """End the program unless the block is done in so many seconds."""
+        """End the program unless the block finishes within `seconds`."""
         self.spans.append(_Span(seconds, time.monotonic(), self._waited()))
         self._set()
         try:
@@ -51,7 +51,7 @@ class Clock:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Do not count the time of the block, in which nothing of the program runs."""
+        """Exclude the block, in which the program does not run, from all limits."""
         began = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:
@@ -76,7 +76,7 @@ class Clock:
         self._set()
 
     def _waited(self) -> float:
-        """Return the seconds the program and the judge have waited for a processor (0 where nobody counts them)."""
+        """Return the seconds that program and judge have waited for a processor (0 if the kernel does not say)."""
         try:
             return sum(int(os.pread(each, 100, 0).split()[1]) for each in self.counts) / 1e9
         except (OSError, IndexError):

@@ -1,7 +1,7 @@
-"""What a process can do to itself so that nothing it runs later can do harm: limits, another user, no capabilities.
+"""Irrevocable restrictions that a process puts on itself: resource limits, an unprivileged user, no capabilities.
 
-Linux on x86-64 and AArch64 has all of it; elsewhere the resource limits remain. What a process may read and write, and
-which system calls it may make, is in `landlock` and `system_calls`.
+Linux on x86-64 and AArch64 supports all of them; elsewhere only the resource limits apply. `landlock` restricts the
+files, `system_calls` the system calls.
 """
 
 import ctypes
@@ -24,14 +24,14 @@ _PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 3, 
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _MAY_READ = 1 << 2  # CAP_DAC_READ_SEARCH
-_UNUSED_USERS = range(0x70000000, 0x80000000)  # No distribution, container or service manager gives these away.
+_UNUSED_USERS = range(0x70000000, 0x80000000)  # No distribution, container or service manager assigns these ids.
 _NOBODY = 65534
 _READ_ONLY, _NO_SET_ID, _NO_DEVICES, _NO_PROGRAMS, _REMOUNT, _BIND = 1, 2, 4, 8, 32, 4096  # Flags of mount(2).
 _NEW_MOUNTS = 0x20000
 _ENDING_SECONDS = 2.0
 _STACK = 8 * 2**20
-# Without them, linear algebra starts a thread for each core of the machine, whose stacks need more memory than is
-# allowed; and local time would be that of the machine.
+# Without these, linear algebra starts a thread per core, whose stacks exceed the memory limit, and local time depends
+# on the machine.
 _ENVIRONMENT = {
     "TZ": "UTC",
     **dict.fromkeys(
@@ -41,31 +41,31 @@ _ENVIRONMENT = {
 
 
 def prepare(settings: Mapping[str, Any]) -> None:
-    """Make this process, which has run nothing yet, a judge: another user than root, limits, an environment.
+    """Prepare a fresh process: mount its folder, leave root, limit resources, clear the environment.
 
     Args:
-        settings: what `Isolation.command` gives.
+        settings: as `Isolation.command` makes them.
 
     Raises:
-        OSError: it cannot be done here.
+        OSError: a step is impossible on this machine.
     """
     if settings["scratch"]:
         _mount_scratch(**settings["scratch"])
     _leave_root(settings["folder"])
     die_with_parent()
-    if not settings["seccomp"] and sys.platform == "linux":  # Programs can start others, which `end_descendants` finds.
+    if not settings["seccomp"] and sys.platform == "linux":  # adopt orphans, for `end_descendants`
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     limit_resources(**settings["limits"])
     os.environ.clear()
     for name, value in _ENVIRONMENT.items():
-        os.putenv(name, value)  # for libraries; the programs themselves find no environment
+        os.putenv(name, value)  # only C libraries see it; `os.environ` stays empty
 
 
 def confine(settings: Mapping[str, Any]) -> None:
-    """Have this process, and all that it starts, give up for good whatever a program does not need.
+    """Give up for good, in this process and its children, every right that a program does not need.
 
     Raises:
-        OSError: it cannot be done here.
+        OSError: a step is impossible on this machine.
     """
     die_with_parent()
     limit_processes(settings["processes"])
@@ -77,10 +77,10 @@ def confine(settings: Mapping[str, Any]) -> None:
 
 
 def limit_resources(memory: int, cpu_seconds: int, file_size: int) -> None:
-    """Limit address space and files (bytes) and processor time, for good.
+    """Limit address space and file size (bytes), processor time, stack and descriptors, for good.
 
     Raises:
-        OSError: the machine allows less, with which programs could fail that pass elsewhere.
+        OSError: a hard limit of the machine is lower, so programs could fail that pass elsewhere.
     """
     limits = {
         resource.RLIMIT_AS: memory,
@@ -100,10 +100,10 @@ def limit_resources(memory: int, cpu_seconds: int, file_size: int) -> None:
 
 
 def limit_processes(number: int) -> None:
-    """Limit the processes and threads that the user may have when this process starts one; root has no such limit.
+    """Limit the user's processes and threads, checked when this process starts one; the kernel exempts root.
 
     Args:
-        number: besides those of the whole machine, since the user's others count too; 0 = none can be started.
+        number: allowed on top of all tasks of the machine, as the user's other processes count too; 0 = none.
     """
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     number += _tasks_of_the_machine() if number else 0
@@ -120,7 +120,7 @@ def _tasks_of_the_machine() -> int:
 
 
 def end_descendants(child: int) -> None:
-    """Kill a child and, as far as the kernel tells of them, whatever it has started and left behind."""
+    """Kill a child and, as far as the kernel lists them, the processes that it left behind."""
     deadline = time.monotonic() + _ENDING_SECONDS
     remaining = [child]
     while remaining and time.monotonic() < deadline:
@@ -136,7 +136,7 @@ def end_descendants(child: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, and let nobody read its memory (Linux)."""
+    """Have the kernel kill this process when its parent ends, and make its memory unreadable to others (Linux)."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -145,7 +145,7 @@ def die_with_parent() -> None:
 
 @contextmanager
 def private_memory() -> Iterator[None]:
-    """Meanwhile, let no other process of the user read this one's memory or use its descriptors (Linux)."""
+    """Within the block, keep the user's other processes from reading this one's memory and descriptors (Linux)."""
     if sys.platform != "linux":
         yield
         return
@@ -159,12 +159,12 @@ def private_memory() -> Iterator[None]:
 
 
 def _mount_scratch(folder: str, size: int, entries: int, kept: Sequence[str]) -> None:
-    """Mount an empty file system of so many bytes, files and folders, which nobody else sees and which ends with this.
+    """Mount a private tmpfs over `folder`, limited to `size` bytes and `entries` files and folders.
 
-    What bubblewrap can mount has no limit on empty files, which take the kernel's memory.
+    A tmpfs of bubblewrap would not limit empty files, which take the kernel's memory.
 
     Args:
-        kept: paths below the folder that are to be seen in it as before, but not written (Python's packages, perhaps).
+        kept: paths below the folder that stay visible, read-only (such as Python's packages).
     """
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.unshare(_NEW_MOUNTS))
@@ -186,12 +186,12 @@ def _mount_scratch(folder: str, size: int, entries: int, kept: Sequence[str]) ->
 
 
 def _leave_root(folder: str | None) -> None:
-    """Become a user that nothing else belongs to, if this is root and root may: no limit of the kernel counts for root.
+    """If root, become a user that owns nothing, if possible: the kernel's limits do not apply to root.
 
-    Python itself may be where only root can read it (`/root`), so reading stays allowed as it was.
+    Python may be installed where only root can read it (`/root`), so the capability to read all files is kept.
 
     Args:
-        folder: is given to that user.
+        folder: made this user's property.
     """
     if sys.platform != "linux" or os.geteuid() != 0 or not (_MAY_READ & _capabilities() or _is_python_public()):
         return
@@ -204,7 +204,7 @@ def _leave_root(folder: str | None) -> None:
             _check(libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
-        except OSError:  # A container without that user, or without the right to change to it.
+        except OSError:  # a container that lacks the user, or the right to become it
             continue
         _set_capabilities(_MAY_READ & _capabilities())
         return
@@ -217,14 +217,14 @@ def _is_python_public() -> bool:
 
 
 def drop_privileges() -> None:
-    """Give up all capabilities (but for reading, of a process that was root's), and the means to gain any (Linux)."""
+    """Drop all capabilities, and the means to gain any (Linux); a process that left root keeps the one for reading."""
     if sys.platform == "linux":
         _check(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         _set_capabilities(_MAY_READ & _capabilities() if os.geteuid() != 0 else 0)
 
 
 def _capabilities() -> int:
-    """Return the lower 32 of the capabilities that this process may use, as bits."""
+    """Return the lower 32 permitted capabilities of this process, as bits."""
     answer = ctypes.create_string_buffer(24)
     _check(ctypes.CDLL(None, use_errno=True).capget(struct.pack("<Ii", _CAPABILITY_VERSION_3, 0), answer))
     return int(struct.unpack("<6I", answer.raw)[1])

@@ -1,4 +1,4 @@
-"""How strongly programs can be isolated on this machine: found by trying, once a process."""
+"""Find the strongest isolation that works on this machine, by trying it, once per process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def detect() -> Isolation:
 
 
 def find_isolation() -> tuple[Isolation, str]:
-    """Return the strongest isolation that works here, and why no stronger one does ("" where there is none)."""
+    """Return the strongest isolation that works here, and why a stronger one does not ("" if none is stronger)."""
     weaker = Isolation(seccomp=not _trouble(Isolation(seccomp=True)))
     if not _trouble(Isolation(seccomp=weaker.seccomp, landlock=True)):
         weaker = Isolation(seccomp=weaker.seccomp, landlock=True)
@@ -38,7 +38,7 @@ def find_isolation() -> tuple[Isolation, str]:
 
 
 def _trouble(isolation: Isolation) -> str:
-    """Return what is wrong with an isolation, by a program that tries what has to fail; "" where nothing is."""
+    """Run a program that tries what the isolation must prevent; return what went wrong, or ""."""
     with tempfile.NamedTemporaryFile() as outside:
         attempts = [f"open({outside.name!r})"] if isolation.bubblewrap or isolation.landlock else []
         if isolation.bubblewrap or isolation.seccomp:

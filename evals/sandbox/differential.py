@@ -1,4 +1,4 @@
-"""A program against a reference implementation, over many inputs, by the rules of EvalPlus 0.3.1; runs in the judge."""
+"""Compare a program with a reference solution on many inputs, by the rules of EvalPlus 0.3.1; runs in the judge."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,21 +19,21 @@ _SAME_SET = {
     "Diff",
 }
 FOUND = {"check_str", "text_match_three", "text_starta_endb"}
-"""Functions of MBPP of whose result only counts if it is None."""
+"""MBPP functions whose results are compared only by whether they are None."""
 _RTOL = 1e-07
-_MIN_SECONDS, _TIMES_REFERENCE = 4.0, 4.0  # of one input, the latter times what the reference takes
+_MIN_SECONDS, _TIMES_REFERENCE = 4.0, 4.0  # limits per input; the second times the reference's seconds
 
 
 def require_same(
     benchmark: str, entry_point: str, candidate: Callable[..., Any], inputs: Sequence[Any], atol: float
 ) -> None:
-    """Raise AssertionError at the first input for which the candidate's result is not as good as the reference's.
+    """Raise AssertionError at the first input for which the candidate's result does not match the reference's.
 
-    Each input has a time limit of its own. The reference's results are read (`expected`), which takes nobody's time.
+    Each input has its own time limit. Reading the reference's results (`expected`) does not count.
 
     Args:
-        benchmark: `humaneval` or `mbpp`, some problems of which have rules of their own.
-        atol: absolute tolerance for floats; exact where it is 0, but from the first result on that is all floats.
+        benchmark: `humaneval` or `mbpp`; some of their problems have rules of their own.
+        atol: absolute tolerance for floats; 0 = exact, but 1e-6 from the first expected result that is all floats.
     """
     assert (clock := Clock.current)
     copies_only(candidate)
@@ -60,7 +60,7 @@ def _is_right(benchmark: str, name: str, arguments: Any, result: Any, expected: 
 
 
 def _by_own_rule(name: str, arguments: Any, result: Any, expected: Any, atol: float, is_same: bool) -> bool:
-    """Apply the rules of problems that have several right answers."""
+    """Apply the rules of MBPP problems that accept several answers."""
     if name == "are_equivalent":
         return True
     if name == "sum_div":

@@ -1,9 +1,9 @@
-"""What the judge makes of an object of the program that is no plain value: how it compares, counts and computes.
+"""How the judge compares, measures and computes with objects of the program that are not plain values.
 
-The word of the program is not taken on anything of which the tests' own values are a part: an object that says of
-itself that it equals 2 would say so of everything. It is asked instead, before it sees any such value, which one of its
-own parts it equals (`worth`), and the judge compares and computes with that. Objects of the program's own classes are
-compared with each other by the program, if they differ from altered copies of themselves (`alike`).
+The program is not trusted with operations that involve a value of the tests: an object that claims to equal 2 may claim
+to equal anything. Instead, before it sees such a value, it is asked which of its own parts it equals (`worth`), and the
+judge compares and computes with that part. Two objects of the program's own classes are compared by the program, if
+they differ from altered copies of themselves (`alike`).
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ _COMPUTING = ("__neg__", "__pos__", "__abs__", "__invert__", "__round__")
 
 
 class Evidence:
-    """Operations of objects of the program, decided by the judge.
+    """Operations on objects of the program, decided by the judge.
 
-    What the program computed from a value of the tests is *told*: `f(1) - 2` may be anything that it chooses once it
-    sees the 2. It may be looked at, but it is worth nothing.
+    An object that the program computed from a value of the tests is *told*: the program can choose `f(1) - 2` once it
+    sees the 2. Tests may look at it, but not compare or count it.
     """
 
     def __init__(self, peer: Peer) -> None:
@@ -29,7 +29,7 @@ class Evidence:
         self.told: dict[int, Remote] = {}
 
     def ways(self) -> dict[str, Callable[..., Any]]:
-        """Return the operations by the names of their methods."""
+        """Return the operations by the names of their special methods."""
         found: dict[str, Callable[..., Any]] = {"__contains__": self.contains}
         for name, compute in COMPARISONS.items():
             found[name] = self._comparison(name, compute)
@@ -43,10 +43,10 @@ class Evidence:
         return {name: _as_method(way) for name, way in found.items()}
 
     def worth(self, value: Any, of_order: bool = False) -> list[Any]:
-        """Return, in a list, the plain value that an object stands for; an empty list if there is none.
+        """Return the plain value that an object is compared as, in a list that is empty if there is none.
 
         Args:
-            of_order: whether the only attribute of an object will do that equals none of its parts.
+            of_order: whether an object that equals none of its parts may be compared as its only attribute.
         """
         if id(value) in self.told:
             raise TypeError("what the program computed from a value of the tests is compared with another one")
@@ -56,7 +56,7 @@ class Evidence:
         return equal[:1]
 
     def contains(self, value: Any, item: Any) -> bool:
-        """Return whether an object holds an item, by what it yields or by its word, if that denies it something."""
+        """Return whether an object contains an item: yields it, or claims it without claiming to contain everything."""
         if id(value) in self.told:
             raise TypeError("what the program computed from a value of the tests is searched for another one")
         if not isinstance(item, Remote):

@@ -1,7 +1,7 @@
-"""What reference solutions return: computed once, in a confined process, and kept in a file that judges read.
+"""Results of reference solutions: computed once, in a confined process, and stored in a file that judges read.
 
-A file has a result for each input: seconds it took and length (`<dQ`), and as many bytes of a compressed pickle. At its
-end stands a length that no result has. Only judges, which are confined, unpickle.
+A file has for each input the seconds and the length of the result (`<dQ`), then that many bytes of a compressed pickle;
+an impossible length marks the end. Only judges, which are confined, unpickle.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from evals.sandbox import confinement
 _HEADER = struct.Struct("<dQ")
 _END = 2**64 - 1
 descriptor = -1
-"""The open file of the program that this process judges, which the program itself never has."""
+"""The open results file for the program that this process judges; the program itself never has it."""
 
 
 def main() -> None:
-    """Compute the results of one reference solution; `sys.argv` and stdin are those of a judge, stdout is the file."""
+    """Write the results of one reference solution to stdout; `sys.argv` and stdin are as those of a judge."""
     settings = json.loads(sys.argv[1])
     confinement.prepare(settings)
     confinement.confine(settings)
     job = json.loads(sys.stdin.buffer.read())
     sys.path += settings["site"]
     file = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # What the solution prints is no result.
+    os.dup2(2, 1)  # keep prints of the solution out of the results
     namespace: dict[str, Any] = {}
     exec(job["code"], namespace)
     for arguments in eval(job["inputs"], {"inf": float("inf"), "nan": float("nan")}):
@@ -48,12 +48,12 @@ def main() -> None:
 
 
 def is_whole(content: bytes) -> bool:
-    """Return whether nothing is missing at the end of the results."""
+    """Return whether the results end with the end mark."""
     return content.endswith(_HEADER.pack(0.0, _END))
 
 
 def results() -> Iterator[tuple[float, bytes]]:
-    """Yield, of each input of this process's program, the reference's seconds and its result for `load`."""
+    """Yield for each input the reference's seconds and its result, to be unpacked by `load`."""
     with os.fdopen(os.dup(descriptor), "rb") as file:
         while True:
             seconds, length = _HEADER.unpack(file.read(_HEADER.size))
@@ -63,5 +63,5 @@ def results() -> Iterator[tuple[float, bytes]]:
 
 
 def load(content: bytes) -> Any:
-    """Return a result."""
+    """Unpack a result."""
     return pickle.loads(zlib.decompress(content))

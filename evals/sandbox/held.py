@@ -1,7 +1,7 @@
-"""Changes of the program to objects of the tests, held back until the tests have compared what they are comparing.
+"""Changes of the program to objects of the tests, held back until the tests have finished a comparison.
 
-In `assert f(x) == x` a program that empties `x` is not to empty what its result is compared with. Where the result is
-`x` itself, or holds it, the tests get a copy of what the program left in it.
+In `assert f(x) == x`, a program that empties `x` must not empty the value that its result is compared with. If the
+result is `x` itself, or contains it, the tests get a copy of `x` as the program left it.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from evals.sandbox.wire import Codec
 
 
 class Held:
-    """What the program did to objects of the tests that the tests do not see yet."""
+    """Changes of the program to objects of the tests that the tests do not see yet."""
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
@@ -21,17 +21,17 @@ class Held:
         codec.original = self.original
 
     def hold(self, number: int, items: Any) -> None:
-        """Put off that an object holds what the program left in it."""
+        """Record the new contents of an object without applying them."""
         self.changes.append((number, items))
 
     def settle(self) -> None:
-        """Do to objects of the tests what the program did to its copies of them."""
+        """Apply the recorded changes to the objects of the tests."""
         while self.changes:
             self.codec.followed.fill(*self.changes.pop(0))
         self.copies.clear()
 
     def settled(self, value: Any) -> Any:
-        """Settle, and return a result, which is to be given a name, with objects of the tests in place of copies."""
+        """Settle; return a result that is about to be assigned, with copies replaced by the tests' own objects."""
         if type(value) is tuple and any(id(item) in self.copies for item in value):
             value = tuple(map(self.original, value))
         value = self.original(value)
@@ -43,7 +43,7 @@ class Held:
         return self.copies[id(value)][1] if id(value) in self.copies else value
 
     def as_left(self, number: int) -> Any:
-        """Return what stands for a shared object in an answer: itself, or a copy if the program left another in it."""
+        """Return a shared object for use in an answer: itself, or a changed copy if recorded changes affect it."""
         value = self.codec.followed.objects[number].value
         if not self.changes:
             return value
@@ -65,7 +65,7 @@ class Held:
 
 
 def _copy(value: Any, copied: dict[int, Any]) -> Any:
-    """Copy a value of plain parts; `copied` maps the ids of what is copied to the copies."""
+    """Copy a value deeply; `copied` maps the ids of copied objects to their copies."""
     if id(value) in copied:
         return copied[id(value)]
     kind = type(value)

@@ -1,4 +1,4 @@
-"""What stands between a program and the machine, and the command line that puts it there."""
+"""`Isolation`: the mechanisms that separate a program from the machine, and the command line that applies them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from evals.sandbox.program import Limits
 _HERE = Path(__file__).resolve().parent
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/etc/ld.so.cache")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
-_FEW = 64  # processes, where those cannot be told from threads
+_FEW = 64  # limit without seccomp, where the program can start processes too
 _ADMINISTRATION = (2, 6, 7, 21)  # CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
 _TO_LEAVE_ROOT = ("CAP_SETUID", "CAP_SETGID", "CAP_DAC_READ_SEARCH")
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}
-"""What a judge starts with, so that the order of a set is the same every time; the program does not find it."""
-# The modules of this package are imported under their names, and the packages around them are not.
+"""Environment of a judge, for the same order of sets every time; hidden from the program."""
+# Imports the modules of this package under their names, without the packages around them.
 _BOOT = (
     "import sys,types\n"
     "for name, path in (('evals', []), ('evals.sandbox', [{folder!r}])):\n"
@@ -33,7 +33,7 @@ _BOOT = (
 
 @cache
 def _may_leave_root() -> bool:
-    """Return whether this is root, and may mount folders and become another user (Linux)."""
+    """Return whether this process is root, and may mount folders and become another user (Linux)."""
     if os.geteuid() != 0 or not os.path.exists("/proc/self/status"):
         return False
     with open("/proc/self/status") as stream:
@@ -43,16 +43,16 @@ def _may_leave_root() -> bool:
 
 @dataclass(frozen=True)
 class Isolation:
-    """What stands between a program and the machine, besides resource limits and a process of its own.
+    """The mechanisms that separate a program from the machine, besides resource limits and its own process.
 
     Attributes:
-        bubblewrap: the path of `bwrap`: no network, a read-only system, a small private folder for temporary files, no
-            sight of other processes.
-        seccomp: no system calls but those that programs need: no new processes, signals, sockets, tracing.
-        landlock: nothing can be read but Python and the system's libraries, nothing written but a private folder; only
-            without bubblewrap.
-        own_user: whether bubblewrap is started by a root that may become another user, for which the kernel's limits
-            count, and not in a user namespace.
+        bubblewrap: path of `bwrap`: no network, a read-only system, a small private folder for temporary files, other
+            processes hidden.
+        seccomp: only the system calls that programs need: no new processes, signals, sockets, tracing.
+        landlock: only Python and the system's libraries can be read, only a private folder written; used only without
+            bubblewrap.
+        own_user: whether root starts bubblewrap and the judge becomes another user, to whom the kernel's limits apply;
+            otherwise bubblewrap makes a user namespace.
     """
 
     bubblewrap: str | None = None
@@ -62,7 +62,7 @@ class Isolation:
 
     @property
     def name(self) -> str:
-        """Return what is active, the strongest first."""
+        """Return the active mechanisms, the strongest first."""
         parts = [
             "bubblewrap" if self.bubblewrap else "",
             "seccomp" if self.seccomp else "",
@@ -75,7 +75,7 @@ class Isolation:
         """Return the command line that starts a judge, or another module of this package.
 
         Args:
-            folder: where programs may write, of which the caller takes care; None with bubblewrap, which has its own.
+            folder: where programs may write; the caller makes and removes it. None with bubblewrap, which has its own.
         """
         readable = _readable_paths()
         settings: dict[str, Any] = {
@@ -95,7 +95,7 @@ class Isolation:
             "site": _site_packages(),
         }
         boot = _BOOT.format(folder=str(_HERE), main=main)
-        # As `-I`, which would not have the seed of hashes read.
+        # As `-I`, which would also ignore PYTHONHASHSEED.
         python = [os.path.realpath(sys.executable), *"-s -P -S -B -X utf8 -c".split(), boot, json.dumps(settings)]
         return [*self._wrapper(readable), *python]
 
@@ -106,7 +106,7 @@ class Isolation:
         command += "--unshare-cgroup-try --hostname sandbox --clearenv --die-with-parent --as-pid-1".split()
         for name, value in ENVIRONMENT.items():
             command += ["--setenv", name, value]
-        # The judge gives these up before it reads the program, once it has mounted a folder and left root.
+        # The judge needs these to mount a folder and leave root; it drops them before program or tests run.
         capabilities = ["CAP_SYS_ADMIN", *(_TO_LEAVE_ROOT if self.own_user else ())]
         if not self.own_user:
             command += "--unshare-user --uid 65534 --gid 65534".split()
@@ -125,20 +125,20 @@ class Isolation:
 
 
 def _scratch(limits: Limits, readable: list[str]) -> dict[str, Any]:
-    """Return the file system that takes the place of `/tmp`, in which an environment of Python may be too."""
+    """Return the settings of the file system mounted on `/tmp`; Python's packages below it stay visible."""
     kept = [path for path in readable if Path(path).is_relative_to("/tmp")]
     return {"folder": "/tmp", "size": limits.file_size, "entries": limits.entries, "kept": kept}
 
 
 @cache
 def _site_packages() -> list[str]:
-    """Return where third-party packages are; the user's own code, which may be on the path too, is left out."""
+    """Return the folders of third-party packages on the path, without the user's own code."""
     return [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
 
 
 @cache
 def _readable_paths() -> list[str]:
-    """Return what a Python program needs to see, each path once and none below another."""
+    """Return the paths that a Python program needs to read, each once."""
     wanted = [path for path in _SYSTEM if os.path.lexists(path)]
     for path in [sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable)), *_site_packages(), str(_HERE)]:
         real = os.path.realpath(path)

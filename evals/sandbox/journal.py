@@ -1,4 +1,4 @@
-"""Verdicts of many programs: judged side by side, and kept as they come, so that an interrupted scoring goes on."""
+"""Judge many programs in parallel and store each verdict at once, so that interrupted scoring can resume."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _FIELDS: Fields = {"program": str, "status": str, "detail": str, "seconds": (int
 
 
 class Journal:
-    """The verdicts of programs, by all that a verdict depends on.
+    """Verdicts of programs, keyed by a hash of everything that a verdict depends on.
 
     Args:
-        path: a line a verdict; None keeps them in memory only.
-        progress: is told how many programs are judged.
+        path: JSONL file, one verdict per line; None keeps verdicts in memory only.
+        progress: receives the number of programs judged.
     """
 
     def __init__(self, path: Path | None = None, progress: Progress = Progress()) -> None:  # noqa: B008
@@ -38,14 +38,14 @@ class Journal:
             self._known[row["program"]] = Verdict(row["status"], row["detail"], row["seconds"])
 
     def judge(self, programs: Sequence[Program], limits: Limits, isolation: Isolation) -> list[Verdict]:
-        """Return the verdicts of programs; each that is new runs once, however often it is there."""
+        """Return the verdicts of programs; run each new one once, even if it occurs several times."""
         keys = _keys(programs, limits, isolation)
         new = {key: program for key, program in zip(keys, programs, strict=True) if key not in self._known}
         names = list(new)
         known = len(set(keys)) - len(names)
 
         def keep(number: int, verdict: Verdict) -> None:
-            if verdict.status == "refused":  # It never ran, and may run the next time.
+            if verdict.status == "refused":  # not stored: it never ran, and may run next time
                 refused[names[number]] = verdict
                 return
             self._known[names[number]] = verdict
@@ -62,7 +62,7 @@ class Journal:
 
 
 def _keys(programs: Sequence[Program], limits: Limits, isolation: Isolation) -> list[str]:
-    """Return what tells programs from each other; those of a problem share their tests, which may be long."""
+    """Return the hash of each program; the tests, which may be long, are hashed once per problem."""
     hashes: dict[Any, Any] = {}
     keys = []
     for program in programs:
@@ -84,13 +84,13 @@ def run_programs(
     on_verdict: Callable[[int], None] | None = None,
     on_final: Callable[[int, Verdict], None] | None = None,
 ) -> list[Verdict]:
-    """Judge programs side by side; one that takes too long or cannot start is tried again when no other runs.
+    """Judge programs in parallel; retry those that timed out or did not start, one by one, at the end.
 
     Args:
-        isolation: the strongest that works here, unless given.
-        workers: programs at a time; at most, and by default, one for each core this process may use.
+        isolation: default: the strongest that works here.
+        workers: programs at a time; default and maximum: one per core that this process may use.
         on_verdict: called with the number of programs judged so far.
-        on_final: called with the place of a program and its verdict, as soon as that stands.
+        on_final: called with the index of a program and its final verdict, as soon as it is known.
     """
     limits, isolation = limits or Limits(), isolation or detect()
     cores = usable_cores()
@@ -101,7 +101,7 @@ def run_programs(
         if on_final:
             on_final(number, verdict)
 
-    # Bubblewrap and Landlock keep a program from this process's memory, which has the tests and nonces of all.
+    # Without bubblewrap or Landlock, programs could read all tests and nonces in this process's memory.
     with nullcontext() if isolation.bubblewrap or isolation.landlock else private_memory():
         again = []
         with ThreadPoolExecutor(max(1, min(workers or cores, cores))) as pool:
@@ -115,7 +115,7 @@ def run_programs(
                     if on_verdict:
                         on_verdict(done)
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)  # Who interrupts this does not wait for all the others.
+                pool.shutdown(wait=False, cancel_futures=True)  # an interrupt need not wait for all others
         for number in sorted(again):
             settle(number, run_alone(programs[number], limits, isolation))
     return [verdicts[number] for number in range(len(programs))]

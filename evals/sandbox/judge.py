@@ -1,8 +1,8 @@
-"""The process that judges a program: it forks the program's process, runs the tests itself and writes the verdict.
+"""The judge process: forks the candidate, runs the tests itself and writes the verdict.
 
-The fork comes first. Only then does the judge read the tests and the nonce, so that no memory the program can see ever
-held them. The program's values come as plain data that the judge builds itself, or as references (`Remote`) of which
-nothing is believed that the program says once it has seen what is expected of it (`evidence`).
+The judge forks before it reads the tests and the nonce, so no memory that the program can see ever held them. Values of
+the program arrive as plain data from which the judge builds its own, or as proxies (`Remote`), which are not believed
+about anything that the program computed after seeing a value of the tests (`evidence`).
 """
 
 import json
@@ -16,11 +16,11 @@ from evals.sandbox.clock import Clock
 from evals.sandbox.pipes import dump, receive, send
 from evals.sandbox.tests import Tests
 
-_MANY_DESCRIPTORS = 2**20  # More than the limit of this process, which may have been given one above it.
+_MANY_DESCRIPTORS = 2**20  # above this process's limit: it may have inherited a higher one
 
 
 def main() -> None:
-    """Judge one program; what the supervisor gives is in `sys.argv` (how) and on stdin (what)."""
+    """Judge one program; the settings are in `sys.argv`, program and tests on stdin."""
     settings = json.loads(sys.argv[1])
     try:
         confinement.prepare(settings)
@@ -38,7 +38,7 @@ def main() -> None:
     _silence()
 
     def finish(status: str, detail: str) -> NoReturn:
-        if not settings["seccomp"]:  # A confined process may send no signal; the kernel ends the program with it.
+        if not settings["seccomp"]:  # it forbids signals; there the program ends with its parent
             confinement.end_descendants(pid)
         _answer(verdicts, {"nonce": job["nonce"], "status": status, "detail": detail})
         os._exit(0)
@@ -53,10 +53,10 @@ def main() -> None:
     if ready != "ready":
         finish("refused", str(ready))
     try:
-        confinement.confine(settings)  # Tests are not the program's, but nobody may have read them either.
+        confinement.confine(settings)  # nobody may have reviewed the tests either
     except OSError as error:
         finish("refused", f"the tests cannot be confined: {error}")
-    # What stands if the program, or what it has the tests compute, is the end of this process.
+    # The verdict that stands if the program, or what it makes the tests compute, ends this process.
     _answer(verdicts, {"nonce": job["nonce"], "status": "crashed", "detail": "no verdict: the judge was ended"})
     with clock.within(settings["timeout"]):
         status, detail = Tests(job, to_judge[0], to_candidate[1]).run()
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _become_candidate(reading: int, writing: int, settings: dict[str, Any]) -> NoReturn:
-    """Keep two pipes and nothing else, give up what can be given up, and serve."""
+    """Close everything but the two pipes, confine this process, and serve."""
     try:
         _silence()
         first, second = sorted((reading, writing))
@@ -88,7 +88,7 @@ def _answer(descriptor: int, verdict: dict[str, Any]) -> None:
 
 
 def _silence() -> None:
-    """Point standard input, output and error at nothing."""
+    """Redirect stdin, stdout and stderr to the null device."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)

@@ -1,4 +1,4 @@
-"""Which files a process may open, as the kernel's Landlock enforces it (Linux 5.13 or newer); needs no privileges."""
+"""Restrict the files that a process may open, by Landlock (Linux 5.13 or newer; needs no privileges)."""
 
 import ctypes
 import os
@@ -6,18 +6,18 @@ import struct
 from collections.abc import Sequence
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
-_NUM_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # By version of the interface; 16 in later ones.
+_NUM_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # by ABI version; 16 in later ones
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_FOLDER = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-# Besides reading and writing: to remove, to make folders, files and symbolic links, to move, to truncate.
+# Rights besides reading and writing: remove, make folders, files and symbolic links, move, truncate.
 _CHANGE_FOLDER = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 12 | 1 << 13 | 1 << 14
 _O_PATH = 0o10000000
 
 
 def restrict_files(readable: Sequence[str], writable: str) -> None:
-    """Let this process open nothing but what lies below `readable`, for reading, and below `writable`.
+    """Restrict this process to reading below the `readable` paths, and reading and writing below `writable`.
 
     Raises:
-        OSError: this kernel has no Landlock.
+        OSError: the kernel has no Landlock.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     rights = (1 << _NUM_RIGHTS.get(_check(libc.syscall(_CREATE, None, 0, 1)), 16)) - 1

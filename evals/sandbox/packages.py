@@ -1,17 +1,14 @@
-"""Values of NumPy, pandas and SymPy: what they are written as, and how they are made again.
-
-The packages are loaded only when a program uses them.
-"""
+"""Encode and rebuild values of NumPy, pandas and SymPy; a package is imported only when a program uses it."""
 
 import sys
 from typing import Any
 
 
 def dtype_of(value: Any) -> str:
-    """Return the type of an array's elements as text.
+    """Return an array's dtype as text.
 
     Raises:
-        TypeError: they are none that can be written.
+        TypeError: arrays of this dtype cannot be sent.
     """
     if value.dtype.fields or value.dtype.kind not in "biufcSUO":
         raise TypeError(f"an array of {value.dtype}")
@@ -19,7 +16,7 @@ def dtype_of(value: Any) -> str:
 
 
 def make_array(dtype: str, shape: Any, items: list[Any] | None) -> Any:
-    """Return an array of NumPy; without `items`, of zeros."""
+    """Return a NumPy array of `items`, or of zeros if None."""
     import numpy
 
     kind = numpy.dtype(dtype)
@@ -35,7 +32,7 @@ def make_array(dtype: str, shape: Any, items: list[Any] | None) -> Any:
 
 
 def make_frame(kind: Any, columns: list[Any], index: list[Any], series: list[Any]) -> Any:
-    """Return a table of pandas (`kind`) with columns of any names, equal ones too."""
+    """Return a pandas DataFrame (`kind`); column names may repeat."""
     frame = kind({number: each.to_numpy() for number, each in enumerate(series)}, index=index)
     frame = frame.astype({number: each.dtype for number, each in enumerate(series)})
     frame.columns = columns
@@ -43,7 +40,7 @@ def make_frame(kind: Any, columns: list[Any], index: list[Any], series: list[Any
 
 
 def numpy_scalar(value: Any) -> list[Any] | None:
-    """Return what a scalar of NumPy is written as, or None if `value` is none."""
+    """Return type name and plain value of a NumPy scalar, or None for any other value."""
     numpy = sys.modules.get("numpy")
     kind = type(value)
     if numpy is None or getattr(numpy, kind.__name__, None) is not kind or not issubclass(kind, numpy.generic):
@@ -52,7 +49,7 @@ def numpy_scalar(value: Any) -> list[Any] | None:
 
 
 def make_numpy_scalar(name: str, item: Any) -> Any:
-    """Return the scalar of NumPy that was written as name and plain value."""
+    """Return the NumPy scalar of a type name and a plain value."""
     import numpy
 
     kind = getattr(numpy, name)
@@ -62,7 +59,7 @@ def make_numpy_scalar(name: str, item: Any) -> Any:
 
 
 def sympy_parts(value: Any) -> list[Any] | None:
-    """Return class and arguments of an expression of SymPy, or None if `value` is none."""
+    """Return class name and arguments of a SymPy expression, or None for any other value."""
     sympy = sys.modules.get("sympy")
     kind = type(value)
     if sympy is None or not isinstance(value, sympy.Basic):
@@ -85,7 +82,7 @@ def sympy_parts(value: Any) -> list[Any] | None:
 
 
 def make_sympy(name: str, arguments: list[Any]) -> Any:
-    """Return an expression of SymPy; nothing is parsed, and no class but one of SymPy is called."""
+    """Rebuild a SymPy expression; parse nothing, and call no classes but SymPy's."""
     import sympy
 
     if name == "Symbol":

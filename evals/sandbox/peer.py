@@ -1,4 +1,4 @@
-"""The conversation between judge and candidate: each has the other do something, and meanwhile does what that asks."""
+"""The protocol between judge and candidate: each side sends requests, and serves the other's while it waits."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,11 +12,11 @@ _ITERATING = ("__next__", "resume", "throw")
 
 
 class Gone(BaseException):
-    """The other process ended, or sent what is no message."""
+    """The other process ended, or sent an invalid message."""
 
 
 class Peer:
-    """One side of two pipes: asks the other side to do something, and meanwhile does what that asks."""
+    """One side of two pipes: sends requests, and serves the other side's while it waits for an answer."""
 
     def __init__(
         self,
@@ -30,14 +30,14 @@ class Peer:
         self.operations = operations
         self.is_broken = False
         self.prepare: Callable[[], None] | None = None
-        self.depth = 0  # of questions that wait for an answer
+        self.depth = 0  # number of requests that wait for an answer
         self.codec = Codec(is_judge, Mirrors(self, own_ways(self) if own_ways else {}))
         self.held = Held(self.codec) if is_judge else None
 
     def ask(self, operation: str, *arguments: Any) -> Any:
-        """Have the other side do something and return what came of it; raises what it raised."""
+        """Have the other side perform an operation; return its result, or raise the exception that it raised."""
         if prepare := self.prepare:
-            self.prepare = None  # It asks for itself.
+            self.prepare = None  # `prepare` itself calls `ask`
             prepare()
             self.prepare = prepare
         self._send("ask", operation, list(arguments))
@@ -52,7 +52,7 @@ class Peer:
                 return self.codec.decode(message[1])
             error = self.codec.decode(message[1])
             if isinstance(error, StopIteration | StopAsyncIteration) and operation not in _ITERATING:
-                error = RuntimeError(f"the program raised {type(error).__name__}")  # it would end a loop of the tests
+                error = RuntimeError(f"the program raised {type(error).__name__}")  # would end a loop of the tests
         except Exception as trouble:
             raise self._broken(trouble) from None
         if not isinstance(error, BaseException):
@@ -60,7 +60,7 @@ class Peer:
         raise error
 
     def serve(self) -> None:
-        """Do what the other side asks until it is gone."""
+        """Serve the other side's requests until it is gone."""
         while True:
             try:
                 _, *message = self._receive()
@@ -85,7 +85,7 @@ class Peer:
             self._send("raise", RuntimeError(f"an error that cannot be sent: {type(error).__name__}"))
 
     def _send(self, kind: str, *content: Any) -> None:
-        """Write a message; nothing is sent where a part of it cannot be."""
+        """Write a message, or nothing if a part of it cannot be encoded."""
         codec, mark = self.codec, self.codec.followed.last
         forgets = self.is_judge and self.depth == 0 and codec.followed.is_full()
         if forgets:

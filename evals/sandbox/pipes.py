@@ -1,4 +1,4 @@
-"""Messages as they go through the pipes between judge and candidate: JSON with its length before it."""
+"""Messages on the pipes between judge and candidate: JSON prefixed by its length."""
 
 import json
 import os
@@ -10,7 +10,7 @@ _HEADER = struct.Struct("<Q")
 
 
 def dump(message: Any) -> bytes:
-    """Return a message as it is sent."""
+    """Encode a message."""
     return json.dumps(message, separators=(",", ":")).encode()
 
 
@@ -26,7 +26,7 @@ def receive(descriptor: int) -> Any:
 
     Raises:
         EOFError: the other side is gone.
-        ValueError: what came is no message.
+        ValueError: the message is too long or not JSON.
     """
     (size,) = _HEADER.unpack(_read(descriptor, _HEADER.size))
     if size > MAX_MESSAGE:

@@ -1,4 +1,4 @@
-"""What goes into the sandbox and what comes out of it."""
+"""Input and output of the sandbox: `Program`, `Limits`, `Verdict`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Status = Literal["passed", "failed", "timeout", "crashed", "refused"]
 
 @dataclass(frozen=True)
 class Program:
-    """A program that nobody has read, and tests that are trusted.
+    """An untrusted program and its trusted tests.
 
     Attributes:
-        code: runs in a process of its own.
-        tests: run by the judge, where `names` are what the program bound to them: plain values are copied, functions
-            and all else are references.
-        setup: runs by the judge before, and may define what the tests need besides.
-        names: what the tests use of the program. A name the program does not bind stays undefined.
-        modules: pairs of a name and the import that binds it, which the tests use if the program binds that name.
-        expected: the file with the results that the tests expect (`references`), "" = they have them.
+        code: the program; runs in the candidate process.
+        tests: code that the judge runs. `names` in it are the program's: plain values are copied, functions and all
+            other objects are proxies.
+        setup: code that the judge runs first; may define other names for the tests.
+        names: names that the tests take from the program; those that it does not bind stay undefined.
+        modules: (name, import statement) pairs; the tests run the import if the program binds the name.
+        expected: path of the results that the tests expect (`references`); "" = the tests contain them.
     """
 
     code: str
@@ -34,14 +34,14 @@ class Program:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use.
+    """Resource limits of one program.
 
     Attributes:
-        timeout: wall-clock seconds of program and tests; a third more than that of processor time also ends it.
+        timeout: wall-clock seconds of program and tests; processor time is limited to a third more, plus 2 s.
         memory: bytes of address space.
-        file_size: bytes of a file, and of its private folder for temporary files.
-        entries: files and folders in that folder.
-        processes: threads of all programs and, without seccomp, processes, besides what runs on the machine.
+        file_size: bytes per file, and of bubblewrap's private folder (four times as many without bubblewrap).
+        entries: files and folders in the private folder.
+        processes: threads (without seccomp also processes) of all programs, on top of all tasks of the machine.
     """
 
     timeout: float = 3.0
@@ -53,11 +53,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a program did.
+    """The outcome of one program.
 
     Attributes:
         status: `passed`: the tests returned. `failed`: program or tests raised. `timeout`: not done in time, twice.
-            `crashed`: its process, or the judge's, was gone before the tests were done. `refused`: it never ran.
+            `crashed`: its process, or the judge's, ended before the tests did. `refused`: it never ran.
         detail: one line, for people.
         seconds: wall-clock time, the start of the interpreter included.
     """
@@ -72,12 +72,12 @@ class Verdict:
         return self.status == "passed"
 
     def as_row(self) -> dict[str, Any]:
-        """Return what a sample's row tells."""
+        """Return the fields for a sample's row."""
         return {"status": self.status, "detail": self.detail, "seconds": round(self.seconds, 3)}
 
 
 def require_permission(allow_code_execution: bool, task: str) -> None:
-    """Raise UserError unless the user has allowed to run what models write."""
+    """Raise UserError unless the user has allowed running model-written programs."""
     if not allow_code_execution:
         raise UserError(
             f"{task} runs programs that a model wrote, in a sandbox that is no guarantee;"

@@ -1,4 +1,4 @@
-"""Reference solutions of a data set and the files in which their results are kept, by what the data set says."""
+"""Reference solutions of a data set, and the cache of their results, keyed by solution and inputs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _LIMITS = Limits(timeout=600.0, memory=4 * 2**30)
 
 @dataclass(frozen=True)
 class Reference:
-    """A right solution, and what it is to be called with.
+    """A correct solution and its inputs.
 
     Attributes:
-        name: of the problem, for messages.
+        name: name of the problem, for messages.
         code: defines `entry_point`.
-        inputs: lists of arguments, as Python writes them.
-        as_truth: whether only counts if a result is None.
+        inputs: Python source of the list of argument lists.
+        as_truth: store only whether a result is not None.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Reference:
 
 
 def expected_results(references: Sequence[Reference], on_result: Callable[[int], None] | None = None) -> list[str]:
-    """Return the files with the results of references; those that no earlier call has made are computed, side by side.
+    """Return the path of each reference's results; compute missing ones in parallel.
 
     Args:
-        on_result: called with the number of references that are done.
+        on_result: called with the number of references done so far.
 
     Raises:
         UserError: a reference fails.
@@ -78,7 +78,7 @@ def _kept(reference: Reference) -> Path:
 
 @cache
 def _folder() -> Path:
-    """Return where results are kept: in the user's cache or, where that cannot be written, as long as this process."""
+    """Return the folder of the results: in the user's cache or, if that is not writable, a temporary one."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "calmctl" / "expected"
     try:
         folder.mkdir(parents=True, exist_ok=True)

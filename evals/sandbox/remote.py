@@ -1,6 +1,6 @@
-"""What stands on one side of the pipes for an object of the other.
+"""Proxies on one side of the pipes for objects of the other side.
 
-A stand-in has the operations that the class of its object defines; each is done by the other side.
+A proxy has the special methods that the class of its object defines; the other side performs each operation.
 """
 
 import functools
@@ -15,24 +15,24 @@ from evals.sandbox.wire import Codec
 
 
 class Asking(Protocol):
-    """One side of the conversation, as stand-ins know it."""
+    """What proxies need of a `Peer`."""
 
     is_judge: bool
     codec: Codec
 
     def ask(self, operation: str, *arguments: Any) -> Any:
-        """Have the other side do something and return what came of it."""
+        """Have the other side perform an operation and return its result."""
 
 
 class Module:
-    """A module of the program; the tests have it only where its own name says which one it is."""
+    """The name of a module of the program; the tests import the module themselves if the name is the expected one."""
 
     def __init__(self, name: str) -> None:
         self.__name__ = name
 
 
 class _RemoteClass(type):
-    """The class of stand-ins for objects of one class; it stands for that class."""
+    """Metaclass of proxy classes; a proxy class is itself the proxy for a class of the other side."""
 
     __calmctl__: Asking
 
@@ -61,7 +61,7 @@ class _RemoteClass(type):
 
 
 class Remote:
-    """An object of the other side."""
+    """A proxy for an object of the other side."""
 
     def __getattr__(self, name: str) -> Any:
         return type(self).__calmctl__.ask("getattr", self, name)  # type: ignore[attr-defined]
@@ -86,13 +86,13 @@ class Remote:
 
 
 def copies_only(function: Any) -> None:
-    """From now on, send the side that holds a function copies alone: what it does to them is its own."""
+    """From now on, send plain copies to the side that holds a function: its changes to them are not sent back."""
     if isinstance(function, Remote):
         type(function).__calmctl__.codec.followed.is_on = False  # type: ignore[attr-defined]
 
 
 class Mirrors:
-    """Makes stand-ins."""
+    """Makes proxies."""
 
     def __init__(self, peer: Asking, own_ways: dict[str, Callable[..., Any]]) -> None:
         self.peer = peer
@@ -107,12 +107,12 @@ class Mirrors:
         self.shared_parts = {name: _attribute(peer, name) for name in ("__dict__", "__doc__")}
 
     def of_class(self, name: str, kinds: list[Any], operations: list[str], known_name: str | None = None) -> Any:
-        """Return what stands for a class.
+        """Return a proxy class for a class of the other side.
 
         Args:
-            kinds: all those it is derived from, the nearest first.
-            operations: the special methods that it has.
-            known_name: where it is found, if it is one of a module.
+            kinds: all its base classes (the MRO), the nearest first.
+            operations: names of the special methods that it defines.
+            known_name: `module:name`, if the class can be imported.
         """
         if not all(isinstance(kind, type) for kind in kinds):
             raise ValueError("a class is derived from what is none")
@@ -123,13 +123,13 @@ class Mirrors:
         namespace: dict[str, Any] = {each: self.ways[each] for each in operations if each in self.ways}
         namespace |= self.shared_parts | {"__calmctl__": self.peer}
         if shown := _shown(name, known if real is None else [], known_name):
-            # What `isinstance` is to say of it, though it has nothing of such an object here.
+            # Makes `isinstance` true for this class, though the proxy is not derived from it.
             namespace["__class__"] = property(lambda self: shown)
         bases = (*remote, Remote) if real is None else (*remote, Remote, real)
         return _RemoteClass(name, bases, namespace)
 
     def of_object(self, kind: Any, plain: tuple[Any] | None) -> Any:
-        """Return what stands for an object, with the plain value it has as one of a built-in type, if that is known."""
+        """Return a proxy for an object; `plain` has its value if its class is derived from a built-in type."""
         if not isinstance(kind, _RemoteClass):
             kind = self._of_known(kind)
         if plain is None:
@@ -144,7 +144,7 @@ class Mirrors:
         return self.of_class(kind.__name__, [kind], specials.of_class(kind, leaving_out=()))
 
     def of_error(self, kind: Any, arguments: Any, fields: Any) -> BaseException:
-        """Return an exception with the arguments and attributes of another."""
+        """Rebuild an exception from its class, arguments and attributes."""
         if not (isinstance(kind, type) and issubclass(kind, BaseException) and type(arguments) is tuple):
             raise ValueError("an error that is none")
         error = kind.__new__(kind, *arguments)
@@ -152,7 +152,7 @@ class Mirrors:
         try:
             real.__init__(error, *arguments)  # type: ignore[misc]
         except Exception:
-            pass  # its own arguments are others; it has what became of them
+            pass  # its `__init__` takes other arguments; their effects are in `fields`
         BaseException.__dict__["args"].__set__(error, arguments)
         for name, value in fields.items():
             if not name.startswith("__"):
@@ -160,7 +160,7 @@ class Mirrors:
         return error
 
     def of_generator(self, number: int) -> Any:
-        """Return a generator that yields what another does."""
+        """Return a generator that drives generator `number` of the other side."""
         peer = self.peer
 
         def generator() -> Any:
@@ -181,7 +181,7 @@ class Mirrors:
         return generator()
 
     def of_coroutine(self, number: int) -> Any:
-        """Return a coroutine that returns what another does; that one runs at once, to its end."""
+        """Return a coroutine that runs coroutine `number` of the other side to its end, without suspending."""
 
         async def coroutine() -> Any:
             return self.peer.ask("finish", self.peer.codec.others[number])
@@ -189,7 +189,7 @@ class Mirrors:
         return coroutine()
 
     def of_module(self, name: str) -> Any:
-        """Return a module for the program, and only its name for the judge."""
+        """Return the module to the program, but only its name to the judge."""
         return Module(str(name)) if self.peer.is_judge else importlib.import_module(name)
 
 
@@ -202,7 +202,7 @@ def _attribute(peer: Asking, name: str) -> property:
 
 
 def _shown(name: str, known: list[type], known_name: str | None) -> type | None:
-    """Return the class itself, where it is loaded here, or else one of its name that is derived from the known ones."""
+    """Return the class itself if it is loaded here, else a class of its name derived from the nearest known base."""
     module, _, path = (known_name or "").partition(":")
     if isinstance(found := getattr(sys.modules.get(module), path or " ", None), type):
         return found
@@ -210,5 +210,5 @@ def _shown(name: str, known: list[type], known_name: str | None) -> type | None:
         return known[0] if known else None
     try:
         return type(known[0])(name, (known[0],), {})
-    except Exception:  # some cannot be derived from
+    except Exception:  # some classes cannot be subclassed
         return known[0]

@@ -1,4 +1,4 @@
-"""The folder on this machine's disk in which a program may write where bubblewrap gives it none of its own."""
+"""A program's writable folder on disk, for isolations without bubblewrap (which mounts its own)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from evals.sandbox.program import Limits
 
 _SPACE = 4
-"""How many times the largest file may be in the folder: what is opened and removed is not seen, and takes as much."""
+"""Limit of the folder's bytes, in file size limits; files removed while open take space but are not counted."""
 
 
 @contextmanager
 def scratch_folder() -> Iterator[str]:
-    """Make a folder, and remove it with all that a program left in it, however deep."""
+    """Make a temporary folder; remove it afterwards with everything in it, however deeply nested."""
     folder = tempfile.mkdtemp(prefix="calmctl-")
     try:
         yield folder
@@ -25,7 +25,7 @@ def scratch_folder() -> Iterator[str]:
 
 
 def is_too_full(folder: str, limits: Limits) -> bool:
-    """Return whether a program has made more files, folders or bytes than it may."""
+    """Return whether a folder exceeds the limit of entries or bytes."""
     entries = size = 0
     folders = [folder]
     while folders:
@@ -36,9 +36,9 @@ def is_too_full(folder: str, limits: Limits) -> bool:
                     folders.append(entry.path)
                 else:
                     size += entry.stat(follow_symlinks=False).st_blocks * 512
-        except FileNotFoundError:  # The program removes what it has made.
+        except FileNotFoundError:  # the program has removed it meanwhile
             continue
-        except OSError:  # Such as a path that is too long.
+        except OSError:  # such as a path that is too long
             return True
         if entries > limits.entries:
             return True
@@ -48,13 +48,13 @@ def is_too_full(folder: str, limits: Limits) -> bool:
 def _scan(path: str) -> list[os.DirEntry[str]]:
     try:
         return list(os.scandir(path))
-    except PermissionError:  # A program can make folders that it does not let itself read.
+    except PermissionError:  # programs can make folders without read permission
         os.chmod(path, 0o700)
         return list(os.scandir(path))
 
 
 def _empty(folder: str) -> None:
-    """Remove what is in a folder by lifting the folders in it up to it: no path gets too long, no stack too deep."""
+    """Empty a folder by moving nested folders up into it, so that no path gets too long and no recursion too deep."""
     number = 0
     while names := os.listdir(folder):
         for name in names:
@@ -67,7 +67,7 @@ def _empty(folder: str) -> None:
                 inner = os.path.join(path, child)
                 if os.path.isdir(inner) and not os.path.islink(inner):
                     number += 1
-                    os.chmod(inner, 0o700)  # to move a folder is to change it
+                    os.chmod(inner, 0o700)  # needed to move a folder
                     os.rename(inner, os.path.join(folder, f"\n{number}"))
                 else:
                     os.unlink(inner)

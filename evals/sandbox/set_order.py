@@ -1,4 +1,4 @@
-"""Sets that yield their items in a given order, as the original did on the other side."""
+"""Rebuild sets so that they iterate in the order of the original on the other side."""
 
 import bisect
 import itertools
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def in_order(kind: Callable[[Iterable[Any]], Any], items: list[Any]) -> Any:
-    """Return a set of `items` that also yields them in that order, if one of many ways to build it does.
+    """Return a set of `items` that iterates in their order, if one of many ways to build it gives that order.
 
-    The order of a set depends on how it came about, which nobody can ask it. Most are found at once.
+    The order of a set depends on its history, which cannot be read. Most orders are found at once.
     """
     made = kind(items)
     if len(items) < 2 or len(items) > 1000 or list(made) == items:
@@ -32,7 +32,7 @@ def _sorted(items: list[Any]) -> list[list[Any]]:
 
 
 def _by_place(places: list[int], items: list[Any]) -> list[Any]:
-    """Return first the items that lie in order of their places, then those that had found theirs taken."""
+    """Return the items of the longest subsequence sorted by place, then the others, whose places had been taken."""
     ends: list[int] = []  # of the longest chains of each length, by index
     before = [-1] * len(items)
     lowest: list[int] = []

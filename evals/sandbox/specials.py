@@ -1,4 +1,4 @@
-"""The operations of Python that classes define by special methods, under the names of the methods."""
+"""Python's operations by the names of the special methods that define them for a class."""
 
 import copy
 import math
@@ -77,7 +77,7 @@ _DECISIVE = frozenset((*COMPARISONS, *ARITHMETIC, *MEASURES, "__getitem__", "__c
 
 
 def of_class(kind: type, leaving_out: tuple[type, ...]) -> list[str]:
-    """Return which operations a class defines, those aside that it has of one of some classes, or of `object`."""
+    """Return the operations that a class defines, except those inherited from `leaving_out` or `object`."""
     found = []
     for name in (*DEFINED, *_REFLECTED):
         for base in kind.__mro__:
@@ -89,5 +89,5 @@ def of_class(kind: type, leaving_out: tuple[type, ...]) -> list[str]:
 
 
 def are_decisive(names: list[str]) -> bool:
-    """Return whether a class that defines those compares, counts or computes in its own way."""
+    """Return whether any of these operations makes a class compare, count or compute in its own way."""
     return not _DECISIVE.isdisjoint(names)

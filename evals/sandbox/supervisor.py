@@ -1,4 +1,4 @@
-"""Starts judges, waits for their verdicts no longer than agreed, and leaves nothing behind."""
+"""Start judges, wait for their verdicts up to a time limit, and clean up after them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evals.sandbox.program import Limits, Program, Verdict
 from evals.sandbox.scratch import is_too_full, scratch_folder
 
 STARTING_SECONDS = 30.0
-"""How long starting an interpreter may take on a busy machine; a program's own time begins afterwards."""
+"""Time that an interpreter may take to start on a busy machine; a program's own time begins afterwards."""
 _WATCHING_SECONDS = 0.05
 
 
@@ -42,11 +42,11 @@ def run_alone(program: Program, limits: Limits, isolation: Isolation) -> Verdict
 def ask(
     job: bytes, limits: Limits, isolation: Isolation, main: str, descriptors: Sequence[int] = ()
 ) -> tuple[bytes, bytes]:
-    """Give a job to a process of its own and return what it wrote, and its errors.
+    """Run a job in a fresh process and return its stdout and stderr.
 
     Args:
-        main: the module of this package that it runs (`judge`, `expected`).
-        descriptors: what it gets besides its standard ones.
+        main: the module of this package to run (`judge`, `expected`).
+        descriptors: file descriptors that it inherits besides the standard ones.
 
     Raises:
         subprocess.TimeoutExpired: it took too long.
@@ -72,7 +72,7 @@ def ask(
 def _communicate(
     process: subprocess.Popen[bytes], job: bytes, limits: Limits, folder: str | None
 ) -> tuple[bytes, bytes]:
-    """Send a job and return what came of it; meanwhile, watch the folder in which the program may write.
+    """Send a job and return stdout and stderr; meanwhile, watch the folder in which the program may write.
 
     Raises:
         subprocess.TimeoutExpired: it took too long.
@@ -93,7 +93,7 @@ def _communicate(
 
 
 def _verdict(output: bytes, errors: bytes, nonce: str, seconds: float) -> Verdict:
-    """Return what the judge said last."""
+    """Return the judge's last verdict, or `refused` if it wrote none with the nonce."""
     try:
         answer = json.loads(output.splitlines()[-1])
     except (ValueError, IndexError):
@@ -105,7 +105,7 @@ def _verdict(output: bytes, errors: bytes, nonce: str, seconds: float) -> Verdic
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a judge and everything in its session, and take the remains away."""
+    """Kill a judge and its process group, close its pipes and reap it."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
-"""Which system calls a confined process may make: a seccomp filter of those that programs in Python need.
+"""A seccomp filter that allows only the system calls that Python programs need.
 
-Everything else is refused, so that what a kernel can do besides (trace, mount, watch files, make keys, sockets and
-namespaces) needs no name here. Linux on x86-64 and AArch64.
+All others are refused (tracing, mounts, file watches, keys, sockets, namespaces, ...), so they need not be listed.
+Linux on x86-64 and AArch64.
 """
 
 import ctypes
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 Writing = Literal["nothing", "folder", "mount"]
-"""What may be written: nothing; files in a folder that Landlock guards; files of mounts that are the process's own."""
+"""What may be written: nothing; files in a folder that Landlock guards; files on mounts of the process's own."""
 
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _EPERM, _EACCES, _ENOSYS = 1, 13, 38
 # Architecture -> (its number in audit.h, column of the tables below).
 _MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-_NEWEST = 462  # What came later, and x32 above it, is unknown here: the kernel is to say that it has none of it.
+_NEWEST = 462  # later calls, and x32 above them, are unknown here and answered by ENOSYS
 
 # System calls by number on x86-64 and AArch64 (None: it has none).
 _Numbers = dict[str, tuple[int | None, int | None]]
@@ -65,12 +65,12 @@ _ON_OWN_MOUNTS: _Numbers = {
     "fchmodat2": (452, 452), "truncate": (76, 45), "utime": (132, None), "utimes": (235, None),
     "utimensat": (280, 88), "futimesat": (261, None),
 }  # fmt: skip
-_UNKNOWN: _Numbers = {"clone3": (435, 435), "openat2": (437, 437), "io_uring_setup": (425, 425)}  # libc does without.
+_UNKNOWN: _Numbers = {"clone3": (435, 435), "openat2": (437, 437), "io_uring_setup": (425, 425)}  # libc falls back.
 
 
 @dataclass(frozen=True)
 class _Condition:
-    """What one argument of a call has to be, as far as its lower 32 bits tell."""
+    """A condition on the lower 32 bits of one argument of a call."""
 
     argument: int
     test: Literal["one of", "no bit of", "a bit of"]
@@ -79,21 +79,21 @@ class _Condition:
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CLONE_THREAD = 0x10000
-_AF_UNIX, _NOT_STREAM = 1, 0xE  # A pair of datagram sockets can send to any other of the machine.
+_AF_UNIX, _NOT_STREAM = 1, 0xE  # a datagram socket can send to any other of the machine
 _PR_SET_NAME, _PR_GET_NAME = 15, 16
-# Copies, flags and the size of a pipe; locks. Not: who gets signals, leases, seals, watches.
+# Duplicates, flags, pipe sizes; locks. Left out: receivers of signals, leases, seals, watches.
 _DESCRIPTOR_COMMANDS, _LOCKS = (0, 1, 2, 3, 4, 1030, 1032), (5, 6, 7)
 # TCGETS, TCGETS2, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 _TERMINAL_AND_QUEUE = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 
 
 def restrict_system_calls(writing: Writing) -> None:
-    """Refuse this process, for good, all calls but those that programs need; threads are among them.
+    """Restrict this process for good to the calls that programs need, which include starting threads.
 
-    `drop_privileges` comes first.
+    Call `drop_privileges` first.
 
     Raises:
-        OSError: this kernel or machine cannot do it.
+        OSError: the kernel or the architecture does not support it.
     """
     if os.uname().machine not in _MACHINES:
         raise OSError(_ENOSYS, f"no filter for {os.uname().machine}")
@@ -106,8 +106,8 @@ def restrict_system_calls(writing: Writing) -> None:
 
 
 def _conditional(writing: Writing) -> Iterator[tuple[tuple[int | None, int | None], list[_Condition]]]:
-    """Yield the numbers of calls that are allowed with some arguments, and these."""
-    yield (56, 220), [_Condition(0, "a bit of", (_CLONE_THREAD,))]
+    """Yield the numbers of calls that are allowed with certain arguments only, and the conditions on these."""
+    yield (56, 220), [_Condition(0, "a bit of", (_CLONE_THREAD,))]  # clone, for threads only
     yield (302, 261), [_Condition(0, "one of", (0,))]  # prlimit64, of this process only
     yield (53, 199), [_Condition(0, "one of", (_AF_UNIX,)), _Condition(1, "no bit of", (_NOT_STREAM,))]  # socketpair
     yield (157, 167), [_Condition(0, "one of", (_PR_SET_NAME, _PR_GET_NAME))]
@@ -124,7 +124,7 @@ _LOAD, _EQUAL, _ABOVE, _ANY_BIT, _ANSWER = 0x20, 0x15, 0x35, 0x45, 0x06
 
 def _filter(architecture: int, column: int, writing: Writing) -> Iterator[bytes]:
     """Yield the instructions of a BPF program over `struct seccomp_data`."""
-    yield _instruction(_LOAD, 4)  # the architecture: another one numbers its calls otherwise
+    yield _instruction(_LOAD, 4)  # the architecture: another one has other call numbers
     yield _instruction(_EQUAL, architecture, 1, 0)
     yield _instruction(_ANSWER, 0x80000000)  # the process is killed
     yield _instruction(_LOAD, 0)  # the number of the call
@@ -149,7 +149,7 @@ def _if_number(number: int | None, instructions: Sequence[bytes]) -> Iterator[by
 
 
 def _checks(conditions: Sequence[_Condition], error: int) -> Iterator[bytes]:
-    """Yield what refuses a call unless its arguments are as they have to be."""
+    """Yield the instructions that refuse a call unless its arguments meet the conditions."""
     for condition in conditions:
         yield _instruction(_LOAD, 16 + 8 * condition.argument)
         if condition.test == "one of":

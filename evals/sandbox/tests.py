@@ -1,4 +1,4 @@
-"""The tests as the judge runs them: by themselves, with names that lead to the program."""
+"""Run the tests in the judge, with names that resolve to objects of the program."""
 
 import ast
 import builtins
@@ -12,7 +12,7 @@ from evals.sandbox.remote import Module
 from evals.sandbox.specials import OPERATIONS
 from evals.sandbox.values import known_name
 
-# What tests put others in the place of, that the program is to use.
+# Functions and streams that tests may replace, for the program too.
 _REPLACED = {
     "sys": ("stdin", "stdout", "stderr"),
     "builtins": ("input", "print", "open"),
@@ -23,8 +23,8 @@ _REPLACED = {
 _SETTLE, _SETTLED, _ORIGINAL = "__settle__", "__settled__", "__original__"
 _MANY_TESTS = 2**20
 _ALIASES = {"np": "numpy", "pd": "pandas", "sp": "sympy", "dt": "datetime", "plt": "matplotlib.pyplot"}
-# What the program may ask of objects that the tests gave it: not the frames and globals of the tests' functions.
-_IS_MADE = 1 << 9  # by a class statement or a call of `type`
+# What the program may access of the tests' objects: not the frames and globals of the tests' functions.
+_IS_MADE = 1 << 9  # flag of classes made by a class statement or a call of `type`
 _NAMES_OF_FUNCTIONS = ("__name__", "__qualname__", "__doc__")
 _OPEN_MODULES = ("_io", "io", "unittest.mock")
 
@@ -69,11 +69,11 @@ class Tests:
         return ("crashed", "the program ended its process") if self.peer.is_broken else ("passed", "")
 
     def _compiled(self, tests: str) -> Any:
-        """Compile tests so that they see what the program did to their objects before the next statement or condition.
+        """Compile tests so that the program's changes to their objects apply before the next statement or condition.
 
-        Not sooner: a program that empties its argument is not to empty what its result is then compared with.
+        Not sooner: a program that empties its argument must not empty what its result is compared with.
         """
-        if len(tests) > _MANY_TESTS:  # The tree of so much data would take too much memory.
+        if len(tests) > _MANY_TESTS:  # their syntax tree would take too much memory
             self.peer.held = None
             return compile(tests, "<tests>", "exec")
         if (held := self.peer.held) is None:
@@ -102,9 +102,9 @@ class Tests:
         setattr(value, name, item)
 
     def _require_open(self, value: Any, name: str) -> None:
-        """Raise AttributeError unless the program may have an attribute of an object of the tests.
+        """Raise AttributeError unless the program may access this attribute of an object of the tests.
 
-        It may have those of objects of the tests' own classes, and of streams.
+        Allowed are public attributes of the tests' own classes, of streams and of mocks, and `_NAMES_OF_FUNCTIONS`.
         """
         kind = value if isinstance(value, type) else type(value)
         is_own = kind.__module__ in ("builtins", "__main__") and known_name(kind) is None and kind.__flags__ & _IS_MADE
@@ -115,11 +115,11 @@ class Tests:
 
 
 class _Surroundings:
-    """What the tests and the program would share in one process, beside their objects."""
+    """State that tests and program would share in one process: replaced functions and streams, and `random`."""
 
     def __init__(self, peer: Peer, with_random: bool) -> None:
         self.peer = peer
-        # Loaded before the tests can change it, and only if they may: it takes its time.
+        # Imported before the tests can change it, and only if they mention it: the import is slow.
         self.random = importlib.import_module("random") if with_random else None
         self.chance = self.random and self.random.getstate()
         self.originals = {
@@ -131,7 +131,7 @@ class _Surroundings:
         self.current = dict(self.originals)
 
     def tell(self) -> None:
-        """Tell the program what the tests have put in the place of functions and streams, and how they set chance."""
+        """Send the program the functions and streams that the tests have replaced, and the state of `random`."""
         for place, original in self.originals.items():
             module, name = place
             if (found := getattr(sys.modules[module], name, None)) is not self.current[place]:
@@ -143,9 +143,9 @@ class _Surroundings:
 
 
 class _Names(dict[str, Any]):
-    """Where the tests look up the names that they do not define: among the built-in ones, then in the program.
+    """The tests' `__builtins__`: names that they do not define are looked up in the builtins, then in the program.
 
-    Names that the program is asked for come from it even if they are built-in ones.
+    Names in `wanted` are looked up in the program first.
     """
 
     def __init__(self, peer: Peer, wanted: frozenset[str]) -> None:
@@ -167,7 +167,7 @@ class _Names(dict[str, Any]):
 
 
 def _settle(place: ast.AST) -> ast.Call:
-    return ast.copy_location(ast.Call(ast.Name(_SETTLE, ast.Load()), [], []), place)  # which returns None
+    return ast.copy_location(ast.Call(ast.Name(_SETTLE, ast.Load()), [], []), place)  # returns None, falsy for `or`
 
 
 def _call(name: str, argument: ast.expr) -> ast.Call:

@@ -1,7 +1,7 @@
-"""The types whose values are copied between judge and candidate: what each is written as, and how it is made again.
+"""The types whose values are copied between judge and candidate, and how each is encoded and rebuilt.
 
-Everything is made of plain parts by constructors named here, so that what a program sends can neither run code in the
-judge's process nor be an object that compares in its own way.
+Values are rebuilt from plain parts by the constructors named here, so nothing that a program sends can run code in the
+judge's process, or be an object with its own `__eq__` there.
 """
 
 import builtins
@@ -16,17 +16,18 @@ from evals.sandbox import packages
 from evals.sandbox.set_order import in_order
 
 IMMUTABLE = (tuple, frozenset, str, bytes, int, float, complex)
-"""What a class of the program may be based on so that its objects are made here as what they are, with its methods."""
+"""Objects of the program's classes derived from these are rebuilt with their value, and with the class's methods."""
 MUTABLE = (dict, list, set, bytearray, deque)
 
 
 class Shared(NamedTuple):
-    """How a type with changeable contents is sent.
+    """How a mutable type is sent.
 
     Attributes:
-        items: what it holds, as a list of what can be written.
-        fill: has an object hold just that.
-        make: an empty one, given what `extra` says of the original.
+        items: returns the contents as a list of values that can be encoded.
+        fill: replaces an object's contents by such a list.
+        make: returns an empty object, given the `extra` of the original.
+        extra: returns what an empty object needs besides (`maxlen` of a deque, dtype and shape of an array).
     """
 
     items: Callable[[Any], Any] = list
@@ -90,7 +91,7 @@ SHARED_BY_TAG["ndarray"] = _ARRAY
 
 
 def is_shared(kind: type) -> bool:
-    """Return whether objects of a type are copied, and their changes too."""
+    """Return whether objects of a type are copied and their changes sent."""
     if kind in SHARED:
         return True
     numpy = sys.modules.get("numpy") if kind.__name__ == "ndarray" else None
@@ -101,7 +102,7 @@ def is_shared(kind: type) -> bool:
 
 
 def parts(value: Any) -> list[Any]:
-    """Return what a changeable object holds, as objects of which each is the same one as long as nothing changed."""
+    """Return a mutable object's contents, as objects that keep their identity (`is`) as long as nothing changes."""
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
     if type(value) in (list, set, deque, bytearray):
@@ -109,7 +110,7 @@ def parts(value: Any) -> list[Any]:
     return [sys.intern(value.tobytes().hex())] if value.dtype.kind != "O" else list(value.ravel())
 
 
-# Tag -> the type, what it is written as (in values that can be written themselves), and how it is made again.
+# Tag -> the type, how it is encoded (as values that can be encoded themselves), and how it is rebuilt.
 COPIED: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "tuple": (tuple, list, tuple),
     "frozenset": (frozenset, list, lambda items: in_order(frozenset, items)),
@@ -147,7 +148,7 @@ def _with_data(value: Any, data: Any, kind: type) -> Any:
     return value
 
 
-# The same for types of modules that are loaded only when they are needed: most programs do without.
+# The same for types of modules that are imported on demand: most programs need none.
 LATE: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
     "decimal.Decimal": (str, lambda kind, text: kind(text)),
     "fractions.Fraction": (lambda value: [value.numerator, value.denominator], lambda kind, parts: kind(*parts)),
@@ -187,12 +188,12 @@ LATE: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
 
 
 _PACKAGES = frozenset(("numpy", "pandas", "sympy", "scipy", "networkx"))
-_WITH_EFFECTS = frozenset(("antigravity", "this", "idlelib"))  # of being imported
+_WITH_EFFECTS = frozenset(("antigravity", "this", "idlelib"))  # when imported
 _PLAIN_MODULES = frozenset(("builtins", "collections", "collections.abc", "types", "typing", "abc", "numbers", "enum"))
 
 
 def known_name(kind: type) -> str | None:
-    """Return the name under which a class is found in a module of Python or of a package, or None."""
+    """Return `module:name` of a class that is found in its module, or None."""
     module, name = getattr(kind, "__module__", None), getattr(kind, "__qualname__", None)
     if type(module) is str and type(name) is str and vars(sys.modules.get(module, builtins)).get(name) is kind:
         return f"{module}:{name}"
@@ -201,12 +202,12 @@ def known_name(kind: type) -> str | None:
 
 
 def is_trusted(module: str) -> bool:
-    """Return whether a module is one that the judge imports when the program names it."""
+    """Return whether the judge may import a module that the program names."""
     return module.partition(".")[0] in (sys.stdlib_module_names | _PACKAGES) - _WITH_EFFECTS
 
 
 def is_plain(kind: type, name: str) -> bool:
-    """Return whether a class of that known name is one that the judge takes: its objects do as they are known to do."""
+    """Return whether the judge accepts a class by its known name: the behaviour of its objects is known."""
     module = name.partition(":")[0]
     is_error = issubclass(kind, BaseException) and is_trusted(module)
     return is_error or module in _PLAIN_MODULES or name.replace(":", ".") in LATE
@@ -216,7 +217,7 @@ def find_known(name: str) -> Any:
     """Return the class of a known name.
 
     Raises:
-        ValueError: it is no class that the judge takes.
+        ValueError: the judge does not accept such a class.
     """
     module, _, attribute = name.partition(":")
     if is_trusted(module):
@@ -227,7 +228,7 @@ def find_known(name: str) -> Any:
 
 
 def as_base(value: Any, base: Any) -> Any:
-    """Return an object of a class of the program as one of the built-in type it is based on, whatever it overrides."""
+    """Convert an object to the built-in type that its class is derived from, ignoring overridden methods."""
     if issubclass(base, dict):
         return dict(dict.items(value))
     if base in (int, float, complex):

@@ -1,6 +1,6 @@
-"""What judge and candidate say to each other: copies of plain values, and references to whatever else one side holds.
+"""Encoding of values between judge and candidate: plain values are copied, all other objects referred to by number.
 
-Neither side unpickles or evaluates what the other sends, but for the tests' own objects that the program is given.
+Neither side unpickles or evaluates what the other sends, except that the program unpickles objects of the tests.
 """
 
 import base64
@@ -21,18 +21,18 @@ _SMALL = 2**63
 _ALL_AS_IS = frozenset((type(None), bool, float, str))
 _AS_IS = _ALL_AS_IS | {int}
 _BETWEEN = "|"
-"""What separates strings that are written as one, if none has it: JSON need not escape it."""
+"""Separator for strings that are joined into one, if none contains it; JSON does not escape it."""
 _BULK = 64
-"""Items from which on a list is looked through for a faster way to write it."""
+"""Minimum number of items for which a list is checked for a faster encoding."""
 _ERROR_FIELDS = "errno filename filename2 name path lineno offset text msg pos doc colno".split()
 
 
 class Codec:
-    """Writes and reads values for one side of the pipes.
+    """Encodes and decodes values for one side of the pipes.
 
-    A changeable object is copied, and both sides remember which copies belong together: its changes are sent with the
-    next message (`encode_changes`, `decode_changes`), and what comes back is the object itself. An object without a
-    plain value is kept here and referred to by number; on the other side `mirror` makes what stands for it.
+    A mutable object is copied, and both sides remember which copies belong together: changes are sent with the next
+    message (`encode_changes`, `decode_changes`), and a copy that comes back is decoded to the original. An object
+    without a plain value is kept here and referred to by number; on the other side, `mirror` makes a proxy for it.
     """
 
     def __init__(self, is_judge: bool, mirror: Any) -> None:
@@ -50,7 +50,7 @@ class Codec:
     # Writing
 
     def encode(self, value: Any) -> Any:
-        """Return `value` as JSON can hold it."""
+        """Return `value` as data for JSON."""
         kind = type(value)
         if kind in _ALL_AS_IS:
             return value
@@ -82,7 +82,7 @@ class Codec:
         return {tag: [number, len(value), self.encode(shared.extra(value)), items]}
 
     def _encode_list(self, items: list[Any]) -> Any:
-        """Write lists of strings, or of tuples of plain values, in ways that take JSON much less time."""
+        """Encode a list; those of strings, or of tuples of plain values, in forms that JSON handles much faster."""
         kinds = set(map(type, items))
         if kinds <= _ALL_AS_IS:
             if kinds == {str} and len(items) >= _BULK:
@@ -148,26 +148,26 @@ class Codec:
     def _keep(self, value: Any) -> int:
         if id(value) not in self.numbers:
             self.numbers[id(value)] = len(self.kept)
-            self.kept.append(value)  # which keeps it, so that its id stays its own
+            self.kept.append(value)  # keeps it alive, so that its id stays unique
         return self.numbers[id(value)]
 
-    # Changeable objects that both sides have
+    # Mutable objects that both sides have
 
     def encode_changes(self) -> list[Any]:
-        """Return what has changed here since the last message, of what both sides have."""
+        """Return number and items of each shared object that has changed on this side since the last message."""
         return [[number, self._encode_list(items)] for number, items in self.followed.changed()]
 
     def decode_changes(self, changes: list[Any]) -> list[tuple[int, Any]]:
-        """Return what has changed on the other side, for `Followed.fill`."""
+        """Return number and items of each object changed on the other side, for `Followed.fill`."""
         return [(int(number), self._decode_list(items)) for number, items in changes]
 
     # Reading
 
     def decode(self, message: Any) -> Any:
-        """Return the value of a message.
+        """Return the value that `encode` has encoded.
 
         Raises:
-            ValueError: it is no message of `encode`.
+            ValueError: `encode` makes no such message.
         """
         if type(message) is list:
             return self._decode_list(message)
@@ -197,7 +197,7 @@ class Codec:
 
     def _decode_shared(self, tag: str, number: int, size: int, extra: Any, items: Any) -> Any:
         shared = SHARED_BY_TAG[tag]
-        if tag == "set":  # which cannot hold itself, and whose order depends on how it is made
+        if tag == "set":  # cannot contain itself; its order depends on how it is built
             value, items = in_order(set, self._decode_list(items)), None
         else:
             value = shared.make(self.decode(extra))
@@ -216,7 +216,7 @@ class Codec:
         return self.others[number]
 
     def find_class(self, name: str) -> Any:
-        """Return the class that a message names; the judge takes only those that its own tests may be given."""
+        """Return the class that a message names; the judge accepts only those of `values.find_known`."""
         if self.is_judge:
             return values.find_known(name)
         module, _, path = name.partition(":")
@@ -250,7 +250,7 @@ class Codec:
 
 
 def _global_name(value: Any) -> str | None:
-    """Return under which name a function is found in a module, or None."""
+    """Return `module:name` of a function that is found in its module, or None."""
     owner = getattr(value, "__objclass__", value)
     module, path = getattr(owner, "__module__", None), getattr(value, "__qualname__", None)
     if not callable(value) or type(module) is not str or type(path) is not str or module not in sys.modules:
@@ -262,7 +262,7 @@ def _global_name(value: Any) -> str | None:
 
 
 def _pickled(value: Any) -> str | None:
-    """Return an object of the tests as bytes from which a copy can be made, or None: it then stays where it is."""
+    """Return an object of the tests pickled in base64, or None if it cannot be copied and has to stay here."""
     if hasattr(type(value), "__next__") or type(value).__module__ in ("_io", "io"):
         return None
     try:
