@@ -1,6 +1,6 @@
 """Compose frozen language models through trained cross-attention (CALM).
 
-Importing this package is cheap: what needs torch is loaded when it is first used.
+Importing this package is cheap: classes that need torch are imported on first use.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the lazy names beside those already loaded."""
+    """List the lazy names too."""
     return sorted({*globals(), *_LAZY})
 
 

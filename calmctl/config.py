@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-# What Hydra takes minutes over, and no preset needs.
+# Limits of a preset and of an override: Hydra would take minutes over more.
 _MAX_VALUES, _MAX_CHARACTERS = 10_000, 20_000
 
 
@@ -91,10 +91,10 @@ def conf_dir() -> Path:
     """Return the folder of the packaged presets.
 
     Raises:
-        UserError: it is neither installed nor beside the package in a checkout.
+        UserError: the presets are neither installed nor beside the package in a checkout.
     """
     root = Path(__file__).resolve().parents[1]
-    # Those of a checkout are those beside its code, even where another checkout is the installed one.
+    # A checkout uses its own presets, even if another checkout is installed.
     if (root / "pyproject.toml").is_file() and (root / "conf").is_dir():
         return root / "conf"
     spec = importlib.util.find_spec("calmctl.conf")
@@ -145,7 +145,7 @@ def _check_preset(preset: str, config_dir: Path | None) -> None:
 
 
 def _check_files(preset: str, folders: Sequence[Path], after: tuple[str, ...] = ()) -> None:
-    """Raise UserError for a file that Hydra would choke on: the preset's, and those of the presets it builds on."""
+    """Raise UserError for a file that Hydra cannot read: the preset's, or that of a preset it builds on."""
     if preset in after:
         raise UserError(f"preset {after[0]} builds on itself ({' -> '.join((*after, preset))}); correct its defaults")
     path = next((path for folder in folders if (path := folder / f"{preset}.yaml").exists()), None)
@@ -159,7 +159,7 @@ def _check_files(preset: str, folders: Sequence[Path], after: tuple[str, ...] = 
 
 
 def _defaults(content: dict[str, Any], group: str) -> Iterator[str]:
-    """Yield the presets that the defaults list of a preset of a group names."""
+    """Yield the presets in the defaults list of a preset of `group`."""
     listed = content.get("defaults")
     for entry in listed if isinstance(listed, list) else []:
         for key, value in entry.items() if isinstance(entry, dict) else [("", entry)]:
@@ -170,7 +170,7 @@ def _defaults(content: dict[str, Any], group: str) -> Iterator[str]:
 
 
 def _prepare_overrides(schema: type, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Check the keys of value overrides; let them set also what the preset leaves at its default."""
+    """Check the keys of value overrides, and let them set settings that the preset does not mention."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import OverrideType
     from hydra.errors import HydraException
@@ -250,7 +250,7 @@ def _compose(preset: str, overrides: Sequence[str], folders: Sequence[Path]) -> 
 
 @contextmanager
 def _without_environment() -> Iterator[None]:
-    """Let no setting take its value from an environment variable: settings are stored, and variables hold secrets."""
+    """Refuse settings taken from environment variables: settings are stored, and variables may hold secrets."""
     from omegaconf import OmegaConf
     from omegaconf.resolvers import oc
 

@@ -1,4 +1,4 @@
-"""What this machine offers calmctl and what it lacks: the checks behind `calmctl doctor`."""
+"""The checks behind `calmctl doctor`: Python, packages, torch, hardware, sandbox and presets of this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from calmctl.environment import Check
 
 MINIMUM_PYTHON = (3, 11)
 _LOW_DISK_BYTES = 2 * 1024**3
-# The newest version of every dependency that the tests have passed with (`make test-newest`); the oldest is the lower
+# The newest version of every dependency with which the tests have passed (`make test-newest`); the oldest is the lower
 # bound in pyproject.toml (`make test-oldest`).
 NEWEST_TESTED = {
     "accelerate": "1.15.0",
@@ -44,12 +44,12 @@ NEWEST_TESTED = {
 
 
 def diagnose() -> list[Check]:
-    """Return every finding; importing torch is part of it, so it takes a few seconds."""
+    """Run all checks; takes a few seconds, because it imports torch."""
     return [_python(), *_packages(), *_torch(), *_machine(), _own_evals(), _sandbox(), _presets()]
 
 
 def lower_bounds() -> dict[str, str]:
-    """Return the least version of every dependency, as installed or else as in `pyproject.toml`."""
+    """Return the lower bound of every dependency, from the installed metadata or else from `pyproject.toml`."""
     try:
         requirements = metadata.requires("calmctl") or []
     except metadata.PackageNotFoundError:
@@ -62,7 +62,7 @@ def lower_bounds() -> dict[str, str]:
 
 
 def is_at_least(version: str, bound: str) -> bool:
-    """Compare the numbers that versions begin with: `2.13.0+cpu` is at least `2.9`."""
+    """Compare the leading numbers of two versions: `2.13.0+cpu` is at least `2.9`."""
     return _release(version) >= _release(bound)
 
 
@@ -136,7 +136,7 @@ def _machine() -> Iterator[Check]:
 
 
 def _own_evals() -> Check:
-    """Another distribution is called `evals` too; whichever is first on the path is imported."""
+    """Check that `evals` is calmctl's own: another distribution has a package of that name."""
     ours = Path(__file__).resolve().parents[1] / "evals"
     spec = importlib.util.find_spec("evals")
     if spec is None or spec.origin is None:
@@ -148,7 +148,7 @@ def _own_evals() -> Check:
 
 
 def _sandbox() -> Check:
-    """How programs that a model wrote would be isolated; tried out, which takes a few tenths of a second."""
+    """Check how programs that a model wrote would be isolated, by a trial of a few tenths of a second."""
     try:
         isolation, why_not_stronger = importlib.import_module("evals.sandbox").find_isolation()
     except ImportError as error:  # another distribution's `evals`

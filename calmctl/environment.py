@@ -1,4 +1,4 @@
-"""What a run was made with: versions, hardware, memory, commit; all of it read without importing torch."""
+"""The environment of a run: versions, hardware, memory and commit, read without importing torch."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ REPORTED_PACKAGES = (
 
 @dataclass(frozen=True)
 class Check:
-    """One finding about a machine, an installation or models that are to be composed."""
+    """One finding about a machine, an installation or a pair of models."""
 
     name: str
     status: Literal["ok", "warning", "missing", "refused"]
-    """`missing`: calmctl cannot work; `warning`: something it can do without; `refused`: models do not fit."""
+    """`missing`: calmctl cannot work; `warning`: it can do without; `refused`: the models cannot be composed."""
     detail: str
 
 
 def package_versions() -> dict[str, str | None]:
-    """Return the version of Python and of every package that can move a number; None: not installed."""
+    """Return the version of Python and of every package that can change a result; None = not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in REPORTED_PACKAGES:
         versions[name] = installed_version(name)

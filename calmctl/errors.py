@@ -1,4 +1,4 @@
-"""The errors calmctl raises on purpose, and what the system's mean."""
+"""The errors that calmctl raises on purpose, and the errno of system errors."""
 
 import re
 
@@ -8,10 +8,7 @@ __all__ = ["CalmctlError", "UserError", "errno_of"]
 
 
 def errno_of(error: BaseException) -> int | None:
-    """Return the number of the system's error that an exception is, or that a library of another language names in it.
-
-    It may be the cause of the exception too.
-    """
+    """Return the errno of an exception or of its cause, also if only the message names it; None if there is none."""
     number = getattr(error, "errno", None)
     if number is None and (found := re.search(r"\(os error (\d+)\)|\[errno (\d+)\]", str(error), re.IGNORECASE)):
         number = int(found[1] or found[2])

@@ -1,7 +1,7 @@
-"""Text of models, files and users made harmless to show, on a terminal, in Markdown and in HTML alike.
+"""Escape text of models, files and users, so that terminals, Markdown and HTML can show it safely.
 
-Control characters (escape sequences of terminals among them), marks that reverse the direction of what follows, and
-what is no character at all are written out, as `\\u001b`; line ends and tabs stay. In JSON that is the same text.
+Control characters (such as those of terminal escape sequences), marks that change the direction of text, and code
+points that are no character are written as `\\u001b`; line feeds and tabs stay. In JSON the text remains the same.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _HIDDEN = re.compile(
 
 
 def visible(text: str) -> str:
-    """Return text with what a reader cannot see, and a terminal might obey, written out."""
+    """Return text with characters escaped that a reader cannot see or a terminal might obey."""
     return _HIDDEN.sub(_written_out, text)
 
 
 def md_text(text: str) -> str:
-    """Return text on one line that Markdown shows as it is: no markup, HTML, links or cells of its own."""
+    """Escape text for one line of Markdown, which then shows it as it is: no markup, HTML, links or table cells."""
     text = visible(" ".join(text.split()))
     text = re.sub(r"([\\`*\[\]|~])", r"\\\1", text)
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word (m_A) it is no markup
@@ -40,7 +40,7 @@ def md_code(text: str) -> str:
 
 
 def url_path(path: str) -> str:
-    """Return a relative path as a link leads to it: never a script, nor the end of a Markdown link."""
+    """Quote a relative path for use as a link, so that it cannot be a script or end a Markdown link."""
     return quote(path, errors="surrogatepass")
 
 

@@ -1,8 +1,8 @@
-"""Makes transformers' Auto classes know our models after `import calmctl`, without importing torch for it.
+"""Register our models with transformers' Auto classes after `import calmctl`, without importing torch.
 
-Registration needs transformers and torch, which `import calmctl` must not load. So it is put off until whoever uses the
-Auto classes has imported them: to the end of that import, or of that of the outermost module of ours which began it,
-for until then modules that are registered may be half loaded.
+Registration needs transformers and torch, which `import calmctl` must not load. So an import hook waits until somebody
+imports the Auto classes, and registers at the end of that import. If one of our own modules imports them, it waits for
+the end of the outermost one, because until then the modules to register may be half loaded.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from typing import Any
 
 _CONFIGURATIONS = "transformers.models.auto.configuration_auto"
 _MODELS = "transformers.models.auto.modeling_auto"
-# Configuration and model: module and class.
+# (module, class) of each configuration and its model.
 _OURS = (
     (("calmctl.modeling.configuration", "ComposedConfig"), ("calmctl.modeling.composed", "ComposedModelForCausalLM")),
     (("calmctl.baselines.configuration", "AdaptedConfig"), ("calmctl.baselines.adapted", "AdaptedModelForCausalLM")),
@@ -32,7 +32,7 @@ def _register_models() -> None:
     loaded = sys.modules[_MODELS]
     for configuration, model in _OURS:
         loaded.AutoModelForCausalLM.register(_of(configuration), _of(model))
-        # `register` leaves out the table in which transformers' Trainer looks up whose labels it has to shift.
+        # `register` does not fill the table in which the Trainer looks up the models whose labels it has to shift.
         loaded.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[_of(configuration).model_type] = model[1]
 
 
@@ -40,12 +40,12 @@ def _of(place: tuple[str, str]) -> Any:
     return getattr(importlib.import_module(place[0]), place[1])
 
 
-# What is to be done once a module is there; configurations come first, for models are registered by them.
+# Module -> what to do once it is loaded; configurations first, because models are registered by configuration.
 _WAITING: dict[str, Callable[[], None]] = {_CONFIGURATIONS: _register_configurations, _MODELS: _register_models}
 
 
 class _Finder(threading.local):
-    """Finds modules as Python does, and acts when the outermost one is loaded; each thread loads its own."""
+    """An import hook that finds modules as Python does, and calls `_act` when a thread's outermost one is loaded."""
 
     depth = 0
 
@@ -70,7 +70,7 @@ class _Finder(threading.local):
 
 
 def _act() -> None:
-    """Register what can be by now."""
+    """Register the classes whose Auto classes are loaded by now."""
     for module in [name for name in _WAITING if name in sys.modules]:
         if register := _WAITING.pop(module, None):
             register()

@@ -1,4 +1,4 @@
-"""Nested dictionaries into (nested) frozen dataclasses, and back, with errors a user can act on."""
+"""Convert nested dictionaries to (nested) frozen dataclasses and back, with errors that a user can act on."""
 
 from __future__ import annotations
 
@@ -75,29 +75,30 @@ Meaning = Literal["identity", "comparison", "free"]
 def meaning(
     of: Meaning = "identity", *, may_differ: bool = False, asked_by: tuple[str, str] | None = None
 ) -> dict[str, Any]:
-    """Return the metadata of a field that say what its setting means to a run and to its figures.
+    """Return a field's metadata: what its setting means for the identity of a run and for comparing runs.
 
     Args:
-        of: `identity` (that of fields without metadata): another value makes another run. `comparison`: a run may go
-            on with another value, as it only says what is compared. `free`: likewise, as it changes no result.
-        may_differ: runs whose figures are averaged may differ in it.
-        asked_by: likewise, unless a setting of the same group names this: the setting and the name.
+        of: `identity` (that of fields without metadata): another value makes another run. `comparison`: only says what
+            is compared; a run may resume with another value. `free`: does not change the result; a run may resume with
+            another value.
+        may_differ: runs whose results are averaged may differ in it.
+        asked_by: (setting, name): as `may_differ`, unless that setting of the same group contains the name.
     """
     return {"meaning": of, "may_differ": may_differ or of == "free", "asked_by": asked_by}
 
 
 def changeable_settings(config: object, comparisons: bool = True) -> Iterator[str]:
-    """Yield the settings, as `a.b.c`, with which a run may go on whatever they are.
+    """Yield the settings, as `a.b.c`, with other values of which a run may resume.
 
     Args:
-        comparisons: those that say what is compared, too.
+        comparisons: include settings that only say what is compared.
     """
     meant = ("free", "comparison") if comparisons else ("free",)
     return _chosen(config, lambda said, group: said.get("meaning") in meant)
 
 
 def differing_settings(config: object) -> list[str]:
-    """Return the settings, as `a.b.c`, in which runs may differ whose figures are averaged."""
+    """Return the settings, as `a.b.c`, in which runs whose results are averaged may differ."""
 
     def may_differ(said: Mapping[str, Any], group: object) -> bool:
         setting, name = said.get("asked_by") or ("", "")
@@ -107,7 +108,7 @@ def differing_settings(config: object) -> list[str]:
 
 
 def _chosen(config: object, is_chosen: Callable[[Mapping[str, Any], object], bool]) -> Iterator[str]:
-    """Yield the settings, as `a.b.c`, that the metadata of their field and the group that they are in choose."""
+    """Yield the settings, as `a.b.c`, for which `is_chosen(metadata of the field, group)` is true."""
     for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
         if is_chosen(field.metadata, config):
             yield field.name
@@ -116,7 +117,7 @@ def _chosen(config: object, is_chosen: Callable[[Mapping[str, Any], object], boo
 
 
 def nested_schema(annotation: Any) -> type | None:
-    """Return the dataclass that `annotation` is or optionally is, if any."""
+    """Return the dataclass that `annotation` is, alone or in an optional type; None if there is none."""
     candidates = get_args(annotation) if _is_union(annotation) else (annotation,)
     for candidate in candidates:
         if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
@@ -184,7 +185,7 @@ _WRONG = object()
 
 
 def _convert_scalar(annotation: Any, value: Any) -> Any:
-    """Convert one plain value, or return `_WRONG`; without loss only (1e3 is an integer, 1.5 is not)."""
+    """Convert one plain value without loss (1e3 is an integer, 1.5 is not), or return `_WRONG`."""
     if annotation is type(None):
         return None if value is None else _WRONG
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):

@@ -1,3 +1,3 @@
-"""The version of the package, for whoever needs it without the package."""
+"""The version of the package, importable without the rest of it."""
 
 VERSION = "0.1.0"

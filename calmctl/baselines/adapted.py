@@ -27,8 +27,8 @@ from calmctl.version import VERSION
 class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
     """A frozen anchor with adapters of one of the methods in `methods.ADAPTERS`.
 
-    The anchor stays in eval mode; the only trainable parameters are the adapters' (`trained_parameters`). It is
-    changed: adapters act inside of it from now on, so it serves no other model beside this one.
+    The anchor stays in eval mode; only the adapters' parameters are trainable (`trained_parameters`). The adapters are
+    inserted into the anchor itself, so no other model may use it any more.
     """
 
     config_class = AdaptedConfig
@@ -49,7 +49,7 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
         self._trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         self.generation_config = copy.deepcopy(self.anchor.generation_config)
         self.post_init()
-        # transformers' Trainer does not report as missing from a checkpoint what is never in one.
+        # Checkpoints never hold frozen weights: the Trainer must not report them as missing.
         self._keys_to_ignore_on_save = self.state_dict().keys() - set(self._trained)
         self.eval()
 
@@ -75,11 +75,11 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
 
         Args:
             input_ids: (batch, seq) new tokens.
-            attention_mask: (batch, past + seq), 1 = a real token.
+            attention_mask: (batch, past + seq), 1 = real token, 0 = padding.
             position_ids: (batch, seq); counted from the attention mask when not given.
-            labels: (batch, seq), -100 = no loss. While training only the labelled rows reach the LM head, a chunk at
-                a time, and `logits` is None; in eval mode the logits are complete.
-            num_items_in_batch: the number of labels to divide the summed loss by (gradient accumulation).
+            labels: (batch, seq), -100 = no loss. In training mode only the labelled positions reach the LM head, a
+                chunk at a time, and `logits` is None; in eval mode the logits are complete.
+            num_items_in_batch: number of labels to divide the summed loss by (gradient accumulation).
             past_key_values, cache: two names of one argument.
 
         Raises:
@@ -93,7 +93,7 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
             use_cache = not self.training and self.config.use_cache
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         if recompute:
-            # What is computed again must not write into a cache a second time.
+            # Recomputed layers would write into the cache a second time.
             if past_key_values is not None and past_key_values.get_seq_length():
                 raise UserError("gradient checkpointing cannot go on from a cache; disable one of them")
             use_cache, past_key_values = False, None
@@ -124,19 +124,19 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
             facts["loss"] = completion_loss(answer.logits[:, :-1], labels[:, 1:], num_items_in_batch)
         return ComposedOutput(logits=answer.logits, **facts)
 
-    # What is stored.
+    # Saving and loading.
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the adapters by name."""
         return {name: self.get_parameter(name) for name in self._trained}
 
     def fingerprints(self) -> list[dict[str, Any]]:
-        """Return what identifies the anchor, as it was before adapters were put into it."""
+        """Return the fingerprint of the anchor as it was before adapters were inserted."""
         frozen = sum(parameter.numel() for parameter in self.anchor.parameters() if not parameter.requires_grad)
         return [fingerprint(self.anchor, self.method.own_name) | {"num_parameters": frozen}]
 
     def merged(self) -> PreTrainedModel:
-        """Return a plain model that computes the same; this one stays as it is.
+        """Return a plain model that computes the same, without changing this one.
 
         Raises:
             UserError: the method cannot be merged.
@@ -169,7 +169,7 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
         return cls(config, bases[0])
 
     def card_sections(self) -> list[str]:
-        """Return what the model card says of the adapters."""
+        """Return the model card's sections about the adapters."""
         trainable = sum(parameter.numel() for parameter in self.trained_parameters().values())
         rows = "".join(f"| `{name}` | {size} |\n" for name, size in self.config.sizes.items())
         return [
@@ -178,7 +178,7 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
             f"Trainable parameters: {trainable:,}.\n\n| module | {self.method.size} |\n| --- | --- |\n{rows}",
         ]
 
-    # What makes it behave like any other Hugging Face model.
+    # The interface of a Hugging Face model.
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; the anchor always stays in eval mode (no dropout in frozen models)."""
@@ -202,6 +202,6 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
 
 
 def unmergeable(method: str) -> UserError:
-    """Return the error that says that a method has no merged form."""
+    """Return the error for a method whose adapters cannot be merged."""
     can = ", ".join(name for name, adapter in ADAPTERS.items() if adapter.merged is not None)
     return UserError(f"{method} adapters cannot be merged into a plain model; {can} can")

@@ -16,12 +16,12 @@ from calmctl.baselines.places import as_modules, blocks_of
 from calmctl.modeling.blocks import states_into, states_of, with_states
 from calmctl.modeling.layers import device_of, hidden_size
 
-# What went into the block that is being computed; blocks do not lie in each other. Threads do not see each other's.
+# The input of the block being computed (blocks are not nested), one per thread.
 _entered: ContextVar[Tensor | None] = ContextVar("calmctl_entered_states", default=None)
 
 
 class Bottleneck(nn.Module):
-    """Down-projection, tanh, up-projection; no biases. It starts as zero, for its up-projection does."""
+    """Down-projection, tanh, up-projection; no biases. The up-projection starts at zero, so the output does too."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Return what to add to states (..., dim), in their type."""
+        """Return the update of states (..., dim), in their dtype."""
         return self.up(torch.tanh(self.down(states.to(self.down.weight.dtype)))).to(states.dtype)
 
 
 def units(anchor: PreTrainedModel, where: str) -> dict[str, int]:
-    """Return the parameters that one more of width adds to the bottleneck of each block."""
+    """Return the parameters per unit of width of each block's bottleneck."""
     return dict.fromkeys(blocks_of(anchor, where), 2 * hidden_size(anchor.config))
 
 
@@ -57,7 +57,7 @@ def attach_beside(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.Modul
 
 
 def _bottlenecks(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> dict[str, Bottleneck]:
-    """Return a new bottleneck for each of some blocks, where the block is."""
+    """Return a new bottleneck for each of some blocks, on the block's device."""
     dim = hidden_size(anchor.config)
     blocks = blocks_of(anchor)
     return {name: Bottleneck(dim, width).to(device_of(blocks[name].exit)) for name, width in sizes.items()}
@@ -77,5 +77,5 @@ def _beside(adapter: nn.Module, _module: nn.Module, _args: Any, output: Any) -> 
     assert entered is not None
     _entered.set(None)
     states = states_of(output)
-    # Some mixtures of experts return one long row of tokens.
+    # Some mixtures of experts return the tokens of all rows as one.
     return with_states(output, states + adapter(entered).reshape(states.shape))

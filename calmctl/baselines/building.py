@@ -1,4 +1,4 @@
-"""Adapting: an anchor, a method and how large in; an adapted model out, nothing trained yet."""
+"""Adapting an anchor: choose the adapters' sizes, insert them, and check the untrained model."""
 
 import math
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from calmctl.modeling.bases.sources import load_base
 from calmctl.modeling.probe import deviation, probe_ids, tolerance, unchanged_chance
 from calmctl.modeling.stored.parts import PartsModel
 
-# Rows and tokens that a new model is tried on.
+# (rows, tokens) of the probe that a new model is tested on.
 PROBED = (1, 6)
-# By how many percent numbers of parameters may differ that count as equal; adapters of real models come far nearer.
+# Parameter counts that differ by at most this many percent count as equal; on real models adapters come far nearer.
 MOST_PERCENT = 5.0
 
 
@@ -33,18 +33,18 @@ def adapt(
     where: str = "",
     **load_arguments: Any,
 ) -> AdaptedModelForCausalLM:
-    """Put adapters into an anchor, which it freezes; nothing is trained yet.
+    """Freeze an anchor and insert untrained adapters.
 
     Args:
         anchor: a model (which is changed), path or hub id.
         method: one of `methods.ADAPTERS`.
-        parameters: trainable parameters to come as near to as possible.
-        size: rank, virtual tokens or width of every adapter instead.
-        where: blocks to adapt, "attention", "feed_forward" or "both"; empty = the method's own choice.
+        parameters: target number of trainable parameters.
+        size: rank, virtual tokens or width of every adapter, instead of `parameters`.
+        where: blocks to adapt, "attention", "feed_forward" or "both"; empty = the method's default.
         load_arguments: passed to `from_pretrained` of an anchor given as path or id.
 
     Raises:
-        UserError: no such method, not exactly one of `parameters` and `size`, or an anchor that cannot be adapted.
+        UserError: unknown method, not exactly one of `parameters` and `size`, or an anchor that cannot be adapted.
     """
     check_method(method)
     model = load_base(anchor, **load_arguments)
@@ -62,10 +62,10 @@ def adapt(
 
 
 def _check(model: AdaptedModelForCausalLM, planned: int, before: Tensor) -> None:
-    """See that a new adapted model has the parameters that were planned, and that its method works on its anchor.
+    """Check that a new adapted model has the planned number of parameters and that its method works on its anchor.
 
     Args:
-        before: what the anchor made of the probe before anything was put into it.
+        before: the anchor's logits on the probe before adapters were inserted.
 
     Raises:
         UserError: one line with the method, the class of the anchor, and what is wrong.
@@ -81,13 +81,13 @@ def _check(model: AdaptedModelForCausalLM, planned: int, before: Tensor) -> None
     change = deviation(after, before)
     if not math.isfinite(change):
         raise UserError(f"method={method} on a {name} gives logits that are no finite numbers")
-    # All but prefixes begin as nothing.
+    # All methods but prefix tuning begin as the identity.
     if method != "prefix" and change > tolerance([model.anchor]):
         raise UserError(f"method={method} changes what a {name} computes before it is trained (by {change:.2g})")
 
 
 def _refusal(method: str, anchor: PreTrainedModel, error: Exception) -> Exception:
-    """Return the error that says in one line that a method does not work on a model."""
+    """Return a one-line UserError for a method that fails on a model; UserError and out of memory stay as they are."""
     if isinstance(error, UserError | torch.OutOfMemoryError):
         return error
     reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
@@ -95,7 +95,7 @@ def _refusal(method: str, anchor: PreTrainedModel, error: Exception) -> Exceptio
 
 
 def _probe(model: PreTrainedModel, anchor: PreTrainedModel, gradient: bool = False) -> Tensor:
-    """Return the logits of a few tokens, after a backward pass if wanted, of which nothing is left."""
+    """Return the logits of the probe; with `gradient`, also run a backward pass and drop its gradients."""
     ids = probe_ids([anchor], *PROBED)
     with unchanged_chance(ids.device), torch.set_grad_enabled(gradient):
         logits = model(input_ids=ids, use_cache=False).logits
@@ -108,11 +108,11 @@ def _probe(model: PreTrainedModel, anchor: PreTrainedModel, gradient: bool = Fal
 def sizes_for(
     anchor: PreTrainedModel, method: str, parameters: int | None, size: int | None, where: str = ""
 ) -> dict[str, int]:
-    """Return the size of every adapter of a method, by the name of the module that is adapted.
+    """Return the size of every adapter of a method, by the name of the adapted module.
 
     Raises:
         UserError: not exactly one of `parameters` and `size` is given, the anchor cannot be adapted, or the adapters
-            would be larger than it is.
+            would have more parameters than the anchor.
     """
     if bool(parameters) == bool(size):
         raise UserError("give either a number of trainable parameters or a size")
@@ -131,23 +131,23 @@ def sizes_for(
 
 
 def check_method(method: str) -> None:
-    """Raise UserError unless there is an adapter of this name."""
+    """Raise UserError for an unknown adapter method."""
     if method not in ADAPTERS:
         raise UserError(f"method={method!r} is not one of {', '.join(ADAPTERS)}")
 
 
 def matched_sizes(units: Mapping[str, int], target: int) -> dict[str, int]:
-    """Return the size of each adapter, so that all together come as near to a number of parameters as they can.
+    """Return the size of each adapter, so that their parameters add up to the target as closely as possible.
 
-    All adapters get one size, the largest that stays below the target. What is missing is made up by one more for some
-    of them, those first to which one more adds most. Adapters of size 0 are left out.
+    All adapters get the largest common size that does not exceed the target. The remainder goes to some of them, one
+    unit each, those with the most parameters per unit first. Adapters of size 0 are left out.
 
     Args:
-        units: parameters that one more of its size (a rank, a virtual token, ...) adds to each adapter.
-        target: trainable parameters.
+        units: parameters per unit of size (a rank, a virtual token, ...) of each adapter.
+        target: number of trainable parameters.
 
     Raises:
-        UserError: the target is too small for any adapter, or they do not come near it.
+        UserError: the target is too small for any adapter, or no sizes come close to it.
     """
     uniform, missing = divmod(target, sum(units.values()))
     sizes = dict.fromkeys(units, uniform)
@@ -170,5 +170,5 @@ def matched_sizes(units: Mapping[str, int], target: int) -> dict[str, int]:
 
 
 def difference_percent(parameters: int, target: int) -> float:
-    """Return by how many percent a number of parameters differs from the one wanted."""
+    """Return the difference of a parameter count from its target, in percent of the target."""
     return 100 * (parameters - target) / target

@@ -1,4 +1,4 @@
-"""What the training of a baseline is told."""
+"""The configuration of a baseline's training."""
 
 from dataclasses import dataclass, field, replace
 
@@ -15,13 +15,13 @@ class BaselineConfig(TrainingConfig):
     Attributes:
         method: one of `methods.METHODS`.
         anchor: path, run or hub id.
-        match: run whose number of trainable parameters is wanted, say a composition's; empty = see the next two.
-        parameters: trainable parameters to come as near to as possible; 0 = not given.
-        size: rank, virtual tokens or width of every adapter; 0 = what follows from the number of parameters.
-        where: blocks that get adapters (attention, feed_forward or both); empty = the method's own choice.
+        match: run whose number of trainable parameters is the target (a composition, say); empty = not given.
+        parameters: target number of trainable parameters; 0 = not given.
+        size: rank, virtual tokens or width of every adapter; 0 = follows from the target.
+        where: blocks that get adapters (attention, feed_forward or both); empty = the method's default.
         attention: attention implementation of the anchor; empty = transformers' choice.
-        merge: write a plain model with the adapters added to its weights (lora).
-        lr_scale: by method, what the learning rates are multiplied by; 1 where not named.
+        merge: save a plain model with the adapters added to its weights (lora).
+        lr_scale: method -> factor on the learning rates; 1 for methods not named.
     """
 
     method: str = ""
@@ -49,6 +49,6 @@ class BaselineConfig(TrainingConfig):
 
     @property
     def settings(self) -> TrainSettings:
-        """Return how the method is trained: the settings, with learning rates scaled for it."""
+        """Return the training settings, with learning rates scaled for the method."""
         scale = self.lr_scale.get(self.method, 1.0)
         return replace(self.train, lr=self.train.lr * scale, adamw_lr=self.train.adamw_lr * scale)

@@ -1,4 +1,4 @@
-"""The configuration of an adapted model: its anchor, the method, and how large each of its adapters is."""
+"""The configuration of an adapted model: its anchor, its method, and the size of each adapter."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +12,8 @@ class AdaptedConfig(PartsConfig):
     """Describes a frozen anchor with trained adapters in it.
 
     Attributes:
-        method: a key of `calmctl.baselines.methods.METHODS`.
-        sizes: name of the module that is adapted -> rank, width of the bottleneck, or number of virtual tokens there.
+        method: a key of `calmctl.baselines.methods.ADAPTERS`.
+        sizes: name of the adapted module -> rank, bottleneck width, or number of virtual tokens.
     """
 
     model_type = "calm_adapted"
@@ -30,5 +30,5 @@ class AdaptedConfig(PartsConfig):
         super().__init__(anchor, **kwargs)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
-        """Return the anchor's: caches, contexts and the like of an adapted model are its anchor's."""
+        """Return the anchor's, which decides on caches, context length and the like."""
         return self.anchor_config().get_text_config(decoder=decoder, encoder=encoder) if self.anchor else self

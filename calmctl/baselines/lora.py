@@ -13,18 +13,18 @@ from transformers.pytorch_utils import Conv1D
 from calmctl.baselines.places import blocks_of, names_of_modules
 from calmctl.errors import UserError
 
-# alpha / rank, for every rank: that of LLM-Adapters (rank 32, alpha 64).
+# alpha / rank, for every rank, as in LLM-Adapters (rank 32, alpha 64).
 SCALING = 2
 HOLDER = "anchor"
 
 
 def units(anchor: PreTrainedModel, where: str) -> dict[str, int]:
-    """Return the parameters that one more rank adds to each matrix.
+    """Return the parameters per rank of each matrix's update.
 
-    Left out are experts in one fused tensor, and matrices that return more than a product (routers).
+    Experts in one fused tensor are left out, and so are modules that return more than a product (routers).
 
     Raises:
-        UserError: there is no such matrix.
+        UserError: no matrix is left.
     """
     names, found = names_of_modules(anchor), {}
     for block in blocks_of(anchor, where).values():
@@ -38,7 +38,7 @@ def units(anchor: PreTrainedModel, where: str) -> dict[str, int]:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Tell whether a linear module returns a product alone: routers of some models give scores beside it."""
+    """Tell whether a linear module returns only its product; routers of some models return scores too."""
     is_own = type(module).__module__.startswith(("transformers.models.", "transformers_modules."))
     if not is_own or type(module).forward in (nn.Linear.forward, Conv1D.forward):
         return True
@@ -48,11 +48,11 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def attach(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
-    """Put low-rank updates into matrices; peft keeps them beside the weights, inside of the anchor."""
+    """Add low-rank updates to matrices; peft keeps them beside the weights, inside the anchor."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    # Held by a plain module: of a transformers model peft would read the names as those of older versions, in which
-    # every expert had matrices of its own, and adapt all experts of a layer where a dense or shared one is named.
+    # Wrapped in a plain module: in a transformers model peft would take the names for those of older versions, in which
+    # every expert had its own matrices, and adapt all experts of a layer where a dense or shared one is named.
     holder = nn.ModuleDict({HOLDER: anchor})
     patterns = {re.escape(f"{HOLDER}.{name}"): rank for name, rank in sizes.items()}
     config = LoraConfig(
@@ -63,7 +63,7 @@ def attach(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
         fan_in_fan_out=any(isinstance(anchor.get_submodule(name), Conv1D) for name in sizes),
     )
     inject_adapter_in_model(config, holder)
-    # peft gives updates the type of the weights beside them; in bfloat16 small steps of training round to nothing.
+    # peft gives updates the dtype of the weights; in bfloat16 small training steps would round to nothing.
     for name, parameter in anchor.named_parameters():
         if own_name(name) is None:
             parameter.data = parameter.data.float()
@@ -71,12 +71,12 @@ def attach(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
 
 
 def own_name(name: str) -> str | None:
-    """Return what the anchor itself calls a weight; None = it belongs to an update."""
+    """Return the anchor's own name of a weight; None if it belongs to an update."""
     return None if ".lora_" in name else name.replace(".base_layer.", ".")
 
 
 def merged(anchor: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy of an anchor with the updates added to its weights, which makes it a plain model."""
+    """Return a plain copy of an anchor, with the updates added to its weights."""
     from peft.tuners.lora import LoraLayer
 
     plain = copy.deepcopy(anchor)

@@ -1,4 +1,4 @@
-"""The table of methods: how each of them makes a small part of an anchor trainable."""
+"""The table of adapter methods, each of which trains a small number of parameters in a frozen anchor."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from calmctl.baselines import bottleneck, lora, prefix
 
 @dataclass(frozen=True)
 class Adapter:
-    """A method that trains something small in a frozen anchor.
+    """An adapter method.
 
     Attributes:
-        title: what cards and plans call it.
-        size: what its size is, in words.
-        where: the blocks that it acts on when not told.
-        units: (anchor, where) -> name of a module -> parameters that one more of its size adds there.
-        attach: (anchor, sizes) -> the new modules, but for what the anchor itself holds now.
-        merged: anchor -> a plain model that computes the same; None = the method has none.
-        own_name: the anchor's own name of a weight, None = not the anchor's; where the method renames.
+        title: its name in model cards and plans.
+        size: the unit of an adapter's size (rank, virtual tokens, ...).
+        where: the blocks that it adapts by default.
+        units: (anchor, where) -> {name of a module: parameters per unit of size}.
+        attach: (anchor, sizes) -> the new modules, except those that the anchor itself now holds.
+        merged: anchor -> a plain model that computes the same; None = cannot be merged.
+        own_name: name of a weight -> the anchor's original name, None for an adapter's; if the method renames weights.
     """
 
     title: str
@@ -32,7 +32,7 @@ class Adapter:
     own_name: Callable[[str], str | None] | None = None
 
 
-# Where each acts by default is where LLM-Adapters found it to work best.
+# The default blocks are those on which LLM-Adapters found each method to work best.
 ADAPTERS: dict[str, Adapter] = {
     "lora": Adapter("LoRA", "rank", "both", lora.units, lora.attach, merged=lora.merged, own_name=lora.own_name),
     "prefix": Adapter("Prefix tuning", "virtual tokens", "attention", prefix.units, prefix.attach),
@@ -41,6 +41,6 @@ ADAPTERS: dict[str, Adapter] = {
         "Parallel adapters", "bottleneck width", "feed_forward", bottleneck.units, bottleneck.attach_beside
     ),
 }
-# Training the whole anchor: no adapter, and no number of parameters to match.
+# Training the whole anchor: no adapters, and no size to choose.
 FULL = "full"
 METHODS = (*ADAPTERS, FULL)

@@ -1,4 +1,4 @@
-"""Where adapters go: the attention and feed-forward blocks of every decoder layer, by the name of a module."""
+"""Where adapters go: the attention and feed-forward blocks of every decoder layer, by module name."""
 
 from collections.abc import Mapping
 
@@ -13,10 +13,10 @@ WHERE = ("attention", "feed_forward", "both")
 
 
 def blocks_of(anchor: PreTrainedModel, where: str = "both") -> dict[str, Block]:
-    """Return the blocks of a model, by the name of the module that their output comes from, in order.
+    """Return the blocks of a model in order, by the name of the module that returns the block's output.
 
     Raises:
-        UserError: no such choice of blocks, or they are not found.
+        UserError: unknown `where`, or the blocks are not found.
     """
     if where not in WHERE:
         raise UserError(f"where={where!r} is not one of {', '.join(WHERE)}")
@@ -37,5 +37,5 @@ def names_of_modules(model: PreTrainedModel) -> dict[object, str]:
 
 
 def as_modules(adapters: Mapping[str, nn.Module]) -> nn.ModuleDict:
-    """Return adapters as one module; names of modules may hold no dots."""
+    """Return adapters as one module, under names without dots, which torch forbids."""
     return nn.ModuleDict({name.replace(".", "_"): adapter for name, adapter in adapters.items()})

@@ -1,10 +1,9 @@
-"""Prefix tuning (Li and Liang 2021): trained keys and values that every token of every attention sees.
+"""Prefix tuning (Li and Liang 2021): trained keys and values that every token attends to, in every layer.
 
 The parameters are those of peft's `PrefixEncoder`, one per layer; keys and values may differ in width (latent
-attention). How they reach the attention is ours: peft puts them into the cache of a forward pass, which it makes anew,
-so caches that are handed in (decoding goes on from one, prompts share one) are lost, sliding windows forget the prefix,
-and every token moves up by its length. Here the attention function itself puts them before keys and values: caches,
-masks and positions stay what they are without a prefix.
+attention). peft puts them into a new cache for each forward pass, so a given cache (of earlier tokens or of a shared
+prompt) is lost, sliding windows forget the prefix, and every position moves up by its length. Here the attention
+function itself prepends them to keys and values: caches, masks and positions stay as they are without a prefix.
 """
 
 import math
@@ -24,21 +23,21 @@ from calmctl.baselines.places import as_modules, blocks_of
 from calmctl.errors import UserError
 from calmctl.modeling.layers import device_of, hidden_size, num_heads, text_config
 
-# Implementations of attention that a prefix can be put before, by what the one with a prefix is called.
+# Name of an attention implementation with a prefix -> the implementation that it wraps.
 IMPLEMENTATIONS = {"calmctl_prefix_eager": "eager", "calmctl_prefix_sdpa": "sdpa"}
-# Where an attention module keeps its prefix; not as a submodule, for the adapted model owns it.
+# The attribute of an attention module that holds its prefix; not a submodule, as the adapted model owns it.
 SLOT = "calmctl_prefix"
-# Attention scores of n virtual tokens begin lower by log(n) and this much, so that all together weigh as much as a
-# third of a token with score 0. Their number follows from the parameters to match: without the offset hundreds of them
-# drown the few tokens of a short prompt, and training does not find back to the anchor's ability (docs/baselines.md).
+# The scores of n virtual tokens start lower by log(n) + RESERVE, so that together they weigh as much as a third of a
+# token with score 0. n follows from the parameters to match: without the offset, hundreds of virtual tokens drown a
+# short prompt, and training does not recover the anchor's ability (docs/baselines.md).
 RESERVE = 1.0
-# Keys and values begin small, for the same reason; peft's begin at 1.
+# Keys and values start small, for the same reason; peft's start with a standard deviation of 1.
 INITIAL_STD = 0.02
 
 
 @dataclass(frozen=True)
 class Heads:
-    """The keys and values of one attention: heads, and numbers in a key and in a value of each."""
+    """The shape of an attention's keys and values: number of heads, width of a key and of a value."""
 
     number: int
     key_dim: int
@@ -46,7 +45,7 @@ class Heads:
 
     @property
     def size(self) -> int:
-        """Return the numbers in all keys and values of a token."""
+        """Return the total width of a token's keys and values."""
         return self.number * (self.key_dim + self.value_dim)
 
 
@@ -57,7 +56,7 @@ class Prefix(nn.Module):
         super().__init__()
         embedding = nn.Embedding(length, heads.size)
         nn.init.normal_(embedding.weight, std=INITIAL_STD)
-        self.encoder = nn.ModuleDict({"embedding": embedding})  # by these names checkpoints know it
+        self.encoder = nn.ModuleDict({"embedding": embedding})  # names that checkpoints hold
         self.length, self.heads = length, heads
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -71,10 +70,10 @@ class Prefix(nn.Module):
 
 
 def units(anchor: PreTrainedModel, where: str) -> dict[str, int]:
-    """Return the parameters that one more virtual token adds to each attention.
+    """Return the parameters per virtual token of each attention's prefix.
 
     Raises:
-        UserError: the model computes its attention in a way of its own.
+        UserError: `where` is not `attention`, or the model's attention cannot take a prefix.
     """
     if where != "attention":
         raise UserError(f"where={where!r}: prefix tuning acts on attention only; leave it out")
@@ -83,7 +82,7 @@ def units(anchor: PreTrainedModel, where: str) -> dict[str, int]:
 
 
 def attach(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
-    """Put a prefix before the keys and values of some attention modules, and return the prefixes."""
+    """Prepend a prefix to the keys and values of some attention modules, and return the prefixes."""
     blocks, prefixes = blocks_of(anchor, "attention"), {}
     wanted = _implementation(anchor)
     for name, length in sizes.items():
@@ -95,7 +94,7 @@ def attach(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
 
 
 def _implementation(anchor: PreTrainedModel) -> str:
-    """Return the attention implementation that puts a prefix before the anchor's own.
+    """Return the name of the attention implementation that adds a prefix to the anchor's own.
 
     Raises:
         UserError: there is none.
@@ -113,9 +112,9 @@ def _implementation(anchor: PreTrainedModel) -> str:
 
 
 def _heads(anchor: PreTrainedModel, attention: nn.Module) -> Heads:
-    """Return the keys and values that an attention hands to the attention function, as its own attributes say.
+    """Return the shape of the keys and values that an attention module computes, read from its attributes.
 
-    What they say is tried when a prefix is attached (`building.adapt`).
+    `building.adapt` checks it by running the model.
     """
     config = text_config(anchor.config)
     if hasattr(attention, "kv_lora_rank"):
@@ -156,8 +155,8 @@ def _with_prefix(
     batch_size, length, known = query.shape[0], query.shape[-2], key.shape[-2]
     keys, values = (held.to(key.dtype).expand(batch_size, -1, -1, -1) for held in prefix())
     if attention_mask is None:
-        # Left out where the function would find it by itself, which a prefix makes impossible: a single token sees
-        # all; others are the first ones, beside those of the same place (a static cache has room for more after them).
+        # The function would infer a causal mask, which a prefix makes impossible. Without a mask, a single query sees
+        # all keys; several queries are the first tokens (a static cache has free places after them).
         visible = torch.ones(length, known, dtype=torch.bool, device=query.device)
         attention_mask = (visible if length == 1 else visible.tril())[None, None]
     if attention_mask.dtype == torch.bool:
@@ -169,7 +168,7 @@ def _with_prefix(
 
 
 def _attention_function(own: str, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """Return the function behind an implementation; the eager one lies beside the class of the attention."""
+    """Return the function of an implementation; the eager one is defined in the module of the attention's class."""
     if own == "eager":
         return sys.modules[type(module).__module__].eager_attention_forward
     return AttentionInterface._global_mapping[own]

@@ -1,4 +1,4 @@
-"""Training a baseline: the anchor with a method's adapters, on the path that every training takes."""
+"""The job that trains a baseline: the anchor with a method's adapters, or the whole anchor."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ from calmctl.training.session import num_trainable
 
 
 def baseline_job(config: BaselineConfig) -> Job:
-    """Return the training of a baseline.
+    """Return the job that trains a baseline.
 
-    Its `run.json` says beside what every training does: `method`, `matched_parameters` (the number wanted), and
-    `difference_percent` of `trainable_parameters` from it.
+    Its `run.json` has further entries: `method`, `matched_parameters` (the target), and `difference_percent` (of
+    `trainable_parameters` from the target).
 
     Raises:
-        UserError: the configuration does not say what is trained, on what, and how large it is to be.
+        UserError: the configuration does not say what to train, on which data, and how large.
     """
     check(config)
     target = target_parameters(config)
@@ -61,10 +61,10 @@ def baseline_job(config: BaselineConfig) -> Job:
 
 
 def plan_baseline(config: BaselineConfig, anchor: Model, target: int | None) -> Plan:
-    """Return the plan of a baseline: how large its adapters are, and how near that is to what is wanted.
+    """Return the plan of a baseline: the sizes of its adapters, and how close they come to the target.
 
     Args:
-        target: trainable parameters that are wanted; None = none in particular.
+        target: target number of trainable parameters; None = no target.
 
     Raises:
         UserError: the method does not fit the anchor or the number of parameters.
@@ -90,14 +90,14 @@ def plan_baseline(config: BaselineConfig, anchor: Model, target: int | None) -> 
 
 
 def matching(trainable: int, target: int | None) -> Mapping[str, Any]:
-    """Return what a run says of how near its number of parameters came to the one wanted."""
+    """Return the facts that compare a number of parameters with its target; empty without a target."""
     if target is None:
         return {}
     return {"matched_parameters": target, "difference_percent": round(difference_percent(trainable, target), 3)}
 
 
 def check(config: BaselineConfig) -> None:
-    """Raise UserError unless the configuration says what is trained, on what, and how large it is to be."""
+    """Raise UserError unless the configuration says what to train, on which data, and how large."""
     if config.method not in METHODS:
         raise UserError(f"method={config.method!r} is not one of {', '.join(METHODS)}")
     require(config.anchor, "anchor", "--anchor MODEL")
@@ -115,10 +115,10 @@ def check(config: BaselineConfig) -> None:
 
 
 def target_parameters(config: BaselineConfig) -> int | None:
-    """Return the number of trainable parameters that is wanted; None = none in particular.
+    """Return the target number of trainable parameters; None = no target.
 
     Raises:
-        UserError: the run to match does not know its own.
+        UserError: the run to match has not finished or trained nothing.
     """
     if not config.match:
         return config.parameters or None
@@ -131,7 +131,7 @@ def target_parameters(config: BaselineConfig) -> int | None:
 
 
 def build(config: BaselineConfig, target: int | None) -> PreTrainedModel:
-    """Return the model to train: the anchor with new adapters in it, or the anchor itself.
+    """Return the model to train: the anchor with new adapters, or the anchor itself.
 
     Raises:
         UserError: the method does not fit the anchor or the number of parameters.

@@ -1,11 +1,11 @@
-"""Byte reading: what a model expects of the next byte of a text, whatever its tokens are.
+"""Byte reading: a model's distribution over the next byte of a text, whatever its tokenizer.
 
-A model's next byte follows from its next token: the chance of a byte is that of all tokens that begin with it. Within
-a token a text may go on in two ways: the token is a longer one, or it has ended and the next one begins. Both are
-counted, the latter with the model's answer to the text with that token. Once a byte has decided between them, the
-likelier one is kept. So every step is a distribution that sums to one, and texts have likelihoods that models with
-different tokenizers can be compared and mixed by (cf. Vieira et al. 2024, From Language Models over Tokens to Language
-Models over Characters, arXiv 2412.03719, of whose search this is the one with a single hypothesis).
+The probability of a byte is that of all next tokens that begin with it. Within a token a text may continue in two ways:
+with the rest of a longer token, or with a new token after this one has ended. Both count; the second needs the model's
+output after the ended token. Once a byte has decided between the two, the likelier one is kept. So every step is a
+distribution that sums to one, and texts get likelihoods by which models with different tokenizers can be compared and
+mixed (cf. Vieira et al. 2024, From Language Models over Tokens to Language Models over Characters, arXiv 2412.03719;
+this is their search with a single hypothesis).
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ from calmctl.modeling.context import context_length
 from calmctl.modeling.probe import agree, probe_ids, tolerance
 from calmctl.modeling.tokenizers.token_bytes import ByteVocabulary
 
-# The symbol after the 256 bytes: the text ends.
+# The symbol after the 256 bytes: the end of the text.
 END = 256
-# A share of every step that is spread evenly, so that nothing is impossible.
+# Share of every distribution that is spread evenly, so that no symbol is impossible.
 FLOOR = 1e-6
-# A token that ends with a smaller chance than this is taken for a part of a longer one, without asking the model.
+# A token less likely than this to have ended counts as part of a longer one, without a run of the model.
 LEAST_END = 1e-6
-# Columns of the cache that may stand for nothing before the rows are moved together.
+# Columns that the cache may have beyond the longest row's tokens before it is compacted.
 MOST_HOLES = 8
 
 Chances = NDArray[np.float64]
@@ -44,14 +44,15 @@ class _Row:
     """One text.
 
     Attributes:
-        begun: bytes behind the last whole token.
-        after: (n,) chances of the next token, in the vocabulary's order, and that the text ends, behind that token.
-        beyond: the same if `begun` is a token; None: it is none, or hardly ever.
-        ways: (2, 257) the chances of the next symbol within the token that has begun, and behind it.
-        number: which of the prompts it goes on from.
-        num_healed: tokens of the prompt that are written again: its last one, which the next bytes may belong to.
-        token: which one; `share`: the chance that it is, against that of all tokens that begin so.
-        tokens: whole ones behind those that the prompt has been taken for.
+        begun: bytes after the last whole token.
+        after: (n,) probabilities of the next token (in the vocabulary's order) after the last whole token, and the
+            probability that the text ends there.
+        beyond: the same after `begun`, if that is a token; None if it is none or too unlikely.
+        ways: (2, 257) probabilities of the next symbol inside the begun token, and after its end.
+        token: the token that `begun` is; `share`: its probability among all tokens that begin with `begun`.
+        tokens: whole tokens after those of the prompt that were read as they are.
+        number: index of the prompt.
+        num_healed: tokens of the prompt that are written again: the last one, as the next bytes may belong to it.
     """
 
     begun: bytes
@@ -66,7 +67,7 @@ class _Row:
 
 
 class ByteReader:
-    """Prompts that are gone on from byte by byte, together.
+    """Continues a batch of prompts byte by byte.
 
     Args:
         prompts: the token ids of each.
@@ -82,11 +83,11 @@ class ByteReader:
     ) -> None:
         self.model, self.vocabulary, self.pad_id = model, vocabulary, pad_id
         self._longest, self._ids = context_length(model), vocabulary.ids.to(model.device)
-        # A prompt's last token is text that the next bytes may belong to.
+        # Token healing: the next bytes may belong to a longer token than the prompt's last one.
         healed = [len(ids) > 1 and bool(vocabulary.text(ids[-1])) for ids in prompts]
         known = [list(ids[:-1]) if heal else list(ids) for ids, heal in zip(prompts, healed, strict=True)]
         rows = Rows(known, pad_id, model.device)
-        # A window is a matter of the mask then, and not of what the cache holds.
+        # A growing cache holds every token, so a sliding window is applied by the mask alone.
         self._mask, self._cache = rows.attention_mask, growing_cache(model)
         nothing = np.empty(0, np.float32), 0.0
         self._rows = [_Row(b"", nothing, number=number) for number in range(len(prompts))]
@@ -98,21 +99,21 @@ class ByteReader:
 
     @property
     def num_tokens(self) -> list[int]:
-        """Return how many tokens of each text are whole, behind the prompt."""
+        """Return the number of whole tokens of each text after its prompt."""
         return [max(len(row.tokens) - row.num_healed, 0) for row in self._rows]
 
     @property
     def num_begun(self) -> list[int]:
-        """Return how many bytes stand behind the last whole token of each text."""
+        """Return the number of bytes after the last whole token of each text."""
         return [len(row.begun) for row in self._rows]
 
     def chances(self) -> Chances:
-        """Return (rows, 257) the chance of each byte to be the next, and that the text ends."""
+        """Return (rows, 257) the probability of each next byte, and of the end of the text."""
         return np.stack([self._of(row) for row in self._rows])
 
     @torch.inference_mode()
     def take(self, symbols: Sequence[int]) -> None:
-        """Go on with a byte in each row."""
+        """Append one byte to each row."""
         torn: list[tuple[int, list[int]]] = []
         for place, (row, byte) in enumerate(zip(self._rows, symbols, strict=True)):
             goes_on, ended = row.ways
@@ -121,7 +122,7 @@ class ByteReader:
                 row.tokens.append(row.token)
             else:
                 if row.beyond is not None:
-                    self._mask[place, self._column(place)] = 0  # it was read for nothing
+                    self._mask[place, self._column(place)] = 0  # it has not ended: mask it
                 if goes_on[byte] <= 0 and row.begun:
                     torn.append((place, self.vocabulary.cut(row.begun)))
                     row.begun = b""
@@ -137,14 +138,14 @@ class ByteReader:
         self._look_beyond()
 
     def keep(self, places: Sequence[int]) -> None:
-        """Leave out all rows but these."""
+        """Drop all rows but these."""
         self._rows = [self._rows[place] for place in places]
         kept = torch.tensor(places, device=self._mask.device)
         self._mask = self._mask[kept]
         self._cache.batch_select_indices(kept)
 
     def _move_together(self) -> None:
-        """Drop columns that stand for nothing: every row's go to its left, where padding stands."""
+        """Compact the cache: move each row's masked columns to the left, and drop those masked in every row."""
         width = int(self._mask.sum(-1).max())
         if self._mask.shape[1] - width <= MOST_HOLES:
             return
@@ -171,9 +172,9 @@ class ByteReader:
         return np.stack([goes_on, ended])
 
     def _sums(self, chances: NDArray[np.float32], begun: bytes) -> Chances:
-        """Return (256,) the chances of the tokens that go on with each byte."""
+        """Return (256,) the total probability of the tokens that begin with `begun` and each next byte."""
         borders = self.vocabulary.borders(begun)
-        places = np.flatnonzero(np.diff(borders[1:]))  # numpy gives an empty stretch the element it begins with
+        places = np.flatnonzero(np.diff(borders[1:]))  # reduceat does not return 0 for empty ranges
         sums = np.zeros(256)
         if len(places):
             sums[places] = np.add.reduceat(chances[: borders[-1]], borders[1:-1][places], dtype=np.float64)
@@ -184,7 +185,7 @@ class ByteReader:
         return float(row.after[0][borders[0] : borders[-1]].sum(dtype=np.float64))
 
     def _look_beyond(self) -> None:
-        """Ask what follows in rows whose last bytes may be a token."""
+        """Run the model on the rows whose begun bytes may be a whole token, and update the rows' `ways`."""
         tokens = {}
         for place, row in enumerate(self._rows):
             borders = self.vocabulary.borders(row.begun)
@@ -192,7 +193,7 @@ class ByteReader:
             total = self._all(row) if len(same) else 0.0
             share = float(same.sum(dtype=np.float64)) / total if total > 0 else 0.0
             if share >= LEAST_END:
-                if row.token < 0:  # a prompt says which of several it is
+                if row.token < 0:  # the prompt's last token is known
                     row.token = int(self.vocabulary.ids[borders[0] + int(same.argmax())])
                 tokens[place], row.share = row.token, share
         for place, answer in self._append(tokens).items():
@@ -201,7 +202,7 @@ class ByteReader:
             row.ways = self._ways(row)
 
     def _append(self, tokens: dict[int, int]) -> dict[int, tuple[NDArray[np.float32], float]]:
-        """Read a token more in some rows, and return what follows it; to the others it is padding."""
+        """Read one more token in some rows (padding in the others), and return what follows it."""
         if not tokens:
             return {}
         column = torch.full((len(self._rows), 1), self.pad_id, device=self._mask.device)
@@ -213,11 +214,11 @@ class ByteReader:
         return {place: answers[place] for place in tokens}
 
     def _column(self, place: int) -> int:
-        """Return where the newest token of a row stands."""
+        """Return the column of a row's newest token."""
         return int(self._mask[place].nonzero()[-1])
 
     def _read(self, input_ids: Tensor) -> list[tuple[NDArray[np.float32], float]]:
-        """Return what follows the newest tokens (rows, seq)."""
+        """Read new tokens (rows, seq), and return each row's probabilities of the next token and of the end."""
         positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
         if self._longest and int(positions.max()) >= self._longest:
             raise UserError(
@@ -239,7 +240,7 @@ class ByteReader:
 
 @torch.inference_mode()
 def passes_over(model: PreTrainedModel) -> bool:
-    """Tell whether a token that a model has read leaves no trace once it is masked; it is tried on a few tokens."""
+    """Tell whether masking a token that a model has read undoes its effect; tested on a few tokens."""
     ids, wrong = probe_ids([model], 1, 8), probe_ids([model], 1, 1, seed=1)
     mask = torch.ones(1, 9, dtype=torch.long, device=ids.device)
     mask[0, 5] = 0

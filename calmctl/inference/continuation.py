@@ -1,4 +1,4 @@
-"""Continuations: the token ids that a model writes after prompts, which are the rows of a batch."""
+"""Continuations: the token ids that a model generates after a batch of prompts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from calmctl.inference.growing_cache import SharedPrefix, growing_cache
 from calmctl.inference.text import StopStrings, TextStream
 from calmctl.modeling.calling import CACHE, accepts, cache_of
 
-# Tokens generated before rows that have ended make room: a few thousandths of a second, against a row's share of each.
+# Tokens per call of `generate`. Ended rows are dropped between calls, which costs a few milliseconds.
 STRETCH = 32
 
 
@@ -22,10 +22,10 @@ class Rows:
     """A batch that is being continued.
 
     Attributes:
-        input_ids: (rows, seq), what is generated included.
-        attention_mask: (rows, seq); 0 on padding, which stands on the left, behind what the cache begins with.
-        cache: of the tokens that have been read; None = the model makes its own.
-        width: tokens of the padded prompts.
+        input_ids: (rows, seq), generated tokens included.
+        attention_mask: (rows, seq); 0 on padding, which stands left of the prompts but right of a cached prefix.
+        cache: of the tokens read so far; None = the model makes its own.
+        width: length of the padded prompts in tokens.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Rows:
         self.input_ids, self.attention_mask = input_ids.to(device), attention_mask.to(device)
 
     def arguments(self, model: PreTrainedModel) -> dict[str, Any]:
-        """Return what `generate` of a model is called with to continue the rows."""
+        """Return the arguments of `generate` that continue the rows."""
         mask = {"attention_mask": self.attention_mask} if accepts(model, "attention_mask") else {}
         return {"input_ids": self.input_ids, **mask, CACHE: self.cache}
 
@@ -52,12 +52,12 @@ class Rows:
         return self.input_ids.shape[1] - self.width
 
     def extend(self, sequences: Tensor, cache: Cache | None) -> None:
-        """Take what the model returned: the rows (rows, longer seq), and the cache of all but the newest token."""
+        """Take over what `generate` returned: longer rows (rows, seq), and the cache of all but the newest token."""
         self.attention_mask = F.pad(self.attention_mask, (0, sequences.shape[1] - self.input_ids.shape[1]), value=1)
         self.input_ids, self.cache = sequences, cache
 
     def keep(self, places: Sequence[int]) -> None:
-        """Leave out all rows but these."""
+        """Drop all rows but these."""
         kept = torch.tensor(places, device=self.input_ids.device)
         self.input_ids, self.attention_mask = self.input_ids[kept], self.attention_mask[kept]
         if self.cache is not None:
@@ -65,11 +65,11 @@ class Rows:
 
 
 class Continuations:
-    """Continues batches of prompts with a model, whose own habits have been put aside.
+    """Continues batches of prompts with a model; to be used within `ready_to_write`.
 
     Args:
-        goes_on: whether the model goes on from a cache that it is given (see `Reading`).
-        on_text: receives the text while it is written; for one prompt, without beams or stop strings.
+        goes_on: whether the model continues from a given cache (see `Reading`).
+        on_text: receives the text while it is generated; for one prompt, without beams or stop strings.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Continuations:
     ) -> None:
         self.model, self.tokenizer, self.decoding, self.on_text = model, tokenizer, decoding, on_text
         self.has_growing_cache = goes_on and decoding.num_beams == 1
-        # Augs that read prompts only take what a call of `generate` begins with for the prompt.
+        # Augs that read prompts only would take the input of every call for the prompt.
         is_encoder = getattr(model.config, "aug_reads", None) == "prompt"
         self.in_stretches = self.has_growing_cache and on_text is None and not is_encoder
         self._may_end: dict[tuple[str, ...], dict[int, bool]] = {}
@@ -99,7 +99,7 @@ class Continuations:
         """Return the new ids of each prompt, without the end-of-text token, up to the one that completes a stop string.
 
         Args:
-            prefix: what all prompts begin with.
+            prefix: cache of the tokens that all prompts begin with.
 
         Raises:
             NotFiniteError: the logits after a prompt are NaN or infinite.
@@ -119,7 +119,7 @@ class Continuations:
             self._generate(rows, min(STRETCH, room) if self.in_stretches else room, stops, arguments)
             if (bad := finite.first_bad()) is not None:
                 raise NotFiniteError(self.model, "logits", going[bad // self.decoding.num_beams])
-            # Beams change places from step to step: where one of them ended says nothing about the best.
+            # Beams change rows from step to step, so a stop in one row says nothing about the best beam.
             stopped = stops.ends if stops and self.decoding.num_beams == 1 else {}
             goes_on = []
             for place, ids in enumerate(rows.input_ids[:, rows.width :].tolist()):
@@ -143,7 +143,7 @@ class Continuations:
     def _generate(
         self, rows: Rows, max_new_tokens: int, stops: StopStrings | None, arguments: dict[str, object]
     ) -> None:
-        """Continue all rows, until each has ended or there are so many more tokens."""
+        """Continue all rows until each has ended or has `max_new_tokens` more tokens."""
         ends = self.model.generation_config.eos_token_id or []
         output = self.model.generate(  # type: ignore[operator]
             **rows.arguments(self.model),
@@ -157,6 +157,6 @@ class Continuations:
 
 
 def _end(ids: list[int], eos_ids: Sequence[int], stopped_at: int | None) -> int | None:
-    """Return how many of the new ids are the completion's; None = it goes on. Padding may follow its end."""
+    """Return how many of the new ids belong to the completion (padding may follow); None = it has not ended."""
     ends = [place for place, token in enumerate(ids) if token in eos_ids][:1]
     return min([*ends, *([stopped_at] if stopped_at else [])], default=None)

@@ -1,4 +1,4 @@
-"""Decoding: how tokens are chosen, by our settings alone, and sampling that depends on nothing but its seed."""
+"""Decoding: the settings by which tokens are chosen, seeded sampling per row, and the check for finite logits."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -28,10 +28,10 @@ class Decoding:
     Attributes:
         batch_size: completions generated together; halved whenever memory does not suffice.
         num_beams: 1 = no beam search.
-        temperature: 0 = greedy; above, sampling.
-        top_p: nucleus of sampling.
+        temperature: 0 = greedy; above 0, sampling.
+        top_p: probability mass of nucleus sampling.
         seed: of sampling.
-        max_new_tokens: generate no more than this many, whatever the task asks for; 0 = as many as it asks for.
+        max_new_tokens: upper limit, whatever the task asks for; 0 = the task's own.
     """
 
     batch_size: int = 64
@@ -57,12 +57,12 @@ class Decoding:
 
     @property
     def samples(self) -> bool:
-        """Return whether there is chance in it."""
+        """Return whether tokens are sampled."""
         return self.temperature > 0
 
     @property
     def name(self) -> str:
-        """Return what a result says about the decoding."""
+        """Return the decoding in words, for results."""
         if self.samples:
             return f"sampling(temperature={self.temperature}, top_p={self.top_p}, seed={self.seed})"
         return "greedy" if self.num_beams == 1 else f"beam({self.num_beams})"
@@ -70,18 +70,18 @@ class Decoding:
     def arguments(
         self, seeds: Sequence[int], device: torch.device
     ) -> tuple[dict[str, object], "SeededSampling | None"]:
-        """Return arguments of `generate`, and the processor that draws, if any; `seeds` are those of the rows."""
+        """Return arguments of `generate`, and the sampling processor if there is one; `seeds` has one per row."""
         if not self.samples:
             return {"do_sample": False, "num_beams": self.num_beams}, None
-        # Sampling is a processor's business: `generate` would draw for all rows from one generator.
+        # Sample in a processor: `generate` itself would draw for all rows from one generator.
         return {"do_sample": False}, SeededSampling(self.temperature, self.top_p, seeds, device)
 
 
 class SeededSampling(LogitsProcessor):
-    """Turns greedy search into sampling, each row with a generator of its own.
+    """Turns greedy search into sampling, with one random generator per row.
 
-    The token with the highest log-probability plus Gumbel noise is an exact draw from the distribution. So what a row
-    gets depends on its seed and its logits only: not on the rows beside it, nor on those before it.
+    The argmax of log-probabilities plus Gumbel noise is an exact draw from the distribution. So a row's tokens depend
+    on its seed and its logits only, not on other rows.
     """
 
     def __init__(self, temperature: float, top_p: float, seeds: Sequence[int], device: torch.device) -> None:
@@ -90,11 +90,11 @@ class SeededSampling(LogitsProcessor):
         self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
     def keep(self, places: Sequence[int]) -> None:
-        """Leave out all rows but these."""
+        """Drop all rows but these."""
         self.generators = [self.generators[place] for place in places]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the scores (batch, vocabulary) at this temperature, within the nucleus, with noise."""
+        """Return the scores (batch, vocabulary) scaled by the temperature, cut to the nucleus, plus noise."""
         scores = scores.float() / self.temperature
         if self.nucleus is not None:
             scores = self.nucleus(input_ids, scores)
@@ -111,28 +111,28 @@ def seed_of(seed: int, prompt_id: str, sample_index: int) -> int:
 
 
 class FiniteLogits(LogitsProcessor):
-    """Notes which rows got logits that choose nothing; it changes none, and waits for no device."""
+    """Records which rows got logits that choose no token (NaN, inf); changes nothing, never waits for the device."""
 
     def __init__(self) -> None:
         self._bad: Tensor | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the scores (rows, vocabulary); single tokens may be forbidden (minus infinity)."""
+        """Return the scores (rows, vocabulary) unchanged; single tokens may be -inf (forbidden)."""
         bad = ~scores.amax(-1).isfinite()
         self._bad = bad if self._bad is None else self._bad | bad
         return scores
 
     def first_bad(self) -> int | None:
-        """Return the first row that got such logits, if any, and forget about all."""
+        """Return the first recorded row, if any, and forget all."""
         bad, self._bad = self._bad, None
         return None if bad is None or not bool(bad.any()) else int(bad.nonzero()[0])
 
 
 class NotFiniteError(CalmctlError):
-    """A model computes what is no number.
+    """A model computes NaN or infinite values.
 
     Attributes:
-        row: which of the prompts it was asked it happened at.
+        row: index of the prompt.
     """
 
     def __init__(self, model: PreTrainedModel, what: str, row: int, name: str = "") -> None:
@@ -151,11 +151,11 @@ class NotFiniteError(CalmctlError):
 
 @contextmanager
 def ready_to_write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Make a model decode as we say: in eval mode, of its own settings (penalties, ...) with its special tokens only.
+    """Temporarily put a model into eval mode and drop its generation defaults (penalties, ...) except special tokens.
 
-    Its head gets its input in one piece. What models cut out of their states (the last position of each prompt) is
-    none, and without gradients torch then makes a copy of the head's weights for every row: gigabytes, and a tenth of
-    the time of short answers.
+    Make the LM head's input contiguous, too. The hidden states that models slice (the last position of each prompt) are
+    not, and without gradients torch would then copy the head's weights for every row: gigabytes, and a tenth of the
+    time of short answers.
     """
     own, was_training = model.generation_config, model.training
     model.eval()
@@ -186,9 +186,9 @@ def _eos_ids(settings: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def _pad_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return an id to fill masked positions with: any that the model has will do, for they are never attended.
+    """Return an id for masked positions: any that the model has will do, as they are never attended to.
 
-    Tokenizers often have a padding token that was added to them and never to the model.
+    Tokenizers often have a padding token for which the model has no embedding.
     """
     num_known = vocabulary_size(model)
     return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None and i < num_known), 0)

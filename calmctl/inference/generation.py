@@ -1,8 +1,8 @@
-"""Generation: prompts in, completions out as they are finished, in batches of similar length.
+"""Generation: complete prompts in batches of similar length, and yield completions as they are finished.
 
-Rows are padded on the left with an explicit attention mask, from which the positions follow, so a completion does not
-depend on the batch it was made in beyond float noise. What a group of prompts begins with is read once. A model that
-does not read so (see reading.py) gets batches of equal lengths, or one row at a time.
+Rows are left-padded with an explicit attention mask, from which the positions follow, so a completion does not depend
+on its batch beyond float noise. A prefix that a group of prompts shares is read once. A model that cannot be run like
+this (see reading.py) gets batches of equal lengths, or one row at a time.
 """
 
 import gc
@@ -38,8 +38,8 @@ class Sample:
     """A finished completion.
 
     Attributes:
-        prompt_index: which prompt.
-        index: which of the prompt's samples.
+        prompt_index: index of the prompt.
+        index: index among the samples of the prompt.
     """
 
     prompt_index: int
@@ -50,14 +50,14 @@ class Sample:
 
 @dataclass
 class Throughput:
-    """What has been generated so far.
+    """The progress and speed of a generation.
 
     Attributes:
         total: completions wanted.
-        done: completions there are, those of an earlier attempt included.
-        generated: completions made now.
-        tokens: tokens generated now.
-        batch_size: the largest batch that memory has sufficed for so far; 0 = nothing has been generated.
+        done: completions finished, those of earlier attempts included.
+        generated: completions generated in this attempt.
+        tokens: tokens generated in this attempt.
+        batch_size: the largest batch that has fitted into memory so far; 0 = none yet.
         on_batch: called after every batch.
     """
 
@@ -71,17 +71,17 @@ class Throughput:
 
     @property
     def seconds(self) -> float:
-        """Return the time since the beginning."""
+        """Return the seconds since the start."""
         return time.monotonic() - self.began
 
     @property
     def tokens_per_second(self) -> float:
-        """Return the average so far."""
+        """Return the average speed so far."""
         return self.tokens / max(self.seconds, 1e-9)
 
     @property
     def eta_seconds(self) -> float | None:
-        """Return how long the rest will take at this speed; None before the first batch."""
+        """Return the seconds left at this speed; None before the first batch."""
         return self.seconds / self.generated * (self.total - self.done) if self.generated else None
 
     def add(self, completions: int, tokens: int) -> None:
@@ -101,10 +101,10 @@ def complete(
     on_text: Callable[[str], None] | None = None,
     on_overflow: OnOverflow = "drop_shots",
 ) -> list[str]:
-    """Return the completion of every prompt, in the order of the prompts; several samples stand beside each other.
+    """Return the completions of all prompts, in order; several samples of a prompt are adjacent.
 
     Args:
-        on_text: receives the text while it is written; for one prompt, without beams or stop strings.
+        on_text: receives the text while it is generated; for one prompt, without beams or stop strings.
 
     Raises:
         UserError: a prompt is empty, or does not fit into the model's context with its completion.
@@ -115,13 +115,13 @@ def complete(
 
 
 class Writer(ABC):
-    """Writes completions, and says how likely texts are, in batches as large as memory suffices for.
+    """Generates completions and scores texts, in batches that fit into memory.
 
-    What is learned about the memory there is holds for all that it does.
+    A batch size that was halved for lack of memory is kept for everything that follows.
 
     Args:
-        most: rows of a batch at most.
-        throughput: is kept up to date.
+        most: largest batch size.
+        throughput: updated after every batch.
     """
 
     def __init__(self, decoding: Decoding, most: int, throughput: Throughput | None) -> None:
@@ -130,7 +130,7 @@ class Writer(ABC):
 
     @abstractmethod
     def bits_of(self, prompts: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[int, float]]:
-        """Yield the index of each pair and the bits of its text after its prompt."""
+        """Yield the index of each (prompt, text) pair, and the bits of the text given the prompt."""
 
     @abstractmethod
     def _samples(self, fitted: FittedPrompts, rows: Sequence[Row]) -> list[Sample]:
@@ -138,7 +138,7 @@ class Writer(ABC):
 
     @abstractmethod
     def _free(self) -> None:
-        """Let go of what is held on a device from one batch to the next."""
+        """Release what is kept on the device between batches."""
 
     def generate(
         self, fitted: FittedPrompts, done: Collection[Row] = (), places: Sequence[int] | None = None
@@ -146,11 +146,11 @@ class Writer(ABC):
         """Yield batches of samples as they are finished.
 
         Args:
-            done: (prompt, sample) of what there is already. Batches are those of an uninterrupted run, less these.
-            places: which of the prompts; None = all.
+            done: (prompt, sample) of finished completions; batches are those of an uninterrupted run, without these.
+            places: indices of the prompts to complete; None = all.
 
         Raises:
-            UserError: several samples are asked for, but there is no chance in the decoding.
+            UserError: several samples are asked for, but decoding is deterministic.
             CalmctlError: memory does not suffice for a single prompt, or the logits after one are NaN or infinite.
         """
         check_samples(fitted.prompts, self.decoding)
@@ -175,13 +175,13 @@ class Writer(ABC):
 
     @property
     def _has_equal_lengths(self) -> bool:
-        """Return whether only prompts of one length make a batch."""
+        """Return whether all prompts of a batch must have one length."""
         return False
 
     def _in_parts(
         self, items: Sequence[Item], work: Callable[[Sequence[Item]], Found], described: Callable[[Item], str]
     ) -> Iterator[Found]:
-        """Yield what is made of parts of a batch: of all at once, or of half as many whenever memory is short."""
+        """Yield results for parts of a batch: all of it at once, halved whenever memory runs out."""
         remaining = list(items)
         while remaining:
             part = remaining[: self.batch_size]
@@ -196,7 +196,7 @@ class Writer(ABC):
                 remaining = remaining[len(part) :]
                 yield found
                 continue
-            # Outside of the handler, where the error still held what had been allocated.
+            # Not in the handler, where the exception still refers to the allocated tensors.
             self._free()
             gc.collect()
             if torch.cuda.is_available():
@@ -207,11 +207,11 @@ class Writer(ABC):
 
 
 class Engine(Writer):
-    """Generates with a model.
+    """Generates and scores with one model.
 
     Args:
-        throughput: is kept up to date.
-        share_prefixes: None = where the model's cache allows it and it is faster; a test compares with True and False.
+        throughput: updated after every batch.
+        share_prefixes: None = if the model's cache allows it and it is faster; True and False are for tests.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ class Engine(Writer):
         self._free()
 
     def bits_of(self, prompts: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[int, float]]:
-        """Yield the index of each pair and the bits of its text after its prompt (see `likelihood.bits_of`)."""
+        """Yield the index of each pair, and the bits of its text given its prompt (see `likelihood.bits_of`)."""
         return bits_of(self.model, self.tokenizer, prompts, texts, self.decoding.batch_size)
 
     @property
@@ -269,7 +269,7 @@ class Engine(Writer):
         ]
 
     def _stops_of(self, group: Group) -> tuple[str, ...]:
-        """Return what ends the completions of a group: its stop strings, and what the tokenizer makes of them."""
+        """Return a group's stop strings, and the forms into which the tokenizer changes them."""
         if group.stop not in self._stops:
             forms = written_otherwise(self.tokenizer, group.stop).values()
             self._stops[group.stop] = (*group.stop, *(form for form in forms if form is not None))
@@ -277,13 +277,13 @@ class Engine(Writer):
 
     def _shared_prefix(self, ids: Sequence[int]) -> SharedPrefix:
         if self._prefix is None or self._prefix[0] != ids:
-            self._prefix = None  # not two at a time
+            self._prefix = None  # free it before the next is made
             self._prefix = ids, SharedPrefix(self.model, ids)
         return self._prefix[1]
 
 
 def check_samples(prompts: Sequence[Request], decoding: Decoding) -> None:
-    """Raise UserError where several samples of a prompt are wanted, and there is no chance in the decoding."""
+    """Raise UserError if several samples of a prompt are wanted, but decoding is deterministic."""
     most = max((prompt.num_samples for prompt in prompts), default=1)
     if most > 1 and not decoding.samples:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Caches: they grow in place, and what many prompts begin with (few-shot examples) is read once for all."""
+"""KV caches that grow in place, and that hold a prefix shared by many prompts (few-shot examples)."""
 
 import copy
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from calmctl.modeling.calling import accepts, cache_argument
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.stored.parts import PartsModel
 
-# Tokens that there is room for before everything held is copied again.
+# Free places for tokens to allocate at a time; when they are used up, the whole cache is copied.
 ROOM = 64
-# Reading the prefix in a pass of its own pays from some 16 tokens on (1.2 times as fast; 1.4 times with 32, 2.4 with
-# 128: batches of 8 questions, benchmarks/generation.py); for models of a few hundred thousand parameters it does not.
+# A separate pass for the prefix pays from some 16 tokens on (1.2 times as fast; 1.4 times with 32, 2.4 with 128:
+# batches of 8 questions, benchmarks/generation.py), but not for models of a few hundred thousand parameters.
 MIN_TOKENS = 32
 
 
 class GrowingLayer(DynamicLayer):
-    """A layer with room behind its tokens; transformers' own copies them all for every new one.
+    """A cache layer with free places after its tokens; transformers' own copies all tokens for every new one.
 
-    Keys and values are the beginnings of larger tensors. Whatever replaces them (rows that are repeated, selected or
-    reordered) gets a room of its own when the next token comes.
+    Keys and values are views of the beginning of larger tensors. Tensors that replace them (rows repeated, selected or
+    reordered) get free places of their own with the next token.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class GrowingLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Append states (batch, heads, seq, head_dim) and return all that are held."""
+        """Append keys and values (batch, heads, seq, head_dim), and return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.keys = self._append("keys", cast(Tensor, self.keys), key_states)
@@ -43,7 +43,7 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def reset(self) -> None:
-        """Drop everything, the room too."""
+        """Drop all tokens and free places."""
         self._with_room.clear()
         super().reset()
 
@@ -60,7 +60,7 @@ class GrowingLayer(DynamicLayer):
 
 
 def new_cache(model: PreTrainedModel) -> Cache:
-    """Return an empty cache of a model, as it would make one itself."""
+    """Return an empty cache, of the kind that the model would make itself."""
     if isinstance(model, ComposedModelForCausalLM):
         return model.new_cache()
     anchor = model.anchor if isinstance(model, PartsModel) else model
@@ -68,12 +68,12 @@ def new_cache(model: PreTrainedModel) -> Cache:
 
 
 def is_plain(cache: Cache) -> bool:
-    """Tell whether all layers hold every token, none a window or a state; layers made on demand do."""
+    """Tell whether every layer holds all tokens (no sliding window, no recurrent state); False without layers."""
     return len(cache.layers) > 0 and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def growing_cache(model: PreTrainedModel) -> Cache:
-    """Return an empty cache that grows in place, for a model whose own is plain."""
+    """Return an empty cache of a model in which every layer holds all tokens and grows in place."""
     cache = new_cache(model)
     for part in getattr(cache, "parts", [cache]):
         part.layers = [GrowingLayer() for _ in part.layers]
@@ -82,15 +82,15 @@ def growing_cache(model: PreTrainedModel) -> Cache:
 
 
 def _begins(room: Tensor, held: Tensor) -> bool:
-    """Tell whether what is held is the beginning of a tensor with room, not something that has replaced it."""
+    """Tell whether `held` is still a view of the beginning of `room`, and not a tensor that replaced it."""
     return held.data_ptr() == room.data_ptr() and held.stride() == room.stride() and len(held) == len(room)
 
 
 class SharedPrefix:
-    """The cache of tokens that a group of prompts begins with.
+    """The cache of the tokens that a group of prompts begins with.
 
     Args:
-        ids: the tokens; every prompt that goes on from them has more.
+        ids: the tokens; every prompt must have at least one more.
     """
 
     @torch.inference_mode()
@@ -103,19 +103,19 @@ class SharedPrefix:
 
     @torch.inference_mode()
     def for_rows(self, rows: int) -> Cache:
-        """Return a cache of the prefix for this many rows, to be gone on from."""
+        """Return a copy of the prefix's cache for this many rows, which they continue."""
         cache = copy.deepcopy(self._cache)
         cache.batch_repeat_interleave(rows)
         return cache
 
 
 def can_share(model: PreTrainedModel) -> bool:
-    """Tell whether prompts of different lengths may go on from one cache, padded between prefix and rest.
+    """Tell whether prompts of different lengths can continue one cache, with padding between prefix and rest.
 
-    Positions have to follow from the mask, not from the place in the cache; so a sliding window, which counts places,
-    must not be there either, nor states that run through padding.
+    Positions must follow from the mask, not from places in the cache. This excludes sliding windows, which count
+    places, and recurrent states, which run through padding.
     """
-    # A composed model takes positions for all its bases, whatever they make of them.
+    # A composed model always takes position_ids, so ask its bases.
     decoders = [layers.decoder(base) for base in model.bases()] if isinstance(model, PartsModel) else [model]
     if not all(accepts(decoder, "position_ids") for decoder in decoders):
         return False

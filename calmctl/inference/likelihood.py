@@ -1,4 +1,4 @@
-"""Likelihood: how many bits a model needs for texts after prompts, whatever it would write itself."""
+"""Likelihood: the bits (negative log2-likelihood) of given texts after prompts."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -28,13 +28,13 @@ from calmctl.modeling.probe import (
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.stored.parts import PartsModel
 
-# The texts that are tried: one shorter than the others, whose last tokens would be padding beside them.
+# Lengths of the probe texts (the first is padded in a batch with the others), and their first scored token.
 _LENGTHS, _START = (5, 12, 12), 2
 
 
 @dataclass(frozen=True)
 class _Way:
-    """How texts are read: which together (see `Reading`), and whether the head may compute labelled rows only."""
+    """How texts are read: which may share a batch (see `Reading`), and whether the head may run on labels only."""
 
     together: Together
     labels_only: bool
@@ -53,9 +53,9 @@ def bits_of(
 ) -> Iterator[tuple[int, float]]:
     """Yield the index of each pair and the bits (negative log2-likelihood) of its text after its prompt.
 
-    Prompt and text are tokenised together, as in lm-evaluation-harness (`TemplateLM._encode_pair`). Counted is what
-    follows the tokens that the prompt has alone: a token across the border, of which a part is the prompt's, counts.
-    Bits over the UTF-8 bytes of a text do not depend on the tokenizer.
+    Prompt and text are tokenised together, as in lm-evaluation-harness (`TemplateLM._encode_pair`). Scored are all
+    tokens after those shared with the prompt tokenised alone, so a token across the border counts. Bits per UTF-8 byte
+    of a text do not depend on the tokenizer.
 
     Raises:
         UserError: a prompt and its text exceed the model's context, or the model attends to later tokens.
@@ -74,18 +74,18 @@ def bits_of(
 def encoded_pairs(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], texts: Sequence[str]
 ) -> tuple[list[list[int]], list[int]]:
-    """Return the ids of each prompt with its text, and how many of them are the prompt's.
+    """Return the ids of each prompt with its text, and the index of the first scored one; `model` needs no weights.
 
     Raises:
-        UserError: a prompt and its text exceed the context of the model, which need not have weights, or there is
-            nothing to begin with.
+        UserError: a prompt and its text exceed the model's context, or the prompt is empty and the tokenizer has no
+            token that begins or ends a text.
     """
     wholes, starts = [], []
     together = prompt_ids(tokenizer, [prompt + text for prompt, text in zip(prompts, texts, strict=True)])
     for whole, prompt in zip(together, prompt_ids(tokenizer, prompts), strict=True):
         start = next((place for place, (one, other) in enumerate(zip(whole, prompt, strict=False)) if one != other), -1)
         start = min(len(whole), len(prompt)) if start < 0 else start
-        if start == 0:  # a model says nothing about a first token
+        if start == 0:  # a first token is never predicted
             whole, start = [_first_id(tokenizer), *whole], 1
         wholes.append(whole)
         starts.append(start)
@@ -113,10 +113,10 @@ def _first_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _way_of(model: PreTrainedModel) -> _Way:
-    """Return how a model reads texts; it is tried once, on a few tokens.
+    """Return how a model can read texts; tested once, on a few tokens.
 
     Raises:
-        UserError: logits depend on later tokens, so that they say nothing about how likely those are.
+        UserError: logits depend on later tokens, so they are no likelihoods.
     """
 
     def find() -> _Way:
@@ -136,27 +136,27 @@ def _bases(model: PreTrainedModel) -> list[PreTrainedModel]:
 
 
 def _probes(model: PreTrainedModel) -> list[list[int]]:
-    """Return the tokens of the texts that are tried."""
+    """Return the token ids of the probe texts."""
     ids = probe_ids(_bases(model), len(_LENGTHS), max(_LENGTHS))
     return [ids[row, :length].tolist() for row, length in enumerate(_LENGTHS)]
 
 
 def _is_finite(model: PreTrainedModel, way: _Way) -> bool:
-    """Tell whether a way of reading gives numbers where each text alone does."""
+    """Tell whether the probe texts have finite logits when read in this way."""
     rows = _probes(model)
     read = [[row] for row in rows] if way.together == "alone" else [rows] if way.together == "padded" else [rows[1:]]
     return all(bool(_labelled(model, each, [_START] * len(each), way)[0].amax(-1).isfinite().all()) for each in read)
 
 
 def _tried(model: PreTrainedModel) -> _Way | None:
-    """Return how a model reads texts (None: it attends to later tokens)."""
+    """Test how a model can read texts; None if it attends to later tokens."""
     rows, starts, allowed = _probes(model), [_START] * len(_LENGTHS), tolerance(_bases(model))
     plain = _Way("alone", labels_only=False)
     with failing_as(f"bits_per_byte: {type(model).__name__} cannot read a text"):
         alone = [_labelled(model, [row], [_START], plain)[0] for row in rows]
         shorter = _labelled(model, [rows[-1][: _LENGTHS[0]]], [_START], plain)[0]
     if not all(logits.amax(-1).isfinite().all() for logits in alone):
-        return plain  # the texts themselves are going to tell
+        return plain  # the texts themselves will raise NotFiniteError
     if deviation(shorter, alone[-1][: len(shorter)]) > allowed:
         return None
 
@@ -173,7 +173,7 @@ def _tried(model: PreTrainedModel) -> _Way | None:
 
 
 def _batches(order: Sequence[int], rows: Sequence[Sequence[int]], way: _Way, batch_size: int) -> Iterator[list[int]]:
-    """Yield places in batches that a model reads in this way; rows come sorted by length."""
+    """Yield batches of indices that a model can read in this way; `order` is sorted by length."""
     batch: list[int] = []
     for place in order:
         is_full = len(batch) == (1 if way.together == "alone" else batch_size)
@@ -194,8 +194,8 @@ def _batch_bits(model: PreTrainedModel, rows: Sequence[Sequence[int]], starts: S
 def _labelled(
     model: PreTrainedModel, rows: Sequence[Sequence[int]], starts: Sequence[int], way: _Way
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the logits (labels, vocabulary) from which texts follow, the labels, and the row of each."""
-    # Padding stands on the right: no token sees it, and none of it is counted.
+    """Return the logits (labels, vocabulary) that predict the labels, the labels, and the row of each."""
+    # Right padding: no token attends to it, and it has no labels.
     width = max(map(len, rows))
     input_ids = torch.zeros(len(rows), width, dtype=torch.long)
     attention_mask, labels = torch.zeros_like(input_ids), torch.full_like(input_ids, IGNORED)
@@ -208,7 +208,7 @@ def _labelled(
     inputs = {"input_ids": input_ids.to(device)}
     if accepts(model, "attention_mask"):
         inputs["attention_mask"] = attention_mask.to(device)
-    # Augs that read prompts only would otherwise take the text for a part of it.
+    # Augs that read prompts only would otherwise read the text as part of the prompt.
     if getattr(model.config, "aug_reads", None) == "prompt":
         inputs["prompt_lengths"] = torch.tensor(starts, device=device)
     without_cache = {"use_cache": False} if accepts(model, "use_cache") else {}

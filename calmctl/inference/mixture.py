@@ -1,7 +1,7 @@
-"""Mixture: two models write a text together, byte by byte, with no training at all.
+"""Mixture: two models generate a text together, byte by byte, without any training.
 
-Each says how likely it thinks every next byte, whatever its tokens are (`byte_reading`), and the average of both
-decides. This is what ensembles of language models do token by token, for models whose tokenizers differ.
+At every byte their next-byte probabilities (see `byte_reading`) are averaged. Ensembles of language models do this
+token by token; bytes make it work for models whose tokenizers differ.
 """
 
 import math
@@ -33,7 +33,7 @@ class Voice:
     """One of the two models.
 
     Attributes:
-        name: what a user calls it.
+        name: as the user gave it.
     """
 
     model: PreTrainedModel
@@ -42,15 +42,15 @@ class Voice:
 
 
 class Mixture(Writer):
-    """Writes texts, and says how likely they are.
+    """Generates and scores texts with two models.
 
     Args:
         voices: the model that is evaluated, and the one that is mixed in.
         weight: the share of the second in the average.
-        throughput: is kept up to date.
+        throughput: updated after every batch.
 
     Raises:
-        UserError: decoding is not greedy, a tokenizer's tokens cannot be told as bytes, or a model takes no positions.
+        UserError: decoding is not greedy, a tokenizer's tokens have no bytes, or a model cannot ignore masked tokens.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class Mixture(Writer):
         self._readers = []
 
     def bits_of(self, prompts: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[int, float]]:
-        """Yield the index of each pair and the bits of its text after its prompt.
+        """Yield the index of each pair, and the bits of its text given its prompt.
 
-        They are those of one way to cut a text, and so at least those of the text (see `byte_reading`).
+        They count a single tokenisation of the text, and so are an upper bound (see `byte_reading`).
         """
 
         def bits_of(places: Sequence[int]) -> list[tuple[int, float]]:
@@ -113,7 +113,7 @@ class Mixture(Writer):
                 yield from found
 
     def _write(self, prompts: Sequence[str], stop: tuple[str, ...], most: int) -> list[tuple[bytes, int]]:
-        """Return the likeliest bytes after each prompt, and how many tokens of the first model they are."""
+        """Return the greedy completion of each prompt in bytes, and its number of tokens of the first model."""
         stops, counts, whole = [each.encode() for each in stop], [0] * len(prompts), [0] * len(prompts)
 
         def next_of(going: list[int], chances: Chances, written: list[bytes]) -> list[int]:
@@ -125,7 +125,7 @@ class Mixture(Writer):
             return symbols
 
         written = self._go_on(prompts, next_of)
-        # What stands behind the last token that was asked for was looked at to see that token end.
+        # Bytes after the last allowed token were generated only to see that token end.
         return [
             (text[:end] if count >= most else text, count)
             for text, end, count in zip(written, whole, counts, strict=True)
@@ -134,11 +134,11 @@ class Mixture(Writer):
     def _go_on(
         self, prompts: Sequence[str], next_of: Callable[[list[int], Chances, list[bytes]], list[int]]
     ) -> list[bytes]:
-        """Return what is written after each prompt, until `next_of` says that every row ends.
+        """Return the bytes generated after each prompt until `next_of` has ended every row.
 
         Args:
-            next_of: takes which rows go on, the chances (rows, 257) of their next symbols, and what all rows have
-                written; returns the symbol of each.
+            next_of: (indices of running rows, probabilities (rows, 257) of their next symbols, bytes generated so far
+                in all rows) -> the next symbol of each running row.
         """
         written, going = [b""] * len(prompts), list(range(len(prompts)))
         with ExitStack() as stack:
@@ -170,17 +170,17 @@ class Mixture(Writer):
 
 
 def check_greedy(decoding: Decoding) -> None:
-    """Raise UserError where two models could not decode so together."""
+    """Raise UserError unless decoding is greedy."""
     if decoding.name != "greedy":
         raise UserError(f"mix: two models write together greedily, not by {decoding.name} decoding; leave it out")
 
 
 def check_mixable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Raise UserError for a model that cannot write together with another.
+    """Raise UserError for a model that cannot be mixed with another.
 
     Args:
-        model: it need not have weights.
-        name: what a user calls it.
+        model: with or without weights.
+        name: as the user gave it.
     """
     if isinstance(model, PartsModel):
         raise UserError(f"mix: {name} is a composition or has adapters; only plain models are mixed")

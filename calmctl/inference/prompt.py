@@ -1,4 +1,4 @@
-"""Prompts: how they are made to fit into a model's context, and which of them are completed together."""
+"""Prompts: tokenise them, fit them into the model's context, and group them into batches."""
 
 from array import array
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,14 @@ from calmctl.modeling.prompt_ids import prompt_ids
 from evals import Request
 
 OnOverflow = Literal["drop_shots", "fail"]
-# A completion to make: which prompt, and which of its samples.
+# A completion to generate: index of the prompt, and index among its samples.
 Row = tuple[int, int]
-_CHUNK = 1024  # prompts tokenized at once: ids as Python numbers take nine times the memory they are kept in
+_CHUNK = 1024  # prompts tokenised at once: lists of ids take nine times the memory of arrays
 
 
 @dataclass(frozen=True)
 class Group:
-    """Prompts that end alike and have their shots in common: rows of one batch as far as possible."""
+    """What prompts of one group have in common; a batch takes prompts of one group as far as possible."""
 
     max_new_tokens: int
     stop: tuple[str, ...]
@@ -31,12 +31,12 @@ class Group:
 
 @dataclass(frozen=True)
 class FittedPrompts:
-    """Prompts as the model reads them.
+    """Prompts that fit into the model's context.
 
     Attributes:
         prompts: with the shots that are left.
         ids: token ids of each.
-        num_shortened: prompts that have lost shots.
+        num_shortened: number of prompts that have lost shots.
     """
 
     prompts: list[Request]
@@ -55,11 +55,11 @@ def fit(
     prompts: Sequence[Request],
     on_overflow: OnOverflow = "drop_shots",
 ) -> FittedPrompts:
-    """Tokenize prompts; those that exceed the model's context with their completion lose shots, the first ones first.
+    """Tokenise prompts; drop shots, first ones first, where a prompt with its completion exceeds the model's context.
 
     Raises:
-        UserError: a prompt is empty or no valid text, has tokens that the model does not know, or exceeds the context
-            without shots, or with them under `on_overflow="fail"`.
+        UserError: a prompt is empty or no valid text, has token ids that the model does not know, or exceeds the
+            context without shots (under `on_overflow="fail"`, with them).
     """
     ids = list(_tokenized(tokenizer, prompts))
     if empty := [place for place, each in enumerate(ids) if not each]:
@@ -87,7 +87,7 @@ def fit(
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:
-    """Return how many tokens a model has embeddings for."""
+    """Return the number of a model's token embeddings."""
     return cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
 
 
@@ -103,9 +103,9 @@ def _tokenized(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Request]) -
 
 
 def _too_long(fitted: FittedPrompts, limit: int | None, augs: Sequence[AugContext]) -> list[int]:
-    """Return which prompts exceed the model's context, or that of an aug with a tokenizer of its own.
+    """Return which prompts exceed the model's context, or that of an aug with its own tokenizer.
 
-    How many tokens of its own an aug will read of what is written is not known; as many as the anchor writes are left.
+    How many of its own tokens an aug will read of the completion is unknown; assume as many as the anchor's.
     """
     found = {place for place, each in enumerate(_needed(fitted)) if limit and each > limit}
     for aug in augs:
@@ -138,10 +138,10 @@ def _refuse(fitted: FittedPrompts, too_long: list[int], limit: int | None, advic
 def batches(
     rows: Sequence[Row], fitted: FittedPrompts, batch_size: int, equal_lengths: bool = False
 ) -> Iterator[list[Row]]:
-    """Yield batches, the longest prompts of each group first; a batch shares how its completions end.
+    """Yield batches, longest prompts of each group first; rows of a batch share token limit and stop strings.
 
     Args:
-        equal_lengths: put prompts of one length only into a batch, of whatever groups.
+        equal_lengths: batch only prompts of equal length, even across groups.
     """
     order = {group: 0 if equal_lengths else number for number, group in enumerate(dict.fromkeys(fitted.groups))}
 
@@ -164,7 +164,7 @@ def batches(
 
 
 def shared_tokens(fitted: FittedPrompts, at_least: int) -> dict[Group, int]:
-    """Return how many tokens the prompts of each group begin with, of groups where these are so many or more."""
+    """Return the number of tokens that all prompts of a group begin with, for groups with at least `at_least`."""
     members: dict[Group, list[int]] = {}
     for place, group in enumerate(fitted.groups):
         members.setdefault(group, []).append(place)
@@ -177,8 +177,8 @@ def shared_tokens(fitted: FittedPrompts, at_least: int) -> dict[Group, int]:
 
 
 def common_prefix(prompts: Sequence[array]) -> int:
-    """Return how many tokens all prompts begin with, leaving each of them one to go on with."""
-    # What the first and the last in order have in common, all have.
+    """Return how many tokens all prompts share at the beginning, leaving at least one token of each."""
+    # In sorted order, the first and the last share no more than all do.
     pairs = enumerate(zip(min(prompts), max(prompts), strict=False))
     shortest = min(map(len, prompts))
     return min(next((place for place, (one, other) in pairs if one != other), shortest), shortest - 1)

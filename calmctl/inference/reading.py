@@ -1,7 +1,7 @@
-"""Reading: which rows a model may be given together, found out by trying it on a few tokens.
+"""Reading: which prompts a model can complete in one batch, found by testing it on a few tokens.
 
-A completion has to be the one that the model writes after its prompt alone. Most models pass over padding and go on
-from caches; some do neither (a recurrent state runs through padding), and nothing but trying tells.
+A completion must be the one that the model generates after its prompt alone. Most models ignore padding and continue
+from caches; some do neither (a recurrent state runs through padding), and only a test can tell.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,27 +32,27 @@ from calmctl.modeling.stored.parts import PartsModel
 
 Together = Literal["padded", "equal", "alone"]
 
-# Tokens of the probe: much padding for the shorter prompt, and two stretches of a completion.
+# Token counts of the probe: shared prefix, short prompt (so with much padding), long prompt, half a completion.
 PREFIX, SHORT, LONG, STRETCH = 2, 4, 14, 2
-# How far answers in 16 bits may lie apart where those in float32 are the same, as a share of their spread.
+# Largest allowed deviation of 16-bit logits if those in float32 agree, as a share of their spread.
 MOST_APART = 0.5
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a model reads rows that it completes.
+    """How a model reads the prompts that it completes.
 
     Attributes:
-        together: which rows may be a batch: any, padded on the left; those of equal lengths; or each one alone.
-        goes_on: whether it goes on from a cache that it is given, so that rows that have ended can be left out and
-            what prompts begin with is read once.
+        together: which rows may share a batch: any (left padding), those of equal length, or none.
+        goes_on: whether the model continues from a given cache, so that ended rows can be dropped and shared prefixes
+            are read once.
     """
 
     together: Together
     goes_on: bool
 
     def __str__(self) -> str:
-        """Return what a result says of it."""
+        """Return the reading in words, for results."""
         rows = {"padded": "padded batches", "equal": "batches of equal lengths", "alone": "one row at a time"}
         return rows[self.together] + (", continued caches" if self.goes_on else "")
 
@@ -61,11 +61,11 @@ _findings: Findings[Reading] = Findings()
 
 
 def reading_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Reading:
-    """Return how a model reads; it is tried once, and once more when its bridges have been trained.
+    """Return how a model can read; tested once, and again when its bridges have been trained.
 
     Raises:
-        UserError: it cannot complete a single prompt, or completes it otherwise each time.
-        CalmctlError: there is not enough memory for a few tokens.
+        UserError: the model cannot complete a single prompt, or its logits differ from call to call.
+        CalmctlError: memory does not suffice for a few tokens.
     """
     with ready_to_write(model, tokenizer), unchanged_chance(model.device):
         pad_id = model.generation_config.pad_token_id
@@ -84,7 +84,7 @@ def reading_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Re
 
 
 class _Trial:
-    """Compares the logits of two scripted completions, made in several ways, with those of each prompt alone."""
+    """Compares the logits of scripted completions, made in several ways, with those of each prompt alone."""
 
     def __init__(self, model: PreTrainedModel, pad_id: int) -> None:
         self.model, self.pad_id = model, pad_id
@@ -93,18 +93,18 @@ class _Trial:
         ids = probe_ids(self.bases, 3, LONG + 2 * STRETCH, without=[pad_id])
         self.script = ids[:, LONG:]
         long, other = ids[0, :LONG].tolist(), ids[1, :LONG].tolist()
-        # The short one begins as the long one does, and the third one is as long.
+        # The first prompt is short and shares a prefix with the second; the third is as long as the second.
         self.prompts = [long[:PREFIX] + other[: SHORT - PREFIX], long, other]
 
     @torch.inference_mode()
     def reading(self) -> Reading:
-        """Return the way that is closest to a whole batch and right."""
+        """Return the most efficient way of reading that gives the right logits."""
         name = type(self.model).__name__
         with failing_as(f"{name} cannot complete a prompt"):
             alone = [self._alone(place) for place in range(3)]
             again = self._alone(0)
         if not all(logits.amax(-1).isfinite().all() for logits in alone):
-            return Reading("alone", goes_on=False)  # the prompts themselves are going to tell
+            return Reading("alone", goes_on=False)  # the prompts will raise NotFiniteError
         if deviation(again, alone[0]) > self.allowed:
             raise UserError(f"{name} computes other logits each time that it reads a prompt: figures would be chance")
         if self._is_right(self._in_stretches, alone[:2]):
@@ -117,7 +117,7 @@ class _Trial:
 
     @torch.inference_mode()
     def allows(self, reading: Reading) -> bool:
-        """Tell whether a way that was found in float32 gives numbers in 16 bits that are not plainly others."""
+        """Tell whether a way of reading found in float32 also gives roughly the right logits in 16 bits."""
         if reading.together == "alone":
             return True
         way, places = (self._padded, (0, 1, 2)) if reading.together == "padded" else (self._equal, (1, 2))
@@ -130,18 +130,18 @@ class _Trial:
         return agree(way, torch.cat(list(alone)), self.allowed)
 
     def _alone(self, place: int) -> Tensor:
-        """Complete one prompt as anyone would."""
+        """Complete one prompt in a batch of its own."""
         ids = torch.tensor([self.prompts[place]], device=self.model.device)
         return self._generate({"input_ids": ids}, self.script[place : place + 1])[0]
 
     def _in_stretches(self) -> Tensor:
-        """Complete two prompts from what they have in common, leave off, change places, and go on."""
+        """Complete two prompts from their shared prefix, in two calls, swapping the rows in between."""
         if not can_share(self.model):
             return torch.empty(0)
         prefix = SharedPrefix(self.model, self.prompts[0][:PREFIX])
         rows = Rows(self.prompts[:2], self.pad_id, self.model.device, prefix.for_rows(2))
         if getattr(self.model.config, "aug_reads", None) == "prompt":
-            return self._continue(rows, self.script[:2])  # a second call would take what is written for a prompt
+            return self._continue(rows, self.script[:2])  # a second call would take the completion for prompt
         first = self._continue(rows, self.script[:2, :STRETCH])
         rows.keep([1, 0])
         return torch.cat([first, self._continue(rows, self.script[:2, STRETCH:].flip(0)).flip(0)], dim=1)
@@ -158,7 +158,7 @@ class _Trial:
         return logits
 
     def _generate(self, arguments: dict[str, Any], script: Tensor) -> tuple[Tensor, Any]:
-        """Return the logits (rows, seq, vocabulary) of the scripted tokens (rows, seq), and the rest of the answer."""
+        """Return the logits (rows, seq, vocabulary) at the scripted tokens (rows, seq), and `generate`'s output."""
         output = self.model.generate(  # type: ignore[operator]
             **arguments,
             max_new_tokens=script.shape[1],
@@ -171,12 +171,12 @@ class _Trial:
 
 
 class _Script(LogitsProcessor):
-    """Lets a model write what is scripted."""
+    """Makes a model generate the scripted tokens."""
 
     def __init__(self, script: Tensor) -> None:
         self.tokens = iter(script.unbind(1))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return scores (rows, vocabulary) of which the next token's are the highest."""
+        """Return scores (rows, vocabulary) that are highest at the next scripted token."""
         written = torch.zeros_like(scores)
         return written.scatter_(1, next(self.tokens).to(scores.device)[:, None], 1.0)

@@ -1,4 +1,4 @@
-"""Text: what token ids say, to the letter; where a completion ends; and its pieces while it is written."""
+"""Text: exact decoding of token ids, stop strings, and streaming of a completion."""
 
 import re
 from codecs import getincrementaldecoder
@@ -11,25 +11,25 @@ from transformers.generation.streamers import BaseStreamer
 
 from calmctl.modeling.prompt_ids import ids_of
 
-# What a decoder writes for bytes that are no whole character (yet).
+# What a decoder returns for bytes that are not (yet) a whole character.
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-CONTEXT = 8  # tokens of a prompt: a completion reads after them as after all of it
+CONTEXT = 8  # last tokens of a prompt: enough to decode a completion as after the whole prompt
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
-# Tokens that open, close or fill up a text. All other special tokens are a part of it: tokenizers have line breaks,
-# indentation and markers such as [DONE] among them.
+# Tokens that open, close or pad a text. All other special tokens are part of it: in some tokenizers line breaks,
+# indentation and markers such as [DONE] are special.
 FRAME = ("bos_token_id", "eos_token_id", "pad_token_id", "cls_token_id", "sep_token_id")
 
 
 def frame_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Return the ids that stand around a text and are never part of it."""
+    """Return the ids that open, close or pad a text and are never part of it."""
     return {getattr(tokenizer, name) for name in FRAME} - {None}
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Return the text of token ids, without tokens of its frame and without tidying up spaces.
+    """Return the exact text of token ids, without frame tokens and without cleaning up spaces.
 
-    Where it ends within a character, what stands before that is kept: decoders of tokens for single bytes give up the
-    whole run of them.
+    If the ids end within a character, keep the text before it: decoders of byte tokens would give up all bytes in a
+    row.
     """
     frame = frame_ids(tokenizer)
     inside = [token for token in ids if token not in frame]
@@ -40,7 +40,7 @@ def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 
 def _num_torn(tokens: Sequence[str]) -> int:
-    """Return how many of the last tokens are single bytes of a character that has not ended."""
+    """Return how many of the last tokens are byte tokens of an unfinished character."""
     for number in range(1, len(tokens) + 1):
         found = [_BYTE.fullmatch(token) for token in tokens[-number:]]
         if not all(found):
@@ -58,26 +58,26 @@ def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 
 def completion_of(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], new_ids: Sequence[int]) -> str:
-    """Return what new tokens add to the text of a prompt: decoded together, so that a leading space survives.
+    """Return the text that new ids add to a prompt's; both are decoded together, so that a leading space survives.
 
-    Bytes that are no character can spoil those before them in a decoder's eyes; then they are decoded alone.
+    If that changes the prompt's text, as bytes that are no character can, decode the new ids alone.
     """
     prompt, whole = text_of(tokenizer, prompt_ids), text_of(tokenizer, [*prompt_ids, *new_ids])
     return whole[len(prompt) :] if whole.startswith(prompt) else text_of(tokenizer, new_ids)
 
 
 def written_otherwise(tokenizer: PreTrainedTokenizerBase, stops: Iterable[str]) -> dict[str, str | None]:
-    """Return the stop strings that do not survive encoding and decoding, with what they become; None = nothing to find.
+    """Return the stop strings that encoding and decoding changes, with their new form; None = no usable form.
 
-    A model whose tokenizer reads `问题：` as `问题:` has never seen the one and ends its answer with the other. A line
-    break that becomes a space is another matter: taken for a stop, it would end every completion at its first word.
+    A model whose tokenizer reads `问题：` as `问题:` has never seen the first and ends its answer with the second. Not
+    usable is a line break that becomes a space: it would end every completion at its first word.
     """
     written = {stop: _as_written(tokenizer, stop) for stop in stops}
     return {stop: form for stop, form in written.items() if form != stop}
 
 
 def _as_written(tokenizer: PreTrainedTokenizerBase, stop: str) -> str | None:
-    """Return what a stop string is after encoding and decoding; None where that would end other texts as well."""
+    """Return a stop string after encoding and decoding; None if that form would end other texts as well."""
     if stop == tokenizer.eos_token:
         return stop
     ids = ids_of(tokenizer, stop)
@@ -97,18 +97,18 @@ def _read_back(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
 
 
 def _within(tokenizer: PreTrainedTokenizerBase, stop: str) -> str:
-    """Return a text with a stop string inside of it, for at its ends tokenizers drop spaces."""
+    """Return a text with a stop string inside it, because tokenizers drop spaces at the ends."""
     return 3 * stop if stop.strip() else stop.join(2 * [_own_word(tokenizer)])
 
 
 def _own_word(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return something visible that the tokenizer gives back as it was."""
+    """Return a visible word that encoding and decoding does not change."""
     words = (tokenizer.convert_tokens_to_string([token]).strip() for token in tokenizer.get_vocab())
     return next((word for word in words if word and _read_back(tokenizer, word) == word), "")
 
 
 def _unknown_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Return the ids that stand for whatever the tokenizer does not know."""
+    """Return the ids of the unknown token."""
     backend = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     unknown = getattr(backend, "unk_token", None)
     return {tokenizer.unk_token_id, backend.token_to_id(unknown) if backend is not None and unknown else None} - {None}
@@ -117,16 +117,16 @@ def _unknown_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 class StopStrings(StoppingCriteria):
     """Ends a row whose completion holds a stop string.
 
-    transformers' own criterion takes the vocabulary apart, which word-level tokenizers do not survive. Here the end of
-    a row is decoded, but only after a token that may have been the last of a stop string: few are.
+    transformers' own criterion analyses the vocabulary, which fails for word-level tokenizers. This one decodes the end
+    of a row, but only after a token that can be the last of a stop string, as few can.
 
     Args:
-        prompt_width: tokens of the padded prompts.
-        may_end: what is known about tokens in this respect, kept for the next batch with the same stop strings.
-        prompts: the ids of each, without padding; beams of one prompt stand beside each other.
+        prompt_width: length of the padded prompts in tokens.
+        may_end: token -> whether it can end a stop string; filled here, kept for batches with the same stop strings.
+        prompts: the ids of each, without padding; beams of one prompt are adjacent.
 
     Attributes:
-        ends: of rows that hold a stop string, how many new tokens there were when the first one was complete.
+        ends: row -> number of new tokens when its first stop string was complete.
     """
 
     def __init__(
@@ -139,10 +139,10 @@ class StopStrings(StoppingCriteria):
     ) -> None:
         self.tokenizer, self.stops, self.prompt_width = tokenizer, stops, prompt_width
         self.contexts = [prompt[-CONTEXT:] for prompt in prompts]
-        # A token adds a byte or more: enough of the end to hold any stop string, and the token that goes on after it.
+        # A token has at least one byte, so this many tokens hold any stop string and the rest of its last token.
         self.tail = max(len(stop.encode()) for stop in stops) + 8
         self.last_characters = {stop[-1] for stop in stops} | {UNFINISHED}
-        # Decoders drop or add spaces between tokens: what ends in one cannot be told from a single token.
+        # Decoders drop or add spaces between tokens, so a single token does not show whether a space ends it.
         self.any_token_may_end = any(stop[-1].isspace() and stop[-1] != "\n" for stop in stops)
         self.may_end = may_end
         self.ends: dict[int, int] = {}
@@ -155,7 +155,7 @@ class StopStrings(StoppingCriteria):
         ended = [False] * len(tails)
         for row, tail in enumerate(tails):
             if self._may_end(tail[-1]) and (num_new <= self.tail or self._may_hold_stop(tail)):
-                # The end alone may read otherwise than after what stands before it: spaces, pieces of words.
+                # The tail alone may decode differently (spaces, pieces of words), so decode the whole completion.
                 ids = input_ids[row, self.prompt_width :].tolist()
                 ended[row] = self._stops_in(completion_of(self.tokenizer, self.contexts[row // beams], ids))
             if ended[row]:
@@ -164,7 +164,7 @@ class StopStrings(StoppingCriteria):
 
     def _may_hold_stop(self, tail: list[int]) -> bool:
         text = text_of(self.tokenizer, tail)
-        return self._stops_in(text) or UNFINISHED in text  # which may be the rest of a character that began before
+        return self._stops_in(text) or UNFINISHED in text  # perhaps a character that began before the tail
 
     def _stops_in(self, text: str) -> bool:
         return any(stop in text for stop in self.stops)
@@ -178,14 +178,14 @@ class StopStrings(StoppingCriteria):
 
 
 class TextStream(BaseStreamer):
-    """Passes on each new piece of a completion; together the pieces are the completion, to the letter.
+    """Passes on each new piece of a completion; together the pieces are exactly the completion.
 
-    Prompt and completion are decoded together, so that a leading space survives, and a character whose bytes are not
-    all there yet is held back.
+    Prompt and completion are decoded together, so that a leading space survives, and an unfinished character is held
+    back.
 
     Args:
         on_text: receives the pieces.
-        ends: ids that end the completion, after which nothing is passed on.
+        ends: ids that end the completion; nothing after them is passed on.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How this process computes on a CPU: threads, and what becomes of memory that tensors free."""
+"""CPU settings of this process: the number of threads, and the reuse of freed memory."""
 
 import ctypes
 import os
@@ -12,11 +12,10 @@ _TUNED = frozenset({"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_
 
 
 def set_up_cpu(threads: int = 0) -> None:
-    """Set the number of CPU threads, 0 = torch's own choice, and keep freed memory for the next tensors.
+    """Set the number of CPU threads (0 = torch's default), and keep freed memory for the next tensors.
 
-    glibc gives large blocks back to the kernel, which clears them page by page before every use, and that again and
-    again in every step of a training. Where there is a GPU, which has an allocator of its own, memory of the host is
-    given back as ever: what is loaded goes through it once. Nor is anything changed elsewhere than with glibc, or where
+    glibc returns large blocks to the kernel, which clears them page by page before their next use: in a training, every
+    step. The allocator is left alone with a GPU (host memory is then used for loading only), without glibc, and where
     the user has set one of glibc's own variables (`MALLOC_TRIM_THRESHOLD_=131072` is its default).
     """
     if threads:

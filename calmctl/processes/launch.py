@@ -1,4 +1,4 @@
-"""Launching: a command as several processes, through PyTorch Elastic, whose errors come back as one line."""
+"""Launching: run a command in several processes with PyTorch Elastic, and report their failure in one line."""
 
 import logging
 import os
@@ -25,21 +25,21 @@ INTERRUPTED = 130
 
 
 def launch(arguments: Sequence[str], count: int, nnodes: int = 1, rdzv_endpoint: str | None = None) -> None:
-    """Run `calmctl` with some arguments in several processes and return when all have ended well.
+    """Run `calmctl` with some arguments in several processes; return when all have succeeded.
 
     Args:
         count: processes on this machine.
         nnodes: machines; the same command runs on each.
-        rdzv_endpoint: host:port where the machines meet, the same on all; not needed for one.
+        rdzv_endpoint: host:port of the rendezvous, the same on all machines; not needed for one.
 
     Raises:
-        UserError: the processes cannot be started so, or one of them refused its input.
+        UserError: the processes cannot be started, or one of them refused its input.
         CalmctlError: one of them failed.
         Interrupted: this process or one of them was told to end; all have ended.
     """
     check_meeting(nnodes, rdzv_endpoint)
     level = os.environ.get("TORCH_CPP_LOG_LEVEL")
-    os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"  # of this process only
+    os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"  # only during the imports
     from torch.distributed.elastic.multiprocessing import api as multiprocessing_api
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
@@ -49,21 +49,21 @@ def launch(arguments: Sequence[str], count: int, nnodes: int = 1, rdzv_endpoint:
     os.environ.pop("TORCH_CPP_LOG_LEVEL")
     if level is not None:
         os.environ["TORCH_CPP_LOG_LEVEL"] = level
-    # What Elastic has to say about failures is said by us, in one line.
+    # Failures are reported by us in one line, not by Elastic.
     logging.disable(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
     os.environ |= {LAUNCHER_VARIABLE: str(os.getpid()), PARENT_VARIABLE: str(os.getpid())}
-    # Without an endpoint, a free port of this machine.
+    # Without an endpoint, use a free port of this machine.
     meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={rdzv_endpoint or 'localhost:0'}", "--rdzv-id=calmctl"]
     flags = [f"--nnodes={nnodes}", f"--nproc-per-node={count}", *meeting]
     with tempfile.TemporaryDirectory(prefix="calmctl-") as logs:
-        # -P: a folder of the user's that is named like a package must not be imported in its place.
+        # -P: a folder in the working directory must not hide a package of the same name.
         program = ["--no-python", sys.executable, "-P", "-m", "calmctl", *arguments]
         config, entrypoint, rest = config_from_args(parse_args([*flags, f"--log-dir={logs}", *program]))
         signals = _PassedOn()
         for number in ASKING:
             signal.signal(number, signals.handle)
-        # Elastic's own handler kills the processes after half a minute, in which a large checkpoint is not written.
+        # Elastic's own handler kills the processes after 30 seconds, too soon for a large checkpoint.
         setattr(multiprocessing_api, "_terminate_process_handler", signals.handle)  # noqa: B010 (it is private)
         try:
             elastic_launch(config, entrypoint)(*rest)
@@ -76,17 +76,17 @@ def launch(arguments: Sequence[str], count: int, nnodes: int = 1, rdzv_endpoint:
 
 
 class _PassedOn:
-    """Signals that ask this process to end: its processes get the first one, and no time after a second one.
+    """Handles signals that ask this process to end: ends its child processes at the first, kills them at the second.
 
     Attributes:
-        count: how many there were.
+        count: number of signals so far.
     """
 
     def __init__(self) -> None:
         self.count = 0
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Pass a signal on; without processes, end."""
+        """Pass a signal on to the child processes; without any, raise KeyboardInterrupt."""
         self.count += 1
         if not (processes := psutil.Process().children()):
             raise KeyboardInterrupt
@@ -95,7 +95,7 @@ class _PassedOn:
 
 
 def check_meeting(nnodes: int, rdzv_endpoint: str | None) -> None:
-    """Raise UserError unless processes can meet: on several machines, or where they were told to."""
+    """Raise UserError if the rendezvous endpoint is missing (for several machines), malformed or in use."""
     if nnodes > 1 and not rdzv_endpoint:
         raise UserError("--rdzv-endpoint is not set; give host:port of one of the machines, the same on all of them")
     if rdzv_endpoint:
@@ -103,7 +103,7 @@ def check_meeting(nnodes: int, rdzv_endpoint: str | None) -> None:
 
 
 def _check_endpoint(endpoint: str, nnodes: int) -> None:
-    """Refuse what is no endpoint, and for one machine a port that something else has (of several, another may)."""
+    """Raise UserError for a malformed endpoint or, with one machine, a port in use (of several, another may own it)."""
     host, _, port = endpoint.rpartition(":")
     if not host or not port.isdecimal():
         raise UserError(f"--rdzv-endpoint {endpoint}: give it as host:port")
@@ -120,10 +120,10 @@ def _check_endpoint(endpoint: str, nnodes: int) -> None:
 
 
 def num_processes(wanted: str) -> int:
-    """Return how many processes `--nproc-per-node` means here: a number, `gpu` (one each) or `auto` (GPUs, else cores).
+    """Return the number of processes for `--nproc-per-node`: a number, `gpu` (one each) or `auto` (GPUs, else cores).
 
     Raises:
-        UserError: it means none.
+        UserError: the value is malformed, or `gpu` without a GPU.
     """
     if wanted.isdecimal() and int(wanted):
         return int(wanted)
@@ -138,13 +138,13 @@ def num_processes(wanted: str) -> int:
 
 
 def _first_cause(failures: "dict[int, ProcessFailure]", is_asked: bool = False) -> CalmctlError | Interrupted:
-    """Return what went wrong first, as an error of this process.
+    """Return the root cause of several failures, as an error of this process.
 
-    Where it was asked to end, or all ended because they were, that is the cause, and one of them may say what is left.
+    If the processes were told to end, that is the cause; one of them may report what was saved.
 
-    When one process fails the others lose their connection to it, so of several failures a refused input counts most,
-    then a process that the system killed, then the earliest. One that ended without a word followed another, or
-    Elastic ended it (SIGTERM) because of another.
+    When one process fails, the others lose their connection to it. So refused input takes precedence, then a process
+    killed by the system, then the earliest failure. Processes that ended without a report, or by Elastic's SIGTERM,
+    only followed another one.
     """
 
     def order(rank: int) -> tuple[bool, bool, bool, float, int]:
@@ -168,5 +168,5 @@ def _first_cause(failures: "dict[int, ProcessFailure]", is_asked: bool = False) 
 
 
 def _reported(failure: "ProcessFailure") -> dict[str, Any]:
-    """Return what a process left in its error file; see `calmctl.processes.parent.report_to_launcher`."""
+    """Return what a process wrote into its error file (see `parent.report_to_launcher`)."""
     return failure.error_file_data.get("calmctl", {})

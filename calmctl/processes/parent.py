@@ -16,20 +16,20 @@ PARENT_VARIABLE = "CALMCTL_STAGE_OF"
 LAUNCHER_VARIABLE = "CALMCTL_LAUNCHED_BY"
 # Ctrl-C, `kill`, a closed terminal, and the warnings that SLURM's `--signal` sends before the time is up.
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# A part of something gets a signal from what it is a part of too, a moment after its own.
+# A child process may get the same signal again, a moment later, from its parent.
 ECHO_SECONDS = 2.0
 _SET_PARENT_DEATH_SIGNAL = 1  # prctl(2), PR_SET_PDEATHSIG
 
 
 class Interrupted(KeyboardInterrupt):
-    """The process was told to end; the message says what was saved, and is printed."""
+    """The process was told to end; the message, which is printed, says what was saved."""
 
 
 class _Asked:
-    """Whether this process was told to end: at once, unless somebody wants to finish something; a second time, always.
+    """Whether this process was told to end: the first signal interrupts unless put off, the second one always.
 
     Attributes:
-        since: when it was, by the monotonic clock.
+        since: time of the last signal (monotonic clock).
     """
 
     def __init__(self) -> None:
@@ -49,9 +49,9 @@ _asked = _Asked()
 
 
 def end_like_ctrl_c() -> None:
-    """Treat the signals that ask to end like Ctrl-C, so that runs say that they were interrupted; end with a parent.
+    """Turn SIGTERM and the like into KeyboardInterrupt; on Linux, also exit when the parent dies.
 
-    The second works on Linux. SIGINT is set too: a background job of a shell would inherit it as ignored.
+    Runs are then marked interrupted. SIGINT is set too, because background jobs of a shell inherit it as ignored.
     """
     signal.signal(signal.SIGINT, _asked.handle)
     _listen()
@@ -64,9 +64,9 @@ def end_like_ctrl_c() -> None:
 
 @contextmanager
 def putting_off_the_end() -> Iterator[None]:
-    """Let the block ask (`is_asked_to_end`) whether to end, instead of being interrupted; a second signal interrupts.
+    """Let the block poll `is_asked_to_end` instead of being interrupted; a second signal interrupts it.
 
-    It works in the main thread, whether or not the process is one of the command line; elsewhere nothing changes.
+    Works in the main thread, of processes outside the command line too; does nothing in other threads.
     """
     try:
         handlers = _listen()
@@ -91,16 +91,16 @@ def is_asked_to_end() -> bool:
 
 
 def end_if_asked() -> None:
-    """Raise KeyboardInterrupt where a signal has and nothing came of it.
+    """Raise KeyboardInterrupt if a signal came, but the exception of its handler was swallowed.
 
-    Iterating over a numpy array of strings, for one, swallows what a signal handler raises meanwhile.
+    Iterating over a numpy array of strings, for one, swallows it.
     """
     if _asked.since is not None and not _asked.is_put_off:
         raise KeyboardInterrupt
 
 
 def _listen() -> dict[signal.Signals, Any]:
-    """Handle every signal that asks to end, unless it is ignored (nohup); return the handlers there were."""
+    """Handle every signal that asks to end, unless it is ignored (nohup); return the previous handlers."""
     before = {number: signal.getsignal(number) for number in ASKING}
     before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     for number in before:
@@ -113,15 +113,15 @@ def _is_part() -> bool:
 
 
 def is_first_process() -> bool:
-    """Return whether this process does the talking: alone, or the first of those that torchrun started."""
+    """Return whether this process prints messages: the only one, or the first that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def report_to_launcher(line: str, traceback: str = "") -> bool:
-    """Leave word why this process fails where `calmctl.processes.launch` reads it; False where nobody does.
+    """Write the reason of this process's failure to a file for `launch`; return False if no launcher reads it.
 
     Args:
-        line: what is wrong, in one line.
+        line: the error in one line.
     """
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not path or os.environ.get(LAUNCHER_VARIABLE) != str(os.getppid()):

@@ -1,4 +1,4 @@
-"""Ranks: the processes that torchrun starts, and the little that they have to tell each other."""
+"""Ranks: the processes that torchrun starts, and the few values that they exchange."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,13 @@ from torch import distributed
 
 from calmctl.errors import UserError
 
-# A rank waits for the slowest one, which may have hours of work left: not to be taken for a failure.
+# Timeout for waiting ranks: the slowest one may have hours of work left, which is no failure.
 _PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The place of a process among those that share the work; alone unless torchrun says otherwise."""
+    """The rank of this process and the number of ranks that share the work; one unless torchrun started more."""
 
     index: int = 0
     count: int = 1
@@ -38,7 +38,7 @@ class Ranks:
         return torch.device("cuda", self.local_index % torch.cuda.device_count())
 
     def from_first(self, value: Any = None) -> Any:
-        """Return, on every rank, what the first one gives."""
+        """Return the first rank's value on every rank."""
         if self.count == 1:
             return value
         values = [value]
@@ -46,7 +46,7 @@ class Ranks:
         return values[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Return, on every rank, what each gives; nobody goes on before all have come here."""
+        """Return the values of all ranks on every rank, once all have called it."""
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
@@ -54,7 +54,7 @@ class Ranks:
         return values
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Return, on every rank, the sums over all of them."""
+        """Return the element-wise sums over all ranks on every rank."""
         if self.count == 1:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64)
@@ -62,7 +62,7 @@ class Ranks:
         return sums.tolist()
 
     def wait(self) -> None:
-        """Return when every rank has come here."""
+        """Wait until every rank has called it."""
         if self.count > 1:
             distributed.barrier(group=self.group)
 
@@ -72,24 +72,24 @@ _planned = (1, 1)
 
 
 def current_ranks() -> Ranks:
-    """Return the ranks that this process has joined; alone outside of `joined_ranks`."""
+    """Return the ranks that this process has joined; a single rank outside `joined_ranks`."""
     return _joined
 
 
 def num_processes() -> int:
-    """Return how many processes share the work, or would in a run that is only planned."""
+    """Return the number of processes that share the work, or would in a planned run."""
     return max(_joined.count, _planned[0] * _planned[1])
 
 
 def check_devices() -> None:
-    """Raise UserError unless every process that would train here has a GPU of its own, where there are GPUs."""
+    """Raise UserError if this machine has GPUs, but not one for each planned process."""
     if torch.cuda.is_available() and _planned[0] > torch.cuda.device_count():
         raise _too_few_gpus()
 
 
 @contextmanager
 def planned_processes(count: int, nnodes: int = 1) -> Iterator[None]:
-    """Let the block plan for so many processes on each of some machines, which do not exist."""
+    """Let the block plan for `count` processes on each of `nnodes` machines, which are not started."""
     global _planned
     before, _planned = _planned, (count, nnodes)
     try:
@@ -108,7 +108,7 @@ def joined_ranks(trains: bool = False) -> Iterator[Ranks]:
     """Join the processes that torchrun started with this one, for the duration of the block.
 
     Args:
-        trains: tensors on GPUs will be exchanged too, by NCCL, which needs a GPU for every process.
+        trains: GPU tensors will be exchanged too, by NCCL, which needs one GPU per process.
 
     Raises:
         UserError: there are fewer GPUs than processes that train.
@@ -120,7 +120,7 @@ def joined_ranks(trains: bool = False) -> Iterator[Ranks]:
     if count == 1 or _joined.count > 1:
         yield _joined
         return
-    # A few words are exchanged by gloo whatever the tensors are on.
+    # Values on the CPU go over gloo, also when tensors are on GPUs.
     backend = "gloo"
     if trains and torch.cuda.is_available():
         if local_index >= torch.cuda.device_count():
@@ -133,7 +133,7 @@ def joined_ranks(trains: bool = False) -> Iterator[Ranks]:
     try:
         yield _joined
     except BaseException:
-        # The others may be in the middle of anything: leaving in good order could wait for them forever.
+        # Other ranks may be anywhere in their work: destroying the group could wait for them forever.
         _joined = Ranks()
         raise
     _joined = Ranks()

@@ -19,18 +19,18 @@ DECIDED = (
 
 @dataclass(frozen=True)
 class SlurmConfig:
-    """What a job asks the cluster for.
+    """The resources and options of a SLURM job.
 
     Attributes:
         name: of the job.
-        nodes: machines.
-        gpus_per_node: processes on each, one a GPU; 0 = one process a core on nodes without GPUs.
-        cpus_per_gpu: cores for each process.
-        time: limit, as SLURM writes it.
+        nodes: number of machines.
+        gpus_per_node: processes per node, one per GPU; 0 = one process per core, on nodes without GPUs.
+        cpus_per_gpu: cores per process; without GPUs, per node.
+        time: limit in SLURM's format.
         partition, account: empty = the cluster's default.
-        log: file for what the job prints; %x is its name, %j its number.
+        log: file for the job's output; %x is its name, %j its number.
         options: further options of sbatch, such as `--mem=0`.
-        setup: shell lines that come first, such as `module load cuda` or the activation of an environment.
+        setup: shell lines to run first, such as `module load cuda` or the activation of an environment.
         python: interpreter that has calmctl.
     """
 
@@ -66,14 +66,14 @@ class SlurmConfig:
 
 
 def launch_options(config: SlurmConfig, name: str, parameters: Collection[str]) -> str:
-    """Return the options that make a command use all of the job.
+    """Return the options that let a command use all nodes and GPUs of the job.
 
     Args:
         name: of the command.
-        parameters: options that it has.
+        parameters: names of the command's options.
 
     Raises:
-        UserError: it cannot use so many nodes or GPUs.
+        UserError: the command cannot use that many nodes or GPUs.
     """
     is_alone = "nproc_per_node" not in parameters
     if config.nodes > 1 and "nnodes" not in parameters:
@@ -92,10 +92,10 @@ def launch_options(config: SlurmConfig, name: str, parameters: Collection[str]) 
 
 
 def batch_script(config: SlurmConfig, command: Sequence[str], launch: str) -> str:
-    """Return the script that runs a command (what follows `calmctl`) with its launch options.
+    """Return the script that runs a command (the words after `calmctl`) with its launch options.
 
-    Two minutes before the time is up the processes are interrupted, and the job is queued again: the same command
-    resumes its run. A job that is preempted waits for its processes, which SLURM tells themselves.
+    Two minutes before the time limit the script interrupts the processes and requeues the job: the same command resumes
+    its run. In a preempted job, SLURM signals the processes itself, and the script waits for them.
     """
     wanted = {
         "job-name": config.name,
@@ -113,7 +113,7 @@ def batch_script(config: SlurmConfig, command: Sequence[str], launch: str) -> st
     options = [f"--{name}={value}" for name, value in wanted.items() if value]
     meeting = []
     if config.nodes > 1:
-        # Not `head`, which closes the pipe while names are still being written: that would end the script.
+        # Not `head`, which closes the pipe while names are still being written: pipefail would end the script.
         meeting = ['first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)']
     lines = [
         "#!/bin/bash",
@@ -126,7 +126,7 @@ def batch_script(config: SlurmConfig, command: Sequence[str], launch: str) -> st
         """trap 'limit=near again=yes; scancel --signal=INT "$SLURM_JOB_ID"' USR1""",
         "trap again=yes TERM",
         f"srun {shlex.quote(config.python)} -m calmctl {shlex.join(command)}{launch} &",
-        # A signal ends the wait, not the processes.
+        # A signal ends the wait, not the processes, so wait again.
         'while [ "$again" ]; do again= code=0; wait $! || code=$?; done',
         'if [ "$limit" ] && [ "$code" != 0 ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
         'exit "$code"',
@@ -135,7 +135,7 @@ def batch_script(config: SlurmConfig, command: Sequence[str], launch: str) -> st
 
 
 def _seconds(time: str) -> int:
-    """Return the seconds of a time as SLURM writes it; raises ValueError for another one."""
+    """Return the seconds of a time in SLURM's format; raise ValueError for another format."""
     match = re.fullmatch(r"(?:(?P<d>\d+)-(?P<dh>\d+)(?::(?P<dm>\d+)(?::(?P<ds>\d+))?)?)"
                          r"|(?:(?P<h>\d+):(?P<hm>\d+):(?P<hs>\d+))|(?:(?P<m>\d+)(?::(?P<ms>\d+))?)", time)  # fmt: skip
     if match is None:
@@ -148,7 +148,7 @@ def _seconds(time: str) -> int:
 
 
 def submit(script: Path) -> str:
-    """Submit a script and return the number of the job.
+    """Submit a script and return the job's number.
 
     Raises:
         UserError: there is no sbatch here.

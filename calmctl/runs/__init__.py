@@ -1,1 +1,1 @@
-"""Run directories: what lies in one, its record, and what makes two runs the same."""
+"""Run directories: their files, their record (run.json), and their identity (what makes two runs the same)."""

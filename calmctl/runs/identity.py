@@ -1,7 +1,7 @@
-"""Whether a directory holds the run that is about to start: same kind, same configuration, same inputs.
+"""Identity: whether a directory holds the run that is about to start (same kind, configuration and inputs).
 
-What a setting means to that is metadata of its field (`schema.meaning`). One that names a place is the same where it
-names the same place as seen from the run's folder: folders that belong together can be moved together.
+The metadata of a setting's field says whether the setting counts (`schema.meaning`). Absolute paths are compared
+relative to the run's folder, so that folders that belong together can be moved together.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Differences = Mapping[str, tuple[Any, Any]]
 
 
 def existing_run(path: Path, kind: Kind, config: object, inputs: Mapping[str, str]) -> RunInfo | None:
-    """Return the run at `path`, or None where a new one can begin.
+    """Return the run at `path`, or None if a new one can start there.
 
     Raises:
-        UserError: `path` is a file, holds something that is no run, or holds another run.
+        UserError: `path` is a file, or holds another run or something that is no run.
     """
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file; --out needs a folder")
@@ -48,7 +48,7 @@ def existing_run(path: Path, kind: Kind, config: object, inputs: Mapping[str, st
 
 
 def refuse_other_settings(path: Path, config: object) -> None:
-    """Raise UserError where `path` holds a run that was started with other settings."""
+    """Raise UserError if `path` holds a run that was started with other settings."""
     if (path / RUN_FILE).exists() and not _made_nothing(existing := read_run(path)):
         _refuse_other_settings(existing, config)
 
@@ -57,7 +57,7 @@ def has_settings(run: RunInfo, config: object, comparisons: bool = False) -> boo
     """Tell whether a run was started with these settings, by its checksum or by its `config.yaml`.
 
     Args:
-        comparisons: those that only say what is compared have to be the same as well.
+        comparisons: also compare settings that only say what is compared.
     """
     if not comparisons and run.facts.get("config_sha256") == config_sha256(config):
         return True
@@ -65,13 +65,13 @@ def has_settings(run: RunInfo, config: object, comparisons: bool = False) -> boo
 
 
 def config_sha256(config: object) -> str:
-    """Return the checksum that identifies a configuration, whatever the order of its keys."""
+    """Return the checksum of a configuration's identifying settings, whatever the order of its keys."""
     settings = _without(to_dict(config), set(changeable_settings(config)))
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _without(settings: Mapping[str, Any], paths: Collection[str], prefix: str = "") -> dict[str, Any]:
-    """Return settings without those at some paths, `a.b.c`."""
+    """Return settings without those at some dotted paths."""
     kept = {name: value for name, value in settings.items() if prefix + name not in paths}
     return {
         name: _without(value, paths, f"{prefix}{name}.") if isinstance(value, Mapping) else value
@@ -80,13 +80,13 @@ def _without(settings: Mapping[str, Any], paths: Collection[str], prefix: str = 
 
 
 def _made_nothing(run: RunInfo) -> bool:
-    """Tell whether a run failed before it made anything, on a wrong path say: its folder is as good as new."""
+    """Tell whether a run failed before it wrote results (at a wrong path, say), so that its folder can be reused."""
     ours = {LOCK_FILE, CONFIG_FILE, RUN_FILE, PROGRESS_FILE}
     return run.status == "failed" and all(entry.name in ours for entry in run.path.iterdir())
 
 
 def _refuse_foreign_folder(path: Path) -> None:
-    """Allow a new folder, an empty one, and what a start that was killed at once leaves behind."""
+    """Raise UserError unless a folder is new, empty, or left behind by a start that was killed at once."""
     ours = {LOCK_FILE, CONFIG_FILE}
     foreign = [entry.name for entry in path.iterdir() if entry.name not in ours] if path.exists() else []
     foreign = [name for name in foreign if not (name.startswith(".") and name.endswith(".tmp"))]
@@ -107,7 +107,7 @@ def _refuse_other_settings(existing: RunInfo, config: object) -> None:
 
 
 def _differences(run: RunInfo, config: object, comparisons: bool = False) -> Differences | None:
-    """Return in which identifying settings a run differs from a configuration; None where its own cannot be read."""
+    """Return the identifying settings in which a run differs from a configuration; None if its own are unreadable."""
     if (old := read_settings(run.path)) is None:
         return None
     new = _flatten(json.loads(json.dumps(to_dict(config))))
@@ -116,7 +116,7 @@ def _differences(run: RunInfo, config: object, comparisons: bool = False) -> Dif
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
-    """Return the settings of a run, `a.b.c` -> value; None where its file is missing or damaged."""
+    """Return the settings of a run, `a.b.c` -> value; None if its file is missing or damaged."""
     try:
         return _flatten(read_yaml(folder / CONFIG_FILE) or {})
     except (UserError, AttributeError):
@@ -124,10 +124,10 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
 
 
 def former_folder(run: RunInfo) -> Path:
-    """Return where a run was when it was started; where it is now if it does not say."""
+    """Return the folder that a run was started in; its present folder if unknown."""
     if folder := run.facts.get("folder"):
         return Path(folder)
-    # Runs of version 0.1.0 do not say it, but stages, which name places in their folder, say where they write.
+    # Runs of version 0.1.0 lack the entry, but the commands of stages, whose settings hold paths, have `--out`.
     command = run.facts.get("command") or []
     out = dict(zip(command, command[1:], strict=False)).get("--out", "")
     return Path(out) if os.path.isabs(out) else run.path
@@ -136,11 +136,11 @@ def former_folder(run: RunInfo) -> Path:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], left_out: Collection[str], old_folder: Path, new_folder: Path
 ) -> Differences:
-    """Return the settings of two runs that differ, and their values in both.
+    """Return the settings in which two runs differ, with both values.
 
     Args:
-        left_out: settings that may differ, and groups of them.
-        old_folder, new_folder: from where the places that settings name are seen.
+        left_out: settings, or groups of settings, that may differ.
+        old_folder, new_folder: absolute paths in the settings are compared relative to these.
     """
     folders = (old_folder.resolve(), new_folder.resolve())
     pairs = {key: (old.get(key, _MISSING), new.get(key, _MISSING)) for key in [*old, *new]}
@@ -161,7 +161,7 @@ def _is_same(old: Any, new: Any, old_folder: Path, new_folder: Path) -> bool:
 
 
 def shown(found: Differences) -> str:
-    """Say which settings differ: `key: old -> new`, the first three; empty where none does."""
+    """List the first three differing settings as `key: old -> new`; empty if there are none."""
     changed = [f"{key}: {before} -> {after}" for key, (before, after) in found.items()]
     rest = len(changed) - _SHOWN_DIFFERENCES
     return ", ".join(changed[:_SHOWN_DIFFERENCES]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""A lock on a file, which tells other processes that a run is being written."""
+"""A file lock that tells other processes that a run is being written."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _LOCK_PAUSE_SECONDS = 0.02
 
 
 class FileLock:
-    """An exclusive lock on a file that the system releases when its process ends, however it ends."""
+    """An exclusive lock on a file; the system releases it when the process ends, however it ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._handle: int | None = None
 
     def acquire(self) -> bool:
-        """Take the lock and leave the process id in the file; False if another process holds it."""
+        """Take the lock and write the process id into the file; return False if another process holds it."""
         handle = self._open(os.O_RDWR | os.O_CREAT)
         for attempt in range(_LOCK_ATTEMPTS):  # `is_held` of another process may hold it for an instant
             try:
@@ -40,7 +40,7 @@ class FileLock:
         return False
 
     def release(self) -> None:
-        """Give the lock back; harmless when it is not held."""
+        """Release the lock; harmless if it is not held."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -72,7 +72,7 @@ class FileLock:
         return name.decode() if name.isdigit() else "unknown"
 
     def _open(self, how: int) -> int:
-        """Open the file itself: what a link led to would be emptied, and a FIFO would be waited for."""
+        """Open a regular file only: the target of a link would be truncated, and opening a FIFO would block."""
         advice = f"{self._path}: is no lock file but a link or something else; remove it"
         try:
             handle = os.open(self._path, how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)

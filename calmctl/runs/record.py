@@ -1,4 +1,4 @@
-"""What a run directory says, for those who only read it."""
+"""Reading run directories: the record of a run (run.json), its log, metrics and progress."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.jsonl"
 LOCK_FILE = ".lock"
 
 _NUMBER = int | float
-# What run.json says, and of which type where it says it.
+# Optional entries of run.json and their types.
 _FACTS: dict[str, type | UnionType] = {
     **dict.fromkeys(("name", "config_sha256", "git_commit", "folder", "started", "finished", "error"), str),
     **dict.fromkeys(("command",), list),
@@ -42,7 +42,7 @@ _LOG_NUMBERS = (
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What `run.json` says about a run; `status` is `interrupted` if its process died without a word."""
+    """The record of a run; `status` is `interrupted` if it says `running` but no process holds the lock."""
 
     path: Path
     kind: str
@@ -70,7 +70,7 @@ class RunInfo:
 
 
 def read_run(path: Path) -> RunInfo:
-    """Read what is known about the run at `path`.
+    """Read the record of the run at `path`.
 
     Raises:
         UserError: `path` is no run directory, or its `run.json` is damaged.
@@ -88,12 +88,12 @@ def read_run(path: Path) -> RunInfo:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a training log; raises UserError for a damaged one."""
+    """Return the rows of a training log; raise UserError if it is damaged."""
     return read_jsonl(path, numbers=_LOG_NUMBERS)
 
 
 def _read_object(path: Path, fields: Mapping[str, type | UnionType]) -> dict[str, Any] | None:
-    """Return a JSON object with these fields, or None where there is no such file."""
+    """Return a JSON object that has these fields, or None if there is no such file."""
     if not path.exists():
         return None
     found: dict[str, Any] = read_json(path)
@@ -110,7 +110,7 @@ def _check_object(path: Path, found: Any, fields: Mapping[str, type | UnionType]
 
 
 def list_runs(root: Path) -> list[RunInfo]:
-    """Return every run at or below `root`, sorted by path; runs inside runs (stages) count too."""
+    """Return every run at or below `root`, sorted by path, runs inside runs (stages) included."""
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     found = []

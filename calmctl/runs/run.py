@@ -1,9 +1,11 @@
-"""Run directories: started, resumed, skipped when complete, and never half-true whatever kills the process.
+"""Run directories: start, resume or skip a run, and keep its record true whatever kills the process.
 
-with Run.start(out, kind="train", config=config, command=sys.argv, seed=0, inputs={"data": sha}) as run:
-if not run.is_complete:
-run.append_jsonl({"step": 1, "loss": 0.5})
-run.finish(trainable_parameters=1024)
+Usage:
+
+    with Run.start(out, kind="train", config=config, command=sys.argv, seed=0, inputs={"data": sha}) as run:
+        if not run.is_complete:
+            run.append_jsonl({"step": 1, "loss": 0.5})
+            run.finish(trainable_parameters=1024)
 """
 
 from __future__ import annotations
@@ -74,11 +76,11 @@ class Run:
         """Create the run at `path`, resume it, or find it complete (`run.is_complete`: nothing to do).
 
         `config` is a dataclass, whose fields say which settings may change (`schema.meaning`), or a mapping; `inputs`
-        maps what the run reads to its sha256. A run is the same run only if kind, configuration and inputs are. A
-        complete run that is not `is_current`, as something is missing or other comparisons are asked for, is resumed.
+        maps names of inputs to their sha256. Two runs are the same if kind, configuration and inputs are. Pass
+        `is_current=False` to resume a complete run too, because results are missing or comparisons were added.
 
         Raises:
-            UserError: `path` is in use, is another run, or is a folder that holds something else.
+            UserError: `path` is in use, or holds another run or something else.
         """
         path, inputs = Path(path), dict(inputs or {})
         lock = FileLock(path / LOCK_FILE)
@@ -89,7 +91,7 @@ class Run:
         if not lock.acquire():
             raise in_use(path, lock)
         try:
-            # Again, for what happened between our look and our lock.
+            # Look again: another process may have been here before we had the lock.
             existing = existing_run(path, kind, config, inputs)
         except UserError:
             lock.release()
@@ -117,10 +119,10 @@ class Run:
         inputs: Mapping[str, str] | None = None,
         is_current: bool = True,
     ) -> RunInfo | None:
-        """Return the run that a start (see `start`) would resume or find complete; None = a new one would begin.
+        """Return the run that `start` would resume or find complete; None if it would begin a new one.
 
         Raises:
-            UserError: what the start would refuse.
+            UserError: `start` would raise it.
         """
         existing = existing_run(path, kind, config, dict(inputs or {}))
         if existing is not None and existing.is_complete and is_current:
@@ -136,12 +138,12 @@ class Run:
 
     @property
     def is_complete(self) -> bool:
-        """Return whether the run is finished, now or before this process began."""
+        """Return whether the run is finished, by this process or an earlier one."""
         return bool(self._facts["status"] == "complete")
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Return a copy of what `run.json` holds."""
+        """Return a copy of the record (`run.json`)."""
         return dict(self._facts)
 
     @property
@@ -168,7 +170,7 @@ class Run:
     def rewind_log(self, step: int, name: str = LOG_FILE, without: str = "") -> None:
         """Drop the rows after `step`, which a run resumed from a checkpoint at `step` will write again.
 
-        Of the rows at `step` those that have a key `without` go too.
+        Rows at `step` that have the key `without` are dropped too.
         """
         rows = self.read_jsonl(name)
         kept = [row for row in rows if (row.get("step") or 0) < step + (not without or without not in row)]
@@ -202,7 +204,7 @@ class Run:
         write_json(self.path / PROGRESS_FILE, row, durable=False)
 
     def finish(self, **facts: Any) -> None:
-        """Mark the run complete, with `facts` added to `run.json` (say `trainable_parameters=...`)."""
+        """Mark the run complete, and add `facts` to `run.json` (`trainable_parameters=...`, say)."""
         self._end("complete", facts)
 
     def fail(self, message: str) -> None:
@@ -230,7 +232,7 @@ class Run:
             else:
                 self.interrupt()
         except OSError:
-            # A run that cannot even say that it failed counts as interrupted once its lock is gone.
+            # A run whose record cannot be written counts as interrupted once its lock is released.
             self._lock.release()
             if error is None:
                 raise
@@ -257,7 +259,7 @@ class Run:
 
 
 def in_use(path: Path, lock: FileLock) -> UserError:
-    """Return what is said of a run that another process holds."""
+    """Return the error for a run that another process is writing."""
     return UserError(f"{path} is in use by process {lock.owner()}; wait for it, or choose another --out")
 
 

@@ -1,4 +1,4 @@
-"""The run of several processes: the first one starts and writes it, the others follow what it does."""
+"""A run shared by several processes: the first one starts and writes it, the others only read."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,13 +45,13 @@ def started_run(
     inputs: Mapping[str, str] | None = None,
     interrupted: Callable[[], Interrupted],
 ) -> Iterator[Run]:
-    """Start, resume or find complete a run, together with all processes that torchrun started; see `Run.start`.
+    """Start, resume or find complete a run, in all processes that torchrun started (see `Run.start`).
 
     Args:
-        interrupted: returns what is said where the process was told to end.
+        interrupted: returns the error to raise if the process was told to end.
 
     Raises:
-        UserError: see `Run.start`. The first process tells; the others exit with its code.
+        UserError: see `Run.start`; raised in the first process, the others exit with its code.
         Interrupted: the process was told to end.
     """
     with joined_ranks(trains=True) as ranks:
@@ -59,7 +59,7 @@ def started_run(
             try:
                 run = Run.start(path, kind=kind, config=config, command=command, seed=seed, inputs=inputs)
             except BaseException:
-                ranks.from_first()  # nobody waits for what will not come
+                ranks.from_first()  # release the ranks that wait for the result
                 raise
             ranks.from_first(run.facts)
         elif (facts := ranks.from_first()) is not None:
@@ -71,5 +71,5 @@ def started_run(
                 yield run
         except KeyboardInterrupt as error:
             if isinstance(error, Interrupted):
-                ranks.wait()  # the end of one process ends the others: not before the first has written that it ends
+                ranks.wait()  # one process ending ends the others: let the first write its record before
             raise interrupted() from error

@@ -1,4 +1,4 @@
-"""What augs with tokenizers of their own read of training examples: found once, kept in the run's folder."""
+"""The tokens that augs with their own tokenizers read of training examples, computed once and cached in the run."""
 
 import hashlib
 import json
@@ -17,17 +17,17 @@ from calmctl.modeling.tokenizers.segmentation import NEVER, SEGMENTATIONS, Segme
 from calmctl.processes.ranks import current_ranks
 from calmctl.training.examples import AugExamples, Examples
 
-# Examples that a plan looks at, spread over all of them.
+# Number of examples that `reading_facts` measures, spread evenly over all.
 SAMPLE = 1000
 
 _LOGGER = logging.getLogger(__name__)
 
 
 def with_aug_tokens(examples: Examples, segmenters: Sequence[Segmenter | None], folder: Path | None) -> Examples:
-    """Return the same examples with what each aug reads of them; None for augs that take the anchor's tokens.
+    """Return the same examples with the tokens that each aug reads; None for augs that take the anchor's tokens.
 
     Args:
-        folder: where the first process keeps what it finds, for the others and for going on later; None = nowhere.
+        folder: where the first process caches its result, for other processes and for a resumed run; None = no cache.
     """
     ranks = current_ranks()
     augs: list[AugExamples | None] = []
@@ -49,7 +49,7 @@ def with_aug_tokens(examples: Examples, segmenters: Sequence[Segmenter | None], 
 
 
 def segmented(examples: Examples, segmenter: Segmenter, rows: Sequence[int] | None = None) -> AugExamples:
-    """Return what an aug reads of examples, or of some of them."""
+    """Return the tokens that an aug reads of all examples, or of some rows."""
 
     def read(row: int) -> Segments:
         begin, end = examples.starts[row], examples.starts[row + 1]
@@ -60,9 +60,9 @@ def segmented(examples: Examples, segmenter: Segmenter, rows: Sequence[int] | No
 
 
 def reading_facts(examples: Examples, segmenters: Sequence[Segmenter | None]) -> list[dict[str, Any] | None]:
-    """Return, per aug, how it reads examples, measured on some of them; None where it takes the anchor's tokens.
+    """Return, per aug, how it reads examples, measured on a sample; None if it takes the anchor's tokens.
 
-    `aug_tokens_per_anchor_token` counts those that it is fed with, `replaced` is the share of them that were cut again.
+    `aug_tokens_per_anchor_token` counts every token fed to the aug; `replaced` is the share that a later cut replaced.
     """
     rows = np.unique(np.linspace(0, len(examples) - 1, SAMPLE).astype(int)).tolist()
     facts: list[dict[str, Any] | None] = []
@@ -82,23 +82,23 @@ def reading_facts(examples: Examples, segmenters: Sequence[Segmenter | None]) ->
 
 
 def _out_of_sight(examples: Examples, found: AugExamples, rows: Sequence[int]) -> int:
-    """Return how many tokens, of those read of packed rows, are seen no more only because another document begins."""
+    """Return how many aug tokens of packed rows ended only because another document began (they are not replaced)."""
     if examples.positions is None:
         return 0
-    # Where each token of an aug died, as a place among all of the anchor's.
+    # The anchor token at which each aug token died, as an index into all of the anchor's.
     died = found.columns[2] + np.repeat(examples.starts[rows], np.diff(found.starts))
     return int((examples.positions[died[found.columns[2] != NEVER]] == 0).sum())
 
 
 def described_reading(facts: dict[str, Any]) -> str:
-    """Return how an aug reads examples in words; see `reading_facts`."""
+    """Say in words how an aug reads examples (see `reading_facts`)."""
     how = SEGMENTATIONS[facts["segmentation"]]
     again = f", {facts['replaced']:.1%} of them cut again" if facts["replaced"] else ""
     return f"a tokenizer of its own, {facts['aug_tokens_per_anchor_token']:.2f} tokens per anchor token ({how}{again})"
 
 
 def _key(examples: Examples, segmenter: Segmenter) -> str:
-    """Return what identifies the examples and how they are read."""
+    """Return a hash of the examples and the way they are read."""
     known = hashlib.sha256(json.dumps(segmenter.identity(), sort_keys=True).encode())
     for values in (examples.ids, examples.starts, examples.positions):
         known.update(b"-" if values is None else np.ascontiguousarray(values).tobytes())
@@ -106,7 +106,7 @@ def _key(examples: Examples, segmenter: Segmenter) -> str:
 
 
 def _write(file: Path, found: AugExamples) -> None:
-    """Keep what was found; where there is no room for it, every process finds it by itself."""
+    """Write the cache file; if that fails, warn: every process then computes the tokens itself."""
     written = file.with_suffix(".tmp")
     try:
         save_file({"columns": found.columns, "starts": found.starts}, written)
@@ -120,7 +120,7 @@ def _write(file: Path, found: AugExamples) -> None:
 
 
 def _read(file: Path) -> AugExamples | None:
-    """Return what a file holds; None where it is missing or damaged, for it can be made again."""
+    """Read the cache file; None if it is missing or damaged, as it can be computed again."""
     try:
         held = load_file(file)
         return AugExamples(held["columns"], held["starts"])

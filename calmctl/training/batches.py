@@ -29,25 +29,25 @@ class _Bucket:
 
 
 class KeepsStates(Protocol):
-    """Keeps what a model has found of the examples."""
+    """A store of hidden states of the examples (see `state_store`)."""
 
     def of(self, rows: NDArray[np.int64]) -> Any:
-        """Return what is kept of some examples, as the model takes it."""
+        """Return the kept states of some examples, as the model takes them."""
 
 
 class Batches:
     """Draws batches of examples of similar length.
 
-    With replacement, a bucket (one length range, and under a curriculum one level) is drawn in proportion to its size,
-    then its rows. Without (`sampling=epochs`), an epoch takes every example once: sorted by length, those of one bucket
-    at random, cut into batches, and these in random order.
+    With `sampling=replacement`, a step draws a bucket (one length range and, under a curriculum, one level) in
+    proportion to its size, then rows from it. With `sampling=epochs`, an epoch takes every example once: sorted by
+    bucket, shuffled within each, cut into batches, and the batches shuffled.
 
-    What a step draws does not depend on the number of processes: each takes its slice of every micro-batch.
+    Draws do not depend on the number of processes: each process takes its slice of every micro-batch.
 
     Attributes:
-        start_step: where iteration begins; a resumed run sets it.
+        start_step: first step of the iteration; a resumed run sets it.
         drawn: indices of the examples of the step that was drawn last.
-        store: keeps states of the examples, which batches then hold as `kept_states`.
+        store: if set, provides the `kept_states` of every batch.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Batches:
 
     @property
     def passes(self) -> float:
-        """Return how often the whole run looks at each example, on average."""
+        """Return how many times the whole run reads each example, on average."""
         settings = self.settings
         if settings.sampling == "epochs":
             return settings.steps / self._epochs.per_epoch
@@ -89,14 +89,14 @@ class Batches:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield this process's share of the micro-batches from `start_step` on.
 
-        Each step's level is asked for when the step begins.
+        The curriculum's level is read when a step begins.
         """
         ranks = current_ranks()
         for step in range(self.start_step, self.settings.steps):
             self.drawn = self.rows(step)
             for part in np.array_split(self.drawn, self.settings.accumulation):
                 share = np.array_split(part, ranks.count)[ranks.index]
-                # A token budget may leave nothing: the others still need this process beside them.
+                # With a token budget the share may be empty, but the other ranks still wait for this one.
                 yield self.collate(share) if len(share) else self.nothing_of(part)
 
     def rows(self, step: int) -> NDArray[np.int64]:
@@ -118,17 +118,17 @@ class Batches:
         return generator.choice(self._drawn.indices, size=size)
 
     def observe(self, exact_match: float) -> None:
-        """Tell the curriculum how the batch that was drawn last was answered (0 to 1)."""
+        """Tell the curriculum the exact match (0 to 1) of the batch that was drawn last."""
         if self.curriculum is not None and self._drawn is not None:
             self.curriculum.update(self._drawn.level, self._drawn.held_back, exact_match)
 
     def collate(self, rows: NDArray[np.int64]) -> dict[str, Any]:
-        """Return right-padded `input_ids`, `attention_mask` and `labels` (-100 = not learned) of some examples.
+        """Return right-padded `input_ids`, `attention_mask` (none without padding) and `labels` (-100 = no loss).
 
-        Where augs have tokenizers of their own, `aug_tokens` holds what each reads (`AugTokens.stacked`), or None.
+        If augs have their own tokenizers, `aug_tokens` holds the tokens of each (see `AugTokens.stacked`), or None.
 
-        Packed ones have `position_ids` instead of a mask: each document counts from 0, padding is 0, and the first
-        token of a document is not learned, because only another document stands before it.
+        Packed examples get `position_ids` instead of a mask: each document counts from 0, padding is 0, and the first
+        token of a document has no label, because the token before it belongs to another document.
         """
         sequences = [self.examples.example(row) for row in rows]
         width = max(map(len, sequences))
@@ -160,13 +160,13 @@ class Batches:
         return batch
 
     def nothing_of(self, rows: NDArray[np.int64]) -> dict[str, Any]:
-        """Return a batch like one of some rows, of which nothing is learned."""
+        """Return a batch of one of these rows, without labels."""
         batch = self.collate(rows[:1])
         return {**batch, "labels": torch.full_like(batch["labels"], IGNORED)}
 
 
 class _Epochs:
-    """Batches in which every example comes once an epoch; a function of seed and step alone."""
+    """Batches in which every example comes once per epoch; a function of seed and step alone."""
 
     def __init__(self, buckets: Sequence[_Bucket], settings: TrainSettings, seed: int) -> None:
         self.buckets, self.settings, self.seed = buckets, settings, seed
@@ -186,13 +186,13 @@ class _Epochs:
     def _of_epoch(self, generator: np.random.Generator) -> list[NDArray[np.int64]]:
         order = np.concatenate([generator.permutation(bucket.indices) for bucket in self.buckets])
         lengths = np.repeat([bucket.length for bucket in self.buckets], [len(b.indices) for b in self.buckets])
-        if not self.settings.batch_tokens:  # as even as can be: a few examples alone would count as much as a batch
+        if not self.settings.batch_tokens:  # equal sizes: a small last batch would weigh as much as a full one
             batches = np.array_split(order, self.per_epoch)
         else:
             batches, begin, least = [], 0, self.settings.accumulation
             while begin < len(order):
                 count = self._size(lengths[begin:], least)
-                if len(order) - begin - count < least:  # too few to be a batch of their own
+                if len(order) - begin - count < least:  # too few for another batch
                     count = len(order) - begin
                 batches.append(order[begin : begin + count])
                 begin += count
@@ -200,13 +200,13 @@ class _Epochs:
 
     @cached_property
     def per_epoch(self) -> int:
-        """Return how many batches an epoch has; by their tokens, how many the first one has."""
+        """Return the number of batches per epoch; with `batch_tokens`, that of the first epoch."""
         if self.settings.batch_tokens:
             return len(self._of_epoch(np.random.default_rng([self.seed, EPOCH_STREAM, 0])))
         return math.ceil(sum(len(bucket.indices) for bucket in self.buckets) / self.settings.batch_size)
 
     def _size(self, lengths: NDArray[np.int64], least: int) -> int:
-        """Return how many of the next examples, which get longer, make a batch."""
+        """Return how many of the next examples (shortest first) fit into one batch."""
         count = least
         while count < len(lengths) and (count + 1) * lengths[count] <= self.settings.batch_tokens:
             count += 1
@@ -216,7 +216,7 @@ class _Epochs:
 def alike(
     order: Sequence[int] | NDArray[np.int64], lengths: NDArray[np.int64], tokens: int
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield examples, given in order of their lengths, as many at a time as fit into so many tokens with padding."""
+    """Yield batches of examples (sorted by length) with at most `tokens` tokens, padding included, or one example."""
     begin = 0
     while begin < len(order):
         count = 1

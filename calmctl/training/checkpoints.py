@@ -1,8 +1,8 @@
-"""Checkpoints of a training: sealed when whole, verified before one is resumed from, rotated only then.
+"""Training checkpoints: sealed when complete, verified before resuming; old ones go once a new one is sealed.
 
-A checkpoint counts from the moment its seal is on the disk: a file with size and SHA-256 of every other one, written
-after all of them are. Whatever ends the process, or the power, leaves sealed checkpoints and perhaps one without a
-seal, which is removed.
+The seal is a file with the size and SHA-256 of every other file, written once all of them are on the disk. A checkpoint
+without a seal does not count. However a process ends, a power failure included, it leaves sealed checkpoints and at
+most one without a seal, which is removed later.
 """
 
 import logging
@@ -29,7 +29,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def seal(folder: Path) -> None:
-    """Wait until a checkpoint is on the disk, then say so in it."""
+    """Wait until a checkpoint is on the disk, then write its seal."""
     share_as_umask_says(folder)
     sync_tree(folder)
     files = {
@@ -61,10 +61,9 @@ def damage(folder: Path) -> str | None:
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint below a folder.
+    """Return the newest complete checkpoint below a folder.
 
-    Newer ones that were never sealed are removed. Damaged ones are put aside with a warning, so that what is left of
-    them can be looked at.
+    Newer ones without a seal are removed. Damaged ones are renamed with a warning, so that they can be inspected.
     """
     while found := _by_step(folder):
         checkpoint = found[-1]
@@ -81,12 +80,12 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
 
 
 def newest_sealed(folder: Path) -> Path | None:
-    """Return the newest checkpoint below a folder that was written to its end, unverified."""
+    """Return the newest sealed checkpoint below a folder, without verifying it."""
     return next((path for path in reversed(_by_step(folder)) if (path / SEAL_FILE).is_file()), None)
 
 
 def _by_step(folder: Path) -> list[Path]:
-    """Return the checkpoints below a folder, the oldest first; one that was put aside is none."""
+    """Return the checkpoints below a folder, oldest first, without damaged ones that were renamed."""
     steps = {
         int(match[1]): path
         for path in (folder.iterdir() if folder.is_dir() else ())
@@ -96,17 +95,17 @@ def _by_step(folder: Path) -> list[Path]:
 
 
 def rotate(folder: Path, best: str | None = None) -> None:
-    """Remove all but the newest checkpoints, of which the last has to be sealed, and the best one."""
+    """Remove all checkpoints but the newest `KEPT` and the best one; the last must be sealed already."""
     for checkpoint in _by_step(folder)[:-KEPT]:
         if best is None or checkpoint.resolve() != Path(best).resolve():
-            # The seal goes first: what is being removed is no checkpoint any more.
+            # The seal first, so that a half-removed checkpoint does not count.
             (checkpoint / SEAL_FILE).unlink(missing_ok=True)
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 @contextmanager
 def written_or_removed(folder: Path) -> Iterator[None]:
-    """Remove a folder again if writing it is interrupted or fails; of several processes the first one does.
+    """Remove a folder if writing it is interrupted or fails; with several processes the first one removes it.
 
     Raises:
         CalmctlError: it cannot be written (a full disk, say).
@@ -114,7 +113,7 @@ def written_or_removed(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # Another process may be interrupted when it is done and the first one is sealing the folder.
+        # Another process may be interrupted while the first one is still sealing the folder.
         if current_ranks().is_first:
             shutil.rmtree(folder, ignore_errors=True)
         if reason := _disk_trouble(error):
@@ -126,7 +125,7 @@ def written_or_removed(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replaced_whole(folder: Path) -> Iterator[Path]:
-    """Yield a folder to write into; it takes the place of `folder` once it is whole and on the disk.
+    """Yield a temporary folder to write into; it replaces `folder` once it is complete and on the disk.
 
     Raises:
         CalmctlError: it cannot be written.
@@ -143,12 +142,12 @@ def replaced_whole(folder: Path) -> Iterator[Path]:
 
 
 def _disk_trouble(error: BaseException) -> str | None:
-    """Return the reason if this is how one of the libraries says that the disk does not take what it writes."""
+    """Return the reason if an error means that a file could not be written; None for other errors."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if isinstance(error, SafetensorError | UserError):
         return " ".join(str(error).split())[:200]
-    # torch does not pass on the system's reason.
+    # torch does not pass on the system's error.
     if isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|inline_container|iostream", str(error)):
         return "torch could not write all of it"
     return None

@@ -1,4 +1,4 @@
-"""Training the bridges of a composition."""
+"""The job that trains the bridges of a composition: plan, build, calibrate, self-check."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -29,12 +29,12 @@ from calmctl.training.prepared import Planned
 from calmctl.training.settings import TrainSettings
 
 CALIBRATION_STREAM = 0xCA11
-# How much is looked at, and how many tokens at a time, padding included; a longer example comes alone.
+# Limits of calibration: examples, tokens, and tokens per batch (padding included; a longer example comes alone).
 EXAMPLES, TOKENS, AT_ONCE = 32, 8192, 2048
 
 
 def composition_job(config: ComposeConfig) -> Job:
-    """Return the training of the bridges of a composition.
+    """Return the job that trains the bridges of a composition.
 
     Raises:
         UserError: anchor, augs or data are not given.
@@ -62,7 +62,7 @@ def composition_job(config: ComposeConfig) -> Job:
         anchor, *augs = map(model_of, parts.shapes)
         stored = ComposedConfig(bases[0].to_dict(), [aug.to_dict() for aug in bases[1:]])
         composition = plan_composition(config, anchor, augs)
-        tokenizer = parts.tokenizer or load_tokenizer(config.anchor, **how)  # which says that there is none
+        tokenizer = parts.tokenizer or load_tokenizer(config.anchor, **how)  # raises if there is none
         return Planned(composition, tokenizer, stored, bases, parts.segmenters(), parts.warnings())
 
     def build(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -94,9 +94,9 @@ def composition_job(config: ComposeConfig) -> Job:
 
 
 def calibrate_on(examples: Examples, model: ComposedModelForCausalLM, settings: TrainSettings, seed: int) -> None:
-    """Let the bridges look at some examples that the seed draws, in every process at the same ones.
+    """Calibrate the bridges on examples drawn by the seed (see `ComposedModelForCausalLM.calibrate`).
 
-    See `ComposedModelForCausalLM.calibrate`.
+    Afterwards all processes hold the first one's result.
     """
     ranks = current_ranks()
     if is_movable(model) and settings.sharding == "none":
@@ -104,7 +104,7 @@ def calibrate_on(examples: Examples, model: ComposedModelForCausalLM, settings: 
     batches = Batches(examples, settings, seed, pad_id=0)
     device = layers.device_of(model.get_input_embeddings())
     model.calibrate(send_to_device(batches.collate(rows), device) for rows in chosen(examples.lengths, seed))
-    # Processors that differ may round differently; what is read has to be the same everywhere.
+    # Different processors may round differently; the buffers must be equal on all ranks.
     buffers = dict(model.bridges.named_buffers())
     found = ranks.from_first({name: buffer.cpu() for name, buffer in buffers.items()})
     for name, buffer in buffers.items():
@@ -112,7 +112,7 @@ def calibrate_on(examples: Examples, model: ComposedModelForCausalLM, settings: 
 
 
 def chosen(lengths: NDArray[np.int64], seed: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows of each batch: examples of similar length, drawn at random, as many as there is room for."""
+    """Yield the rows of each calibration batch: randomly drawn examples within the limits, sorted by length."""
     drawn: list[int] = []
     for row in np.random.default_rng([seed, CALIBRATION_STREAM]).permutation(len(lengths)):
         if not drawn or lengths[[*drawn, row]].sum() <= TOKENS:
@@ -123,10 +123,10 @@ def chosen(lengths: NDArray[np.int64], seed: int) -> Iterator[NDArray[np.int64]]
 
 
 def _self_check(model: ComposedModelForCausalLM, config: ComposeConfig, folder: Path) -> dict[str, float] | str:
-    """Check a composed model on itself, in the first process, and return what a run says of it.
+    """Run the self-check in the first process, and return its facts for `run.json`.
 
     Raises:
-        UserError: the check fails. The first process tells; the others exit with its code.
+        UserError: the check fails; raised in the first process, the others exit with its code.
     """
     if not config.self_check:
         return "left out"
@@ -137,9 +137,9 @@ def _self_check(model: ComposedModelForCausalLM, config: ComposeConfig, folder: 
         return measured
     try:
         if is_movable(model) and config.train.sharding == "none":
-            torch.nn.Module.to(model, ranks.device)  # where it is trained, and quicker
+            torch.nn.Module.to(model, ranks.device)  # the device it trains on, and faster
         measured = check_composition(model, folder)
     except BaseException:
-        ranks.from_first()  # nobody waits for what will not come
+        ranks.from_first()  # release the ranks that wait for the result
         raise
     return ranks.from_first(measured)

@@ -1,4 +1,4 @@
-"""What a training is told: the configuration of each kind of it."""
+"""The configurations of trainings: of whole models and of compositions."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +13,13 @@ from calmctl.training.settings import TrainSettings
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What every training is told, whatever it trains.
+    """Settings of every training.
 
     Attributes:
-        dataset: training file (JSONL or Parquet); of what is composed or compared with a composition D_C.
-        validation: file like `dataset` that is not trained on (see `train.eval_every`); empty = none, or a share of the
-            dataset (`train.validation_share`).
-        trust_remote_code: run the code that lies beside a base or tokenizer, where that needs it.
+        dataset: training file (JSONL or Parquet); D_C for compositions and baselines.
+        validation: file like `dataset` to validate on (see `train.eval_every`); empty = none, or a share of the dataset
+            (`train.validation_share`).
+        trust_remote_code: run code that comes with a base or tokenizer, if it needs that.
     """
 
     dataset: str = ""
@@ -34,13 +34,13 @@ class TrainingConfig:
 
     @property
     def settings(self) -> TrainSettings:
-        """Return how the model is trained."""
+        """Return the training settings."""
         return self.train
 
 
 @dataclass(frozen=True)
 class TrainConfig(TrainingConfig):
-    """Train a model from scratch, or an existing one further.
+    """Train a model from scratch, or train an existing one further.
 
     Attributes:
         tokenizer: path or hub id; empty = the base's.
@@ -54,7 +54,7 @@ class TrainConfig(TrainingConfig):
     model: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise UserError unless the configuration says of one model how to get it."""
+        """Raise UserError unless exactly one of `base` and `model` is given."""
         if bool(self.base) == bool(self.model):
             raise UserError(
                 "give --base MODEL with a preset that has no model settings (train further), "
@@ -71,12 +71,12 @@ class ComposeConfig(TrainingConfig):
         connections: [[aug_layer, anchor_layer], ...], per aug when there are several; None = every `every`-th layer
             of the aug, or `num` layers.
         aug_reads: `all` tokens, or the `prompt` only (the paper's ablation "m_A as an encoder").
-        segmentation: how augs with tokenizers of their own cut text: `own`, `chunks`, or `auto` (see `compose`).
-        markers: special tokens of the anchor -> those that such augs read in their place.
-        random_aug: give the augs untrained weights instead of their own (its ablation "random m_A").
+        segmentation: how augs with their own tokenizers cut text: `own`, `chunks`, or `auto` (see `compose`).
+        markers: special tokens of the anchor -> the tokens that such augs read in their place.
+        random_aug: give the augs untrained weights instead of their own (the paper's ablation "random m_A").
         attention: attention implementation of the bases; empty = transformers' choice.
-        merge_bases: write the bases too, which makes the model self-contained.
-        self_check: try the pair on a few tokens before it is trained (see `check_composition`); what fails is refused.
+        merge_bases: save the bases too, which makes the model self-contained.
+        self_check: test the model on a few tokens before training; refuse it if that fails (see `check_composition`).
     """
 
     anchor: str = ""
@@ -94,7 +94,7 @@ class ComposeConfig(TrainingConfig):
     self_check: bool = field(default=True, metadata=meaning("free"))
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a seed out of range, and for what is none of the choices."""
+        """Raise ValueError for a seed out of range or an unknown choice."""
         super().__post_init__()
         for name, choices in (("aug_reads", AUG_READS), ("segmentation", SEGMENTATION_SETTINGS)):
             if getattr(self, name) not in choices:
@@ -102,6 +102,6 @@ class ComposeConfig(TrainingConfig):
 
 
 def check_seed(seed: int) -> None:
-    """Raise ValueError unless every library that is seeded takes the seed."""
+    """Raise ValueError unless every seeded library accepts the seed."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed={seed} must lie between 0 and {2**32 - 1}")

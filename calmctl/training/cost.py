@@ -1,8 +1,8 @@
-"""What a training costs (appendix C of the paper), measured and planned: FLOPs, seconds a step, bytes on disk.
+"""The cost of a training (appendix C of the paper), measured or planned: FLOPs, seconds per step, bytes on disk.
 
-FLOPs that are worked out from shapes are counted as they are measured: a matrix product of (m, k) and (k, n) is 2mkn,
-attention looks at whole rows (masked places too), and norms, activations and embeddings are nothing. They are those of
-dense decoders: of experts in one fused tensor nothing is known here.
+Planned FLOPs follow the rules of measured ones: a matrix product of (m, k) and (k, n) is 2mkn, attention covers whole
+rows (masked positions too), and norms, activations and embeddings are free. They assume dense decoders: experts in one
+fused tensor are not counted.
 """
 
 import math
@@ -23,14 +23,14 @@ from calmctl.modeling import layers
 from calmctl.modeling.bridge import forward_flops, training_flops
 from calmctl.modeling.connections import Connection
 
-# Backward passes of attention in units of the forward pass: four products for its two, and the fused kernel computes
-# the scores once more.
+# Backward passes of attention in units of the forward pass: four matrix products instead of two; the fused kernel
+# also recomputes the scores.
 FUSED, EAGER = 2.5, 2.0
 _aten = torch.ops.aten
 
 
 def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int]) -> int:
-    """Return the FLOPs of two matrix products: scores, and the values they weigh; a multiply-add counts twice."""
+    """Return the FLOPs of attention's two matrix products (scores, weighted values); a multiply-add counts twice."""
     batch, heads, length, width = query
     return 2 * batch * heads * length * key[-2] * (width + value[-1])
 
@@ -40,11 +40,11 @@ def _forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
 
 
 def _backward(_gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    # Scores once more, and two products for each of the forward's.
+    # The scores are recomputed, then two products for each one of the forward pass.
     return round(2.5 * _attention_flops(query, key, value))
 
 
-# torch counts the fused attention of GPUs, and not that of CPUs.
+# torch counts the fused attention of GPUs, but not that of CPUs.
 _CPU_ATTENTION: dict[Any, Callable[..., int]] = {
     _aten._scaled_dot_product_flash_attention_for_cpu: _forward,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward,
@@ -59,13 +59,13 @@ def flop_counter() -> FlopCounterMode:
 def training_cost(
     trainable: int, log: Sequence[Mapping[str, Any]], flops: Mapping[str, Any] | None, model_folder: Path
 ) -> dict[str, Any]:
-    """Return what a run says of its cost; None where nothing was measured.
+    """Return the entry `cost` of `run.json`; values that were not measured are None.
 
     Args:
         trainable: number of trainable parameters.
         log: rows of the training log.
-        flops: FLOPs and tokens of one measured micro-batch, forward and backward.
-        model_folder: what was written.
+        flops: measured FLOPs and tokens of one micro-batch, forward and backward.
+        model_folder: the saved model.
     """
     seconds = seconds_per_step(log)
     return {
@@ -78,9 +78,9 @@ def training_cost(
 
 
 def seconds_per_step(log: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the median of the seconds a step between two neighbouring rows of a log; None for fewer than two.
+    """Return the median seconds per step between neighbouring rows of a log; None for fewer than two rows.
 
-    The median leaves out rows between which something was saved, validated or interrupted.
+    The median discounts intervals in which the run saved, validated or was interrupted.
     """
     rows = [row for row in log if "loss" in row]
     pairs = zip(rows, rows[1:], strict=False)
@@ -93,12 +93,12 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 class DecoderFlops:
-    """A decoder-only model, with or without weights.
+    """FLOPs of a decoder-only model, with or without weights.
 
     Attributes:
-        layers: entries of the matrices of each layer.
-        attended: width of all heads of a layer's attention.
-        head: entries of the matrix of the LM head.
+        layers: number of entries in the matrices of each layer.
+        attended: total width of the heads of a layer's attention.
+        head: number of entries in the LM head's matrix.
         width: of the residual stream.
     """
 
@@ -112,16 +112,16 @@ class DecoderFlops:
 
     @property
     def depth(self) -> int:
-        """Return how many blocks run one after the other."""
+        """Return the number of layers that run one after the other."""
         return len(self.layers)
 
     def forward(self, length: int, num_layers: int | None = None, with_head: bool = True) -> float:
-        """Return the FLOPs per token of the forward pass of the first layers in rows of `length` tokens."""
+        """Return the FLOPs per token of a forward pass through the first layers, in rows of `length` tokens."""
         matrices = self.layers[:num_layers]
         return 2 * sum(matrices) + len(matrices) * self.attention(length) + 2 * self.head * with_head
 
     def attention(self, length: int) -> float:
-        """Return the FLOPs per token of scores, and of the values they weigh, in one layer."""
+        """Return the FLOPs per token of the attention scores and weighted values of one layer."""
         return 4 * length * self.attended
 
     def training(self, length: int, attention_backward: float = FUSED) -> float:
@@ -130,7 +130,7 @@ class DecoderFlops:
         return products + len(self.layers) * self.attention(length) * (1 + attention_backward)
 
     def frozen_training(self, length: int, first: int = 0, attention_backward: float = FUSED) -> float:
-        """Return the FLOPs per token of a step in which gradients pass through layers from `first` on, all frozen."""
+        """Return the FLOPs per token of a step with all layers frozen, gradients passing through those from `first`."""
         above = self.layers[first:]
         backward = 2 * (sum(above) + self.head) + len(above) * self.attention(length) * attention_backward
         return self.forward(length) + backward
@@ -142,13 +142,12 @@ def _matrix_entries(module: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class CompositionFlops:
-    """A composed model: frozen bases and bridges.
+    """FLOPs of a composed model: frozen bases and bridges.
 
     Attributes:
         connections: of each aug.
         is_folded: projection, keys and values are one product in a forward pass (bridges without a norm).
-        aug_tokens: how many tokens each aug reads per token of the anchor (augs with tokenizers of their own); empty =
-            as many as the anchor.
+        aug_tokens: tokens that each aug reads per anchor token (see `reading_facts`); empty = one each.
     """
 
     anchor: DecoderFlops
@@ -159,7 +158,7 @@ class CompositionFlops:
 
     @property
     def depth(self) -> int:
-        """Return how many blocks run one after the other: layers of the anchor, those read of augs, and bridges."""
+        """Return the sequential depth: layers of the anchor, layers of augs up to the last tapped one, and bridges."""
         read = sum(max(pair.aug_layer for pair in pairs) + 1 for pairs in self.connections)
         return self.anchor.depth + read + sum(map(len, self.connections))
 
@@ -178,8 +177,7 @@ class CompositionFlops:
     def training(self, length: int, attention_backward: float = FUSED) -> float:
         """Return the FLOPs per token of a step that trains the bridges.
 
-        Augs run forward only, and not past their last tapped layer; layers of the anchor up to the first connection
-        keep no graph.
+        Augs run forward only, up to their last tapped layer; anchor layers up to the first connection keep no graph.
         """
         width = self.anchor.width
         flops = self._augs(length) + self.anchor.frozen_training(length, self._first + 1, attention_backward)
@@ -196,13 +194,13 @@ class CompositionFlops:
         )
 
     def _joined(self) -> Iterator[tuple[DecoderFlops, Sequence[Connection], float]]:
-        """Yield each aug, its connections, and how many tokens it reads per token of the anchor."""
+        """Yield each aug, its connections, and the tokens that it reads per anchor token."""
         return zip(self.augs, self.connections, self.aug_tokens or [1.0] * len(self.augs), strict=True)
 
 
 def adapter_training(anchor: DecoderFlops, trainable: int, length: int, attention_backward: float = FUSED) -> float:
     """Return the FLOPs per token of a step that trains adapters in every layer of a frozen anchor.
 
-    A parameter of an adapter is taken to be used once a token, which those of prefixes, read by every token, are too.
+    Every adapter parameter counts as used once per token; this fits prefixes too, which every token attends to.
     """
     return anchor.frozen_training(length, 0, attention_backward) + 6 * trainable

@@ -1,4 +1,4 @@
-"""The adaptive curriculum: which examples are drawn now, judged by how well the newest ones are answered."""
+"""The adaptive curriculum: which levels examples are drawn from, given the exact match on the newest level."""
 
 from collections.abc import Mapping
 
@@ -13,10 +13,10 @@ SMOOTHING = 0.9
 
 
 class Curriculum:
-    """Level and running exact match, which every checkpoint holds.
+    """The current level and its running exact match, both part of every checkpoint.
 
     Raises:
-        UserError: the examples have no such field, or a level has none that may be drawn.
+        UserError: the examples' `meta` lacks the field, or a level has no example that may be drawn.
     """
 
     def __init__(self, settings: CurriculumSettings, examples: Examples) -> None:
@@ -37,7 +37,7 @@ class Curriculum:
             raise UserError(f"curriculum: there are no examples with {settings.field} = {missing}{but}")
 
     def _drawable(self, level: int) -> NDArray[np.bool_]:
-        """Return which examples a level has when it is reached; those held back do not count for leaving it."""
+        """Return the mask (n,) of the examples that count for a level: no held-back ones below the last level."""
         settings = self.settings
         is_held_back = self.held_back & (level < max(settings.held_back_until, settings.stop))
         return (self.values == level) & ~is_held_back
@@ -46,7 +46,7 @@ class Curriculum:
         return list(range(self.settings.start, self.settings.stop + 1))
 
     def shares(self) -> dict[int, float]:
-        """Return the share of batches that each level gets now."""
+        """Return the current share of batches of each level."""
         settings = self.settings
         if self.level < settings.stop:
             lower = range(settings.start, self.level)
@@ -56,7 +56,7 @@ class Curriculum:
         return {level: weight / sum(weights) for level, weight in zip(self._levels(), weights, strict=True)}
 
     def update(self, level: int, is_held_back_kind: bool, exact_match: float) -> None:
-        """Take in the exact match (0 to 1) of a batch, and go up a level when the running value passes."""
+        """Update the running exact match with that of a batch (0 to 1); go up a level when it passes the threshold."""
         if level != self.level or is_held_back_kind or self.level >= self.settings.stop:
             return
         self.running = SMOOTHING * self.running + (1 - SMOOTHING) * exact_match
@@ -64,9 +64,9 @@ class Curriculum:
             self.level, self.running = self.level + 1, 0.0
 
     def state(self) -> dict[str, float]:
-        """Return what a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         return {"level": self.level, "running": self.running}
 
     def restore(self, state: Mapping[str, float]) -> None:
-        """Take over what `state` returned."""
+        """Restore a state that `state` returned."""
         self.level, self.running = int(state["level"]), state["running"]

@@ -20,7 +20,7 @@ def read_examples(path: Path) -> pa.Table:
     """Read a training file: a table with `prompt` and `completion`, or `text`, and `meta` if its rows have any.
 
     Raises:
-        UserError: the file is missing, damaged, of another format or empty, or lacks the columns or texts in them.
+        UserError: the file is missing, damaged, of another format or empty, or lacks a column or a text.
     """
     if not path.exists():
         raise UserError(f"{path}: no such training file; build it with `calmctl data`, or check the path")
@@ -56,10 +56,10 @@ def _meta_fields(table: pa.Table) -> list[str]:
 
 
 def open_ended(path: Path, table: pa.Table) -> list[bool]:
-    """Return whether the text of each row goes on after its end, which a row has to say.
+    """Return for each row whether its `meta.open_ended` says that the text goes on; False without one.
 
     Raises:
-        UserError: one says something else than true or false.
+        UserError: a value is neither true nor false.
     """
     if "open_ended" not in _meta_fields(table):
         return [False] * table.num_rows
@@ -70,7 +70,7 @@ def open_ended(path: Path, table: pa.Table) -> list[bool]:
 
 
 def _read_jsonl(path: Path) -> pa.Table:
-    """Read the texts and the `meta` of a file of JSON; other columns may hold anything."""
+    """Read the texts and the `meta` of a JSONL file; other columns may hold anything."""
     texts: dict[str, list[str | None]] = {name: [] for name in sorted(TEXT_COLUMNS)}
     meta: dict[str, list[Any]] = {}
     others: dict[str, None] = {}
@@ -91,7 +91,7 @@ def _read_jsonl(path: Path) -> pa.Table:
     }
     if meta:
         columns["meta"] = pa.StructArray.from_arrays([_inferred(path, name, meta[name]) for name in meta], list(meta))
-    if not _can_be_learned(columns.keys()):  # told with what is there instead
+    if not _can_be_learned(columns.keys()):  # for the error, which lists the columns found
         columns |= {name: pa.nulls(len(texts["text"])) for name in others or [""]}
     return pa.table(columns)
 

@@ -29,11 +29,11 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AugExamples:
-    """What an aug with a tokenizer of its own reads of examples, stored end to end (see `aug_tokens.AugTokens`).
+    """The tokens that an aug with its own tokenizer reads of the examples, stored end to end (see `AugTokens`).
 
     Attributes:
         columns: (4, aug tokens) ids, born, died and places.
-        starts: (n + 1,) where those of each example begin, and the end.
+        starts: (n + 1,) offset of each example in `columns`, and the end.
     """
 
     columns: NDArray[np.int32]
@@ -41,8 +41,8 @@ class AugExamples:
 
     @classmethod
     def of(cls, rows: Iterable[Segments]) -> "AugExamples":
-        """Put what is read of each example end to end."""
-        columns = tuple(array("i") for _ in range(4))  # as a list a corpus would take ten times the memory
+        """Concatenate the tokens read of each example."""
+        columns = tuple(array("i") for _ in range(4))  # lists would take ten times the memory
         starts = array("q", [0])
         for found in rows:
             for column, values in zip(columns, (found.ids, found.born, found.died, found.places), strict=True):
@@ -51,7 +51,7 @@ class AugExamples:
         return cls(np.asarray(columns, np.int32), np.asarray(starts, np.int64))
 
     def stacked(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return what is read of some examples (batch, 4, columns), with empty columns behind shorter ones."""
+        """Return the tokens read of some examples (batch, 4, columns), right-padded with invisible columns."""
         begins, lengths = self.starts[rows], np.diff(self.starts)[rows]
         stacked = np.zeros((len(rows), 4, max(int(lengths.max()), 1)), np.int64)
         stacked[:, 1:3] = NEVER
@@ -66,14 +66,14 @@ class Examples:
 
     Attributes:
         ids: all token ids, one example after the other.
-        starts: (n + 1,) where each example begins in `ids`, and the end.
-        completion_starts: (n,) tokens of each example that come before the first one to be learned.
+        starts: (n + 1,) offset of each example in `ids`, and the end.
+        completion_starts: (n,) number of tokens of each example before its first label (its prompt).
         meta: fields of the rows' `meta`, each (n,).
-        rows: (n,) row of the file that each example comes from (a packed one: its first document), counted from 1.
-        counts: how many there are, and how many rows were left out or cut.
-        positions: place of each of the ids in its document, where an example is a row of several (see `packing`).
-        augs: per aug, what it reads of them, if it has a tokenizer of its own (see `aug_examples`).
-        learned_bytes: (n,) bytes of UTF-8 of what is learned of each; None where that is not known.
+        rows: (n,) file row of each example (of a packed one: of its first document), counted from 1.
+        counts: number of rows and examples, and of rows that were dropped or truncated.
+        positions: position of each id in its document; for packed examples only (see `packing`).
+        augs: per aug, the tokens it reads, if it has its own tokenizer; else None (see `aug_examples`).
+        learned_bytes: (n,) UTF-8 bytes of each completion or text; None if unknown.
     """
 
     ids: NDArray[np.int32]
@@ -99,7 +99,7 @@ class Examples:
         return self.ids[self.starts[index] : self.starts[index + 1]]
 
     def subset(self, indices: NDArray[np.int64]) -> "Examples":
-        """Return some of the examples, which are not packed."""
+        """Return some of the examples; not for packed ones."""
         lengths = self.lengths[indices]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         places = np.arange(starts[-1]) + np.repeat(self.starts[indices] - starts[:-1], lengths)
@@ -119,17 +119,17 @@ def load_examples(
 ) -> Examples:
     """Read and tokenise a training file.
 
-    Prompt and completion are tokenised apart, so that the boundary between them is a boundary between tokens and what
-    is learned is exactly what is generated later. With `append_eos`, every completion or text ends with the
-    tokenizer's end-of-text token, except in rows whose `meta.open_ended` says that the text goes on.
+    Prompt and completion are tokenised separately, so that a token boundary lies between them and training sees exactly
+    the tokens that are generated later. With `append_eos`, every completion or text ends with the tokenizer's
+    end-of-text token, except in rows whose `meta.open_ended` says that the text goes on.
 
     Args:
-        context: tokens that the model can read; None = any number.
-        augs: how far augs with tokenizers of their own can read.
+        context: tokens that the model can read; None = unlimited.
+        augs: context lengths of augs with their own tokenizers.
 
     Raises:
         UserError: the file is missing, damaged, of another format, empty or lacks the columns; there is no eos token;
-            or examples are empty or too long and the settings do not say what to do with them.
+            examples are empty or too long and the settings say `fail`; or no examples are left.
     """
     table = read_examples(path)
     append_eos = settings.append_eos
@@ -139,7 +139,7 @@ def load_examples(
     closed = [not is_open for is_open in open_ended(path, table)]
     ends = [[tokenizer.eos_token_id] if append_eos and is_closed else [] for is_closed in closed]
     has_prompt = {"prompt", "completion"} <= set(table.column_names)
-    # What opens every text (a beginning-of-text token) is not learned from it.
+    # Opening tokens (BOS) do not count as something to learn.
     num_opening = 0 if has_prompt else len(prompt_ids(tokenizer, [""])[0])
     sequences: list[list[int]] = []
     prompt_lengths: list[int] = []
@@ -159,7 +159,7 @@ def load_examples(
     kept, counts = _choose(path, sequences, np.asarray(prompt_lengths), np.asarray(learned), settings, context, room)
     sequences = [sequences[index][: room[index]] for index in kept]
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
-    # The first token of a text that nothing opens is not learned, and cut rows are not learned whole.
+    # Without a BOS token the first token of a text has no label, and truncated rows lack labels too.
     is_known = not counts["truncated"] and (has_prompt or num_opening > 0)
     return Examples(
         np.fromiter(chain.from_iterable(sequences), np.int32, lengths.sum()),
@@ -181,14 +181,14 @@ def _choose(
     context: int | None,
     room: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """Return the indices of the examples that are trained on, and what became of the others.
+    """Return the indices of the examples to train on, and counts of those dropped or truncated.
 
     Args:
-        room: (n,) how many tokens of each example can be read.
+        room: (n,) how many tokens of each example the models can read.
     """
     total = len(sequences)
     lengths = np.fromiter(map(len, sequences), np.int64, total)
-    # The first token of all has nothing before it to predict it from.
+    # The first token is never predicted, so a single token teaches nothing.
     is_empty = (learned == 0) | (lengths < 2)
     if settings.on_empty_completion == "fail" and is_empty.any():
         raise UserError(
@@ -225,7 +225,7 @@ def _choose(
 
 
 def _room(sequences: list[list[int]], context: int | None, augs: Sequence[AugContext]) -> NDArray[np.int64]:
-    """Return how many tokens of each example anchor and augs can read."""
+    """Return how many tokens of each example the anchor and the augs can read."""
     room = np.fromiter(map(len, sequences), np.int64, len(sequences))
     if context is not None:
         room = room.clip(max=context)
@@ -243,7 +243,7 @@ def _described(counts: dict[str, int]) -> str:
 
 
 def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: pa.Array, opens: bool) -> list[list[int]]:
-    """Tokenise texts; those that open a sequence get what the tokenizer puts there (a beginning-of-text token)."""
+    """Tokenise texts; with `opens`, add the tokenizer's opening tokens (BOS)."""
     if opens:
         return prompt_ids(tokenizer, texts.to_pylist())
     return tokenizer(texts.to_pylist(), add_special_tokens=False, return_attention_mask=False)["input_ids"]

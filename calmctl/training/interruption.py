@@ -1,4 +1,4 @@
-"""Interruption of a training: a checkpoint of the current step is written before the process ends, by all ranks."""
+"""Interruption of a training: stop all ranks after the current step, with a checkpoint of it."""
 
 from pathlib import Path
 from typing import Any
@@ -12,44 +12,44 @@ from calmctl.training.settings import TrainSettings
 
 
 def all_asked_to_end(ranks: Ranks) -> bool:
-    """Return, the same on every rank, whether one of them was told to end; all have to ask."""
+    """Return on every rank whether any of them was told to end; all ranks must call it."""
     return ranks.sum([float(is_asked_to_end())])[0] > 0
 
 
 class SaveAndStop(TrainerCallback):
-    """Ends a training after the step in which it was told to, with a checkpoint of that step.
+    """Stops a training after the step in which it was told to end, with a checkpoint of that step.
 
-    A validation that is due then waits for the resumed run: there may be only a minute left.
+    A validation due at that step is left to the resumed run, because there may be only a minute left.
 
     Attributes:
-        is_interrupted: the training ended early because the process was told to end.
+        is_interrupted: the training stopped early because the process was told to end.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks, self.is_interrupted = ranks, False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask after every step."""
+        """Save and stop if any rank was told to end during the step."""
         if all_asked_to_end(self.ranks):
             self.is_interrupted = True
             control.should_evaluate = False
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take no further step where the signal came while a checkpoint was written."""
+        """Stop if any rank was told to end while the checkpoint was written."""
         if not self.is_interrupted and all_asked_to_end(self.ranks):
             self.is_interrupted = control.should_training_stop = True
 
 
 def owes_validation(state: TrainerState, settings: TrainSettings) -> bool:
-    """Tell whether a training that is validated was interrupted before the validation of its step had ended."""
+    """Tell whether a training was interrupted before the validation due at its current step had ended."""
     step = state.global_step
     is_due = step % settings.validation_steps == 0 or step == settings.steps
     return is_due and not any("eval_loss" in row and row["step"] == step for row in state.log_history)
 
 
 def interrupted_training(folder: Path) -> Interrupted:
-    """Return the interruption of the training whose checkpoints are below `folder`, which says what is saved."""
+    """Return the error for an interrupted training; its message names the checkpoint saved in `folder`."""
     checkpoint = newest_sealed(folder)
     if checkpoint is None:
         saved = "before there was a checkpoint; run the same command again to start anew"

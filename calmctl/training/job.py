@@ -1,6 +1,6 @@
-"""A training as a job: what it reads and makes sure of before any weights are read, its plan, and its run.
+"""A training as a job: its inputs, the checks before weights are read, its plan, and its run.
 
-Plan and run begin with the same steps, `Run.look` and `prepare`, so that a plan refuses what the run would.
+Plan and run begin with the same steps, `Run.look` and `prepare`, so that a plan fails where the run would.
 """
 
 import copy
@@ -34,16 +34,16 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A training, whatever it trains.
+    """A training of any kind.
 
     Attributes:
-        config: all of its configuration, which identifies the run.
-        reads: checksums of what it reads beside its data, by name.
-        plan: makes sure of the models; raises UserError for what can be told without weights.
-        build: returns the model to train; random numbers have been seeded.
-        begin: makes the model, given its examples and the folder of the run, ready to be trained, and returns what else
-            `run.json` says; may raise UserError.
-        merge_bases: write a model that needs no other.
+        config: the whole configuration, which identifies the run.
+        reads: name -> checksum of the inputs other than data.
+        plan: checks the models without their weights, and plans; may raise UserError.
+        build: returns the model to train; called after seeding.
+        begin: (model, examples, run folder) -> further entries for `run.json`; gets the model ready for training; may
+            raise UserError.
+        merge_bases: save a self-contained model, bases included.
     """
 
     kind: Kind
@@ -56,19 +56,19 @@ class Job:
 
     @property
     def settings(self) -> TrainSettings:
-        """Return how the model is trained."""
+        """Return the training settings."""
         return self.config.settings
 
     @cached_property
     def inputs(self) -> dict[str, str]:
-        """Return the checksums of all that it reads, by name, as `Run.start` takes them."""
+        """Return the checksums of all inputs by name, as `Run.start` takes them."""
         files = {"data": self.config.dataset, "validation": self.config.validation}
         data = {name: sha256_of(Path(file)) if Path(file).is_file() else file for name, file in files.items() if file}
         return {**data, **self.reads}
 
 
 def prepare(job: Job) -> Prepared:
-    """Check everything that can be told before weights are read, and tokenise the data.
+    """Check everything that can be checked without weights, and tokenise the data.
 
     Raises:
         UserError: settings do not fit this machine or each other, models do not fit, or the data cannot be used.
@@ -81,7 +81,7 @@ def prepare(job: Job) -> Prepared:
 
 
 def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
-    """Train as configured; resume, or return at once when complete.
+    """Train as configured: start, resume, or return at once if complete.
 
     Raises:
         UserError: see `prepare`, and `Run.start`.
@@ -117,10 +117,10 @@ def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
 
 
 def plan_job(job: Job, out: Path) -> dict[str, Any]:
-    """Return what a run of the job would do; nothing is written, and no weights are read.
+    """Return what running the job would do, without writing anything or reading weights.
 
     Raises:
-        UserError: what the run would refuse before it reads weights.
+        UserError: the run would fail before it reads weights.
     """
     existing = Run.look(out, kind=job.kind, config=job.config, inputs=job.inputs)
     if existing is not None and existing.is_complete:
@@ -138,11 +138,11 @@ def plan_job(job: Job, out: Path) -> dict[str, Any]:
 
 
 def check_attention(config: PreTrainedConfig, attention: str, name: str = "attention") -> None:
-    """Raise UserError where a model cannot be given an attention implementation here; empty = transformers' choice."""
+    """Raise UserError if a model cannot use an attention implementation here; empty = transformers' choice."""
     if not attention:
         return
     try:
-        is_trusted = type(config).__module__.startswith("transformers_modules.")  # its code has run already
+        is_trusted = type(config).__module__.startswith("transformers_modules.")  # its code ran at loading
         with torch.device("meta"):
             AutoModelForCausalLM.from_config(
                 copy.deepcopy(config), attn_implementation=attention, trust_remote_code=is_trusted

@@ -1,9 +1,9 @@
-"""Layouts: how a model lies over the processes that train it, and how its state is put together again.
+"""Layouts: how a model is spread over the processes that train it (DDP or FSDP2), and how its state is gathered.
 
-Without sharding every process holds the whole model. With it (FSDP2) each decoder layer is a unit of which every
-process holds a slice: the layers of a model that is trained, or what is frozen in the layers of a model's bases.
-Bridges, adapters (those inside of layers too) and whatever is in no layer stay whole, so that no unit mixes frozen and
-trainable parameters.
+Without sharding every process holds the whole model. With FSDP2 each decoder layer is a unit of which every process
+holds a slice; of a plain model the rest is one more unit. Of a model stored in parts only the frozen parameters of the
+bases' layers are sharded: bridges, adapters (also those inside layers) and everything outside layers stay whole, so
+that no unit mixes frozen and trainable parameters.
 """
 
 from collections.abc import Mapping
@@ -36,12 +36,12 @@ _HOOKS = (
 
 
 def shard(model: PreTrainedModel, ranks: Ranks, precision: str) -> None:
-    """Spread the layers of a model over all processes, and put the rest of it on each one's device.
+    """Shard the layers of a model over all processes, and move the rest of it to each process's device.
 
-    One layer after the other moves to the device, so that the whole model never is on it.
+    Layers move to the device one at a time, so that the whole model is never on it.
 
     Raises:
-        UserError: a base is quantised: its packed weights cannot be cut.
+        UserError: a base is quantised: packed weights cannot be sharded.
     """
     mesh = init_device_mesh(ranks.device.type, (ranks.count,))
     if isinstance(model, PartsModel):
@@ -51,10 +51,10 @@ def shard(model: PreTrainedModel, ranks: Ranks, precision: str) -> None:
                 raise UserError("train.sharding=fsdp: quantised bases cannot be spread over processes; use none")
             for layer in layers.decoder_layers(base):
                 if not isinstance(layer, FSDPModule):  # the same model may be anchor and aug
-                    # Of a unit that is no part of another one FSDP would keep what it has gathered.
+                    # By default FSDP would keep the gathered parameters of these units, as each is a root.
                     fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
     else:
-        # The weights stay in their own type; what is gathered for the moment is what autocast would make of them.
+        # Shards keep their dtype; gathered parameters are cast as autocast would cast them.
         policy = MixedPrecisionPolicy(COMPUTE_DTYPES.get(precision), torch.float32)
         for unit in (*layers.decoder_layers(model), model):
             fully_shard(unit, mesh=mesh, mp_policy=policy)
@@ -62,9 +62,9 @@ def shard(model: PreTrainedModel, ranks: Ranks, precision: str) -> None:
 
 
 def replicate(model: nn.Module, ranks: Ranks) -> nn.Module:
-    """Return a model whose trainable parameters get the mean of all processes' gradients.
+    """Wrap a model in DDP, which averages the gradients of its trainable parameters over all processes.
 
-    Frozen parameters and buffers are the same everywhere and stay out of it, sharded or not.
+    Frozen parameters and buffers, sharded or not, are never synchronised: they do not change.
     """
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     constant = [*frozen, *(name for name, _ in model.named_buffers())]
@@ -74,20 +74,20 @@ def replicate(model: nn.Module, ranks: Ranks) -> nn.Module:
 
 
 def whole_state(model: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
-    """Return the state of a sharded model on the CPU of the first process; every process has to take part."""
+    """Return the whole state of a sharded model on the first process's CPU; all processes must call it."""
     state = {name: _whole(tensor) for name, tensor in model.state_dict().items()}
     return state if ranks.is_first else {}
 
 
 def reassemble(model: nn.Module, ranks: Ranks) -> None:
-    """Turn a sharded model into a plain one on the CPU of the first process; every process has to take part.
+    """Turn a sharded model into a plain one on the first process's CPU; all processes must call it.
 
-    Afterwards the model can be saved and looked at there, and is of no use to the others.
+    Afterwards only the first process can use the model.
     """
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-    replaced: dict[int, nn.Parameter] = {}  # tied parameters stay one
+    replaced: dict[int, nn.Parameter] = {}  # keeps tied parameters tied
     for module in model.modules():
         for name, parameter in cast(dict[str, nn.Parameter], module._parameters).items():
             if isinstance(cast(Tensor, parameter), DTensor):
@@ -101,7 +101,7 @@ def reassemble(model: nn.Module, ranks: Ranks) -> None:
 
 
 def _release(module: nn.Module) -> None:
-    """Take off what FSDP has put on a module: such hooks want sharded weights, and cannot be copied."""
+    """Remove FSDP's hooks and state from a module: the hooks expect sharded weights and cannot be copied."""
     for name in _HOOKS:
         hooks = getattr(module, name)
         for key in [key for key, hook in hooks.items() if hook.__module__.startswith(fsdp.__name__)]:
@@ -113,9 +113,9 @@ def _release(module: nn.Module) -> None:
 
 
 def keep_whole(optimizer: Optimizer) -> None:
-    """Let the state of an optimizer be saved whole and loaded into shards, whatever its parameters' layout.
+    """Make an optimizer save its state unsharded, and load such a state into its own layout.
 
-    A saved state then fits any layout. Every process has to take part in `state_dict`.
+    All processes must call `state_dict`.
     """
     for part in getattr(optimizer, "parts", [optimizer]):
         part.register_state_dict_post_hook(_gather_state)
@@ -133,7 +133,7 @@ def _scatter_state(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any
         parameter = parameters[index]
         if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
             return tensor
-        # Every process has read the same file: each takes its slice, nothing has to be sent.
+        # Every process has read the same file and takes its slice: nothing has to be sent.
         whole = tensor.to(parameter.device)
         return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
 

@@ -1,4 +1,4 @@
-"""Models from scratch: a configuration as users write it, with a tokenizer's vocabulary and special tokens."""
+"""Models from scratch: built from a user's settings and a tokenizer's vocabulary and special tokens."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def model_config(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -
 def model_config_of_size(
     settings: dict[str, Any], vocab_size: int, **special_token_ids: int | None
 ) -> PreTrainedConfig:
-    """Return the configuration of a new model with so many token ids.
+    """Return the configuration of a new model with `vocab_size` token ids.
 
     Raises:
         UserError: `model_type` is missing or unknown, or a setting does not fit it.
@@ -30,7 +30,7 @@ def model_config_of_size(
     model_type = str(settings.get("model_type"))
     try:
         return AutoConfig.for_model(model_type, vocab_size=vocab_size, **special_token_ids, **arguments)
-    except Exception as error:  # configurations check themselves with errors of several libraries
+    except Exception as error:  # configurations raise errors of several libraries
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.model_type={model_type!r}: no such configuration can be built ({reason})") from error
 
@@ -39,7 +39,7 @@ def new_model(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> P
     """Return a randomly initialised model of a configuration (see `model_config`).
 
     Raises:
-        UserError: the configuration makes no model that reads a token.
+        UserError: the settings do not give a model that runs.
     """
     attention = {"attn_implementation": settings["attn_implementation"]} if "attn_implementation" in settings else {}
     config = model_config(settings, tokenizer)
@@ -49,7 +49,7 @@ def new_model(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> P
             model.eval()(input_ids=torch.zeros((1, 2), dtype=torch.long))
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # sizes that do not fit each other show where they meet
+    except Exception as error:  # sizes that do not fit each other show only in a forward pass
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"model: a {config.model_type} of these settings reads no token ({reason})") from error
     return model.train()

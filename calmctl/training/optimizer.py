@@ -1,4 +1,4 @@
-"""Our settings in the words of torch and transformers: optimizer, learning-rate schedule, the Trainer's arguments."""
+"""Our settings translated for torch and transformers: optimizer, learning-rate schedule, `TrainingArguments`."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,9 +21,9 @@ SCHEDULER_NAMES = {
 
 
 class MuonWithAdamW(Optimizer):
-    """Muon (Jordan et al. 2024) on matrices and AdamW on the rest, behind one optimizer's interface.
+    """Muon (Jordan et al. 2024) on matrices and AdamW on the rest, as one optimizer.
 
-    Embeddings, LM heads, norms and biases are AdamW's: Muon's orthogonal updates suit matrices that map hidden states.
+    AdamW trains embeddings, LM heads, norms and biases: Muon's orthogonal updates suit matrices that map hidden states.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ def build_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
 
 
 def build_schedule(settings: TrainSettings, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """Return the learning-rate schedule over so many steps."""
+    """Return the learning-rate schedule over `steps` steps."""
     specific: dict[str, Any] = {}
     if settings.schedule == "warmup_hold_decay":
         decay = min(round((1 - settings.hold_share) * steps), steps - settings.warmup_steps)
@@ -100,7 +100,7 @@ def build_schedule(settings: TrainSettings, optimizer: torch.optim.Optimizer, st
 
 
 def training_arguments(settings: TrainSettings, folder: Path, seed: int, is_validated: bool) -> TrainingArguments:
-    """Return the arguments of a Trainer that writes its checkpoints below a folder."""
+    """Return the arguments of a Trainer that writes its checkpoints below `folder`."""
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
@@ -110,11 +110,11 @@ def training_arguments(settings: TrainSettings, folder: Path, seed: int, is_vali
         bf16=settings.precision == "bf16",
         fp16=settings.precision == "fp16",
         use_cpu=not torch.cuda.is_available(),
-        # The model is there already: what is drawn from now on, dropout, differs between processes.
+        # Weights are already drawn: this seed affects dropout only, so vary it by rank.
         seed=(seed + current_ranks().index) % 2**32,
         logging_steps=settings.log_every,
         save_steps=settings.save_every,
-        # None are removed by the Trainer, which would do so before the new one is on the disk.
+        # The Trainer would delete old checkpoints before the new one is on the disk; `rotate` does it afterwards.
         save_total_limit=None,
         eval_strategy="steps" if is_validated else "no",
         eval_steps=settings.validation_steps,
@@ -125,9 +125,9 @@ def training_arguments(settings: TrainSettings, folder: Path, seed: int, is_vali
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
-        # The filter would turn a diverged run's loss into 0; ours stops the run.
+        # The filter would hide losses that are not finite; DivergenceWatch stops the run instead.
         logging_nan_inf_filter=False,
     )
-    # One process trains on one GPU; where it sees several, the Trainer would shape losses for DataParallel.
+    # One GPU per process: if the Trainer sees several, it prepares for DataParallel.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments

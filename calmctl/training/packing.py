@@ -1,4 +1,4 @@
-"""Packing: documents of a corpus side by side in rows of one length, none of which sees another."""
+"""Packing: place documents of a corpus side by side in rows of one length, without attention between documents."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -14,21 +14,21 @@ from calmctl.modeling.context import AugContext
 from calmctl.modeling.own_masks import why_no_own_masks
 from calmctl.training.examples import Examples
 
-# How far the logits of a document may move, in standard deviations, when the one before it in the row is another.
+# Largest allowed change of a document's logits when the document before it changes, in standard deviations.
 _TOLERANCE = 1e-3
 
 
 def pack(examples: Examples, context: int, augs: Sequence[AugContext] = ()) -> Examples:
     """Return rows of at most `context` tokens with as many documents each as fit (best fit, longest first).
 
-    Longer documents are cut into pieces of `context` tokens, which count as documents of their own. A piece of one
-    token is left out: there is nothing before it to predict it from.
+    Longer documents are cut into pieces of `context` tokens, which count as documents. A piece of one token is left
+    out, because nothing before it predicts it.
 
     Args:
-        augs: how far those with tokenizers of their own can read.
+        augs: context lengths of augs with their own tokenizers.
 
     Raises:
-        UserError: the examples have prompts, none has two tokens, or an aug cannot read a piece.
+        UserError: the examples have prompts, none has two tokens, or a piece is too long for an aug.
     """
     if examples.completion_starts.any():
         raise UserError("train.packing is for rows of `text`; set train.packing=false for prompts and completions")
@@ -67,7 +67,7 @@ def _pieces(examples: Examples, context: int) -> tuple[NDArray[np.int64], NDArra
 
 
 def _check_read(augs: Sequence[AugContext], pieces: Sequence[NDArray[np.int32]]) -> None:
-    """Raise UserError where an aug with a tokenizer of its own has more tokens of a piece than it can read."""
+    """Raise UserError if a piece has more tokens in an aug's own tokenizer than the aug can read."""
     for aug in augs:
         long = np.flatnonzero(aug.may_exceed(pieces)).tolist()
         longest = max((aug.longest(pieces[place].tolist()) for place in long), default=0)
@@ -79,10 +79,10 @@ def _check_read(augs: Sequence[AugContext], pieces: Sequence[NDArray[np.int32]])
 
 
 def _best_fit(lengths: NDArray[np.int64], context: int) -> list[list[int]]:
-    """Return the pieces of each row: the longest first, each where the least room is left that is enough."""
+    """Return the pieces of each row: the longest first, each into the row with the least sufficient room."""
     rows: list[list[int]] = []
     by_room: list[list[int]] = [[] for _ in range(context + 1)]
-    # Bit r is set where some row has room for r more tokens, so that the best fit is found without a search.
+    # Bit r is set if some row has room for exactly r more tokens, so that finding the best fit needs no search.
     rooms = 0
     for piece in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[piece])
@@ -104,14 +104,14 @@ def _best_fit(lengths: NDArray[np.int64], context: int) -> list[list[int]]:
 def check_packing_of_augs(
     aug_reads: str, augs: Sequence[PreTrainedModel], segmentations: Sequence[object | None]
 ) -> None:
-    """Check of augs, with or without weights, what shows without trying.
+    """Check whether augs, with or without weights, can read packed rows, without running them.
 
     Args:
-        segmentations: of each aug, whatever there is if it has a tokenizer of its own; else None.
+        segmentations: per aug, anything but None if it has its own tokenizer.
 
     Raises:
-        UserError: they read prompts only, of which a packed row has none, or one with a tokenizer of its own cannot be
-            told token by token what it sees.
+        UserError: augs read prompts only, which packed rows lack, or an aug with its own tokenizer cannot be given an
+            attention mask of ours.
     """
     if aug_reads == "prompt":
         raise UserError("train.packing: augs that read prompts only cannot read packed rows; set it to false")
@@ -124,7 +124,7 @@ def check_packing_of_augs(
 
 
 def check_packing(model: PreTrainedModel) -> None:
-    """Try on four tokens whether documents of a packed row see each other.
+    """Test on four tokens whether documents of a packed row see each other.
 
     Raises:
         UserError: they do, in the model or in one of its bases.
@@ -133,7 +133,7 @@ def check_packing(model: PreTrainedModel) -> None:
     if isinstance(model, ComposedModelForCausalLM):
         augs, own = [cast(PreTrainedModel, aug) for aug in model.augs], model.config.segmentations
         check_packing_of_augs(model.config.aug_reads, augs, own)
-        # Those with tokenizers of their own are told token by token what they see.
+        # Augs with their own tokenizers are given an attention mask instead.
         bases = [model.anchor, *(aug for aug, cut in zip(augs, own, strict=True) if cut is None)]
     for base in bases:
         if not _keeps_documents_apart(base):
@@ -144,13 +144,13 @@ def check_packing(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _keeps_documents_apart(model: PreTrainedModel) -> bool:
-    """Tell whether the logits of a second document stay the same when the first one is another."""
+    """Tell whether the logits of a second document do not depend on the first."""
     was_training = model.training
     ids = torch.tensor([[4, 5, 2, 3], [6, 7, 2, 3]], device=model.device)
     positions = torch.tensor([[0, 1, 0, 1]], device=model.device).expand(2, -1)
     try:
         logits = model.eval()(input_ids=ids, position_ids=positions, use_cache=False).logits[:, 2:].float()
-    except TypeError:  # it takes no positions
+    except TypeError:  # it takes no position_ids
         return False
     finally:
         model.train(was_training)

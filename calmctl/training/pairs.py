@@ -1,4 +1,4 @@
-"""Pairs of models: whether augs go with an anchor, and how they would read, told without weights."""
+"""Pairs of models: check without weights whether augs can be composed with an anchor, and how they would read."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from calmctl.training.aug_examples import reading_facts
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import load_examples
 
-# Texts that pairs are tried on, of what tokenizers cut most differently.
+# Probe texts, of the kinds that tokenizers cut most differently.
 PROBE = {
     "English": "The translator's summary was unbelievably long: it took 45 minutes, and nobody finished it.\n",
     "Python": "def total(values: list[float]):\n    if not values:\n        return 0.0\n    return sum(values)\n",
@@ -32,10 +32,10 @@ PROBE = {
 
 
 def pair_checks(config: ComposeConfig) -> Iterator[Check]:
-    """Yield, of an anchor and each aug, whether they can be composed and how the aug reads.
+    """Yield checks of whether the anchor and each aug can be composed, and of how the aug reads.
 
     Args:
-        config: with anchor and augs; its dataset, if it has one, is read as well.
+        config: names anchor and augs; its dataset, if any, is read as well.
 
     Raises:
         UserError: the dataset cannot be read.
@@ -65,7 +65,7 @@ def pair_checks(config: ComposeConfig) -> Iterator[Check]:
 
 
 def aug_tokens_per_anchor_token(tokenizer: PreTrainedTokenizerBase, segmenter: Segmenter, text: str) -> float:
-    """Return how many tokens an aug is fed with per token of the anchor; those that are cut again count."""
+    """Return how many tokens an aug is fed per anchor token, including those that are replaced later."""
     (ids,) = prompt_ids(tokenizer, [text])
     found, _ = segmenter.read(ids)
     return len(found.ids) / max(len(ids), 1)
@@ -98,7 +98,7 @@ def _reading_checks(
 
 
 def _markers(own: OwnTokenizer) -> str:
-    """Return how special tokens are read."""
+    """Say in words how special tokens are read."""
     opening = f"{len(own.opening)} token{'s' * (len(own.opening) != 1)} of its own before a text" if own.opening else ""
     mapped = f"{len(own.markers)} of the anchor's are read as the aug's" if own.markers else ""
     return "; ".join(filter(None, [opening, mapped, "the anchor's other special tokens end a piece of text"]))
@@ -113,5 +113,5 @@ def _of_data(tokenizer: PreTrainedTokenizerBase, segmenter: Segmenter, config: C
 
 
 def measured_aug_tokens(tokenizer: PreTrainedTokenizerBase, segmenter: Segmenter) -> float:
-    """Return how many tokens an aug reads per token of the anchor in the probe's texts together."""
+    """Return how many tokens an aug reads per anchor token, over all probe texts."""
     return aug_tokens_per_anchor_token(tokenizer, segmenter, "".join(PROBE.values()))

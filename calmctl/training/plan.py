@@ -1,6 +1,6 @@
-"""Plans: what a training comes to, worked out from shapes without loading or allocating any weights.
+"""Plans: the size and cost of a training, computed from shapes without loading or allocating any weights.
 
-`--dry-run` of a command shows the plan of its training, and that of an experiment adds up the plans of its stages.
+`--dry-run` of a command shows the plan of its training; that of an experiment adds up the plans of its stages.
 """
 
 import sys
@@ -25,22 +25,23 @@ from calmctl.training.cost import EAGER, FUSED, CompositionFlops, DecoderFlops
 from calmctl.training.settings import TrainSettings
 
 BYTES_PER_FLOAT = 4
-# AdamW holds two moments, Muon one; gradients are one more copy of what is trained.
+# Copies of the trained parameters that the optimizer keeps: two moments, or one.
 OPTIMIZER_STATES = {"adamw": 2, "muon": 1}
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model of a plan, which need not exist.
+    """A model in a plan; it need not exist yet.
 
     Attributes:
-        parameters: those of its bases and of what was trained on top.
-        weight_bytes: of all that is loaded.
-        empty: the model without weights; of one that is stored in parts its anchor.
-        composed: tells the FLOPs of a composition; None: they are those of `empty`, which adapters do not change.
-        is_plain: whether it can be trained or composed again.
-        token_ids: how many its tokenizer can produce, where that is known.
-        is_public: its shape is that of the table; the model is not here.
+        parameters: number of all parameters: those of the bases, and the bridges or adapters on top.
+        weight_bytes: size of all weights that are loaded.
+        empty: the model without weights; of a model stored in parts, its anchor.
+        composed: returns the FLOPs of a composition; None = those of `empty`, without adapters.
+        context: tokens that the model can read.
+        is_plain: whether it can be trained further or composed again.
+        token_ids: number of ids that its tokenizer can produce, if known.
+        is_public: its shape comes from the table of public models; the model itself is not here.
     """
 
     parameters: int
@@ -54,22 +55,22 @@ class Model:
 
     @cached_property
     def flops(self) -> DecoderFlops | CompositionFlops:
-        """Return what a token costs."""
+        """Return the model's FLOPs."""
         return self.composed() if self.composed is not None else DecoderFlops(self.empty)
 
     @property
     def plain(self) -> PreTrainedModel:
-        """Return the model without weights; raises UserError where it is stored in parts."""
+        """Return the model without weights; raise UserError if it is stored in parts."""
         if not self.is_plain:
             raise UserError("a composed or adapted model cannot be trained or composed again; name a plain one")
         return self.empty
 
     def trained(self) -> "Model":
-        """Return it as a training of all its weights leaves it: float32, which it is saved in too."""
+        """Return the model after a training of all its weights: in float32, as it is saved."""
         return replace(self, weight_bytes=BYTES_PER_FLOAT * self.parameters, is_public=False)
 
     def with_parts(self, trainable: int, others: Sequence["Model"] = (), **changes: Any) -> "Model":
-        """Return it as the anchor of a model that is stored in parts: with other bases and what is trained."""
+        """Return a model stored in parts: this one as anchor, `others` as augs, `trainable` parameters on top."""
         bases = (self, *others)
         return replace(
             self,
@@ -82,7 +83,7 @@ class Model:
 
 
 def model_of(shape: PreTrainedModel | Shape) -> Model:
-    """Return the model of a plan that has this shape."""
+    """Return the plan's model for a shape (a model without weights)."""
     if isinstance(shape, Shape):
         model = model_of(without_weights(shape.config))
         return replace(model, token_ids=shape.token_ids, is_public=shape.is_public)
@@ -93,15 +94,16 @@ def model_of(shape: PreTrainedModel | Shape) -> Model:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training comes to, before its data is counted.
+    """The size and cost of a training, before its data is counted.
 
     Attributes:
         what: what is trained, in words.
-        model: as it is afterwards.
-        flops: tells those of a token in rows of a length.
-        frozen_bytes: of weights that are loaded and not trained.
-        about: what else is shown of the models.
-        more: what is shown after the number of trainable parameters.
+        model: the model after training.
+        trainable: number of trainable parameters.
+        flops: row length in tokens -> training FLOPs per token.
+        frozen_bytes: size of the weights that are loaded but not trained.
+        about: further facts about the models to show.
+        more: facts to show after the number of trainable parameters.
     """
 
     what: str
@@ -115,7 +117,7 @@ class Plan:
 
     @property
     def settings(self) -> TrainSettings:
-        """Return how the model is trained."""
+        """Return the training settings."""
         return self.config.settings
 
     @property
@@ -124,7 +126,7 @@ class Plan:
         return self.frozen_bytes + BYTES_PER_FLOAT * self.trainable * (2 + OPTIMIZER_STATES[self.settings.optimizer])
 
     def shown(self) -> dict[str, Any]:
-        """Return what `--dry-run` of its command says of it."""
+        """Return the facts that `--dry-run` shows."""
         return {
             **self.about,
             "trainable_parameters": self.trainable,
@@ -138,7 +140,7 @@ class Plan:
 
 
 def plan_whole(config: TrainingConfig, model: Model, attention: str, what: str, about: Mapping[str, Any]) -> Plan:
-    """Return the plan of a training of all weights of a plain model."""
+    """Return the plan for training all weights of a plain model."""
     return Plan(
         what, config, model.trained(), model.parameters,
         lambda length: DecoderFlops(model.plain).training(length, backward_of(attention)), about=about,
@@ -146,7 +148,7 @@ def plan_whole(config: TrainingConfig, model: Model, attention: str, what: str, 
 
 
 def plan_training(config: TrainConfig, model: Model) -> Plan:
-    """Return the plan of the training of a whole model, given that model."""
+    """Return the plan for training a whole model, from scratch or further."""
     what = f"{config.base}, further" if config.base else "from scratch"
     about = {"model": {"source": config.base or "from scratch", **described(model)}}
     return plan_whole(config, model, str(config.model.get("attn_implementation", "")), what, about)
@@ -215,5 +217,5 @@ def described(model: Model) -> dict[str, Any]:
 
 
 def backward_of(attention: str) -> float:
-    """Return what an attention's backward pass takes, in units of its forward pass."""
+    """Return the cost of an attention's backward pass, in units of its forward pass."""
     return EAGER if attention == "eager" else FUSED

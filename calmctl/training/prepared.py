@@ -1,4 +1,4 @@
-"""What a training learns from, made ready before any weights are read: examples that its model can read, tokenised."""
+"""The data of a training, prepared before weights are read: tokenised, held out, packed, checked against the model."""
 
 import logging
 import sys
@@ -31,14 +31,14 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Planned:
-    """What a training knows of its model without weights.
+    """What is known of a training's model without its weights.
 
     Attributes:
-        plan: what it comes to; of a composition as if augs read as many tokens as the anchor.
-        stored: configuration that the model will be stored with.
-        bases: those of what reads the tokens: the shortest context counts.
-        segmenters: per aug, how it reads the data, if it has a tokenizer of its own.
-        warnings: what is to be known, and no reason to refuse it.
+        plan: size and cost; of a composition as if augs read as many tokens as the anchor.
+        stored: configuration that the model will be saved with.
+        bases: configurations of the anchor and the augs, or of the plain model.
+        segmenters: per aug, how it reads the data if it has its own tokenizer; else None.
+        warnings: shown to the user; no reason to refuse the training.
     """
 
     plan: Plan
@@ -50,14 +50,14 @@ class Planned:
 
     @property
     def context(self) -> int | None:
-        """Return how many of the anchor's tokens the model can read; None where no base says."""
+        """Return how many of the anchor's tokens all bases can read; None if no base says."""
         own = self.segmenters or [None] * (len(self.bases) - 1)
         shared = [base for base, segmenter in zip(self.bases, [None, *own], strict=True) if segmenter is None]
         return min((limit for base in shared if (limit := context_length(base))), default=None)
 
     @property
     def aug_contexts(self) -> list[AugContext]:
-        """Return how far augs with tokenizers of their own can read."""
+        """Return the context lengths of augs with their own tokenizers."""
         lengths = [context_length(base) for base in self.bases[1:]] if self.segmenters else []
         return contexts_of(self.segmenters, lengths)
 
@@ -69,20 +69,20 @@ class Planned:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a training learns from and is validated on; None without steps."""
+    """The training examples and held-out examples of a training; None without steps."""
 
     planned: Planned
     examples: Examples | None = None
     held_out: Examples | None = None
 
     def as_built(self, model: PreTrainedModel) -> "Prepared":
-        """Return the same with what the model itself reads with: how it was loaded may decide how texts are cut."""
+        """Return the same with the built model's own segmenters: how it was loaded may decide how texts are cut."""
         if not isinstance(model, ComposedModelForCausalLM):
             return self
         return replace(self, planned=replace(self.planned, segmenters=model.model.segmenters))
 
     def with_aug_tokens(self, folder: Path) -> tuple["Prepared", dict[str, Any]]:
-        """Return the same with what augs with tokenizers of their own read of the examples, and what is said of it."""
+        """Return the same with the tokens that augs with their own tokenizers read, and facts about them."""
         segmenters, reading = self.planned.segmenters, self.reading()
         if not reading:
             return self, reading
@@ -96,10 +96,10 @@ class Prepared:
         return replace(self, examples=examples, held_out=held_out), reading
 
     def reading(self) -> dict[str, Any]:
-        """Return how augs with tokenizers of their own read the data, and what it costs; nothing where there are none.
+        """Return how augs with their own tokenizers read the data and what it costs; empty if there are none.
 
-        `flops_per_token` is for each of the anchor's tokens, in rows of the mean length; `flops_ratio` is to what it
-        would be if augs read as many tokens as the anchor.
+        `flops_per_token` is per anchor token, in rows of the mean length; `flops_ratio` is relative to augs that read
+        as many tokens as the anchor.
         """
         examples, segmenters = self.examples, self.planned.segmenters
         if examples is None or all(segmenter is None for segmenter in segmenters):
@@ -113,7 +113,7 @@ class Prepared:
         return reading
 
     def facts(self) -> dict[str, Any]:
-        """Return what a plan says of the data: rows of the file, examples and tokens of them, and passes over it."""
+        """Return the plan's facts about the data: rows of the file, examples, tokens, steps, passes over the data."""
         examples, held_out, settings = self.examples, self.held_out, self.planned.config.settings
         if examples is None:
             return {"steps": 0}
@@ -129,7 +129,7 @@ class Prepared:
 
 
 def prepared(planned: Planned) -> Prepared:
-    """Tokenise the data of a training and hold out what it is validated on.
+    """Tokenise the data of a training and hold out examples for validation.
 
     Raises:
         UserError: the data cannot be used, or not with this model.
@@ -142,7 +142,7 @@ def prepared(planned: Planned) -> Prepared:
 
 
 def _examples(planned: Planned) -> tuple[Examples, Examples | None]:
-    """Return what to train on, and what to validate on, if anything."""
+    """Return the training examples, and the held-out examples if there are any."""
     config, settings, tokenizer = planned.config, planned.config.settings, planned.tokenizer
     # Packing cuts long documents itself.
     context, augs = (None, []) if settings.packing else (planned.context, planned.aug_contexts)
@@ -164,7 +164,7 @@ def _examples(planned: Planned) -> tuple[Examples, Examples | None]:
 
 
 def _check_examples(prepared: Prepared) -> None:
-    """Refuse token ids that the model does not have, and a curriculum without its levels."""
+    """Raise UserError for token ids that the model does not have, or a curriculum level without examples."""
     base, config = prepared.planned.bases[0], prepared.planned.config
     known, data = text_config(base).vocab_size, config.dataset
     for file, examples in ((data, prepared.examples), (config.validation or data, prepared.held_out)):

@@ -1,4 +1,4 @@
-"""The part of the training run that stores it and goes on from there."""
+"""ResumableTrainer: the part of the training run that writes checkpoints and resumes from them."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -19,10 +19,10 @@ from data_builders.values import read_json, write_json
 
 
 class ResumableTrainer(Trainer):
-    """A Trainer whose checkpoints are sealed when they are whole; only those are resumed from.
+    """A Trainer that seals complete checkpoints and resumes from sealed ones only.
 
-    Older ones go when a new one is sealed. The first process writes them, the same whatever the layout; all take part
-    in putting them together.
+    Old checkpoints are removed once a new one is sealed. The first process writes them, in the same format for every
+    layout; all processes take part in gathering the state.
     """
 
     batches: Batches
@@ -50,13 +50,13 @@ class ResumableTrainer(Trainer):
             rotate(folder.parent, self.state.best_model_checkpoint)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the model, whole, from the first process."""
+        """Gather the model, and write it from the first process."""
         state = None
         if self.is_sharded and not isinstance(self.model, PartsModel):
             state = whole_state(cast(nn.Module, self.model), self.ranks)
         if self.ranks.is_first:
             self._save(output_dir, state_dict=state)
-        self.ranks.wait()  # not in what comes next, which has a time limit on GPUs
+        self.ranks.wait()  # here, because the next collective has a time limit on GPUs
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if isinstance(self.model, PartsModel) and self.frozen is not None:
@@ -67,11 +67,11 @@ class ResumableTrainer(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_sharded and not self.ranks.is_first:
-            cast(torch.optim.Optimizer, self.optimizer).state_dict()  # the first process gathers it
+            cast(torch.optim.Optimizer, self.optimizer).state_dict()  # takes part in gathering
         super()._save_optimizer_and_scheduler(output_dir)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Say nothing: the seal has been checked, and what is missing is tied to what is there."""
+        """Do nothing: the seal has been checked, and missing keys are tied to keys that were loaded."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)

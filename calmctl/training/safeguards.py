@@ -1,4 +1,4 @@
-"""Safeguards: frozen bases stay as they were, bit for bit, and what is not finite is named and never saved."""
+"""Safeguards: frozen bases must stay bit-identical, and a loss or weight that is not finite stops the run unsaved."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -17,12 +17,12 @@ from calmctl.modeling.stored.parts import PartsModel
 from calmctl.processes.ranks import Ranks
 
 SHOWN_ROWS = 8
-# In fp16 the first steps may overflow, until the scale of the loss is small enough; it halves each time from 2**16.
+# In fp16 the first steps may overflow: the loss scale starts at 2**16 and halves each time.
 MOST_SKIPPED = 40
 
 
 class FrozenBases:
-    """The bases of a model that is stored in parts as they were before training.
+    """Fingerprints of the bases of a model stored in parts, taken before training.
 
     Attributes:
         fingerprints: of the anchor and the augs.
@@ -33,13 +33,13 @@ class FrozenBases:
         self.fingerprints = model.fingerprints()
 
     def check(self) -> None:
-        """Raise CalmctlError if a base is no longer what it was."""
+        """Raise CalmctlError if a base has changed."""
         self._compare(
             self.model.fingerprints(), "changed during the training, although it is frozen; nothing was saved of it"
         )
 
     def check_same_as(self, recorded: list[dict[str, Any]]) -> None:
-        """Raise CalmctlError if these are not the bases that a checkpoint of the same run was trained with."""
+        """Raise CalmctlError if a checkpoint of the run was trained with other bases."""
         self._compare(recorded, "is not the one this run was started with; restore it, or choose another --out")
 
     def _compare(self, others: list[dict[str, Any]], complaint: str) -> None:
@@ -50,13 +50,13 @@ class FrozenBases:
 
 
 def check_same_reading(model: PartsModel, stored: Mapping[str, Any]) -> None:
-    """Check that augs with tokenizers of their own read as they did when a checkpoint of the same run was written.
+    """Check that augs with their own tokenizers read as they did when a checkpoint of the run was written.
 
     Args:
         stored: the configuration in the checkpoint.
 
     Raises:
-        CalmctlError: a tokenizer, or how it is used, is another one.
+        CalmctlError: a tokenizer, or the way it is used, has changed.
     """
     now, before = (found or [] for found in (getattr(model.config, "segmentations", None), stored.get("segmentations")))
     if [each for each in now if each] != [each for each in before if each]:
@@ -67,10 +67,10 @@ def check_same_reading(model: PartsModel, stored: Mapping[str, Any]) -> None:
 
 
 def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
-    """Check that an optimizer holds the parameters that are to be trained: all of them, once, and no others.
+    """Check that an optimizer holds every trainable parameter once, and no others.
 
     Raises:
-        CalmctlError: a frozen parameter is in it, a trainable one is not, or one of a base is trainable.
+        CalmctlError: it holds a frozen parameter, lacks or repeats a trainable one, or a base's parameter is trainable.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
@@ -96,13 +96,13 @@ class _Step:
 
 
 class DivergenceWatch:
-    """The losses since the last look at them, by step.
+    """Watches for losses, gradients and parameters that are not finite.
 
-    They stay on their device until they are looked at, which is one synchronisation for all of them. Of several
-    processes each sees its share, and all of them raise the same error.
+    Losses stay on their device until `check_losses`, so that checking many of them costs one synchronisation. Each
+    process sees its share of the losses; all raise the same error.
 
     Args:
-        numbers: what is computed in, for the error.
+        numbers: the precision, for the error.
     """
 
     def __init__(self, ranks: Ranks | None = None, numbers: str = "float32") -> None:
@@ -111,28 +111,28 @@ class DivergenceWatch:
         self._skipped = 0
 
     def begin(self, step: int, rows: NDArray[np.int64]) -> None:
-        """Begin a step on some rows of the data; both are counted from 1."""
+        """Begin a step on some rows of the data; steps and rows are counted from 1."""
         self._steps.append(_Step(step, rows))
 
     def add_loss(self, loss: Tensor) -> None:
-        """Take in the loss of a micro-batch of the step that was begun last."""
+        """Record the loss of a micro-batch of the current step."""
         self._steps[-1].losses.append(loss.detach())
 
     def add_gradient_norm(self, norm: float | Tensor) -> None:
-        """Take in the gradient norm of the step that was begun last."""
+        """Record the gradient norm of the current step."""
         self._steps[-1].gradient_norm = norm
 
     def check_losses(self) -> None:
-        """Look at the losses, and forget all but the last step.
+        """Check the recorded losses and gradient norms, then forget all but the last step.
 
         Raises:
-            CalmctlError: one of them is not finite; says at which step and on which rows of the data.
+            CalmctlError: a loss is not finite (names its step and rows), or too many gradients in a row are not.
         """
         losses = [(index, loss) for index, step in enumerate(self._steps) for loss in step.losses]
         values = self._ranks.sum(torch.stack([loss.float() for _, loss in losses]).tolist()) if losses else []
         for (index, _), value in zip(losses, values, strict=True):
             if not math.isfinite(value):
-                # A loss is often the first to show what the gradient of the step before has done.
+                # A bad gradient often shows first in the next step's loss: blame the step before.
                 before = self._steps[max(index - 1, 0)]
                 if index and not math.isfinite(before.gradient_norm):
                     raise self._diverged("the gradient is not finite", before)
@@ -144,17 +144,17 @@ class DivergenceWatch:
 
     @torch.no_grad()
     def check_parameters(self, parameters: Iterable[Tensor]) -> None:
-        """Look at the parameters that a checkpoint is about to hold.
+        """Check the parameters before a checkpoint is written.
 
         Raises:
-            CalmctlError: one of them is not finite.
+            CalmctlError: a parameter is not finite.
         """
         finite = [_local(parameter).isfinite().all() for parameter in parameters]
         if self._ranks.sum([0.0 if torch.stack(finite).all() else 1.0])[0]:
             raise self._diverged("the trained parameters are not finite", self._steps[-1])
 
     def _check_gradients(self) -> None:
-        """Refuse to go on where every step is skipped, as in fp16 those whose gradient overflows are."""
+        """Raise CalmctlError after too many overflows in a row: fp16 skips steps whose gradient overflows."""
         for step in self._steps[:-1]:
             self._skipped = 0 if math.isfinite(step.gradient_norm) else self._skipped + 1
             if self._skipped == MOST_SKIPPED:
@@ -171,5 +171,5 @@ class DivergenceWatch:
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """Return what this process holds of a tensor that may be sharded."""
+    """Return this process's shard of a tensor, or the tensor if it is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,4 +1,4 @@
-"""One training session, whatever is trained: examples to batches, the Trainer, and the model in the run directory."""
+"""One training session for any model: batch the examples, run the Trainer, save the model in the run directory."""
 
 import logging
 import sys
@@ -37,13 +37,13 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def check_settings(settings: TrainSettings, is_validated: bool) -> None:
-    """Check what settings need of this machine and of each other.
+    """Check settings against this machine and against each other.
 
     Args:
-        is_validated: there is a validation file.
+        is_validated: a validation file is given.
 
     Raises:
-        UserError: something they need is not there, or they do not go with the number of processes.
+        UserError: a setting needs something that is missing, or does not fit the number of processes.
     """
     check_trackers(settings.report_to)
     has_gpu = torch.cuda.is_available()
@@ -62,15 +62,15 @@ def check_settings(settings: TrainSettings, is_validated: bool) -> None:
 
 
 def set_up(settings: TrainSettings, seed: int) -> None:
-    """Seed everything and set what training needs."""
+    """Set CPU threads, flush denormal numbers to zero, and seed all libraries."""
     set_up_cpu(settings.threads)
-    # Numbers too small to matter otherwise slow optimizers on CPU down.
+    # Denormal numbers slow optimizers on CPUs down.
     torch.set_flush_denormal(True)
     set_seed(seed)
 
 
 def _check_processes(settings: TrainSettings, count: int) -> None:
-    """Refuse what several processes cannot share."""
+    """Raise UserError where batches cannot be split over the processes, or fp16 is combined with sharding."""
     if not settings.batch_tokens and settings.batch_size % (settings.accumulation * count):
         raise UserError(
             f"train.batch_size={settings.batch_size} must be a multiple of train.accumulation={settings.accumulation} "
@@ -94,13 +94,13 @@ def train_into(
     """Train the parameters of a model that require gradients, save model and tokenizer, and finish the run.
 
     Args:
-        examples: what is learned; None = nothing. `held_out` ones are validated on.
-        merge_bases: let a model that is stored in parts write all that it needs.
-        facts: what else `run.json` is to say.
+        examples: training examples; None = do not train. `held_out` are the validation examples.
+        merge_bases: save the bases too, if the model is stored in parts.
+        facts: further entries for `run.json`.
 
     Raises:
         UserError: the model cannot read packed rows.
-        CalmctlError: the training diverged, a frozen base changed, or the disk does not take a checkpoint.
+        CalmctlError: the training diverged, a frozen base changed, or a checkpoint cannot be written.
     """
     ranks, settings, seed = current_ranks(), config.settings, config.seed
     trainable = num_trainable(model)
@@ -125,7 +125,7 @@ def train_into(
 
 
 def num_trainable(model: PreTrainedModel) -> int:
-    """Return the number of parameters that a training changes."""
+    """Return the number of parameters that require gradients."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
@@ -137,14 +137,14 @@ def _save(
     described: dict[str, Any],
     merge_bases: bool,
 ) -> None:
-    """Write model and tokenizer, all at once; the bases are what they were, or nothing is written."""
+    """Write model and tokenizer atomically; write nothing if a frozen base has changed."""
     if frozen is not None:
         frozen.check()
     with replaced_whole(folder) as unfinished:
         if isinstance(model, PartsModel) and frozen is not None:
             model.config.training = described
             model.save_pretrained(unfinished, merge_bases=merge_bases, fingerprints=frozen.fingerprints)
-            if (unfinished / CARD_FILE).is_file():  # the folder's name, for now, is not the model's
+            if (unfinished / CARD_FILE).is_file():  # saving named it after the temporary folder
                 write_card(model, unfinished, folder.name)
         else:
             model.save_pretrained(unfinished)
@@ -152,7 +152,7 @@ def _save(
 
 
 def _described(config: TrainingConfig) -> dict[str, Any]:
-    """Return what a model card says of a training."""
+    """Return the facts of a training for the model card."""
     shown = ("steps", "batch_size", "batch_tokens", "optimizer", "lr", "schedule", "precision")
     set_ones = {name: value for name in shown if (value := getattr(config.settings, name))}
     return {"data": Path(config.dataset).name, **set_ones, "seed": config.seed}
@@ -169,17 +169,17 @@ def fit(
 ) -> dict[str, int] | None:
     """Train a model in place, from the last checkpoint of the run if there is one.
 
-    Of several processes the first one has the trained model afterwards, whatever the layout.
+    Afterwards the first process holds the whole trained model, sharded or not.
 
     Returns:
-        The FLOPs and the tokens of one micro-batch; None where they were not measured.
+        The FLOPs and the tokens of one micro-batch; None if they were not measured.
 
     Raises:
-        Interrupted: the process was told to end, and a checkpoint of the step it was at is there.
+        Interrupted: the process was told to end; a checkpoint of the current step has been saved.
     """
 
     def on_log(row: dict[str, Any]) -> None:
-        # A checkpoint on the disk needs the rows before it there.
+        # The rows before a checkpoint must reach the disk before it does.
         run.append_jsonl(row, durable=trainer.control.should_save or "validation_loss" in row)
         if "loss" not in row:
             return
@@ -192,7 +192,7 @@ def fit(
     folder, ranks = run.path / "checkpoints", current_ranks()
     use_cache = getattr(model.config, "use_cache", None)
     trainer = RunTrainer(model, settings, batches, folder, seed, on_log, validation, frozen)
-    # Looking for it may remove or rename what is no checkpoint, which is the first process's to do.
+    # The search removes or renames broken checkpoints, so only the first process runs it.
     checkpoint = ranks.from_first(last_complete_checkpoint(folder) if ranks.is_first else None)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     owes = checkpoint is not None and validation is not None and owes_validation(state_of(checkpoint), settings)
@@ -205,7 +205,7 @@ def fit(
     if checkpoint and ranks.is_first:
         print(f"{run.path}: goes on after step {step} of {settings.steps}, from {checkpoint}", file=sys.stderr)
     if checkpoint and not owes and out_of_patience(state_of(checkpoint), settings):
-        # It had ended when it was interrupted; the Trainer would go on.
+        # The training had already stopped early; the Trainer would continue it.
         trainer.state = state_of(checkpoint)
         trainer._load_from_checkpoint(str(checkpoint))
     else:
@@ -217,9 +217,9 @@ def fit(
                 if trainer.is_interrupted or all_asked_to_end(ranks):
                     raise Interrupted
     if use_cache is not None:
-        # The Trainer turns it off in the configuration, and it would be saved so.
+        # The Trainer sets it to False in the configuration, which is saved with the model.
         model.config.use_cache = use_cache
-    # Take off the autocast that the Trainer put around `forward`.
+    # Remove the autocast that the Trainer put around `forward`.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     if trainer.is_sharded:
         reassemble(model, ranks)
@@ -235,7 +235,7 @@ def fit(
 
 
 def _load_best(trainer: RunTrainer, checkpoint: Path) -> bool:
-    """Give the model the weights of its best checkpoint; without that one it keeps its last, and False is returned."""
+    """Load the weights of the best checkpoint; if it is damaged, keep the last weights and return False."""
     if reason := damage(checkpoint):
         _LOGGER.warning("%s, the best checkpoint, is lost (%s): the last weights are saved instead", checkpoint, reason)
         return False
@@ -244,7 +244,7 @@ def _load_best(trainer: RunTrainer, checkpoint: Path) -> bool:
 
 
 def _write_validation(run: Run, step: int, best: int | None, count: int) -> None:
-    """Write `metrics.json`: how the saved model, which is that of a step, did in its validation."""
+    """Write `metrics.json`: the validation scores of the saved model, whose weights are those of `step`."""
     rows = {row["step"]: row for row in run.read_jsonl() if "validation_loss" in row}
     saved = rows[step]
     metrics = {name: saved[name] for name in ("validation_loss", "validation_exact_match")}

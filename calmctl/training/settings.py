@@ -1,4 +1,4 @@
-"""What a training run is told: optimizer, schedule, batches, precision, curriculum."""
+"""The settings of a training: optimizer, schedule, batches, precision, curriculum."""
 
 from dataclasses import dataclass, field
 
@@ -23,9 +23,9 @@ _NOT_NEGATIVE = ("batch_tokens", "warmup_steps", "grad_clip", "eval_every", "pat
 class CurriculumSettings:
     """An adaptive curriculum over an integer field of the examples' `meta`.
 
-    Training starts with the smallest value and moves to the next one when the running exact match there passes the
-    threshold. Below the last level, `top_share` of the batches are of the current level and the rest are spread over
-    the lower ones; at the last level, batches are spread by `final_weights`.
+    Training starts at the first level (value of the field) and moves to the next when the running exact match there
+    passes the threshold. Below the last level, `top_share` of the batches come from the current level and the rest
+    evenly from the lower ones; at the last level, `final_weights` apply.
 
     Attributes:
         field: the field of `meta`; empty = no curriculum.
@@ -33,8 +33,8 @@ class CurriculumSettings:
         threshold: running exact match (0 to 1) at which the next level begins.
         top_share: share of batches at the current level.
         final_weights: weight of each level, `start` to `stop`, once the last one is reached; empty = equal.
-        held_back_kind: examples of this `meta.kind` are left out until ...
-        held_back_until: ... this level is reached, and do not count for the threshold.
+        held_back_kind: `meta.kind` of examples that are held back, and never count for the threshold.
+        held_back_until: level from which on held-back examples are drawn.
     """
 
     field: str = ""
@@ -69,7 +69,7 @@ class TrainSettings:
     Attributes:
         steps: optimizer steps.
         batch_size: examples per optimizer step, over all accumulated micro-batches.
-        batch_tokens: when not 0, take as many examples per step as fit into this many tokens instead.
+        batch_tokens: if not 0, take as many examples per step as fit into this many tokens instead.
         accumulation: micro-batches per optimizer step.
         optimizer: `muon` (matrices by Muon at `lr`, everything else by AdamW at `adamw_lr`) or `adamw` (all at `lr`).
         schedule: `warmup_hold_decay` holds the rate until `hold_share` of the steps, then decays linearly to
@@ -78,31 +78,31 @@ class TrainSettings:
         grad_clip: largest gradient norm; 0 = no clipping.
         precision: fp32, or autocast to bf16 or fp16.
         append_eos: end every completion with the end-of-text token and learn it.
-        on_long_example: what happens to examples longer than the model's context: `fail`, `drop` them, or `truncate`
-            their ends (those whose prompt alone is too long are dropped).
-        on_empty_completion: what happens to examples with nothing to learn: `fail`, or `drop` them.
-        packing: rows of `text` are packed into rows of `context` tokens, in which no document sees another; longer
-            documents are cut. `batch_size` counts packed rows.
-        context: tokens of a packed row; a model with a shorter context gets its own.
-        bucket_width: examples whose lengths fall into the same bucket (tokens) share batches.
+        on_long_example: for examples longer than the model's context: `fail`, `drop` them, or `truncate` their ends
+            (those whose prompt alone is too long are dropped).
+        on_empty_completion: for examples with nothing to learn: `fail`, or `drop` them.
+        packing: pack rows of `text` into rows of `context` tokens, in which no document sees another; cut longer
+            documents. `batch_size` counts packed rows.
+        context: tokens of a packed row; at most the model's context.
+        bucket_width: width of the length buckets in tokens; examples of one bucket share batches.
         sampling: `replacement` draws every batch anew; `epochs` takes every example once before any comes again, which
-            suits models that know an example by heart once they have seen it.
-        validation_share: share of the data (0 to 1) that is held out for validation, where no file is given for it.
-        validation_limit: hold out so many examples at most; 0 = no limit.
+            suits models that memorise an example the first time they see it.
+        validation_share: share of the data (0 to 1) to hold out for validation, if no file is given for it.
+        validation_limit: hold out at most this many examples; 0 = no limit.
         eval_every: steps between validations; 0 = `save_every`.
-        patience: end after so many validations that were not better than the best; 0 = never.
-        keep_best: end with the weights of the best validation instead of the last ones.
-        stop_when_worse: end bridges or adapters in an error once their validation loss stays above what the base has
+        patience: stop after this many validations without a new best; 0 = never.
+        keep_best: save the weights of the best validation instead of the last ones.
+        stop_when_worse: stop bridges or adapters with an error once their validation loss stays above that of the base
             alone (see `validation.stays_worse`).
         save_every, log_every: steps.
-        report_to: `tensorboard` and `wandb`: where the log goes beside `train_log.jsonl`.
+        report_to: trackers that receive the log beside `train_log.jsonl`: `tensorboard`, `wandb`.
         threads: CPU threads of this process; 0 = torch's default.
-        keep_states: where states that no training of bridges changes (those of the augs, and the anchor's below the
-            first bridge) are kept from epoch to epoch: `memory`, `disk` (in the run's folder), `none`, or `auto`, which
-            is `memory` where everything is looked at twice and takes 4 GiB at most.
-        sharding: with several processes, `none` (each holds the whole model, DDP) or `fsdp` (the layers of a model that
-            is trained, and those of frozen bases, are spread over all; bridges and adapters are not). It changes how a
-            run is computed, not what: a run may go on with another.
+        keep_states: where to keep, from epoch to epoch, hidden states that training the bridges cannot change (those of
+            the augs, and the anchor's below the first bridge): `memory`, `disk` (in the run's folder), `none`, or
+            `auto`, which is `memory` if every example is read at least twice and all states fit into 4 GiB.
+        sharding: with several processes, `none` (DDP: each holds the whole model) or `fsdp` (decoder layers, trained or
+            frozen, are spread over the processes; bridges and adapters are not). It does not change the result; a run
+            may resume with another value.
     """
 
     steps: int = 1000
@@ -174,7 +174,7 @@ class TrainSettings:
         self._check_together()
 
     def _check_together(self) -> None:
-        """Raise ValueError for settings that do not go with each other."""
+        """Raise ValueError for settings that exclude each other."""
         if self.sampling == "epochs" and self.curriculum.field:
             raise ValueError("train.sampling=epochs: a curriculum draws examples by their level; unset one of the two")
         if self.packing and self.curriculum.field:

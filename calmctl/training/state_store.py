@@ -1,7 +1,7 @@
-"""States of examples that no training of bridges can change, kept from epoch to epoch (see `modeling.kept_states`).
+"""Hidden states that training the bridges cannot change, kept from epoch to epoch (see `modeling.kept_states`).
 
-They are found for all examples before the first step, in batches that do not depend on the seed, so that a training
-that goes on after an interruption goes on with the same numbers.
+They are computed for all examples before the first step, in batches that do not depend on the seed, so that a resumed
+training continues with the same numbers.
 """
 
 import os
@@ -34,11 +34,11 @@ from calmctl.training.examples import Examples
 from calmctl.training.settings import TrainSettings
 from calmctl.training.validation import Validation
 
-# `auto` keeps states that are looked at so often, and that are no larger than this.
+# `auto` keeps states that are read at least this often and take at most this many bytes.
 LEAST_PASSES, MOST_BYTES = 2.0, 4 << 30
-# Tokens of a batch, padding included, in which states are found; a longer example comes alone.
+# Tokens per batch, padding included, when states are computed; a longer example is a batch of its own.
 AT_ONCE = 2048
-# How far the anchor's last states may be from those without kept ones, in standard deviations.
+# Largest change of the anchor's last hidden states that kept states may cause, in standard deviations.
 TOLERANCE = 1e-3
 STATES_FOLDER = "kept_states"
 
@@ -48,7 +48,7 @@ class _Stream:
     """The states of one layer, of all examples end to end.
 
     Attributes:
-        starts: (n + 1,) where those of each example begin, and the end.
+        starts: (n + 1,) offset of each example in `values`, and the end.
         values: (tokens, dim).
     """
 
@@ -56,21 +56,21 @@ class _Stream:
     values: Tensor
 
     def put(self, rows: NDArray[np.int64], states: Tensor) -> None:
-        """Keep the states (batch, columns, dim) of some examples."""
+        """Store the states (batch, columns, dim) of some examples."""
         for row, each in zip(rows, states, strict=True):
             begin, end = self.starts[row], self.starts[row + 1]
             self.values[begin:end] = each[: end - begin]
 
     def of(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return the states (batch, columns, dim) of some examples, with zeros behind those of shorter ones."""
+        """Return the states (batch, columns, dim) of some examples, right-padded with zeros."""
         return pad_sequence([self.values[self.starts[row] : self.starts[row + 1]] for row in rows], batch_first=True)
 
 
 class StateStore:
-    """The states of all examples.
+    """The kept states of all examples.
 
     Args:
-        folder: where they are kept, in files; None: in memory.
+        folder: for memory-mapped files; None = keep the states in memory.
     """
 
     def __init__(self, model: ComposedModelForCausalLM, examples: Examples, folder: Path | None = None) -> None:
@@ -80,13 +80,13 @@ class StateStore:
         self._augs: list[dict[int, _Stream]] = []
 
     def of(self, rows: NDArray[np.int64]) -> KeptStates:
-        """Return the states of some examples as a composed model takes them."""
+        """Return the states of some examples, as a composed model takes them (`kept_states`)."""
         anchor = cast(_Stream, self._anchor).of(rows)
         augs = [{layer: stream.of(rows) for layer, stream in each.items()} for each in self._augs]
         return KeptStates(anchor=(anchor,) if self._in_tuple else anchor, augs=augs)
 
     def put(self, rows: NDArray[np.int64], found: KeptStates) -> None:
-        """Keep the states of some examples."""
+        """Store the states of some examples."""
         anchor = found["anchor"]
         if self._anchor is None:
             self._in_tuple = isinstance(anchor, tuple)
@@ -110,7 +110,7 @@ class StateStore:
 
 
 def _reserve(file: Path, size: int) -> None:
-    """Make room for a file; raises UserError where the disk has none, for what is mapped cannot tell of it later."""
+    """Allocate a file; raise UserError if the disk is full, which writing to a mapped file cannot report later."""
     try:
         with file.open("wb") as stream:
             os.posix_fallocate(stream.fileno(), 0, size) if hasattr(os, "posix_fallocate") else stream.truncate(size)
@@ -121,7 +121,7 @@ def _reserve(file: Path, size: int) -> None:
 
 
 def bytes_of_states(model: ComposedModelForCausalLM, examples: Examples) -> int:
-    """Return how much room the states of examples take, in the types that the bases have."""
+    """Return the size of the kept states of all examples in bytes, in the bases' dtypes."""
     size = int(examples.starts[-1]) * layers.hidden_size(model.anchor.config) * model.anchor.dtype.itemsize
     for index, (aug, pairs) in enumerate(zip(model.augs, model.connections, strict=True)):
         base = cast(PreTrainedModel, aug)
@@ -131,7 +131,7 @@ def bytes_of_states(model: ComposedModelForCausalLM, examples: Examples) -> int:
 
 
 def _aug_starts(model: ComposedModelForCausalLM, examples: Examples, index: int) -> NDArray[np.int64]:
-    """Return where what an aug reads of each example begins, end to end, and the end."""
+    """Return the offsets (n + 1,) of the examples among all tokens that an aug reads."""
     if index < len(examples.augs) and (own := examples.augs[index]) is not None:
         return own.starts
     if model.config.aug_reads == "prompt":
@@ -140,10 +140,10 @@ def _aug_starts(model: ComposedModelForCausalLM, examples: Examples, index: int)
 
 
 def where_to_keep(settings: TrainSettings, model: ComposedModelForCausalLM, examples: Examples, passes: float) -> str:
-    """Return `memory`, `disk` or `none`: what was chosen, or what suits how often and how much is looked at.
+    """Return `memory`, `disk` or `none`: the setting, or for `auto` what suits the number of passes and the size.
 
     Raises:
-        UserError: states were to be kept where that cannot be done.
+        UserError: the setting is `memory` or `disk`, but states cannot be kept with this model or several processes.
     """
     reason = "" if is_movable(model) else "a base is spread over devices"
     reason = "each of several processes would keep them all" if current_ranks().count > 1 else reason
@@ -163,16 +163,16 @@ def keep_states(
     folder: Path | None = None,
     parts: Sequence[NDArray[np.int64]] | None = None,
 ) -> StateStore:
-    """Find the states of all examples.
+    """Compute and store the states of all examples.
 
     Args:
-        precision: what the training computes in.
-        folder: where they are kept; None: in memory.
-        parts: the examples of each batch that is ever made of them, where these are known: then what is computed from
-            the states is the same to the last bit.
+        precision: that of the training.
+        folder: for the files; None = keep the states in memory.
+        parts: the examples of each later batch, if these are always the same: with the same batches, results are
+            bit-identical to those without kept states.
 
     Raises:
-        UserError: the anchor does not go on from them as from its own.
+        UserError: the anchor computes something else from kept states than from its own.
     """
     store, device = StateStore(model, batches.examples, folder), layers.device_of(model.get_input_embeddings())
     by_length = np.argsort(batches.examples.lengths, kind="stable")
@@ -192,14 +192,14 @@ def keep_states(
 def _inputs(
     model: ComposedModelForCausalLM, batches: Batches, rows: NDArray[np.int64], device: torch.device
 ) -> dict[str, Any]:
-    """Return what a model reads of some examples."""
+    """Return the model's inputs for some examples."""
     batch = send_to_device(batches.collate(rows), device)
     labels = batch.pop("labels")
     return batch | {"prompt_lengths": prompts_before(labels)} if model.config.aug_reads == "prompt" else batch
 
 
 def _check(model: ComposedModelForCausalLM, batch: dict[str, Any]) -> None:
-    """Raise UserError unless the anchor goes on from kept states as from its own; layers may share more than these."""
+    """Raise UserError if kept states change the anchor's output, as where layers share more than hidden states."""
     refused = "train.keep_states: layers of the anchor read more of others than their output; use none"
     expected = model.model(**batch, use_cache=False).last_hidden_state.float()
     try:
@@ -216,14 +216,14 @@ def _check(model: ComposedModelForCausalLM, batch: dict[str, Any]) -> None:
 def kept(
     model: PreTrainedModel, settings: TrainSettings, batches: Batches, validation: Validation | None, run: Run
 ) -> Iterator[dict[str, Any]]:
-    """Keep states that no training changes while the block trains; yields what a run says of it.
+    """Keep states while the block trains; yield the facts about it for `run.json`.
 
     Raises:
-        UserError: they were to be kept where that cannot be done.
+        UserError: the settings ask for kept states, but they cannot be kept.
     """
     facts: dict[str, Any] = {}
     folder = run.path / STATES_FOLDER
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
     if not isinstance(model, ComposedModelForCausalLM):
         if settings.keep_states in ("memory", "disk"):
             raise UserError(

@@ -1,4 +1,4 @@
-"""The log of a training: what was counted since the last row, the Trainer's logs as rows, and trackers of them."""
+"""The log of a training: a meter of what happened since the last row, the callback that writes rows, and trackers."""
 
 import os
 import time
@@ -25,8 +25,8 @@ class Meter:
     """Loss, tokens and exact match since the last row of the log, and the seconds of the run.
 
     Attributes:
-        seconds_before: what earlier attempts at the run took.
-        carried: what an interrupted attempt had counted since its last row (see `state`).
+        seconds_before: seconds of earlier attempts at the run.
+        carried: counts of an interrupted attempt since its last row (see `state`).
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Meter:
         self.reset(0)
 
     def begin(self, step: int, is_first: bool) -> None:
-        """Begin the run, or this attempt at it, after a step; what is carried over is the first process's."""
+        """Begin this attempt at the run after `step`; carried counts cover all ranks, so only one takes them over."""
         self._run_began = time.monotonic()
         self.reset(step)
         if carried := self.carried:
@@ -44,28 +44,28 @@ class Meter:
                 self._counts = torch.tensor([int(carried["exact"]), int(carried["rows"])])
 
     def reset(self, step: int) -> None:
-        """Begin to count anew, after a row of the log for a step."""
+        """Start counting anew after the log row of `step`."""
         self._loss, self._row_step = torch.tensor(0.0), step
         self._tokens, self._counts, self._began = 0, torch.zeros(2, dtype=torch.int64), time.monotonic()
 
     def state(self, ranks: Ranks) -> dict[str, float]:
-        """Return what all processes have counted since the last row, and at which step that was; all have to ask."""
+        """Return the counts of all processes since the last row, and its step; all ranks must call it."""
         exact, rows, loss = ranks.sum([*self._counts.tolist(), self._loss.item()])
         return {"step": self._row_step, "loss": loss / ranks.count, "exact": exact, "rows": rows}
 
     def add_loss(self, loss: Tensor) -> None:
-        """Add the loss of a micro-batch, of which those of a step add up to its loss."""
+        """Add the loss of a micro-batch; the losses of a step's micro-batches add up to the step's loss."""
         self._loss = self._loss.to(loss.device) + loss
 
     def add(self, tokens: int, exact: Tensor, rows: Tensor) -> None:
-        """Count a batch: its tokens, how many of its completions were answered exactly, and of how many."""
-        # Stay tensors until they are asked for: a device that computes ahead is not waited for.
+        """Count a batch: its tokens, its exactly predicted completions, and all its completions."""
+        # Keep tensors until a row is written, so as not to wait for the device in every step.
         self._counts = self._counts.to(exact.device) + torch.stack([exact, rows])
         self._tokens += tokens
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the time of a block out of the speed."""
+        """Leave the time of the block out of the speed."""
         began = time.monotonic()
         try:
             yield
@@ -73,9 +73,9 @@ class Meter:
             self._began += time.monotonic() - began
 
     def totals(self, ranks: Ranks, step: int) -> dict[str, float]:
-        """Return the mean loss up to a step, the speed of the training itself, padding included, and exact match.
+        """Return the mean loss up to `step`, tokens per second (padding included) and exact match (0 to 1).
 
-        They are over all processes; exact match is a share (0 to 1).
+        All are over all processes; the time of validations does not count.
         """
         tokens, exact, rows, loss = ranks.sum([self._tokens, *self._counts.tolist(), self._loss.item()])
         speed = tokens / max(time.monotonic() - self._began, 1e-9)
@@ -100,19 +100,19 @@ class StepLog(TrainerCallback):
         self.first_step = 1
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin where the Trainer begins."""
+        """Set batches and meter to the Trainer's first step."""
         self.batches.start_step = state.global_step
         self.first_step = state.global_step + 1
         self.meter.begin(state.global_step, self.ranks.is_first)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Note what the step is about to be taken on."""
+        """Tell the divergence watch which rows the step trains on."""
         self.divergence.begin(state.global_step + 1, self.batches.examples.rows[self.batches.drawn])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write a row with every checkpoint, so that what is counted begins anew there in a resumed run too.
+        """Log a row at every checkpoint, so that counting starts anew there, as it does in a resumed run.
 
-        A validation may end in one. The first step is looked at alone: what is wrong from the start is told then.
+        Log one at every validation too, as it may save a checkpoint. Check the first step's loss at once.
         """
         if state.global_step <= self.first_step:
             self.divergence.check_losses()
@@ -137,7 +137,7 @@ class StepLog(TrainerCallback):
         if curriculum is not None:
             row[curriculum.settings.field] = curriculum.level
         meter.reset(state.global_step)
-        # Trackers are called after this and report whatever they find.
+        # Trackers run after this callback and report `logs`.
         logs.update(totals)
         self.write(row)
 
@@ -153,7 +153,7 @@ def check_trackers(report_to: Sequence[str]) -> None:
 
 @contextmanager
 def trackers(report_to: Sequence[str], folder: Path, step: int) -> Iterator[list[TrainerCallback]]:
-    """Yield the callbacks that track a training in a run directory, from a step on; what came after it is replaced.
+    """Yield the tracker callbacks of a run, which replace anything tracked after `step`.
 
     Nothing is sent anywhere by default: Weights & Biases writes to `folder/wandb` and stays offline unless the
     environment sets WANDB_MODE.
@@ -169,7 +169,7 @@ def trackers(report_to: Sequence[str], folder: Path, step: int) -> Iterator[list
     import wandb
 
     project = os.environ.get("WANDB_PROJECT", "calmctl")
-    # Without a mode wandb follows WANDB_MODE.
+    # With mode=None wandb follows WANDB_MODE.
     mode: Literal["offline"] | None = None if "WANDB_MODE" in os.environ else "offline"
     with wandb.init(project=project, name=folder.name, dir=folder, mode=mode):
         yield [*callbacks, WandbCallback()]

@@ -1,4 +1,4 @@
-"""The training run: transformers' Trainer with our batches, loss on labelled rows, and checkpoints that resume."""
+"""RunTrainer: transformers' Trainer with our batches, a loss on labelled positions only, and resumable checkpoints."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from calmctl.training.settings import TrainSettings
 from calmctl.training.step_log import Meter, Row, StepLog
 from calmctl.training.validation import ActOnValidation, Validation, exact_rows, stays_worse
 
-# What a batch holds for any model; the rest is for composed ones.
+# The batch entries that every model takes; the others (`aug_tokens`, `kept_states`) are for composed models.
 _READ_BY_ALL = ("input_ids", "attention_mask", "position_ids")
 
 
@@ -36,15 +36,15 @@ class RunTrainer(ResumableTrainer):
     """A Trainer for any causal language model, plain or composed, in one process or several.
 
     Args:
-        on_log: receives a row (step, loss, learning_rate, tokens_per_second, seconds, exact_match, ...) every
-            `settings.log_every` steps and with every checkpoint, and one (step, validation_loss,
-            validation_exact_match, validation_bits_per_byte, seconds) a validation.
-        validation: what to validate on, every `settings.validation_steps` steps and at the end.
-        frozen: the bases of a model that is stored in parts, in the first process.
+        on_log: receives a log row (step, loss, learning_rate, tokens_per_second, seconds, exact_match, ...) every
+            `settings.log_every` steps and at every checkpoint, and one (step, validation_loss,
+            validation_exact_match, validation_bits_per_byte, seconds) at every validation.
+        validation: runs every `settings.validation_steps` steps and at the end.
+        frozen: the bases of a model that is stored in parts; in the first process only.
 
     Attributes:
-        owes_validation: the checkpoint that is resumed from was interrupted before its validation; it comes first.
-        loss_alone: validation loss of the anchor without bridges or adapters; None where it is not known.
+        owes_validation: the run was interrupted before the validation of the checkpoint's step; validate first.
+        loss_alone: validation loss of the anchor without bridges or adapters; None if unknown.
     """
 
     def __init__(
@@ -83,15 +83,15 @@ class RunTrainer(ResumableTrainer):
 
     @property
     def is_interrupted(self) -> bool:
-        """Return whether the training ended early because the process was told to end."""
+        """Return whether the training stopped early because the process was told to end."""
         return self._save_and_stop.is_interrupted
 
     def get_train_dataloader(self) -> Batches:  # type: ignore[override]
-        """Return our own batches: they place, shard and resume themselves."""
+        """Return our own batches, which split themselves over ranks and resume themselves."""
         return self.batches
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Build the optimizer over trainable parameters only, which from now on lie where they are trained."""
+        """Shard the model if asked to, then build the optimizer over its trainable parameters."""
         if self.optimizer is None:
             if self.is_sharded:
                 shard(cast(PreTrainedModel, self.model), self.ranks, self.settings.precision)
@@ -102,7 +102,7 @@ class RunTrainer(ResumableTrainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Build the learning-rate schedule from transformers' own."""
+        """Build the learning-rate schedule (see `build_schedule`)."""
         if self.lr_scheduler is None:
             optimizer = cast(Any, optimizer if optimizer is not None else self.optimizer)
             self.lr_scheduler = build_schedule(self.settings, optimizer, num_training_steps)
@@ -110,23 +110,23 @@ class RunTrainer(ResumableTrainer):
         return self.lr_scheduler
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
-        """Leave a model that is to be sharded where it is: as a whole it may not fit the device."""
+        """Leave a model that will be sharded where it is: unsharded, it may not fit on the device."""
         if not self.is_sharded:
             super()._move_model_to_device(model, device)
 
     def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: Any = None) -> nn.Module:
-        """Let gradients be averaged over the processes."""
+        """Wrap the model in DDP if there are several processes and it is not sharded."""
         if self.ranks.count == 1 or isinstance(model, DistributedDataParallel):
             return model
         if not isinstance(model, FSDPModule):
             return replicate(model, self.ranks)
-        cast(Any, model)._is_accelerate_prepared = True  # FSDP does it; accelerate need not wrap the model
+        cast(Any, model)._is_accelerate_prepared = True  # FSDP averages gradients: no wrapping by accelerate
         return model
 
     # Steps.
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Take a micro-batch forward and backward, the first one once more beforehand to count its FLOPs."""
+        """Run a micro-batch forward and backward; run the first one an extra time beforehand to count its FLOPs."""
         if self.flops is None and not self.is_sharded:
             self.flops = self._count_flops(dict(inputs))
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -134,9 +134,9 @@ class RunTrainer(ResumableTrainer):
         return loss
 
     def _count_flops(self, inputs: dict[str, Any]) -> dict[str, int]:
-        # Counting may replace operations by their parts, which round otherwise: nothing of this pass is kept.
+        # Under the counter, operations may be decomposed and round differently: keep nothing of this pass.
         model = cast(nn.Module, self.model).train()
-        inputs.pop("kept_states", None)  # how a step is computed is not what it costs
+        inputs.pop("kept_states", None)  # report the cost of a step without this shortcut
         inputs = cast(dict[str, Any], self._prepare_inputs(inputs))
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         with torch.random.fork_rng(devices), flop_counter() as counter:
@@ -151,20 +151,20 @@ class RunTrainer(ResumableTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return the loss on completions; only their positions reach the LM head."""
+        """Return the loss on the labelled positions; no others reach the LM head."""
         labels = inputs.pop("labels")
         loss, correct, outputs = self._answer(model, inputs, labels, num_items_in_batch)
         self.divergence.add_loss(loss)
         self._observe(labels, correct)
         if num_items_in_batch is not None:
-            loss = loss * self.ranks.count  # the labels are those of all processes, whose gradients are averaged
+            loss = loss * self.ranks.count  # num_items_in_batch covers all ranks, but gradients are averaged
         return (loss, outputs) if return_outputs else loss
 
     def _answer(
         self, model: nn.Module, inputs: dict[str, Any], labels: Tensor, num_items: Tensor | int | None
     ) -> tuple[Tensor, Tensor, Any]:
-        """Return the loss, which labels (rows,) were the most likely tokens, and the model's output."""
-        # `self.model` is what `model` may wrap; asking accelerate to unwrap it takes a millisecond a step.
+        """Return the loss, the mask (labels,) of labels that were the most likely token, and the model's output."""
+        # `self.model` is `model` unwrapped; having accelerate unwrap it would take a millisecond per step.
         with self.accelerator.autocast():
             if isinstance(self.model, PartsModel):
                 outputs = model(**inputs, labels=labels, use_cache=False, num_items_in_batch=num_items)
@@ -172,7 +172,7 @@ class RunTrainer(ResumableTrainer):
             return _plain_answer(model, cast(PreTrainedModel, self.model), inputs, labels, num_items)
 
     def _observe(self, labels: Tensor, correct: Tensor) -> None:
-        """Count tokens and whole completions that would have been answered exactly (teacher-forced)."""
+        """Count tokens and exactly predicted completions (teacher-forced); tell the curriculum the exact match."""
         exact, rows = exact_rows(labels, correct).sum(), (labels[:, 1:] != IGNORED).any(1).sum().to(correct.device)
         self.meter.add(labels.numel(), exact, rows)
         if self.batches.curriculum is not None:
@@ -180,7 +180,7 @@ class RunTrainer(ResumableTrainer):
             self.batches.observe(exact_everywhere / max(rows_everywhere, 1))
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Clip the gradients of what is trained; frozen parameters, most of them all, are not walked over."""
+        """Clip the gradients of the trained parameters, without a walk over the (far more numerous) frozen ones."""
         trained = [parameter for group in cast(Any, self.optimizer).param_groups for parameter in group["params"]]
         return self.accelerator.clip_grad_norm_(trained, self.args.max_grad_norm)
 
@@ -190,17 +190,17 @@ class RunTrainer(ResumableTrainer):
         return norm
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Return 0: `cost` measures them, and the Trainer's estimate walks over all modules in every step."""
+        """Return 0: FLOPs are measured (see `cost`), and the Trainer's estimate walks over all modules every step."""
         return 0
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
-        """Validate: score the validation examples, log them as a row, and tell the callbacks.
+        """Score the validation examples, log a row, and call the callbacks.
 
-        The first one of bridges or adapters, before any step, also finds the loss of their base alone.
+        Before the first step of bridges or adapters, also score the anchor alone.
 
         Raises:
-            CalmctlError: the loss is not finite, or that of the base alone is not reached any more.
-            Interrupted: the process was told to end; a checkpoint of the step is there.
+            CalmctlError: the loss is not finite, or stays worse than that of the anchor alone.
+            Interrupted: the process was told to end; a checkpoint of the current step has been saved.
         """
         if self.validation is None:
             raise ValueError("there is nothing to validate on")
@@ -261,9 +261,9 @@ class RunTrainer(ResumableTrainer):
             )
 
     def _catch_up(self, metrics: dict[str, float]) -> None:
-        """Do what the Trainer does after a validation; of one before its first step it only keeps the log."""
-        self.owes_validation = self.control.should_save = False  # the checkpoint of this step is there
-        if self.state.global_step:  # what is not trained yet is not the best
+        """Update the best metric and stop if due, which the Trainer does not do after a validation on start."""
+        self.owes_validation = self.control.should_save = False  # this step's checkpoint exists
+        if self.state.global_step:  # an untrained model does not count as the best
             self._determine_best_metric(metrics, None)
         if self.control.should_training_stop:
             self.batches.start_step = self.settings.steps
@@ -272,7 +272,7 @@ class RunTrainer(ResumableTrainer):
 def _plain_answer(
     model: nn.Module, unwrapped: PreTrainedModel, inputs: dict[str, Any], labels: Tensor, num_items: Tensor | int | None
 ) -> tuple[Tensor, Tensor, Any]:
-    """Return what `RunTrainer._answer` does, of a model of transformers."""
+    """Return the same as `RunTrainer._answer`, for a plain transformers model."""
     with labelled_rows_only(unwrapped, labels) as targets:
         outputs = model(**inputs, use_cache=False)
     correct = (outputs.logits.detach().argmax(-1) == targets)[0]

@@ -1,4 +1,4 @@
-"""Validation: the loss on examples that are not trained on, and what follows from it for the training."""
+"""Validation: the loss on held-out examples, and what it decides: best checkpoint, early stopping, giving up."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -25,18 +25,18 @@ from calmctl.training.settings import TrainSettings
 HELD_OUT_STREAM = 0x7E57
 WORSE = 3
 
-# What answers a batch: inputs without labels, and the labels, to the summed loss and which labels were most likely.
+# (inputs without labels, labels) -> (summed loss, mask (labels,) of labels that were the most likely token).
 Answer = Callable[[dict[str, Any], Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a validation found.
+    """The result of a validation.
 
     Attributes:
         loss: mean over all labels.
         exact_match: share (0 to 1) of examples whose every label was the most likely token (teacher-forced).
-        bits_per_byte: bits of all labels by byte of the text that they are of; None where its size is not known.
+        bits_per_byte: bits of all labels per UTF-8 byte of their texts; None if the size of the texts is unknown.
     """
 
     loss: float
@@ -45,10 +45,10 @@ class Score:
 
 
 def hold_out(examples: Examples, share: float, seed: int, limit: int = 0) -> tuple[Examples, Examples]:
-    """Return examples to train on, and a share of them (at least one, and not all), drawn at random, to validate on.
+    """Split examples at random into those to train on and a share (at least one, not all) to validate on.
 
     Args:
-        limit: hold out so many at most; 0 = no limit.
+        limit: hold out at most this many; 0 = no limit.
     """
     order = np.random.default_rng([seed, HELD_OUT_STREAM]).permutation(len(examples))
     count = min(max(round(share * len(examples)), 1), len(examples) - 1, limit or len(examples))
@@ -58,8 +58,7 @@ def hold_out(examples: Examples, share: float, seed: int, limit: int = 0) -> tup
 class Validation:
     """Validates a model on all examples once, in batches of similar length, always in the same order.
 
-    Several processes take turns with the batches, and all of them take part in every turn: layers that are spread over
-    them need all of them.
+    Processes take turns with the batches. In every turn all processes run a batch, because sharded layers need them.
     """
 
     def __init__(self, batches: Batches) -> None:
@@ -70,7 +69,7 @@ class Validation:
         return len(self.batches.examples)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield this process's batches, which need no more memory than those of the training."""
+        """Yield this process's batches, which need no more memory than training batches."""
         ranks, parts = current_ranks(), self.parts()
         for begin in range(0, len(parts), ranks.count):
             turn = parts[begin : begin + ranks.count]
@@ -78,7 +77,7 @@ class Validation:
             yield self.batches.collate(mine) if mine is not None else self.batches.nothing_of(turn[0])
 
     def parts(self) -> list[NDArray[np.int64]]:
-        """Return the indices of the examples of each batch, the longest ones first."""
+        """Return the indices of the examples of each batch, longest examples first."""
         settings, lengths = self.batches.settings, self.batches.examples.lengths
         shares = settings.accumulation * current_ranks().count
         size, begin, parts = settings.batch_size // shares, 0, []
@@ -92,16 +91,16 @@ class Validation:
 
     @torch.no_grad()
     def score(self, model: PreTrainedModel, answer: Answer, device: torch.device) -> Score:
-        """Score a model, which is left in the mode that it was in; nothing random is drawn.
+        """Score a model in eval mode, and restore its mode.
 
-        Every process returns the same, down to the last bit: what follows from it has to be the same everywhere.
+        All processes return bit-identical scores, so that they decide alike.
 
         Raises:
-            Interrupted: one of the processes was told to end; on all of them.
+            Interrupted: one of the processes was told to end; raised on all.
         """
         was_training = model.training
         model.eval()
-        # To the root of a composed model this flag says only: the loss, without logits of every token.
+        # On the root of a composed model this flag only selects the loss without the logits of every token.
         model.training = True
         loss = torch.zeros((), dtype=torch.float64, device=device)
         labels, exact = 0, torch.zeros((), dtype=torch.float64, device=device)
@@ -124,7 +123,7 @@ class Validation:
 
 
 def exact_rows(labels: Tensor, correct: Tensor) -> Tensor:
-    """Return which rows (batch,) of labels (batch, seq) hold any, and correct ones (labels,) only."""
+    """Return which rows (batch,) of labels (batch, seq) have labels, all of them `correct` (labels,)."""
     asked = (labels[:, 1:] != IGNORED).to(correct.device)
     row = asked.nonzero()[:, 0]
     errors = torch.zeros(len(labels), device=correct.device).index_add_(0, row, (~correct).float())
@@ -132,20 +131,21 @@ def exact_rows(labels: Tensor, correct: Tensor) -> Tensor:
 
 
 def stays_worse(losses: Sequence[float], alone: float, start: float) -> bool:
-    """Tell whether a model has left the loss of its base alone for good.
+    """Tell whether a model's validation loss stays above that of its base alone.
 
-    That is when none of its validations was below the base's loss, nor below its own at the start; and the last `WORSE`
-    of them were clearly above both and came no closer.
+    It does if every loss was above both `alone` and `start`, and the last `WORSE` losses were clearly above both and
+    did not get closer.
 
     Args:
         losses: of all validations after the start.
+        alone, start: the losses of the base alone and of the model before its first step.
     """
     last, least = losses[-WORSE:], max(alone, start)
     return len(last) == WORSE and min(losses) > least and min(last) > 1.1 * least + 0.05 and last[-1] >= last[0]
 
 
 class ActOnValidation(TrainerCallback):
-    """Keeps the best model as a checkpoint, and ends a training that no longer gets better."""
+    """Saves the best model as a checkpoint, and stops a training that no longer improves."""
 
     def __init__(self, settings: TrainSettings) -> None:
         self.settings = settings
@@ -161,11 +161,11 @@ class ActOnValidation(TrainerCallback):
 
 
 def out_of_patience(state: TrainerState, settings: TrainSettings) -> bool:
-    """Tell whether the last `patience` validations were none better than the best."""
+    """Tell whether the last `patience` validations brought no new best."""
     since_best = state.global_step - (state.best_global_step or 0)
     return bool(settings.patience) and since_best >= settings.patience * settings.validation_steps
 
 
 def state_of(checkpoint: Path) -> TrainerState:
-    """Return what a checkpoint says of the training: its step, the best validation and when that was."""
+    """Return the Trainer's state in a checkpoint: its step, the best validation loss and its step."""
     return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))

@@ -1,4 +1,4 @@
-"""Training a whole model, from nothing or further."""
+"""The job that trains a whole model, from scratch or further."""
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,7 +13,7 @@ from calmctl.training.prepared import Planned
 
 
 def training_job(config: TrainConfig) -> Job:
-    """Return the training of a whole model.
+    """Return the job that trains a whole model.
 
     Raises:
         UserError: the configuration names no model or no data.
