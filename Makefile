@@ -61,17 +61,19 @@ test-newest: ## the same with the newest versions that the registry has, in .ven
 extras: $(INSTALLED) ## also install lm-eval, bitsandbytes, TensorBoard, wandb and TRL, so that their tests run
 	$(BIN)/python -m pip install -c constraints.txt -e '.[lm-eval,quantized,tracking,trl]'
 
-kv: $(INSTALLED) ## reproduce the key-value section of the paper (PRESET=tiny SEED=0 OUT=runs/kv-tiny)
+kv: $(INSTALLED) ## reproduce the paper's key-value experiment (PRESET=tiny SEED=0 OUT=runs/kv-tiny)
 	$(BIN)/calmctl reproduce kv --preset $(PRESET) --seed $(SEED) --out $(OUT) $(ARGS)
 
-ntl: need-data $(INSTALLED) ## reproduce the section on low-resource languages (DATA=FOLDER of corpora and benchmarks)
+ntl: need-data $(INSTALLED) ## reproduce the paper's experiment on low-resource languages (DATA=FOLDER of corpora and benchmarks)
 	$(BIN)/calmctl reproduce ntl --preset $(PRESET) --seed $(SEED) --data "$(DATA)" --out $(OUT) $(ARGS)
 
+translate: PRESET = translate
+translate: OUT = runs/translate$(if $(filter-out 0,$(SEED)),-seed$(SEED))
 translate: need-data $(INSTALLED) ## the demonstration: an English model learns to read another one's languages (DATA=FOLDER; MODELS=FOLDER of local models)
-	$(BIN)/calmctl reproduce ntl --preset translate --seed $(SEED) --data "$(DATA)" --out runs/translate $(if $(MODELS),\
+	$(BIN)/calmctl reproduce ntl --preset $(PRESET) --seed $(SEED) --data "$(DATA)" --out $(OUT) $(if $(MODELS),\
 		anchor.base="$(MODELS)/smollm2" data.tokenizer="$(MODELS)/smollm2" aug.base="$(MODELS)/gemma3") $(ARGS)
 
-code: need-data $(INSTALLED) ## reproduce the section on code (DATA=FOLDER of benchmarks); runs what models write, in a sandbox
+code: need-data $(INSTALLED) ## reproduce the paper's experiment on code (DATA=FOLDER of benchmarks); runs what models write, in a sandbox
 	$(BIN)/calmctl reproduce code --preset $(PRESET) --seed $(SEED) $(SOURCES:%=--source %) --data "$(DATA)" \
 		--allow-code-execution --out $(OUT) $(ARGS)
 

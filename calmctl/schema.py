@@ -82,7 +82,8 @@ def meaning(
             is compared; a run may resume with another value. `free`: does not change the result; a run may resume with
             another value.
         may_differ: runs whose results are averaged may differ in it.
-        asked_by: (setting, name): as `may_differ`, unless that setting of the same group contains the name.
+        asked_by: (setting, name): the field matters only if the list `setting` beside it contains `name`;
+            otherwise it is treated as `may_differ`.
     """
     return {"meaning": of, "may_differ": may_differ or of == "free", "asked_by": asked_by}
 

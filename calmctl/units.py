@@ -1,5 +1,7 @@
 """Sizes and durations as people read them."""
 
+MIB = 2**20  # bytes
+
 
 def human_bytes(size: float | None) -> str | None:
     """Return a size as text, such as `12.3 GiB`, or None."""

@@ -80,7 +80,7 @@ def as_fast(tokenizer: Tokenizer, max_length: int, unk: str | None = None) -> Pr
     )
 
 
-def load_tokenizer(name: str, may_download: bool = True) -> PreTrainedTokenizerBase:
+def load_plain_tokenizer(name: str, may_download: bool = True) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a path or a hub id, which may end in `@revision`; raises UserError if it fails."""
     from transformers import AutoTokenizer
 
@@ -98,7 +98,7 @@ def load_tokenizer(name: str, may_download: bool = True) -> PreTrainedTokenizerB
 def tokenizer_at_hand(name: str) -> PreTrainedTokenizerBase | None:
     """Load a tokenizer without downloading; return None if `name` may be a hub id that is not cached."""
     try:
-        return load_tokenizer(name, may_download=False)
+        return load_plain_tokenizer(name, may_download=False)
     except UserError:
         if Path(name).exists() or not _HUB_ID.fullmatch(name):
             raise

@@ -129,7 +129,8 @@ def sha256_of(path: Path) -> str:
     for file in sorted(path.rglob("*")):
         relative = file.relative_to(path)
         if file.is_file() and not any(part.startswith(".") for part in relative.parts):
-            digest.update(f"{relative.as_posix()}\0{sha256_file(file)}\n".encode())
+            name = os.fsencode(relative.as_posix())  # any bytes but NUL and / can be a name
+            digest.update(name + f"\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""GSM8K: few-shot chain of thought, scored by the final number; also the base class of GSM8K and MGSM.
+"""GSM8K: few-shot chain of thought, scored by the final number, and the base class that MGSM shares.
 
 The same completions are scored as several published evaluation codes score them, one metric per code
 (`evals.metrics.answers`). The headline is the official metric if there is one, here `official_match`.

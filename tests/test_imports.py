@@ -23,7 +23,7 @@ ARROWS = {
     "calmctl.training": FLOOR | {"calmctl.processes", "calmctl.runs", "calmctl.modeling"},
     "calmctl.baselines": FLOOR | {"calmctl.runs", "calmctl.modeling", "calmctl.training"},
     "calmctl.inference": FLOOR | {"calmctl.modeling", "evals"},
-    "calmctl.reporting": FLOOR | {"calmctl.runs", "calmctl.modeling"},
+    "calmctl.reporting": FLOOR | {"calmctl.runs"},
     "data_builders": {"ground"},
     "evals": {"ground", "data_builders"},
 }

@@ -237,3 +237,5 @@ def test_checksums_of_folders_see_names_and_contents_but_no_hidden_files(tmp_pat
     assert sha256_of(tmp_path) == first
     (tmp_path / "a.txt").rename(tmp_path / "b.txt")
     assert sha256_of(tmp_path) != first
+    (tmp_path / os.fsdecode(b"not text \xff")).write_text("two")  # a name of any bytes
+    assert sha256_of(tmp_path) != first

@@ -81,8 +81,7 @@ def _check(model: AdaptedModelForCausalLM, planned: int, before: Tensor) -> None
     change = deviation(after, before)
     if not math.isfinite(change):
         raise UserError(f"method={method} on a {name} gives logits that are no finite numbers")
-    # All methods but prefix tuning begin as the identity.
-    if method != "prefix" and change > tolerance([model.anchor]):
+    if ADAPTERS[method].is_neutral and change > tolerance([model.anchor]):
         raise UserError(f"method={method} changes what a {name} computes before it is trained (by {change:.2g})")
 
 

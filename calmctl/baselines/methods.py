@@ -20,6 +20,7 @@ class Adapter:
         units: (anchor, where) -> {name of a module: parameters per unit of size}.
         attach: (anchor, sizes) -> the new modules, except those that the anchor itself now holds.
         merged: anchor -> a plain model that computes the same; None = cannot be merged.
+        is_neutral: an untrained adapter leaves the anchor's logits as they are.
         own_name: name of a weight -> the anchor's original name, None for an adapter's; if the method renames weights.
     """
 
@@ -29,13 +30,14 @@ class Adapter:
     units: Callable[[PreTrainedModel, str], dict[str, int]]
     attach: Callable[[PreTrainedModel, Mapping[str, int]], nn.ModuleDict]
     merged: Callable[[PreTrainedModel], PreTrainedModel] | None = None
+    is_neutral: bool = True
     own_name: Callable[[str], str | None] | None = None
 
 
 # The default blocks are those on which LLM-Adapters found each method to work best.
 ADAPTERS: dict[str, Adapter] = {
     "lora": Adapter("LoRA", "rank", "both", lora.units, lora.attach, merged=lora.merged, own_name=lora.own_name),
-    "prefix": Adapter("Prefix tuning", "virtual tokens", "attention", prefix.units, prefix.attach),
+    "prefix": Adapter("Prefix tuning", "virtual tokens", "attention", prefix.units, prefix.attach, is_neutral=False),
     "series": Adapter("Series adapters", "bottleneck width", "feed_forward", bottleneck.units, bottleneck.attach_after),
     "parallel": Adapter(
         "Parallel adapters", "bottleneck width", "feed_forward", bottleneck.units, bottleneck.attach_beside

@@ -102,7 +102,7 @@ def _implementation(anchor: PreTrainedModel) -> str:
     if not anchor._can_set_attn_implementation():
         raise UserError(
             f"{type(anchor).__name__} computes attention in a way of its own, which prefix tuning cannot reach; "
-            "use another method"
+            "use lora, series or parallel"
         )
     current = text_config(anchor.config)._attn_implementation
     for name, own in IMPLEMENTATIONS.items():

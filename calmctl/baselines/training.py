@@ -21,7 +21,7 @@ from calmctl.modeling.configuration import PartsConfig
 from calmctl.runs.run import read_run
 from calmctl.training.cost import DecoderFlops, adapter_training
 from calmctl.training.job import Job, check_attention, require
-from calmctl.training.plan import Model, Plan, backward_of, described, model_of, plan_whole
+from calmctl.training.plan import Plan, PlannedModel, backward_of, described, model_of, plan_whole
 from calmctl.training.prepared import Planned
 from calmctl.training.session import num_trainable
 
@@ -60,7 +60,7 @@ def baseline_job(config: BaselineConfig) -> Job:
     )  # fmt: skip
 
 
-def plan_baseline(config: BaselineConfig, anchor: Model, target: int | None) -> Plan:
+def plan_baseline(config: BaselineConfig, anchor: PlannedModel, target: int | None) -> Plan:
     """Return the plan of a baseline: the sizes of its adapters, and how close they come to the target.
 
     Args:

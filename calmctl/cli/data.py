@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,11 +44,6 @@ Tests = Annotated[
     Path | None,
     typer.Option("--data", "--tests", help="Folder that holds humaneval, mbpp and codexglue, to keep them out."),
 ]
-
-
-@app.callback()
-def _group() -> None:
-    """Build training and test data."""
 
 
 @app.command("kv")
@@ -105,12 +100,12 @@ def _print_plan(
     command: str, preset: str, out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, as_json: bool
 ) -> None:
     from calmctl.config import to_dict, to_yaml
-    from calmctl.experiments.reproduction import DATA_CHECKS
     from calmctl.runs.run import Run
+    from data_builders.checks import CHECKS
 
     existing = Run.look(out, kind="data", config=config)
     if existing is None or not existing.is_complete:
-        DATA_CHECKS[command.removeprefix("data ")](config)
+        CHECKS[command.removeprefix("data ")](config)
     plan = {"command": command, "preset": preset, "out": str(out), "config": to_dict(config)}
     output.print_json(plan) if as_json else print(visible(to_yaml(plan)), end="")
 
@@ -157,8 +152,14 @@ def _print_files(out: Path, as_json: bool) -> None:
     if as_json:
         output.print_json(manifest)
         return
-    rows = [(name, entry["rows"], human_bytes(entry["bytes"])) for name, entry in manifest["files"].items()]
-    output.print_table(["file", "rows", "size"], rows, title=str(out))
+    rows: list[tuple[Any, ...]] = [
+        (name, entry["rows"], human_bytes(entry["bytes"])) for name, entry in manifest["files"].items()
+    ]
+    columns, statistics = ["file", "rows", "size"], manifest.get("statistics", {})
+    if any("tokens_estimated" in entry for entry in statistics.values()):
+        columns.append("tokens (estimate)")
+        rows = [(*row, statistics.get(row[0], {}).get("tokens_estimated")) for row in rows]
+    output.print_table(columns, rows, title=str(out))
 
 
 @app.command("code")
@@ -177,7 +178,6 @@ def code(
     """Build the code data: code for m_A, prose for m_B, code/docstring pairs, D_C and what is held out."""
     from calmctl.config import load_config
     from data_builders.code.build import CodeDataConfig, build
-    from data_builders.values import read_json
 
     sources = tuple(source) if source else None
     settings = options.with_options(overrides, seed=seed, sources=sources, tests=tests)
@@ -186,13 +186,4 @@ def code(
         _print_plan("data code", preset, out, config, json)
         return
     _run(out, config, lambda progress: build(config, out, progress, workers))
-    manifest = read_json(out / "manifest.json")
-    if json:
-        output.print_json(manifest)
-        return
-    rows = [
-        (name, entry["rows"], human_bytes(entry["bytes"]), statistics.get("tokens_estimated"))
-        for name, entry in manifest["files"].items()
-        for statistics in [manifest["statistics"].get(name, {})]
-    ]
-    output.print_table(["file", "rows", "size", "tokens (estimate)"], rows, title=str(out))
+    _print_files(out, json)

@@ -23,10 +23,12 @@ def doctor(
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
-    """Check Python, packages, torch, GPUs, memory and disk; exit 1 if something required is missing.
+    """Check this machine, or, with --anchor and --aug, whether models can be composed.
 
-    With --anchor and --aug (and settings of `calmctl compose`): whether they can be composed, how each aug's tokenizer
-    differs and how it will read; exit 1 if a pair is refused. No weights are loaded.
+    The machine: Python, packages, torch, GPUs, memory and disk; exit 1 if something required is missing.
+
+    A composition (settings of `calmctl compose` apply): whether each pair works, how each aug's tokenizer differs and
+    how the aug will read; exit 1 if a pair is refused. No weights are loaded.
     """
     from dataclasses import asdict
 

@@ -47,7 +47,7 @@ def evaluate(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Evaluate a model on tasks: really generated, then scored. Several tasks write OUT/TASK each."""
+    """Generate completions for tasks and score them. Several tasks write OUT/TASK each."""
     from calmctl.cli.progress import watching
     from calmctl.config import load_config
     from calmctl.errors import CalmctlError
@@ -92,7 +92,7 @@ def _plan(
     from calmctl.evaluation.tasks import ALL, check_options, find_data, has_option, names_of, try_data
 
     tasks = names_of(named)
-    if named and len(named) == 1 and named[0] != ALL:
+    if len(named) == 1 and named[0] != ALL:
         check_options(tasks[0], given)
         return {out: configure(tasks[0], data, given)}
     if data is None:

@@ -61,9 +61,9 @@ def launchable(command: Callable[..., None]) -> Callable[..., None]:
         if is_part or is_alone:
             command(**arguments)
             return
-        from calmctl.processes.launch import check_meeting, launch, num_processes
+        from calmctl.processes.launch import check_meeting, launch, parse_num_processes
 
-        count = num_processes(nproc_per_node or "auto")
+        count = parse_num_processes(nproc_per_node or "auto")
         check_meeting(nnodes, rdzv_endpoint)
         if count == nnodes == 1:
             command(**arguments)

@@ -79,6 +79,8 @@ def runs(root: Root = Path("runs"), json: options.Json = False) -> None:
 @app.command("tasks")
 def tasks(json: options.Json = False) -> None:
     """List the evaluation tasks and their options (`--shots 3`, or `options.NAME=VALUE` for any of them)."""
+    from json import dumps
+
     from calmctl.schema import describe_options
     from evals import TASKS
 
@@ -93,8 +95,9 @@ def tasks(json: options.Json = False) -> None:
     if json:
         output.print_json(described)
         return
+    # JSON, which is how Hydra's syntax writes these values too.
     rows = [
-        (row["name"], ", ".join(f"{name}={value}" for name, value in row["options"].items()), row["description"])
+        (row["name"], ", ".join(f"{name}={dumps(value)}" for name, value in row["options"].items()), row["description"])
         for row in described
     ]
     output.print_table(["task", "options", "what it measures"], rows)

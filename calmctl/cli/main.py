@@ -107,7 +107,7 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Hold the options that stand before a command."""
+    """Define the options of `calmctl` itself."""
 
 
 def script() -> int:

@@ -23,12 +23,7 @@ Benchmarks = Annotated[
     Path | None, typer.Option("--data", help="Folder that holds the corpora, flores200 and mgsm: a folder of each.")
 ]
 
-app = typer.Typer(help="Reproduce a section of the paper: data, training, composition, evaluation, report.")
-
-
-@app.callback()
-def _group() -> None:
-    """Reproduce a section of the paper: data, training, composition, evaluation, report."""
+app = typer.Typer(help="Reproduce an experiment of the paper: data, training, composition, evaluation, report.")
 
 
 @app.command("kv")

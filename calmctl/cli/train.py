@@ -21,11 +21,6 @@ Tokenizer = Annotated[
 Base = Annotated[str | None, typer.Option("--base", help="Model to train further: a run, folder, GGUF file or hub id.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Train a model from scratch, or an existing one further."""
-
-
 @app.command("aug", help="Train the aug (m_A): the small model that has what the anchor lacks.")
 @app.command("anchor", help="Train the anchor (m_B): the large, general model.")
 @launchable

@@ -17,6 +17,7 @@ from calmctl.inference.mixture import check_mixable
 from calmctl.inference.prompt import FittedPrompts, fit
 from calmctl.runs.record import METRICS_FILE
 from calmctl.runs.run import Run
+from calmctl.units import human_bytes
 from data_builders.values import read_json
 from evals import Request
 
@@ -128,7 +129,7 @@ def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str
         "new_tokens_at_most": sum(prompt.max_new_tokens * prompt.num_samples for prompt in prompts),
         "measures_bits_per_byte": asked.has_bits,
         "memory_bytes": size,
-        "memory": f"{size / 2**30:.2f} GiB",
+        "memory": human_bytes(size),
         "seed": config.decoding.seed,
         **settings,
     }

@@ -81,7 +81,7 @@ def plan_scoring(config: ScoreConfig, out: Path) -> dict[str, Any]:
 
 def _asked(config: ScoreConfig) -> tuple[Task[Any], list[Any], dict[str, list[str]], dict[str, Any]]:
     """Return the task, the records to score, their completions, and additions to the protocol in `metrics.json`."""
-    task, records, protocol = load_without_shots(config)
+    task, records, protocol = load_to_score(config)
     completions = read_completions(Path(config.predictions))
     if config.ids == "given":
         records, part = given_part(task, records, completions)
@@ -93,7 +93,7 @@ def _asked(config: ScoreConfig) -> tuple[Task[Any], list[Any], dict[str, list[st
     return task, records, completions, protocol
 
 
-def load_without_shots(config: TaskConfig) -> tuple[Task[Any], list[Any], dict[str, Any]]:
+def load_to_score(config: TaskConfig) -> tuple[Task[Any], list[Any], dict[str, Any]]:
     """Load a task and its records; if the data of the worked examples is missing, do without: scores do not need them.
 
     Returns:

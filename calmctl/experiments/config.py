@@ -24,12 +24,12 @@ _LEAST = {
 
 
 def chosen(*default: str) -> Any:
-    """Return the field of a list of tasks or comparisons; a run may go on with another list."""
+    """Return the field of a list of tasks or comparisons; a run may resume with another list."""
     return field(default=default, metadata=meaning("comparison", may_differ=True))
 
 
 def evaluation(name: str, task: str = "", options: dict[str, Any] | None = None) -> Any:
-    """Return the field of an evaluation, which matters only if `tasks` names it; `task` defaults to `name`."""
+    """Return the field of evaluation `name` (default `task`: `name`), which counts only if `tasks` lists it."""
     return field(
         default_factory=lambda: EvalConfig(task=task or name, options=options or {}),
         metadata=meaning("comparison", asked_by=("tasks", name)),
@@ -44,7 +44,7 @@ class ExperimentConfig(ABC):
         preset: name of the preset, for the report.
         seed: of the data, of m_B and of m_A.
         num_bridge_seeds: number of seeds, from `seed` on, for everything that is trained on D_C.
-        num_control_seeds: the same for variants of CALM (`systems.CONTROLS`); 0 = `num_bridge_seeds`.
+        num_control_seeds: the same for variants of CALM (`systems.CONTROL_GROUPS`); 0 = `num_bridge_seeds`.
         jobs: stages that run at the same time; 0 = usable cores / `threads`.
         threads: CPU threads of each stage.
         tasks: evaluations to run: names of `evaluations()`.
@@ -104,6 +104,14 @@ class ExperimentConfig(ABC):
     @abstractmethod
     def evaluations(self) -> dict[str, EvalConfig]:
         """Return the settings of every evaluation by name; names start with the name of the task."""
+
+    def existing_models(self) -> list[str]:
+        """Return the sources of all models that exist before the experiment."""
+        return [base for base in (self.anchor.base, self.aug.base) if base]
+
+    def variants(self, evaluation: EvalConfig) -> list[EvalConfig]:
+        """Return an evaluation with all settings that models are asked with."""
+        return [evaluation]
 
     @property
     def stages_at_once(self) -> int:

@@ -8,7 +8,7 @@ from calmctl.baselines.configs import BaselineConfig
 from calmctl.errors import UserError
 from calmctl.experiments.deviations import composition_deviations, shape_in_words, unequal_training
 from calmctl.experiments.kv_config import KVAblationsConfig, ReproduceKVConfig
-from calmctl.experiments.kv_systems import CONTROLS, DC_MIX, KVSystems, calm_values, check_compositions, tokenizers
+from calmctl.experiments.kv_systems import DC_MIX, SHORTENED, KVSystems, calm_values, check_compositions, tokenizers
 from calmctl.experiments.reproduction import Experiment
 from calmctl.experiments.systems import Files
 from calmctl.reporting.kv_tables import TABLE_1_FILE, TABLE_5_FILE, table1, table5
@@ -133,7 +133,7 @@ def _composition(config: ReproduceKVConfig) -> list[str]:
         )
     if config.ablate and config.ablations.methods:
         found += unequal_training(config)
-    if set(CONTROLS) & set(config.compare) and config.control_steps not in (0, compose.train.steps):
+    if set(SHORTENED) & set(config.compare) and config.control_steps not in (0, compose.train.steps):
         found.append(f"controls train for {config.control_steps} steps, the headline for {compose.train.steps}")
     return found
 

@@ -59,7 +59,7 @@ class ReproduceKVConfig(ExperimentConfig):
     `one_tokenizer` (an m_A trained with m_B's tokenizer).
 
     Attributes:
-        control_steps: optimizer steps of the first three; 0 = as many as the headline composition.
+        control_steps: optimizer steps of `random_aug`, `dc_subs` and `dc_math`; 0 = as many as CALM.
         ablate: also run `ablations` (`--ablations`).
         eval: the evaluation of every model.
     """

@@ -36,7 +36,7 @@ COMPOSITIONS = {
     "dc_subs": ("aug", "dc_subs.parquet"),
     "dc_math": ("aug", "dc_math.parquet"),
 }
-CONTROLS = ("random_aug", "dc_subs", "dc_math")
+SHORTENED = ("random_aug", "dc_subs", "dc_math")
 VANILLA = "vanilla"
 
 
@@ -58,7 +58,7 @@ class KVSystems(Systems):
     def _composition(self, key: str, name: str, seed: int) -> Trained:
         source, file = COMPOSITIONS[key]
         train, steps = self.config.compose.train, self.config.control_steps
-        if key in CONTROLS and steps:
+        if key in SHORTENED and steps:
             train = replace(train, steps=steps)
         return self.composed(name, seed, self._trained_augs(source), file, train=train)
 

@@ -69,6 +69,16 @@ class RealTextConfig(ExperimentConfig):
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, EvalConfig)}
 
+    def existing_models(self) -> list[str]:
+        """Return the sources of all models that exist before the experiment."""
+        return [*super().existing_models(), *filter(None, [self.vanilla_aug])]
+
+    def variants(self, evaluation: EvalConfig) -> list[EvalConfig]:
+        """Return an evaluation with all settings that models are asked with: with worked examples too, if compared."""
+        if not set(WITH_EXAMPLES) & set(self.compare) or not has_option(evaluation.task, "shots"):
+            return [evaluation]
+        return [evaluation, replace(evaluation, options={**evaluation.options, "shots": self.num_examples})]
+
     @property
     @abstractmethod
     def has_prompts(self) -> bool:

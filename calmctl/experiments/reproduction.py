@@ -5,21 +5,19 @@ Data -> m_A and m_B -> the composition and the systems it is compared with -> ev
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.environment import git_commit, hardware
 from calmctl.evaluation.config import check_data
-from calmctl.evaluation.tasks import has_option
 from calmctl.experiments.config import ExperimentConfig
-from calmctl.experiments.real_text import WITH_EXAMPLES, RealTextConfig
 from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
 from calmctl.experiments.systems import Files, System, Systems, Trained
 from calmctl.inference.mixture import check_mixable
 from calmctl.modeling.bases.sources import base_config, load_tokenizer, without_weights
-from calmctl.processes.launch import num_processes
+from calmctl.processes.launch import parse_num_processes
 from calmctl.processes.ranks import planned_processes
 from calmctl.reporting.costs import cost_rows, is_training
 from calmctl.reporting.report import write_report
@@ -31,13 +29,8 @@ from calmctl.runs.run import Run, read_run
 from calmctl.schema import differing_settings
 from calmctl.training.configs import ComposeConfig, TrainConfig
 from calmctl.training.session import check_settings
-from data_builders.code import build as code
-from data_builders.kv import build as kv
-from data_builders.ntl import build as ntl
+from data_builders.checks import CHECKS
 from data_builders.values import read_json
-
-# Data builder -> check of its settings, made before any stage runs.
-DATA_CHECKS: dict[str, Callable[[Any], None]] = {"kv": kv.check, "ntl": ntl.check, "code": code.check}
 
 
 @dataclass(frozen=True)
@@ -145,7 +138,7 @@ def _check_stages(stages: Sequence[Stage], nproc_per_node: str | None) -> None:
     Raises:
         UserError: the data cannot be built, or a training cannot run on this machine or with this many processes.
     """
-    with planned_processes(num_processes(nproc_per_node) if nproc_per_node is not None else 1):
+    with planned_processes(parse_num_processes(nproc_per_node) if nproc_per_node is not None else 1):
         for stage in stages:
             if not stage.is_complete:
                 _check_stage(stage)
@@ -154,18 +147,18 @@ def _check_stages(stages: Sequence[Stage], nproc_per_node: str | None) -> None:
 def _check_stage(stage: Stage) -> None:
     config = stage.config
     if stage.command[0] == "data":
-        DATA_CHECKS[stage.command[1]](config)
+        CHECKS[stage.command[1]](config)
     elif isinstance(config, TrainConfig | ComposeConfig | BaselineConfig):
         check_settings(config.settings, is_validated=bool(config.validation))
 
 
 def _check_bases(config: ExperimentConfig) -> None:
     """Raise UserError if an existing model cannot be loaded: now, not after hours of other stages."""
-    vanilla = config.vanilla_aug if isinstance(config, RealTextConfig) else ""
-    for base in filter(None, (config.anchor.base, config.aug.base, vanilla)):
+    mixed = (config.anchor.base, config.aug.base) if "mixture" in config.compare else ()
+    for base in config.existing_models():
         shape = base_config(base, trust_remote_code=config.compose.trust_remote_code)
         tokenizer = load_tokenizer(base, trust_remote_code=config.compose.trust_remote_code)
-        if "mixture" in config.compare and base != vanilla:
+        if base in mixed:
             check_mixable(without_weights(shape), tokenizer, base)
 
 
@@ -176,11 +169,8 @@ def _check_evaluations(config: ExperimentConfig, out: Path) -> None:
         path = Path(settings[name].dataset).resolve()
         if not settings[name].dataset or (not path.exists() and path.is_relative_to(out.resolve() / "data")):
             continue
-        check_data(settings[name])
-        if not isinstance(config, RealTextConfig) or not has_option(settings[name].task, "shots"):
-            continue
-        if set(WITH_EXAMPLES) & set(config.compare):
-            check_data(replace(settings[name], options={**settings[name].options, "shots": config.num_examples}))
+        for variant in config.variants(settings[name]):
+            check_data(variant)
 
 
 def experiment_stages(experiment: Experiment, out: Path, nproc_per_node: str | None = None) -> list[Stage]:

@@ -15,7 +15,7 @@ from calmctl.runs.record import METRICS_FILE
 from calmctl.training.configs import ComposeConfig, TrainConfig
 
 # Groups of systems that are controls: CALM with one change. They have `num_control_seeds` seeds.
-CONTROLS = ("m_A", "D_C", "share", "connections", "heads")
+CONTROL_GROUPS = ("m_A", "D_C", "share", "connections", "heads")
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Systems(ABC):
     def per_seed(self, key: str, build: Build, label: str = "", value: float | None = None) -> System:
         """Return a system that is trained once per seed."""
         count = self.config.num_bridge_seeds
-        if system_row(key).group in CONTROLS:
+        if system_row(key).group in CONTROL_GROUPS:
             count = self.config.num_control_seeds or count
         seeds = range(self.config.seed, self.config.seed + count)
         names = {seed: key if seed == self.config.seed else f"{key}_seed{seed}" for seed in seeds}

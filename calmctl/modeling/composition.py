@@ -109,7 +109,7 @@ def compose(
 
 
 @dataclass(frozen=True)
-class Parts:
+class CheckedParts:
     """The models and tokenizers to compose, checked before weights are loaded.
 
     Attributes:
@@ -144,7 +144,7 @@ def check_parts(
     markers: Mapping[str, str] | None = None,
     tokenizers: Sequence[PreTrainedTokenizerBase | None] | None = None,
     attention: str = "",
-) -> Parts:
+) -> CheckedParts:
     """Check everything that needs no weights; return the bases (unloaded, unless given as models) and tokenizers.
 
     Args:
@@ -183,7 +183,7 @@ def check_parts(
     )
     for shape in shapes[1:] if attention else ():
         layers.text_config(shape.config)._attn_implementation = attention
-    return Parts(shapes, own, _kinds(segmentation, shapes[1:], own), ours)
+    return CheckedParts(shapes, own, _kinds(segmentation, shapes[1:], own), ours)
 
 
 def _tokenizer_of(model: PreTrainedModel | str | Path, **reach: Any) -> PreTrainedTokenizerBase | None:

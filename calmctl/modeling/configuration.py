@@ -72,7 +72,7 @@ class PartsConfig(PreTrainedConfig):
         facts = {name: getattr(text, name) for name in (*ANCHOR_FACTS, *HEAD_FACTS) if hasattr(text, name)}
         if text.model_type in SCALED_UP and "logits_scaling" in facts:
             facts["logit_scale"] = facts.pop("logits_scaling")
-        if contexts := [length for each in (text, *others) if (length := context_length(each))]:
+        if contexts := [length for each in (text, *others) if (length := declared_context(each))]:
             facts[CONTEXTS[0]] = min(contexts)
         return facts
 
@@ -127,7 +127,7 @@ class ComposedConfig(PartsConfig):
         super().__init__(anchor, augs, bases, training, use_cache, **kwargs)
 
 
-def context_length(config: PreTrainedConfig) -> int | None:
+def declared_context(config: PreTrainedConfig) -> int | None:
     """Return a model's context length in tokens; None = its configuration does not say."""
     text = config.get_text_config(decoder=True)
     lengths = (getattr(text, name, None) for name in CONTEXTS)

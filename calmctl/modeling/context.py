@@ -96,7 +96,7 @@ def context_length(model: PreTrainedModel) -> int | None:
         shared = [base for base, cut in zip(model.bases(), [None, *own], strict=True) if cut is None]
         known = [length for base in shared if (length := context_length(base)) is not None]
         return min(known, default=None)
-    said = configuration.context_length(model.config)
+    said = configuration.declared_context(model.config)
     if said is None:
         return None
     tables = (module for name, module in model.named_modules() if _is_position_table(name, module, said))

@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache
 
 from calmctl.errors import UserError
 from calmctl.modeling.calling import CACHE_NAMES, accepts, cache_argument
-from calmctl.modeling.configuration import context_length
+from calmctl.modeling.configuration import declared_context
 
 # Names of cross-attention to an encoder in decoder layers.
 CROSS_ATTENTION = ("encoder_attn", "cross_attn", "crossattention")
@@ -218,7 +218,7 @@ def as_asked(model: PreTrainedModel) -> dict[str, Any]:
 
 def has_positions_table(model: PreTrainedModel) -> bool:
     """Tell whether a model looks positions up in a table as long as its context instead of computing them."""
-    length = context_length(model.config)
+    length = declared_context(model.config)
     whole, name = find_layers(model)
     embedding = model.get_input_embeddings()
     parts = [child for each, child in whole.named_children() if each != name and child is not embedding]

@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.configuration import context_length
+from calmctl.modeling.configuration import declared_context
 
 
 def run_decoder(
@@ -32,7 +32,7 @@ def run_decoder(
     Raises:
         UserError: the base has too few positions.
     """
-    limit = context_length(base.config)
+    limit = declared_context(base.config)
     arguments = layers.arguments_of(decoder, ids, mask, positions, cache, wanted)
     has_table = limit is not None and layers.has_positions_table(base) and not torch.compiler.is_compiling()
     is_beyond = has_table and int(positions.max()) >= cast(int, limit)  # given positions may exceed it too

@@ -119,7 +119,7 @@ def _check_endpoint(endpoint: str, nnodes: int) -> None:
             ) from error
 
 
-def num_processes(wanted: str) -> int:
+def parse_num_processes(wanted: str) -> int:
     """Return the number of processes for `--nproc-per-node`: a number, `gpu` (one each) or `auto` (GPUs, else cores).
 
     Raises:

@@ -7,8 +7,7 @@ from typing import Any
 from calmctl.reporting.costs import cost_rows, cost_table, is_training
 from calmctl.reporting.document.tables import Column, Number, Table, Text, table_row
 from calmctl.reporting.results import Results, System
-
-_MEBI = 2**20
+from calmctl.units import MIB
 
 
 def training_costs(results: Results) -> Table | None:
@@ -53,7 +52,7 @@ def _row(system: System, task: str) -> tuple[Text | Number, ...]:
     return table_row(
         Text(system.label, href=run.run if run.is_here else ""),
         Text(f"{found.parameters:,}" if found.parameters else "–"),
-        Number(ship / _MEBI, digits=2) if ship else Text("–"),
+        Number(ship / MIB, digits=2) if ship else Text("–"),
         Number(found.speed, digits=1),
-        Number(None if memory is None else memory / _MEBI, digits=0),
+        Number(None if memory is None else memory / MIB, digits=0),
     )

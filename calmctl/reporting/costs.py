@@ -10,8 +10,8 @@ from calmctl.errors import UserError
 from calmctl.reporting.document.tables import Column, Number, Table, Text, table_row
 from calmctl.reporting.values import number
 from calmctl.runs.record import RunInfo, read_run
+from calmctl.units import MIB
 
-_MEBI = 2**20
 _COLUMNS = (
     Column("run", is_text=True),
     Column("method", is_text=True),
@@ -79,8 +79,8 @@ def cost_table(rows: Sequence[dict[str, Any]]) -> Table:
             scaled(row["flops_per_token"], 1e6, 2),
             scaled(row["seconds_per_step"], 1e-3, 1),
             scaled(row["tokens_per_second"], 1, 0),
-            scaled(row["peak_memory_bytes"], _MEBI, 0),
-            scaled(row["model_bytes"], _MEBI, 2),
+            scaled(row["peak_memory_bytes"], MIB, 0),
+            scaled(row["model_bytes"], MIB, 2),
             scaled(row["seconds"], 1, 1),
         )
         for row in rows

@@ -19,7 +19,7 @@ _LEAST = 1e-3
 
 @dataclass(frozen=True)
 class Training:
-    """A training run and its log; `log` is empty for a run without steps, `facts` for one that was not run.
+    """A training run and its log; `log` is empty for a run without steps.
 
     Attributes:
         name: the run's folder, relative to the reproduction's.
@@ -31,11 +31,6 @@ class Training:
     system: str
     facts: Mapping[str, Any]
     log: tuple[Mapping[str, Any], ...]
-
-    @property
-    def was_run(self) -> bool:
-        """Return whether the run exists."""
-        return bool(self.facts)
 
     def series(self, field: str) -> tuple[list[float], list[float]]:
         """Return steps and values of a field of the log; rows without the field are skipped."""
@@ -67,8 +62,6 @@ def training_table(trainings: Sequence[Training]) -> Table:
 
 
 def _training_row(training: Training, fields: Sequence[str]) -> tuple[Text | Number, ...]:
-    if not training.was_run:
-        return (Text(training.label), *(Text(NOT_RUN) for _ in range(4 + len(fields))))
     steps, facts = training.series("loss")[0], training.facts
     return table_row(
         Text(training.label, href=training.name),

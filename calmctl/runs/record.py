@@ -62,7 +62,7 @@ class RunInfo:
 
     def metrics(self) -> dict[str, Any] | None:
         """Return `metrics.json`, or None if the run has none."""
-        return _read_object(self.path / "metrics.json", {"metrics": dict})
+        return _read_object(self.path / METRICS_FILE, {"metrics": dict})
 
     def progress(self) -> dict[str, Any] | None:
         """Return the latest `progress.json`, or None if nothing was reported."""

@@ -4,7 +4,6 @@ Plan and run begin with the same steps, `Run.look` and `prepare`, so that a plan
 """
 
 import copy
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,8 +27,6 @@ from calmctl.training.prepared import Planned, Prepared, prepared
 from calmctl.training.session import check_settings, set_up, train_into
 from calmctl.training.settings import TrainSettings
 from data_builders.files import sha256_of
-
-_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from calmctl.environment import Check
 from calmctl.errors import UserError
 from calmctl.modeling.bases.sources import base_config, find_tokenizer, quiet_libraries
-from calmctl.modeling.composition import Parts, check_parts
+from calmctl.modeling.composition import CheckedParts, check_parts
 from calmctl.modeling.own_masks import why_no_own_masks
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.tokenizers.own import OwnTokenizer
@@ -72,7 +72,7 @@ def aug_tokens_per_anchor_token(tokenizer: PreTrainedTokenizerBase, segmenter: S
 
 
 def _reading_checks(
-    name: str, theirs: PreTrainedTokenizerBase | None, parts: Parts, config: ComposeConfig
+    name: str, theirs: PreTrainedTokenizerBase | None, parts: CheckedParts, config: ComposeConfig
 ) -> Iterator[Check]:
     (own,), (kind,), tokenizer = parts.own, parts.kinds, parts.tokenizer
     if own is None:

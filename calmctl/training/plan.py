@@ -18,11 +18,12 @@ from calmctl.modeling import layers
 from calmctl.modeling.bases.public_shapes import Shape
 from calmctl.modeling.bases.sources import without_weights
 from calmctl.modeling.bridge import Bridge
-from calmctl.modeling.configuration import context_length
+from calmctl.modeling.configuration import declared_context
 from calmctl.modeling.connections import resolve_connections
 from calmctl.training.configs import ComposeConfig, TrainConfig, TrainingConfig
 from calmctl.training.cost import EAGER, FUSED, CompositionFlops, DecoderFlops
 from calmctl.training.settings import TrainSettings
+from calmctl.units import human_bytes
 
 BYTES_PER_FLOAT = 4
 # Copies of the trained parameters that the optimizer keeps: two moments, or one.
@@ -30,7 +31,7 @@ OPTIMIZER_STATES = {"adamw": 2, "muon": 1}
 
 
 @dataclass(frozen=True)
-class Model:
+class PlannedModel:
     """A model in a plan; it need not exist yet.
 
     Attributes:
@@ -65,11 +66,11 @@ class Model:
             raise UserError("a composed or adapted model cannot be trained or composed again; name a plain one")
         return self.empty
 
-    def trained(self) -> "Model":
+    def trained(self) -> "PlannedModel":
         """Return the model after a training of all its weights: in float32, as it is saved."""
         return replace(self, weight_bytes=BYTES_PER_FLOAT * self.parameters, is_public=False)
 
-    def with_parts(self, trainable: int, others: Sequence["Model"] = (), **changes: Any) -> "Model":
+    def with_parts(self, trainable: int, others: Sequence["PlannedModel"] = (), **changes: Any) -> "PlannedModel":
         """Return a model stored in parts: this one as anchor, `others` as augs, `trainable` parameters on top."""
         bases = (self, *others)
         return replace(
@@ -82,14 +83,14 @@ class Model:
         )
 
 
-def model_of(shape: PreTrainedModel | Shape) -> Model:
+def model_of(shape: PreTrainedModel | Shape) -> PlannedModel:
     """Return the plan's model for a shape (a model without weights)."""
     if isinstance(shape, Shape):
         model = model_of(without_weights(shape.config))
         return replace(model, token_ids=shape.token_ids, is_public=shape.is_public)
     parameters, dtype = sum(parameter.numel() for parameter in shape.parameters()), shape.config.dtype
     each = dtype.itemsize if isinstance(dtype, torch.dtype) else BYTES_PER_FLOAT
-    return Model(parameters, each * parameters, shape, context=context_length(shape.config) or sys.maxsize)
+    return PlannedModel(parameters, each * parameters, shape, context=declared_context(shape.config) or sys.maxsize)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Plan:
 
     what: str
     config: TrainingConfig
-    model: Model
+    model: PlannedModel
     trainable: int
     flops: Callable[[int], float]
     frozen_bytes: int = 0
@@ -134,12 +135,14 @@ class Plan:
             "data": self.config.dataset,
             "validation": self.config.validation or self.settings.validation_share or None,
             "memory_bytes": self.memory_bytes,
-            "memory": f"{self.memory_bytes / 2**30:.2f} GiB",
+            "memory": human_bytes(self.memory_bytes),
             "train": to_dict(self.settings),
         }
 
 
-def plan_whole(config: TrainingConfig, model: Model, attention: str, what: str, about: Mapping[str, Any]) -> Plan:
+def plan_whole(
+    config: TrainingConfig, model: PlannedModel, attention: str, what: str, about: Mapping[str, Any]
+) -> Plan:
     """Return the plan for training all weights of a plain model."""
     return Plan(
         what, config, model.trained(), model.parameters,
@@ -147,7 +150,7 @@ def plan_whole(config: TrainingConfig, model: Model, attention: str, what: str, 
     )  # fmt: skip
 
 
-def plan_training(config: TrainConfig, model: Model) -> Plan:
+def plan_training(config: TrainConfig, model: PlannedModel) -> Plan:
     """Return the plan for training a whole model, from scratch or further."""
     what = f"{config.base}, further" if config.base else "from scratch"
     about = {"model": {"source": config.base or "from scratch", **described(model)}}
@@ -155,7 +158,7 @@ def plan_training(config: TrainConfig, model: Model) -> Plan:
 
 
 def plan_composition(
-    config: ComposeConfig, anchor: Model, augs: Sequence[Model], aug_tokens: Sequence[float] = ()
+    config: ComposeConfig, anchor: PlannedModel, augs: Sequence[PlannedModel], aug_tokens: Sequence[float] = ()
 ) -> Plan:
     """Return the plan of a composition: its connections, and the size of every bridge beside the paper's formula.
 
@@ -204,7 +207,7 @@ def plan_composition(
     )
 
 
-def described(model: Model) -> dict[str, Any]:
+def described(model: PlannedModel) -> dict[str, Any]:
     """Return the facts of an architecture that a plan shows."""
     config = model.empty.config
     return {

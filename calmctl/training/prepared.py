@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from calmctl.errors import UserError
 from calmctl.modeling.composed import ComposedModelForCausalLM
-from calmctl.modeling.configuration import context_length
+from calmctl.modeling.configuration import declared_context
 from calmctl.modeling.context import AugContext, contexts_of
 from calmctl.modeling.layers import text_config
 from calmctl.modeling.tokenizers.segmentation import Segmenter
@@ -53,12 +53,12 @@ class Planned:
         """Return how many of the anchor's tokens all bases can read; None if no base says."""
         own = self.segmenters or [None] * (len(self.bases) - 1)
         shared = [base for base, segmenter in zip(self.bases, [None, *own], strict=True) if segmenter is None]
-        return min((limit for base in shared if (limit := context_length(base))), default=None)
+        return min((limit for base in shared if (limit := declared_context(base))), default=None)
 
     @property
     def aug_contexts(self) -> list[AugContext]:
         """Return the context lengths of augs with their own tokenizers."""
-        lengths = [context_length(base) for base in self.bases[1:]] if self.segmenters else []
+        lengths = [declared_context(base) for base in self.bases[1:]] if self.segmenters else []
         return contexts_of(self.segmenters, lengths)
 
     @property

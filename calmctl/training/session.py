@@ -16,6 +16,7 @@ from calmctl.modeling.stored.stored_tokenizer import store_tokenizer
 from calmctl.processes.cpu import set_up_cpu
 from calmctl.processes.parent import Interrupted, putting_off_the_end
 from calmctl.processes.ranks import check_devices, current_ranks, num_processes
+from calmctl.runs.record import METRICS_FILE
 from calmctl.runs.run import Run
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import damage, last_complete_checkpoint, replaced_whole
@@ -255,4 +256,4 @@ def _write_validation(run: Run, step: int, best: int | None, count: int) -> None
             rows[0][name] for name in ("validation_loss", "anchor_loss")
         )
     metrics["last_validation_loss"] = rows[max(rows)]["validation_loss"]
-    run.write_json("metrics.json", {"metrics": metrics, "n": count, "step": step, "best_step": best})
+    run.write_json(METRICS_FILE, {"metrics": metrics, "n": count, "step": step, "best_step": best})

@@ -26,7 +26,7 @@ from data_builders.bpe_tokenizer import coverage, require_coverage, train_bpe
 from data_builders.build import BuildFolder, Shard, count_in_tables, run_build
 from data_builders.code.config import CodeDataConfig
 from data_builders.code.overlap import CodeOverlapIndex, build_index, test_set_sha256
-from data_builders.code.parts import Corpus, Part
+from data_builders.code.parts import Part, ScannedCode
 from data_builders.code.scan import count_overlaps, scan
 from data_builders.code.sources import list_sources
 from data_builders.errors import UserError
@@ -89,7 +89,7 @@ class _Build:
         self._folder.claim_work({"test_sets": index.digest})
         index.save(self._folder.work / "index")
         with Workers(num_workers, partial(CodeOverlapIndex.open, self._folder.work / "index")) as workers:
-            corpus = Corpus(list(self._shards(workers)), self._config)
+            corpus = ScannedCode(list(self._shards(workers)), self._config)
             parts = corpus.parts()
             for number, part in enumerate(parts, start=1):
                 self._write_part(corpus, part)
@@ -116,7 +116,7 @@ class _Build:
             yield shard
         self._report(f"scanned {read / 1e6:,.1f} MB")
 
-    def _write_part(self, corpus: Corpus, part: Part) -> None:
+    def _write_part(self, corpus: ScannedCode, part: Part) -> None:
         text_bytes = 0
 
         def measured() -> Iterator[pa.Table]:
@@ -129,7 +129,7 @@ class _Build:
         self._statistics[part.name] = {"text_bytes": text_bytes}
         self._report(f"{part.name}: {rows:,} rows, {text_bytes / 1e6:,.2f} MB of text")
 
-    def _write_functions(self, corpus: Corpus) -> None:
+    def _write_functions(self, corpus: ScannedCode) -> None:
         """Write held-out functions in CodeXGLUE's layout, so that its evaluation can read them."""
         usable = (row for row in map(_published, corpus.held_out_pairs()) if row is not None)
         rows = list(islice(usable, NUM_EXEMPLARS + self._config.num_test_functions))
@@ -209,7 +209,7 @@ def _published(row: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _sources(corpus: Corpus) -> dict[str, Any]:
+def _sources(corpus: ScannedCode) -> dict[str, Any]:
     """Return the number and size of the files read, and one digest of their ids and contents."""
     listing, files, num_bytes = sha256(), 0, 0
     for name, size, content in corpus.content_digests():
@@ -218,7 +218,7 @@ def _sources(corpus: Corpus) -> dict[str, Any]:
     return {"files": files, "bytes": num_bytes, "sha256": listing.hexdigest()}
 
 
-def _counts(corpus: Corpus) -> dict[str, Any]:
+def _counts(corpus: ScannedCode) -> dict[str, Any]:
     """Return counts by outcome: of the files of each language, of functions with a docstring, and of texts."""
     languages = {}
     for language in np.unique(corpus.languages):

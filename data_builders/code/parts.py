@@ -52,7 +52,7 @@ class Part:
         return PAIR_SCHEMA if self.is_pairs else TEXT_SCHEMA
 
 
-class Corpus:
+class ScannedCode:
     """The scanned files and their rows, and which of them are kept.
 
     Attributes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_builders.bpe_tokenizer import load_tokenizer
+from data_builders.bpe_tokenizer import load_plain_tokenizer
 from data_builders.errors import UserError
 from data_builders.kv.config import KVDataConfig
 from data_builders.kv.text import WORDS
@@ -60,7 +60,9 @@ def build_keys(config: KVDataConfig, rng: np.random.Generator) -> tuple[KeyTable
             tokenizer["source"] = "byte-level"
             tokenizer["augs"] = [aug_tokenizer_folder(aug) for aug in range(config.num_augs)]
     else:
-        candidates = vocabulary_names(load_tokenizer(config.tokenizer), config.min_key_length, config.max_key_length)
+        candidates = vocabulary_names(
+            load_plain_tokenizer(config.tokenizer), config.min_key_length, config.max_key_length
+        )
         if config.num_keys > len(candidates):
             raise UserError(
                 f"num_keys: {config.num_keys} is more than the {len(candidates)} tokens of {config.tokenizer}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.benchmarks.flores import Flores, read_flores
-from data_builders.bpe_tokenizer import load_tokenizer, tokenizer_at_hand
+from data_builders.bpe_tokenizer import load_plain_tokenizer, tokenizer_at_hand
 from data_builders.build import BuildFolder, Shard, count_in_tables, run_build
 from data_builders.errors import UserError
 from data_builders.ntl.config import CorporaConfig, NTLDataConfig
@@ -65,7 +65,7 @@ def _check_settings(config: NTLDataConfig) -> None:
 def _make(config: NTLDataConfig, folder: BuildFolder, num_workers: int) -> dict[str, Any]:
     """Make the shards, write every file, search the files for the test set, and return the manifest's entries."""
     corpora = _open_corpora(config)
-    named = None if config.tokenizer is None else load_tokenizer(config.tokenizer)
+    named = None if config.tokenizer is None else load_plain_tokenizer(config.tokenizer)
     flores = _open_flores(config, corpora)
     sources = {name: opened.files for name, opened in corpora.items()}
     folder.claim_work({**sources, "flores": flores.files if flores else {}})

@@ -12,8 +12,6 @@ from typing import Any
 import datasets
 import evaluate
 
-SIGNATURE = "pass@k|estimator:unbiased|mean:problems"
-
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """Return `1 - C(n - c, k) / C(n, k)`, computed as a product that cannot overflow.

@@ -7,7 +7,7 @@ from pathlib import Path
 from calmctl.config import to_dict
 from calmctl.errors import UserError
 from calmctl.evaluation.config import EvalConfig
-from calmctl.training.plan import Model
+from calmctl.training.plan import PlannedModel
 from evals import Request
 
 # English has some 4 bytes a token, code 3, low-resource languages 2 to 3.
@@ -37,13 +37,13 @@ class EvaluationPlan:
     decoding_steps: int = 0
     reason: str = ""
 
-    def flops(self, model: Model) -> float:
+    def flops(self, model: PlannedModel) -> float:
         """Return the FLOPs of generation and likelihoods; the LM head runs on written and scored tokens only."""
         length = min(self.length, model.context)
         below, whole = (model.flops.forward(length, with_head=with_head) for with_head in (False, True))
         return self.read * below + self.written * whole + self.scored * (whole - below)
 
-    def decoding_seconds(self, model: Model, bandwidth: float) -> float:
+    def decoding_seconds(self, model: PlannedModel, bandwidth: float) -> float:
         """Return a lower bound of the decoding time, from reading the weights and launching kernels.
 
         Args:

@@ -18,7 +18,7 @@ from calmctl.experiments.stages import Stage
 from calmctl.modeling.bases.public_shapes import shape_of
 from calmctl.modeling.bases.sources import find_tokenizer
 from calmctl.modeling.tokenizers.same_ids import num_token_ids
-from calmctl.training.plan import Model, described
+from calmctl.training.plan import PlannedModel, described
 
 # Dense bfloat16 FLOP/s and memory bytes/s, from the data sheets (80 GB, SXM).
 DEVICES = {"A100": (312e12, 2.04e12), "H100": (989e12, 3.35e12)}
@@ -108,7 +108,7 @@ def _hours(flops: float) -> dict[str, float]:
     return {device: flops / (UTILISATION * speed) / 3600 for device, (speed, _) in DEVICES.items()}
 
 
-def _evaluation_hours(plan: EvaluationPlan, model: Model) -> dict[str, float]:
+def _evaluation_hours(plan: EvaluationPlan, model: PlannedModel) -> dict[str, float]:
     computing = _hours(plan.flops(model))
     waiting = {device: plan.decoding_seconds(model, bandwidth) / 3600 for device, (_, bandwidth) in DEVICES.items()}
     return {device: max(computing[device], waiting[device]) for device in DEVICES}
@@ -118,7 +118,7 @@ def _added(one: Mapping[str, float] | None, other: Mapping[str, float]) -> dict[
     return {device: (one or {}).get(device, 0) + hours for device, hours in other.items()}
 
 
-def _described(source: str, model: Model) -> dict[str, Any]:
+def _described(source: str, model: PlannedModel) -> dict[str, Any]:
     shape = "public, not downloaded" if model.is_public else "of the model that is here"
     return {"source": source, **described(model), "weight_bytes": model.weight_bytes, "shape": shape}
 

@@ -19,8 +19,8 @@ from calmctl.training.pairs import measured_aug_tokens
 from calmctl.training.plan import (
     BYTES_PER_FLOAT,
     OPTIMIZER_STATES,
-    Model,
     Plan,
+    PlannedModel,
     model_of,
     plan_composition,
     plan_training,
@@ -57,9 +57,9 @@ class Planner:
     def __init__(self, vocab_size: Callable[[str], int]) -> None:
         self._vocab_size = vocab_size
         self._trained: dict[str, Plan] = {}
-        self.existing: dict[str, Model] = {}
+        self.existing: dict[str, PlannedModel] = {}
 
-    def model(self, source: str) -> Model:
+    def model(self, source: str) -> PlannedModel:
         """Return the model that an earlier stage trains, or an existing one.
 
         Raises:

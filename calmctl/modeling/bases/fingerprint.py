@@ -79,7 +79,9 @@ def _is_packed(module: nn.Module) -> bool:
     return any(type(t) not in (nn.Parameter, Tensor) or not t.dtype.is_floating_point for t in tensors)
 
 
-def check_base(role: str, known: Mapping[str, Any], settings: Mapping[str, Any], base: PreTrainedModel) -> None:
+def require_recorded_base(
+    role: str, known: Mapping[str, Any], settings: Mapping[str, Any], base: PreTrainedModel
+) -> None:
     """Refuse a base whose class, weights or configuration are not the recorded ones.
 
     Only configuration keys that both have are compared: versions of transformers differ in their keys, which is also

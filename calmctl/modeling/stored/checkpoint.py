@@ -21,7 +21,7 @@ from transformers.utils import cached_file
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.bases.fingerprint import check_base, weights_sha256
+from calmctl.modeling.bases.fingerprint import require_recorded_base, weights_sha256
 from calmctl.modeling.bases.given_models import checked_object
 from calmctl.modeling.bases.locating import hub_arguments, place_of
 from calmctl.modeling.bases.sources import SOURCE_ARGUMENTS, base_config, find_tokenizer, load_base, untrained
@@ -181,7 +181,7 @@ def load_parts(
         is_compared = source and not allow_different_base
         tokenizers.append(partial(find_tokenizer, source, **_reach(arguments)) if is_compared else None)
         if not allow_different_base:
-            check_base(role, known["fingerprint"], settings, base)
+            require_recorded_base(role, known["fingerprint"], settings, base)
         elif override is not None:
             _check_fits(role, base, [config.anchor_config(), *config.aug_configs()][len(bases)])
         bases.append(base)
