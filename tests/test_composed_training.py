@@ -6,8 +6,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from calmctl.modeling import loss
+from calmctl.modeling.bases.fingerprint import weights_sha256
 from calmctl.modeling.layers import decoder_layers
-from calmctl.modeling.stored.checkpoint import weights_sha256
 from tests.models import VOCABULARY, composed, example_ids, gpt2, llama, logits
 
 

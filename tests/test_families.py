@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Gemma3Config, Gemma4Config
 
 from calmctl.errors import UserError
+from calmctl.modeling.bases.fingerprint import weights_sha256
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.layers import decoder_layers
-from calmctl.modeling.stored.checkpoint import weights_sha256
 from tests.families import FAMILIES, WINDOW
 from tests.models import VOCABULARY, checkpointing, composed, llama, logits, padded
 

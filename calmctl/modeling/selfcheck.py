@@ -27,7 +27,7 @@ from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.loss import IGNORED
 from calmctl.modeling.opened_bridges import close, open_up, restored
 from calmctl.modeling.probe import deviation, has_halves, in_float32, probe_ids, tolerance, unchanged_chance
-from calmctl.modeling.stored.checkpoint import load_parameters
+from calmctl.modeling.stored.weights import load_parameters
 
 ROWS, LENGTH, LEFT, RIGHT = 2, 10, 3, 2
 # Lengths of prefixes whose later tokens are replaced; chunk lengths for the cache, a prompt first.

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
-from calmctl.modeling.stored.checkpoint import WEIGHTS_FILE, load_parameters
 from calmctl.modeling.stored.parts import PartsModel
+from calmctl.modeling.stored.weights import WEIGHTS_FILE, load_parameters
 from calmctl.processes.ranks import Ranks
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import CURRICULUM_FILE, METER_FILE, rotate, seal, written_or_removed

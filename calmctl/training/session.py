@@ -193,30 +193,7 @@ def fit(
     folder, ranks = run.path / "checkpoints", current_ranks()
     use_cache = getattr(model.config, "use_cache", None)
     trainer = RunTrainer(model, settings, batches, folder, seed, on_log, validation, frozen)
-    # The search removes or renames broken checkpoints, so only the first process runs it.
-    checkpoint = ranks.from_first(last_complete_checkpoint(folder) if ranks.is_first else None)
-    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    owes = checkpoint is not None and validation is not None and owes_validation(state_of(checkpoint), settings)
-    begins = checkpoint is None and validation is not None and isinstance(model, PartsModel)
-    trainer.owes_validation, trainer.args.eval_on_start = owes, owes or begins
-    run.rewind_log(step, without="validation_loss" if owes or begins else "")
-    rows = run.read_jsonl()
-    trainer.loss_alone = next((row["anchor_loss"] for row in rows if "anchor_loss" in row), None)
-    trainer.meter.seconds_before = rows[-1]["seconds"] if rows else 0.0
-    if checkpoint and ranks.is_first:
-        print(f"{run.path}: goes on after step {step} of {settings.steps}, from {checkpoint}", file=sys.stderr)
-    if checkpoint and not owes and out_of_patience(state_of(checkpoint), settings):
-        # The training had already stopped early; the Trainer would continue it.
-        trainer.state = state_of(checkpoint)
-        trainer._load_from_checkpoint(str(checkpoint))
-    else:
-        with trackers(settings.report_to if ranks.is_first else (), run.path, step) as callbacks:
-            for callback in callbacks:
-                trainer.add_callback(callback)
-            with putting_off_the_end():
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-                if trainer.is_interrupted or all_asked_to_end(ranks):
-                    raise Interrupted
+    _train(trainer, _checkpoint_to_resume(trainer, run), run)
     if use_cache is not None:
         # The Trainer sets it to False in the configuration, which is saved with the model.
         model.config.use_cache = use_cache
@@ -233,6 +210,51 @@ def fit(
             _write_validation(run, step, best, len(validation))
     model.eval()
     return trainer.flops
+
+
+def _checkpoint_to_resume(trainer: RunTrainer, run: Run) -> Path | None:
+    """Return the run's last complete checkpoint, if any; set the log and the trainer's counts back to its step."""
+    ranks, settings = trainer.ranks, trainer.settings
+    folder = run.path / "checkpoints"
+    # The search removes or renames broken checkpoints, so only the first process runs it.
+    checkpoint = ranks.from_first(last_complete_checkpoint(folder) if ranks.is_first else None)
+    step = _step_of(checkpoint)
+    is_validated = trainer.validation is not None
+    owes = checkpoint is not None and is_validated and owes_validation(state_of(checkpoint), settings)
+    begins = checkpoint is None and is_validated and isinstance(trainer.model, PartsModel)
+    trainer.owes_validation, trainer.args.eval_on_start = owes, owes or begins
+    run.rewind_log(step, without="validation_loss" if owes or begins else "")
+    rows = run.read_jsonl()
+    trainer.loss_alone = next((row["anchor_loss"] for row in rows if "anchor_loss" in row), None)
+    trainer.meter.seconds_before = rows[-1]["seconds"] if rows else 0.0
+    if checkpoint and ranks.is_first:
+        print(f"{run.path}: goes on after step {step} of {settings.steps}, from {checkpoint}", file=sys.stderr)
+    return checkpoint
+
+
+def _train(trainer: RunTrainer, checkpoint: Path | None, run: Run) -> None:
+    """Take the steps that are left.
+
+    Raises:
+        Interrupted: the process was told to end; a checkpoint of the current step has been saved.
+    """
+    settings, ranks = trainer.settings, trainer.ranks
+    if checkpoint and not trainer.owes_validation and out_of_patience(state_of(checkpoint), settings):
+        # The training had already stopped early; the Trainer would continue it.
+        trainer.state = state_of(checkpoint)
+        trainer._load_from_checkpoint(str(checkpoint))
+        return
+    with trackers(settings.report_to if ranks.is_first else (), run.path, _step_of(checkpoint)) as callbacks:
+        for callback in callbacks:
+            trainer.add_callback(callback)
+        with putting_off_the_end():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if trainer.is_interrupted or all_asked_to_end(ranks):
+                raise Interrupted
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def _load_best(trainer: RunTrainer, checkpoint: Path) -> bool:

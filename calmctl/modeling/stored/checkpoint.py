@@ -9,11 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import AutoQuantizationConfig
@@ -21,7 +19,7 @@ from transformers.utils import cached_file
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
-from calmctl.modeling.bases.fingerprint import require_recorded_base, weights_sha256
+from calmctl.modeling.bases.fingerprint import require_recorded_base
 from calmctl.modeling.bases.given_models import checked_object
 from calmctl.modeling.bases.locating import hub_arguments, place_of
 from calmctl.modeling.bases.sources import SOURCE_ARGUMENTS, base_config, find_tokenizer, load_base, untrained
@@ -29,11 +27,11 @@ from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.placement import as_dtype, check_placement, convert
 from calmctl.modeling.stored.card import write_card
 from calmctl.modeling.stored.parts import PartsModel
-from data_builders.files import atomic_path, share_as_umask_says, write_text
+from calmctl.modeling.stored.weights import WEIGHTS_FILE, load_parameters, write_parameters
+from data_builders.files import share_as_umask_says, write_text
 
 Model = TypeVar("Model", bound=PartsModel)
 
-WEIGHTS_FILE = "model.safetensors"
 # Lets transformers' Auto classes find our classes without `import calmctl` (`trust_remote_code=True`).
 CODE_FILE = "modeling_calm.py"
 CODE_MODULE = CODE_FILE.removesuffix(".py")
@@ -86,15 +84,7 @@ def save_parts(
     model.config.auto_map = {auto: f"{CODE_MODULE}.{ours.__name__}" for auto, ours in classes.items()}
     current: Mapping[str, Tensor] = state_dict if state_dict is not None else model.stored_tensors()
     tensors = {name: current[name].detach().cpu().contiguous() for name in model.stored_tensors()}
-    weights = directory / WEIGHTS_FILE
-    with atomic_path(weights) as written:
-        try:
-            save_file(tensors, written, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise UserError(f"{weights}: cannot be written ({error})") from error
-        if weights_sha256(_read_weights(written)) != weights_sha256(tensors):
-            raise UserError(f"{weights}: the file read back differs from what was written; check the disk")
-        share_as_umask_says(written)
+    write_parameters(tensors, directory / WEIGHTS_FILE)
     model.save_beside(directory)
     model.config.save_pretrained(directory)
     model.generation_config.save_pretrained(directory)
@@ -136,54 +126,28 @@ def load_parts(
         UserError: a file is missing or damaged, keys or shapes do not match, or a base is not the recorded one.
         TypeError: `subfolder` or `state_dict`, which are not supported.
     """
-    # The Auto classes pass these for this checkpoint; they do not apply to its bases.
-    revision = arguments.pop("revision", None) or "main"
-    for unneeded in ("adapter_kwargs", "ignore_mismatched_sizes"):
-        arguments.pop(unneeded, None)
-    dtype = arguments.pop("torch_dtype", dtype)
-    check_placement(dtype, arguments.get("device_map"))
-    # An empty subfolder means none, from callers that pass every argument on.
-    if not arguments.get("subfolder"):
-        arguments.pop("subfolder", None)
-    if unwanted := sorted(arguments.keys() & {"subfolder", "state_dict"}):
-        raise TypeError(f"from_pretrained of {model_class.__name__} does not take {', '.join(unwanted)}")
-    hub = hub_arguments(arguments)
-    config: Any = arguments.pop("config", None)
-    if config is None:
-        config = base_config(str(location) if Path(location).is_dir() else f"{location}@{revision}", **hub)
-    if type(config) is not model_class.config_class:
-        raise UserError(f"{location}: holds a {config.model_type} model, which is no {model_class.__name__}")
-    if config._attn_implementation is not None:
-        # The Auto classes put this argument into the configuration; files never contain it.
-        arguments.setdefault("attn_implementation", config._attn_implementation)
+    revision, dtype, hub = _own_arguments(model_class, arguments, dtype)
+    config = _stored_config(model_class, location, revision, arguments, hub)
     if augs is not None:
         augs = [augs] if isinstance(augs, PreTrainedModel | str | Path) else augs
         if len(augs) != len(config.augs):
             raise UserError(f"{location} was composed with {len(config.augs)} augs, but {len(augs)} are given")
         config.aug_seed = None
     given = [anchor, *(augs if augs is not None else [None] * len(config.augs))]
-    roles = ["anchor", *(f"aug {index}" for index in range(len(config.augs)))]
-    recorded = [config.anchor, *config.augs]
+    configs = [config.anchor_config(), *config.aug_configs()]
+    settings = [config.anchor, *config.augs]
     bases: list[PreTrainedModel] = []
     tokenizers: list[Callable[[], Any] | None] = []
-    for role, known, settings, override in zip(roles, config.bases, recorded, given, strict=True):
-        if override is not None and not isinstance(override, str | Path):
-            base, source = checked_object(override), ""
-        elif override is None and "untrained_seed" in known and "subfolder" not in known:
-            recorded_dtype = as_dtype(known["fingerprint"]["dtype"])
-            base = untrained(config.aug_configs()[len(bases) - 1], known["untrained_seed"], recorded_dtype)
-            source = ""
-        elif override is None and "subfolder" in known and not Path(location).is_dir():
-            base, source = _load_merged(f"{location}@{revision}", known, arguments), ""
-        else:
-            source = _locate(known, location, role) if override is None else str(override)
-            base = _load_unmerged(source, known, settings, arguments)
+    for index, (known, override) in enumerate(zip(config.bases, given, strict=True)):
+        role = "anchor" if index == 0 else f"aug {index - 1}"
+        recorded = _Recorded(role, known, settings[index], configs[index])
+        base, source = _base_of(recorded, override, location, revision, arguments)
         is_compared = source and not allow_different_base
         tokenizers.append(partial(find_tokenizer, source, **_reach(arguments)) if is_compared else None)
         if not allow_different_base:
-            require_recorded_base(role, known["fingerprint"], settings, base)
+            require_recorded_base(role, known["fingerprint"], settings[index], base)
         elif override is not None:
-            _check_fits(role, base, [config.anchor_config(), *config.aug_configs()][len(bases)])
+            _check_fits(role, base, configs[index])
         bases.append(base)
     model = model_class.from_bases(config, bases)
     model.load_beside(location, tokenizers, revision=revision, **hub)
@@ -200,6 +164,67 @@ def load_parts(
     if dtype not in (None, "auto"):
         convert(model, as_dtype(dtype))
     return model
+
+
+def _own_arguments(
+    model_class: type[Model], arguments: dict[str, Any], dtype: torch.dtype | str | None
+) -> tuple[str, torch.dtype | str | None, dict[str, Any]]:
+    """Take the arguments that are for the checkpoint out of those for its bases; return revision, dtype and hub's."""
+    # The Auto classes pass these for this checkpoint; they do not apply to its bases.
+    revision = arguments.pop("revision", None) or "main"
+    for unneeded in ("adapter_kwargs", "ignore_mismatched_sizes"):
+        arguments.pop(unneeded, None)
+    dtype = arguments.pop("torch_dtype", dtype)
+    check_placement(dtype, arguments.get("device_map"))
+    # An empty subfolder means none, from callers that pass every argument on.
+    if not arguments.get("subfolder"):
+        arguments.pop("subfolder", None)
+    if unwanted := sorted(arguments.keys() & {"subfolder", "state_dict"}):
+        raise TypeError(f"from_pretrained of {model_class.__name__} does not take {', '.join(unwanted)}")
+    return revision, dtype, hub_arguments(arguments)
+
+
+def _stored_config(
+    model_class: type[Model], location: str | Path, revision: str, arguments: dict[str, Any], hub: Mapping[str, Any]
+) -> Any:
+    """Return the checkpoint's configuration, or the one among `arguments`, which then lose it."""
+    config: Any = arguments.pop("config", None)
+    if config is None:
+        config = base_config(str(location) if Path(location).is_dir() else f"{location}@{revision}", **hub)
+    if type(config) is not model_class.config_class:
+        raise UserError(f"{location}: holds a {config.model_type} model, which is no {model_class.__name__}")
+    if config._attn_implementation is not None:
+        # The Auto classes put this argument into the configuration; files never contain it.
+        arguments.setdefault("attn_implementation", config._attn_implementation)
+    return config
+
+
+class _Recorded(NamedTuple):
+    """What a checkpoint records of a base: its role, source and fingerprint, and its configuration in two forms."""
+
+    role: str
+    known: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    config: PreTrainedConfig
+
+
+def _base_of(
+    recorded: _Recorded,
+    override: PreTrainedModel | str | Path | None,
+    location: str | Path,
+    revision: str,
+    arguments: Mapping[str, Any],
+) -> tuple[PreTrainedModel, str]:
+    """Return a base, and the source whose tokenizer can be compared with the stored one; empty if there is none."""
+    known = recorded.known
+    if override is not None and not isinstance(override, str | Path):
+        return checked_object(override), ""
+    if override is None and "untrained_seed" in known and "subfolder" not in known:
+        return untrained(recorded.config, known["untrained_seed"], as_dtype(known["fingerprint"]["dtype"])), ""
+    if override is None and "subfolder" in known and not Path(location).is_dir():
+        return _load_merged(f"{location}@{revision}", known, arguments), ""
+    source = _locate(known, location, recorded.role) if override is None else str(override)
+    return _load_unmerged(source, known, recorded.settings, arguments), source
 
 
 def _check_fits(role: str, base: PreTrainedModel, recorded: PreTrainedConfig) -> None:
@@ -255,35 +280,3 @@ def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
         raise UserError(f"{location}: the {role} is not at {source or 'any recorded place'}; give it explicitly")
     revision = known.get("revision")
     return f"{source}@{revision}" if revision else source
-
-
-def load_parameters(model: PartsModel, path: Path) -> torch.dtype:
-    """Load a model's stored tensors from a safetensors file; every key and shape has to match.
-
-    Returns:
-        The dtype that trained parameters are stored in; the model keeps its own.
-
-    Raises:
-        UserError: the file is missing or damaged, its keys or shapes are not the model's, or a value is not finite.
-    """
-    tensors, parameters = _read_weights(path), model.stored_tensors()
-    missing, unexpected = sorted(parameters.keys() - tensors), sorted(tensors.keys() - parameters)
-    if missing or unexpected:
-        raise UserError(f"{path}: missing keys {missing[:5]}, unexpected keys {unexpected[:5]}")
-    for name, parameter in parameters.items():
-        if parameter.shape != tensors[name].shape:
-            raise UserError(f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {tuple(parameter.shape)}")
-        if not tensors[name].isfinite().all():
-            raise UserError(f"{path}: {name} holds values that are not finite numbers; the checkpoint is no use")
-        with torch.no_grad():
-            parameter.copy_(tensors[name])
-    return next(tensors[name].dtype for name in model.trained_parameters())
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: the checkpoint is missing") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: the checkpoint is damaged ({error})") from error
