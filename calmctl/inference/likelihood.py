@@ -15,7 +15,7 @@ from calmctl.inference.decoding import NotFiniteError
 from calmctl.inference.reading import Together
 from calmctl.modeling.calling import accepts
 from calmctl.modeling.context import aug_contexts, context_length
-from calmctl.modeling.loss import IGNORED, labelled_rows_only
+from calmctl.modeling.loss import CHUNK_ELEMENTS, IGNORED, labelled_rows_only
 from calmctl.modeling.probe import (
     Findings,
     agree,
@@ -187,7 +187,9 @@ def _batches(order: Sequence[int], rows: Sequence[Sequence[int]], way: _Way, bat
 
 def _batch_bits(model: PreTrainedModel, rows: Sequence[Sequence[int]], starts: Sequence[int], way: _Way) -> list[float]:
     logits, targets, row_of = _labelled(model, rows, starts, way)
-    nats = F.cross_entropy(logits.float(), targets, reduction="none")
+    # In pieces: in float32, and once more inside of the function, all logits take several times their own memory.
+    pieces = (each.split(max(1, CHUNK_ELEMENTS // logits.shape[-1])) for each in (logits, targets))
+    nats = torch.cat([F.cross_entropy(some.float(), of, reduction="none") for some, of in zip(*pieces, strict=True)])
     return (torch.zeros(len(rows), device=nats.device).index_add_(0, row_of, nats) / math.log(2)).tolist()
 
 
