@@ -68,7 +68,7 @@ ntl: need-data $(INSTALLED) ## reproduce the paper's experiment on low-resource 
 	$(BIN)/calmctl reproduce ntl --preset $(PRESET) --seed $(SEED) --data "$(DATA)" --out $(OUT) $(ARGS)
 
 translate: PRESET = translate
-translate: OUT = runs/translate$(if $(filter-out 0,$(SEED)),-seed$(SEED))
+translate: OUT = runs/$(PRESET)$(if $(filter-out 0,$(SEED)),-seed$(SEED))
 translate: need-data $(INSTALLED) ## the demonstration: an English model learns to read another one's languages (DATA=FOLDER; MODELS=FOLDER of local models)
 	$(BIN)/calmctl reproduce ntl --preset $(PRESET) --seed $(SEED) --data "$(DATA)" --out $(OUT) $(if $(MODELS),\
 		anchor.base="$(MODELS)/smollm2" data.tokenizer="$(MODELS)/smollm2" aug.base="$(MODELS)/gemma3") $(ARGS)

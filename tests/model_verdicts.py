@@ -19,7 +19,6 @@ from calmctl import __version__
 from calmctl.errors import UserError
 from calmctl.inference.decoding import Decoding, ready_to_write
 from calmctl.inference.generation import Engine
-from calmctl.inference.likelihood import bits_of
 from calmctl.inference.prompt import fit
 from calmctl.inference.reading import reading_of
 from calmctl.inference.text import completion_of
@@ -29,6 +28,7 @@ from calmctl.modeling.selfcheck import check_composition
 from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request
 from tests.model_types import WITHOUT_TINY_MODEL, model_types, tiny_model
+from tests.scored import bits_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "model-types.md"
 SHOTS = ("solve: 1 + 2 = 3 ", "solve: 12 - 4 = 8 ", "substitute: ab = 7 ")

@@ -7,7 +7,6 @@ from calmctl.errors import UserError
 from calmctl.inference import likelihood, reading
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import complete
-from calmctl.inference.likelihood import bits_of
 from calmctl.inference.reading import _Trial, reading_of
 from calmctl.modeling import probe
 from calmctl.modeling.context import context_length
@@ -17,6 +16,7 @@ from tests.families import FAMILIES
 from tests.model_types import tiny_model
 from tests.model_verdicts import REFERENCES, TEXTS, asked, bits_alone, completions, completions_alone, word_tokenizer
 from tests.models import composed, gpt2, llama
+from tests.scored import bits_of
 from tests.task_data import byte_tokenizer
 
 WAYS = {

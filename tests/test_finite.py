@@ -11,11 +11,11 @@ from calmctl.errors import CalmctlError
 from calmctl.evaluation.scoring import write_scores
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import complete
-from calmctl.inference.likelihood import bits_of
 from calmctl.training.safeguards import MOST_SKIPPED, DivergenceWatch
 from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request, Scores
 from tests.models import composed, llama
+from tests.scored import bits_of
 
 TOKENIZER = build_word_tokenizer(["ab", "cd", "ef"], ["solve:"])
 DECODINGS = {

@@ -10,10 +10,14 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from calmctl.cli.main import main
-from calmctl.errors import UserError
-from calmctl.inference.likelihood import bits_of, encoded_pairs
+from calmctl.errors import CalmctlError, UserError
+from calmctl.inference import likelihood
+from calmctl.inference.decoding import Decoding
+from calmctl.inference.generation import Engine
+from calmctl.inference.likelihood import encoded_pairs
 from tests.families import FAMILIES
 from tests.models import composed, llama
+from tests.scored import bits_of
 from tests.task_data import byte_tokenizer, write_data, write_models
 
 PROMPTS = ["a b ", "the", "longer than the others: ", "x"]
@@ -46,6 +50,38 @@ def test_bits_are_those_of_each_text_alone(name):
     for batch_size in (1, 3, 8):
         found = dict(bits_of(model, tokenizer, PROMPTS, TEXTS, batch_size))
         assert [found[place] for place in range(4)] == pytest.approx(expected, rel=1e-4)
+
+
+def test_logits_are_scored_in_pieces(monkeypatch):
+    tokenizer = byte_tokenizer()
+    model = reads(llama(seed=1), tokenizer).eval()
+    expected = dict(bits_of(model, tokenizer, PROMPTS, TEXTS, 3))
+    sizes, cross_entropy = [], F.cross_entropy
+    monkeypatch.setattr(likelihood, "CHUNK_ELEMENTS", 5 * len(tokenizer))
+    monkeypatch.setattr(
+        F, "cross_entropy", lambda x, *args, **how: sizes.append(len(x)) or cross_entropy(x, *args, **how)
+    )
+    assert dict(bits_of(model, tokenizer, PROMPTS, TEXTS, 3)) == expected
+    assert max(sizes) == 5 and len(sizes) > 4
+
+
+def test_batches_of_texts_are_halved_when_memory_is_short():
+    tokenizer = byte_tokenizer()
+    model = reads(llama(seed=1), tokenizer).eval()
+    expected = dict(Engine(model, tokenizer, Decoding(batch_size=4)).bits_of(PROMPTS, TEXTS))
+    seen, most = [], 1
+
+    def forward(_module, _args, given):
+        seen.append(len(given["input_ids"]))
+        if seen[-1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    model.register_forward_pre_hook(forward, with_kwargs=True)
+    assert dict(Engine(model, tokenizer, Decoding(batch_size=4)).bits_of(PROMPTS, TEXTS)) == pytest.approx(expected)
+    assert seen == [4, 2, 1, 1, 1, 1]
+    most = 0
+    with pytest.raises(CalmctlError, match="out of memory with a single text of [0-9]+ tokens"):
+        list(Engine(model, tokenizer, Decoding(batch_size=4)).bits_of(PROMPTS, TEXTS))
 
 
 def test_an_aug_that_is_an_encoder_reads_prompts_only():

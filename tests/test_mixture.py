@@ -10,7 +10,6 @@ from calmctl.errors import CalmctlError, UserError
 from calmctl.inference.byte_reading import END, FLOOR, MOST_HOLES, ByteReader
 from calmctl.inference.decoding import Decoding, NotFiniteError
 from calmctl.inference.generation import complete
-from calmctl.inference.likelihood import bits_of
 from calmctl.inference.mixture import Mixture, Voice
 from calmctl.inference.prompt import fit
 from calmctl.modeling.prompt_ids import prompt_ids
@@ -19,6 +18,7 @@ from evals import Request
 from tests import tokenizer_families as families
 from tests.model_types import tiny_model
 from tests.own_tokenizers import base, composed
+from tests.scored import bits_of
 
 PROMPTS = ["the other thing", "a", "then there is the rest of it:", "Über den "]
 TEXTS = [" is thé best", " the", " three men", "Wolken 雲"]

@@ -10,7 +10,7 @@ from calmctl.errors import UserError
 from calmctl.inference import continuation
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, complete
-from calmctl.inference.likelihood import bits_of, encoded_pairs
+from calmctl.inference.likelihood import encoded_pairs
 from calmctl.inference.prompt import fit
 from calmctl.inference.reading import reading_of
 from calmctl.modeling.composition import compose
@@ -18,6 +18,7 @@ from calmctl.modeling.context import aug_contexts, context_length
 from evals import Request
 from tests.models import logits, opened
 from tests.own_tokenizers import PAIRS, base, composed
+from tests.scored import bits_of
 
 SHOTS = ("The quick fox. ", "В начале был текст. ", "x = [1,  2]\n")
 TEXTS = ("She said", "12 dogs, 345", "你好，", "def total(")

@@ -13,7 +13,6 @@ from calmctl.evaluation.config import EvalConfig
 from calmctl.evaluation.evaluating import run_evaluation
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, complete
-from calmctl.inference.likelihood import bits_of
 from calmctl.inference.prompt import fit
 from calmctl.inference.text import written_otherwise
 from calmctl.modeling.prompt_ids import ids_around, ids_of, prompt_ids
@@ -21,6 +20,7 @@ from data_builders.values import read_json
 from evals import Request
 from evals.task import before_stops
 from tests.made_tokenizers import TEMPLATES, TOKENIZERS, framed, that_writes
+from tests.scored import bits_of
 
 PROMPTS = ["the st:", "bcd \n", "7: ", "[DONE] b", "Q？ ２"]
 

@@ -138,10 +138,10 @@ def unigram() -> PreTrainedTokenizerBase:
 @cache
 def word_piece() -> PreTrainedTokenizerBase:
     """Return word pieces, as BERT's."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    words = {word for text in SAMPLE for word in text.lower().split()}
+    pieces = ["<unk>", *sorted({*words, *(f"##{letter}" for word in words for letter in word)})]
+    tokenizer = Tokenizer(models.WordPiece({piece: place for place, piece in enumerate(pieces)}, unk_token="<unk>"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=400, show_progress=False, special_tokens=["<unk>"])
-    tokenizer.train_from_iterator(SAMPLE, trainer)
     return _wrapped(tokenizer)
 
 

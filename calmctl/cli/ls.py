@@ -79,8 +79,6 @@ def runs(root: Root = Path("runs"), json: options.Json = False) -> None:
 @app.command("tasks")
 def tasks(json: options.Json = False) -> None:
     """List the evaluation tasks and their options (`--shots 3`, or `options.NAME=VALUE` for any of them)."""
-    from json import dumps
-
     from calmctl.schema import describe_options
     from evals import TASKS
 
@@ -95,11 +93,10 @@ def tasks(json: options.Json = False) -> None:
     if json:
         output.print_json(described)
         return
-    # JSON, which is how Hydra's syntax writes these values too.
-    rows = [
-        (row["name"], ", ".join(f"{name}={dumps(value)}" for name, value in row["options"].items()), row["description"])
-        for row in described
-    ]
+    rows = []
+    for row in described:
+        shown = ", ".join(f"{name}={_shown(value)}" for name, value in row["options"].items())
+        rows.append((row["name"], shown, row["description"]))
     output.print_table(["task", "options", "what it measures"], rows)
 
 
@@ -125,3 +122,16 @@ def models(root: Root = Path("runs"), json: options.Json = False) -> None:
         return
     rows = [(run.path, run.kind, run.status, run.facts.get("total_parameters")) for run in found]
     output.print_table(["model", "made by", "status", "parameters"], rows)
+
+
+def _shown(value: object) -> str:
+    """Return a setting's value as it is typed, but for line breaks, which are shown as `\\n`."""
+    if value is None:
+        return "null"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_shown, value))}]"
+    return (
+        value
+        if isinstance(value, str) and value.replace("-", "").isalnum()
+        else options.quoted(value).replace("\n", "\\n")
+    )

@@ -20,7 +20,7 @@ from calmctl.errors import CalmctlError, UserError
 from calmctl.inference.continuation import Continuations
 from calmctl.inference.decoding import Decoding, NotFiniteError, ready_to_write, seed_of
 from calmctl.inference.growing_cache import MIN_TOKENS, SharedPrefix
-from calmctl.inference.likelihood import bits_of
+from calmctl.inference.likelihood import ScoredTexts
 from calmctl.inference.prompt import FittedPrompts, Group, OnOverflow, Row, batches, fit, shared_tokens
 from calmctl.inference.reading import reading_of
 from calmctl.inference.text import completion_of, written_otherwise
@@ -243,8 +243,15 @@ class Engine(Writer):
         self._free()
 
     def bits_of(self, prompts: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[int, float]]:
-        """Yield the index of each pair, and the bits of its text given its prompt (see `likelihood.bits_of`)."""
-        return bits_of(self.model, self.tokenizer, prompts, texts, self.decoding.batch_size)
+        """Yield the index of each pair, and the bits of its text given its prompt (see `likelihood.ScoredTexts`)."""
+        scored = ScoredTexts(self.model, self.tokenizer, prompts, texts)
+
+        def described(place: int) -> str:
+            return f"text of {len(scored.wholes[place])} tokens"
+
+        for places in scored.batches(self.batch_size):
+            for found in self._in_parts(places, scored.bits, described):
+                yield from found
 
     @property
     def _has_equal_lengths(self) -> bool:

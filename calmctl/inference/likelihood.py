@@ -43,15 +43,8 @@ class _Way:
 _findings: Findings[_Way] = Findings()
 
 
-@torch.inference_mode()
-def bits_of(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    texts: Sequence[str],
-    batch_size: int,
-) -> Iterator[tuple[int, float]]:
-    """Yield the index of each pair and the bits (negative log2-likelihood) of its text after its prompt.
+class ScoredTexts:
+    """Texts after prompts, tokenised, and the bits (negative log2-likelihood) that a model gives them.
 
     Prompt and text are tokenised together, as in lm-evaluation-harness (`TemplateLM._encode_pair`). Scored are all
     tokens after those shared with the prompt tokenised alone, so a token across the border counts. Bits per UTF-8 byte
@@ -59,16 +52,33 @@ def bits_of(
 
     Raises:
         UserError: a prompt and its text exceed the model's context, or the model attends to later tokens.
-        NotFiniteError: the likelihood of a text is NaN or zero.
     """
-    wholes, starts = encoded_pairs(model, tokenizer, prompts, texts)
-    way = _way_of(model)
-    order = sorted(range(len(wholes)), key=lambda place: -len(wholes[place]))
-    for places in _batches(order, wholes, way, batch_size):
-        bits = _batch_bits(model, [wholes[place] for place in places], [starts[place] for place in places], way)
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], texts: Sequence[str]
+    ) -> None:
+        self._model = model
+        self.wholes, self._starts = encoded_pairs(model, tokenizer, prompts, texts)
+        with torch.inference_mode():
+            self._way = _way_of(model)
+
+    def batches(self, batch_size: int) -> Iterator[list[int]]:
+        """Yield batches of indices that the model can read together, longest texts first."""
+        order = sorted(range(len(self.wholes)), key=lambda place: -len(self.wholes[place]))
+        return _batches(order, self.wholes, self._way, batch_size)
+
+    @torch.inference_mode()
+    def bits(self, places: Sequence[int]) -> list[tuple[int, float]]:
+        """Return index and bits of each text of a batch, read at once.
+
+        Raises:
+            NotFiniteError: the likelihood of a text is NaN or zero.
+        """
+        rows = [self.wholes[place] for place in places]
+        bits = _batch_bits(self._model, rows, [self._starts[place] for place in places], self._way)
         if bad := [place for place, value in zip(places, bits, strict=True) if not math.isfinite(value)]:
-            raise NotFiniteError(model, "bits of the reference", bad[0])
-        yield from zip(places, bits, strict=True)
+            raise NotFiniteError(self._model, "bits of the reference", bad[0])
+        return list(zip(places, bits, strict=True))
 
 
 def encoded_pairs(

@@ -24,7 +24,7 @@ class BridgeConfig:
     Attributes:
         standardize: standardise both residual streams (`residual_streams.Standardize`) and scale the update to the
             anchor's stream, which pretrained models need; False gives the paper's plain form.
-        share: with `standardize`, size of the update relative to the root mean square of the anchor's state.
+        share: with `standardize`, factor of the update beside the root mean square of the anchor's state.
         num_heads: cross-attention heads; None = as many as the anchor has (the paper's choice).
         norm: RMS-normalise the projected aug states, so that keys and values do not inherit the scale of the aug's
             residual stream. W_P can then not be folded into W_K and W_V for decoding.

@@ -25,9 +25,10 @@ def default_connections(
     """Tap every `every`-th aug layer, from the last one down, and spread the taps evenly over the anchor.
 
     The paper taps every 4th layer and does not say from where. With N_A aug layers there are n = N_A // every
-    connections, at least one; the k-th goes from aug layer `N_A - 1 - every * (n - 1 - k)` to anchor layer `N_B * (k +
-    1) / n - 1`, rounded down. So the last layers of both are always connected: without the aug's last layers, bridges
-    learn less and later (docs/results.md). With `num` there are that many connections, spread evenly over both models.
+    connections, at least one; the k-th goes from aug layer `N_A - 1 - every * (n - 1 - k)` to anchor layer
+    `N_B * (k + 1) / n - 1`, rounded down. So the last layers of both are always connected: without the aug's last
+    layers, bridges learn less and later (docs/results.md). With `num` there are that many connections, spread evenly
+    over both models.
 
     Raises:
         UserError: `every` or `num` is out of range, or there would be more connections than anchor layers.

@@ -13,11 +13,12 @@ from calmctl.units import MIB
 def training_costs(results: Results) -> Table | None:
     """Return the training costs of each trained system's first run and of the models it needed; None if none."""
     rows: list[dict[str, Any]] = []
+    needed = results.needed_trainings()
     for system in results.systems:
         run = system.runs[0]
         rows += [
             cost_rows([results.folder / other])[0] | {"label": f"{system.label}: {other}", "href": other}
-            for owner, other in results.needed_trainings()
+            for owner, other in needed
             if owner is system and is_training(results.folder / other)
         ]
         if run.cost is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from calmctl.reporting.document.page import Facts
 from calmctl.reporting.document.tables import Column, Table, Text
+from calmctl.reporting.values import number
 from calmctl.units import human_bytes, human_seconds
 
 UNKNOWN = "not recorded"
@@ -44,7 +45,7 @@ def _hardware(hardware: Mapping[str, Any]) -> list[tuple[str, str]]:
     shown = []
     for name, value in hardware.items():
         if name.endswith("_bytes"):
-            shown.append((name.removesuffix("_bytes"), human_bytes(value) or UNKNOWN))
+            shown.append((name.removesuffix("_bytes"), human_bytes(number(value)) or UNKNOWN))
         elif isinstance(value, list):
             shown.append((name, ", ".join(map(str, value)) or "none"))
         elif value is not None:

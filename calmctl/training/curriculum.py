@@ -37,7 +37,7 @@ class Curriculum:
             raise UserError(f"curriculum: there are no examples with {settings.field} = {missing}{but}")
 
     def _drawable(self, level: int) -> NDArray[np.bool_]:
-        """Return the mask (n,) of the examples that count for a level: no held-back ones below the last level."""
+        """Return the mask (n,) of the examples that count for a level: no held-back ones before they are drawn."""
         settings = self.settings
         is_held_back = self.held_back & (level < max(settings.held_back_until, settings.stop))
         return (self.values == level) & ~is_held_back

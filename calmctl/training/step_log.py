@@ -153,7 +153,7 @@ def check_trackers(report_to: Sequence[str]) -> None:
 
 @contextmanager
 def trackers(report_to: Sequence[str], folder: Path, step: int) -> Iterator[list[TrainerCallback]]:
-    """Yield the tracker callbacks of a run, which replace anything tracked after `step`.
+    """Yield the tracker callbacks of a run, which in TensorBoard replace anything tracked after `step`.
 
     Nothing is sent anywhere by default: Weights & Biases writes to `folder/wandb` and stays offline unless the
     environment sets WANDB_MODE.

@@ -81,9 +81,10 @@ def worth(value: Any) -> tuple[list[Any], list[Any]]:
 
 
 def alike(first: Any, second: Any) -> bool:
-    """Return whether two objects of the program's classes are equal, and the first differs from some altered copy.
+    """Return whether two objects of the program's classes are equal and do not equal everything.
 
-    An `__eq__` that always holds does not count: at least one copy with a changed attribute has to be unequal.
+    The first has to differ from some copy of the second with a changed attribute: an `__eq__` that always holds does
+    not count.
     """
     if not _are_equal(first, second):
         return False

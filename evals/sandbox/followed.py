@@ -22,7 +22,7 @@ class Followed:
 
     Attributes:
         is_on: whether objects sent from now on are tracked.
-        objects: number -> the object.
+        objects: number -> the object with what it held at the last message.
         last: the last number that this side gave; the judge gives odd ones, the candidate even ones.
     """
 

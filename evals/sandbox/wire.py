@@ -24,7 +24,7 @@ _BETWEEN = "|"
 """Separator for strings that are joined into one, if none contains it; JSON does not escape it."""
 _BULK = 64
 """Minimum number of items for which a list is checked for a faster encoding."""
-_ERROR_FIELDS = "errno filename filename2 name path lineno offset text msg pos doc colno".split()
+_ERROR_FIELDS = tuple("errno filename filename2 name path lineno offset text msg pos doc colno".split())
 
 
 class Codec:
@@ -72,7 +72,7 @@ class Codec:
     def _encode_shared(self, value: Any, kind: type) -> Any:
         tag, shared = SHARED[kind]
         value = self.original(value)
-        if known := self.followed.number_of(value):
+        if (known := self.followed.number_of(value)) is not None:
             return {"same": known}
         number = self.followed.add(value)
         if kind is list:

@@ -42,7 +42,7 @@ class AugTokens:
 
     @cached_property
     def has_gaps(self) -> bool:
-        """Tell whether there are empty columns or replaced tokens, which no new token may see."""
+        """Tell whether there are empty columns, or tokens that are replaced, now or before."""
         return not bool(((self.born != NEVER) & (self.died == NEVER)).all())
 
     @cached_property
