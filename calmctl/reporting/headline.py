@@ -118,7 +118,8 @@ def _answer(outcomes: Sequence[tuple[Outcome, Measure]]) -> str:
     parts = []
     for outcome, words in ANSWERS.items():
         if labels := [measure.label for found, measure in outcomes if found == outcome]:
-            parts.append(f"{words} {_listed(labels)}")
+            is_all = len(labels) == len(outcomes) > 3
+            parts.append(f"{words} {f'all {len(labels)} measures' if is_all else _listed(labels)}")
     return _sentence("; ".join(parts))
 
 
