@@ -29,6 +29,7 @@ from calmctl.training.job import run_job
 FORMS = {
     "default": [],
     "plain": ["bridge.standardize=false", "bridge.recency=false"],
+    "every2": ["every=2"],
     # The former default: the paper's form, AdamW.
     "adamw": [
         "bridge.standardize=false",
