@@ -42,12 +42,12 @@ def test_each_aug_is_told_how_it_reads_or_why_not(folder, monkeypatch, capsys):
     assert code == 1
     expected = [
         ("aug 0 tokenizer", "ok", "the anchor's"),
-        ("aug 1 tokenizer", "ok", "one of its own: "),
+        ("aug 1 tokenizer", "ok", "its own: "),
         ("aug 1 tokenizer", "warning", "NFC"),
-        ("aug 1 reads", "ok", "its own cut of the text so far"),
+        ("aug 1 reads", "ok", "its own tokenization of the text so far"),
         ("aug 1 tokens", "ok", "English"),
         ("aug 1 tokens", "ok", "rows.jsonl"),
-        ("aug 2 reads", "ok", "every anchor token cut alone, for it finds positions by itself"),
+        ("aug 2 reads", "ok", "every anchor token tokenized alone, for it finds positions by itself"),
         ("aug 2 markers", "ok", "1 token of its own before a text"),
         ("aug 3", "refused", "does not keep texts"),
     ]

@@ -1,4 +1,4 @@
-"""Segmentation: what an aug has read is its own cut of the text so far, whatever the anchor's tokens are."""
+"""Segmentation: what an aug has read is its own tokenization of the text so far, whatever the anchor's tokens are."""
 
 import codecs
 import copy

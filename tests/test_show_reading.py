@@ -73,7 +73,7 @@ def test_a_model_card_says_how_each_aug_reads(folder):
     card = (folder / "with markers" / "README.md").read_text()
     rows = [line for line in card.partition("## Tokenizers")[2].splitlines() if line.startswith("| aug 0")]
     hashes = [model.config.segmentations[0][f"{role}_sha256"][:12] for role in ("aug", "anchor")]
-    said = " | ".join(["| aug 0", "every anchor token cut alone", *(f"`{each}`" for each in hashes)])
+    said = " | ".join(["| aug 0", "every anchor token tokenized alone", *(f"`{each}`" for each in hashes)])
     assert rows == [f"{said} | `<\\|im_end\\|>`: `</s>` |"]
 
 
@@ -83,7 +83,7 @@ def test_the_table_has_a_row_a_token_and_aligned_columns(folder, capsys, monkeyp
     assert main([*pair, "-"]) == 0
     printed = capsys.readouterr().out
     head, rows = (part.splitlines() for part in printed.split("─" * 10, 1)[0::1])
-    assert "aug reads" in head[-2] and "own cut" in printed and "␣" in printed and "⇥" in printed
+    assert "aug reads" in head[-2] and "own tokenization" in printed and "␣" in printed and "⇥" in printed
     rows = [row for row in rows[1:] if row.strip()]
     assert [int(row.split()[0]) for row in rows] == list(range(len(rows)))
     assert len({cell_len(row) for row in rows}) == 1  # in terminals' columns

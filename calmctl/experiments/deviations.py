@@ -51,7 +51,7 @@ def _num(compose: ComposeConfig) -> str:
 def _segmentation(compose: ComposeConfig) -> str:
     if compose.segmentation != "chunks":
         return ""
-    return "an m_A with a tokenizer of its own reads the text of each of m_B's tokens cut alone"
+    return "an m_A with its own tokenizer reads the text of each of m_B's tokens tokenized alone"
 
 
 def _markers(compose: ComposeConfig) -> str:

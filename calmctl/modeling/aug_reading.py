@@ -137,7 +137,7 @@ class AugReadingMixin:
         elif reason := why_no_own_masks(aug):
             raise UserError(
                 f"aug {aug_index}, a {type(aug).__name__}, cannot be told token by token what to attend to, which "
-                f"packed rows and text that is cut again need: {reason}"
+                f"packed rows and text that is tokenized again need: {reason}"
             )
         else:
             mask = own_mask(layers.decoder(aug), read.allowed(), places, read.places)

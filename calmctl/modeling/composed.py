@@ -265,7 +265,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
                 check_unchanged(each, role, found)
         for aug, settings in zip(self.augs, self.config.segmentations, strict=True):
             if settings is not None and settings["kind"] == "own" and (reason := why_no_own_masks(aug)):
-                raise UserError(f"{location}: an aug, a {type(aug).__name__}, reads its own cut of texts, but {reason}")
+                raise UserError(f"{location}: an aug, a {type(aug).__name__}, tokenizes texts itself, but {reason}")
         self._take_tokenizers(own, self.__dict__["_decoder"])
 
     def get_decoder(self) -> ComposedModel:

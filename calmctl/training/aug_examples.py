@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -93,8 +93,13 @@ def _out_of_sight(examples: Examples, found: AugExamples, rows: Sequence[int]) -
 def described_reading(facts: dict[str, Any]) -> str:
     """Say in words how an aug reads examples (see `reading_facts`)."""
     how = SEGMENTATIONS[facts["segmentation"]]
-    again = f", {facts['replaced']:.1%} of them cut again" if facts["replaced"] else ""
-    return f"a tokenizer of its own, {facts['aug_tokens_per_anchor_token']:.2f} tokens per anchor token ({how}{again})"
+    rate = facts["aug_tokens_per_anchor_token"]
+    return f"its own tokenizer, {rate:.2f} tokens per anchor token ({how}{share_replaced(facts)})"
+
+
+def share_replaced(facts: Mapping[str, Any]) -> str:
+    """Say how many of an aug's tokens are replaced once more of the text is read; nothing if none is."""
+    return f", {facts['replaced']:.1%} of them replaced later" if facts["replaced"] else ""
 
 
 def _key(examples: Examples, segmenter: Segmenter) -> str:

@@ -13,7 +13,7 @@ from calmctl.modeling.own_masks import why_no_own_masks
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.tokenizers.own import OwnTokenizer
 from calmctl.modeling.tokenizers.segmentation import SEGMENTATIONS, Segmenter
-from calmctl.training.aug_examples import reading_facts
+from calmctl.training.aug_examples import reading_facts, share_replaced
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import load_examples
 
@@ -82,7 +82,7 @@ def _reading_checks(
             return
         yield Check(f"{name} tokenizer", "ok", "the anchor's; tokens are read as they are")
         return
-    yield Check(f"{name} tokenizer", "ok", f"one of its own: {own.difference}")
+    yield Check(f"{name} tokenizer", "ok", f"its own: {own.difference}")
     for warning in own.warnings:
         yield Check(f"{name} tokenizer", "warning", warning)
     reason = why_no_own_masks(parts.shapes[1]) if kind == "chunks" and config.segmentation != "chunks" else ""
@@ -108,8 +108,9 @@ def _of_data(tokenizer: PreTrainedTokenizerBase, segmenter: Segmenter, config: C
     examples = load_examples(Path(config.dataset), tokenizer, config.train)
     (facts,) = reading_facts(examples, [segmenter])
     assert facts is not None
-    again = f", {facts['replaced']:.1%} of them cut again" if facts["replaced"] else ""
-    return f"per token of the anchor: {config.dataset} {facts['aug_tokens_per_anchor_token']:.2f}{again}"
+    return (
+        f"per token of the anchor: {config.dataset} {facts['aug_tokens_per_anchor_token']:.2f}{share_replaced(facts)}"
+    )
 
 
 def measured_aug_tokens(tokenizer: PreTrainedTokenizerBase, segmenter: Segmenter) -> float:

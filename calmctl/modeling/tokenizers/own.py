@@ -173,7 +173,7 @@ def chosen_kind(kind: str, aug: PreTrainedModel, own: OwnTokenizer) -> str:
     reason = why_no_own_masks(aug)
     if reason and kind == "own":
         raise UserError(
-            f"segmentation=own: the aug, a {type(aug).__name__}, cannot be told what tokens that were cut again may "
+            f"segmentation=own: the aug, a {type(aug).__name__}, cannot be told what replaced tokens may "
             f"see: {reason}; use segmentation=chunks"
         )
     if reason and shortest_reach(aug) is not None:

@@ -18,7 +18,7 @@ from calmctl.modeling.tokenizers.cutting import Cutter
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 
 # Kinds of segmentation, in words.
-SEGMENTATIONS = {"own": "its own cut of the text so far", "chunks": "every anchor token cut alone"}
+SEGMENTATIONS = {"own": "its own tokenization of the text so far", "chunks": "every anchor token tokenized alone"}
 # Values of the setting: a kind, or the first kind that works.
 AUTO = "auto"
 SEGMENTATION_SETTINGS = (AUTO, *SEGMENTATIONS)
