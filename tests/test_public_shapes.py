@@ -33,6 +33,7 @@ PAIRS = [
     ("EleutherAI/pythia-1.4b", "EleutherAI/pythia-410m", 4),
     ("EleutherAI/pythia-2.8b", "EleutherAI/pythia-410m", 4),
     ("HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen2.5-Coder-0.5B-Instruct", 4),
+    ("HuggingFaceTB/SmolLM2-135M-Instruct", "google/gemma-3-270m", 2),
     ("HuggingFaceTB/SmolLM2-135M-Instruct", "google/gemma-3-270m", 4),
     ("HuggingFaceTB/SmolLM2-1.7B", "HuggingFaceTB/SmolLM2-360M", 4),
     ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-0.5B", 4),
