@@ -139,7 +139,8 @@ def unigram() -> PreTrainedTokenizerBase:
 def word_piece() -> PreTrainedTokenizerBase:
     """Return word pieces, as BERT's."""
     words = {word for text in SAMPLE for word in text.lower().split()}
-    pieces = ["<unk>", *sorted({*words, *(f"##{letter}" for word in words for letter in word)})]
+    letters = {letter for word in words for letter in word}
+    pieces = ["<unk>", *sorted({*words, *letters, *(f"##{letter}" for letter in letters)})]
     tokenizer = Tokenizer(models.WordPiece({piece: place for place, piece in enumerate(pieces)}, unk_token="<unk>"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     return _wrapped(tokenizer)
