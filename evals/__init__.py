@@ -9,6 +9,7 @@ from evals.humaneval import HumanEvalTask
 from evals.kv import KVTask
 from evals.mbpp import MbppTask
 from evals.mgsm import MGSMTask
+from evals.reasoning import ArithmeticTask, CommonsenseTask
 from evals.rows import RowsTask
 from evals.task import Completion, Completions, Request, Scores, Task
 from evals.text import TextTask
@@ -24,6 +25,8 @@ TASKS: dict[str, type[Task[Any]]] = {
     "humaneval": HumanEvalTask,
     "mbpp": MbppTask,
     "codexglue": CodeXGLUETask,
+    "arithmetic": ArithmeticTask,
+    "commonsense": CommonsenseTask,
     "text": TextTask,
     "rows": RowsTask,
 }

@@ -31,6 +31,13 @@ def write_data(folder: Path) -> Path:
         functions = (_function(f"{split}{row}") for row in range(4))
         _write(folder / "codexglue" / "ruby" / f"{split}.jsonl", functions)
     _write(folder / "rows", ({"prompt": f"{row} and {row} is", "completion": f" {2 * row}."} for row in range(4)))
+    for group, name, question, answer in (
+        ("arithmetic", "AddSub", "How many are {} and {}? ", "4.0"),
+        ("commonsense", "boolq", "Is {} {}?\n\nAnswer format: true/false", "true"),
+    ):
+        rows = ({"instruction": question.format(row, row), "answer": answer} for row in range(3))
+        (folder / group / name).mkdir(parents=True)
+        (folder / group / name / "test.json").write_text(json.dumps(list(rows)))
     (folder / "mgsm").mkdir()
     (folder / "mgsm" / "mgsm_de.tsv").write_text("".join(f"Frage {row}?\t{row}\n" for row in range(250)))
     (folder / "mgsm" / "exemplars.py").write_text(EXEMPLARS)

@@ -1,0 +1,148 @@
+"""Read the fifteen reasoning sets of LLM-Adapters (arXiv 2304.01933), in the layout of its repository.
+
+`<set>/test.json`, a JSON list (or JSON Lines, `.gz` or not) of rows with `instruction` and `answer`. The field `output`
+of the arithmetic sets is a generated rationale that is often wrong; it is not read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data_builders.errors import UserError
+from data_builders.files import sha256_file
+from data_builders.row_files import Fields, located_rows, require_fields
+
+_FIELDS: Fields = {"instruction": str, "answer": str}
+_FILES = ("test.json", "test.json.gz", "test.jsonl", "test.jsonl.gz")
+_FORMAT = "Answer format: "
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+LETTERS = ("A", "B", "C", "D", "E")
+
+
+@dataclass(frozen=True)
+class ReasoningSet:
+    """One set.
+
+    Attributes:
+        name: of its folder.
+        label: its column in the published tables.
+        kind: what an answer is: a number, a letter of the choices, or a label that the instruction lists.
+        labels: all labels that answers can have, in the order in which they are looked for.
+    """
+
+    name: str
+    label: str
+    kind: Literal["number", "letter", "label"]
+    labels: tuple[str, ...] = ()
+
+
+def _numbered(word: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{word}{number}" for number in range(1, count + 1))
+
+
+_ANSWERS = _numbered("answer", 5)
+ARITHMETIC = (
+    ReasoningSet("MultiArith", "MultiArith", "number"),
+    ReasoningSet("gsm8k", "GSM8K", "number"),
+    ReasoningSet("AddSub", "AddSub", "number"),
+    ReasoningSet("AQuA", "AQuA", "letter", LETTERS),
+    ReasoningSet("SingleEq", "SingleEq", "number"),
+    ReasoningSet("SVAMP", "SVAMP", "number"),
+    ReasoningSet("mawps", "MAWPS", "number"),
+)
+COMMONSENSE = (
+    ReasoningSet("boolq", "BoolQ", "label", ("true", "false")),
+    ReasoningSet("piqa", "PIQA", "label", _numbered("solution", 2)),
+    ReasoningSet("social_i_qa", "SIQA", "label", _ANSWERS),
+    ReasoningSet("hellaswag", "HellaSwag", "label", _numbered("ending", 4)),
+    ReasoningSet("winogrande", "WinoGrande", "label", _numbered("option", 2)),
+    ReasoningSet("ARC-Easy", "ARC-e", "label", _ANSWERS),
+    ReasoningSet("ARC-Challenge", "ARC-c", "label", _ANSWERS),
+    ReasoningSet("openbookqa", "OBQA", "label", _ANSWERS),
+)
+
+
+@dataclass(frozen=True)
+class ReasoningProblem:
+    """One question.
+
+    Attributes:
+        id: `<set>/<row>`, from 0.
+        choices: the answers that it allows; empty for numbers.
+    """
+
+    id: str
+    instruction: str
+    answer: str
+    choices: tuple[str, ...]
+
+
+def reasoning_file(folder: Path, name: str) -> Path | None:
+    """Return the test file of a set in a folder of sets, or None."""
+    return next((path for end in _FILES if (path := folder / name / end).is_file()), None)
+
+
+def choose_sets(folder: Path, known: Sequence[ReasoningSet], names: Sequence[str]) -> list[ReasoningSet]:
+    """Return the named sets in the order of `known`; without names, those that the folder has.
+
+    Raises:
+        UserError: a name is unknown or twice there, a named set is not in the folder, or there is none at all.
+    """
+    all_names = [each.name for each in known]
+    if unknown := [name for name in names if name not in all_names]:
+        raise UserError(f"sets: {unknown[0]!r} is not one of {', '.join(all_names)}")
+    if len(set(names)) < len(names):
+        raise UserError(f"sets: {', '.join(names)} names one twice")
+    there = [each for each in known if reasoning_file(folder, each.name)]
+    if missing := [name for name in names if name not in {each.name for each in there}]:
+        raise UserError(f"sets: {folder / missing[0]} holds no {_FILES[0]} (JSON or JSON Lines, .gz or not)")
+    if not there:
+        raise UserError(
+            f"{folder} holds none of {', '.join(f'{name}/{_FILES[0]}' for name in all_names)}; "
+            "name the folder `dataset` of LLM-Adapters, or one laid out like it"
+        )
+    return [each for each in there if not names or each.name in names]
+
+
+def read_reasoning(folder: Path, which: ReasoningSet) -> tuple[list[ReasoningProblem], dict[str, str]]:
+    """Return the problems of a set in a folder of sets, and the sha256 of its file.
+
+    Raises:
+        UserError: the file is missing, empty, or a row is none of this set.
+    """
+    path = reasoning_file(folder, which.name)
+    if path is None:
+        raise UserError(f"{folder / which.name} holds no {_FILES[0]} (JSON or JSON Lines, .gz or not)")
+    problems = []
+    for row, (where, found) in enumerate(located_rows(path)):
+        fields = require_fields(found, _FIELDS, where)
+        instruction, answer = fields["instruction"], fields["answer"].strip()
+        if not instruction.strip():
+            raise UserError(f"{where}: its instruction is empty; get the file again")
+        choices = _choices(which, instruction, where)
+        if which.kind == "number" and not _NUMBER.fullmatch(answer):
+            raise UserError(f"{where}: its answer {answer!r} is no number; write it as in 12 or -2.5")
+        if choices and answer not in choices:
+            raise UserError(f"{where}: its answer {answer!r} is not one of {', '.join(choices)}")
+        problems.append(ReasoningProblem(f"{which.name}/{row}", instruction, answer, choices))
+    if not problems:
+        raise UserError(f"{path}: holds no rows; get the file again")
+    return problems, {f"{which.name}/{path.name}": sha256_file(path)}
+
+
+def _choices(which: ReasoningSet, instruction: str, where: str) -> tuple[str, ...]:
+    """Return the answers that an instruction allows: after `Answer format: `, the letters, or none for numbers."""
+    if which.kind != "label":
+        return which.labels
+    _, marker, listed = instruction.rpartition(_FORMAT)
+    choices = tuple(listed.strip().split("/"))
+    if not marker or not set(choices) <= set(which.labels):
+        raise UserError(
+            f"{where}: its instruction does not end in '{_FORMAT}{'/'.join(which.labels)}', or fewer of these; "
+            f"it is no row of {which.name}"
+        )
+    return choices

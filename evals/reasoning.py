@@ -1,0 +1,205 @@
+"""The fifteen reasoning sets of LLM-Adapters (arXiv 2304.01933): questions asked and answers read as its code does.
+
+Prompt, generation settings and rules of extraction are those of `evaluate.py` and `commonsense_evaluate.py` at
+AGI-Edgerunners/LLM-Adapters 816657208af4, but for what is wrong there: no padding is ever read as text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from data_builders.benchmarks.reasoning import (
+    ARITHMETIC,
+    COMMONSENSE,
+    ReasoningProblem,
+    ReasoningSet,
+    choose_sets,
+    read_reasoning,
+)
+from data_builders.errors import UserError, require_at_least
+from evals.task import Completions, RecordSet, Request, Scores, Task, averages, before_stops, describe
+
+Form = Literal["exact", "clean"]
+# The texts around an instruction: as `generate_prompt` writes them, indentation and trailing spaces included, and as
+# they were meant.
+_INDENT = " " * 16
+_TASK = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+_RESPONSE = "### Response:"
+_FORMS: dict[str, tuple[str, str]] = {
+    "exact": (f"{_TASK} \n\n{_INDENT}### Instruction:\n{_INDENT}", f"\n\n{_INDENT}{_RESPONSE}\n{_INDENT}"),
+    "clean": (f"{_TASK}\n\n### Instruction:\n", f"\n\n{_RESPONSE}\n"),
+}
+_TOLERANCE = 0.001
+_ANY_NUMBER = re.compile(r"-?\d+\.?\d*")
+_RULES = {
+    "number": f"the last number without its commas, correct within {_TOLERANCE}",
+    "letter": "the first capital letter from A to E, wherever it stands",
+    "label": "the first label of the set, wherever it stands",
+}
+
+
+@dataclass(frozen=True)
+class ReasoningRecord:
+    """One question of a set."""
+
+    problem: ReasoningProblem
+    kind: ReasoningSet
+    set: RecordSet
+
+    @property
+    def id(self) -> str:
+        """Return the question's id."""
+        return self.problem.id
+
+
+@dataclass(frozen=True)
+class ReasoningTask(Task[ReasoningRecord]):
+    """Base of the two groups of sets; accuracies are averaged over sets, as in the published tables.
+
+    Attributes:
+        sets: names of the sets' folders; empty = all that the data has.
+        form: white space of the prompt: `exact` as the published code writes it, `clean` without indentation.
+        max_new_tokens: per answer.
+    """
+
+    version: ClassVar[int] = 1
+    known: ClassVar[tuple[ReasoningSet, ...]]
+
+    sets: tuple[str, ...] = ()
+    form: Form = "exact"
+    max_new_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        """Raise UserError if an option is out of range."""
+        if self.form not in _FORMS:
+            raise UserError(f"form: {self.form!r} is not one of {', '.join(_FORMS)}")
+        require_at_least("max_new_tokens", self.max_new_tokens, 1)
+
+    def read(self, data: Path, limit: int | None) -> list[ReasoningRecord]:
+        """Read the sets; `limit` = number of questions per set."""
+        records = []
+        for which in choose_sets(data, self.known, self.sets):
+            problems, files = read_reasoning(data, which)
+            shared = RecordSet(which.name, (), (), files)
+            records += [ReasoningRecord(problem, which, shared) for problem in problems[:limit]]
+        return records
+
+    def requests(self, records: Sequence[ReasoningRecord]) -> list[Request]:
+        """Return one request per question."""
+        before, after = _FORMS[self.form]
+        return [
+            Request(
+                r.id,
+                f"{before}{r.problem.instruction}{after}",
+                self.max_new_tokens,
+                stop=(_RESPONSE,),
+                group=r.set.language,
+            )
+            for r in records
+        ]
+
+    def judge(
+        self, records: Sequence[ReasoningRecord], requests: Sequence[Request], completions: Completions
+    ) -> Scores:
+        """Score the answers; beside each set's accuracy stands that of chance and of its most frequent answer."""
+        samples = [self._sample(record, completions[record.id][0]) for record in records]
+        by_set: dict[str, dict[str, Any]] = {}
+        for which in self.known:
+            rows = [(r, s) for r, s in zip(records, samples, strict=True) if r.kind.name == which.name]
+            if rows:
+                by_set[which.name] = _figures(which, *zip(*rows, strict=True))
+        metrics, standard_error = averages(by_set, ("accuracy",))
+        sets = {record.set.language: record.set for record in records}
+        return Scores(
+            metrics=metrics,
+            n=len(records),
+            breakdown={"by_set": by_set, "standard_error": standard_error},
+            protocol=describe(
+                f"llm-adapters, {self.form}",
+                requests,
+                {"accuracy": {each.name: _RULES[each.kind] for each in self.known if each.name in by_set}},
+                "test",
+                list(sets.values()),
+                average="mean of the sets' accuracies",
+                standard_error="binomial",
+            ),
+            samples=samples,
+        )
+
+    def _sample(self, record: ReasoningRecord, text: str) -> dict[str, Any]:
+        problem = record.problem
+        given = extracted(record.kind, text)
+        return {
+            "id": record.id,
+            "prompt": problem.instruction,
+            "completion": text,
+            "answer": given,
+            "reference": problem.answer,
+            "correct": is_right(record.kind, given, problem.answer),
+        }
+
+
+@dataclass(frozen=True)
+class CommonsenseTask(ReasoningTask):
+    """BoolQ, PIQA, SIQA, HellaSwag, WinoGrande, ARC-easy, ARC-challenge, OpenBookQA: which of the listed answers."""
+
+    name: ClassVar[str] = "commonsense"
+    known: ClassVar[tuple[ReasoningSet, ...]] = COMMONSENSE
+
+
+@dataclass(frozen=True)
+class ArithmeticTask(ReasoningTask):
+    """MultiArith, GSM8K, AddSub, AQuA, SingleEq, SVAMP, MAWPS: word problems, answered by a number or a letter.
+
+    The published code has no rule for MAWPS, whose column its tables have; it is read like the other numbers.
+    """
+
+    name: ClassVar[str] = "arithmetic"
+    known: ClassVar[tuple[ReasoningSet, ...]] = ARITHMETIC
+
+    max_new_tokens: int = 256
+
+
+def extracted(which: ReasoningSet, completion: str) -> str | None:
+    """Return the answer that the published code reads from a completion, or None if it finds none.
+
+    It reads what follows the first `### Response:` up to the next one.
+    """
+    text = before_stops(completion, (_RESPONSE,))
+    if which.kind == "number":
+        numbers = _ANY_NUMBER.findall(text.replace(",", ""))
+        return numbers[-1] if numbers else None
+    found = re.search("|".join(which.labels), text)
+    return found[0] if found else None
+
+
+def is_right(which: ReasoningSet, given: str | None, answer: str) -> bool:
+    """Return whether an extracted answer is the right one; numbers may differ by 0.001."""
+    if given is None:
+        return False
+    return abs(float(answer) - float(given)) <= _TOLERANCE if which.kind == "number" else given == answer
+
+
+def _figures(
+    which: ReasoningSet, records: Sequence[ReasoningRecord], samples: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a set's figures in percent; chance and majority only where there are choices."""
+    n, problems = len(records), [record.problem for record in records]
+    share = sum(sample["correct"] for sample in samples) / n
+    figures = {
+        "name": which.label,
+        "n": n,
+        "accuracy": 100 * share,
+        "unanswered": 100 * sum(sample["answer"] is None for sample in samples) / n,
+        "standard_error": {"accuracy": 100 * math.sqrt(share * (1 - share) / n)},
+    }
+    if which.kind != "number":
+        figures["chance"] = 100 * sum(1 / len(problem.choices) for problem in problems) / n
+        figures["majority"] = 100 * max(Counter(problem.answer for problem in problems).values()) / n
+    return figures
