@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -23,9 +23,11 @@ from data_builders.benchmarks.reasoning import (
     read_reasoning,
 )
 from data_builders.errors import UserError, require_at_least
+from evals.choices import HARNESS, HARNESS_RULES, NORMALISED, choices_of, decided
 from evals.task import Completions, RecordSet, Request, Scores, Task, averages, before_stops, describe
 
 Form = Literal["exact", "clean"]
+Protocol = Literal["llm-adapters", "likelihood"]
 # The texts around an instruction: as `generate_prompt` writes them, indentation and trailing spaces included, and as
 # they were meant.
 _INDENT = " " * 16
@@ -109,26 +111,17 @@ class ReasoningTask(Task[ReasoningRecord]):
     ) -> Scores:
         """Score the answers; beside each set's accuracy stands that of chance and of its most frequent answer."""
         samples = [self._sample(record, completions[record.id][0]) for record in records]
-        by_set: dict[str, dict[str, Any]] = {}
-        for which in self.known:
-            rows = [(r, s) for r, s in zip(records, samples, strict=True) if r.kind.name == which.name]
-            if rows:
-                by_set[which.name] = _figures(which, *zip(*rows, strict=True))
+        by_set = _by_set(self.known, records, samples, {"accuracy": "correct"})
+        for name, figures in by_set.items():
+            found = [each["answer"] for each, record in zip(samples, records, strict=True) if record.kind.name == name]
+            figures["unanswered"] = 100 * found.count(None) / len(found)
         metrics, standard_error = averages(by_set, ("accuracy",))
-        sets = {record.set.language: record.set for record in records}
+        rules = {"accuracy": {each.name: _RULES[each.kind] for each in self.known if each.name in by_set}}
         return Scores(
             metrics=metrics,
             n=len(records),
             breakdown={"by_set": by_set, "standard_error": standard_error},
-            protocol=describe(
-                f"llm-adapters, {self.form}",
-                requests,
-                {"accuracy": {each.name: _RULES[each.kind] for each in self.known if each.name in by_set}},
-                "test",
-                list(sets.values()),
-                average="mean of the sets' accuracies",
-                standard_error="binomial",
-            ),
+            protocol=_described(f"llm-adapters, {self.form}", records, requests, rules),
             samples=samples,
         )
 
@@ -147,10 +140,55 @@ class ReasoningTask(Task[ReasoningRecord]):
 
 @dataclass(frozen=True)
 class CommonsenseTask(ReasoningTask):
-    """BoolQ, PIQA, SIQA, HellaSwag, WinoGrande, ARC-easy, ARC-challenge, OpenBookQA: which of the listed answers."""
+    """BoolQ, PIQA, SIQA, HellaSwag, WinoGrande, ARC-easy, ARC-challenge, OpenBookQA: which of the listed answers.
+
+    Attributes:
+        protocol: `llm-adapters`: the model writes a label; `likelihood`: the choice that it finds likeliest counts, as
+            in lm-evaluation-harness (`evals.choices`), and nothing is written.
+    """
 
     name: ClassVar[str] = "commonsense"
     known: ClassVar[tuple[ReasoningSet, ...]] = COMMONSENSE
+
+    protocol: Protocol = "llm-adapters"
+
+    def __post_init__(self) -> None:
+        """Raise UserError if an option is out of range."""
+        super().__post_init__()
+        if self.protocol not in ("llm-adapters", "likelihood"):
+            raise UserError(f"protocol: {self.protocol!r} is not one of llm-adapters, likelihood")
+
+    def requests(self, records: Sequence[ReasoningRecord]) -> list[Request]:
+        """Return one request per question, or for likelihoods one per choice."""
+        if self.protocol == "llm-adapters":
+            return super().requests(records)
+        return [
+            Request(
+                f"{r.id}#{place}", each.context, 0, num_samples=0, reference=each.continuation, group=r.set.language
+            )
+            for r in records
+            for place, each in enumerate(choices_of(r.kind, r.problem)[0])
+        ]
+
+    def judge(
+        self, records: Sequence[ReasoningRecord], requests: Sequence[Request], completions: Completions
+    ) -> Scores:
+        """Score the answers; without any, for likelihoods, return the protocol only."""
+        if self.protocol == "llm-adapters":
+            return super().judge(records, requests, completions)
+        return Scores({}, len(records), protocol=_described(HARNESS, records, requests, HARNESS_RULES))
+
+    def measure(self, records: Sequence[ReasoningRecord], bits: Mapping[str, float]) -> Scores:
+        """Return acc and acc_norm, each averaged over the sets that have it."""
+        samples = [_chosen(record, bits) for record in records]
+        by_set = _by_set(self.known, records, samples, {"acc": "correct", "acc_norm": "correct_per_character"})
+        metrics: dict[str, float] = {}
+        errors: dict[str, float] = {}
+        for name in HARNESS_RULES:
+            having = {each: figures for each, figures in by_set.items() if name in figures}
+            mean, error = averages(having, (name,)) if having else ({}, {})
+            metrics, errors = metrics | mean, errors | error
+        return Scores(metrics, len(records), {"by_set": by_set, "standard_error": errors}, samples=samples)
 
 
 @dataclass(frozen=True)
@@ -186,20 +224,50 @@ def is_right(which: ReasoningSet, given: str | None, answer: str) -> bool:
     return abs(float(answer) - float(given)) <= _TOLERANCE if which.kind == "number" else given == answer
 
 
-def _figures(
-    which: ReasoningSet, records: Sequence[ReasoningRecord], samples: Sequence[dict[str, Any]]
+def _chosen(record: ReasoningRecord, bits: Mapping[str, float]) -> dict[str, Any]:
+    choices, right = choices_of(record.kind, record.problem)
+    measured = [bits[f"{record.id}#{place}"] for place in range(len(choices))]
+    chosen = decided(choices, measured)
+    sample: dict[str, Any] = {"id": record.id, "prompt": record.problem.instruction, "bits": measured}
+    sample |= {"answer": chosen.plain, "reference": right, "correct": chosen.plain == right}
+    if record.kind.name in NORMALISED:
+        sample["correct_per_character"] = chosen.per_character == right
+    return sample
+
+
+def _by_set(
+    known: Sequence[ReasoningSet],
+    records: Sequence[ReasoningRecord],
+    samples: Sequence[Mapping[str, Any]],
+    fields: Mapping[str, str],
+) -> dict[str, dict[str, Any]]:
+    """Return each set's figures in percent; those of chance and of the commonest answer only where there are choices.
+
+    Args:
+        fields: the field of a sample that says whether it counts, by the name of the figure; a set whose samples lack
+            it has no such figure.
+    """
+    by_set: dict[str, dict[str, Any]] = {}
+    for which in known:
+        rows = [pair for pair in zip(records, samples, strict=True) if pair[0].kind.name == which.name]
+        if not rows:
+            continue
+        n, problems = len(rows), [record.problem for record, _ in rows]
+        shares = {
+            name: sum(sample[field] for _, sample in rows) / n for name, field in fields.items() if field in rows[0][1]
+        }
+        figures: dict[str, Any] = {"name": which.label, "n": n, **{name: 100 * share for name, share in shares.items()}}
+        figures["standard_error"] = {name: 100 * math.sqrt(share * (1 - share) / n) for name, share in shares.items()}
+        if which.kind != "number":
+            figures["chance"] = 100 * sum(1 / len(problem.choices) for problem in problems) / n
+            figures["majority"] = 100 * max(Counter(problem.answer for problem in problems).values()) / n
+        by_set[which.name] = figures
+    return by_set
+
+
+def _described(
+    format: str, records: Sequence[ReasoningRecord], requests: Sequence[Request], rules: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return a set's figures in percent; chance and majority only where there are choices."""
-    n, problems = len(records), [record.problem for record in records]
-    share = sum(sample["correct"] for sample in samples) / n
-    figures = {
-        "name": which.label,
-        "n": n,
-        "accuracy": 100 * share,
-        "unanswered": 100 * sum(sample["answer"] is None for sample in samples) / n,
-        "standard_error": {"accuracy": 100 * math.sqrt(share * (1 - share) / n)},
-    }
-    if which.kind != "number":
-        figures["chance"] = 100 * sum(1 / len(problem.choices) for problem in problems) / n
-        figures["majority"] = 100 * max(Counter(problem.answer for problem in problems).values()) / n
-    return figures
+    sets = list({record.set.language: record.set for record in records}.values())
+    average, error = "mean of the sets' accuracies", "binomial"
+    return describe(format, requests, rules, "test", sets, average=average, standard_error=error)

@@ -106,6 +106,21 @@ class Task(ABC, Generic[Record]):
         require_completions(requests, completions)
         return requests
 
+    def measure(self, records: Sequence[Record], bits: Mapping[str, float]) -> Scores:
+        """Return what the likelihoods of references say: here their bits per byte, over all and by group.
+
+        Args:
+            bits: negative log2-likelihood of each reference after its prompt, by request id.
+        """
+        sums: dict[str, list[float]] = {}
+        for request in self.requests(records):
+            for name in {"all", request.group or "all"}:
+                total = sums.setdefault(name, [0.0, 0.0])
+                total[0] += bits[request.id]
+                total[1] += len(request.reference.encode())
+        ratios = {name: round(total / size, 4) for name, (total, size) in sorted(sums.items())}
+        return Scores({"bits_per_byte": ratios.pop("all")}, len(records), {"bits_per_byte": ratios})
+
     @abstractmethod
     def read(self, data: Path, limit: int | None) -> list[Record]:
         """Read the records for `load`."""

@@ -24,7 +24,7 @@ from calmctl.inference.text import written_otherwise
 from calmctl.processes.cpu import set_up_cpu
 from calmctl.processes.ranks import Ranks, joined_ranks
 from calmctl.runs.run import Run
-from evals import Request, Scores
+from evals import Scores
 
 
 def run_evaluations(plan: Mapping[Path, EvalConfig], command: Sequence[str] = ()) -> dict[Path, str]:
@@ -116,8 +116,8 @@ def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> N
         stops = dict.fromkeys(stop for request in asked.requests for stop in request.stop)
         if otherwise := written_otherwise(subject.model.tokenizer, stops):
             protocol["stops_out_of_reach"] = otherwise
-    bits = about.pop("bits_per_byte", None)
-    write_scores(run, config, config.build_task(), asked.records, work.gather(), about, protocol, bits)
+    measured = about.pop("measured")
+    write_scores(run, config, config.build_task(), asked.records, work.gather(), about, protocol, measured)
     run.finish(total_parameters=subject.num_parameters)
 
 
@@ -146,8 +146,8 @@ def _generate(
     if made is None or None in shares:
         raise CalmctlError(f"process {shares.index(None)} failed; it says why")
     asked, work, _ = made
-    bits = _bits_per_byte(asked.requests, shares) if asked.has_bits else None
-    return asked, work, _about(config, subject, asked.fitted, shares) | {"bits_per_byte": bits}
+    measured = _measured(config, asked, shares) if asked.has_bits else None
+    return asked, work, _about(config, subject, asked.fitted, shares) | {"measured": measured}
 
 
 @dataclass(frozen=True)
@@ -195,17 +195,10 @@ def _engine(config: EvalConfig, subject: Subject, throughput: Throughput) -> Wri
     return Engine(subject.model.loaded, subject.model.tokenizer, config.decoding, throughput)
 
 
-def _bits_per_byte(requests: Sequence[Request], shares: Sequence[_Share]) -> Scores:
-    """Return the bits per byte of the references, over all of them and by group."""
-    everyones = [pair for share in shares for pair in share.bits]
-    sums: dict[str, list[float]] = {}
-    for place, bits in everyones:
-        for name in {"all", requests[place].group or "all"}:
-            sums.setdefault(name, [0.0, 0.0])
-            sums[name][0] += bits
-            sums[name][1] += len(requests[place].reference.encode())
-    ratios = {name: round(bits / size, 4) for name, (bits, size) in sorted(sums.items())}
-    return Scores({"bits_per_byte": ratios.pop("all")}, len(everyones), {"bits_per_byte": ratios})
+def _measured(config: EvalConfig, asked: EvalPrompts, shares: Sequence[_Share]) -> Scores:
+    """Return what the task makes of the likelihoods of all ranks."""
+    bits = {asked.requests[place].id: value for share in shares for place, value in share.bits}
+    return config.build_task().measure(asked.records, bits)
 
 
 def _share(fitted: FittedPrompts, ranks: Ranks) -> list[int]:

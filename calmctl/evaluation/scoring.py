@@ -143,7 +143,7 @@ def write_scores(
     Args:
         about: further entries of `metrics.json` (the model, the generation).
         protocol: added to the task's own protocol.
-        measured: metrics that do not come from completions (bits per byte), added to the task's own.
+        measured: what likelihoods say (`Task.measure`), added to what completions say.
 
     Raises:
         CalmctlError: a metric is NaN or infinite.
@@ -154,6 +154,7 @@ def write_scores(
             scores,
             metrics={**scores.metrics, **measured.metrics},
             breakdown={**scores.breakdown, **measured.breakdown},
+            samples=[*scores.samples, *measured.samples],
         )
     _check_finite("metrics", scores.metrics)
     _check_finite("breakdown", scores.breakdown)

@@ -32,12 +32,14 @@ class ReasoningSet:
         label: its column in the published tables.
         kind: what an answer is: a number, a letter of the choices, or a label that the instruction lists.
         labels: all labels that answers can have, in the order in which they are looked for.
+        head: what instructions begin with, before the question.
     """
 
     name: str
     label: str
     kind: Literal["number", "letter", "label"]
     labels: tuple[str, ...] = ()
+    head: str = ""
 
 
 def _numbered(word: str, count: int) -> tuple[str, ...]:
@@ -45,6 +47,7 @@ def _numbered(word: str, count: int) -> tuple[str, ...]:
 
 
 _ANSWERS = _numbered("answer", 5)
+_WHICH = "Please choose the correct answer to the question: "
 ARITHMETIC = (
     ReasoningSet("MultiArith", "MultiArith", "number"),
     ReasoningSet("gsm8k", "GSM8K", "number"),
@@ -55,14 +58,34 @@ ARITHMETIC = (
     ReasoningSet("mawps", "MAWPS", "number"),
 )
 COMMONSENSE = (
-    ReasoningSet("boolq", "BoolQ", "label", ("true", "false")),
-    ReasoningSet("piqa", "PIQA", "label", _numbered("solution", 2)),
-    ReasoningSet("social_i_qa", "SIQA", "label", _ANSWERS),
-    ReasoningSet("hellaswag", "HellaSwag", "label", _numbered("ending", 4)),
-    ReasoningSet("winogrande", "WinoGrande", "label", _numbered("option", 2)),
-    ReasoningSet("ARC-Easy", "ARC-e", "label", _ANSWERS),
-    ReasoningSet("ARC-Challenge", "ARC-c", "label", _ANSWERS),
-    ReasoningSet("openbookqa", "OBQA", "label", _ANSWERS),
+    ReasoningSet(
+        "boolq",
+        "BoolQ",
+        "label",
+        ("true", "false"),
+        "Please answer the following question with true or false, question: ",
+    ),
+    ReasoningSet(
+        "piqa", "PIQA", "label", _numbered("solution", 2), "Please choose the correct solution to the question: "
+    ),
+    ReasoningSet("social_i_qa", "SIQA", "label", _ANSWERS, _WHICH),
+    ReasoningSet(
+        "hellaswag",
+        "HellaSwag",
+        "label",
+        _numbered("ending", 4),
+        "Please choose the correct ending to complete the given sentence: ",
+    ),
+    ReasoningSet(
+        "winogrande",
+        "WinoGrande",
+        "label",
+        _numbered("option", 2),
+        "Please choose the correct answer to fill in the blank to complete the given sentence: ",
+    ),
+    ReasoningSet("ARC-Easy", "ARC-e", "label", _ANSWERS, _WHICH),
+    ReasoningSet("ARC-Challenge", "ARC-c", "label", _ANSWERS, _WHICH),
+    ReasoningSet("openbookqa", "OBQA", "label", _ANSWERS, _WHICH),
 )
 
 
@@ -73,12 +96,50 @@ class ReasoningProblem:
     Attributes:
         id: `<set>/<row>`, from 0.
         choices: the answers that it allows; empty for numbers.
+        passage: what the question is about, where a row has such a field (BoolQ's original has).
     """
 
     id: str
     instruction: str
     answer: str
     choices: tuple[str, ...]
+    passage: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """An instruction taken apart: the question, and the text of each choice (none where labels are the answers)."""
+
+    text: str
+    choices: tuple[str, ...]
+
+
+def taken_apart(which: ReasoningSet, problem: ReasoningProblem) -> Question:
+    """Return the question and the choices in an instruction of the published layout.
+
+    Raises:
+        UserError: the instruction is not laid out so.
+    """
+    rest, _, _ = problem.instruction.rpartition(_FORMAT)
+    if not rest.startswith(which.head):
+        raise UserError(
+            f"{problem.id}: its instruction does not begin with {which.head!r}; it is no row of {which.name}"
+        )
+    rest = rest.removeprefix(which.head)
+    if which.labels[0].isalpha():
+        return Question(_without_end(rest), ())
+    texts = []
+    for label in reversed(problem.choices):
+        rest, marker, text = rest.rpartition(f"{label.capitalize()}: ")
+        if not marker:
+            raise UserError(f"{problem.id}: its instruction has no {label.capitalize()}; it is no row of {which.name}")
+        texts.append(_without_end(text))
+    return Question(_without_end(rest), tuple(reversed(texts)))
+
+
+def _without_end(text: str) -> str:
+    """Return a part without the blank line, or else the space, that divides it from the next."""
+    return text[:-2] if text.endswith("\n\n") else text.removesuffix(" ")
 
 
 def reasoning_file(folder: Path, name: str) -> Path | None:
@@ -128,7 +189,8 @@ def read_reasoning(folder: Path, which: ReasoningSet) -> tuple[list[ReasoningPro
             raise UserError(f"{where}: its answer {answer!r} is no number; write it as in 12 or -2.5")
         if choices and answer not in choices:
             raise UserError(f"{where}: its answer {answer!r} is not one of {', '.join(choices)}")
-        problems.append(ReasoningProblem(f"{which.name}/{row}", instruction, answer, choices))
+        passage = str(found.get("passage") or "")
+        problems.append(ReasoningProblem(f"{which.name}/{row}", instruction, answer, choices, passage))
     if not problems:
         raise UserError(f"{path}: holds no rows; get the file again")
     return problems, {f"{which.name}/{path.name}": sha256_file(path)}
