@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import json
 import math
 import os
@@ -13,102 +12,24 @@ import pytest
 import yaml
 
 from calmctl.cli.main import main
+from calmctl.evaluation.work_files import LIKELIHOODS_FILE, WorkFiles
 from data_builders.benchmarks.reasoning import COMMONSENSE, ReasoningProblem, read_reasoning, taken_apart
 from data_builders.errors import UserError
 from data_builders.row_files import read_jsonl
 from data_builders.values import read_json
+from evals import Request
 from evals.choices import Choice, choices_of, decided
 from evals.reasoning import CommonsenseTask
+from tests.commonsense_rows import ROWS, SETS, WORDS, hub_row, made_rows, whole_data
 from tests.own_tokenizers import base
-from tests.real_data import real_data
 from tests.tokenizer_families import gpt2_style
 
-SETS = {each.name: each for each in COMMONSENSE}
-ROWS = {
-    "boolq": ("Please answer the following question with true or false, question: is it {}?\n\n", "true/false"),
-    "piqa": (
-        "Please choose the correct solution to the question: How to {}?\n\nSolution1: Do it: {} \n\n"
-        "Solution2: Wait, or not.\n\n",
-        "solution1/solution2",
-    ),
-    "social_i_qa": (
-        "Please choose the correct answer to the question: Ada did {}. Why?\n\n"
-        "Answer1: for fun Answer2: it rained, {} Answer3: no reason\n\n",
-        "answer1/answer2/answer3",
-    ),
-    "hellaswag": (
-        "Please choose the correct ending to complete the given sentence: "
-        "{} [header] Well: Put  it down [title] and\n\n"
-        "Ending1: goes. Ending2: [step] sleeps  well. Ending3: is {}. Ending4: asks.\n\n",
-        "ending1/ending2/ending3/ending4",
-    ),
-    "winogrande": (
-        "Please choose the correct answer to fill in the blank to complete the given sentence: "
-        "{} met Bob, so _ said hello to {}.\n\nOption1: Ada Option2: the other ",
-        "option1/option2",
-    ),
-    "ARC-Easy": (
-        "Please choose the correct answer to the question: What is {}?\n\n"
-        "Answer1: {} Answer2: a stone Answer3: two\n\n",
-        "answer1/answer2/answer3",
-    ),
-    "ARC-Challenge": (
-        "Please choose the correct answer to the question: Which?\n1) {}\n2) ice\n\n"
-        "Answer1: 1, {} Answer2: a  stone\n\n",
-        "answer1/answer2",
-    ),
-    "openbookqa": (
-        "Please choose the correct answer to the question: One finds {} \n\n"
-        "Answer1: in {} Answer2: Answers. Answer3: up Answer4: down\n\n",
-        "answer1/answer2/answer3/answer4",
-    ),
-}
-WORDS = ("water", "the Answer", "a 2nd thing", "rain: snow", "an old, long, winding street", "x")
 NEEDED = "the extra `lm-eval` is not installed: pip install 'calmctl[lm-eval]'"
 HARNESS_FILES = {
     "boolq": "super_glue/boolq/default.yaml", "piqa": "piqa/piqa.yaml", "social_i_qa": "siqa/siqa.yaml",
     "hellaswag": "hellaswag/hellaswag.yaml", "winogrande": "winogrande/default.yaml", "ARC-Easy": "arc/arc_easy.yaml",
     "ARC-Challenge": "arc/arc_challenge.yaml", "openbookqa": "openbookqa/openbookqa.yaml",
 }  # fmt: skip
-
-
-def made_rows(name: str) -> list[dict[str, str]]:
-    text, listed = ROWS[name]
-    labels = listed.split("/")
-    rows = [
-        {
-            "instruction": text.format(word, word) + f"Answer format: {listed}",
-            "answer": labels[place % len(labels)],
-            **({"passage": f"On {word}.\nIt is so."} if name == "boolq" else {}),
-        }
-        for place, word in enumerate(WORDS)
-    ]
-    return rows
-
-
-def hub_row(problem: ReasoningProblem) -> dict[str, Any]:
-    """Return a row with the columns of the set's own data, which the harness reads."""
-    name = problem.id.partition("/")[0]
-    question = taken_apart(SETS[name], problem)
-    text, choices = question.text, list(question.choices)
-    place = problem.choices.index(problem.answer)
-    if name == "boolq":
-        assert text.endswith("?")
-        return {"passage": problem.passage, "question": text[:-1], "label": 1 - place}
-    if name == "piqa":
-        return {"goal": text, "sol1": choices[0], "sol2": choices[1], "label": place}
-    if name == "social_i_qa":
-        context, _, rest = text.rpartition(" ")
-        answers = dict(zip(("answerA", "answerB", "answerC"), choices, strict=True))
-        return {"context": context, "question": rest, **answers, "label": str(place + 1)}
-    if name == "hellaswag":
-        label, _, context = text.partition(": ")
-        return {"activity_label": label, "ctx_a": context, "ctx_b": "", "endings": choices, "label": str(place)}
-    if name == "winogrande":
-        return {"sentence": text, "option1": choices[0], "option2": choices[1], "answer": str(place + 1)}
-    letters = list("ABCDE"[: len(choices)])
-    asked = "question_stem" if name == "openbookqa" else "question"
-    return {asked: text, "choices": {"text": choices, "label": letters}, "answerKey": letters[place]}
 
 
 def by_harness(folder: Path, model: Path, data: Path, limit: int, **how: Any) -> dict[str, list[dict[str, Any]]]:
@@ -190,13 +111,54 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_every_score_is_that_of_the_harness(data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("lm_eval", reason=NEEDED)
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
     tokenizer = gpt2_style()
     base("llama", tokenizer, 1).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    assert main(command(tmp_path / "model", data, tmp_path / "out")) == 0
-    compare(tmp_path / "out", by_harness(tmp_path / "harness", tmp_path / "model", data, 10, batch_size=3), 2e-4)
+    return tmp_path / "model"
+
+
+def test_every_score_is_that_of_the_harness(data: Path, model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval", reason=NEEDED)
+    assert main(command(model, data, tmp_path / "out")) == 0
+    compare(tmp_path / "out", by_harness(tmp_path / "harness", model, data, 10, batch_size=3), 2e-4)
+
+
+def test_what_was_measured_before_an_interruption_is_not_measured_again(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, sizes = WorkFiles.append_bits, []
+
+    def counting(self: WorkFiles, found: Any) -> None:
+        rows = list(found)
+        append(self, rows)
+        sizes.append(len(rows))
+        if len(sizes) == 3:
+            raise KeyboardInterrupt
+
+    settings = ("options.sets=[piqa,openbookqa]", "decoding.batch_size=5")
+    assert main(command(model, data, tmp_path / "straight", *settings)) == 0
+    monkeypatch.setattr(WorkFiles, "append_bits", counting)
+    assert main(command(model, data, tmp_path / "out", *settings)) == 130
+    with (tmp_path / "out" / LIKELIHOODS_FILE).open("a") as stream:
+        stream.write('{"id": "torn')
+    assert main(command(model, data, tmp_path / "out", *settings)) == 0
+    assert sizes == [5, 5, 5, 5, 5, 5, 5, 1] and not (tmp_path / "out" / LIKELIHOODS_FILE).exists()
+    straight, resumed = (read_jsonl(tmp_path / name / "predictions.jsonl") for name in ("straight", "out"))
+    for one, other in zip(straight, resumed, strict=True):
+        assert one["bits"] == pytest.approx(other["bits"], abs=1e-3)
+        assert {**one, "bits": 0} == {**other, "bits": 0}
+    metrics = [read_json(tmp_path / name / "metrics.json")["metrics"] for name in ("straight", "out")]
+    assert metrics[0] == metrics[1]
+
+
+def test_likelihoods_of_another_choice_are_refused(tmp_path: Path) -> None:
+    requests = [Request("a#0", "1 =", 0, num_samples=0, reference=text) for text in (" 2", " 3")]
+    WorkFiles(tmp_path, requests[:1], "model").append_bits([(0, 1.5)])
+    assert WorkFiles(tmp_path, requests[:1], "model").read_bits() == {0: 1.5}
+    with pytest.raises(UserError, match="holds a likelihood of 'a#0' that this model is not asked for"):
+        WorkFiles(tmp_path, requests[1:], "model").read_bits()
 
 
 @pytest.mark.slow
@@ -208,34 +170,6 @@ def test_every_score_of_a_real_model_is_that_of_the_harness(tmp_path: Path) -> N
     data = whole_data(tmp_path)
     assert main(command(model, data, tmp_path / "out", "limit=200", "decoding.batch_size=32")) == 0
     compare(tmp_path / "out", by_harness(tmp_path / "harness", model, data, 200, batch_size=32), 0.05)
-
-
-def whole_data(folder: Path) -> Path:
-    """Return a folder with the published files, HellaSwag's made from its plain text, and BoolQ's with a passage."""
-    published, data = real_data("llm_adapters"), folder / "data"
-    data.mkdir()
-    for name in SETS:
-        if name not in ("hellaswag", "boolq"):
-            (data / name).symlink_to(published / name)
-    lines = bz2.open(published / "hellaswag" / "hellaswag_val_full.txt.bz2", "rt").read().split("\n")
-    rows = [
-        {
-            "instruction": f"{SETS['hellaswag'].head}{lines[at]}\n\n"
-            + " ".join(f"Ending{number}: {lines[at + 1 + number]}" for number in range(1, 5))
-            + "\n\nAnswer format: ending1/ending2/ending3/ending4",
-            "answer": f"ending{int(lines[at + 1]) + 1}",
-        }
-        for at in range(0, 200 * 6, 6)
-    ]
-    questions, _ = read_reasoning(published, SETS["boolq"])
-    passages = [
-        {"instruction": each.instruction, "answer": each.answer, "passage": f"This is about question {place}."}
-        for place, each in enumerate(questions[:200])
-    ]
-    for name, written in (("hellaswag", rows), ("boolq", passages)):
-        (data / name).mkdir()
-        (data / name / "test.json").write_text(json.dumps(written))
-    return data
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -1,9 +1,11 @@
 """Run evaluations: the model generates, the task scores; the task sees records and completions, never the model."""
 
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,7 @@ def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> N
             protocol["stops_out_of_reach"] = otherwise
     measured = about.pop("measured")
     write_scores(run, config, config.build_task(), asked.records, work.gather(), about, protocol, measured)
+    work.forget_bits()
     run.finish(total_parameters=subject.num_parameters)
 
 
@@ -152,13 +155,13 @@ def _generate(
 
 @dataclass(frozen=True)
 class _Share:
-    """The work of one rank: completions, tokens, largest batch, seconds, and (prompt index, bits) of references."""
+    """The work of one rank: completions, tokens, largest batch, seconds, and the bits of references by their index."""
 
     generated: int
     tokens: int
     largest_batch: int
     seconds: float
-    bits: Sequence[tuple[int, float]]
+    bits: Mapping[int, float]
 
 
 def _made(
@@ -173,19 +176,39 @@ def _made(
     if run is not None:
         throughput.on_batch = lambda so_far: _report(run, so_far, ranks)
     engine = _engine(config, subject, throughput)
-    mine, bits = _share(asked.fitted, ranks), []
-    if asked.has_bits:
-        prompts = [asked.fitted.prompts[place].text for place in mine]
-        texts = [asked.requests[place].reference for place in mine]
-        found = engine.bits_of(prompts, texts)
-        try:
-            bits = [(mine[index], value) for index, value in found]
-        except NotFiniteError as error:
-            raise error.named([asked.requests[place].id for place in mine]) from None
+    mine = _share(asked.fitted, ranks)
+    bits = _bits(asked, work, engine, mine, run, config.decoding.batch_size) if asked.has_bits else {}
     for batch in engine.generate(asked.fitted, finished.keys(), mine):
         work.append((sample.prompt_index, sample.index, sample.text) for sample in batch)
     done = throughput
     return asked, work, _Share(done.generated, done.tokens, done.batch_size, done.seconds, bits)
+
+
+def _bits(
+    asked: EvalPrompts, work: WorkFiles, engine: Writer, mine: Sequence[int], run: Run | None, at_once: int
+) -> dict[int, float]:
+    """Return the bits of the references of some requests, by request index; those of an earlier attempt are reused.
+
+    Args:
+        run: where progress is reported, if anywhere.
+        at_once: how many are written to disk together.
+    """
+    known = work.read_bits()
+    left = [place for place in mine if place not in known]
+    texts = [asked.requests[place].reference for place in left]
+    found = engine.bits_of([asked.fitted.prompts[place].text for place in left], texts)
+    began, done = time.monotonic(), 0
+    try:
+        while some := [(left[index], value) for index, value in islice(found, at_once)]:
+            work.append_bits(some)
+            known.update(some)
+            done += len(some)
+            if run is not None:
+                eta = (time.monotonic() - began) / done * (len(left) - done)
+                run.report_progress("measuring references", len(mine) - len(left) + done, len(mine), eta_seconds=eta)
+    except NotFiniteError as error:
+        raise error.named([asked.requests[place].id for place in left]) from None
+    return {place: known[place] for place in mine}
 
 
 def _engine(config: EvalConfig, subject: Subject, throughput: Throughput) -> Writer:
@@ -197,7 +220,7 @@ def _engine(config: EvalConfig, subject: Subject, throughput: Throughput) -> Wri
 
 def _measured(config: EvalConfig, asked: EvalPrompts, shares: Sequence[_Share]) -> Scores:
     """Return what the task makes of the likelihoods of all ranks."""
-    bits = {asked.requests[place].id: value for share in shares for place, value in share.bits}
+    bits = {asked.requests[place].id: value for share in shares for place, value in share.bits.items()}
     return config.build_task().measure(asked.records, bits)
 
 

@@ -1,22 +1,25 @@
 """Work files: the finished samples of an evaluation, one per line, so that an interrupted evaluation can resume.
 
 Rank 0 writes `samples.jsonl`, the other ranks write `samples.rank1.jsonl` and so on; at the end rank 0 merges them.
-Lines have `id` and `completion`, so the file can be scored again (`calmctl score`).
+Lines have `id` and `completion`, so the file can be scored again (`calmctl score`). Likelihoods of references are kept
+in the same way, in `likelihoods.jsonl`, until the evaluation is complete.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from calmctl.errors import UserError
 from data_builders.files import write_text
-from data_builders.row_files import append_jsonl, json_lines, read_jsonl
+from data_builders.row_files import Fields, append_jsonl, json_lines, read_jsonl
 from evals import Request
 
 SAMPLES_FILE = "samples.jsonl"
+LIKELIHOODS_FILE = "likelihoods.jsonl"
 _FIELDS = {"id": str, "sample": int, "completion": str, "request": str}
+_LIKELIHOOD_FIELDS: Fields = {"id": str, "bits": (float, int), "request": str}
 
 
 class WorkFiles:
@@ -31,7 +34,7 @@ class WorkFiles:
 
     def __init__(self, folder: Path, requests: Sequence[Request], model: str, rank: int = 0) -> None:
         self.folder, self.requests = folder, requests
-        self.path = folder / (f"samples.rank{rank}.jsonl" if rank else SAMPLES_FILE)
+        self.path, self._likelihoods = (_of_rank(folder / name, rank) for name in (SAMPLES_FILE, LIKELIHOODS_FILE))
         self._places = {request.id: place for place, request in enumerate(requests)}
         self._hashes = [_hash(request, model) for request in requests]
 
@@ -50,15 +53,28 @@ class WorkFiles:
         texts: dict[tuple[int, int], str] = {}
         for path in self._paths():
             for row in read_jsonl(path, fields=_FIELDS):
-                place = self._places.get(row["id"])
-                if place is None or self._hashes[place] != row["request"]:
-                    raise UserError(
-                        f"{path} holds a completion of {row['id']!r} that this model is not asked for in this way: "
-                        "the model, the data or the program has changed; choose another --out"
-                    )
+                place = self._place(row, path, "a completion")
                 if row["sample"] < self.requests[place].num_samples:
                     texts.setdefault((place, row["sample"]), row["completion"])
         return texts
+
+    def append_bits(self, found: Iterable[tuple[int, float]]) -> None:
+        """Append the bits of references as (request index, bits), synced to disk like samples."""
+        rows = [{"id": self.requests[at].id, "bits": bits, "request": self._hashes[at]} for at, bits in found]
+        append_jsonl(self._likelihoods, rows, durable=True)
+
+    def read_bits(self) -> dict[int, float]:
+        """Return the bits of the references that any rank has measured, by request index; see `read`."""
+        return {
+            self._place(row, path, "a likelihood"): float(row["bits"])
+            for path in self._paths(LIKELIHOODS_FILE)
+            for row in read_jsonl(path, fields=_LIKELIHOOD_FIELDS)
+        }
+
+    def forget_bits(self) -> None:
+        """Remove the files of likelihoods, once the figures that come from them are written."""
+        for path in self._paths(LIKELIHOODS_FILE):
+            path.unlink()
 
     def gather(self) -> dict[str, list[str]]:
         """Merge the files of all ranks into `samples.jsonl`, in request order; return the completions by request id."""
@@ -81,12 +97,30 @@ class WorkFiles:
             "request": self._hashes[place],
         }
 
-    def _paths(self) -> list[Path]:
-        others = self.folder.glob("samples.rank*.jsonl")
-        return [path for path in (self.folder / SAMPLES_FILE, *sorted(others)) if path.exists()]
+    def _place(self, row: Mapping[str, Any], path: Path, what: str) -> int:
+        """Return the index of a row's request; raise UserError if it was another one."""
+        place = self._places.get(row["id"])
+        if place is None or self._hashes[place] != row["request"]:
+            raise UserError(
+                f"{path} holds {what} of {row['id']!r} that this model is not asked for in this way: "
+                "the model, the data or the program has changed; choose another --out"
+            )
+        return place
+
+    def _paths(self, name: str = SAMPLES_FILE) -> list[Path]:
+        first = self.folder / name
+        others = self.folder.glob(f"{first.stem}.rank*.jsonl")
+        return [path for path in (first, *sorted(others)) if path.exists()]
+
+
+def _of_rank(path: Path, rank: int) -> Path:
+    """Return the file of one process."""
+    return path.with_name(f"{path.stem}.rank{rank}.jsonl") if rank else path
 
 
 def _hash(request: Request, model: str) -> str:
     """Return a hash of model and request, which detects a changed request with the same id."""
-    what = json.dumps([model, request.text, request.max_new_tokens, request.stop])
-    return hashlib.sha256(what.encode()).hexdigest()[:16]
+    what = [model, request.text, request.max_new_tokens, request.stop]
+    # Texts to be measured only; others have had this hash before.
+    what += [request.reference] if not request.num_samples else []
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
