@@ -16,7 +16,10 @@ from typing import Any, ClassVar, Literal
 
 from data_builders.benchmarks.reasoning import (
     ARITHMETIC,
+    ASKED,
     COMMONSENSE,
+    RESPONSE,
+    Form,
     ReasoningProblem,
     ReasoningSet,
     choose_sets,
@@ -26,17 +29,7 @@ from data_builders.errors import UserError, require_at_least
 from evals.choices import HARNESS, HARNESS_RULES, NORMALISED, choices_of, decided
 from evals.task import Completions, RecordSet, Request, Scores, Task, averages, before_stops, describe
 
-Form = Literal["exact", "clean"]
 Protocol = Literal["llm-adapters", "likelihood"]
-# The texts around an instruction: as `generate_prompt` writes them, indentation and trailing spaces included, and as
-# they were meant.
-_INDENT = " " * 16
-_TASK = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-_RESPONSE = "### Response:"
-_FORMS: dict[str, tuple[str, str]] = {
-    "exact": (f"{_TASK} \n\n{_INDENT}### Instruction:\n{_INDENT}", f"\n\n{_INDENT}{_RESPONSE}\n{_INDENT}"),
-    "clean": (f"{_TASK}\n\n### Instruction:\n", f"\n\n{_RESPONSE}\n"),
-}
 _TOLERANCE = 0.001
 _ANY_NUMBER = re.compile(r"-?\d+\.?\d*")
 _RULES = {
@@ -79,8 +72,8 @@ class ReasoningTask(Task[ReasoningRecord]):
 
     def __post_init__(self) -> None:
         """Raise UserError if an option is out of range."""
-        if self.form not in _FORMS:
-            raise UserError(f"form: {self.form!r} is not one of {', '.join(_FORMS)}")
+        if self.form not in ASKED:
+            raise UserError(f"form: {self.form!r} is not one of {', '.join(ASKED)}")
         require_at_least("max_new_tokens", self.max_new_tokens, 1)
 
     def read(self, data: Path, limit: int | None) -> list[ReasoningRecord]:
@@ -94,13 +87,13 @@ class ReasoningTask(Task[ReasoningRecord]):
 
     def requests(self, records: Sequence[ReasoningRecord]) -> list[Request]:
         """Return one request per question."""
-        before, after = _FORMS[self.form]
+        before, after = ASKED[self.form]
         return [
             Request(
                 r.id,
                 f"{before}{r.problem.instruction}{after}",
                 self.max_new_tokens,
-                stop=(_RESPONSE,),
+                stop=(RESPONSE,),
                 group=r.set.language,
             )
             for r in records
@@ -209,7 +202,7 @@ def extracted(which: ReasoningSet, completion: str) -> str | None:
 
     It reads what follows the first `### Response:` up to the next one.
     """
-    text = before_stops(completion, (_RESPONSE,))
+    text = before_stops(completion, (RESPONSE,))
     if which.kind == "number":
         numbers = _ANY_NUMBER.findall(text.replace(",", ""))
         return numbers[-1] if numbers else None

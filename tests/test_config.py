@@ -16,6 +16,7 @@ SCHEMAS = {
     "data/code": "data_builders.code.config:CodeDataConfig",
     "data/kv": "data_builders.kv.config:KVDataConfig",
     "data/ntl": "data_builders.ntl.config:NTLDataConfig",
+    "data/reasoning": "data_builders.reasoning.config:ReasoningDataConfig",
     "train": "calmctl.training.configs:TrainConfig",
     "train/code": "calmctl.training.configs:TrainConfig",
     "train/kv": "calmctl.training.configs:TrainConfig",

@@ -21,6 +21,7 @@ COMMANDS = {
     "data kv": "data kv --preset tiny",
     "data ntl": "data ntl --preset smoke --data data",
     "data code": "data code --preset smoke --source source --tests data",
+    "data reasoning": "data reasoning --data data/commonsense files=[asked.jsonl] validation_rows=1",
     "train": "train aug --preset further --base models/plain --data rows.jsonl train.steps=1 train.packing=false",
     "compose": "compose --anchor models/plain --aug models/plain --data rows.jsonl train.steps=1 every=1",
     "baseline": "baseline lora --anchor models/plain --data rows.jsonl --parameters 2000 train.steps=1",
@@ -87,6 +88,9 @@ REFUSED = [
     (("data ntl", "reproduce ntl"), "{0}flores_languages=[xyz_Latn]", "xyz_Latn"),
     (("data ntl", "reproduce ntl"), "{0}aug.languages=[ace_Latn]", "ace_Latn"),
     (("data ntl",), "flores=null", "flores"),
+    (("data reasoning",), "--data nowhere", "nowhere"),
+    (("data reasoning",), "mix=all", "mix: 'all' is not one of"),
+    (("data reasoning",), "files=[nowhere.json]", "nowhere"),
     (("reproduce kv",), "data.num_keys=999999999", "num_keys"),
     (LAYOUTS, "compose.train.report_to=[nothing]", "report_to='nothing' is not one of"),
     (LAYOUTS, "compose.train.precision=fp7", "precision"),
@@ -125,7 +129,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"prompt": f"{row} plus one?", "completion": f" {row + 1}"} for row in range(8)]
     said = [{"id": f"test/{row}", "completion": f"#### {row}"} for row in range(9)]
     texts, unclear = [{"text": "1 + 1"}] * 4, [{**row, "meta": {"open_ended": [True]}} for row in rows]
-    files = {"rows": rows, "other": [{"question": "1?"}], "predictions": said, "short": said[1:]}
+    asked = [{"instruction": f"{row} plus one?", "output": f"{row + 1}"} for row in range(8)]
+    files = {"rows": rows, "asked": asked, "other": [{"question": "1?"}], "predictions": said, "short": said[1:]}
     for name, lines in {**files, "texts": texts, "open": unclear}.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "broken.jsonl").write_text('{"prompt": "1?", \n')

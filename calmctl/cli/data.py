@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from data_builders.kv.config import KVDataConfig
     from data_builders.ntl.config import NTLDataConfig
     from data_builders.progress import Progress
+    from data_builders.reasoning.config import ReasoningDataConfig
+
+    DataConfig = KVDataConfig | NTLDataConfig | CodeDataConfig | ReasoningDataConfig
 
 app = typer.Typer(help="Build training and test data.")
 
@@ -96,9 +99,7 @@ def ntl(
     _print_files(out, json)
 
 
-def _print_plan(
-    command: str, preset: str, out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, as_json: bool
-) -> None:
+def _print_plan(command: str, preset: str, out: Path, config: DataConfig, as_json: bool) -> None:
     from calmctl.config import to_dict, to_yaml
     from calmctl.runs.run import Run
     from data_builders.checks import CHECKS
@@ -110,7 +111,7 @@ def _print_plan(
     output.print_json(plan) if as_json else print(visible(to_yaml(plan)), end="")
 
 
-def _run(out: Path, config: KVDataConfig | NTLDataConfig | CodeDataConfig, build: Callable[[Progress], object]) -> None:
+def _run(out: Path, config: DataConfig, build: Callable[[Progress], object]) -> None:
     """Build a data folder as a run, with progress on stderr."""
     from calmctl.cli.progress import watching
     from calmctl.runs.run import Run
@@ -186,4 +187,30 @@ def code(
         _print_plan("data code", preset, out, config, json)
         return
     _run(out, config, lambda progress: build(config, out, progress, workers))
+    _print_files(out, json)
+
+
+@app.command("reasoning")
+def reasoning(
+    out: options.Out,
+    overrides: options.Overrides = None,
+    preset: options.Preset = "commonsense",
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the sets, laid out as `dataset` of LLM-Adapters.")
+    ] = None,
+    seed: options.Seed = None,
+    config_dir: options.ConfigDir = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Build the training data of LLM-Adapters (commonsense or arithmetic), without any test set's questions."""
+    from calmctl.config import load_config
+    from data_builders.reasoning.build import ReasoningDataConfig, build
+
+    settings = options.with_options(overrides, seed=seed, data_folder=data)
+    config = load_config(ReasoningDataConfig, f"data/reasoning/{preset}", settings, config_dir)
+    if dry_run:
+        _print_plan("data reasoning", preset, out, config, json)
+        return
+    _run(out, config, lambda progress: build(config, out, progress))
     _print_files(out, json)

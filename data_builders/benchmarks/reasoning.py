@@ -22,6 +22,26 @@ _FORMAT = "Answer format: "
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 LETTERS = ("A", "B", "C", "D", "E")
 
+Form = Literal["exact", "clean"]
+"""White space of a prompt: as the published code writes it, indentation and trailing spaces included, or as meant."""
+RESPONSE = "### Response:"
+_TASK = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+_INDENT = " " * 16
+_CLEAN = (f"{_TASK}\n\n### Instruction:\n", f"\n\n{RESPONSE}\n")
+# The texts before and after an instruction. Those that the published models were trained with differ in white space
+# from those that they are asked with.
+ASKED: dict[Form, tuple[str, str]] = {
+    "exact": (f"{_TASK} \n\n{_INDENT}### Instruction:\n{_INDENT}", f"\n\n{_INDENT}{RESPONSE}\n{_INDENT}"),
+    "clean": _CLEAN,
+}
+TRAINED: dict[Form, tuple[str, str]] = {
+    "exact": (
+        f"{_TASK}  \n\n{_INDENT}### Instruction:\n{_INDENT}",
+        f"\n{_INDENT}\n{_INDENT}{RESPONSE}\n{_INDENT}",
+    ),
+    "clean": _CLEAN,
+}
+
 
 @dataclass(frozen=True)
 class ReasoningSet:
