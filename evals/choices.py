@@ -1,8 +1,9 @@
 """Multiple choice by likelihood: contexts, continuations and accuracies as lm-evaluation-harness 0.4.13 has them.
 
 The harness's tasks are boolq, piqa, social_iqa, hellaswag, winogrande, arc_easy, arc_challenge and openbookqa, without
-worked examples. Rows of LLM-Adapters lack two things that its own data have: BoolQ's passage (it stands before the
-question where a row has the field `passage`) and the capital letter in the middle of HellaSwag's contexts.
+worked examples. Rows of LLM-Adapters lack two things that the harness's data have: BoolQ's passage (it stands before
+the question where a row has the field `passage`), and the border between the halves of HellaSwag's contexts, of which
+the second keeps its own capitals.
 """
 
 from __future__ import annotations

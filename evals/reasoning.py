@@ -58,7 +58,7 @@ class ReasoningTask(Task[ReasoningRecord]):
     """Base of the two groups of sets; accuracies are averaged over sets, as in the published tables.
 
     Attributes:
-        sets: names of the sets' folders; empty = all that the data has.
+        sets: names of the sets' folders; empty = all, which must be there.
         form: white space of the prompt: `exact` as the published code writes it, `clean` without indentation.
         max_new_tokens: per answer.
     """
@@ -150,6 +150,24 @@ class CommonsenseTask(ReasoningTask):
         super().__post_init__()
         if self.protocol not in ("llm-adapters", "likelihood"):
             raise UserError(f"protocol: {self.protocol!r} is not one of llm-adapters, likelihood")
+        for name in ("form", "max_new_tokens") if self.measures_choices else ():
+            if (value := getattr(self, name)) != getattr(type(self), name):
+                raise UserError(f"{name}={value}: nothing is written where protocol=likelihood; leave it out")
+
+    @property
+    def measures_choices(self) -> bool:
+        """Return whether likelihoods are measured."""
+        return self.protocol == "likelihood"
+
+    def read(self, data: Path, limit: int | None) -> list[ReasoningRecord]:
+        """Read the sets; for likelihoods either all or none of BoolQ's rows must have their passage."""
+        records = super().read(data, limit)
+        asked = [record for record in records if record.kind.name == "boolq"]
+        if self.measures_choices and 0 < (count := sum(bool(each.problem.passage) for each in asked)) < len(asked):
+            raise UserError(
+                f"{data / 'boolq'}: {count} of {len(asked)} rows have a passage; give it to all, or to none"
+            )
+        return records
 
     def requests(self, records: Sequence[ReasoningRecord]) -> list[Request]:
         """Return one request per question, or for likelihoods one per choice."""
@@ -169,7 +187,9 @@ class CommonsenseTask(ReasoningTask):
         """Score the answers; without any, for likelihoods, return the protocol only."""
         if self.protocol == "llm-adapters":
             return super().judge(records, requests, completions)
-        return Scores({}, len(records), protocol=_described(HARNESS, records, requests, HARNESS_RULES))
+        without = any(r.kind.name == "boolq" and not r.problem.passage for r in records)
+        format = f"{HARNESS}; BoolQ without its passages" if without else HARNESS
+        return Scores({}, len(records), protocol=_described(format, records, requests, HARNESS_RULES))
 
     def measure(self, records: Sequence[ReasoningRecord], bits: Mapping[str, float]) -> Scores:
         """Return acc and acc_norm, each averaged over the sets that have it."""
@@ -219,7 +239,9 @@ def is_right(which: ReasoningSet, given: str | None, answer: str) -> bool:
 
 def _chosen(record: ReasoningRecord, bits: Mapping[str, float]) -> dict[str, Any]:
     choices, right = choices_of(record.kind, record.problem)
-    measured = [bits[f"{record.id}#{place}"] for place in range(len(choices))]
+    # Choices with the same words have the same likelihood: what differs is rounding.
+    first = [choices.index(choice) for choice in choices]
+    measured = [bits[f"{record.id}#{place}"] for place in first]
     chosen = decided(choices, measured)
     sample: dict[str, Any] = {"id": record.id, "prompt": record.problem.instruction, "bits": measured}
     sample |= {"answer": chosen.plain, "reference": right, "correct": chosen.plain == right}
@@ -263,4 +285,6 @@ def _described(
 ) -> dict[str, Any]:
     sets = list({record.set.language: record.set for record in records}.values())
     average, error = "mean of the sets' accuracies", "binomial"
-    return describe(format, requests, rules, "test", sets, average=average, standard_error=error)
+    return describe(
+        format, requests, rules, "test", sets, average=average, standard_error=error, num_scored=len(records)
+    )

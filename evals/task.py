@@ -80,6 +80,11 @@ class Task(ABC, Generic[Record]):
     name: ClassVar[str]
     version: ClassVar[int]
 
+    @property
+    def measures_choices(self) -> bool:
+        """Return whether likelihoods of choices are all that is measured: no completions, and no bits per byte."""
+        return False
+
     def load(self, data: Path, limit: int | None = None) -> list[Record]:
         """Read the records from a user's path; `limit` = number of records, the first ones (of each language or group).
 

@@ -64,6 +64,8 @@ class TextTask(Task[TextRecord]):
                 TextRecord(f"{name}#{place}", before, window, group)
                 for place, (before, window) in enumerate(zip(windows, windows[1:], strict=False), start=1)
             ]
+        if len({record.id for record in records}) < len(records):
+            raise UserError(f"{data}: two texts have the same id; make them different, or leave the column out")
         if not records:
             raise UserError(f"{data}: no text has two windows of {self.window} bytes; set options.window lower")
         return records

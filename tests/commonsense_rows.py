@@ -2,92 +2,99 @@
 
 import bz2
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_builders.benchmarks.reasoning import COMMONSENSE, ReasoningProblem, read_reasoning, taken_apart
+from data_builders.benchmarks.reasoning import COMMONSENSE, read_reasoning, taken_apart
 from tests.real_data import real_data
 
 SETS = {each.name: each for each in COMMONSENSE}
-ROWS = {
-    "boolq": ("Please answer the following question with true or false, question: is it {}?\n\n", "true/false"),
-    "piqa": (
-        "Please choose the correct solution to the question: How to {}?\n\nSolution1: Do it: {} \n\n"
-        "Solution2: Wait, or not.\n\n",
-        "solution1/solution2",
-    ),
-    "social_i_qa": (
-        "Please choose the correct answer to the question: Ada did {}. Why?\n\n"
-        "Answer1: for fun Answer2: it rained, {} Answer3: no reason\n\n",
-        "answer1/answer2/answer3",
-    ),
-    "hellaswag": (
-        "Please choose the correct ending to complete the given sentence: "
-        "{} [header] Well: Put  it down [title] and\n\n"
-        "Ending1: goes. Ending2: [step] sleeps  well. Ending3: is {}. Ending4: asks.\n\n",
-        "ending1/ending2/ending3/ending4",
-    ),
-    "winogrande": (
-        "Please choose the correct answer to fill in the blank to complete the given sentence: "
-        "{} met Bob, so _ said hello to {}.\n\nOption1: Ada Option2: the other ",
-        "option1/option2",
-    ),
-    "ARC-Easy": (
-        "Please choose the correct answer to the question: What is {}?\n\n"
-        "Answer1: {} Answer2: a stone Answer3: two\n\n",
-        "answer1/answer2/answer3",
-    ),
-    "ARC-Challenge": (
-        "Please choose the correct answer to the question: Which?\n1) {}\n2) ice\n\n"
-        "Answer1: 1, {} Answer2: a  stone\n\n",
-        "answer1/answer2",
-    ),
-    "openbookqa": (
-        "Please choose the correct answer to the question: One finds {} \n\n"
-        "Answer1: in {} Answer2: Answers. Answer3: up Answer4: down\n\n",
-        "answer1/answer2/answer3/answer4",
-    ),
-}
 WORDS = ("water", "the Answer", "a 2nd thing", "rain: snow", "an old, long, winding street", "x")
+# Question and choices of each set, with a word in the places of braces; BoolQ's passage stands in its choices' place.
+MADE = {
+    "boolq": ("is it {}", ("On {}.\nIt is so.",)),
+    "piqa": ("How to {}?", ("Do it: {} ", "Wait, or not.")),
+    "social_i_qa": ("Ada did {}. Why?", ("for fun", "it rained, {}", "no reason")),
+    "hellaswag": (
+        "{} [header] Well: Put  it down [title] and",
+        ("goes.", "[step] sleeps  well.", "is {}.", "asks."),
+    ),
+    "winogrande": ("{} met Bob, so _ said hello to {}.", ("Ada", "the other")),
+    "ARC-Easy": ("What is {}?", ("{}", "a stone", "two")),
+    "ARC-Challenge": ("Which?\n1) {}\n2) ice", ("1, {}", "a  stone")),
+    "openbookqa": ("One finds {} ", ("in {}", "Answers.", "up", "down")),
+}
 
 
-def made_rows(name: str) -> list[dict[str, str]]:
-    text, listed = ROWS[name]
-    labels = listed.split("/")
-    rows = [
-        {
-            "instruction": text.format(word, word) + f"Answer format: {listed}",
-            "answer": labels[place % len(labels)],
-            **({"passage": f"On {word}.\nIt is so."} if name == "boolq" else {}),
-        }
+@dataclass(frozen=True)
+class Made:
+    """A question with its choices (BoolQ: its passage) and the place of the right answer among the labels."""
+
+    name: str
+    question: str
+    choices: tuple[str, ...]
+    right: int
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the answers that may be given."""
+        return SETS[self.name].labels[: 2 if self.name == "boolq" else len(self.choices)]
+
+    def published(self) -> dict[str, str]:
+        """Return the row in the layout of LLM-Adapters."""
+        row = {"answer": self.labels[self.right]}
+        listed = f"Answer format: {'/'.join(self.labels)}"
+        if self.name == "boolq":
+            text = f"{self.question}?\n\n"
+            row["passage"] = self.choices[0]
+        else:
+            named = [f"{label.capitalize()}: {choice}" for label, choice in zip(self.labels, self.choices, strict=True)]
+            text = f"{self.question}\n\n" + ("\n\n" if self.name == "piqa" else " ").join(named)
+            text += " " if self.name == "winogrande" else "\n\n"
+        return {"instruction": SETS[self.name].head + text + listed, **row}
+
+    def original(self) -> dict[str, Any]:
+        """Return the row with the columns of the set's own data, which the harness reads."""
+        text, choices, right = self.question, list(self.choices), self.right
+        if self.name == "boolq":
+            return {"passage": choices[0], "question": text, "label": 1 - right}
+        if self.name == "piqa":
+            return {"goal": text, "sol1": choices[0], "sol2": choices[1], "label": right}
+        if self.name == "social_i_qa":
+            context, _, rest = text.rpartition(" ")
+            answers = dict(zip(("answerA", "answerB", "answerC"), choices, strict=True))
+            return {"context": context, "question": rest, **answers, "label": str(right + 1)}
+        if self.name == "hellaswag":
+            label, _, context = text.partition(": ")
+            return {"activity_label": label, "ctx_a": context, "ctx_b": "", "endings": choices, "label": str(right)}
+        if self.name == "winogrande":
+            return {"sentence": text, "option1": choices[0], "option2": choices[1], "answer": str(right + 1)}
+        letters = list("ABCDE"[: len(choices)])
+        asked = "question_stem" if self.name == "openbookqa" else "question"
+        return {asked: text, "choices": {"text": choices, "label": letters}, "answerKey": letters[right]}
+
+
+def made(name: str) -> list[Made]:
+    """Return made-up questions of a set."""
+    question, choices = MADE[name]
+    count = 2 if name == "boolq" else len(choices)
+    return [
+        Made(name, question.format(word, word), tuple(choice.format(word) for choice in choices), place % count)
         for place, word in enumerate(WORDS)
     ]
-    return rows
 
 
-def hub_row(problem: ReasoningProblem) -> dict[str, Any]:
-    """Return a row with the columns of the set's own data, which the harness reads."""
-    name = problem.id.partition("/")[0]
-    question = taken_apart(SETS[name], problem)
-    text, choices = question.text, list(question.choices)
-    place = problem.choices.index(problem.answer)
-    if name == "boolq":
-        assert text.endswith("?")
-        return {"passage": problem.passage, "question": text[:-1], "label": 1 - place}
-    if name == "piqa":
-        return {"goal": text, "sol1": choices[0], "sol2": choices[1], "label": place}
-    if name == "social_i_qa":
-        context, _, rest = text.rpartition(" ")
-        answers = dict(zip(("answerA", "answerB", "answerC"), choices, strict=True))
-        return {"context": context, "question": rest, **answers, "label": str(place + 1)}
-    if name == "hellaswag":
-        label, _, context = text.partition(": ")
-        return {"activity_label": label, "ctx_a": context, "ctx_b": "", "endings": choices, "label": str(place)}
-    if name == "winogrande":
-        return {"sentence": text, "option1": choices[0], "option2": choices[1], "answer": str(place + 1)}
-    letters = list("ABCDE"[: len(choices)])
-    asked = "question_stem" if name == "openbookqa" else "question"
-    return {asked: text, "choices": {"text": choices, "label": letters}, "answerKey": letters[place]}
+def taken(folder: Path, name: str) -> list[Made]:
+    """Return the questions of a set in a folder, as the program takes them apart."""
+    found = []
+    for problem in read_reasoning(folder, SETS[name])[0]:
+        question, right = taken_apart(SETS[name], problem), problem.choices.index(problem.answer)
+        if name == "boolq":
+            found.append(Made(name, question.text.removesuffix("?"), (problem.passage,), right))
+        else:
+            found.append(Made(name, question.text, question.choices, right))
+    return found
 
 
 def whole_data(folder: Path) -> Path:

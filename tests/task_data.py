@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from data_builders.benchmarks.flores import ROWS
+from data_builders.benchmarks.reasoning import ARITHMETIC, COMMONSENSE
 from data_builders.kv.build import build
 from tests.kv_settings import SMALL
 from tests.models import composed, llama
@@ -31,13 +32,14 @@ def write_data(folder: Path) -> Path:
         functions = (_function(f"{split}{row}") for row in range(4))
         _write(folder / "codexglue" / "ruby" / f"{split}.jsonl", functions)
     _write(folder / "rows", ({"prompt": f"{row} and {row} is", "completion": f" {2 * row}."} for row in range(4)))
-    for group, name, question, answer in (
-        ("arithmetic", "AddSub", "How many are {} and {}? ", "4.0"),
-        ("commonsense", "boolq", "Is {} {}?\n\nAnswer format: true/false", "true"),
-    ):
-        rows = ({"instruction": question.format(row, row), "answer": answer} for row in range(3))
-        (folder / group / name).mkdir(parents=True)
-        (folder / group / name / "test.json").write_text(json.dumps(list(rows)))
+    for group, sets in (("arithmetic", ARITHMETIC), ("commonsense", COMMONSENSE)):
+        for each in sets:
+            asked = f"Which? Answer format: {'/'.join(each.labels)}" if each.kind == "label" else "How many? "
+            answer = each.labels[0] if each.labels else "4.0"
+            (folder / group / each.name).mkdir(parents=True)
+            (folder / group / each.name / "test.json").write_text(
+                json.dumps([{"instruction": asked, "answer": answer}])
+            )
     (folder / "mgsm").mkdir()
     (folder / "mgsm" / "mgsm_de.tsv").write_text("".join(f"Frage {row}?\t{row}\n" for row in range(250)))
     (folder / "mgsm" / "exemplars.py").write_text(EXEMPLARS)

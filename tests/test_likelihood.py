@@ -100,7 +100,7 @@ def test_an_aug_that_is_an_encoder_reads_prompts_only():
 def test_what_exceeds_the_context_is_one_clear_error():
     tokenizer = byte_tokenizer()
     model = reads(llama(seed=1), tokenizer)
-    with pytest.raises(UserError, match=r"bits_per_byte: 1 of 2 prompts exceed the model's context"):
+    with pytest.raises(UserError, match=r"likelihoods: 1 of 2 prompts exceed the model's context"):
         list(bits_of(model, tokenizer, ["a", "b" * 9999], ["c", "d"], 2))
 
 

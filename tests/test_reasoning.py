@@ -113,7 +113,7 @@ def test_answers_are_read_as_the_published_code_reads_them(name: str) -> None:
 
 def test_accuracies_are_averaged_over_sets_beside_chance_and_the_commonest_answer(folder: Path) -> None:
     answers = {"boolq/0": "true", "boolq/1": "It is false.", "social_i_qa/0": "the correct answer is answer1"}
-    scores = scored(CommonsenseTask(), folder, answers)
+    scores = scored(CommonsenseTask(sets=("social_i_qa", "boolq")), folder, answers)
     by_set = scores.breakdown["by_set"]
     assert [(row["name"], row["n"], row["accuracy"]) for row in by_set.values()] == [("BoolQ", 4, 50), ("SIQA", 4, 25)]
     assert scores.metrics == {"accuracy": 37.5} and scores.n == 8
@@ -132,7 +132,8 @@ def test_accuracies_are_averaged_over_sets_beside_chance_and_the_commonest_answe
     [
         (("boolqa",), "sets: 'boolqa' is not one of boolq, piqa"),
         (("boolq", "boolq"), "names one twice"),
-        (("piqa",), "piqa holds no test.json"),
+        (("piqa",), r"piqa holds no test.json; .*options.sets=\[boolq,social_i_qa\]"),
+        ((), "piqa holds no test.json"),
     ],
 )
 def test_sets_that_are_not_there_are_one_line(folder: Path, sets: tuple[str, ...], message: str) -> None:
@@ -153,7 +154,7 @@ def test_sets_that_are_not_there_are_one_line(folder: Path, sets: tuple[str, ...
 )
 def test_a_row_of_another_kind_is_one_line(tmp_path: Path, name: str, row: tuple[str, str], message: str) -> None:
     write(tmp_path, name, [row])
-    task = CommonsenseTask() if SETS[name] in COMMONSENSE else ArithmeticTask()
+    task = CommonsenseTask(sets=(name,)) if SETS[name] in COMMONSENSE else ArithmeticTask(sets=(name,))
     with pytest.raises(UserError, match=rf"test\.json.*row 1.*{re.escape(message)}"):
         task.load(tmp_path)
 
@@ -161,6 +162,10 @@ def test_a_row_of_another_kind_is_one_line(tmp_path: Path, name: str, row: tuple
 def test_a_folder_without_sets_and_options_out_of_range_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds none of boolq/test.json"):
         CommonsenseTask().load(tmp_path)
+    for end in ("test.json", "test.jsonl.gz"):
+        write(tmp_path, "boolq", ROWS["boolq"], end)
+    with pytest.raises(UserError, match=r"boolq holds test\.json and test\.jsonl\.gz; keep one"):
+        CommonsenseTask(sets=("boolq",)).load(tmp_path)
     with pytest.raises(UserError, match="form: 'raw' is not one of exact, clean"):
         CommonsenseTask(form="raw")  # type: ignore[arg-type]
 
@@ -171,7 +176,7 @@ def test_the_published_files_have_the_rows_and_commonest_answers_that_are_known(
         "boolq": (3270, 62.2), "piqa": (1838, 50.5), "social_i_qa": (1954, 33.6), "winogrande": (1267, 50.4),
         "ARC-Easy": (2376, 26.6), "ARC-Challenge": (1172, 26.5), "openbookqa": (500, 27.6),
     }  # fmt: skip
-    found = scored(CommonsenseTask(), folder, {}).breakdown["by_set"]
+    found = scored(CommonsenseTask(sets=tuple(majority)), folder, {}).breakdown["by_set"]
     assert {name: (row["n"], round(row["majority"], 1)) for name, row in found.items()} == majority
     rows = {"MultiArith": 600, "gsm8k": 1319, "AddSub": 395, "AQuA": 254, "SingleEq": 508, "SVAMP": 1000, "mawps": 238}
     records = ArithmeticTask().load(folder)

@@ -106,7 +106,7 @@ def test_prompts_have_the_white_space_that_the_published_models_were_trained_wit
     )
     row, clean = rows_of(tmp_path / "completion")[0], rows_of(tmp_path / "clean")[0]
     assert row["prompt"] + row["completion"] == text and row["completion"] == "the correct answer is true"
-    task = CommonsenseTask(form="clean")
+    task = CommonsenseTask(sets=("boolq",), form="clean")
     asked = task.requests(task.load(folder))[0].prompt
     assert clean["prompt"] == asked.replace("test 0", "train 0")
 

@@ -131,6 +131,15 @@ def print_metrics(result: Mapping[str, Any], source: str) -> None:
     """Print a task's metrics from its `metrics.json`."""
     rows = [(name, f"{value:.{3 if name == 'bits_per_byte' else 1}f}") for name, value in result["metrics"].items()]
     print_table(["metric", "value"], rows, title=f"{result['task']}: {source} (n = {result['n']})")
+    if by_set := result["breakdown"].get("by_set"):
+        names = dict.fromkeys(
+            name for figures in by_set.values() for name, value in figures.items() if isinstance(value, int | float)
+        )
+        cells = [
+            (figures["name"], *(None if (found := figures.get(name)) is None else round(found, 1) for name in names))
+            for figures in by_set.values()
+        ]
+        print_table(["set", *names], cells)
 
 
 def _cell(value: object) -> str:

@@ -108,7 +108,9 @@ def run_evaluation(
 
 def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> None:
     asked, work, about = _generate(config, run.path, ranks, subject, run)
-    protocol: dict[str, Any] = {"decoding": config.decoding.name}
+    protocol: dict[str, Any] = {}
+    if any(request.num_samples for request in asked.requests):
+        protocol["decoding"] = config.decoding.name
     if config.handover:
         protocol["handover"] = config.handover_text
     if subject.other:  # a mixture decodes bytes, so it can write every stop string
@@ -120,8 +122,8 @@ def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> N
             protocol["stops_out_of_reach"] = otherwise
     measured = about.pop("measured")
     write_scores(run, config, config.build_task(), asked.records, work.gather(), about, protocol, measured)
-    work.forget_bits()
     run.finish(total_parameters=subject.num_parameters)
+    work.forget_bits()
 
 
 def _generate(

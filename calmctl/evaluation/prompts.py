@@ -24,7 +24,7 @@ from evals import Request
 
 @dataclass(frozen=True)
 class EvalPrompts:
-    """A task's records, requests and fitted prompts; `has_bits`: the bits per byte of references are measured."""
+    """A task's records, requests and fitted prompts; `has_bits`: the likelihoods of references are measured."""
 
     records: Sequence[Any]
     requests: Sequence[Request]
@@ -44,7 +44,13 @@ def eval_prompts(config: EvalConfig, subject: Subject) -> EvalPrompts:
         UserError: the data cannot be used, or the model cannot be evaluated with these settings.
     """
     records = config.load_records()
-    requests = config.build_task().requests(records)
+    task = config.build_task()
+    requests = task.requests(records)
+    if task.measures_choices and (config.bits_per_byte or config.handover):
+        setting = "bits_per_byte" if config.bits_per_byte else "handover"
+        raise UserError(
+            f"{setting}: this evaluation measures the likelihoods of choices and nothing else; leave it out"
+        )
     if config.handover:
         requests = _with_answers(config, requests)
     prompts = [_limited(request, config.decoding.max_new_tokens) for request in requests]
@@ -127,7 +133,7 @@ def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str
         "samples": sum(prompt.num_samples for prompt in prompts),
         "prompt_tokens": sum(map(len, asked.fitted.ids)),
         "new_tokens_at_most": sum(prompt.max_new_tokens * prompt.num_samples for prompt in prompts),
-        "measures_bits_per_byte": asked.has_bits,
+        "measures_references": asked.has_bits,
         "memory_bytes": size,
         "memory": human_bytes(size),
         "seed": config.decoding.seed,

@@ -36,7 +36,11 @@ class WorkFiles:
         self.folder, self.requests = folder, requests
         self.path, self._likelihoods = (_of_rank(folder / name, rank) for name in (SAMPLES_FILE, LIKELIHOODS_FILE))
         self._places = {request.id: place for place, request in enumerate(requests)}
+        if len(self._places) < len(requests):
+            twice = next(each.id for place, each in enumerate(requests) if self._places[each.id] != place)
+            raise UserError(f"two requests have the id {twice!r}; make the ids of the data's records different")
         self._hashes = [_hash(request, model) for request in requests]
+        self._measured = [_hash(request, model, request.reference) for request in requests]
 
     def append(self, samples: Iterable[tuple[int, int, str]]) -> None:
         """Append samples as (request index, sample index, text), synced to disk so that they survive a crash."""
@@ -53,20 +57,20 @@ class WorkFiles:
         texts: dict[tuple[int, int], str] = {}
         for path in self._paths():
             for row in read_jsonl(path, fields=_FIELDS):
-                place = self._place(row, path, "a completion")
+                place = self._place(row, path, "a completion", self._hashes)
                 if row["sample"] < self.requests[place].num_samples:
                     texts.setdefault((place, row["sample"]), row["completion"])
         return texts
 
     def append_bits(self, found: Iterable[tuple[int, float]]) -> None:
         """Append the bits of references as (request index, bits), synced to disk like samples."""
-        rows = [{"id": self.requests[at].id, "bits": bits, "request": self._hashes[at]} for at, bits in found]
+        rows = [{"id": self.requests[at].id, "bits": bits, "request": self._measured[at]} for at, bits in found]
         append_jsonl(self._likelihoods, rows, durable=True)
 
     def read_bits(self) -> dict[int, float]:
         """Return the bits of the references that any rank has measured, by request index; see `read`."""
         return {
-            self._place(row, path, "a likelihood"): float(row["bits"])
+            self._place(row, path, "a likelihood", self._measured): float(row["bits"])
             for path in self._paths(LIKELIHOODS_FILE)
             for row in read_jsonl(path, fields=_LIKELIHOOD_FIELDS)
         }
@@ -97,10 +101,10 @@ class WorkFiles:
             "request": self._hashes[place],
         }
 
-    def _place(self, row: Mapping[str, Any], path: Path, what: str) -> int:
+    def _place(self, row: Mapping[str, Any], path: Path, what: str, hashes: Sequence[str]) -> int:
         """Return the index of a row's request; raise UserError if it was another one."""
         place = self._places.get(row["id"])
-        if place is None or self._hashes[place] != row["request"]:
+        if place is None or hashes[place] != row["request"]:
             raise UserError(
                 f"{path} holds {what} of {row['id']!r} that this model is not asked for in this way: "
                 "the model, the data or the program has changed; choose another --out"
@@ -118,9 +122,7 @@ def _of_rank(path: Path, rank: int) -> Path:
     return path.with_name(f"{path.stem}.rank{rank}.jsonl") if rank else path
 
 
-def _hash(request: Request, model: str) -> str:
-    """Return a hash of model and request, which detects a changed request with the same id."""
-    what = [model, request.text, request.max_new_tokens, request.stop]
-    # Texts to be measured only; others have had this hash before.
-    what += [request.reference] if not request.num_samples else []
+def _hash(request: Request, model: str, *measured: str) -> str:
+    """Return a hash of model and request, and of a text to measure; it detects a changed request with the same id."""
+    what = [model, request.text, request.max_new_tokens, request.stop, *measured]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]

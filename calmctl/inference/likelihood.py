@@ -102,15 +102,16 @@ def encoded_pairs(
     limit = context_length(model)
     if limit and (long := [place for place, ids in enumerate(wholes) if len(ids) > limit]):
         raise UserError(
-            f"bits_per_byte: {len(long)} of {len(wholes)} prompts exceed the model's context of {limit} tokens with "
-            "their references; use fewer shots (of the task text a smaller window)"
+            f"likelihoods: {len(long)} of {len(wholes)} prompts exceed the model's context of {limit} tokens with "
+            "their references; use fewer shots or shorter texts (of the task text a smaller window)"
         )
     for aug in aug_contexts(model):
         places = np.flatnonzero(aug.may_exceed(wholes))
         if num_long := sum(aug.longest(wholes[place]) > aug.length for place in places):
             raise UserError(
-                f"bits_per_byte: {num_long} of {len(wholes)} prompts exceed, with their references, the {aug.length} "
-                f"tokens of its own that aug {aug.index} reads; use fewer shots (of the task text a smaller window)"
+                f"likelihoods: {num_long} of {len(wholes)} prompts exceed, with their references, the {aug.length} "
+                f"tokens of its own that aug {aug.index} reads; use fewer shots or shorter texts (of the task text a "
+                "smaller window)"
             )
     return wholes, starts
 
@@ -119,7 +120,7 @@ def _first_id(tokenizer: PreTrainedTokenizerBase) -> int:
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
-    raise UserError("bits_per_byte: an empty prompt, and a tokenizer with no token that begins or ends a text")
+    raise UserError("likelihoods: an empty prompt, and a tokenizer with no token that begins or ends a text")
 
 
 def _way_of(model: PreTrainedModel) -> _Way:

@@ -82,7 +82,8 @@ def fit(
         for place, each in zip(shorter, shortened, strict=True):
             ids[place] = each
         too_long = _too_long(fitted, limit, augs)
-    _refuse(fitted, too_long, limit, "no shots are left to drop; use less decoding.max_new_tokens, or another model")
+    less = "less decoding.max_new_tokens" if any(each.max_new_tokens for each in fitted.prompts) else "shorter texts"
+    _refuse(fitted, too_long, limit, f"no shots are left to drop; use {less}, or another model")
     return replace(fitted, num_shortened=num_shortened)
 
 

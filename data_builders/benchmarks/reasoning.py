@@ -17,7 +17,8 @@ from data_builders.files import sha256_file
 from data_builders.row_files import Fields, located_rows, require_fields
 
 _FIELDS: Fields = {"instruction": str, "answer": str}
-_FILES = ("test.json", "test.json.gz", "test.jsonl", "test.jsonl.gz")
+_ENDS = (".json", ".json.gz", ".jsonl", ".jsonl.gz")
+_TEST = "test"
 _FORMAT = "Answer format: "
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 LETTERS = ("A", "B", "C", "D", "E")
@@ -162,31 +163,43 @@ def _without_end(text: str) -> str:
     return text[:-2] if text.endswith("\n\n") else text.removesuffix(" ")
 
 
-def reasoning_file(folder: Path, name: str) -> Path | None:
-    """Return the test file of a set in a folder of sets, or None."""
-    return next((path for end in _FILES if (path := folder / name / end).is_file()), None)
+def reasoning_file(folder: Path, name: str, stem: str = _TEST) -> Path | None:
+    """Return a file of a set in a folder of sets (JSON or JSON Lines, `.gz` or not), or None.
+
+    Raises:
+        UserError: there are several.
+    """
+    found = [path for end in _ENDS if (path := folder / name / f"{stem}{end}").is_file()]
+    if len(found) > 1:
+        raise UserError(f"{folder / name} holds {' and '.join(path.name for path in found)}; keep one of them")
+    return found[0] if found else None
 
 
 def choose_sets(folder: Path, known: Sequence[ReasoningSet], names: Sequence[str]) -> list[ReasoningSet]:
-    """Return the named sets in the order of `known`; without names, those that the folder has.
+    """Return the named sets in the order of `known`; without names, all of them.
 
     Raises:
-        UserError: a name is unknown or twice there, a named set is not in the folder, or there is none at all.
+        UserError: a name is unknown or twice there, or a set is not in the folder: a mean over fewer sets is another
+            figure, so nothing is left out unless `names` does.
     """
     all_names = [each.name for each in known]
     if unknown := [name for name in names if name not in all_names]:
         raise UserError(f"sets: {unknown[0]!r} is not one of {', '.join(all_names)}")
     if len(set(names)) < len(names):
         raise UserError(f"sets: {', '.join(names)} names one twice")
-    there = [each for each in known if reasoning_file(folder, each.name)]
-    if missing := [name for name in names if name not in {each.name for each in there}]:
-        raise UserError(f"sets: {folder / missing[0]} holds no {_FILES[0]} (JSON or JSON Lines, .gz or not)")
+    chosen = [each for each in known if not names or each.name in names]
+    there = [each.name for each in known if reasoning_file(folder, each.name)]
     if not there:
         raise UserError(
-            f"{folder} holds none of {', '.join(f'{name}/{_FILES[0]}' for name in all_names)}; "
+            f"{folder} holds none of {', '.join(f'{name}/{_TEST}.json' for name in all_names)}; "
             "name the folder `dataset` of LLM-Adapters, or one laid out like it"
         )
-    return [each for each in there if not names or each.name in names]
+    if missing := [each.name for each in chosen if each.name not in there]:
+        raise UserError(
+            f"{folder / missing[0]} holds no {_TEST}.json; get it, or name the sets to measure: "
+            f"options.sets=[{','.join(there)}]"
+        )
+    return chosen
 
 
 def read_reasoning(folder: Path, which: ReasoningSet) -> tuple[list[ReasoningProblem], dict[str, str]]:
@@ -197,7 +210,7 @@ def read_reasoning(folder: Path, which: ReasoningSet) -> tuple[list[ReasoningPro
     """
     path = reasoning_file(folder, which.name)
     if path is None:
-        raise UserError(f"{folder / which.name} holds no {_FILES[0]} (JSON or JSON Lines, .gz or not)")
+        raise UserError(f"{folder / which.name} holds no {_TEST}.json (or .jsonl, .gz or not)")
     problems = []
     for row, (where, found) in enumerate(located_rows(path)):
         fields = require_fields(found, _FIELDS, where)
@@ -209,7 +222,9 @@ def read_reasoning(folder: Path, which: ReasoningSet) -> tuple[list[ReasoningPro
             raise UserError(f"{where}: its answer {answer!r} is no number; write it as in 12 or -2.5")
         if choices and answer not in choices:
             raise UserError(f"{where}: its answer {answer!r} is not one of {', '.join(choices)}")
-        passage = str(found.get("passage") or "")
+        passage = found.get("passage") or ""
+        if not isinstance(passage, str):
+            raise UserError(f"{where}: its passage is no text; write it as text, or leave it out")
         problems.append(ReasoningProblem(f"{which.name}/{row}", instruction, answer, choices, passage))
     if not problems:
         raise UserError(f"{path}: holds no rows; get the file again")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_builders.benchmarks.gsm8k import read_gsm8k
-from data_builders.benchmarks.reasoning import COMMONSENSE
+from data_builders.benchmarks.reasoning import COMMONSENSE, reasoning_file
 from data_builders.errors import UserError
 from data_builders.files import sha256_file
 from data_builders.reasoning.config import ReasoningDataConfig
@@ -59,8 +59,7 @@ def _files(config: ReasoningDataConfig, folder: Path | None) -> Iterator[tuple[s
     names += [("mawps", "trainset"), ("AQuA", "train")] if config.mix == "arithmetic" else []
     for name, stem in names if folder is not None else ():
         assert folder is not None
-        found = (folder / name / f"{stem}{end}" for end in (".json", ".json.gz", ".jsonl", ".jsonl.gz"))
-        if path := next((path for path in found if path.is_file()), None):
+        if path := reasoning_file(folder, name, stem):
             yield name, path
     yield from ((each, Path(each)) for each in config.files)
 
