@@ -76,7 +76,7 @@ def metrics_of(
         "n": count,
         "breakdown": breakdown,
         "protocol": {"format": f"{task}-format", "shots": 5 if experiment == "ntl" else 0, "decoding": "greedy"},
-        "data": {"source": f"/somewhere/{task}", "limit": 100 if experiment == "ntl" else None},
+        "data": {"source": f"/somewhere/{task}", "limit": None},
     }
 
 

@@ -77,7 +77,8 @@ def _group_number(results: Results, key: str, grouped: Grouped, code: str) -> Nu
     spread = results.group_spread(key, grouped.measure, code)
     paper = paper_table(grouped.paper_table).figure(key, grouped.codes.get(code, "")) if grouped.paper_table else None
     note = ""
-    if paper is not None and any(map(results.is_own, results.evaluations(grouped.measure.task, key))):
+    evaluations = results.evaluations(grouped.measure.task, key)
+    if paper is not None and any(results.is_own(each) or each.data.get("limit") for each in evaluations):
         paper, note = None, f"paper {paper:.1f}"  # the paper's records differ, so no difference is shown
     href = results.href(key, grouped.measure.task) if spread.values else ""
     return Number(spread.mean, paper, spread.std, grouped.measure.digits, href, note)
@@ -87,7 +88,8 @@ def _grouped_caption(results: Results, grouped: Grouped) -> str:
     order = "From low to high resource, as m_B's own figures have it: its worst first." if grouped.is_plotted else ""
     parts = [_units([grouped.measure]), order, _seeds(results)]
     if grouped.paper_table:
-        parts.append(f"Paper: {paper_table(grouped.paper_table).source}, of other models; differences in points.")
+        source = paper_table(grouped.paper_table).source
+        parts.append(f"Paper: {source}, of other models; differences, over the same records only, in points.")
         parts.append(grouped.note)
     return " ".join(part for part in parts if part)
 
