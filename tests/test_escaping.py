@@ -63,7 +63,8 @@ def on_terminal(text: str) -> None:
     output.print_facts({"a": text})
     output.print_plan({"a": text, "b": [text]}, as_json=False)
     output.print_json({text: [text]})
-    output.print_metrics({"task": text, "metrics": {}, "n": 1}, text)
+    breakdown = {"by_set": {text: {"name": text, "n": 1, text: 1.0}}}
+    output.print_metrics({"task": text, "metrics": {}, "n": 1, "breakdown": breakdown}, text)
     output.note(text)
     generate._say([text], text)
     main._complain(f"error: {text}", 2, trace=text)
