@@ -19,7 +19,6 @@ from data_builders.benchmarks.reasoning import COMMONSENSE, ReasoningProblem, re
 from data_builders.errors import UserError
 from data_builders.row_files import read_jsonl
 from data_builders.values import read_json
-from evals import Request
 from evals.choices import Choice, choices_of, decided
 from evals.reasoning import CommonsenseTask, ReasoningRecord
 from evals.task import RecordSet
@@ -159,12 +158,20 @@ def test_what_was_measured_before_an_interruption_is_not_measured_again(
     assert metrics[0] == metrics[1]
 
 
-def test_likelihoods_of_another_choice_are_refused(tmp_path: Path) -> None:
-    requests = [Request("a#0", "1 =", 0, num_samples=0, reference=text) for text in (" 2", " 3")]
-    WorkFiles(tmp_path, requests[:1], "model").append_bits([(0, 1.5)])
-    assert WorkFiles(tmp_path, requests[:1], "model").read_bits() == {0: 1.5}
-    with pytest.raises(UserError, match="holds a likelihood of 'a#0' that this model is not asked for"):
-        WorkFiles(tmp_path, requests[1:], "model").read_bits()
+def test_a_report_has_the_figures_by_set_beside_those_of_guesses(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(model, data, tmp_path / "out", "options.sets=[boolq,openbookqa]")) == 0
+    by_set = read_json(tmp_path / "out" / "metrics.json")["breakdown"]["by_set"]
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "out")]) == 0
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    of = [f"{by_set[name]['acc']:.1f}" for name in ("boolq", "openbookqa")]
+    mean = f"{(by_set['boolq']['acc'] + by_set['openbookqa']['acc']) / 2:.1f}"
+    assert ["run", "BoolQ", "OBQA", "mean"] in told and ["out", *of, mean] in told
+    assert ["chance", "50.0", "25.0", "37.5"] in told and ["majority", "50.0", "33.3", "41.7"] in told
+    # The harness has no acc_norm of BoolQ.
+    assert ["run", "OBQA", "mean"] in told and ["chance", "25.0", "25.0"] in told
 
 
 @pytest.mark.slow
@@ -261,18 +268,6 @@ def test_settings_that_have_no_effect_are_refused(
 ) -> None:
     assert main(command(model, data, tmp_path / "out", *settings)) == 2
     assert message in capsys.readouterr().err
-
-
-def test_processes_share_likelihoods_and_forget_them(tmp_path: Path) -> None:
-    requests = [Request(f"a#{n}", "1 =", 0, num_samples=0, reference=f" {n}") for n in range(4)]
-    first, second = (WorkFiles(tmp_path, requests, "model", rank) for rank in (0, 1))
-    first.append_bits([(0, 1.5), (2, 2.5)])
-    second.append_bits([(1, 3.5)])
-    assert first.read_bits() == second.read_bits() == {0: 1.5, 1: 3.5, 2: 2.5}
-    first.forget_bits()
-    assert WorkFiles(tmp_path, requests, "model").read_bits() == {} and not list(tmp_path.iterdir())
-    with pytest.raises(UserError, match="two requests have the id 'a#0'"):
-        WorkFiles(tmp_path, [*requests, requests[0]], "model")
 
 
 @pytest.mark.parametrize(

@@ -168,3 +168,23 @@ def test_a_killed_job_of_several_processes_goes_on_with_one(place: Path, straigh
     assert before and not (out / "metrics.json").exists()
     assert main(command(place, out, *SAMPLING)) == 0
     assert results(out) == results(straight)
+
+
+def test_likelihoods_of_another_choice_are_refused(tmp_path: Path) -> None:
+    requests = [Request("a#0", "1 =", 0, num_samples=0, reference=text) for text in (" 2", " 3")]
+    WorkFiles(tmp_path, requests[:1], "model").append_bits([(0, 1.5)])
+    assert WorkFiles(tmp_path, requests[:1], "model").read_bits() == {0: 1.5}
+    with pytest.raises(UserError, match="holds a likelihood of 'a#0' that this model is not asked for"):
+        WorkFiles(tmp_path, requests[1:], "model").read_bits()
+
+
+def test_processes_share_likelihoods_and_forget_them(tmp_path: Path) -> None:
+    requests = [Request(f"a#{n}", "1 =", 0, num_samples=0, reference=f" {n}") for n in range(4)]
+    first, second = (WorkFiles(tmp_path, requests, "model", rank) for rank in (0, 1))
+    first.append_bits([(0, 1.5), (2, 2.5)])
+    second.append_bits([(1, 3.5)])
+    assert first.read_bits() == second.read_bits() == {0: 1.5, 1: 3.5, 2: 2.5}
+    first.forget_bits()
+    assert WorkFiles(tmp_path, requests, "model").read_bits() == {} and not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match="two requests have the id 'a#0'"):
+        WorkFiles(tmp_path, [*requests, requests[0]], "model")

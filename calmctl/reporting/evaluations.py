@@ -15,6 +15,7 @@ from data_builders.values import read_json
 
 BITS = "bits_per_byte"
 BY_LANGUAGE = "by_language"
+BY_SET = "by_set"
 NOT_COMPARED = frozenset({"isolation", "stops_out_of_reach", "read_in"})
 """Protocol entries that do not affect comparability: every isolation gives the same verdicts, the tokenizer is part of
 the model, and batching does not change answers."""
@@ -71,7 +72,11 @@ def read_evaluation(root: Path, folder: str) -> Evaluation:
     if not isinstance(content.get("task"), str) or not metrics:
         raise UserError(f"{path}: it names no task and figures; evaluate again")
     breakdown = mapping(content.get("breakdown") or {}, path)
-    by_language = mapping(breakdown.get(BY_LANGUAGE) or {}, path)
+    named = {
+        str(code): mapping(row, path)
+        for dimension in (BY_LANGUAGE, BY_SET)
+        for code, row in mapping(breakdown.get(dimension) or {}, path).items()
+    }
     protocol = mapping(content.get("protocol") or {}, path)
     data = mapping(content.get("data") or {}, path)
     model = mapping(content.get("model") or {}, path)
@@ -83,7 +88,7 @@ def read_evaluation(root: Path, folder: str) -> Evaluation:
         metrics=metrics,
         n=None if count is None else int(count),
         breakdowns=_breakdowns(breakdown, path),
-        names={str(code): str(mapping(row, path).get("name") or code) for code, row in by_language.items()},
+        names={code: str(row.get("name") or code) for code, row in named.items()},
         conditions={
             "task_version": content.get("task_version"),
             "n": content.get("n"),
