@@ -57,9 +57,8 @@ def _files(config: ReasoningDataConfig, folder: Path | None) -> Iterator[tuple[s
     """Yield the files that are there, with the name of their set or, of further ones, as they were named."""
     names = [(each.name, "train") for each in COMMONSENSE] if config.mix == "commonsense" else []
     names += [("mawps", "trainset"), ("AQuA", "train")] if config.mix == "arithmetic" else []
-    for name, stem in names if folder is not None else ():
-        assert folder is not None
-        if path := reasoning_file(folder, name, stem):
+    for name, stem in names:
+        if folder and (path := reasoning_file(folder, name, stem)):
             yield name, path
     yield from ((each, Path(each)) for each in config.files)
 
