@@ -8,7 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from calmctl import AdaptedModelForCausalLM, adapt
 from calmctl.baselines import methods
-from calmctl.baselines.methods import ADAPTERS
+from calmctl.baselines.methods import ADAPTERS, options_for
+from calmctl.baselines.options import AdapterOptions
 from calmctl.errors import UserError
 from tests.families import FAMILIES, modern
 from tests.models import VOCABULARY, example_ids, llama, logits
@@ -36,6 +37,7 @@ CASES = [
     pytest.param(name, method, marks=() if (name, method) in IN_EVERY_RUN else pytest.mark.slow, id=f"{name}-{method}")
     for name in (*TYPES, *FAMILIES)
     for method in ADAPTERS
+    if method != "p_tuning"  # its encoder is larger than these models
 ]
 
 
@@ -58,12 +60,13 @@ def test_a_method_trains_what_was_planned_or_is_refused(name, method, tmp_path):
     try:
         model = adapt(str(tmp_path / "anchor"), method, size=3)
     except UserError as error:
-        # Attention that prefixes cannot reach is the only thing that any of these methods does without.
-        assert method == "prefix" and "computes attention in a way of its own" in str(error)
+        # Attention that prefixes cannot reach, and narrow embeddings, are all that any of these methods does without.
+        is_prefix = method == "prefix" and "computes attention in a way of its own" in str(error)
+        assert is_prefix or (adapter.is_prompt and "cannot have virtual tokens" in str(error)), error
         return
-    units = adapter.units(build(name), adapter.where)
+    planned = adapter.parameters(build(name), model.config.sizes, options_for(method, AdapterOptions()))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    assert sum(parameter.numel() for parameter in trained) == sum(units[key] * 3 for key in model.config.sizes)
+    assert sum(parameter.numel() for parameter in trained) == planned
     model.train()(ids, labels=ids).loss.backward()
     torch.optim.SGD(trained, lr=0.5).step()
     model.eval().save_pretrained(tmp_path / "adapted")
@@ -72,8 +75,8 @@ def test_a_method_trains_what_was_planned_or_is_refused(name, method, tmp_path):
 
 
 @pytest.mark.parametrize("attach, message", [
-    (lambda anchor, sizes: torch.nn.ModuleDict({"more": torch.nn.Linear(1, 1)}), "would train 2 parameters, .* asked"),
-    (lambda anchor, sizes: 1 / 0, "does not work on a LlamaForCausalLM .*division"),
+    (lambda *_: torch.nn.ModuleDict({"more": torch.nn.Linear(1, 1)}), "would train 2 parameters, .* asked"),
+    (lambda *_: 1 / 0, "does not work on a LlamaForCausalLM .*division"),
 ], ids=["count", "crash"])  # fmt: skip
 def test_another_count_than_planned_is_refused(attach, message, monkeypatch):
     monkeypatch.setitem(methods.ADAPTERS, "series", replace(ADAPTERS["series"], attach=attach))

@@ -159,7 +159,9 @@ def test_completions_do_not_depend_on_batches_or_shared_shots(folder, method):
     ({"size": 2}, "parameters and size is given; give one of"),
     ({"parameters": 0, "match": "nowhere"}, "nowhere is no run directory"),
     ({"method": "full", "size": 2}, "size: method full trains the whole anchor"),
-    ({"method": "prefix", "where": "both"}, "prefix tuning acts on attention only"),
+    ({"method": "prefix", "where": "both"}, "where=both: Prefix tuning cannot go there"),
+    ({"method": "lora", "activation": "relu"}, "activation=relu: LoRA has no such option"),
+    ({"method": "full", "parameters": 0, "dropout": 0.1}, "dropout: method full trains the whole anchor"),
     ({"parameters": 10}, "10 trainable parameters are too few"),
 ])  # fmt: skip
 def test_bad_settings_are_one_clear_error(folder, tmp_path, settings, message):

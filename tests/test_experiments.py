@@ -81,7 +81,7 @@ def test_every_preset_trains_other_methods_as_it_trains_calm(experiment: str) ->
     ("kv", ["ablations.head=[1]"], "ablations.head"),
     ("kv", ["baseline.size=4"], "baseline.size=4: the experiment decides that"),
     ("kv", ["eval.dataset=x"], "eval.dataset=x: the experiment decides that"),
-    ("kv", ["baseline.where=both"], "ablations.methods=prefix: where='both': prefix tuning acts on attention only"),
+    ("kv", ["baseline.where=both"], "ablations.methods=prefix: where=both: Prefix tuning cannot go there"),
     ("kv", ["compare=[vanilla]"], "'vanilla' is not one of random_aug, dc_subs, dc_math, one_tokenizer"),
     ("kv", ["compare=[dc_subs,dc_subs]"], "names dc_subs twice"),
     ("kv", ["compare=[one_tokenizer]"],

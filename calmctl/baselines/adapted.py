@@ -7,16 +7,19 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.utils.generic import can_return_tuple
 
+from calmctl.baselines import prompt
 from calmctl.baselines.configuration import AdaptedConfig
-from calmctl.baselines.methods import ADAPTERS
+from calmctl.baselines.methods import ADAPTERS, options_for
+from calmctl.baselines.options import AdapterOptions
 from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.bases.fingerprint import fingerprint
 from calmctl.modeling.calling import CACHE, cache_argument, cache_of, either_cache
+from calmctl.modeling.generating import put_own_cache
 from calmctl.modeling.loss import completion_loss, frozen_head_loss
 from calmctl.modeling.outputs import ComposedOutput
 from calmctl.modeling.recomputation import RecomputingMixin
@@ -44,8 +47,11 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
         self.augs = nn.ModuleList()
         self.method = ADAPTERS[config.method]
         self.anchor.requires_grad_(False)
-        self.adapters = self.method.attach(self.anchor, config.sizes)
+        # Not what the method inserts: adapters may have dropout.
         self._frozen = list(self.anchor.modules())
+        options = options_for(config.method, AdapterOptions.from_dict(config.options))
+        self.adapters = self.method.attach(self.anchor, config.sizes, options)
+        self._prompts = [cast(prompt.Prompt, adapter) for adapter in self.adapters.values() if self.method.is_prompt]
         self._trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         self.generation_config = copy.deepcopy(self.anchor.generation_config)
         self.post_init()
@@ -102,10 +108,15 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
             past = int(past_key_values.get_seq_length()) if past_key_values is not None else 0
             position_ids = layers.position_ids_from(attention_mask, batch_size, past, length, input_ids.device)
         arguments = layers.arguments_of(self.anchor, input_ids, attention_mask, position_ids)
+        if use_cache and past_key_values is None and self._prompts:
+            past_key_values = self.new_cache()
         arguments |= {cast(str, cache_argument(self.anchor)): past_key_values, "use_cache": use_cache}
+        before = 0
+        for virtual in self._prompts:
+            arguments, before = prompt.with_prompt(self.anchor, virtual, arguments)
         with self.recomputing(layers.decoder_layers(self.anchor) if recompute else ()):
             if labels is not None and self.training:
-                states = layers.decoder(self.anchor)(**arguments).last_hidden_state
+                states = layers.decoder(self.anchor)(**arguments).last_hidden_state[:, before:]
                 loss, correct = frozen_head_loss(self.anchor, states, labels, num_items_in_batch)
                 return ComposedOutput(loss=loss, correct=correct)
             for name, given in (
@@ -114,15 +125,37 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
             ):
                 if wanted := getattr(self.config, name) if given is None else given:
                     arguments[name] = wanted
+            if before:
+                # Virtual tokens have no place in what a model returns.
+                is_choice = isinstance(logits_to_keep, Tensor)
+                logits_to_keep = logits_to_keep + before if is_choice else min(logits_to_keep or length, length)
             answer = self.anchor(**arguments, logits_to_keep=logits_to_keep)
+        states = answer.hidden_states
         facts: dict[str, Any] = {
-            CACHE: cache_of(answer),
-            "hidden_states": answer.hidden_states,
+            CACHE: past_key_values if self._prompts else cache_of(answer),
+            "hidden_states": tuple(each[:, before:] for each in states) if before and states else states,
             "attentions": answer.attentions,
         }
         if labels is not None:
             facts["loss"] = completion_loss(answer.logits[:, :-1], labels[:, 1:], num_items_in_batch)
         return ComposedOutput(logits=answer.logits, **facts)
+
+    # Generation.
+
+    def new_cache(self) -> Cache:
+        """Return an empty cache for this model."""
+        if self._prompts:
+            return prompt.new_cache(self.anchor, self._prompts[0])
+        return DynamicCache(config=layers.text_config(self.anchor.config))
+
+    def _prepare_cache_for_generation(  # type: ignore[override]
+        self, generation_config: Any, model_kwargs: dict[str, Any], *others: Any
+    ) -> None:
+        """Create a cache of the model's own where virtual tokens need one."""
+        if self._prompts:
+            put_own_cache(self.new_cache, generation_config, model_kwargs, ("dynamic",))
+        else:
+            super()._prepare_cache_for_generation(generation_config, model_kwargs, *others)  # type: ignore[misc]
 
     # Saving and loading.
 

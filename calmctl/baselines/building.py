@@ -11,10 +11,12 @@ from transformers import PreTrainedModel
 
 from calmctl.baselines.adapted import AdaptedModelForCausalLM
 from calmctl.baselines.configuration import AdaptedConfig
-from calmctl.baselines.methods import ADAPTERS
+from calmctl.baselines.methods import ADAPTERS, options_for
+from calmctl.baselines.options import AdapterOptions
 from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.bases.sources import load_base
+from calmctl.modeling.configuration import declared_context
 from calmctl.modeling.probe import deviation, probe_ids, tolerance, unchanged_chance
 from calmctl.modeling.stored.parts import PartsModel
 
@@ -30,7 +32,7 @@ def adapt(
     *,
     parameters: int | None = None,
     size: int | None = None,
-    where: str = "",
+    options: AdapterOptions | None = None,
     **load_arguments: Any,
 ) -> AdaptedModelForCausalLM:
     """Freeze an anchor and insert untrained adapters.
@@ -40,19 +42,26 @@ def adapt(
         method: one of `methods.ADAPTERS`.
         parameters: target number of trainable parameters.
         size: rank, virtual tokens or width of every adapter, instead of `parameters`.
-        where: blocks to adapt, "attention", "feed_forward" or "both"; empty = the method's default.
+        options: where the adapters sit, what they compute and how they start; None = the method's defaults.
         load_arguments: passed to `from_pretrained` of an anchor given as path or id.
 
     Raises:
-        UserError: unknown method, not exactly one of `parameters` and `size`, or an anchor that cannot be adapted.
+        UserError: unknown method, an option that it does not have, not exactly one of `parameters` and `size`, or an
+            anchor that cannot be adapted.
     """
     check_method(method)
     model = load_base(anchor, **load_arguments)
-    sizes = sizes_for(model, method, parameters, size, where)
-    units = ADAPTERS[method].units(model, where or ADAPTERS[method].where)
-    planned = sum(units[name] * size for name, size in sizes.items())
+    chosen = options_for(method, options or AdapterOptions())
+    sizes = sizes_for(model, method, parameters, size, chosen)
+    planned = ADAPTERS[method].parameters(model, sizes, chosen)
     before = _probe(model, model)
-    config = AdaptedConfig(anchor=model.config.to_dict(), method=method, sizes=sizes)
+    config = AdaptedConfig(
+        anchor=model.config.to_dict(),
+        method=method,
+        sizes=sizes,
+        options=chosen.changed(),
+        virtual_tokens=virtual_tokens(method, sizes),
+    )
     try:
         adapted = AdaptedModelForCausalLM(config, model)
     except Exception as error:
@@ -71,6 +80,7 @@ def _check(model: AdaptedModelForCausalLM, planned: int, before: Tensor) -> None
         UserError: one line with the method, the class of the anchor, and what is wrong.
     """
     method, name = model.config.method, type(model.anchor).__name__
+    is_neutral = ADAPTERS[method].is_neutral and model.config.options.get("init", "neutral") == "neutral"
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if trained != planned:
         raise UserError(f"method={method} on a {name} would train {trained} parameters, {planned} were asked for")
@@ -81,7 +91,7 @@ def _check(model: AdaptedModelForCausalLM, planned: int, before: Tensor) -> None
     change = deviation(after, before)
     if not math.isfinite(change):
         raise UserError(f"method={method} on a {name} gives logits that are no finite numbers")
-    if ADAPTERS[method].is_neutral and change > tolerance([model.anchor]):
+    if is_neutral and change > tolerance([model.anchor]):
         raise UserError(f"method={method} changes what a {name} computes before it is trained (by {change:.2g})")
 
 
@@ -105,7 +115,7 @@ def _probe(model: PreTrainedModel, anchor: PreTrainedModel, gradient: bool = Fal
 
 
 def sizes_for(
-    anchor: PreTrainedModel, method: str, parameters: int | None, size: int | None, where: str = ""
+    anchor: PreTrainedModel, method: str, parameters: int | None, size: int | None, options: AdapterOptions
 ) -> dict[str, int]:
     """Return the size of every adapter of a method, by the name of the adapted module.
 
@@ -118,15 +128,25 @@ def sizes_for(
     if isinstance(anchor, PartsModel):
         raise UserError("the anchor is itself composed or adapted; give a plain model (LoRA can be merged into one)")
     layers.check_base(anchor, "anchor")
-    adapter = ADAPTERS[method]
-    units = adapter.units(anchor, where or adapter.where)
-    sizes = dict.fromkeys(units, size) if size else matched_sizes(units, parameters or 0)
-    wanted = sum(units[name] * size for name, size in sizes.items())
+    adapter, chosen = ADAPTERS[method], options_for(method, options)
+    units, fixed = adapter.units(anchor, chosen), adapter.fixed_parameters(anchor)
+    sizes = dict.fromkeys(units, size) if size else matched_sizes(units, parameters or 0, fixed)
+    wanted = adapter.parameters(anchor, sizes, chosen)
     if wanted > (whole := sum(parameter.numel() for parameter in anchor.parameters())):
         raise UserError(
             f"{wanted} trainable parameters are more than the whole anchor has ({whole}); use fewer, or method full"
         )
+    virtual, context = virtual_tokens(method, sizes), declared_context(anchor.config)
+    if context is not None and virtual >= context:
+        raise UserError(
+            f"{virtual} virtual tokens leave no room in a context of {context}; use fewer (size=N), or another method"
+        )
     return sizes
+
+
+def virtual_tokens(method: str, sizes: Mapping[str, int]) -> int:
+    """Return how many tokens a method puts before every text."""
+    return max(sizes.values()) if ADAPTERS[method].is_prompt else 0
 
 
 def check_method(method: str) -> None:
@@ -135,7 +155,7 @@ def check_method(method: str) -> None:
         raise UserError(f"method={method!r} is not one of {', '.join(ADAPTERS)}")
 
 
-def matched_sizes(units: Mapping[str, int], target: int) -> dict[str, int]:
+def matched_sizes(units: Mapping[str, int], target: int, fixed: int = 0) -> dict[str, int]:
     """Return the size of each adapter, so that their parameters add up to the target as closely as possible.
 
     All adapters get the largest common size that does not exceed the target. The remainder goes to some of them, one
@@ -144,11 +164,12 @@ def matched_sizes(units: Mapping[str, int], target: int) -> dict[str, int]:
     Args:
         units: parameters per unit of size (a rank, a virtual token, ...) of each adapter.
         target: number of trainable parameters.
+        fixed: those of them that do not depend on the sizes.
 
     Raises:
         UserError: the target is too small for any adapter, or no sizes come close to it.
     """
-    uniform, missing = divmod(target, sum(units.values()))
+    uniform, missing = divmod(max(target - fixed, 0), sum(units.values()))
     sizes = dict.fromkeys(units, uniform)
     for name in sorted(units, key=lambda name: -units[name]):
         if units[name] <= missing:
@@ -158,8 +179,9 @@ def matched_sizes(units: Mapping[str, int], target: int) -> dict[str, int]:
     if abs(missing - units[smallest]) < missing:
         sizes[smallest] += 1
     if not any(sizes.values()):
-        raise UserError(f"{target} trainable parameters are too few: the smallest adapter has {min(units.values())}")
-    found = sum(units[name] * size for name, size in sizes.items())
+        least = min(units.values()) + fixed
+        raise UserError(f"{target} trainable parameters are too few: the smallest adapter has {least}")
+    found = sum(units[name] * size for name, size in sizes.items()) + fixed
     if abs(percent := difference_percent(found, target)) > MOST_PERCENT:
         raise UserError(
             f"{target} trainable parameters cannot be had: the nearest that these adapters come to is {found} "

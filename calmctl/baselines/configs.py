@@ -1,9 +1,9 @@
 """The configuration of a baseline's training."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from calmctl.baselines.methods import METHODS
-from calmctl.baselines.places import WHERE
+from calmctl.baselines.options import AdapterOptions
 from calmctl.training.configs import TrainingConfig
 from calmctl.training.settings import TrainSettings
 
@@ -18,7 +18,15 @@ class BaselineConfig(TrainingConfig):
         match: run whose number of trainable parameters is the target (a composition, say); empty = not given.
         parameters: target number of trainable parameters; 0 = not given.
         size: rank, virtual tokens or width of every adapter; 0 = follows from the target.
-        where: blocks that get adapters (attention, feed_forward or both); empty = the method's default.
+        where: blocks that get adapters: attention (series: after it), feed_forward (series: after it), both, and for
+            series before_feed_forward and around_feed_forward; empty = the method's default.
+        targets: linear layers that get an adapter each, instead of `where`: names or ends of names; `[llm_adapters]` =
+            those of LLM-Adapters' runs for this family.
+        activation: of bottlenecks: tanh, relu, gelu or silu.
+        init: `neutral` = the untrained model computes what its anchor does (prefixes: nearly); `published` = weights
+            start as in LLM-Adapters' code and in peft.
+        scaling: factor on what an adapter adds (LoRA: alpha / rank); 0 = the method's default.
+        dropout: on what LoRA and bottlenecks read (0 to 1).
         attention: attention implementation of the anchor; empty = transformers' choice.
         merge: save a plain model with the adapters added to its weights (lora).
         lr_scale: method -> factor on the learning rates; 1 for methods not named.
@@ -30,6 +38,11 @@ class BaselineConfig(TrainingConfig):
     parameters: int = 0
     size: int = 0
     where: str = ""
+    targets: tuple[str, ...] = ()
+    activation: str = "tanh"
+    init: str = "neutral"
+    scaling: float = 0.0
+    dropout: float = 0.0
     attention: str = ""
     merge: bool = False
     lr_scale: dict[str, float] = field(default_factory=dict)
@@ -40,12 +53,16 @@ class BaselineConfig(TrainingConfig):
         for name in ("parameters", "size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative (0 = not given)")
-        if self.where and self.where not in WHERE:
-            raise ValueError(f"where={self.where!r} is not one of {', '.join(WHERE)}")
+        _ = self.options  # raises ValueError
         if unknown := self.lr_scale.keys() - set(METHODS):
             raise ValueError(f"lr_scale.{min(unknown)}: no such method; there are {', '.join(METHODS)}")
         if low := [name for name, scale in self.lr_scale.items() if not 0 < scale < float("inf")]:
             raise ValueError(f"lr_scale.{low[0]}={self.lr_scale[low[0]]} must be a positive number")
+
+    @property
+    def options(self) -> AdapterOptions:
+        """Return the options of the method."""
+        return AdapterOptions(**{each.name: getattr(self, each.name) for each in fields(AdapterOptions)})
 
     @property
     def settings(self) -> TrainSettings:

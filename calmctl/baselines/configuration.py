@@ -14,6 +14,8 @@ class AdaptedConfig(PartsConfig):
     Attributes:
         method: a key of `calmctl.baselines.methods.ADAPTERS`.
         sizes: name of the adapted module -> rank, bottleneck width, or number of virtual tokens.
+        options: those of `AdapterOptions` that differ from its defaults.
+        virtual_tokens: number of tokens that are put before every text, and take places in the anchor's context.
     """
 
     model_type = "calm_adapted"
@@ -23,10 +25,14 @@ class AdaptedConfig(PartsConfig):
         anchor: dict[str, Any] | None = None,
         method: str = "",
         sizes: Mapping[str, int] | None = None,
+        options: Mapping[str, Any] | None = None,
+        virtual_tokens: int = 0,
         **kwargs: Any,
     ) -> None:
         self.method = method
         self.sizes = dict(sizes or {})
+        self.options = dict(options or {})
+        self.virtual_tokens = virtual_tokens
         super().__init__(anchor, **kwargs)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:

@@ -1,16 +1,15 @@
-"""LoRA (Hu et al. 2021), by peft: low-rank updates of every matrix in the attention and feed-forward blocks."""
+"""LoRA (Hu et al. 2021), by peft: low-rank updates of matrices in the attention and feed-forward blocks."""
 
 import copy
 import re
 from collections.abc import Mapping
-from typing import cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from calmctl.baselines.places import blocks_of, names_of_modules
+from calmctl.baselines.options import AdapterOptions
+from calmctl.baselines.places import matrices_of, targeted
 from calmctl.errors import UserError
 
 # alpha / rank, for every rank, as in LLM-Adapters (rank 32, alpha 64).
@@ -18,36 +17,20 @@ SCALING = 2
 HOLDER = "anchor"
 
 
-def units(anchor: PreTrainedModel, where: str) -> dict[str, int]:
+def units(anchor: PreTrainedModel, options: AdapterOptions) -> dict[str, int]:
     """Return the parameters per rank of each matrix's update.
 
-    Experts in one fused tensor are left out, and so are modules that return more than a product (routers).
-
     Raises:
-        UserError: no matrix is left.
+        UserError: no matrix is left, or a target names none.
     """
-    names, found = names_of_modules(anchor), {}
-    for block in blocks_of(anchor, where).values():
-        for part in dict.fromkeys([block.entry, block.exit]):
-            for module in part.modules():
-                if isinstance(module, nn.Linear | Conv1D) and _is_plain(module):
-                    found[names[module]] = sum(module.weight.shape)
-    if not found:
-        raise UserError(f"{type(anchor).__name__}: no matrix of its {where} blocks can take a low-rank update")
-    return found
+    if options.targets:
+        found: Mapping[str, nn.Linear | Conv1D] = targeted(anchor, "lora", options.targets)
+    elif not (found := matrices_of(anchor, options.where)):
+        raise UserError(f"{type(anchor).__name__}: no matrix of its {options.where} blocks can take a low-rank update")
+    return {name: sum(linear.weight.shape) for name, linear in found.items()}
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Tell whether a linear module returns only its product; routers of some models return scores too."""
-    is_own = type(module).__module__.startswith(("transformers.models.", "transformers_modules."))
-    if not is_own or type(module).forward in (nn.Linear.forward, Conv1D.forward):
-        return True
-    weight = cast(Tensor, module.weight)
-    with torch.no_grad():
-        return isinstance(module(weight.new_zeros(1, weight.shape[1])), Tensor)
-
-
-def attach(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
+def attach(anchor: PreTrainedModel, sizes: Mapping[str, int], options: AdapterOptions) -> nn.ModuleDict:
     """Add low-rank updates to matrices; peft keeps them beside the weights, inside the anchor."""
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -59,7 +42,8 @@ def attach(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
         r=max(sizes.values()),
         target_modules=[f"{HOLDER}.{name}" for name in sizes],
         rank_pattern=patterns,
-        alpha_pattern={name: SCALING * rank for name, rank in patterns.items()},
+        alpha_pattern={name: (options.scaling or SCALING) * rank for name, rank in patterns.items()},
+        lora_dropout=options.dropout,
         fan_in_fan_out=any(isinstance(anchor.get_submodule(name), Conv1D) for name in sizes),
     )
     inject_adapter_in_model(config, holder)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
+from calmctl.baselines.options import AdapterOptions
 from calmctl.baselines.places import as_modules, blocks_of
 from calmctl.errors import UserError
 from calmctl.modeling.layers import device_of, hidden_size, num_heads, text_config
@@ -31,8 +32,9 @@ SLOT = "calmctl_prefix"
 # token with score 0. n follows from the parameters to match: without the offset, hundreds of virtual tokens drown a
 # short prompt, and training does not recover the anchor's ability (docs/baselines.md).
 RESERVE = 1.0
-# Keys and values start small, for the same reason; peft's start with a standard deviation of 1.
+# Keys and values start small, for the same reason; peft's start with a standard deviation of 1, and without offset.
 INITIAL_STD = 0.02
+PUBLISHED_STD = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,13 @@ class Heads:
 class Prefix(nn.Module):
     """Keys and values of some virtual tokens for one attention module."""
 
-    def __init__(self, length: int, heads: Heads) -> None:
+    def __init__(self, length: int, heads: Heads, is_published: bool) -> None:
         super().__init__()
         embedding = nn.Embedding(length, heads.size)
-        nn.init.normal_(embedding.weight, std=INITIAL_STD)
+        nn.init.normal_(embedding.weight, std=PUBLISHED_STD if is_published else INITIAL_STD)
         self.encoder = nn.ModuleDict({"embedding": embedding})  # names that checkpoints hold
         self.length, self.heads = length, heads
+        self.offset = 0.0 if is_published else -math.log(length) - RESERVE
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return keys and values (kv_heads, length, head_dim)."""
@@ -69,25 +72,23 @@ class Prefix(nn.Module):
         )
 
 
-def units(anchor: PreTrainedModel, where: str) -> dict[str, int]:
+def units(anchor: PreTrainedModel, options: AdapterOptions) -> dict[str, int]:
     """Return the parameters per virtual token of each attention's prefix.
 
     Raises:
-        UserError: `where` is not `attention`, or the model's attention cannot take a prefix.
+        UserError: the model's attention cannot take a prefix.
     """
-    if where != "attention":
-        raise UserError(f"where={where!r}: prefix tuning acts on attention only; leave it out")
     _implementation(anchor)
-    return {name: _heads(anchor, block.entry).size for name, block in blocks_of(anchor, where).items()}
+    return {name: _heads(anchor, block.entry).size for name, block in blocks_of(anchor, options.where).items()}
 
 
-def attach(anchor: PreTrainedModel, sizes: Mapping[str, int]) -> nn.ModuleDict:
+def attach(anchor: PreTrainedModel, sizes: Mapping[str, int], options: AdapterOptions) -> nn.ModuleDict:
     """Prepend a prefix to the keys and values of some attention modules, and return the prefixes."""
     blocks, prefixes = blocks_of(anchor, "attention"), {}
     wanted = _implementation(anchor)
     for name, length in sizes.items():
         attention = blocks[name].entry
-        prefix = Prefix(length, _heads(anchor, attention)).to(device_of(attention))
+        prefix = Prefix(length, _heads(anchor, attention), options.init == "published").to(device_of(attention))
         prefixes[name] = vars(attention)[SLOT] = prefix
     anchor.set_attn_implementation(wanted)
     return as_modules(prefixes)
@@ -162,8 +163,7 @@ def _with_prefix(
     if attention_mask.dtype == torch.bool:
         lowest = torch.finfo(query.dtype).min
         attention_mask = query.new_zeros(attention_mask.shape).masked_fill(~attention_mask, lowest)
-    offset = -math.log(prefix.length) - RESERVE
-    attention_mask = F.pad(attention_mask[..., :known], (prefix.length, 0), value=offset)
+    attention_mask = F.pad(attention_mask[..., :known], (prefix.length, 0), value=prefix.offset)
     return attend(module, query, torch.cat([keys, key], -2), torch.cat([values, value], -2), attention_mask, **settings)
 
 

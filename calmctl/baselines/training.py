@@ -10,10 +10,10 @@ import torch
 from transformers import PreTrainedModel
 
 from calmctl.baselines.adapted import unmergeable
-from calmctl.baselines.building import adapt, difference_percent, sizes_for
+from calmctl.baselines.building import adapt, difference_percent, sizes_for, virtual_tokens
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.configuration import AdaptedConfig
-from calmctl.baselines.methods import ADAPTERS, FULL, METHODS
+from calmctl.baselines.methods import ADAPTERS, FULL, METHODS, options_for
 from calmctl.errors import UserError
 from calmctl.modeling.bases.public_shapes import Shape
 from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer, source_sha256
@@ -44,9 +44,11 @@ def baseline_job(config: BaselineConfig) -> Job:
         check_attention(anchor, config.attention)
         if config.method == FULL and isinstance(anchor, PartsConfig):
             raise UserError(f"anchor={config.anchor}: full trains plain models")
-        planned = plan_baseline(config, model_of(Shape(anchor)), target)
+        model = model_of(Shape(anchor))
+        planned = plan_baseline(config, model, target)
         is_plain = config.method == FULL or config.merge
-        stored = anchor if is_plain else AdaptedConfig(anchor.to_dict(), config.method)
+        virtual = model.context - planned.model.context
+        stored = anchor if is_plain else AdaptedConfig(anchor.to_dict(), config.method, virtual_tokens=virtual)
         return Planned(planned, load_tokenizer(config.anchor, **how), stored, [anchor])
 
     reads = {"anchor": source_sha256(config.anchor)}
@@ -74,13 +76,14 @@ def plan_baseline(config: BaselineConfig, anchor: PlannedModel, target: int | No
         whole = plan_whole(config, anchor, config.attention, "all of m_B", about)
         return replace(whole, more=matching(anchor.parameters, target))
     method, backward = ADAPTERS[config.method], backward_of(config.attention)
-    sizes = sizes_for(anchor.plain, config.method, target, config.size or None, config.where)
-    units, counts = method.units(anchor.plain, config.where or method.where), Counter(sizes.values())
-    trainable = sum(units[name] * size for name, size in sizes.items())
+    options = options_for(config.method, config.options)
+    sizes = sizes_for(anchor.plain, config.method, target, config.size or None, options)
+    counts = Counter(sizes.values())
+    trainable, virtual = method.parameters(anchor.plain, sizes, options), virtual_tokens(config.method, sizes)
     return Plan(
         f"{method.title}, {method.size} {' to '.join(map(str, sorted(counts)))}",
         config,
-        anchor.with_parts(trainable),
+        anchor.with_parts(trainable, virtual_tokens=virtual),
         trainable,
         lambda length: adapter_training(DecoderFlops(anchor.plain), trainable, length, backward),
         frozen_bytes=anchor.weight_bytes,
@@ -104,9 +107,11 @@ def check(config: BaselineConfig) -> None:
     require(config.dataset, "dataset", "--data FILE")
     given = [name for name in ("match", "parameters", "size") if getattr(config, name)]
     if config.method == FULL:
-        if unwanted := [name for name in ("size", "where", "merge") if getattr(config, name)]:
+        unwanted = [name for name in ("size", "merge") if getattr(config, name)] + [*config.options.changed()]
+        if unwanted:
             raise UserError(f"{unwanted[0]}: method full trains the whole anchor; leave it out")
         return
+    options_for(config.method, config.options)
     if len(given) != 1:
         what = " and ".join(given) or "nothing"
         raise UserError(f"{what} is given; give one of --match RUN, --parameters N and size=N to say how large it is")
@@ -143,5 +148,5 @@ def build(config: BaselineConfig, target: int | None) -> PreTrainedModel:
         # Whole models are trained in float32, whatever they are stored in.
         return load_base(config.anchor, dtype=torch.float32, **arguments)
     return adapt(
-        config.anchor, config.method, parameters=target, size=config.size or None, where=config.where, **arguments
+        config.anchor, config.method, parameters=target, size=config.size or None, options=config.options, **arguments
     )

@@ -171,7 +171,7 @@ def check_compositions(config: ReproduceKVConfig) -> None:
     for method in chosen.methods:
         if method != FULL:
             with _naming(f"ablations.methods={method}"):
-                sizes_for(anchor.plain, method, wanted, None, config.baseline.where)
+                sizes_for(anchor.plain, method, wanted, None, config.baseline.options)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from calmctl.modeling import layers
 from calmctl.modeling.calling import accepts, cache_argument
-from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.stored.parts import PartsModel
 
 # Free places for tokens to allocate at a time; when they are used up, the whole cache is copied.
@@ -61,10 +60,9 @@ class GrowingLayer(DynamicLayer):
 
 def new_cache(model: PreTrainedModel) -> Cache:
     """Return an empty cache, of the kind that the model would make itself."""
-    if isinstance(model, ComposedModelForCausalLM):
+    if isinstance(model, PartsModel):
         return model.new_cache()
-    anchor = model.anchor if isinstance(model, PartsModel) else model
-    return DynamicCache(config=layers.text_config(anchor.config))
+    return DynamicCache(config=layers.text_config(model.config))
 
 
 def is_plain(cache: Cache) -> bool:

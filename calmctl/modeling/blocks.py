@@ -84,3 +84,10 @@ def states_of(output: Tensor | tuple[Any, ...]) -> Tensor:
 def with_states(output: Tensor | tuple[Any, ...], states: Tensor) -> Tensor | tuple[Any, ...]:
     """Return a block's output with its states replaced."""
     return states if isinstance(output, Tensor) else (states, *output[1:])
+
+
+def with_states_into(
+    args: tuple[Any, ...], kwargs: dict[str, Any], states: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a block with its input states replaced."""
+    return (args, {**kwargs, STATES: states}) if STATES in kwargs else ((states, *args[1:]), kwargs)

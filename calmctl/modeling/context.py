@@ -95,7 +95,8 @@ def context_length(model: PreTrainedModel) -> int | None:
         own = getattr(model.config, "segmentations", None) or [None] * len(model.augs)
         shared = [base for base, cut in zip(model.bases(), [None, *own], strict=True) if cut is None]
         known = [length for base in shared if (length := context_length(base)) is not None]
-        return min(known, default=None)
+        virtual = getattr(model.config, "virtual_tokens", 0)
+        return min(known) - virtual if known else None
     said = configuration.declared_context(model.config)
     if said is None:
         return None

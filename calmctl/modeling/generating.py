@@ -1,10 +1,13 @@
 """`generate` of composed models: their cache, prompt lengths and special token ids."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
+from transformers.cache_utils import Cache
 
 from calmctl.errors import UserError
 from calmctl.modeling.cache import ComposedCache
@@ -76,18 +79,27 @@ class ComposedGenerationMixin(GenerationMixin):
         max_cache_length: int,
     ) -> None:
         """Create a composed cache; transformers' own would serve the anchor only."""
-        implementation = generation_config.cache_implementation or "dynamic"
-        if implementation not in CACHE_IMPLEMENTATIONS:
-            raise UserError(
-                f"cache_implementation={implementation!r}: a composed model has {' and '.join(CACHE_IMPLEMENTATIONS)}"
-            )
-        if generation_config.use_cache is not False and model_kwargs.get(CACHE) is None:
-            is_static = implementation == "static"
-            cache = self.new_cache(max_cache_length if is_static else None)
-            if generation_config.is_assistant:
-                # Rejected tokens of a draft will be cropped.
-                cache.activate_past_recording()
-            model_kwargs[CACHE] = cache
+        is_static = generation_config.cache_implementation == "static"
+        new_cache = partial(self.new_cache, max_cache_length if is_static else None)
+        put_own_cache(new_cache, generation_config, model_kwargs, CACHE_IMPLEMENTATIONS)
+
+
+def put_own_cache(
+    new_cache: Callable[[], Cache], settings: GenerationConfig, model_kwargs: dict[str, Any], known: Sequence[str]
+) -> None:
+    """Put a cache of the model's own into the arguments of its forward pass, unless they hold one or none is wanted.
+
+    Raises:
+        UserError: the settings ask for another kind of cache than those in `known`.
+    """
+    if (implementation := settings.cache_implementation or "dynamic") not in known:
+        raise UserError(f"cache_implementation={implementation!r}: this model has {' and '.join(known)}")
+    if settings.use_cache is not False and model_kwargs.get(CACHE) is None:
+        cache: Any = new_cache()
+        if settings.is_assistant:
+            # Rejected tokens of a draft will be cropped.
+            cache.activate_past_recording()
+        model_kwargs[CACHE] = cache
 
 
 def read_token_ids(settings: GenerationConfig) -> None:

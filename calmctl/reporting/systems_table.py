@@ -52,6 +52,8 @@ SYSTEMS = {
     "dc_math": SystemRow("D_C math", "D_C", _PURPLE, "^"),
     LORA: SystemRow("LoRA", "methods", _RED, "s"),
     "prefix": SystemRow("prefix tuning", "methods", _RED, "D"),
+    "prompt": SystemRow("prompt tuning", "methods", _RED, "<"),
+    "p_tuning": SystemRow("p-tuning", "methods", _RED, ">"),
     "series": SystemRow("series adapters", "methods", _RED, "v"),
     "parallel": SystemRow("parallel adapters", "methods", _RED, "^"),
     "full": SystemRow("full fine-tuning on D_C", "methods", _RED, "P"),

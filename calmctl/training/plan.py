@@ -70,14 +70,16 @@ class PlannedModel:
         """Return the model after a training of all its weights: in float32, as it is saved."""
         return replace(self, weight_bytes=BYTES_PER_FLOAT * self.parameters, is_public=False)
 
-    def with_parts(self, trainable: int, others: Sequence["PlannedModel"] = (), **changes: Any) -> "PlannedModel":
+    def with_parts(
+        self, trainable: int, others: Sequence["PlannedModel"] = (), virtual_tokens: int = 0, **changes: Any
+    ) -> "PlannedModel":
         """Return a model stored in parts: this one as anchor, `others` as augs, `trainable` parameters on top."""
         bases = (self, *others)
         return replace(
             self,
             parameters=sum(base.parameters for base in bases) + trainable,
             weight_bytes=sum(base.weight_bytes for base in bases) + BYTES_PER_FLOAT * trainable,
-            context=min(base.context for base in bases),
+            context=min(base.context for base in bases) - virtual_tokens,
             is_plain=False,
             **changes,
         )

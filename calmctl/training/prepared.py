@@ -53,7 +53,8 @@ class Planned:
         """Return how many of the anchor's tokens all bases can read; None if no base says."""
         own = self.segmenters or [None] * (len(self.bases) - 1)
         shared = [base for base, segmenter in zip(self.bases, [None, *own], strict=True) if segmenter is None]
-        return min((limit for base in shared if (limit := declared_context(base))), default=None)
+        virtual = getattr(self.stored, "virtual_tokens", 0)
+        return min((limit - virtual for base in shared if (limit := declared_context(base))), default=None)
 
     @property
     def aug_contexts(self) -> list[AugContext]:

@@ -6,6 +6,7 @@ from typing import Any, Self, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
 from calmctl.errors import UserError
 from calmctl.modeling.bases.adapters import has_adapters
@@ -29,6 +30,10 @@ class PartsModel(PreTrainedModel):
     def stored_tensors(self) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint by name: the trained parameters and any buffers that belong to them."""
         return dict(self.trained_parameters())
+
+    def new_cache(self) -> Cache:
+        """Return an empty cache for this model."""
+        raise NotImplementedError
 
     def bases(self) -> list[PreTrainedModel]:
         """Return the frozen bases, the anchor first."""

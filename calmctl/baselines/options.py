@@ -1,0 +1,62 @@
+"""How the adapters of a method are built, besides their size: where they sit, what they compute, how they start."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+ATTENTION, FEED_FORWARD, BOTH = "attention", "feed_forward", "both"
+BEFORE, AROUND = "before_feed_forward", "around_feed_forward"
+WHERE = (ATTENTION, FEED_FORWARD, BOTH, BEFORE, AROUND)
+# `neutral` leaves what the anchor computes as it is; `published` starts as LLM-Adapters' code and peft do.
+INITS = ("neutral", "published")
+ACTIVATIONS = ("tanh", "relu", "gelu", "silu")
+# The one entry of `targets` that stands for the matrices of LLM-Adapters' own runs.
+PUBLISHED = "llm_adapters"
+
+
+@dataclass(frozen=True)
+class AdapterOptions:
+    """Choices within an adapter method.
+
+    Attributes:
+        where: blocks that get adapters, one of WHERE; empty = the method's default.
+        targets: linear layers that get an adapter each, instead of `where`: names, or ends of names, of modules in the
+            decoder layers; `llm_adapters` alone = those of LLM-Adapters' runs for the anchor's family.
+        activation: between the two matrices of a bottleneck, one of ACTIVATIONS.
+        init: `neutral` = the untrained model computes what its anchor does (prefixes: nearly); `published` = weights
+            start as in LLM-Adapters' code and in peft, which change the model.
+        scaling: factor on what an adapter adds (LoRA: alpha / rank); 0 = the method's default.
+        dropout: on what an adapter reads, during training (0 to 1).
+    """
+
+    where: str = ""
+    targets: tuple[str, ...] = ()
+    activation: str = "tanh"
+    init: str = "neutral"
+    scaling: float = 0.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for settings out of range."""
+        for name, choices in (("where", ("", *WHERE)), ("activation", ACTIVATIONS), ("init", INITS)):
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name}={value!r} is not one of {', '.join(filter(None, choices))}")
+        if self.where and self.targets:
+            raise ValueError(f"where={self.where} and targets={list(self.targets)}: give one of them")
+        if len(set(self.targets)) < len(self.targets) or "" in self.targets:
+            raise ValueError(f"targets={list(self.targets)}: each has to be a name, given once")
+        if not 0 <= self.scaling < float("inf"):
+            raise ValueError(f"scaling={self.scaling} must be a positive number (0 = the method's default)")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
+
+    def changed(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, as plain values."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        changed = {each.name: found[each.name] for each in fields(self) if found[each.name] != each.default}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "AdapterOptions":
+        """Return the options with those in `values` changed."""
+        return cls(**{**values, "targets": tuple(values.get("targets", ()))})
