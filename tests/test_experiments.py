@@ -9,6 +9,7 @@ import pytest
 from calmctl.baselines.methods import METHODS
 from calmctl.cli.main import main
 from calmctl.config import list_presets, load_config
+from calmctl.experiments.adapters import ReproduceAdaptersConfig
 from calmctl.experiments.code import ReproduceCodeConfig
 from calmctl.experiments.config import ExperimentConfig
 from calmctl.experiments.kv_config import ReproduceKVConfig
@@ -20,6 +21,7 @@ from calmctl.training.settings import TrainSettings
 
 SCHEMAS: dict[str, type[ExperimentConfig]] = {
     "kv": ReproduceKVConfig, "ntl": ReproduceNTLConfig, "code": ReproduceCodeConfig,
+    "adapters": ReproduceAdaptersConfig,
 }  # fmt: skip
 
 
@@ -28,7 +30,7 @@ def test_what_can_be_compared_has_a_row_in_the_table_of_systems(experiment: str)
     """What is added in one place is shown everywhere, by its own name, in a group and a colour."""
     for key in ("m_A", "m_B", "calm", *SCHEMAS[experiment].COMPARISONS, *METHODS, *HEADLINE_MODELS, *COMPOSITIONS):
         assert system_row(key) is SYSTEMS[key] and SYSTEMS[key].label and SYSTEMS[key].group in GROUPS, key
-    for key in ("every_2", "heads_16", "share_0.05"):
+    for key in ("every_2", "heads_16", "share_0.05", "lora_rank_8", "p_tuning_tokens_20"):
         assert system_row(key).label.count("{}") == 1
     with pytest.raises(KeyError):
         system_row("luck")

@@ -10,8 +10,8 @@ WHERE = (ATTENTION, FEED_FORWARD, BOTH, BEFORE, AROUND)
 # `neutral` leaves what the anchor computes as it is; `published` starts as LLM-Adapters' code and peft do.
 INITS = ("neutral", "published")
 ACTIVATIONS = ("tanh", "relu", "gelu", "silu")
-# The one entry of `targets` that stands for the matrices of LLM-Adapters' own runs.
-PUBLISHED = "llm_adapters"
+# Entries of `targets` that stand for the matrices of LLM-Adapters' own runs, and for those of its AdapterH.
+PUBLISHED, ADAPTER_H = "llm_adapters", "adapter_h"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class AdapterOptions:
     Attributes:
         where: blocks that get adapters, one of WHERE; empty = the method's default.
         targets: linear layers that get an adapter each, instead of `where`: names, or ends of names, of modules in the
-            decoder layers; `llm_adapters` alone = those of LLM-Adapters' runs for the anchor's family.
+            decoder layers; `llm_adapters` alone = those of LLM-Adapters' runs for the anchor's family, `adapter_h`
+            alone = those of its AdapterH.
         activation: between the two matrices of a bottleneck, one of ACTIVATIONS.
         init: `neutral` = the untrained model computes what its anchor does (prefixes: nearly); `published` = weights
             start as in LLM-Adapters' code and in peft, which change the model.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from calmctl.baselines.options import ATTENTION, FEED_FORWARD, PUBLISHED
+from calmctl.baselines.options import ADAPTER_H, ATTENTION, FEED_FORWARD, PUBLISHED
 from calmctl.errors import UserError
 from calmctl.modeling.blocks import Block, attention_of, feed_forward_of
 from calmctl.modeling.layers import decoder_layers, text_config
@@ -29,6 +29,7 @@ PUBLISHED_TARGETS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "parallel": _UP_AND_DOWN,
     "series": {"llama": ("up_proj", "gate_proj")},
+    ADAPTER_H: {**_UP_AND_DOWN, "llama": ("gate_proj", *_UP_AND_DOWN["llama"])},
 }
 
 
@@ -72,14 +73,12 @@ def targeted(anchor: PreTrainedModel, method: str, targets: tuple[str, ...]) -> 
     Raises:
         UserError: a target names no linear layer of the blocks, or nothing was published for the method and family.
     """
-    if targets == (PUBLISHED,):
-        family = text_config(anchor.config).model_type
-        published = PUBLISHED_TARGETS.get(method, {})
+    if targets in ((PUBLISHED,), (ADAPTER_H,)):
+        family, kind = text_config(anchor.config).model_type, ADAPTER_H if ADAPTER_H in targets else method
+        published = PUBLISHED_TARGETS[kind]
         if family not in published:
-            known = ", ".join(published) or "no family"
-            raise UserError(
-                f"targets={PUBLISHED}: LLM-Adapters trained {method} on {known}, not on {family}; name them"
-            )
+            known = ", ".join(published)
+            raise UserError(f"targets={targets[0]}: LLM-Adapters trained {kind} on {known}, not on {family}; name them")
         targets = published[family]
     found = matrices_of(anchor)
     for target in targets:

@@ -13,7 +13,9 @@ from calmctl.cli.launching import launchable, run_or_plan
 
 @launchable
 def baseline(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="lora, prefix, prompt, p_tuning, series, parallel or full.")],
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="lora, prefix, prompt, p_tuning, series, parallel or full.")
+    ],
     out: options.Out,
     overrides: options.Overrides = None,
     anchor: Annotated[

@@ -111,6 +111,41 @@ def code(
     _reproduce(out, seed, seeds, experiment, dry_run, json, nproc_per_node)
 
 
+@app.command("adapters")
+def adapters(
+    out: options.Out,
+    overrides: options.Overrides = None,
+    preset: options.Preset = "smollm2",
+    anchor: Annotated[str | None, typer.Option("--anchor", help="The model that gets adapters.")] = None,
+    aug: Annotated[str | None, typer.Option("--aug", help="A specialist to compose it with, beside adapters.")] = None,
+    sets: Annotated[
+        Path | None, typer.Option("--data", help="Folder `dataset` of LLM-Adapters: training and test sets.")
+    ] = None,
+    ablations: Annotated[
+        bool, typer.Option("--ablations", help="Also the studies of where adapters sit and how large they are.")
+    ] = False,
+    seed: options.Seed = None,
+    seeds: Seeds = 1,
+    config_dir: options.ConfigDir = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    nproc_per_node: launching.NprocPerNode = None,
+) -> None:
+    """Reproduce LLM-Adapters: adapters, fine-tuning and composition on its reasoning sets, beside its tables."""
+    from calmctl.config import load_config
+    from calmctl.experiments.adapters import ReproduceAdaptersConfig, adapters_experiment
+
+    given: dict[str, object] = {"benchmarks": sets, "ablate": ablations or None}
+    given |= {"anchor.base": anchor, "aug.base": aug}
+
+    def experiment(seed: int | None, folder: Path) -> Experiment:
+        settings = options.with_options(overrides, preset=preset, seed=seed, **given)
+        config = load_config(ReproduceAdaptersConfig, f"reproduce/adapters/{preset}", settings, config_dir)
+        return adapters_experiment(config, folder)
+
+    _reproduce(out, seed, seeds, experiment, dry_run, json, nproc_per_node)
+
+
 def _reproduce(
     out: Path,
     seed: int | None,

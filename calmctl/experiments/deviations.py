@@ -120,8 +120,8 @@ def shape_in_words(model: dict[str, Any]) -> str:
 def real_text_deviations(config: ExperimentConfig) -> list[str]:
     """Return a sentence for each departure of an experiment on real text: models, composition, other methods."""
     found = [
-        f"m_B is {_model(config.anchor)}; the paper's is PaLM2-S as it is",
-        f"m_A is {_model(config.aug)}; the paper's is PaLM2-XXS, trained further on the domain",
+        f"m_B is {model_in_words(config.anchor)}; the paper's is PaLM2-S as it is",
+        f"m_A is {model_in_words(config.aug)}; the paper's is PaLM2-XXS, trained further on the domain",
         *composition_deviations(config.compose),
     ]
     if set(METHODS) & set(config.compare):
@@ -141,7 +141,8 @@ def unequal_training(config: ExperimentConfig) -> list[str]:
     return [f"other methods are not trained as CALM is: {', '.join(unequal)}"] if unequal else []
 
 
-def _model(config: TrainConfig) -> str:
+def model_in_words(config: TrainConfig) -> str:
+    """Return what a model is made from and whether it is trained."""
     if is_used_as_it_is(config):
         return f"{config.base} as it is"
     if config.base:

@@ -38,7 +38,7 @@ class Experiment:
     """The part of a reproduction that is specific to one experiment.
 
     Attributes:
-        name: of its data builder and presets.
+        name: of its presets.
         config: its settings.
         data: settings of its data.
         files: names of the files in its data folder.
@@ -49,6 +49,7 @@ class Experiment:
         token_ids: tokenizer folder -> number of token ids, for plans made before the data exist; None = that of
             `tokenizer`, or `data.vocab_size`.
         check: raises UserError for settings that only this experiment can check, before any stage runs.
+        builder: name of its data builder; empty = the experiment's name.
         exports: more files to write beside `results.json`: file name -> function that takes the content of
             `results.json` and the folder, and returns the file's content.
     """
@@ -63,6 +64,7 @@ class Experiment:
     values: Mapping[str, float | None] = field(default_factory=dict)
     token_ids: Callable[[str], int] | None = None
     check: Callable[[], None] | None = None
+    builder: str = ""
     exports: Mapping[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = field(default_factory=dict)
 
 
@@ -177,7 +179,15 @@ def experiment_stages(experiment: Experiment, out: Path, nproc_per_node: str | N
     """Return the stages of an experiment, dependencies first and evaluations last."""
     systems = _systems(experiment, out)
     models = [model for system in systems.all() for model in system.models]
-    stages = [stage_in(systems.out, "data", ("data", experiment.name), experiment.data, result="manifest.json")]
+    stages = [
+        stage_in(
+            systems.out,
+            "data",
+            ("data", experiment.builder or experiment.name),
+            experiment.data,
+            result="manifest.json",
+        )
+    ]
     stages += [stage for model in models for stage in model.stages]
     stages += [stage for model in models for stage in systems.evaluations(model)]
     unique = {stage.name: stage for stage in stages}

@@ -10,12 +10,12 @@ from calmctl.baselines.configs import BaselineConfig
 from calmctl.evaluation.config import EvalConfig
 from calmctl.experiments.config import ExperimentConfig, is_used_as_it_is
 from calmctl.experiments.stages import Stage, stage_in
-from calmctl.reporting.systems_table import system_row
+from calmctl.reporting.systems_table import SIZE_GROUPS, system_row
 from calmctl.runs.record import METRICS_FILE
 from calmctl.training.configs import ComposeConfig, TrainConfig
 
-# Groups of systems that are controls: CALM with one change. They have `num_control_seeds` seeds.
-CONTROL_GROUPS = ("m_A", "D_C", "share", "connections", "heads")
+# Groups of systems that are controls: CALM or an adapter with one change. They have `num_control_seeds` seeds.
+CONTROL_GROUPS = ("m_A", "D_C", "share", "connections", "heads", "place", *SIZE_GROUPS)
 
 
 @dataclass(frozen=True)

@@ -74,13 +74,17 @@ def headline(results: Results) -> tuple[str, ...]:
     measures = results.layout.sought or results.measured(results.layout.measures)
     if not results.measured(results.layout.measures):
         return (f"Nothing that the report knows of was measured: {NOT_RUN}.",)
+    ranked = [_ranking(results, measure) for measure in results.measured(results.layout.ranked)]
+    if results.system(CALM) is None:
+        return (*ranked, *_seeds(results))
     models = [(against_better_model(results, measure)[1].outcome, measure) for measure in measures]
     lora = [(against_lora(results, measure).outcome, measure) for measure in measures]
     return (
         *(_against_paper(results, measure) for measure in results.layout.sought),
         f"Does composition give more than either model? {_answer(models)}.",
         *([f"More than LoRA on the same data{_lora_size(results)}? {_answer(lora)}."] if results.system(LORA) else []),
-        *(_figures(results, measure) for measure in results.measured(results.layout.primary)),
+        *ranked,
+        *(_figures(results, each) for each in results.measured(results.layout.primary) if not ranked),
         *(_kept(results, measure) for measure in results.measured(results.layout.kept)),
         *_languages(results),
         *_seeds(results),
@@ -152,6 +156,16 @@ def _figures(results: Results, measure: Measure) -> str:
     return _sentence(f"{measure.label}{lower}: {', '.join(shown)}.")
 
 
+def _ranking(results: Results, measure: Measure) -> str:
+    """Return the sentence that lists the models and methods by a measure, the best first."""
+    systems = [each for group in ("models", "m_A", "methods", "place") for each in results.group(group)]
+    found = [(results.spread(system.key, measure), system.label) for system in systems]
+    known = [(spread, label) for spread, label in found if spread.mean is not None]
+    known.sort(key=lambda each: -measure.gain(each[0].mean or 0.0, 0.0))
+    shown = (f"{label} {Number(each.mean, spread=each.std, digits=measure.digits).main()}" for each, label in known)
+    return _sentence(f"{measure.label}: {', '.join(shown)}.")
+
+
 def _languages(results: Results) -> list[str]:
     """Return a sentence on the number of languages in which the composition beats m_B, if the layout plots any."""
     sentences = []
@@ -167,17 +181,17 @@ def _languages(results: Results) -> list[str]:
 
 
 def _seeds(results: Results) -> list[str]:
-    system = results.system(CALM)
-    if system is None:
-        return []
+    system = results.system(CALM) or max(results.systems, key=lambda each: len(each.runs))
     if len(system.runs) > 1:
         seeds = ", ".join(str(run.seed) for run in system.runs)
         return [f"Mean ± sample standard deviation over seeds {seeds}; a figure without ± is of one run."]
     return ["One seed: how much of a difference is chance was not measured."]
 
 
-def answers_table(results: Results) -> Table:
-    """Return a table of every measure for the models and LoRA, with comparisons of the composition."""
+def answers_tables(results: Results) -> tuple[Table, ...]:
+    """Return a table of every measure for the models and LoRA, with comparisons of the composition, if there is one."""
+    if results.system(CALM) is None:
+        return ()
     has_lora = results.system(LORA) is not None
     models = {M_A: "m_A", M_B: "m_B", CALM: "CALM"} | ({LORA: "LoRA"} if has_lora else {})
     told_of = ("against the better model", *(["against LoRA"] if has_lora else []))
@@ -201,7 +215,7 @@ def answers_table(results: Results) -> Table:
         " records adds is the standard_error of each evaluation."
     )
     title = f"Composition against either model{' and against LoRA' if has_lora else ''}"
-    return Table(title, columns, tuple(rows), caption)
+    return (Table(title, columns, tuple(rows), caption),)
 
 
 def number_of(results: Results, key: str, measure: Measure, paper: float | None = None, note: str = "") -> Number:

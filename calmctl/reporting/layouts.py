@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from calmctl.reporting.evaluations import BITS
-from calmctl.reporting.measures import Breakdown, Grouped, Measure, ReportLayout, Samples
+from calmctl.reporting.measures import Breakdown, BySet, Grouped, Measure, ReportLayout, Samples
 
 FLORES_CHRF = Measure("flores", "chrf1", "FLORES-200", "chrF1", paper="flores_chrf")
 FLORES_BITS = Measure("flores", BITS, "FLORES-200", "bits per byte", 3, is_lower_better=True)
@@ -148,7 +148,7 @@ KV = ReportLayout(
     drawn=(KV_SUBS, NUM_MATH, KV_MATH),
     sought=(KV_MATH,),
     kept=(NUM_MATH,),
-    varied=KV_MATH,
+    varied=(KV_MATH,),
     breakdowns=(
         Breakdown(
             "by_num_operands",
@@ -190,4 +190,28 @@ KV = ReportLayout(
     models_table="Table 1: measured beside the paper",
 )
 
-LAYOUTS: Mapping[str, ReportLayout] = {layout.key: layout for layout in (KV, NTL, CODE)}
+ARITHMETIC = Measure("arithmetic", "accuracy", "arithmetic", "accuracy")
+COMMONSENSE = Measure("commonsense", "accuracy", "commonsense", "accuracy")
+LIKELIHOOD = "commonsense, by likelihood"
+ACC = Measure("commonsense_likelihood", "acc", LIKELIHOOD, "acc")
+ACC_NORM = Measure("commonsense_likelihood", "acc_norm", LIKELIHOOD, "acc_norm")
+
+ADAPTERS = ReportLayout(
+    key="adapters",
+    title="Adapters on reasoning sets",
+    panels=(("Every system, mean over the sets", (ARITHMETIC, COMMONSENSE, ACC, ACC_NORM)),),
+    primary=(ARITHMETIC, COMMONSENSE, ACC),
+    ranked=(ARITHMETIC, COMMONSENSE, ACC, ACC_NORM),
+    varied=(ARITHMETIC, COMMONSENSE, ACC),
+    by_set=(
+        BySet(ARITHMETIC, "Arithmetic sets, as LLM-Adapters asks", ("arithmetic", "arithmetic_withdrawn")),
+        BySet(COMMONSENSE, "Commonsense sets, as LLM-Adapters asks", ("commonsense",)),
+        BySet(ACC, "Commonsense sets by likelihood, acc"),
+        BySet(ACC_NORM, "Commonsense sets by likelihood, acc_norm"),
+    ),
+    samples={"arithmetic": Samples(4), "commonsense": Samples(4)},
+    headings={"methods": "Adapters and fine-tuning, on the same data"},
+    note="The published figures are those of models of 6 to 13 billion parameters.",
+)
+
+LAYOUTS: Mapping[str, ReportLayout] = {layout.key: layout for layout in (KV, NTL, CODE, ADAPTERS)}

@@ -64,6 +64,19 @@ class Grouped:
 
 
 @dataclass(frozen=True)
+class BySet:
+    """A measure by test set, in the layout of a published table.
+
+    Attributes:
+        published: names of published tables of LLM-Adapters with the same sets; a table of ours for each.
+    """
+
+    measure: Measure
+    title: str
+    published: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Breakdown:
     """Measures by a property of the records (such as the number of operands): a table, and optionally a plot.
 
@@ -111,8 +124,11 @@ class ReportLayout:
         drawn: measures in the plot of all systems; empty = the primary ones.
         sought: measures that composition should improve; empty = all.
         kept: measures of m_B's abilities, which composition should keep.
-        varied: the measure that is plotted for variants of CALM by a number.
+        varied: measures for the plot of variants by a number, the first that was measured.
         models_table: title of a table of the headline models only; empty = none.
+        ranked: measures by which the headline lists all models and methods.
+        by_set: measures by test set.
+        headings: group of systems -> its heading, if it is another than everywhere.
         paper_above: name, in the paper's table 5, of the number of languages in which its composition beats m_B.
     """
 
@@ -127,8 +143,11 @@ class ReportLayout:
     drawn: tuple[Measure, ...] = ()
     sought: tuple[Measure, ...] = ()
     kept: tuple[Measure, ...] = ()
-    varied: Measure | None = None
+    varied: tuple[Measure, ...] = ()
     models_table: str = ""
+    ranked: tuple[Measure, ...] = ()
+    by_set: tuple[BySet, ...] = ()
+    headings: Mapping[str, str] = field(default_factory=dict)
     paper_above: str = ""
 
     @property

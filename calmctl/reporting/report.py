@@ -22,7 +22,7 @@ from calmctl.reporting.document.page import (
 from calmctl.reporting.document.tables import NOT_RUN
 from calmctl.reporting.document.terminal import print_tables
 from calmctl.reporting.evaluations import not_comparable
-from calmctl.reporting.headline import answers_table, headline
+from calmctl.reporting.headline import answers_tables, headline
 from calmctl.reporting.kv_tables import TABLE_1_FILE, TABLE_5_FILE
 from calmctl.reporting.plots.breakdowns import breakdown_plot
 from calmctl.reporting.plots.scaling import scaling_plot
@@ -32,6 +32,7 @@ from calmctl.reporting.provenance import UNKNOWN, reproduce_facts, seconds_table
 from calmctl.reporting.result_tables import (
     breakdown_table,
     grouped_table,
+    leading_tables,
     models_table,
     protocols_table,
     runs_table,
@@ -40,7 +41,8 @@ from calmctl.reporting.result_tables import (
 from calmctl.reporting.results import RESULTS_FILE, Results
 from calmctl.reporting.results_file import load_results
 from calmctl.reporting.samples import choose_samples, labels
-from calmctl.reporting.systems_table import CALM
+from calmctl.reporting.sets_table import sets_tables
+from calmctl.reporting.systems_table import CALM, SIZE_GROUPS
 from calmctl.reporting.trainings import read_training, training_table
 from calmctl.runs.record import RUN_FILE
 from data_builders.values import read_json
@@ -65,8 +67,7 @@ def terminal_tables(folder: Path) -> None:
     print(visible("\n".join(headline(results))), end="\n\n")
     grouped = (grouped_table(results, each) for each in results.layout.grouped)
     short = [table for table in grouped if table and len(table.rows) <= MOST_PRINTED]
-    models = models_table(results)
-    print_tables(*([models] if models else []), answers_table(results), *short, *systems_tables(results))
+    print_tables(*leading_tables(results), *short, *systems_tables(results))
 
 
 def measured(folder: Path) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def _answer_blocks(results: Results) -> tuple[Block, ...]:
     texts = [*not_comparable(results.comparable_evaluations()).values(), *results.disagreements()]
     if results.run is not None and results.run.status in ("failed", "interrupted"):
         texts.insert(0, f"This run is {results.run.status}: it may be incomplete.")
-    return (*(Paragraph(text, is_warning=True) for text in texts), answers_table(results))
+    return (*(Paragraph(text, is_warning=True) for text in texts), *answers_tables(results))
 
 
 def _paper_sections(results: Results) -> list[Section]:
@@ -111,6 +112,7 @@ def _paper_sections(results: Results) -> list[Section]:
     found: list[Section] = []
     if table := models_table(results):
         found.append(Section(table.title, (table,)))
+    found += [Section(table.title, (table,)) for table in sets_tables(results)]
     for grouped in results.layout.grouped:
         table = grouped_table(results, grouped)
         if table is None:
@@ -150,10 +152,10 @@ def _systems_blocks(results: Results) -> tuple[Block, ...]:
     if measures := results.measured(results.layout.drawn or results.layout.primary):
         alt = f"Every system: {' and '.join(measure.label for measure in measures)}"
         blocks.append(Picture("plots/systems.png", alt, systems_plot(results, measures)))
-    varied = results.layout.varied
-    if varied and any(map(results.group, ("share", "connections", "heads", "methods"))):
-        alt = f"{varied.label} by share of keys and by size"
-        blocks.append(Picture("plots/scaling.png", alt, scaling_plot(results, varied)))
+    varied = results.measured(results.layout.varied)
+    if varied and any(map(results.group, ("share", "connections", "heads", "methods", *SIZE_GROUPS))):
+        alt = f"{varied[0].label} by number of trained parameters"
+        blocks.append(Picture("plots/scaling.png", alt, scaling_plot(results, varied[0])))
     blocks += filter(None, (training_costs(results), answering_costs(results)))
     return tuple(blocks) or (Paragraph(f"Figures of systems: {NOT_RUN}."),)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from calmctl.reporting.document.tables import Cell, Column, Number, Table, Text, signed, table_row
 from calmctl.reporting.evaluations import BITS, BY_LANGUAGE, Evaluation
-from calmctl.reporting.headline import number_of
+from calmctl.reporting.headline import answers_tables, number_of
 from calmctl.reporting.measures import HEADLINE_MODELS, Breakdown, Grouped, Measure, paper_figure, paper_source
 from calmctl.reporting.paper import paper_table
 from calmctl.reporting.provenance import UNKNOWN
 from calmctl.reporting.results import Results, System, SystemRun, size_difference
+from calmctl.reporting.sets_table import sets_tables
 from calmctl.reporting.systems_table import CALM, GROUPS, LORA, M_B
 
 
@@ -28,10 +29,17 @@ def systems_tables(results: Results) -> list[Table]:
                     for system in systems
                 ]
         if rows:
-            columns = (Column("model", is_text=True), Column("trained params"), Column("against CALM"))
+            against = [Column("against CALM")] if results.system(CALM) else []
+            columns = (Column("model", is_text=True), Column("trained params"), *against)
             caption = f"{_units(measures)} {_seeds(results)}{_source(measures)}"
             tables.append(Table(title, (*columns, *_columns(measures)), tuple(rows), caption, headings))
     return tables
+
+
+def leading_tables(results: Results) -> list[Table]:
+    """Return the tables that come first in a terminal: the headline models, the answers, the figures by test set."""
+    models = models_table(results)
+    return [*([models] if models else []), *answers_tables(results), *sets_tables(results)]
 
 
 def models_table(results: Results) -> Table | None:
@@ -218,10 +226,11 @@ def _name(system: System) -> Text:
     return Text(system.label, href=run.run if run.is_here else "")
 
 
-def _size(results: Results, system: System) -> tuple[Text, Text]:
-    """Return the number of trained parameters, and its difference to CALM's in percent."""
+def _size(results: Results, system: System) -> list[Text]:
+    """Return the number of trained parameters, and if there is a composition the difference to CALM's in percent."""
     count, difference = system.runs[0].trainable_parameters, size_difference(results, system)
-    return Text("–" if count is None else f"{count:,}"), Text("" if difference is None else f"{signed(difference)}%")
+    against = [Text("" if difference is None else f"{signed(difference)}%")] if results.system(CALM) else []
+    return [Text("–" if count is None else f"{count:,}"), *against]
 
 
 def _units(measures: list[Measure]) -> str:
@@ -240,7 +249,7 @@ def _source(measures: list[Measure]) -> str:
 
 def _seeds(results: Results) -> str:
     calm = results.system(CALM)
-    count = len(calm.runs) if calm else 1
+    count = len(calm.runs) if calm else max(len(system.runs) for system in results.systems)
     return f"Mean ± sample standard deviation over {count} seeds where there are several." if count > 1 else "One seed."
 
 

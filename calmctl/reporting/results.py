@@ -92,7 +92,8 @@ class Results:
     def heading(self, group: str) -> str:
         """Return the heading of a group; for variants by a number, with the headline's own value."""
         value = self.values.get(group)
-        return GROUPS[group] if value is None else f"{GROUPS[group]} (its own: {shown_value(group, value)})"
+        name = self.layout.headings.get(group, GROUPS[group])
+        return name if value is None else f"{name} (its own: {shown_value(group, value)})"
 
     def label(self, key: str) -> str:
         """Return a system's label, or its key if there is no such system."""

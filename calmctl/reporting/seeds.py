@@ -13,9 +13,9 @@ from calmctl.escaping import md_text
 from calmctl.reporting.comparable import require_one, require_one_a_seed
 from calmctl.reporting.document.tables import Table, to_markdown
 from calmctl.reporting.evaluations import Evaluation, not_comparable
-from calmctl.reporting.headline import answers_table, headline
+from calmctl.reporting.headline import headline
 from calmctl.reporting.measures import paper_figure
-from calmctl.reporting.result_tables import grouped_table, models_table, systems_tables
+from calmctl.reporting.result_tables import grouped_table, leading_tables, systems_tables
 from calmctl.reporting.results import Results, System, SystemRun
 from calmctl.reporting.results_file import load_results
 from calmctl.reporting.values import Spread
@@ -103,9 +103,7 @@ def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def pooled_tables(pooled: Results) -> list[Table]:
     """Return the tables of pooled results."""
     grouped = (grouped_table(pooled, each) for each in pooled.layout.grouped)
-    models = models_table(pooled)
-    first = [*([models] if models else []), answers_table(pooled)]
-    return [*first, *(table for table in grouped if table), *systems_tables(pooled)]
+    return [*leading_tables(pooled), *(table for table in grouped if table), *systems_tables(pooled)]
 
 
 def pooled_figures(pooled: Results) -> dict[str, Any]:

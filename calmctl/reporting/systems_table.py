@@ -14,6 +14,13 @@ GROUPS = {
     "connections": "CALM, by connections",
     "heads": "CALM, by attention heads",
     "methods": "Other methods, on the same D_C",
+    "place": "Adapters, by place",
+    "rank": "LoRA, by rank",
+    "series_width": "Series adapters, by width",
+    "parallel_width": "Parallel adapters, by width",
+    "prefix_tokens": "Prefix tuning, by virtual tokens",
+    "prompt_tokens": "Prompt tuning, by virtual tokens",
+    "p_tuning_tokens": "P-tuning, by virtual tokens",
     "untrained": "Without training",
     "skyline": "Skyline, on all of m_A's data",
 }
@@ -56,6 +63,14 @@ SYSTEMS = {
     "p_tuning": SystemRow("p-tuning", "methods", _RED, ">"),
     "series": SystemRow("series adapters", "methods", _RED, "v"),
     "parallel": SystemRow("parallel adapters", "methods", _RED, "^"),
+    "adapter_h": SystemRow("series adapters, before and after MLP", "place", _RED, "H"),
+    "series_before": SystemRow("series adapters, before MLP", "place", _RED, "1"),
+    "series_attention": SystemRow("series adapters, after attention", "place", _RED, "2"),
+    "series_both": SystemRow("series adapters, after attention and MLP", "place", _RED, "3"),
+    "parallel_attention": SystemRow("parallel adapters, attention", "place", _RED, "4"),
+    "parallel_both": SystemRow("parallel adapters, attention and MLP", "place", _RED, "8"),
+    "lora_attention": SystemRow("LoRA, attention", "place", _RED, "p"),
+    "lora_feed_forward": SystemRow("LoRA, MLP", "place", _RED, "h"),
     "full": SystemRow("full fine-tuning on D_C", "methods", _RED, "P"),
     "m_A_examples": SystemRow("m_A with {}", "untrained"),
     "m_B_examples": SystemRow("m_B with {}", "untrained"),
@@ -69,8 +84,17 @@ VARIANTS = {
     "every": SystemRow("{}", "connections", marker="s"),
     "heads": SystemRow("{}", "heads", marker="^"),
     "share": SystemRow("{} of the keys", "share"),
+    "lora_rank": SystemRow("LoRA, {}", "rank", _RED, "s"),
+    "series_width": SystemRow("series adapters, {}", "series_width", _RED, "v"),
+    "parallel_width": SystemRow("parallel adapters, {}", "parallel_width", _RED, "^"),
+    "prefix_tokens": SystemRow("prefix tuning, {}", "prefix_tokens", _RED, "D"),
+    "prompt_tokens": SystemRow("prompt tuning, {}", "prompt_tokens", _RED, "<"),
+    "p_tuning_tokens": SystemRow("p-tuning, {}", "p_tuning_tokens", _RED, ">"),
 }
 """Number that is varied -> the row of its variants, whose keys are `every_2`, `share_0.05` and so on."""
+SIZE_GROUPS = ("rank", "series_width", "parallel_width", "prefix_tokens", "prompt_tokens", "p_tuning_tokens")
+"""Groups of variants by the size of an adapter, with the methods that have it in `METHOD_OF`."""
+METHOD_OF = dict(zip(SIZE_GROUPS, ("lora", "series", "parallel", "prefix", "prompt", "p_tuning"), strict=True))
 
 
 def is_known(key: str) -> bool:
@@ -88,9 +112,15 @@ def system_row(key: str) -> SystemRow:
 
 
 def shown_value(group: str, value: float) -> str:
-    """Return a value of a group of variants as labels show it: `every 2 layers`, `1 head`, `5%`."""
+    """Return a value of a group of variants as labels show it: `every 2 layers`, `1 head`, `5%`, `rank 8`."""
     if group == "share":
         return f"{100 * value:g}%"
     if group == "heads":
         return f"{value:g} head{'s' if value != 1 else ''}"
+    if group == "rank":
+        return f"rank {value:g}"
+    if group.endswith("_width"):
+        return f"width {value:g}"
+    if group.endswith("_tokens"):
+        return f"{value:g} virtual token{'s' if value != 1 else ''}"
     return "every layer" if value == 1 else f"every {value:g} layers"

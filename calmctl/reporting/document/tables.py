@@ -24,6 +24,7 @@ class Number:
         spread: standard deviation over seeds.
         href: relative link to the source of the figure.
         note: shown after the figure, in small type.
+        mark: sign directly behind the figure, which the caption explains.
     """
 
     value: float | None
@@ -32,13 +33,14 @@ class Number:
     digits: int = 1
     href: str = ""
     note: str = ""
+    mark: str = ""
 
     def main(self) -> str:
         """Return the figure as text: `86.7`, `86.7 ± 0.4` or `not run`."""
         if self.value is None:
             return NOT_RUN
         spread = "" if self.spread is None else f" ± {self.spread:.{self.digits}f}"
-        return f"{self.value:.{self.digits}f}{spread}"
+        return f"{self.value:.{self.digits}f}{spread}{self.mark}"
 
     def asides(self) -> list[str]:
         """Return the texts beside the figure: the paper's figure, the difference to it, and the note."""

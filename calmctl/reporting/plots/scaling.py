@@ -1,4 +1,4 @@
-"""Plot of variants and baselines: a measure by share of keys in D_C, and by number of trained parameters."""
+"""Plot of variants and methods: a measure by number of trained parameters, and by share of keys in D_C if varied."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from calmctl.reporting.measures import Measure
 from calmctl.reporting.plots.style import BLANK, WIDTH, colour_of, percent_axis, style, to_png
 from calmctl.reporting.results import Results, System
-from calmctl.reporting.systems_table import CALM, system_row
+from calmctl.reporting.systems_table import CALM, METHOD_OF, system_row
 
 
 def scaling_plot(results: Results, measure: Measure) -> bytes:
-    """Draw a measure against the share of the keys in D_C, and against the number of trained parameters."""
+    """Draw a measure against the number of trained parameters, and left of it against the share of keys in D_C."""
+    has_shares = bool(results.group("share"))
     with style():
         figure = Figure(figsize=(WIDTH, 4.7), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
-        _by_share(left, results, measure)
+        panels = figure.subplots(1, 1 + has_shares, sharey=True, squeeze=False)[0]
+        left, right = panels[0], panels[-1]
+        if has_shares:
+            _by_share(left, results, measure)
         _by_size(right, results, measure)
-        percent_axis(left, top=106, bottom=-4)
+        if has_shares:
+            percent_axis(left, top=106, bottom=-4)
         figure.supylabel(f"{measure.label}, percent", fontsize=11)
         handles, labels = right.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9.5)
@@ -48,6 +52,8 @@ def _by_size(axes: Axes, results: Results, measure: Measure) -> None:
         ("CALM, other connections", results.group("connections"), "s", colour_of(CALM)),
         ("CALM, other heads", results.group("heads"), "^", colour_of(CALM)),
     ]
+    for group, method in METHOD_OF.items():
+        _line(axes, [*results.group(group), *filter(None, [results.system(method)])], results, measure, method)
     # The methods have CALM's size, so their points share one x: each needs its own marker.
     series += [
         (system.label, [system], system_row(system.key).marker, colour_of(system.key))
@@ -67,6 +73,15 @@ def _by_size(axes: Axes, results: Results, measure: Measure) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_title("by trained parameters")
     axes.set_xlabel("trained parameters")
+
+
+def _line(axes: Axes, systems: list[System], results: Results, measure: Measure, method: str) -> None:
+    """Join the sizes of one method by a line; the method's own marker is drawn with the others."""
+    if len(systems) > 1:
+        known = sorted(zip(*_points(systems, results, measure), strict=True))
+        row = system_row(method)
+        sizes, values = [size for size, _ in known], [value for _, value in known]
+        axes.plot(sizes, values, color=colour_of(method), marker=row.marker, markersize=4, linewidth=1, alpha=0.5)
 
 
 def _points(systems: list[System], results: Results, measure: Measure) -> tuple[list[int], list[float]]:
