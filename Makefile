@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint types format test test-slow test-oldest test-newest extras kv ntl translate code smoke smoke-kv smoke-ntl smoke-code wheel-test clean
+.PHONY: help setup lint types format test test-slow test-oldest test-newest extras kv ntl translate code adapters smoke smoke-kv smoke-ntl smoke-code wheel-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,11 @@ translate: need-data $(INSTALLED) ## the demonstration: an English model learns 
 code: need-data $(INSTALLED) ## reproduce the paper's experiment on code (DATA=FOLDER of benchmarks); runs what models write, in a sandbox
 	$(BIN)/calmctl reproduce code --preset $(PRESET) --seed $(SEED) $(SOURCES:%=--source %) --data "$(DATA)" \
 		--allow-code-execution --out $(OUT) $(ARGS)
+
+adapters: PRESET = smollm2
+adapters: need-data $(INSTALLED) ## reproduce LLM-Adapters on reasoning sets (DATA=its folder `dataset`; GSM8K=FOLDER; MODELS=FOLDER of local models)
+	$(BIN)/calmctl reproduce adapters --preset $(PRESET) --seed $(SEED) --data "$(DATA)" --out $(OUT) \
+		$(if $(GSM8K),data.gsm8k="$(GSM8K)") $(if $(MODELS),--anchor "$(MODELS)/smollm2") $(ARGS)
 
 .PHONY: need-data
 need-data:

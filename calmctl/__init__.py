@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from calmctl.baselines.adapted import AdaptedModelForCausalLM
     from calmctl.baselines.building import adapt
     from calmctl.baselines.configuration import AdaptedConfig
+    from calmctl.baselines.options import AdapterOptions
     from calmctl.modeling.composed import ComposedModelForCausalLM
     from calmctl.modeling.composition import compose
     from calmctl.modeling.configuration import ComposedConfig
@@ -24,6 +25,7 @@ __version__ = VERSION
 __all__ = [
     "AdaptedConfig",
     "AdaptedModelForCausalLM",
+    "AdapterOptions",
     "ComposedConfig",
     "ComposedModelForCausalLM",
     "__version__",
@@ -34,6 +36,7 @@ __all__ = [
 _LAZY = {
     "AdaptedConfig": "calmctl.baselines.configuration",
     "AdaptedModelForCausalLM": "calmctl.baselines.adapted",
+    "AdapterOptions": "calmctl.baselines.options",
     "ComposedConfig": "calmctl.modeling.configuration",
     "ComposedModelForCausalLM": "calmctl.modeling.composed",
     "adapt": "calmctl.baselines.building",
