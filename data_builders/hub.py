@@ -101,7 +101,23 @@ def _load(data: Path, config: str | None) -> Any:
     from datasets import load_dataset
 
     name, revision = _locate(data)
-    return _reaching(data, lambda: load_dataset(name, config, revision=revision))
+    return _reaching(data, lambda: load_dataset(name, config, revision=revision, cache_dir=_cache_of(data)))
+
+
+def _cache_of(data: Path) -> str | None:
+    """Return the folder in which `datasets` caches a dataset; None = its usual one.
+
+    Copies need one each: `datasets` takes a folder for another one of the same name and layout, or for an earlier state
+    of itself, and would return the rows of that.
+    """
+    from datasets import config
+
+    if is_hub_id(data):
+        return None
+    paths = sorted(path for path in data.rglob("*") if path.is_file())
+    states = [(str(path.relative_to(data)), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    digest = hashlib.sha256(json.dumps([str(data.resolve()), states]).encode()).hexdigest()
+    return str(Path(config.HF_DATASETS_CACHE) / f"copy-{digest[:16]}")
 
 
 def _locate(data: Path) -> tuple[str, str | None]:

@@ -22,9 +22,8 @@ from data_builders.benchmarks.reasoning import (
     Form,
     ReasoningProblem,
     ReasoningSet,
-    choose_sets,
-    read_reasoning,
 )
+from data_builders.benchmarks.reasoning_rows import choose_sets, read_reasoning
 from data_builders.errors import UserError, require_at_least
 from evals.choices import HARNESS, HARNESS_RULES, NORMALISED, choices_of, decided
 from evals.task import Completions, RecordSet, Request, Scores, Task, averages, before_stops, describe

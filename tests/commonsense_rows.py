@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_builders.benchmarks.reasoning import COMMONSENSE, read_reasoning, taken_apart
+from data_builders.benchmarks.reasoning import COMMONSENSE, taken_apart
+from data_builders.benchmarks.reasoning_rows import read_reasoning
 from tests.real_data import real_data
 
 SETS = {each.name: each for each in COMMONSENSE}

@@ -12,8 +12,8 @@ from calmctl.baselines.configs import BaselineConfig
 from calmctl.cli.main import main
 from calmctl.config import load_config
 from calmctl.errors import UserError
-from calmctl.experiments.adapter_systems import CHOICES
-from calmctl.experiments.adapters import ReproduceAdaptersConfig, adapters_experiment
+from calmctl.experiments.adapter_config import CHOICES, ReproduceAdaptersConfig
+from calmctl.experiments.adapters import adapters_experiment
 from calmctl.experiments.reproduction import experiment_stages
 from calmctl.reporting.document.tables import Number, Text
 from calmctl.reporting.results_file import load_results

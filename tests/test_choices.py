@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from calmctl.cli.main import main
 from calmctl.evaluation.work_files import LIKELIHOODS_FILE, WorkFiles
-from data_builders.benchmarks.reasoning import COMMONSENSE, ReasoningProblem, read_reasoning
+from data_builders.benchmarks.reasoning import COMMONSENSE, ReasoningProblem
+from data_builders.benchmarks.reasoning_rows import read_reasoning
 from data_builders.errors import UserError
 from data_builders.row_files import read_jsonl
 from data_builders.values import read_json

@@ -9,7 +9,7 @@ import pytest
 from calmctl.baselines.methods import METHODS
 from calmctl.cli.main import main
 from calmctl.config import list_presets, load_config
-from calmctl.experiments.adapters import ReproduceAdaptersConfig
+from calmctl.experiments.adapter_config import ReproduceAdaptersConfig
 from calmctl.experiments.code import ReproduceCodeConfig
 from calmctl.experiments.config import ExperimentConfig
 from calmctl.experiments.kv_config import ReproduceKVConfig

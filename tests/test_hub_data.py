@@ -17,6 +17,8 @@ import yaml
 from calmctl.cli.main import main
 from data_builders import hub
 from data_builders.benchmarks.flores import ROWS, read_flores
+from data_builders.benchmarks.reasoning_hub import HUB_SETS
+from data_builders.benchmarks.reasoning_rows import find_set
 from data_builders.errors import UserError
 from evals import TASKS
 from evals.codexglue import CodeXGLUETask
@@ -25,6 +27,8 @@ from evals.gsm8k import GSM8KTask
 from evals.humaneval import HumanEvalTask
 from evals.mbpp import MbppTask
 from evals.mgsm import MGSM_WORDINGS, MGSMTask
+from evals.reasoning import ArithmeticTask, CommonsenseTask
+from tests.commonsense_rows import SETS, made
 from tests.test_code_tasks import HUMANEVAL_ROW, mbpp_row, score, write
 from tests.test_codexglue import row as function_row
 
@@ -234,3 +238,58 @@ def test_the_command_takes_a_copy_and_says_what_is_out_of_reach(tmp_path: Path, 
     assert main([*command, "--data", "some-org/some-data", "--out", str(tmp_path / "none")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "some-org/some-data: no such path, and as a dataset of the hub out of reach" in line
+
+
+def test_commonsense(tmp_path: Path) -> None:
+    """A folder with copies of the sets' own data asks what a folder in the published layout asks, in both protocols."""
+    layout, hub_folder = tmp_path / "layout", tmp_path / "hub"
+    for name in SETS:
+        (layout / name).mkdir(parents=True)
+        (layout / name / "test.json").write_text(json.dumps([each.published() for each in made(name)]))
+        source = HUB_SETS[name]
+        rows = {source.split: [each.original() for each in made(name)]}
+        publish(hub_folder / name, {source.config or "default": rows})
+    for task in (CommonsenseTask(), CommonsenseTask(protocol="likelihood")):
+        found, expected = task.requests(task.load(hub_folder, 4)), task.requests(task.load(layout, 4))
+        assert [(each.id, each.text) for each in found if not each.id.startswith("hellaswag")] == [
+            (each.id, each.text) for each in expected if not each.id.startswith("hellaswag")
+        ]
+        # Only the set's own data have the halves of HellaSwag's contexts apart; ours end in a space, made without one.
+        assert len(found) == len(expected)
+    assert [r.problem.answer for r in CommonsenseTask().load(hub_folder, None)] == [
+        r.problem.answer for r in CommonsenseTask().load(layout, None)
+    ]
+    wrong = [{"goal": "x", "sol1": "a", "sol2": "b", "label": 2}]
+    publish(tmp_path / "wrong" / "piqa", {"default": {"validation": wrong}})
+    with pytest.raises(UserError, match="piqa, validation row 0: it has 2 choices and answer 3"):
+        CommonsenseTask(sets=("piqa",)).load(tmp_path / "wrong", None)
+
+
+def test_a_copy_is_not_taken_for_another_one_nor_for_an_earlier_state_of_itself(tmp_path: Path) -> None:
+    def rows(folder: Path, text: str) -> list[Any]:
+        published = {"default": {"validation": [{"text": text}]}}
+        found = hub.read_hub(publish(tmp_path / folder, published), None, ("validation",), {"text": str})[0]
+        hub._load.cache_clear()
+        return [row["text"] for row in found]
+
+    assert [rows(Path(name), text) for name, text in (("a/piqa", "one"), ("b/piqa", "two"), ("a/piqa", "three"))] == [
+        ["one"], ["two"], ["three"],
+    ]  # fmt: skip
+
+
+def test_halves_of_hellaswag_are_joined_as_the_harness_joins_them(tmp_path: Path) -> None:
+    row = {"activity_label": "Tea", "ctx_a": "A cup [x] is full.", "ctx_b": "then SHE", "label": "1"}
+    row |= {"endings": ["a", "b", "c", "d"]}
+    publish(tmp_path / "hellaswag", {"default": {"validation": [row]}})
+    task = CommonsenseTask(sets=("hellaswag",), protocol="likelihood")
+    (first, *_) = task.requests(task.load(tmp_path, None))
+    assert first.text == "Tea: A cup is full. Then she" and first.reference == " a"
+
+
+def test_the_hub_itself_is_asked_for_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_set(Path("hub"), SETS["ARC-Easy"]) == Path("allenai/ai2_arc")
+    with pytest.raises(UserError, match="hub/MultiArith holds no test.json; .*|hub holds none of"):
+        ArithmeticTask().load(Path("hub"), None)
+    (tmp_path / "hub").mkdir()
+    assert find_set(Path("hub"), SETS["ARC-Easy"]) is None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from data_builders.benchmarks.reasoning import ARITHMETIC, COMMONSENSE, ReasoningSet
+from data_builders.benchmarks.reasoning import ARITHMETIC, COMMONSENSE, ReasoningSet, put_together, taken_apart
 from data_builders.errors import UserError
 from evals.reasoning import ArithmeticTask, CommonsenseTask, ReasoningTask, extracted, is_right
 from tests.real_data import real_data
@@ -183,6 +183,15 @@ def test_the_published_files_have_the_rows_and_commonest_answers_that_are_known(
     answers = {record.id: f"The answer is {record.problem.answer}." for record in records}
     found = scored(ArithmeticTask(), folder, answers).breakdown["by_set"]
     assert {name: (row["n"], row["accuracy"]) for name, row in found.items()} == {k: (n, 100) for k, n in rows.items()}
+
+
+def test_published_questions_are_put_together_as_they_were_taken_apart() -> None:
+    folder = real_data("llm_adapters")
+    for record in CommonsenseTask(sets=tuple(each.name for each in COMMONSENSE if each.name != "hellaswag")).load(
+        folder
+    ):
+        problem = record.problem
+        assert put_together(record.kind, taken_apart(record.kind, problem), problem.choices) == problem.instruction
 
 
 def test_every_set_has_one_row_in_the_tables() -> None:

@@ -133,7 +133,8 @@ def adapters(
 ) -> None:
     """Reproduce LLM-Adapters: adapters, fine-tuning and composition on its reasoning sets, beside its tables."""
     from calmctl.config import load_config
-    from calmctl.experiments.adapters import ReproduceAdaptersConfig, adapters_experiment
+    from calmctl.experiments.adapter_config import ReproduceAdaptersConfig
+    from calmctl.experiments.adapters import adapters_experiment
 
     given: dict[str, object] = {"benchmarks": sets, "ablate": ablations or None}
     given |= {"anchor.base": anchor, "aug.base": aug}

@@ -1,60 +1,17 @@
 """The systems of the experiment on adapters: m_B with each kind of adapter, and the studies of their place and size."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from calmctl.baselines.methods import ADAPTERS, FULL
-from calmctl.baselines.options import ADAPTER_H, AROUND, ATTENTION, BEFORE, BOTH, FEED_FORWARD, PUBLISHED
+from calmctl.experiments.adapter_config import CHOICES, SIZES, Choice, ReproduceAdaptersConfig
 from calmctl.experiments.stages import stage_in
 from calmctl.experiments.systems import System, Systems, Trained
 from calmctl.reporting.systems_table import RANDOM, VARIANTS, shown_value
 
-if TYPE_CHECKING:
-    from calmctl.experiments.adapters import ReproduceAdaptersConfig
-
 PUBLISHED_LORA_DROPOUT = 0.05
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One kind of adapter in one place.
-
-    Attributes:
-        targets: the published name of its layers, for `published`; empty = the whole blocks, then too.
-    """
-
-    method: str
-    where: str = ""
-    targets: str = ""
-
-
-CHOICES = {
-    "prefix": Choice("prefix"),
-    "prompt": Choice("prompt"),
-    "p_tuning": Choice("p_tuning"),
-    "series": Choice("series", FEED_FORWARD),
-    "series_before": Choice("series", BEFORE, PUBLISHED),
-    "adapter_h": Choice("series", AROUND, ADAPTER_H),
-    "series_attention": Choice("series", ATTENTION),
-    "series_both": Choice("series", BOTH),
-    "parallel": Choice("parallel", FEED_FORWARD, PUBLISHED),
-    "parallel_attention": Choice("parallel", ATTENTION),
-    "parallel_both": Choice("parallel", BOTH),
-    "lora": Choice("lora", BOTH, PUBLISHED),
-    "lora_attention": Choice("lora", ATTENTION),
-    "lora_feed_forward": Choice("lora", FEED_FORWARD),
-}
-"""Name in `compare` -> what is trained. The names of LLM-Adapters stand in docs/adapters.md."""
-# Setting of a size -> the methods that have it, and the varied number (of VARIANTS) of each.
-SIZES = {
-    "rank": {"lora": "lora_rank"},
-    "width": {"series": "series_width", "parallel": "parallel_width"},
-    "virtual_tokens": {"prefix": "prefix_tokens", "prompt": "prompt_tokens", "p_tuning": "p_tuning_tokens"},
-}
 
 
 class AdapterSystems(Systems):

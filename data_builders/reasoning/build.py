@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_builders.benchmarks.reasoning import ARITHMETIC, COMMONSENSE, TRAINED, read_reasoning, reasoning_file
+from data_builders.benchmarks.reasoning import ARITHMETIC, COMMONSENSE, TRAINED
+from data_builders.benchmarks.reasoning_rows import find_set, read_reasoning
 from data_builders.build import BuildFolder, run_build
 from data_builders.errors import UserError
 from data_builders.files import write_text
@@ -92,7 +93,7 @@ def _test_questions(config: ReasoningDataConfig) -> tuple[dict[str, Counter[str]
     if folder is None:
         raise UserError("data_folder is not set; give --data FOLDER with the test sets, whose questions are kept out")
     for which in (*ARITHMETIC, *COMMONSENSE):
-        if reasoning_file(folder, which.name):
+        if find_set(folder, which):
             problems, files = read_reasoning(folder, which)
             checksums |= files
             for problem in problems:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_builders.benchmarks.gsm8k import read_gsm8k
-from data_builders.benchmarks.reasoning import COMMONSENSE, reasoning_file
+from data_builders.benchmarks.reasoning import COMMONSENSE
+from data_builders.benchmarks.reasoning_rows import reasoning_file
 from data_builders.errors import UserError
 from data_builders.files import sha256_file
 from data_builders.reasoning.config import ReasoningDataConfig
