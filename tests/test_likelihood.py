@@ -52,6 +52,33 @@ def test_bits_are_those_of_each_text_alone(name):
         assert [found[place] for place in range(4)] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("build", [lambda: llama(seed=1), composed], ids=["plain", "composed"])
+def test_texts_that_differ_in_their_last_token_only_are_read_once(build, monkeypatch):
+    tokenizer, read = byte_tokenizer(), []
+    model = build()
+    for base in model.bases() if hasattr(model, "bases") else [model]:
+        reads(base, tokenizer)
+    model.eval()
+    pairs = [
+        ("is it? ", "n"),
+        ("is it? ", "y"),
+        ("is it so? ", "n"),
+        ("is it? ", "yn"),
+        ("is it", "? y"),
+        ("is it? ", "n"),
+    ]
+    expected = [alone(model, tokenizer, *pair) for pair in pairs]
+    labelled = likelihood._labelled
+    monkeypatch.setattr(likelihood, "_labelled", lambda *args: read.append(len(args[1])) or labelled(*args))
+    prompts, texts = zip(*pairs, strict=True)
+    for batch_size in (1, 8):
+        bits_of(model, tokenizer, prompts, texts, batch_size)  # what a model can do is tried once
+        read.clear()
+        found = dict(bits_of(model, tokenizer, prompts, texts, batch_size))
+        assert [found[place] for place in range(len(pairs))] == pytest.approx(expected, rel=1e-4)
+        assert sum(read) == 4  # "is it? n", read for "y" too, stands apart from "is it" with "? y" as its text
+
+
 def test_logits_are_scored_in_pieces(monkeypatch):
     tokenizer = byte_tokenizer()
     model = reads(llama(seed=1), tokenizer).eval()

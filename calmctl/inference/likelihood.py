@@ -59,26 +59,37 @@ class ScoredTexts:
     ) -> None:
         self._model = model
         self.wholes, self._starts = encoded_pairs(model, tokenizer, prompts, texts)
+        # Texts that differ in their last token only (`yes` and `no` after a question) are read once.
+        self._alike: dict[tuple[int, ...], list[int]] = {}
+        for place, whole in enumerate(self.wholes):
+            self._alike.setdefault((self._starts[place], *whole[:-1]), []).append(place)
         with torch.inference_mode():
             self._way = _way_of(model)
 
     def batches(self, batch_size: int) -> Iterator[list[int]]:
-        """Yield batches of indices that the model can read together, longest texts first."""
-        order = sorted(range(len(self.wholes)), key=lambda place: -len(self.wholes[place]))
+        """Yield batches of indices that the model can read together, longest texts first.
+
+        Of texts that differ in their last token only, the first stands for all.
+        """
+        firsts = [places[0] for places in self._alike.values()]
+        order = sorted(firsts, key=lambda place: -len(self.wholes[place]))
         return _batches(order, self.wholes, self._way, batch_size)
 
     @torch.inference_mode()
     def bits(self, places: Sequence[int]) -> list[tuple[int, float]]:
-        """Return index and bits of each text of a batch, read at once.
+        """Return index and bits of each text of a batch, read at once, and of those that it stands for.
 
         Raises:
             NotFiniteError: the likelihood of a text is NaN or zero.
         """
-        rows = [self.wholes[place] for place in places]
-        bits = _batch_bits(self._model, rows, [self._starts[place] for place in places], self._way)
-        if bad := [place for place, value in zip(places, bits, strict=True) if not math.isfinite(value)]:
+        rows, starts = [self.wholes[place] for place in places], [self._starts[place] for place in places]
+        alike = [self._alike[(start, *row[:-1])] for row, start in zip(rows, starts, strict=True)]
+        lasts = [[self.wholes[place][-1] for place in same] for same in alike]
+        bits = _batch_bits(self._model, rows, starts, lasts, self._way)
+        found = [pair for same, values in zip(alike, bits, strict=True) for pair in zip(same, values, strict=True)]
+        if bad := [place for place, value in found if not math.isfinite(value)]:
             raise NotFiniteError(self._model, "bits of the reference", bad[0])
-        return list(zip(places, bits, strict=True))
+        return found
 
 
 def encoded_pairs(
@@ -196,12 +207,31 @@ def _batches(order: Sequence[int], rows: Sequence[Sequence[int]], way: _Way, bat
         yield batch
 
 
-def _batch_bits(model: PreTrainedModel, rows: Sequence[Sequence[int]], starts: Sequence[int], way: _Way) -> list[float]:
+def _batch_bits(
+    model: PreTrainedModel,
+    rows: Sequence[Sequence[int]],
+    starts: Sequence[int],
+    lasts: Sequence[Sequence[int]],
+    way: _Way,
+) -> list[list[float]]:
+    """Return the bits of each row with each of some last tokens."""
     logits, targets, row_of = _labelled(model, rows, starts, way)
     # In pieces: in float32, and once more inside of the function, all logits take several times their own memory.
     pieces = (each.split(max(1, CHUNK_ELEMENTS // logits.shape[-1])) for each in (logits, targets))
     nats = torch.cat([F.cross_entropy(some.float(), of, reduction="none") for some, of in zip(*pieces, strict=True)])
-    return (torch.zeros(len(rows), device=nats.device).index_add_(0, row_of, nats) / math.log(2)).tolist()
+    totals = torch.zeros(len(rows), device=nats.device).index_add_(0, row_of, nats)
+    found = [[total] for total in totals.tolist()]
+    ends = row_of.bincount(minlength=len(rows)).cumsum(0) - 1  # the place of each row's last label
+    for row, tokens in enumerate(lasts):
+        if len(tokens) == 1:
+            continue
+        others = F.cross_entropy(
+            logits[ends[row]].float().expand(len(tokens), -1),
+            torch.tensor(tokens, device=logits.device),
+            reduction="none",
+        )
+        found[row] = (totals[row] - nats[ends[row]] + others).tolist()
+    return [[value / math.log(2) for value in values] for values in found]
 
 
 def _labelled(
