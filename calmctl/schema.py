@@ -108,6 +108,17 @@ def differing_settings(config: object) -> list[str]:
     return list(_chosen(config, may_differ))
 
 
+def default_settings(config: object) -> Iterator[str]:
+    """Yield the settings, as `a.b.c`, that have their field's default; groups that have it as a whole count as one."""
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        value, factory = getattr(config, field.name), field.default_factory
+        default = factory() if factory is not dataclasses.MISSING else field.default
+        if value == default:
+            yield field.name
+        else:
+            yield from (f"{field.name}.{path}" for path in default_settings(value))
+
+
 def _chosen(config: object, is_chosen: Callable[[Mapping[str, Any], object], bool]) -> Iterator[str]:
     """Yield the settings, as `a.b.c`, for which `is_chosen(metadata of the field, group)` is true."""
     for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():

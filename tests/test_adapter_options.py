@@ -1,5 +1,8 @@
 """Where adapters sit, what they compute and how they start: every choice does what it says, on every kind of block."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +13,7 @@ from calmctl.baselines.options import ACTIVATIONS, AdapterOptions
 from calmctl.baselines.places import PUBLISHED_TARGETS, widths_of
 from calmctl.errors import UserError
 from tests.families import FAMILIES
-from tests.models import example_ids, llama, logits, with_random_adapters
+from tests.models import example_ids, gpt2, llama, logits, with_random_adapters
 
 # A block called by name, one of two layers without a module around them, fused layers, experts.
 KINDS = ["Llama", "OPT", "BLOOM", "GPT-2", "GPT-J", "Mixtral"]
@@ -77,7 +80,8 @@ def test_linear_layers_can_be_adapted_one_by_one():
 @pytest.mark.parametrize("method, family", [(m, f) for m, families in PUBLISHED_TARGETS.items() for f in families])
 def test_the_published_layers_exist_in_their_families(method, family):
     name = {"llama": "Llama", "gptj": "GPT-J", "bloom": "BLOOM"}[family]
-    model = adapted(method, name, targets=("llm_adapters",))
+    of, targets = (method, "llm_adapters") if method in ADAPTERS else ("series", method)
+    model = adapted(of, name, targets=(targets,))
     named = {key.removesuffix(":before").rpartition(".")[2] for key in model.config.sizes}
     assert named == set(PUBLISHED_TARGETS[method][family])
     assert torch.equal(logits(model, example_ids()), logits(FAMILIES[name](), example_ids()))
@@ -115,9 +119,14 @@ def test_dropout_is_for_training_only(method):
     assert torch.equal(logits(model, ids), logits(with_random_adapters(adapted(method)), ids))
     model.train()
     torch.manual_seed(0)
-    losses = [float(model(ids, labels=ids).loss) for _ in range(2)]
+    losses = [float(model(ids, labels=ids).loss.detach()) for _ in range(2)]
     assert losses[0] != losses[1]
-    assert not any(module.training for module in model.anchor.modules() if isinstance(module, nn.SiLU | nn.Embedding))
+    own = AdapterOptions(dropout=0.5, targets=("c_attn",) if method == "lora" else ())
+    frozen = adapt(gpt2(), method, size=3, options=replace(own, targets=own.targets)).train()
+    inserted = {id(module) for adapter in frozen.adapters.values() for module in adapter.modules()}
+    dropouts = [(name, each) for name, each in frozen.anchor.named_modules() if isinstance(each, nn.Dropout)]
+    kept = [each for name, each in dropouts if "lora" not in name and id(each) not in inserted]
+    assert kept and not any(each.training for each in kept)
 
 
 @pytest.mark.parametrize("method, options", [
@@ -137,6 +146,21 @@ def test_a_checkpoint_keeps_the_options(method, options, tmp_path):
         torch.testing.assert_close(logits(loaded.merged(), example_ids()), logits(model, example_ids()))
 
 
+@pytest.mark.parametrize("method, where", [("series", "both"), ("parallel", "attention"), ("lora", "attention")])
+def test_checkpoints_of_before_there_were_options_are_read(method, where, tmp_path):
+    llama().save_pretrained(tmp_path / "anchor")
+    model = adapt(str(tmp_path / "anchor"), method, size=3, options=AdapterOptions(where=where))
+    with_random_adapters(model).save_pretrained(tmp_path / "adapted")
+    file = tmp_path / "adapted" / "config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({key: settings[key] for key in settings if key not in ("options", "virtual_tokens")}))
+    loaded = AdaptedModelForCausalLM.from_pretrained(tmp_path / "adapted")
+    assert torch.equal(logits(loaded, example_ids()), logits(model, example_ids()))
+    file.write_text(json.dumps(settings | {"options": {"colour": "red"}}))
+    with pytest.raises(UserError, match="adapter option 'colour' is not known"):
+        AdaptedModelForCausalLM.from_pretrained(tmp_path / "adapted")
+
+
 @pytest.mark.parametrize("method, options, message", [
     ("lora", {"where": "before_feed_forward"}, "where=before_feed_forward: LoRA cannot go there; give both, attention"),
     ("lora", {"activation": "relu"}, "activation=relu: LoRA has no such option"),
@@ -144,7 +168,7 @@ def test_a_checkpoint_keeps_the_options(method, options, tmp_path):
     ("p_tuning", {"init": "published"}, "init=published: P-tuning has no such option"),
     ("prefix", {"dropout": 0.1}, "dropout=0.1: Prefix tuning has no such option"),
     ("lora", {"targets": ("wrong",)}, "LlamaForCausalLM has no linear layer wrong .*; it has q_proj, k_proj"),
-    ("series", {"targets": ("q_proj",)}, "maps 32 features to 32; series adapters go into MLPs only"),
+    ("series", {"targets": ("q_proj",)}, "q_proj is in no MLP, and series adapters of single layers go into MLPs only"),
 ])  # fmt: skip
 def test_an_option_that_cannot_be_is_one_line(method, options, message):
     with pytest.raises(UserError, match=message):

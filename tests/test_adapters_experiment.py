@@ -18,6 +18,7 @@ from calmctl.experiments.reproduction import experiment_stages
 from calmctl.reporting.document.tables import Number, Text
 from calmctl.reporting.results_file import load_results
 from calmctl.reporting.sets_table import CONTAMINATED, GUESSED, TRAINED_ON, published_table, sets_tables
+from data_builders.benchmarks.reasoning import ARITHMETIC, COMMONSENSE
 from data_builders.kv.tokenizers import CUTS, build_byte_tokenizer
 from tests.report_folder import read, write
 
@@ -42,7 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder like `dataset` of LLM-Adapters, with a few rows of some sets."""
     folder = tmp_path_factory.mktemp("sets")
-    for name in ("AddSub", "mawps"):
+    for name in ("AddSub", "mawps", "SVAMP"):
         asked = [{"instruction": f"Ada has {row} {name}s . How many ?", "answer": str(row)} for row in range(4)]
         write(folder / name / "test.json", asked)
     for split, count in (("train", 20), ("test", 4)):
@@ -92,7 +93,7 @@ def test_published_adapters_are_placed_and_started_as_published(model: Path, set
     found: dict[str, BaselineConfig] = trainings(settings(model, sets, "published=true", compared), tmp_path)
     assert found["lora"].targets == ("llm_adapters",) and found["lora"].dropout == 0.05
     assert found["adapter_h"].targets == ("adapter_h",) and found["parallel"].targets == ("llm_adapters",)
-    assert found["series"].where == "feed_forward" and not found["series"].targets
+    assert found["series"].targets == ("adapter_p",) and not found["series"].where
     assert {found[name].init for name in ("series_before", "series", "adapter_h", "parallel", "prefix")} == {
         "published"
     }
@@ -105,6 +106,30 @@ def test_options_of_the_baseline_reach_the_methods_that_have_them(model: Path, s
     assert (found["series"].activation, found["series"].dropout) == ("relu", 0.1)
     assert (found["lora"].activation, found["lora"].dropout) == ("tanh", 0.1)
     assert found["prefix"].options.changed() == {"where": "attention"} or not found["prefix"].options.changed()
+
+
+def test_studies_leave_out_what_was_not_published_and_train_every_size(model: Path, sets: Path, tmp_path: Path) -> None:
+    for preset in ("bloomz-7b", "gpt-j-6b"):
+        given = [f"benchmarks={sets}", "ablate=true", "arithmetic.options.sets=[AddSub]", "data.validation_rows=2"]
+        config = load_config(ReproduceAdaptersConfig, f"reproduce/adapters/{preset}", given)
+        assert "series_before" not in trainings(config, tmp_path) and "series_attention" in trainings(config, tmp_path)
+    ours = settings(
+        model, sets, "ablate=true", "compare=[series_before]", "ablations.widths=[2,4,8]", "num_bridge_seeds=2"
+    )
+    found = trainings(ours, tmp_path)
+    assert {"series_width_2", "series_width_4", "series_width_8", "series_before_seed1"} <= found.keys()
+    aug = (f"aug.base={model}", "equal_parameters=true", "compare=[lora]", "ablate=true", "ablations.ranks=[1,2]")
+    assert {"lora_rank_1", "lora_rank_2"} <= trainings(settings(model, sets, *aug), tmp_path).keys()
+
+
+def test_what_m_b_cannot_have_is_told_before_anything_runs(
+    model: Path, sets: Path, tmp_path: Path, capsys: Any
+) -> None:
+    command = ["reproduce", "adapters", "--preset", "smoke", "--anchor", str(model), "--data", str(sets)]
+    own = ["arithmetic.options.sets=[AddSub]", "commonsense_likelihood.options.sets=[boolq]", "compare=[series,prompt]"]
+    assert main([*command, "--out", str(tmp_path / "out"), *own, "virtual_tokens=2000"]) == 2
+    assert "2000 virtual tokens leave no room in a context of 1024" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("preset", ["llama-7b", "bloomz-7b", "gpt-j-6b", "smollm2"])
@@ -132,6 +157,9 @@ def test_models_that_are_not_here_are_planned(preset: str, sets: Path, tmp_path:
     (["baseline.where=both"], "baseline.where=both: the experiment decides that"),
     (["ablations.ranks=[4,4]"], "ranks=.*each named once"),
     (["commonsense_likelihood.options.protocol=llm-adapters"], "options.protocol=llm-adapters: it is likelihood"),
+    (["published=true", "baseline.activation=relu"], "published=true says how adapters are built; leave baseline.act"),
+    (["ablate=true", "compare=[full]"], "ablate: compare names no adapter"),
+    (["data.data_folder=/nowhere"], "data.data_folder: --data says where the sets are"),
     (["anchor.train.steps=3"], "anchor and aug are models as they are here"),
 ])  # fmt: skip
 def test_bad_settings_are_one_line(overrides: list[str], message: str, model: Path, sets: Path, tmp_path: Path) -> None:
@@ -142,10 +170,13 @@ def test_bad_settings_are_one_line(overrides: list[str], message: str, model: Pa
 def test_published_tables_are_whole_and_their_averages_their_own() -> None:
     for name in ("commonsense", "arithmetic", "arithmetic_withdrawn"):
         table = published_table(name)
-        assert table.columns[-1] == "Average" and set(CONTAMINATED.get(name, ())) <= set(table.columns)
+        assert {*CONTAMINATED.get(name, ())} <= {*table.sets} == table.most_frequent.keys()
+        assert all(
+            table.sets[each.name] == each.label for each in (*ARITHMETIC, *COMMONSENSE) if each.name in table.sets
+        )
         for methods in table.bases.values():
             for figures in methods.values():
-                assert len(figures) == len(table.columns)
+                assert len(figures) == len(table.sets) + 1
                 assert abs(sum(figures[:-1]) / (len(figures) - 1) - figures[-1]) < 0.16
     with pytest.raises(KeyError):
         published_table("luck")
@@ -156,7 +187,7 @@ def test_an_experiment_runs_from_data_to_report(model: Path, sets: Path, tmp_pat
     out = tmp_path / "out"
     command = ["reproduce", "adapters", "--preset", "smoke", "--anchor", str(model), "--aug", str(model)]
     given = [
-        "--data", str(sets), "--out", str(out), "data.overlaps=keep", "arithmetic.options.sets=[AddSub,mawps]",
+        "--data", str(sets), "--out", str(out), "data.overlaps=keep", "arithmetic.options.sets=[AddSub,mawps,SVAMP]",
         "commonsense_likelihood.options.sets=[boolq]", "equal_parameters=true", "compare=[lora,series,random_aug]",
     ]  # fmt: skip
     assert main([*command, *given]) == 0
@@ -177,7 +208,10 @@ def test_an_experiment_runs_from_data_to_report(model: Path, sets: Path, tmp_pat
     for label, mark in (("LoRA", TRAINED_ON), ("CALM", TRAINED_ON), ("m_B alone", "")):
         assert isinstance(cell := by_label[label][place], Number) and cell.mark == mark
     assert isinstance(cell := by_label["GPT-3.5"][place], Number) and (cell.value, cell.mark) == (85.3, "")
+    # The published means are over sets that ours did not all measure.
+    assert by_label["LoRA"][-1] != Text("–") and by_label["CALM"][-1] == Text("–")
     guessed = {cell.text: row for row in chosen.rows if isinstance(cell := row[0], Text)}
     assert isinstance(cell := guessed["most frequent answer"][2], Number) and cell.value == 100
     assert isinstance(cell := guessed["LoRA"][2], Number) and cell.mark == GUESSED
+    assert "The models were trained on test questions of AddSub" in (out / "report.md").read_text()
     assert (out / "report.html").is_file()

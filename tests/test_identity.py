@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from calmctl.config import to_yaml
 from calmctl.errors import UserError
 from calmctl.runs.identity import has_settings
 from calmctl.runs.run import read_run
 from calmctl.schema import differing_settings, meaning
-from data_builders.values import write_json
+from data_builders.values import read_yaml, write_json
 from tests.test_runs import CONFIG, finished, start
 
 
@@ -89,3 +90,18 @@ def test_fields_say_with_which_settings_a_run_goes_on_and_which_may_differ(tmp_p
             start(info.path, config=replace(config, **changes))
     assert differing_settings(config) == ["seed", "tasks", "one.sharding", "other", "part.sharding"]
     assert differing_settings(more) == ["seed", "tasks", "one.sharding", "other.sharding", "part.sharding"]
+
+
+def test_a_run_of_before_a_setting_existed_goes_on_with_its_default_and_only_then(tmp_path: Path) -> None:
+    config = Whole(part=Part(2))
+    with start(tmp_path / "run", config=config) as run:
+        run.finish()
+    info = read_run(tmp_path / "run")
+    settings = read_yaml(info.path / "config.yaml")
+    for old in ({key: settings[key] for key in ("seed", "part")}, {**settings, "part": {"steps": 2}}):
+        (info.path / "config.yaml").write_text(to_yaml(old))
+        write_json(info.path / "run.json", info.facts | {"config_sha256": "of other settings"})
+        assert has_settings(read_run(info.path), config, comparisons=True)
+    (info.path / "config.yaml").write_text(to_yaml({**settings, "part": {"sharding": "none"}}))
+    with pytest.raises(UserError, match="by an earlier version of calmctl, which had no part.steps; choose another"):
+        start(info.path, config=config)

@@ -13,8 +13,7 @@ from transformers.utils.generic import can_return_tuple
 
 from calmctl.baselines import prompt
 from calmctl.baselines.configuration import AdaptedConfig
-from calmctl.baselines.methods import ADAPTERS, options_for
-from calmctl.baselines.options import AdapterOptions
+from calmctl.baselines.methods import ADAPTERS, stored_options
 from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.bases.fingerprint import fingerprint
@@ -49,7 +48,7 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
         self.anchor.requires_grad_(False)
         # Not what the method inserts: adapters may have dropout.
         self._frozen = list(self.anchor.modules())
-        options = options_for(config.method, AdapterOptions.from_dict(config.options))
+        options = stored_options(config.method, config.options)
         self.adapters = self.method.attach(self.anchor, config.sizes, options)
         self._prompts = [cast(prompt.Prompt, adapter) for adapter in self.adapters.values() if self.method.is_prompt]
         self._trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
@@ -126,9 +125,11 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
                 if wanted := getattr(self.config, name) if given is None else given:
                     arguments[name] = wanted
             if before:
-                # Virtual tokens have no place in what a model returns.
-                is_choice = isinstance(logits_to_keep, Tensor)
-                logits_to_keep = logits_to_keep + before if is_choice else min(logits_to_keep or length, length)
+                # Virtual tokens have no place in logits and states.
+                if isinstance(logits_to_keep, Tensor):  # places, from the end if negative, or a mask of them
+                    logits_to_keep = torch.arange(before, before + length, device=input_ids.device)[logits_to_keep]
+                else:
+                    logits_to_keep = min(logits_to_keep or length, length)
             answer = self.anchor(**arguments, logits_to_keep=logits_to_keep)
         states = answer.hidden_states
         facts: dict[str, Any] = {

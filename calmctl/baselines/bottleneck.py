@@ -110,8 +110,13 @@ def _series_sites(anchor: PreTrainedModel, options: AdapterOptions) -> dict[str,
         in_mlp = blocks_of(anchor, FEED_FORWARD)
         for name, linear in targeted(anchor, "series", options.targets).items():
             taken, given = widths_of(linear)
-            if dim not in (taken, given) or taken == given or not _is_in(linear, in_mlp):
-                raise UserError(f"targets: {name} maps {taken} features to {given}; series adapters go into MLPs only")
+            if not _is_in(linear, in_mlp):
+                raise UserError(f"targets: {name} is in no MLP, and series adapters of single layers go into MLPs only")
+            if dim not in (taken, given) or taken == given:
+                raise UserError(
+                    f"targets: {name} maps {taken} features to {given}; series adapters go to layers that either read "
+                    f"or return the model's {dim}"
+                )
             # As in LLM-Adapters: the first layers of an MLP get theirs before, the last one after.
             side = _BEFORE if taken == dim else ""
             found[name + side] = Site(Block(linear, linear), dim, dim)

@@ -50,7 +50,7 @@ def adapt(
             anchor that cannot be adapted.
     """
     check_method(method)
-    model = load_base(anchor, **load_arguments)
+    model = load_base(anchor, **load_arguments).eval()
     chosen = options_for(method, options or AdapterOptions())
     sizes = sizes_for(model, method, parameters, size, chosen)
     planned = ADAPTERS[method].parameters(model, sizes, chosen)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields, replace
 
-from calmctl.baselines.methods import METHODS
+from calmctl.baselines.methods import ADAPTERS, METHODS
 from calmctl.baselines.options import AdapterOptions
 from calmctl.training.configs import TrainingConfig
 from calmctl.training.settings import TrainSettings
@@ -23,8 +23,8 @@ class BaselineConfig(TrainingConfig):
         targets: linear layers that get an adapter each, instead of `where`: names or ends of names; `[llm_adapters]` =
             those of LLM-Adapters' runs for this family.
         activation: of bottlenecks: tanh, relu, gelu or silu.
-        init: `neutral` = the untrained model computes what its anchor does (prefixes: nearly); `published` = weights
-            start as in LLM-Adapters' code and in peft.
+        init: `neutral` = the untrained model computes what its anchor does (with a prefix nearly, with virtual tokens
+            in the text not); `published` = weights start as in LLM-Adapters' code and in peft.
         scaling: factor on what an adapter adds (LoRA: alpha / rank); 0 = the method's default.
         dropout: on what LoRA and bottlenecks read (0 to 1).
         attention: attention implementation of the anchor; empty = transformers' choice.
@@ -58,6 +58,15 @@ class BaselineConfig(TrainingConfig):
             raise ValueError(f"lr_scale.{min(unknown)}: no such method; there are {', '.join(METHODS)}")
         if low := [name for name, scale in self.lr_scale.items() if not 0 < scale < float("inf")]:
             raise ValueError(f"lr_scale.{low[0]}={self.lr_scale[low[0]]} must be a positive number")
+
+    def for_method(self, method: str) -> "BaselineConfig":
+        """Return the settings for another method: without options that it does not have.
+
+        For experiments, which train several methods with one set of options.
+        """
+        takes = (*ADAPTERS[method].takes, "where") if method in ADAPTERS else ()
+        others = {each.name: each.default for each in fields(AdapterOptions) if each.name not in takes}
+        return replace(self, method=method, **others)  # type: ignore[arg-type]
 
     @property
     def options(self) -> AdapterOptions:

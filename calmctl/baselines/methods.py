@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -99,3 +100,18 @@ def options_for(method: str, options: AdapterOptions) -> AdapterOptions:
     if options.where or options.targets or not adapter.where:
         return options
     return replace(options, where=adapter.where[0])
+
+
+def stored_options(method: str, values: Mapping[str, Any]) -> AdapterOptions:
+    """Return the options in an adapted model's configuration.
+
+    Those of earlier versions have none; the names of the adapted modules then say where the adapters sit, so that all
+    blocks may be looked through.
+
+    Raises:
+        UserError: an option is not known.
+    """
+    options = AdapterOptions.from_dict(values)
+    if not values and BOTH in ADAPTERS[method].where:
+        options = replace(options, where=BOTH)
+    return options_for(method, options)

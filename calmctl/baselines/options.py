@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from calmctl.errors import UserError
+
 ATTENTION, FEED_FORWARD, BOTH = "attention", "feed_forward", "both"
 BEFORE, AROUND = "before_feed_forward", "around_feed_forward"
 WHERE = (ATTENTION, FEED_FORWARD, BOTH, BEFORE, AROUND)
 # `neutral` leaves what the anchor computes as it is; `published` starts as LLM-Adapters' code and peft do.
 INITS = ("neutral", "published")
 ACTIVATIONS = ("tanh", "relu", "gelu", "silu")
-# Entries of `targets` that stand for the matrices of LLM-Adapters' own runs, and for those of its AdapterH.
-PUBLISHED, ADAPTER_H = "llm_adapters", "adapter_h"
+# Entries of `targets` that stand for the matrices of LLM-Adapters' own runs, of its AdapterH and of its AdapterP.
+PUBLISHED, ADAPTER_H, ADAPTER_P = "llm_adapters", "adapter_h", "adapter_p"
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,10 @@ class AdapterOptions:
         where: blocks that get adapters, one of WHERE; empty = the method's default.
         targets: linear layers that get an adapter each, instead of `where`: names, or ends of names, of modules in the
             decoder layers; `llm_adapters` alone = those of LLM-Adapters' runs for the anchor's family, `adapter_h`
-            alone = those of its AdapterH.
+            or `adapter_p` alone = those of its AdapterH or AdapterP.
         activation: between the two matrices of a bottleneck, one of ACTIVATIONS.
-        init: `neutral` = the untrained model computes what its anchor does (prefixes: nearly); `published` = weights
-            start as in LLM-Adapters' code and in peft, which change the model.
+        init: `neutral` = the untrained model computes what its anchor does (with a prefix nearly, with virtual tokens
+            in the text not); `published` = weights start as in LLM-Adapters' code and in peft, which changes the model.
         scaling: factor on what an adapter adds (LoRA: alpha / rank); 0 = the method's default.
         dropout: on what an adapter reads, during training (0 to 1).
     """
@@ -59,5 +61,9 @@ class AdapterOptions:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "AdapterOptions":
-        """Return the options with those in `values` changed."""
+        """Return the options with those in `values` changed; raises UserError for an unknown one."""
+        if unknown := values.keys() - {each.name for each in fields(cls)}:
+            raise UserError(
+                f"adapter option {min(unknown)!r} is not known; was it written by a later version of calmctl?"
+            )
         return cls(**{**values, "targets": tuple(values.get("targets", ()))})

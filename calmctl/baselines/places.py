@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from calmctl.baselines.options import ADAPTER_H, ATTENTION, FEED_FORWARD, PUBLISHED
+from calmctl.baselines.options import ADAPTER_H, ADAPTER_P, ATTENTION, FEED_FORWARD, PUBLISHED
 from calmctl.errors import UserError
 from calmctl.modeling.blocks import Block, attention_of, feed_forward_of
 from calmctl.modeling.layers import decoder_layers, text_config
@@ -30,6 +30,7 @@ PUBLISHED_TARGETS: dict[str, dict[str, tuple[str, ...]]] = {
     "parallel": _UP_AND_DOWN,
     "series": {"llama": ("up_proj", "gate_proj")},
     ADAPTER_H: {**_UP_AND_DOWN, "llama": ("gate_proj", *_UP_AND_DOWN["llama"])},
+    ADAPTER_P: {family: names[1:] for family, names in _UP_AND_DOWN.items()},
 }
 
 
@@ -73,8 +74,8 @@ def targeted(anchor: PreTrainedModel, method: str, targets: tuple[str, ...]) -> 
     Raises:
         UserError: a target names no linear layer of the blocks, or nothing was published for the method and family.
     """
-    if targets in ((PUBLISHED,), (ADAPTER_H,)):
-        family, kind = text_config(anchor.config).model_type, ADAPTER_H if ADAPTER_H in targets else method
+    if targets in ((PUBLISHED,), (ADAPTER_H,), (ADAPTER_P,)):
+        family, kind = text_config(anchor.config).model_type, method if PUBLISHED in targets else targets[0]
         published = PUBLISHED_TARGETS[kind]
         if family not in published:
             known = ", ".join(published)

@@ -47,6 +47,8 @@ class PromptedCache(Cache):
 
     def __init__(self, inner: Cache, length: int) -> None:
         self.inner, self.length = inner, length
+        # (rows, 1): where the virtual tokens stand in each row, which the first tokens decide; None = still empty.
+        self.first: Tensor | None = None
         super().__init__(layers=[])
 
     @property
@@ -75,11 +77,37 @@ class PromptedCache(Cache):
         """Remove the newest `-tokens_to_remove` tokens; virtual ones stay.
 
         Raises:
-            UserError: the number is positive, or there are fewer tokens.
+            UserError: the number is positive, or there are fewer tokens behind the padding of a row.
         """
-        if not 0 <= -tokens_to_remove <= self.get_seq_length():
-            raise UserError(f"crop({tokens_to_remove}): the cache holds {self.get_seq_length()} tokens")
+        held = self.get_seq_length() - (int(self.first.max()) if self.first is not None else 0)
+        if not 0 <= -tokens_to_remove <= held:
+            raise UserError(f"crop({tokens_to_remove}): the shortest row of the cache holds {held} tokens")
         self.inner.crop(tokens_to_remove)
+
+    def reset(self) -> None:
+        """Drop all tokens."""
+        self.first = None
+        self.inner.reset()
+
+    # Operations of transformers on all layers, extended to the places of the virtual tokens.
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Reorder the rows of the batch (beam search)."""
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]
+        self._select(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row `repeats` times."""
+        super().batch_repeat_interleave(repeats)
+        self.first = self.first.repeat_interleave(repeats, 0) if self.first is not None else None
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only these rows of the batch."""
+        super().batch_select_indices(indices)
+        self._select(indices)
+
+    def _select(self, indices: Tensor) -> None:
+        self.first = self.first[indices.to(self.first.device)] if self.first is not None else None
 
 
 def tuning_units(anchor: PreTrainedModel, options: AdapterOptions) -> dict[str, int]:
@@ -166,21 +194,30 @@ def with_prompt(anchor: PreTrainedModel, prompt: Prompt, arguments: Mapping[str,
             raise UserError("virtual tokens need a cache of the model's own; leave it out, or use model.new_cache()")
         changed[name] = cache.inner
     length, ids, mask = prompt.length, changed["input_ids"], changed.get("attention_mask")
+    is_start = cache is None or not cache.inner.get_seq_length()
+    if is_start:
+        # Where the first real token stands; a row without any begins with virtual tokens, now and in later calls.
+        none = torch.zeros(len(ids), 1, dtype=torch.long, device=ids.device)
+        first = (mask != 0).int().argmax(-1, keepdim=True) if mask is not None else none
+        if cache is not None:
+            cache.first = first
+    else:
+        first = cast(PromptedCache, cache).first
     if mask is not None:
-        changed["attention_mask"] = _joined(mask.new_ones(length), mask, mask)
+        changed["attention_mask"] = _joined(mask.new_ones(length), mask, first)
     positions = changed.get("position_ids")
     if positions is not None:
         changed["position_ids"] = positions = positions.expand(len(ids), -1) + length
-    if cache is not None and cache.inner.get_seq_length():
+    if not is_start:
         return changed, 0
     embedded = anchor.get_input_embeddings()(changed.pop("input_ids"))
-    changed["inputs_embeds"] = _joined(prompt().to(embedded.dtype), embedded, mask)
+    changed["inputs_embeds"] = _joined(prompt().to(embedded.dtype), embedded, first)
     if positions is not None:
-        changed["position_ids"] = _joined(torch.arange(length, device=ids.device), positions, mask)
+        changed["position_ids"] = _joined(torch.arange(length, device=ids.device), positions, first)
     return changed, length
 
 
-def _joined(virtual: Tensor, rows: Tensor, mask: Tensor | None) -> Tensor:
+def _joined(virtual: Tensor, rows: Tensor, first: Tensor) -> Tensor:
     """Return rows with something for each virtual token before the first real one, which padding may precede.
 
     Directly before it, as sliding windows and some biases count places, padding included.
@@ -188,13 +225,9 @@ def _joined(virtual: Tensor, rows: Tensor, mask: Tensor | None) -> Tensor:
     Args:
         virtual: (length, ...).
         rows: (batch, seq, ...).
-        mask: (batch, seq), 1 = real token; None = no padding.
+        first: (batch, 1), the place of the first real token.
     """
     length, joined = len(virtual), torch.cat([virtual.expand(len(rows), *virtual.shape), rows], 1)
-    if mask is None:
-        return joined
-    # Where the first real token stands in each row; in a row without any, its place does not matter.
-    first = (mask != 0).int().argmax(-1, keepdim=True)
     places = torch.arange(joined.shape[1], device=rows.device).expand(len(rows), -1)
     source = torch.where(places < first, places + length, torch.where(places < first + length, places - first, places))
     return joined.gather(1, source.view(*source.shape, *[1] * (joined.ndim - 2)).expand_as(joined))

@@ -80,12 +80,18 @@ def plan_baseline(config: BaselineConfig, anchor: PlannedModel, target: int | No
     sizes = sizes_for(anchor.plain, config.method, target, config.size or None, options)
     counts = Counter(sizes.values())
     trainable, virtual = method.parameters(anchor.plain, sizes, options), virtual_tokens(config.method, sizes)
+
+    def flops(length: int) -> float:
+        """Return the FLOPs per token, those of virtual tokens shared among the others."""
+        read = length + virtual
+        return adapter_training(DecoderFlops(anchor.plain), trainable, read, backward) * read / length
+
     return Plan(
         f"{method.title}, {method.size} {' to '.join(map(str, sorted(counts)))}",
         config,
         anchor.with_parts(trainable, virtual_tokens=virtual),
         trainable,
-        lambda length: adapter_training(DecoderFlops(anchor.plain), trainable, length, backward),
+        flops,
         frozen_bytes=anchor.weight_bytes,
         about={**about, "adapters": {f"{method.size} {size}": f"{counts[size]} modules" for size in sorted(counts)}},
         more=matching(trainable, target),

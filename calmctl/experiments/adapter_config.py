@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from calmctl.baselines.methods import FULL
-from calmctl.baselines.options import ADAPTER_H, AROUND, ATTENTION, BEFORE, BOTH, FEED_FORWARD, PUBLISHED
+from calmctl.baselines.options import ADAPTER_H, ADAPTER_P, AROUND, ATTENTION, BEFORE, BOTH, FEED_FORWARD, PUBLISHED
 from calmctl.evaluation.config import EvalConfig
 from calmctl.experiments.config import DECIDED_HERE, ExperimentConfig, chosen, evaluation
 from calmctl.reporting.systems_table import RANDOM
@@ -29,7 +29,7 @@ CHOICES = {
     "prefix": Choice("prefix"),
     "prompt": Choice("prompt"),
     "p_tuning": Choice("p_tuning"),
-    "series": Choice("series", FEED_FORWARD),
+    "series": Choice("series", FEED_FORWARD, ADAPTER_P),
     "series_before": Choice("series", BEFORE, PUBLISHED),
     "adapter_h": Choice("series", AROUND, ADAPTER_H),
     "series_attention": Choice("series", ATTENTION),
@@ -84,7 +84,7 @@ class ReproduceAdaptersConfig(ExperimentConfig):
         rank, width, virtual_tokens: size of LoRA; of series and parallel adapters; of prefixes, prompts and p-tuning.
         equal_parameters: give every method as many trainable parameters as the composition has, instead of these sizes.
         published: place and initialise adapters as LLM-Adapters' commands do: single layers, no start at the identity,
-            LoRA with a dropout of 0.05. Otherwise `baseline` says how, and adapters sit at whole blocks.
+            LoRA with a dropout of 0.05. Otherwise `baseline` says how (what a method has of it), at whole blocks.
         ablate: also run `ablations` (`--ablations`).
         arithmetic, commonsense: answers, asked for and read as LLM-Adapters does.
         commonsense_likelihood: choices by their likelihood, as lm-evaluation-harness scores them.
@@ -123,6 +123,10 @@ class ReproduceAdaptersConfig(ExperimentConfig):
                 raise ValueError(f"{name}.options.protocol={asked}: it is {protocol}; see `tasks`")
         if self.aug.train.steps or self.anchor.train.steps:
             raise ValueError("anchor and aug are models as they are here; leave their train.steps at 0")
+        if self.published and (changed := self.baseline.options.changed()):
+            raise ValueError(f"published=true says how adapters are built; leave baseline.{next(iter(changed))} out")
+        if self.ablate and not set(CHOICES) & set(self.compare):
+            raise ValueError("ablate: compare names no adapter whose place or size could be studied")
         for name, needs_aug in (("equal_parameters", self.equal_parameters), (RANDOM, RANDOM in self.compare)):
             if needs_aug and not self.aug.base:
                 raise ValueError(f"{name}: there is no composition without an m_A; give --aug MODEL, or leave it out")

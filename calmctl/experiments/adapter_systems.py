@@ -3,12 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
+from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.methods import ADAPTERS, FULL
+from calmctl.baselines.options import PUBLISHED
+from calmctl.baselines.places import PUBLISHED_TARGETS
+from calmctl.errors import UserError
 from calmctl.experiments.adapter_config import CHOICES, SIZES, Choice, ReproduceAdaptersConfig
 from calmctl.experiments.stages import stage_in
 from calmctl.experiments.systems import System, Systems, Trained
+from calmctl.modeling.bases.public_shapes import shape_of
+from calmctl.modeling.layers import text_config
 from calmctl.reporting.systems_table import RANDOM, VARIANTS, shown_value
 
 PUBLISHED_LORA_DROPOUT = 0.05
@@ -31,31 +36,44 @@ class AdapterSystems(Systems):
 
     def _compared(self, key: str) -> System:
         label = "full fine-tuning" if key == FULL else ""
-        return self.per_seed(key, self._composition if key == RANDOM else self._tuned, label)
+        return self.per_seed(key, self._composition if key == RANDOM else self._tuned, label, is_control=key == RANDOM)
 
     def _composition(self, key: str, name: str, seed: int) -> Trained:
         return self.composed(name, seed, self.augs, random_aug=key == RANDOM)
 
     def _ablations(self) -> Iterator[System]:
         """Yield the study of places, then that of sizes, for the methods that are compared."""
-        config, compared = self.config, self.config.compare
-        methods = {CHOICES[key].method for key in compared if key in CHOICES}
-        if config.ablations.places:
-            for key, choice in CHOICES.items():
-                if choice.method in methods and key not in compared:
-                    yield self.per_seed(key, self._tuned)
-        for setting, values in (
-            ("rank", config.ablations.ranks),
-            ("width", config.ablations.widths),
-            ("virtual_tokens", config.ablations.virtual_tokens),
-        ):
-            for method, varied in SIZES[setting].items():
-                for value in values if method in compared else ():
-                    if value != getattr(config, setting):
-                        build = partial(self._of_size, method, value)
-                        row = VARIANTS[varied]
-                        label = row.label.format(shown_value(row.group, value))
-                        yield self.per_seed(f"{varied}_{value}", build, label, value)
+        config = self.config
+        methods = {CHOICES[key].method for key in config.compare if key in CHOICES}
+        for key, choice in CHOICES.items() if config.ablations.places else ():
+            if choice.method in methods and key not in config.compare and self._is_published(choice):
+                yield self.per_seed(key, self._tuned)
+        studied = {
+            "rank": config.ablations.ranks,
+            "width": config.ablations.widths,
+            "virtual_tokens": config.ablations.virtual_tokens,
+        }
+        for setting, values in studied.items():
+            for method in (each for each in SIZES[setting] if each in methods):
+                for value in values:
+                    # With equal parameters, the system of this method has another size.
+                    if value != getattr(config, setting) or config.equal_parameters or method not in config.compare:
+                        yield self._variant(SIZES[setting][method], method, value)
+
+    def _variant(self, varied: str, method: str, size: int) -> System:
+        row = VARIANTS[varied]
+        label = row.label.format(shown_value(row.group, size))
+        return self.per_seed(f"{varied}_{size}", partial(self._of_size, method, size), label, size)
+
+    def _is_published(self, choice: Choice) -> bool:
+        """Return whether an adapter can be placed as published in m_B's family, if it has to be."""
+        if not self.config.published or not choice.targets:
+            return True
+        kind = choice.method if choice.targets == PUBLISHED else choice.targets
+        try:
+            return text_config(shape_of(self.anchor.model).config).model_type in PUBLISHED_TARGETS[kind]
+        except UserError:  # m_B is not here yet
+            return True
 
     def _of_size(self, method: str, size: int, _key: str, name: str, seed: int) -> Trained:
         return self._tuned(method, name, seed, size)
@@ -65,13 +83,11 @@ class AdapterSystems(Systems):
         config, needs = self.config, ["data", *self.anchor.needs]
         choice = CHOICES.get(key, Choice(FULL))
         settings = replace(
-            config.baseline,
-            method=choice.method,
+            self._built(choice),
             anchor=self.anchor.model,
             dataset=str(self.data / self.files.composition),
             validation=str(self.data / self.files.composition_validation),
             seed=seed,
-            **self._options(choice),
         )
         if choice.method != FULL and config.equal_parameters and not size:
             settings = replace(settings, match=str(self.out / "calm"))
@@ -81,21 +97,17 @@ class AdapterSystems(Systems):
         stage = stage_in(self.out, name, ("baseline", choice.method), settings, tuple(needs))
         return Trained(seed, name, str(stage.folder), (stage,))
 
-    def _options(self, choice: Choice) -> dict[str, Any]:
-        """Return where an adapter sits and how it is built: what its method takes of `baseline`, or as published."""
-        if choice.method == FULL:
-            given: dict[str, Any] = {}
-        elif self.config.published:
-            is_lora = choice.method == "lora"
-            given = {"dropout": PUBLISHED_LORA_DROPOUT} if is_lora else {"init": "published"}
-        else:
-            given = self.config.baseline.options.changed()
-        takes = ADAPTERS[choice.method].takes if choice.method != FULL else ()
-        defaults = {"activation": "tanh", "init": "neutral", "scaling": 0.0, "dropout": 0.0}
-        options = {name: given.get(name, value) if name in takes else value for name, value in defaults.items()}
-        if self.config.published and choice.targets:
-            return {**options, "where": "", "targets": (choice.targets,)}
-        return {**options, "where": choice.where, "targets": ()}
+    def _built(self, choice: Choice) -> BaselineConfig:
+        """Return the settings of an adapter's training, with where it sits and how it is built."""
+        settings = self.config.baseline.for_method(choice.method)
+        if choice.method == FULL or not self.config.published:
+            return replace(settings, where=choice.where)
+        if choice.method == "lora":
+            settings = replace(settings, dropout=PUBLISHED_LORA_DROPOUT)
+        elif "init" in ADAPTERS[choice.method].takes:
+            settings = replace(settings, init="published")
+        places = {"targets": (choice.targets,)} if choice.targets else {"where": choice.where}
+        return replace(settings, **places)
 
 
 def own_sizes(config: ReproduceAdaptersConfig) -> dict[str, float | None]:

@@ -153,10 +153,14 @@ class Systems(ABC):
         """Return the validation file: the data's own, or if there is none the one in the settings."""
         return str(self.data / file) if file else given.validation
 
-    def per_seed(self, key: str, build: Build, label: str = "", value: float | None = None) -> System:
-        """Return a system that is trained once per seed."""
+    def per_seed(
+        self, key: str, build: Build, label: str = "", value: float | None = None, is_control: bool | None = None
+    ) -> System:
+        """Return a system that is trained once per seed; None: whether it is a control follows from its group."""
         count = self.config.num_bridge_seeds
-        if system_row(key).group in CONTROL_GROUPS:
+        if is_control is None:
+            is_control = system_row(key).group in CONTROL_GROUPS
+        if is_control:
             count = self.config.num_control_seeds or count
         seeds = range(self.config.seed, self.config.seed + count)
         names = {seed: key if seed == self.config.seed else f"{key}_seed{seed}" for seed in seeds}
@@ -191,8 +195,7 @@ class Systems(ABC):
     def _baseline(self, method: str, name: str, seed: int, file: str = "") -> Trained:
         """Return m_B trained with a baseline method at CALM's size, on D_C or on another file."""
         settings = replace(
-            self.config.baseline,
-            method=method,
+            self.config.baseline.for_method(method),
             anchor=self.anchor.model,
             dataset=str(self.data / (file or self.files.composition)),
             validation=self._held_out(self.files.composition_validation, self.config.baseline),

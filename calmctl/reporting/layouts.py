@@ -204,8 +204,18 @@ ADAPTERS = ReportLayout(
     ranked=(ARITHMETIC, COMMONSENSE, ACC, ACC_NORM),
     varied=(ARITHMETIC, COMMONSENSE, ACC),
     by_set=(
-        BySet(ARITHMETIC, "Arithmetic sets, as LLM-Adapters asks", ("arithmetic", "arithmetic_withdrawn")),
-        BySet(COMMONSENSE, "Commonsense sets, as LLM-Adapters asks", ("commonsense",)),
+        BySet(
+            ARITHMETIC,
+            "Arithmetic sets, as LLM-Adapters asks",
+            ("arithmetic", "arithmetic_withdrawn"),
+            "Its Series adapters stand before the MLP here.",
+        ),
+        BySet(
+            COMMONSENSE,
+            "Commonsense sets, as LLM-Adapters asks",
+            ("commonsense",),
+            "Its Series adapters stand after the MLP here.",
+        ),
         BySet(ACC, "Commonsense sets by likelihood, acc"),
         BySet(ACC_NORM, "Commonsense sets by likelihood, acc_norm"),
     ),

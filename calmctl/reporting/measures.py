@@ -74,6 +74,7 @@ class BySet:
     measure: Measure
     title: str
     published: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)

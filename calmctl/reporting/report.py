@@ -41,7 +41,7 @@ from calmctl.reporting.result_tables import (
 from calmctl.reporting.results import RESULTS_FILE, Results
 from calmctl.reporting.results_file import load_results
 from calmctl.reporting.samples import choose_samples, labels
-from calmctl.reporting.sets_table import sets_tables
+from calmctl.reporting.sets_table import seen_sets, sets_tables
 from calmctl.reporting.systems_table import CALM, SIZE_GROUPS
 from calmctl.reporting.trainings import read_training, training_table
 from calmctl.runs.record import RUN_FILE
@@ -102,6 +102,8 @@ def report_document(results: Results) -> Document:
 
 def _answer_blocks(results: Results) -> tuple[Block, ...]:
     texts = [*not_comparable(results.comparable_evaluations()).values(), *results.disagreements()]
+    if seen := seen_sets(results):
+        texts.insert(0, f"The models were trained on test questions of {', '.join(seen)} (data.overlaps=keep).")
     if results.run is not None and results.run.status in ("failed", "interrupted"):
         texts.insert(0, f"This run is {results.run.status}: it may be incomplete.")
     return (*(Paragraph(text, is_warning=True) for text in texts), *answers_tables(results))

@@ -15,7 +15,7 @@ from typing import Any
 
 from calmctl.errors import UserError
 from calmctl.runs.record import CONFIG_FILE, LOCK_FILE, PROGRESS_FILE, RUN_FILE, Kind, RunInfo, read_run
-from calmctl.schema import changeable_settings, to_dict
+from calmctl.schema import changeable_settings, default_settings, to_dict
 from data_builders.values import read_yaml
 
 _SHOWN_DIFFERENCES = 3
@@ -99,6 +99,11 @@ def _refuse_other_settings(existing: RunInfo, config: object) -> None:
     if has_settings(existing, config):
         return
     found = _differences(existing, config)
+    if found and all(before == _MISSING for before, _ in found.values()):
+        raise UserError(
+            f"{existing.path} was started by an earlier version of calmctl, which had no {', '.join(found)}; choose "
+            "another --out"
+        )
     unknown = f"{CONFIG_FILE} is missing or damaged, so it cannot be said which settings"
     raise UserError(
         f"{existing.path} was started with another configuration ({unknown if found is None else shown(found)}); "
@@ -112,7 +117,14 @@ def _differences(run: RunInfo, config: object, comparisons: bool = False) -> Dif
         return None
     new = _flatten(json.loads(json.dumps(to_dict(config))))
     left_out = list(changeable_settings(config, comparisons=not comparisons))
-    return differences(old, new, left_out, former_folder(run), run.path)
+    found = differences(old, new, left_out, former_folder(run), run.path)
+    # Settings that are newer than the run had no other value in it than their default.
+    defaults = {f"{name}." for name in default_settings(config)}
+    return {
+        key: pair
+        for key, pair in found.items()
+        if pair[0] != _MISSING or not any(f"{key}.".startswith(name) for name in defaults)
+    }
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
