@@ -43,8 +43,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder like `dataset` of LLM-Adapters, with a few rows of some sets."""
     folder = tmp_path_factory.mktemp("sets")
-    for name in ("AddSub", "mawps", "SVAMP"):
-        asked = [{"instruction": f"Ada has {row} {name}s . How many ?", "answer": str(row)} for row in range(4)]
+    for name, thing in (("AddSub", "pen"), ("mawps", "cup"), ("gsm8k", "pen")):
+        asked = [{"instruction": f"Ada has {row} {thing}s . How many ?", "answer": str(row)} for row in range(4)]
         write(folder / name / "test.json", asked)
     for split, count in (("train", 20), ("test", 4)):
         rows = [
@@ -52,7 +52,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         write(folder / "boolq" / f"{split}.json", rows)
     sums = [
-        {"original_text": f"Ada has {row} AddSubs. How many?", "equation": f"X=({row}.0-2.0)", "ans": row - 2.0}
+        {"original_text": f"Ada has {row} pens. How many?", "equation": f"X=({row}.0-2.0)", "ans": row - 2.0}
         for row in range(2, 14)
     ]
     write(folder / "mawps" / "trainset.json", sums)
@@ -171,9 +171,8 @@ def test_published_tables_are_whole_and_their_averages_their_own() -> None:
     for name in ("commonsense", "arithmetic", "arithmetic_withdrawn"):
         table = published_table(name)
         assert {*CONTAMINATED.get(name, ())} <= {*table.sets} == table.most_frequent.keys()
-        assert all(
-            table.sets[each.name] == each.label for each in (*ARITHMETIC, *COMMONSENSE) if each.name in table.sets
-        )
+        known = {each.name: each.label for each in (*ARITHMETIC, *COMMONSENSE)}
+        assert table.sets.items() <= known.items()
         for methods in table.bases.values():
             for figures in methods.values():
                 assert len(figures) == len(table.sets) + 1
@@ -187,31 +186,36 @@ def test_an_experiment_runs_from_data_to_report(model: Path, sets: Path, tmp_pat
     out = tmp_path / "out"
     command = ["reproduce", "adapters", "--preset", "smoke", "--anchor", str(model), "--aug", str(model)]
     given = [
-        "--data", str(sets), "--out", str(out), "data.overlaps=keep", "arithmetic.options.sets=[AddSub,mawps,SVAMP]",
-        "commonsense_likelihood.options.sets=[boolq]", "equal_parameters=true", "compare=[lora,series,random_aug]",
+        "--data", str(sets), "--out", str(out), "data.overlaps=keep", "arithmetic.options.sets=[AddSub,mawps,gsm8k]",
+        "commonsense_likelihood.options.sets=[boolq]", "equal_parameters=true", "compare=[lora,random_aug]",
     ]  # fmt: skip
     assert main([*command, *given]) == 0
     printed = capsys.readouterr().out
     results = read(out / "results.json")
-    assert [system["key"] for system in results["systems"]] == ["m_A", "m_B", "calm", "lora", "series", "random_aug"]
+    assert [system["key"] for system in results["systems"]] == ["m_A", "m_B", "calm", "lora", "random_aug"]
     differences = [run["difference_percent"] for s in results["systems"] for run in s["runs"] if s["key"] != "calm"]
     assert all(abs(found) < 5 for found in differences if found is not None)
-    assert "Published: LLaMA-7B" in printed and "in training files: 2 of 4 of AddSub" in " ".join(printed.split())
+    assert "Published: LLaMA-7B" in printed and "in training files: 2 of 4 of GSM8K, 2 of 4 of AddSub" in " ".join(
+        printed.split()
+    )
     tables = sets_tables(load_results(out))
     assert [table.title.partition(",")[0] for table in tables] == [
         "Arithmetic sets", "Arithmetic sets", "Commonsense sets by likelihood",
     ]  # fmt: skip
     asked, withdrawn, chosen = tables
-    by_label = {cell.text: row for row in withdrawn.rows if isinstance(cell := row[0], Text)}
+    # Ours come first; published rows have some of their labels.
+    by_label = {cell.text: row for row in reversed(withdrawn.rows) if isinstance(cell := row[0], Text)}
     place = [column.label for column in withdrawn.columns].index("AddSub")
-    # Ours were trained on AddSub's questions too, as the data was asked to keep them; m_B was not.
-    for label, mark in (("LoRA", TRAINED_ON), ("CALM", TRAINED_ON), ("m_B alone", "")):
-        assert isinstance(cell := by_label[label][place], Number) and cell.mark == mark
+    # Ours were trained on questions of AddSub and GSM8K too, as the data was asked to keep them; m_B was not.
+    for column, mark in (("AddSub", TRAINED_ON), ("GSM8K", TRAINED_ON), ("MAWPS", "")):
+        at = [each.label for each in withdrawn.columns].index(column)
+        for label, own in (("LoRA", mark), ("CALM", mark), ("m_B alone", "")):
+            assert isinstance(cell := by_label[label][at], Number) and cell.mark == own, (column, label)
     assert isinstance(cell := by_label["GPT-3.5"][place], Number) and (cell.value, cell.mark) == (85.3, "")
     # The published means are over sets that ours did not all measure.
     assert by_label["LoRA"][-1] != Text("–") and by_label["CALM"][-1] == Text("–")
     guessed = {cell.text: row for row in chosen.rows if isinstance(cell := row[0], Text)}
     assert isinstance(cell := guessed["most frequent answer"][2], Number) and cell.value == 100
     assert isinstance(cell := guessed["LoRA"][2], Number) and cell.mark == GUESSED
-    assert "The models were trained on test questions of AddSub" in (out / "report.md").read_text()
+    assert "The models were trained on test questions of gsm8k, AddSub" in (out / "report.md").read_text()
     assert (out / "report.html").is_file()
