@@ -56,7 +56,7 @@ def test_a_static_cache_has_a_fixed_size_and_is_emptied_in_place(ids):
 
 
 def test_other_caches_are_refused_by_name(ids):
-    with pytest.raises(UserError, match="'quantized': a composed model has dynamic and static"):
+    with pytest.raises(UserError, match="'quantized': this model has dynamic and static"):
         composed().generate(ids, max_new_tokens=2, cache_implementation="quantized")
 
 

@@ -32,6 +32,7 @@ SCHEMAS = {
     "eval": "calmctl.evaluation.evaluating:EvalConfig",
     "score": "calmctl.evaluation.scoring:ScoreConfig",
     "slurm": "calmctl.processes.slurm:SlurmConfig",
+    "reproduce/adapters": "calmctl.experiments.adapter_config:ReproduceAdaptersConfig",
     "reproduce/code": "calmctl.experiments.code:ReproduceCodeConfig",
     "reproduce/kv": "calmctl.experiments.kv_config:ReproduceKVConfig",
     "reproduce/ntl": "calmctl.experiments.ntl:ReproduceNTLConfig",

@@ -141,7 +141,8 @@ def test_nothing_wakes_dropout_in_a_frozen_base(name, ids):
 
 @pytest.mark.parametrize("method", ADAPTERS)
 def test_adapted_models_have_a_decoder_and_a_frozen_anchor_too(method, ids):
-    model = adapt(FAMILIES["GPT-2"](1), method, parameters=3000)
+    size = {"size": 4} if ADAPTERS[method].is_prompt else {"parameters": 3000}
+    model = adapt(FAMILIES["GPT-2"](1), method, **size)
     torch.manual_seed(3)
     for parameter in model.trained_parameters().values():
         nn.init.normal_(parameter, std=0.3)

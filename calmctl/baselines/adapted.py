@@ -221,7 +221,9 @@ class AdaptedModelForCausalLM(RecomputingMixin, GenerationMixin, StoredInParts):
         return self
 
     def get_decoder(self) -> nn.Module:
-        """Return the anchor's decoder, with the adapters in it."""
+        """Return the anchor's decoder, with the adapters in it; virtual tokens come before what it reads."""
+        if self._prompts:
+            return prompt.PromptedDecoder(self.anchor, self._prompts[0])
         return layers.decoder(self.anchor)
 
     model = property(get_decoder)

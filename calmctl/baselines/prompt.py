@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from calmctl.baselines.options import AdapterOptions
 from calmctl.baselines.places import as_modules, names_of_modules
 from calmctl.errors import UserError
 from calmctl.modeling.calling import cache_argument
-from calmctl.modeling.layers import device_of, hidden_size, text_config
+from calmctl.modeling.layers import arguments_of, decoder, device_of, hidden_size, position_ids_from, text_config
 
 # Width of the hidden layers of p-tuning's encoder, as in peft's guides.
 ENCODER_WIDTH = 128
@@ -108,6 +109,33 @@ class PromptedCache(Cache):
 
     def _select(self, indices: Tensor) -> None:
         self.first = self.first[indices.to(self.first.device)] if self.first is not None else None
+
+
+class PromptedDecoder(nn.Module):
+    """An anchor's decoder that reads virtual tokens first, and does not return their states.
+
+    Tools that compute a loss from a model's decoder and its LM head would miss them otherwise.
+    """
+
+    def __init__(self, anchor: PreTrainedModel, prompt: Prompt) -> None:
+        super().__init__()
+        self.anchor, self.prompt = anchor, prompt
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        **others: Any,
+    ) -> BaseModelOutputWithPast:
+        """Return the states (batch, seq, dim) of the tokens (batch, seq); a cache has to be the model's own."""
+        if position_ids is None:
+            batch_size, length = input_ids.shape
+            position_ids = position_ids_from(attention_mask, batch_size, 0, length, input_ids.device)
+        arguments = arguments_of(self.anchor, input_ids, attention_mask, position_ids) | others
+        arguments, before = with_prompt(self.anchor, self.prompt, arguments)
+        states = decoder(self.anchor)(**arguments).last_hidden_state
+        return BaseModelOutputWithPast(last_hidden_state=states[:, before:])
 
 
 def tuning_units(anchor: PreTrainedModel, options: AdapterOptions) -> dict[str, int]:
