@@ -11,6 +11,7 @@ from calmctl.baselines.methods import ADAPTERS
 from calmctl.baselines.options import AdapterOptions
 from calmctl.errors import UserError
 from calmctl.inference.growing_cache import SharedPrefix, can_share
+from calmctl.modeling.calling import CACHE
 from calmctl.modeling.context import context_length
 from tests.families import FAMILIES
 from tests.models import example_ids, gpt2, llama, logits, padded, with_random_adapters
@@ -111,6 +112,10 @@ def test_caches_hold_virtual_tokens_that_nobody_counts(build):
     ]
     torch.testing.assert_close(torch.cat(parts, 1), whole, atol=2e-5, rtol=1e-4)
     assert cache.get_seq_length() == ids.shape[1]
+    decoder, fresh = model.get_decoder(), model.new_cache()
+    with torch.no_grad():
+        states = [decoder(part, **{CACHE: fresh}).last_hidden_state for part in cuts]
+        torch.testing.assert_close(model.get_output_embeddings()(torch.cat(states, 1)), whole, atol=2e-5, rtol=1e-4)
     cache.crop(-4)
     torch.testing.assert_close(logits(model, ids[:, 5:], past_key_values=cache), whole[:, 5:], atol=2e-5, rtol=1e-4)
     cache.crop(-3)

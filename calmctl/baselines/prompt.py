@@ -131,7 +131,9 @@ class PromptedDecoder(nn.Module):
         """Return the states (batch, seq, dim) of the tokens (batch, seq); a cache has to be the model's own."""
         if position_ids is None:
             batch_size, length = input_ids.shape
-            position_ids = position_ids_from(attention_mask, batch_size, 0, length, input_ids.device)
+            cache = others.get(cast(str, cache_argument(self.anchor)))
+            past = int(cache.get_seq_length()) if cache is not None else 0
+            position_ids = position_ids_from(attention_mask, batch_size, past, length, input_ids.device)
         arguments = arguments_of(self.anchor, input_ids, attention_mask, position_ids) | others
         arguments, before = with_prompt(self.anchor, self.prompt, arguments)
         states = decoder(self.anchor)(**arguments).last_hidden_state

@@ -76,8 +76,8 @@ class AdapterAblationsConfig:
 class ReproduceAdaptersConfig(ExperimentConfig):
     """Settings of the experiment on adapters.
 
-    `compare` names adapters (CHOICES), `full` (m_B fine-tuned as a whole), and `random_aug` (an
-    untrained m_A). Without `aug.base` there is no composition.
+    `compare` names adapters (CHOICES), `full` (m_B fine-tuned as a whole), and `random_aug` (an untrained m_A).
+    Without `aug.base` there is no composition.
 
     Attributes:
         benchmarks: folder `dataset` of LLM-Adapters, or one laid out like it (`--data`).

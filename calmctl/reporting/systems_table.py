@@ -92,9 +92,16 @@ VARIANTS = {
     "p_tuning_tokens": SystemRow("p-tuning, {}", "p_tuning_tokens", _RED, ">"),
 }
 """Number that is varied -> the row of its variants, whose keys are `every_2`, `share_0.05` and so on."""
-SIZE_GROUPS = ("rank", "series_width", "parallel_width", "prefix_tokens", "prompt_tokens", "p_tuning_tokens")
-"""Groups of variants by the size of an adapter, with the methods that have it in `METHOD_OF`."""
-METHOD_OF = dict(zip(SIZE_GROUPS, ("lora", "series", "parallel", "prefix", "prompt", "p_tuning"), strict=True))
+METHOD_OF = {
+    "rank": "lora",
+    "series_width": "series",
+    "parallel_width": "parallel",
+    "prefix_tokens": "prefix",
+    "prompt_tokens": "prompt",
+    "p_tuning_tokens": "p_tuning",
+}
+"""Group of variants by the size of an adapter -> the method that has it."""
+SIZE_GROUPS = tuple(METHOD_OF)
 
 
 def is_known(key: str) -> bool:
