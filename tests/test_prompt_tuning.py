@@ -112,7 +112,7 @@ def test_caches_hold_virtual_tokens_that_nobody_counts(build):
     ]
     torch.testing.assert_close(torch.cat(parts, 1), whole, atol=2e-5, rtol=1e-4)
     assert cache.get_seq_length() == ids.shape[1]
-    decoder, fresh = model.get_decoder(), model.new_cache()
+    decoder, fresh, cuts = model.get_decoder(), model.new_cache(), (ids[:, :4], ids[:, 4:6], ids[:, 6:])
     with torch.no_grad():
         states = [decoder(part, **{CACHE: fresh}).last_hidden_state for part in cuts]
         torch.testing.assert_close(model.get_output_embeddings()(torch.cat(states, 1)), whole, atol=2e-5, rtol=1e-4)
