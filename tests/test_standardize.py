@@ -176,9 +176,16 @@ def test_updates_grow_with_the_stream_they_are_added_to():
     update = bridge(states, positions, keys, values, None)
     grown = bridge(1000 * states, positions, keys, values, None)
     torch.testing.assert_close(grown, 1000 * update, rtol=1e-4, atol=1e-4)
-    other = Bridge(BridgeConfig(zero_init=False, share=0.9), 16, 32, 4)
+    other = Bridge(BridgeConfig(zero_init=False, share=1.8), 16, 32, 4)
     other.load_state_dict(bridge.state_dict())
     torch.testing.assert_close(other(states, positions, keys, values, None), 3 * update)
+    # Dimensions that vary little are changed little.
+    other.anchor_stream.deviation[:16] = 0.01
+    wide = Bridge(BridgeConfig(zero_init=False, share=1.8, per_dimension=False), 16, 32, 4)
+    wide.load_state_dict(other.state_dict())
+    narrow = torch.tensor([0.01, 1.0]).repeat_interleave(16)
+    asked = (states, positions, keys, values, None)
+    torch.testing.assert_close(other(*asked), wide(*asked) * narrow)
     # The aug's scale does not matter at all.
     one, two = (bridge.keys_values(scale * torch.ones(1, 1, 16), positions[:1, :1]) for scale in (1, 1000))
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
@@ -192,6 +199,18 @@ def test_the_plain_form_has_no_streams_and_is_what_older_checkpoints_are_read_as
     del config["bridge"]["standardize"], config["bridge"]["share"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert torch.equal(logits(ComposedModelForCausalLM.from_pretrained(tmp_path), ids), logits(model, ids))
+
+
+def test_older_checkpoints_scale_their_updates_by_the_whole_stream(tmp_path, ids):
+    model = composed(per_dimension=False, share=0.3)
+    model.calibrate([{"input_ids": ids}])
+    model.save_pretrained(tmp_path, merge_bases=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["bridge"]["per_dimension"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    again = ComposedModelForCausalLM.from_pretrained(tmp_path)
+    assert not again.bridges[0][0].per_dimension
+    assert torch.equal(logits(again, ids), logits(model, ids))
 
 
 def test_a_training_calibrates_first_and_stores_what_it_found(folder, tmp_path):  # noqa: F811

@@ -33,7 +33,8 @@ def _zero_init(bridge: BridgeConfig) -> str:
 def _standardize(bridge: BridgeConfig) -> str:
     if not bridge.standardize:
         return ""
-    return f"standardised streams to read, and updates of {bridge.share:g} of the stream they are added to"
+    measure = "the deviations" if bridge.per_dimension else "the root mean square"
+    return f"standardised streams to read, and updates of {bridge.share:g} of {measure} of the stream they are added to"
 
 
 def _connections(compose: ComposeConfig) -> str:
@@ -68,7 +69,7 @@ def _every(compose: ComposeConfig) -> str:
 
 
 # Field of BridgeConfig -> function that names what the bridges have and the paper's do not; empty = no difference.
-# `share` is part of the text of `standardize`.
+# `share` and `per_dimension` are part of the text of `standardize`.
 BRIDGE: dict[str, Callable[[BridgeConfig], str]] = {
     "standardize": _standardize,
     "norm": lambda bridge: "an RMS norm on the projected states" if bridge.norm else "",

@@ -25,6 +25,9 @@ class BridgeConfig:
         standardize: standardise both residual streams (`residual_streams.Standardize`) and scale the update to the
             anchor's stream, which pretrained models need; False gives the paper's plain form.
         share: with `standardize`, factor of the update beside the root mean square of the anchor's state.
+        per_dimension: with `standardize`, multiply each dimension of the update by its standard deviation in the anchor's
+            stream too. Most dimensions of a stream may vary by a thirtieth of its root mean square only (Gemma 3), and
+            an update as large as that in each of them drowns what they hold.
         num_heads: cross-attention heads; None = as many as the anchor has (the paper's choice).
         norm: RMS-normalise the projected aug states, so that keys and values do not inherit the scale of the aug's
             residual stream. W_P can then not be folded into W_K and W_V for decoding.
@@ -41,7 +44,8 @@ class BridgeConfig:
     """
 
     standardize: bool = True
-    share: float = 0.3
+    share: float = 0.6
+    per_dimension: bool = True
     num_heads: int | None = None
     norm: bool = False
     rotary: bool = False
@@ -82,7 +86,7 @@ class Bridge(nn.Module):
             raise UserError(
                 f"bridge.rotary needs an even head width, but {anchor_size} / {self.num_heads} = {self.head_dim}"
             )
-        self.rotary, self.share = config.rotary, config.share
+        self.rotary, self.share, self.per_dimension = config.rotary, config.share, config.per_dimension
         self.aug_stream = Standardize(aug_size) if config.standardize else None
         self.anchor_stream = Standardize(anchor_size) if config.standardize else None
         self.projection = nn.Linear(aug_size, anchor_size, bias=False)
@@ -161,6 +165,8 @@ class Bridge(nn.Module):
             update = update * self.gate
         if self.anchor_stream is not None:
             update = update * (self.share * scale_of(states))
+            if self.per_dimension:
+                update = update * self.anchor_stream.deviation
         return update.to(states.dtype)
 
     def _recency(self) -> Tensor:

@@ -68,8 +68,8 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
         self.connections: list[tuple[Connection, ...]] = [
             tuple(Connection(*pair) for pair in pairs) for pairs in config.connections
         ]
-        # Older checkpoints lack `standardize`: their bridges were trained without it.
-        bridge_config = BridgeConfig(**{"standardize": False, **config.bridge})
+        # Older checkpoints lack these: their bridges were trained without them.
+        bridge_config = BridgeConfig(**{"standardize": False, "per_dimension": False, **config.bridge})
         self.bridges = nn.ModuleList(
             nn.ModuleList(self._new_bridge(bridge_config, aug, pair) for pair in pairs)
             for aug, pairs in zip(augs, self.connections, strict=True)
