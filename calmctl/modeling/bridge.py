@@ -25,7 +25,7 @@ class BridgeConfig:
         standardize: standardise both residual streams (`residual_streams.Standardize`) and scale the update to the
             anchor's stream, which pretrained models need; False gives the paper's plain form.
         share: with `standardize`, factor of the update beside the root mean square of the anchor's state.
-        per_dimension: with `standardize`, multiply each dimension of the update by its standard deviation in the anchor's
+        per_dimension: with `standardize`, scale each dimension of the update by its standard deviation in the anchor's
             stream too. Most dimensions of a stream may vary by a thirtieth of its root mean square only (Gemma 3), and
             an update as large as that in each of them drowns what they hold.
         num_heads: cross-attention heads; None = as many as the anchor has (the paper's choice).
