@@ -9,24 +9,15 @@ from calmctl.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
-class BaselineConfig(TrainingConfig):
+class BaselineConfig(AdapterOptions, TrainingConfig):
     """Train a baseline: adapters in a frozen anchor, or (`full`) the whole anchor.
 
-    Attributes:
+    Attributes (those of `AdapterOptions` and `TrainingConfig` besides):
         method: one of `methods.METHODS`.
         anchor: path, run or hub id.
         match: run whose number of trainable parameters is the target (a composition, say); empty = not given.
         parameters: target number of trainable parameters; 0 = not given.
         size: rank, virtual tokens or width of every adapter; 0 = follows from the target.
-        where: blocks that get adapters: attention (series: after it), feed_forward (series: after it), both, and for
-            series before_feed_forward and around_feed_forward; empty = the method's default.
-        targets: linear layers that get an adapter each, instead of `where`: names or ends of names; `[llm_adapters]` =
-            those of LLM-Adapters' runs for this family.
-        activation: of bottlenecks: tanh, relu, gelu or silu.
-        init: `neutral` = the untrained model computes what its anchor does (with a prefix nearly, with virtual tokens
-            in the text not); `published` = weights start as in LLM-Adapters' code and in peft.
-        scaling: factor on what an adapter adds (LoRA: alpha / rank); 0 = the method's default.
-        dropout: on what LoRA and bottlenecks read (0 to 1).
         attention: attention implementation of the anchor; empty = transformers' choice.
         merge: save a plain model with the adapters added to its weights (lora).
         lr_scale: method -> factor on the learning rates; 1 for methods not named.
@@ -37,23 +28,17 @@ class BaselineConfig(TrainingConfig):
     match: str = ""
     parameters: int = 0
     size: int = 0
-    where: str = ""
-    targets: tuple[str, ...] = ()
-    activation: str = "tanh"
-    init: str = "neutral"
-    scaling: float = 0.0
-    dropout: float = 0.0
     attention: str = ""
     merge: bool = False
     lr_scale: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError for settings out of range."""
-        super().__post_init__()
+        TrainingConfig.__post_init__(self)
+        AdapterOptions.__post_init__(self)
         for name in ("parameters", "size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative (0 = not given)")
-        _ = self.options  # raises ValueError
         if unknown := self.lr_scale.keys() - set(METHODS):
             raise ValueError(f"lr_scale.{min(unknown)}: no such method; there are {', '.join(METHODS)}")
         if low := [name for name, scale in self.lr_scale.items() if not 0 < scale < float("inf")]:

@@ -21,7 +21,8 @@ class AdapterOptions:
     """Choices within an adapter method.
 
     Attributes:
-        where: blocks that get adapters, one of WHERE; empty = the method's default.
+        where: blocks that get adapters: attention (series: after it), feed_forward (series: after it), both, and for
+            series before_feed_forward and around_feed_forward; empty = the method's default.
         targets: linear layers that get an adapter each, instead of `where`: names, or ends of names, of modules in the
             decoder layers; `llm_adapters` alone = those of LLM-Adapters' runs for the anchor's family, `adapter_h`
             or `adapter_p` alone = those of its AdapterH or AdapterP.
@@ -55,15 +56,16 @@ class AdapterOptions:
 
     def changed(self) -> dict[str, Any]:
         """Return the options that differ from their defaults, as plain values."""
-        found = {each.name: getattr(self, each.name) for each in fields(self)}
-        changed = {each.name: found[each.name] for each in fields(self) if found[each.name] != each.default}
+        options = fields(AdapterOptions)
+        found = {each.name: getattr(self, each.name) for each in options}
+        changed = {each.name: found[each.name] for each in options if found[each.name] != each.default}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "AdapterOptions":
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "AdapterOptions":
         """Return the options with those in `values` changed; raises UserError for an unknown one."""
-        if unknown := values.keys() - {each.name for each in fields(cls)}:
+        if unknown := values.keys() - {each.name for each in fields(AdapterOptions)}:
             raise UserError(
                 f"adapter option {min(unknown)!r} is not known; was it written by a later version of calmctl?"
             )
-        return cls(**{**values, "targets": tuple(values.get("targets", ()))})
+        return AdapterOptions(**{**values, "targets": tuple(values.get("targets", ()))})

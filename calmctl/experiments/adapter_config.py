@@ -42,12 +42,8 @@ CHOICES = {
     "lora_feed_forward": Choice("lora", FEED_FORWARD),
 }
 """Name in `compare` -> what is trained. The names of LLM-Adapters stand in docs/adapters.md."""
-# Setting of a size -> the methods that have it, and the varied number (of VARIANTS) of each.
-SIZES = {
-    "rank": {"lora": "lora_rank"},
-    "width": {"series": "series_width", "parallel": "parallel_width"},
-    "virtual_tokens": {"prefix": "prefix_tokens", "prompt": "prompt_tokens", "p_tuning": "p_tuning_tokens"},
-}
+# Setting of a size -> the methods that have it.
+SIZES = {"rank": ("lora",), "width": ("series", "parallel"), "virtual_tokens": ("prefix", "prompt", "p_tuning")}
 
 
 @dataclass(frozen=True)

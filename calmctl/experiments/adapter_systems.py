@@ -14,7 +14,7 @@ from calmctl.experiments.stages import stage_in
 from calmctl.experiments.systems import System, Systems, Trained
 from calmctl.modeling.bases.public_shapes import shape_of
 from calmctl.modeling.layers import text_config
-from calmctl.reporting.systems_table import RANDOM, VARIANTS, shown_value
+from calmctl.reporting.systems_table import METHOD_OF, RANDOM, SIZE_VARIANTS, VARIANTS, shown_value
 
 PUBLISHED_LORA_DROPOUT = 0.05
 
@@ -58,9 +58,10 @@ class AdapterSystems(Systems):
                 for value in values:
                     # With equal parameters, the system of this method has another size.
                     if value != getattr(config, setting) or config.equal_parameters or method not in config.compare:
-                        yield self._variant(SIZES[setting][method], method, value)
+                        yield self._variant(method, value)
 
-    def _variant(self, varied: str, method: str, size: int) -> System:
+    def _variant(self, method: str, size: int) -> System:
+        varied = SIZE_VARIANTS[method]
         row = VARIANTS[varied]
         label = row.label.format(shown_value(row.group, size))
         return self.per_seed(f"{varied}_{size}", partial(self._of_size, method, size), label, size)
@@ -114,13 +115,7 @@ def own_sizes(config: ReproduceAdaptersConfig) -> dict[str, float | None]:
     """Return the size that the compared method has, by the group of its variants; empty without the study of sizes."""
     if not config.ablate or config.equal_parameters:
         return {}
-    groups = {
-        VARIANTS[varied].group: setting
-        for setting, methods in SIZES.items()
-        for method, varied in methods.items()
-        if method in config.compare
-    }
-    return {group: float(getattr(config, setting)) for group, setting in groups.items()}
+    return {group: float(_size_of(method, config)) for group, method in METHOD_OF.items() if method in config.compare}
 
 
 def _size_of(method: str, config: ReproduceAdaptersConfig) -> int:

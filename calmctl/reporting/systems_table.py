@@ -92,14 +92,16 @@ VARIANTS = {
     "p_tuning_tokens": SystemRow("p-tuning, {}", "p_tuning_tokens", _RED, ">"),
 }
 """Number that is varied -> the row of its variants, whose keys are `every_2`, `share_0.05` and so on."""
-METHOD_OF = {
-    "rank": "lora",
-    "series_width": "series",
-    "parallel_width": "parallel",
-    "prefix_tokens": "prefix",
-    "prompt_tokens": "prompt",
-    "p_tuning_tokens": "p_tuning",
+SIZE_VARIANTS = {
+    "lora": "lora_rank",
+    "series": "series_width",
+    "parallel": "parallel_width",
+    "prefix": "prefix_tokens",
+    "prompt": "prompt_tokens",
+    "p_tuning": "p_tuning_tokens",
 }
+"""Method of adapters -> its size, as a number that is varied."""
+METHOD_OF = {VARIANTS[varied].group: method for method, varied in SIZE_VARIANTS.items()}
 """Group of variants by the size of an adapter -> the method that has it."""
 SIZE_GROUPS = tuple(METHOD_OF)
 
