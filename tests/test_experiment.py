@@ -10,9 +10,11 @@ import pytest
 from calmctl.cli.main import main
 from calmctl.reporting.systems_table import SYSTEMS
 from data_builders.values import read_yaml
+from tests.forked import forked_stages
 from tests.report_folder import of, read
 
-pytestmark = pytest.mark.slow
+__all__ = ["forked_stages"]  # a fixture
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_stages")]
 
 STEPS = ["anchor.train.steps=3", "aug.train.steps=3", "compose.train.steps=2", "baseline.train.steps=2"]
 MODELS = ("m_A", "m_B", "calm")
@@ -100,7 +102,9 @@ class Made:
 
 
 @pytest.fixture(scope="module", params=list(CASES))
-def finished(request: pytest.FixtureRequest, benchmarks: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def finished(
+    request: pytest.FixtureRequest, forked_stages: None, benchmarks: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Made:
     made = Made(request.param, tmp_path_factory.mktemp("experiment") / "out", benchmarks)
     assert made.run(made.first) == 0
     # Moved, so that what still reads from there does not work.
