@@ -9,6 +9,7 @@ import typer
 
 from calmctl.cli import options
 from calmctl.cli.launching import launchable, run_or_plan
+from calmctl.cli.loading import loading
 
 
 @launchable
@@ -43,9 +44,10 @@ def baseline(
     json: options.Json = False,
 ) -> None:
     """Train a baseline: adapters with as many parameters as a composition, or the whole anchor (full)."""
-    from calmctl.baselines.configs import BaselineConfig
-    from calmctl.baselines.training import baseline_job
-    from calmctl.config import load_config
+    with loading():
+        from calmctl.baselines.configs import BaselineConfig
+        from calmctl.baselines.training import baseline_job
+        from calmctl.config import load_config
 
     settings = options.with_options(
         overrides, method=method, anchor=anchor, dataset=data, validation=validation, match=match,

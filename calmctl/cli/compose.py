@@ -10,6 +10,7 @@ import typer
 
 from calmctl.cli import options
 from calmctl.cli.launching import launchable, run_or_plan
+from calmctl.cli.loading import loading
 
 if TYPE_CHECKING:
     from calmctl.training.configs import ComposeConfig
@@ -35,7 +36,8 @@ def compose(
     json: options.Json = False,
 ) -> None:
     """Compose models: train the bridges from the augs to the anchor; both stay frozen."""
-    from calmctl.training.compositions import composition_job
+    with loading():
+        from calmctl.training.compositions import composition_job
 
     config = composition_config(
         preset,

@@ -12,6 +12,7 @@ import typer
 
 from calmctl.cli import options, output
 from calmctl.cli.launching import launchable
+from calmctl.cli.loading import loading
 from calmctl.processes.parent import is_first_process
 
 if TYPE_CHECKING:
@@ -48,11 +49,12 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Generate completions for tasks and score them. Several tasks write OUT/TASK each."""
-    from calmctl.cli.progress import watching
-    from calmctl.config import load_config
-    from calmctl.errors import CalmctlError
-    from calmctl.evaluation.config import EvalConfig
-    from calmctl.evaluation.evaluating import plan_evaluations, run_evaluations
+    with loading():
+        from calmctl.cli.progress import watching
+        from calmctl.config import load_config
+        from calmctl.errors import CalmctlError
+        from calmctl.evaluation.config import EvalConfig
+        from calmctl.evaluation.evaluating import plan_evaluations, run_evaluations
 
     named, overrides = options.split_overrides(tasks)
     given = options.task_options(shots, languages, against, allow_code_execution)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from calmctl.cli import options, output
+from calmctl.cli.loading import loading
 from calmctl.escaping import visible
 
 
@@ -26,12 +27,13 @@ def generate(
     json: options.Json = False,
 ) -> None:
     """Complete prompts with a model and print what it writes; control characters are written out (--json: as JSON)."""
-    import torch
+    with loading():
+        import torch
 
-    from calmctl.inference.decoding import Decoding
-    from calmctl.inference.generation import complete
-    from calmctl.modeling.bases.sources import load_model, load_tokenizer, quiet_libraries
-    from evals import Request
+        from calmctl.inference.decoding import Decoding
+        from calmctl.inference.generation import complete
+        from calmctl.modeling.bases.sources import load_model, load_tokenizer, quiet_libraries
+        from evals import Request
 
     quiet_libraries()
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)

@@ -9,6 +9,7 @@ import typer
 
 from calmctl.cli import options
 from calmctl.cli.launching import launchable, run_or_plan
+from calmctl.cli.loading import loading
 
 app = typer.Typer(help="Train a model from scratch, or an existing one further.")
 
@@ -39,9 +40,10 @@ def train(
     json: options.Json = False,
 ) -> None:
     """Train a model; anchor and aug differ in their presets only."""
-    from calmctl.config import load_config
-    from calmctl.training.configs import TrainConfig
-    from calmctl.training.whole_models import training_job
+    with loading():
+        from calmctl.config import load_config
+        from calmctl.training.configs import TrainConfig
+        from calmctl.training.whole_models import training_job
 
     settings = options.with_options(
         overrides,
