@@ -21,7 +21,7 @@ from calmctl.processes.parent import PARENT_VARIABLE
 _IMPORTED = [
     "calmctl.cli.main", "calmctl.baselines.training", "calmctl.evaluation.evaluating", "calmctl.training.session",
     "calmctl.training.compositions", "data_builders.kv.build", "transformers.models.auto.modeling_auto", "pandas",
-    "pytest",
+    "pytest", "tests.frozen",
 ]  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def command(arguments: list[str], moment: Moment, stderr: Path) -> None:
 def processes() -> ForkServerContext:
     """Make processes as forks of one that has imported everything, so that no start takes seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, "tests.frozen"])
     return context
 
 

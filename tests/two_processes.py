@@ -3,6 +3,7 @@
 At the end each process goes on with a text of its own, with a model whose layers lie in both of them.
 """
 
+import gc
 import pickle
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ def continuation(model: ComposedModelForCausalLM, folder: Path, text: str) -> li
 
 def main() -> None:
     """Run the configurations (folder -> configuration) of a file; write what the refused ones say beside it."""
+    gc.freeze()
     file = Path(sys.argv[1])
     refused = {}
     with joined_ranks(trains=True) as ranks:
