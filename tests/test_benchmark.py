@@ -48,7 +48,7 @@ def test_the_quick_benchmark_of_generation_reports_every_case_and_the_same_texts
 @pytest.mark.slow
 def test_the_training_benchmark_compares_the_program_with_a_loop(tmp_path):
     file = tmp_path / "figures.json"
-    command = [sys.executable, TRAINING, "--quick", "--precisions", "fp32", "--json", file]
+    command = [sys.executable, TRAINING, "--quick", "--precisions", "fp32", "--steps", "10", "--json", file]
     subprocess.run(command, capture_output=True, text=True, check=True)
     results = json.loads(file.read_text())["results"]
     assert {row["case"] for row in results} == {"speed", "memory", "kept"} and all(row["value"] > 0 for row in results)
