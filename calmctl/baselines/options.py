@@ -16,7 +16,7 @@ ACTIVATIONS = ("tanh", "relu", "gelu", "silu")
 PUBLISHED, ADAPTER_H, ADAPTER_P = "llm_adapters", "adapter_h", "adapter_p"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdapterOptions:
     """Choices within an adapter method.
 
