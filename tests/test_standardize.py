@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from calmctl import ComposedModelForCausalLM
+from calmctl.errors import UserError
 from calmctl.modeling.bridge import Bridge, BridgeConfig
 from calmctl.modeling.residual_streams import LEAST_DEVIATION, normed
 from calmctl.modeling.tokenizers.aug_tokens import AugHistory
@@ -211,6 +212,10 @@ def test_older_checkpoints_scale_their_updates_by_the_whole_stream(tmp_path, ids
     again = ComposedModelForCausalLM.from_pretrained(tmp_path)
     assert not again.bridges[0][0].per_dimension
     assert torch.equal(logits(again, ids), logits(model, ids))
+    config["bridge"]["later"] = 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="bridge.later is not known; was it written by a later version"):
+        ComposedModelForCausalLM.from_pretrained(tmp_path)
 
 
 def test_a_training_calibrates_first_and_stores_what_it_found(folder, tmp_path):  # noqa: F811

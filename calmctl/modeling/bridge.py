@@ -3,7 +3,9 @@
 Shapes: b batch, t anchor positions, s aug positions, h heads, d = d_anchor / h.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +67,17 @@ class BridgeConfig:
             raise UserError(
                 "bridge.recency=true needs bridge.rotary=true, by which positions are told apart; set both or neither"
             )
+
+    @staticmethod
+    def stored(values: Mapping[str, Any]) -> "BridgeConfig":
+        """Return the form of a checkpoint's bridges; older ones lack settings that bridges then did not have.
+
+        Raises:
+            UserError: a setting is not known here.
+        """
+        if unknown := values.keys() - {each.name for each in fields(BridgeConfig)}:
+            raise UserError(f"bridge.{min(unknown)} is not known; was it written by a later version of calmctl?")
+        return BridgeConfig(**{"standardize": False, "per_dimension": False, **values})
 
 
 class Bridge(nn.Module):

@@ -68,8 +68,7 @@ class ComposedModel(AugReadingMixin, RecomputingMixin, ComposedPreTrainedModel):
         self.connections: list[tuple[Connection, ...]] = [
             tuple(Connection(*pair) for pair in pairs) for pairs in config.connections
         ]
-        # Older checkpoints lack these: their bridges were trained without them.
-        bridge_config = BridgeConfig(**{"standardize": False, "per_dimension": False, **config.bridge})
+        bridge_config = BridgeConfig.stored(config.bridge)
         self.bridges = nn.ModuleList(
             nn.ModuleList(self._new_bridge(bridge_config, aug, pair) for pair in pairs)
             for aug, pairs in zip(augs, self.connections, strict=True)
