@@ -20,8 +20,10 @@ from calmctl.reporting.results_file import load_results
 from calmctl.reporting.sets_table import CONTAMINATED, GUESSED, TRAINED_ON, published_table, sets_tables
 from data_builders.benchmarks.reasoning import ARITHMETIC, COMMONSENSE
 from data_builders.kv.tokenizers import CUTS, build_byte_tokenizer
+from tests.forked import forked_stages
 from tests.report_folder import read, write
 
+__all__ = ["forked_stages"]  # a fixture
 BOOLQ = "Please answer the following question with true or false, question: is {} hot?\n\nAnswer format: true/false"
 
 
@@ -182,6 +184,7 @@ def test_published_tables_are_whole_and_their_averages_their_own() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_stages")
 def test_an_experiment_runs_from_data_to_report(model: Path, sets: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "out"
     command = ["reproduce", "adapters", "--preset", "smoke", "--anchor", str(model), "--aug", str(model)]
