@@ -73,7 +73,11 @@ Meaning = Literal["identity", "comparison", "free"]
 
 
 def meaning(
-    of: Meaning = "identity", *, may_differ: bool = False, asked_by: tuple[str, str] | None = None
+    of: Meaning = "identity",
+    *,
+    may_differ: bool = False,
+    asked_by: tuple[str, str] | None = None,
+    before: object = dataclasses.MISSING,
 ) -> dict[str, Any]:
     """Return a field's metadata: what its setting means for the identity of a run and for comparing runs.
 
@@ -84,8 +88,9 @@ def meaning(
         may_differ: runs whose results are averaged may differ in it.
         asked_by: (setting, name): the field matters only if the list `setting` beside it contains `name`;
             otherwise it is treated as `may_differ`.
+        before: what runs of before there was this setting did; missing = its default.
     """
-    return {"meaning": of, "may_differ": may_differ or of == "free", "asked_by": asked_by}
+    return {"meaning": of, "may_differ": may_differ or of == "free", "asked_by": asked_by, "before": before}
 
 
 def changeable_settings(config: object, comparisons: bool = True) -> Iterator[str]:
@@ -117,6 +122,18 @@ def default_settings(config: object) -> Iterator[str]:
             yield field.name
         else:
             yield from (f"{field.name}.{path}" for path in default_settings(value))
+
+
+def settings_of_before(config: object) -> dict[str, bool]:
+    """Return the settings, as `a.b.c`, that know what runs of before them did -> whether that is their value."""
+    found = {}
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        value, before = getattr(config, field.name), field.metadata.get("before", dataclasses.MISSING)
+        if before is not dataclasses.MISSING:
+            found[field.name] = value == before
+        else:
+            found |= {f"{field.name}.{path}": is_it for path, is_it in settings_of_before(value).items()}
+    return found
 
 
 def _chosen(config: object, is_chosen: Callable[[Mapping[str, Any], object], bool]) -> Iterator[str]:

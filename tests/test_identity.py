@@ -105,3 +105,29 @@ def test_a_run_of_before_a_setting_existed_goes_on_with_its_default_and_only_the
     (info.path / "config.yaml").write_text(to_yaml({**settings, "part": {"sharding": "none"}}))
     with pytest.raises(UserError, match="by an earlier version of calmctl, which had no part.steps; choose another"):
         start(info.path, config=config)
+
+
+@dataclass(frozen=True)
+class Form:
+    share: float = 0.5
+    per_dimension: bool = field(default=True, metadata=meaning(before=False))
+
+
+@dataclass(frozen=True)
+class Formed:
+    seed: int = 0
+    form: Form = field(default_factory=Form)
+
+
+def test_a_setting_that_says_what_was_done_before_it_existed_counts_so_in_older_runs(tmp_path: Path) -> None:
+    with start(tmp_path / "run", config=Formed()) as run:
+        run.finish()
+    info = read_run(tmp_path / "run")
+    write_json(info.path / "run.json", info.facts | {"config_sha256": "of other settings"})
+    (info.path / "config.yaml").write_text(to_yaml({"seed": 0, "form": {"share": 0.5}}))
+    with pytest.raises(UserError, match="by an earlier version of calmctl, which had no form.per_dimension; choose"):
+        start(info.path, config=Formed())
+    assert start(info.path, config=Formed(form=Form(per_dimension=False))).is_complete
+    # A group that is newer than the run has its defaults.
+    (info.path / "config.yaml").write_text(to_yaml({"seed": 0}))
+    assert start(info.path, config=Formed()).is_complete

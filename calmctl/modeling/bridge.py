@@ -4,7 +4,7 @@ Shapes: b batch, t anchor positions, s aug positions, h heads, d = d_anchor / h.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from calmctl.errors import UserError
 from calmctl.modeling.residual_streams import Standardize, scale_of
+from calmctl.schema import meaning
 
 ROTARY_BASE = 10_000.0
 # Attention score that `recency` adds for the newest aug token over a distant one in the first head; 0 in the last.
@@ -47,7 +48,7 @@ class BridgeConfig:
 
     standardize: bool = True
     share: float = 0.6
-    per_dimension: bool = True
+    per_dimension: bool = field(default=True, metadata=meaning(before=False))
     num_heads: int | None = None
     norm: bool = False
     rotary: bool = False

@@ -15,7 +15,7 @@ from typing import Any
 
 from calmctl.errors import UserError
 from calmctl.runs.record import CONFIG_FILE, LOCK_FILE, PROGRESS_FILE, RUN_FILE, Kind, RunInfo, read_run
-from calmctl.schema import changeable_settings, default_settings, to_dict
+from calmctl.schema import changeable_settings, default_settings, settings_of_before, to_dict
 from data_builders.values import read_yaml
 
 _SHOWN_DIFFERENCES = 3
@@ -118,13 +118,15 @@ def _differences(run: RunInfo, config: object, comparisons: bool = False) -> Dif
     new = _flatten(json.loads(json.dumps(to_dict(config))))
     left_out = list(changeable_settings(config, comparisons=not comparisons))
     found = differences(old, new, left_out, former_folder(run), run.path)
-    # Settings that are newer than the run had no other value in it than their default.
-    defaults = {f"{name}." for name in default_settings(config)}
-    return {
-        key: pair
-        for key, pair in found.items()
-        if pair[0] != _MISSING or not any(f"{key}.".startswith(name) for name in defaults)
-    }
+    # Settings that are newer than the run had no other value in it than their default, or what they say of before.
+    defaults, of_before = {f"{name}." for name in default_settings(config)}, settings_of_before(config)
+
+    def is_newer(key: str) -> bool:
+        if key in of_before and any(name.startswith(key[: key.rfind(".") + 1]) for name in old):
+            return of_before[key]
+        return any(f"{key}.".startswith(name) for name in defaults)
+
+    return {key: pair for key, pair in found.items() if pair[0] != _MISSING or not is_newer(key)}
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
