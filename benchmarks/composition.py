@@ -20,8 +20,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ from typing import Any
 
 import torch
 import transformers
-from measure import cpu_name, interleaved, live_objects, peak_bytes, ratio, resident_bytes, seconds
+from measure import cpu_name, in_fresh_process, interleaved, live_objects, peak_bytes, ratio, resident_bytes, seconds
 from shapes import PRESETS, Preset, base, composed
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
@@ -197,15 +195,9 @@ def _floor(model: ComposedModelForCausalLM, batch: dict[str, Tensor]) -> dict[st
 def memory(setting: Setting) -> Rows:
     """Measure the peak memory of the two training steps, each in a fresh process."""
     for share in ("all",) if setting.quick else SHARES:
-        peaks = {side: _in_fresh_process(setting, side, share) for side in ("bridges", "anchor")}
+        peaks = {side: in_fresh_process(peak_of_training, setting, side, share) for side in ("bridges", "anchor")}
         value = peaks["bridges"] / peaks["anchor"]
         yield setting.row("memory", value, labels=share) | {"megabytes": {k: v >> 20 for k, v in peaks.items()}}
-
-
-def _in_fresh_process(setting: Setting, side: str, share: str) -> int:
-    arguments = [setting.preset_name, setting.device, str(setting.vocabulary), setting.dtype, side, share]
-    command = [sys.executable, __file__, "--peak", *arguments]
-    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def peak_of_training(setting: Setting, side: str, share: str) -> int:
@@ -296,12 +288,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(CASES), help=f"of {', '.join(CASES)}")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--peak", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.peak:
-        preset, device, vocabulary, dtype, side, share = arguments.peak
-        print(peak_of_training(Setting(preset, device, int(vocabulary), dtype), side, share))
-        return
     rows = []
     print(f"{'case':<9}{'dtype':<10}{'vocabulary':>10}  {'details':<22}{'value':>8}{'target':>8}")
     for row in run("quick" if arguments.quick else arguments.preset, arguments.device, arguments.only):

@@ -9,12 +9,18 @@ import gc
 import platform
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import torch
 
 Times = dict[str, list[float]]
+Found = TypeVar("Found")
+# What takes seconds to import, so that processes of their own need not import it again.
+IMPORTED = ["calmctl.training.session", "transformers.models.auto.modeling_auto", "calmctl.modeling.composed"]
 
 
 def interleaved(variants: dict[str, Callable[[], object]], rounds: int, device: str) -> Times:
@@ -64,6 +70,14 @@ def peak_bytes(run: Callable[[], object], device: str, held_before: int) -> int:
     Path("/proc/self/clear_refs").write_text("5")
     run()
     return _status("VmHWM") - held_before
+
+
+def in_fresh_process(function: Callable[..., Found], *arguments: object) -> Found:
+    """Return what a function of a script returns in a process that has imported modules and done nothing else."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    with ProcessPoolExecutor(1, context) as processes:
+        return processes.submit(function, *arguments).result()
 
 
 def resident_bytes() -> int:

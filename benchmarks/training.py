@@ -17,8 +17,6 @@ keeps freed memory for neither.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from composition import environment
-from measure import peak_bytes, resident_bytes
+from measure import in_fresh_process, peak_bytes, resident_bytes
 from shapes import PRESETS, base, composed
 from torch import Tensor
 
@@ -171,7 +169,7 @@ def speed(case: Case, rounds: int) -> Row:
 
 def memory(case: Case) -> Row:
     """Measure the peak memory of both sides, each in a fresh process."""
-    peaks = {side: alone(case, side)["peak"] for side in ("program", "bare")}
+    peaks = {side: in_fresh_process(trained, case, side)["peak"] for side in ("program", "bare")}
     value = peaks["program"] / peaks["bare"]
     megabytes = {name: int(size) >> 20 for name, size in peaks.items()}
     return {"case": "memory", "value": round(value, 3), "met": value <= TARGETS["memory"], "megabytes": megabytes}
@@ -182,7 +180,7 @@ def kept(case: Case, rounds: int) -> Row:
     found: dict[str, list[float]] = {"program": [], "given_back": []}
     for _ in range(rounds):
         for side, values in found.items():
-            values.append(alone(case, side)["seconds"])
+            values.append(in_fresh_process(trained, case, side)["seconds"])
     tokens = case.shape[0] * case.shape[1] * (case.steps - LOGGED)
     value = median(back / keep for keep, back in zip(*found.values(), strict=True))
     return {
@@ -192,14 +190,6 @@ def kept(case: Case, rounds: int) -> Row:
         "tokens_per_second": {name: round(tokens / median(values), 1) for name, values in found.items()},
         "seconds": {name: [round(second, 4) for second in values] for name, values in found.items()},
     }
-
-
-def alone(case: Case, side: str) -> dict[str, float]:
-    """Train in a fresh process; return its peak bytes, weights included, and its seconds."""
-    arguments = [case.preset_name, case.precision, case.device, str(case.steps), side]
-    command = [sys.executable, __file__, "--alone", *arguments]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    return found
 
 
 def trained(case: Case, side: str) -> dict[str, float]:
@@ -237,13 +227,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--alone", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     quiet_libraries()
-    if arguments.alone:
-        preset, precision, device, steps, side = arguments.alone
-        print(json.dumps(trained(Case(preset, precision, device, int(steps)), side)))
-        return
     preset = "quick" if arguments.quick else arguments.preset
     rounds = 1 if arguments.quick else arguments.rounds
     rows = []
