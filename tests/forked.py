@@ -1,15 +1,18 @@
-"""Stages as forks of a process that has imported what they need: the same code in processes of their own, sooner.
+"""Stages and scripts as forks of a process that has imported what they need: the same code in processes, sooner.
 
 What the start itself does is left to the tests that run `calmctl` as a command, and to `make smoke`.
 """
 
 import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
 from multiprocessing.reduction import DupFd
+from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
@@ -56,14 +59,39 @@ class Fork:
         self._process.kill()
 
 
+def run_script(script: Path, *arguments: object) -> str:
+    """Run a script with arguments in a fork and return what it prints on stdout; it must succeed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED)
+    with tempfile.TemporaryFile("w+") as output:
+        process = context.Process(target=_run_script, args=(str(script), arguments, DupFd(output.fileno())))
+        process.start()
+        process.join()
+        output.seek(0)
+        assert process.exitcode == 0
+        return output.read()
+
+
+def _run_script(script: str, arguments: Sequence[object], output: Any) -> None:
+    _write_into(output, 1)
+    sys.argv = [script, *map(str, arguments)]
+    sys.path.insert(0, str(Path(script).parent))
+    runpy.run_path(script, run_name="__main__")
+
+
+def _write_into(output: Any, *descriptors: int) -> None:
+    """Make descriptors copies of a received one."""
+    received = output.detach()
+    for number in descriptors:
+        os.dup2(received, number)
+    os.close(received)
+
+
 def _run(arguments: Sequence[str], folder: str, env: dict[str, str], output: Any) -> None:
     from calmctl.cli.main import script
 
     os.setsid()
-    descriptor = output.detach()
-    for number in (1, 2):
-        os.dup2(descriptor, number)
-    os.close(descriptor)
+    _write_into(output, 1, 2)
     os.chdir(folder)
     os.environ.clear()
     os.environ |= env | {PARENT_VARIABLE: str(os.getppid())}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import run_script
 from tests.own_tokenizers import PAIRS, base
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "composition.py"
@@ -17,9 +18,7 @@ GENERATION, TRAINING = SCRIPT.with_name("generation.py"), SCRIPT.with_name("trai
 @pytest.mark.slow
 def test_the_quick_benchmark_reports_every_case(tmp_path):
     file = tmp_path / "figures.json"
-    printed = subprocess.run(
-        [sys.executable, SCRIPT, "--quick", "--json", file], capture_output=True, text=True, check=True
-    ).stdout
+    printed = run_script(SCRIPT, "--quick", "--json", file)
     figures = json.loads(file.read_text())
     cases = {(row["case"], row.get("batch") or row.get("labels") or row.get("step")) for row in figures["results"]}
     assert cases == {
@@ -36,7 +35,7 @@ def test_the_quick_benchmark_reports_every_case(tmp_path):
 def test_the_quick_benchmark_of_generation_reports_every_case_and_the_same_texts(tmp_path):
     pytest.importorskip("lm_eval", reason="the extra `lm-eval` is not installed: pip install 'calmctl[lm-eval]'")
     file = tmp_path / "figures.json"
-    subprocess.run([sys.executable, GENERATION, "--quick", "--json", file], capture_output=True, text=True, check=True)
+    run_script(GENERATION, "--quick", "--json", file)
     rows = json.loads(file.read_text())["results"]
     beside = [row for row in rows if row["case"] != "shared"]
     assert [(row["model"], row["case"]) for row in beside] == [
@@ -48,8 +47,7 @@ def test_the_quick_benchmark_of_generation_reports_every_case_and_the_same_texts
 @pytest.mark.slow
 def test_the_training_benchmark_compares_the_program_with_a_loop(tmp_path):
     file = tmp_path / "figures.json"
-    command = [sys.executable, TRAINING, "--quick", "--precisions", "fp32", "--steps", "10", "--json", file]
-    subprocess.run(command, capture_output=True, text=True, check=True)
+    run_script(TRAINING, "--quick", "--precisions", "fp32", "--steps", 10, "--json", file)
     results = json.loads(file.read_text())["results"]
     assert {row["case"] for row in results} == {"speed", "memory", "kept"} and all(row["value"] > 0 for row in results)
 
@@ -57,7 +55,7 @@ def test_the_training_benchmark_compares_the_program_with_a_loop(tmp_path):
 @pytest.mark.slow
 def test_the_benchmark_of_own_tokenizers_reports_every_case(tmp_path):
     script, file = SCRIPT.with_name("own_tokenizers.py"), tmp_path / "figures.json"
-    subprocess.run([sys.executable, script, "--quick", "--json", file], capture_output=True, text=True, check=True)
+    run_script(script, "--quick", "--json", file)
     results = json.loads(file.read_text())["results"]
     assert [row["case"] for row in results] == ["decode", "decode", "train", "unaided"]
     assert all(row["per_token"] > 0 and row["whole"] > 0 and 0 <= row["cutting"] < 1 for row in results)
@@ -83,9 +81,8 @@ def test_ways_to_cut_are_compared_once_and_kept(tmp_path):
         (tmp_path / f"{code}-eng.tsv.gz").write_bytes(gzip.compress("".join(lines).encode()))
     file = tmp_path / "figures.json"
     places = ["--anchor", tmp_path / "anchor", "--aug", tmp_path / "aug", "--data", tmp_path]
-    command = [sys.executable, SCRIPT.with_name("segmentation.py"), *places, "--task", "translation", "--json", file]
-    command += ["--steps", "10", "--every", "5"]
-    printed = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    command = [*places, "--task", "translation", "--json", file, "--steps", 10, "--every", 5]
+    printed = [run_script(SCRIPT.with_name("segmentation.py"), *command) for _ in range(2)]
     results = {row["way"]: row for row in json.loads(file.read_text())["results"]}
     assert list(results) == ["own", "chunks", "prompt"] and printed[0] == printed[1]
     assert all(row["composed"]["10"]["all"] > 0 and len(row["losses"]) == 10 for row in results.values())

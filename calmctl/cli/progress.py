@@ -1,4 +1,4 @@
-"""Live progress on stderr: one line per running run directory, read from its `progress.json`."""
+"""Live progress on stderr: a bar per running run directory, read from its `progress.json`, and the whole below it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -21,22 +23,100 @@ from calmctl.processes.parent import is_first_process
 from calmctl.units import human_bytes, human_seconds
 from data_builders.values import read_json
 
-REFRESH_SECONDS = 0.5
+REFRESH_SECONDS = 0.25
 PLAIN_SECONDS = 30.0
+WIDE = 100
+"""Columns from which a run takes one line; below, its figures stand on a line of their own."""
+BAR_COLUMNS = 16
+
+
+class Whole(Protocol):
+    """Several runs that make up one piece of work, such as the stages of an experiment."""
+
+    def summary(self, seconds_left: Mapping[str, float | None]) -> str:
+        """Return how far they are, such as `stage 5 of 14, 12 min left`.
+
+        Args:
+            seconds_left: of the running ones, by name, as far as they know.
+        """
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """What `progress.json` says of a run; everything but the name is unknown before it is written."""
+
+    name: str
+    stage: str = "starting"
+    step: int = 0
+    total: int = 0
+    loss: float | None = None
+    validation_loss: float | None = None
+    tokens_per_second: float | None = None
+    memory: float | None = None
+    seconds_left: float | None = None
+
+    @classmethod
+    def read(cls, name: str, folder: Path) -> RunProgress:
+        """Read the progress of a run."""
+        found = _read(folder / "progress.json")
+        if found is None:
+            return cls(name)
+        return cls(
+            name,
+            str(found["stage"]),
+            found["step"],
+            found["total"],
+            found.get("loss"),
+            found.get("validation_loss"),
+            found.get("tokens_per_second"),
+            found.get("peak_memory_bytes"),
+            found.get("eta_seconds"),
+        )
+
+    @property
+    def figures(self) -> str:
+        """Return losses, speed and memory as text."""
+        facts = [
+            None if self.loss is None else f"loss {self.loss:.3f}",
+            None if self.validation_loss is None else f"validation {self.validation_loss:.3f}",
+            None if self.tokens_per_second is None else f"{self.tokens_per_second:,.0f} tokens/s",
+            human_bytes(self.memory),
+        ]
+        return ", ".join(filter(None, facts))
+
+    @property
+    def steps(self) -> str:
+        """Return step and total as text."""
+        return f"{self.step:,}/{self.total:,}" if self.total else ""
+
+    @property
+    def left(self) -> str:
+        """Return the time left as text."""
+        return "" if self.seconds_left is None else f"{human_seconds(self.seconds_left)} left"
+
+    @property
+    def line(self) -> str:
+        """Return everything on one line, for a log file."""
+        shares = [f"{self.stage} {self.steps}".strip(), self.figures, self.left]
+        return f"{self.name}: {', '.join(filter(None, shares))}"
 
 
 @contextmanager
-def watching(runs: Mapping[str, Path]) -> Iterator[None]:
+def watching(runs: Mapping[str, Path], whole: Whole | None = None) -> Iterator[None]:
     """Show the progress of runs (name -> folder) while the block runs; `runs` may change meanwhile.
 
-    On a terminal it is a live table; elsewhere (a log file, CI) a line per run every 30 seconds. Only rank 0 shows it.
+    On a terminal it is redrawn in place; elsewhere (a log file, CI) a line per run every 30 seconds, unless nothing
+    has changed. Only rank 0 shows it.
+
+    Args:
+        whole: what the runs are part of, shown below them.
     """
     if not is_first_process():
         yield
         return
     stop = threading.Event()
     show = _show_live if sys.stderr.isatty() else _show_plain
-    thread = threading.Thread(target=show, args=(runs, stop), daemon=True)
+    thread = threading.Thread(target=show, args=(runs, whole, stop), daemon=True)
     thread.start()
     try:
         yield
@@ -45,53 +125,73 @@ def watching(runs: Mapping[str, Path]) -> Iterator[None]:
         thread.join()
 
 
-def _show_live(runs: Mapping[str, Path], stop: threading.Event) -> None:
-    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+def _show_live(runs: Mapping[str, Path], whole: Whole | None, stop: threading.Event) -> None:
+    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
         while not stop.wait(REFRESH_SECONDS):
-            live.update(_table(runs))
+            live.update(Display(*_look(runs, whole)), refresh=True)
 
 
-def _show_plain(runs: Mapping[str, Path], stop: threading.Event) -> None:
-    due = time.monotonic() + PLAIN_SECONDS
+def _show_plain(runs: Mapping[str, Path], whole: Whole | None, stop: threading.Event) -> None:
+    due, shown = time.monotonic() + PLAIN_SECONDS, [""]
     while not stop.wait(REFRESH_SECONDS):
-        if time.monotonic() >= due:
-            due += PLAIN_SECONDS
-            for name, facts in _facts(runs):
-                print(visible(f"{name}: {', '.join(text for text in facts if text)}"), file=sys.stderr, flush=True)
-
-
-def _table(runs: Mapping[str, Path]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "stage", "step", "loss", "tokens/s", "memory", "left"):
-        table.add_column(column, justify="left" if column in ("run", "stage") else "right")
-    for name, (stage, step, loss, speed, memory, left) in _facts(runs):
-        plain = loss.removeprefix("loss "), speed.removesuffix(" tokens/s"), memory, left.removesuffix(" left")
-        table.add_row(Text(visible(name)), Text(visible(stage)), step, *plain)
-    return table
-
-
-def _facts(runs: Mapping[str, Path]) -> list[tuple[str, tuple[str, str, str, str, str, str]]]:
-    rows = []
-    for name, folder in list(runs.items()):
-        progress = _read(folder / "progress.json")
-        if progress is None:
-            rows.append((name, ("starting", "", "", "", "", "")))
+        if time.monotonic() < due:
             continue
-        loss, speed, left = (progress.get(key) for key in ("loss", "tokens_per_second", "eta_seconds"))
-        rows.append(
-            (
-                name,
-                (
-                    str(progress["stage"]),
-                    f"{progress['step']}/{progress['total']}",
-                    f"loss {loss:.4f}" if loss is not None else "",
-                    f"{speed:,.0f} tokens/s" if speed is not None else "",
-                    human_bytes(progress.get("peak_memory_bytes")) or "",
-                    f"{human_seconds(left)} left" if left is not None else "",
-                ),
-            )
-        )
-    return rows
+        due += PLAIN_SECONDS
+        found, summary = _look(runs, whole)
+        lines = [visible(line) for line in (*(run.line for run in found), summary) if line]
+        if lines != shown:
+            print("\n".join(lines), file=sys.stderr, flush=True)
+        shown = lines
+
+
+def _look(runs: Mapping[str, Path], whole: Whole | None) -> tuple[list[RunProgress], str]:
+    found = [RunProgress.read(name, folder) for name, folder in list(runs.items())]
+    return found, whole.summary({run.name: run.seconds_left for run in found}) if whole is not None else ""
+
+
+class Display:
+    """The runs and the summary of the whole, laid out for the width of the terminal; no line is wrapped."""
+
+    def __init__(self, runs: list[RunProgress], summary: str = "") -> None:
+        self.runs, self.summary = runs, summary
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw one line per run where it fits, else two."""
+        is_wide = options.max_width >= WIDE
+        grid = Table.grid(padding=(0, 1))
+        for _ in range(5 if is_wide else 3):
+            grid.add_column(no_wrap=True, overflow="ellipsis")
+        rows: list[Any] = []
+        for run in self.runs:
+            bar = ProgressBar(run.total or 1, run.step, width=BAR_COLUMNS)
+            title = Text(visible(run.name), "bold") + Text(visible(f" {run.stage}"))
+            counted = run.steps if is_wide or not run.left else f"{run.steps}, {run.left}"
+            if is_wide:
+                grid.add_row(title, bar, counted, Text(run.figures, "dim"), run.left)
+                continue
+            rows += [_cut(title), _beside(bar, counted)]
+            if run.figures:
+                rows.append(_cut(Text(f"  {run.figures}", "dim")))
+        if is_wide and self.runs:
+            rows.append(grid)
+        if self.summary:
+            rows.append(_cut(Text(visible(self.summary))))
+        yield Group(*rows)
+
+
+def _beside(bar: ProgressBar, text: str) -> Table:
+    """Return a bar, indented, with a text beside it."""
+    line = Table.grid(padding=(0, 1))
+    line.add_column(width=1)
+    line.add_column()
+    line.add_column(no_wrap=True, overflow="ellipsis")
+    line.add_row("", bar, text)
+    return line
+
+
+def _cut(text: Text) -> Text:
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 def _read(path: Path) -> dict[str, Any] | None:
