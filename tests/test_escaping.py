@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from calmctl.cli import generate, main, output
-from calmctl.cli.progress import _table
+from calmctl.cli.progress import Display, RunProgress
 from calmctl.escaping import md_code, md_text, visible
 from calmctl.modeling.stored.card import model_card
 from calmctl.reporting.document.page import (
@@ -117,5 +117,5 @@ def test_progress_shows_what_a_stage_is_called(tmp_path: Path, capsys: Any) -> N
 
     for text in texts(5):
         write_json(tmp_path / "progress.json", {"stage": text.replace("\ud800", ""), "step": 1, "total": 2})
-        Console(width=200).print(_table({text: tmp_path}))
+        Console(width=200).print(Display([RunProgress.read(text, tmp_path)], text))
     assert is_shown(capsys.readouterr().out)

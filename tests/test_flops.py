@@ -9,7 +9,7 @@ import torch
 
 from calmctl.baselines.building import adapt
 from calmctl.experiments.planning.trainings import Planner
-from calmctl.experiments.stages import stage_in
+from calmctl.experiments.stage import stage_in
 from calmctl.modeling.bases.sources import base_config, without_weights
 from calmctl.modeling.connections import resolve_connections
 from calmctl.modeling.tokenizers.aug_tokens import AugHistory

@@ -19,7 +19,7 @@ from calmctl.experiments.kv import kv_experiment
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.kv_systems import base_configs, check_compositions
 from calmctl.experiments.reproduction import experiment_stages, preflight, results
-from calmctl.experiments.stages import Stage
+from calmctl.experiments.stage import Stage
 from calmctl.reporting.systems_table import SYSTEMS
 from calmctl.runs.run import config_sha256
 from data_builders.kv.build import build

@@ -13,7 +13,7 @@ from calmctl.experiments.code import ReproduceCodeConfig, code_experiment
 from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_experiment
 from calmctl.experiments.real_text import UNTRAINED
 from calmctl.experiments.reproduction import experiment_stages
-from calmctl.experiments.stages import Stage
+from calmctl.experiments.stage import Stage
 
 COMPARISONS = ReproduceNTLConfig.COMPARISONS
 

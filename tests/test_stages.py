@@ -13,7 +13,8 @@ import pytest
 
 from calmctl.config import load_config
 from calmctl.errors import CalmctlError, UserError
-from calmctl.experiments.stages import Stage, StageRunner, missing_stages
+from calmctl.experiments.stage import Stage
+from calmctl.experiments.stages import StageRunner, missing_stages
 from calmctl.runs.run import read_run
 from data_builders.kv.build import KVDataConfig
 

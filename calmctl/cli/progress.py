@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -25,9 +26,7 @@ from data_builders.values import read_json
 
 REFRESH_SECONDS = 0.25
 PLAIN_SECONDS = 30.0
-WIDE = 100
-"""Columns from which a run takes one line; below, its figures stand on a line of their own."""
-BAR_COLUMNS = 16
+BAR_COLUMNS = 12
 
 
 class Whole(Protocol):
@@ -150,42 +149,47 @@ def _look(runs: Mapping[str, Path], whole: Whole | None) -> tuple[list[RunProgre
 
 
 class Display:
-    """The runs and the summary of the whole, laid out for the width of the terminal; no line is wrapped."""
+    """The runs and the summary of the whole, laid out for the width of the terminal."""
 
     def __init__(self, runs: list[RunProgress], summary: str = "") -> None:
         self.runs, self.summary = runs, summary
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw one line per run where it fits, else two."""
-        is_wide = options.max_width >= WIDE
-        grid = Table.grid(padding=(0, 1))
-        for _ in range(5 if is_wide else 3):
-            grid.add_column(no_wrap=True, overflow="ellipsis")
-        rows: list[Any] = []
-        for run in self.runs:
-            bar = ProgressBar(run.total or 1, run.step, width=BAR_COLUMNS)
-            title = Text(visible(run.name), "bold") + Text(visible(f" {run.stage}"))
-            counted = run.steps if is_wide or not run.left else f"{run.steps}, {run.left}"
-            if is_wide:
-                grid.add_row(title, bar, counted, Text(run.figures, "dim"), run.left)
-                continue
-            rows += [_cut(title), _beside(bar, counted)]
-            if run.figures:
-                rows.append(_cut(Text(f"  {run.figures}", "dim")))
-        if is_wide and self.runs:
+        """Draw one line per run where all fit, else three."""
+        lines = [
+            (_title(run), _bar(run), Text(run.steps), Text(run.figures, "dim"), Text(run.left)) for run in self.runs
+        ]
+        widths = [
+            max(BAR_COLUMNS if isinstance(cell, ProgressBar) else cell.cell_len for cell in each)
+            for each in zip(*lines, strict=True)
+        ]
+        rows: list[RenderableType] = []
+        if sum(widths) + len(widths) <= options.max_width:
+            grid = Table.grid(padding=(0, 1))
+            for line in lines:
+                grid.add_row(*line)
             rows.append(grid)
+        else:
+            for title, bar, steps, figures, left in lines:
+                rows += [_cut(title), _beside(bar, Text(", ").join(each for each in (steps, left) if each))]
+                rows += [Padding(figures, (0, 0, 0, 2))] if figures else []
         if self.summary:
             rows.append(_cut(Text(visible(self.summary))))
         yield Group(*rows)
 
 
-def _beside(bar: ProgressBar, text: str) -> Table:
+def _title(run: RunProgress) -> Text:
+    return Text(visible(run.name), "bold").append(visible(f" {run.stage}"), "not bold")
+
+
+def _bar(run: RunProgress) -> ProgressBar:
+    return ProgressBar(run.total or 1, run.step, width=BAR_COLUMNS)
+
+
+def _beside(bar: ProgressBar, text: Text) -> Table:
     """Return a bar, indented, with a text beside it."""
     line = Table.grid(padding=(0, 1))
-    line.add_column(width=1)
-    line.add_column()
-    line.add_column(no_wrap=True, overflow="ellipsis")
-    line.add_row("", bar, text)
+    line.add_row(" ", bar, _cut(text))
     return line
 
 

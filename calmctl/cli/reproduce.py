@@ -14,7 +14,7 @@ from calmctl.cli import data, launching, options, output
 
 if TYPE_CHECKING:
     from calmctl.experiments.reproduction import Experiment
-    from calmctl.experiments.stages import Stage
+    from calmctl.experiments.stage import Stage
 
 Seeds = Annotated[
     int, typer.Option("--seeds", min=1, help="So many seeds, from --seed on, each in a folder of its own.")
@@ -160,6 +160,7 @@ def _reproduce(
     from calmctl.cli.progress import watching
     from calmctl.cli.report import print_reproduction, print_seeds
     from calmctl.experiments.reproduction import experiment_stages, preflight, reproduce
+    from calmctl.experiments.stages import Progress
 
     first = experiment(seed, out).config
     folders = _folders(out, first.seed, seeds)
@@ -172,10 +173,10 @@ def _reproduce(
         ]
         _print_plan(experiments, {"out": str(out), "stages": _shown(stages)}, json)
         return
-    running: dict[str, Path] = {}
-    with watching(running):
+    progress = Progress([stage for folder, each in experiments.items() for stage in experiment_stages(each, folder)])
+    with watching(progress.running, progress):
         for folder, each in experiments.items():
-            reproduce(each, folder, sys.argv, running, nproc_per_node)
+            reproduce(each, folder, sys.argv, progress, nproc_per_node)
     if len(experiments) > 1:
         print_seeds(list(experiments), out, json)
     else:

@@ -10,7 +10,7 @@ from calmctl.baselines.options import PUBLISHED
 from calmctl.baselines.places import PUBLISHED_TARGETS
 from calmctl.errors import UserError
 from calmctl.experiments.adapter_config import CHOICES, SIZES, Choice, ReproduceAdaptersConfig
-from calmctl.experiments.stages import stage_in
+from calmctl.experiments.stage import stage_in
 from calmctl.experiments.systems import System, Systems, Trained
 from calmctl.modeling.bases.public_shapes import shape_of
 from calmctl.modeling.layers import text_config

@@ -13,7 +13,7 @@ from calmctl.baselines.methods import FULL
 from calmctl.errors import UserError
 from calmctl.evaluation.config import EvalConfig
 from calmctl.experiments.kv_config import ReproduceKVConfig
-from calmctl.experiments.stages import stage_in
+from calmctl.experiments.stage import stage_in
 from calmctl.experiments.systems import Build, System, Systems, Trained
 from calmctl.modeling.bases.public_shapes import Shape
 from calmctl.modeling.bases.sources import base_config, load_tokenizer

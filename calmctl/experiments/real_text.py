@@ -10,7 +10,7 @@ from calmctl.baselines.methods import METHODS
 from calmctl.evaluation.config import EvalConfig
 from calmctl.evaluation.tasks import find_data, has_option
 from calmctl.experiments.config import DECIDED_HERE, ExperimentConfig, is_used_as_it_is
-from calmctl.experiments.stages import stage_in
+from calmctl.experiments.stage import stage_in
 from calmctl.experiments.systems import System, Systems, Trained
 from calmctl.reporting.systems_table import system_row
 from calmctl.schema import meaning

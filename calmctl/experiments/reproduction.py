@@ -13,7 +13,8 @@ from calmctl.baselines.configs import BaselineConfig
 from calmctl.environment import git_commit, hardware
 from calmctl.evaluation.config import check_data
 from calmctl.experiments.config import ExperimentConfig
-from calmctl.experiments.stages import Stage, missing_stages, run_stages, stage_in
+from calmctl.experiments.stage import Stage, stage_in
+from calmctl.experiments.stages import Progress, missing_stages, run_stages
 from calmctl.experiments.systems import Files, System, Systems, Trained
 from calmctl.inference.mixture import check_mixable
 from calmctl.modeling.bases.sources import base_config, load_tokenizer, without_weights
@@ -72,7 +73,7 @@ def reproduce(
     experiment: Experiment,
     out: Path,
     command: Sequence[str] = (),
-    running: dict[str, Path] | None = None,
+    progress: Progress | None = None,
     nproc_per_node: str | None = None,
 ) -> Run:
     """Run all incomplete stages, then write results, plots and report.
@@ -81,7 +82,7 @@ def reproduce(
     kept. Everything that can be checked is checked before anything is written.
 
     Args:
-        running: filled with name -> folder of the stages that are running now, for a progress display.
+        progress: told which stages are running and finished, for a display.
         nproc_per_node: processes of every training and evaluation; stages then run one at a time.
 
     Raises:
@@ -100,7 +101,7 @@ def reproduce(
         seed=config.seed,
         is_current=is_current,
     ) as run:
-        seconds = run_stages(out, stages, config, nproc_per_node, running)
+        seconds = run_stages(out, stages, config, nproc_per_node, progress)
         if not run.is_complete:
             found = results(experiment, out, {**seconds, "total": round(run.seconds, 1)})
             run.write_json(RESULTS_FILE, found)

@@ -10,79 +10,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from statistics import fmean
+from typing import Protocol, TextIO
 
-from calmctl.config import to_dict, to_yaml
+from calmctl.config import to_yaml
 from calmctl.errors import CalmctlError, UserError
 from calmctl.escaping import visible
+from calmctl.experiments.stage import Stage
 from calmctl.processes.parent import PARENT_VARIABLE, Interrupted
-from calmctl.runs.identity import has_settings, refuse_other_settings
+from calmctl.runs.identity import refuse_other_settings
 from calmctl.runs.run import read_run
+from calmctl.units import human_seconds
 from data_builders.files import write_text
 
 POLL_SECONDS = 0.1
 INTERRUPTED = 130
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One command of an experiment.
-
-    Attributes:
-        command: arguments after `calmctl`.
-        folder: its run directory.
-        result: a file that exists once the stage is complete.
-        config: its settings.
-        needs: names of stages that have to be complete first.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    folder: Path
-    result: Path
-    config: object
-    needs: tuple[str, ...] = ()
-
-    @property
-    def is_complete(self) -> bool:
-        """Return whether its run is complete and was started with these settings."""
-        if not self.result.exists():
-            return False
-        run = read_run(self.folder)
-        return run.is_complete and has_settings(run, self.config)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Return its settings as a dictionary, as in its preset."""
-        return to_dict(self.config)
-
-    def launched(self, nproc_per_node: str | None) -> "Stage":
-        """Return the stage with `--nproc-per-node`; a data stage always runs in one process."""
-        if nproc_per_node is None or self.command[0] == "data":
-            return self
-        return replace(self, command=(*self.command, "--nproc-per-node", nproc_per_node))
-
-    @property
-    def preset(self) -> str:
-        """Return the name of the preset that holds its settings."""
-        return self.name.replace("/", "_")
-
-
-def stage_in(
-    root: Path,
-    name: str,
-    command: Sequence[str],
-    config: object,
-    needs: Sequence[str] = (),
-    result: str = "model/config.json",
-) -> Stage:
-    """Return the stage that writes `root / name`; its command reads `config` as a preset from `root / "conf"`."""
-    folder = root / name
-    options = ("--preset", name.replace("/", "_"), "--config-dir", str(root / "conf"), "--out", str(folder))
-    return Stage(name, (*command, *options), folder, folder / result, config, tuple(needs))
 
 
 class Sharing(Protocol):
@@ -111,12 +56,60 @@ def missing_stages(stages: Sequence[Stage]) -> list[str]:
     return missing
 
 
+@dataclass
+class Progress:
+    """How far the stages of one or several experiments are, for a display.
+
+    Attributes:
+        stages: all of them, finished ones included; unique by folder.
+        at_once: how many run at the same time.
+        running: name -> folder of the stages that are running now.
+        finished: folder -> wall-clock seconds of the finished ones.
+    """
+
+    stages: list[Stage] = field(default_factory=list)
+    at_once: int = 1
+    running: dict[str, Path] = field(default_factory=dict)
+    finished: dict[Path, float] = field(default_factory=dict)
+
+    def finish(self, stage: Stage) -> None:
+        """Count a stage as finished."""
+        self.finished[stage.folder] = float(read_run(stage.folder).facts["seconds"])
+
+    def summary(self, seconds_left: Mapping[str, float | None]) -> str:
+        """Return which stage it is of how many, and the time left where it can be estimated.
+
+        A stage that has not started is assumed to take as long as the mean of the finished ones of its kind (training
+        bridges, evaluating one task, ...). Until all kinds that are left have been seen, the time is a lower bound.
+
+        Args:
+            seconds_left: of the running stages, by name, as far as they know.
+        """
+        if not self.stages:
+            return ""
+        of_kind: dict[str, list[float]] = {}
+        for stage in self.stages:
+            if stage.folder in self.finished:
+                of_kind.setdefault(stage.kind, []).append(self.finished[stage.folder])
+        running = set(self.running.values())
+        waiting = [each for each in self.stages if each.folder not in running and each.folder not in self.finished]
+        left = [seconds_left.get(name) for name in self.running]
+        left += [fmean(of_kind[stage.kind]) if stage.kind in of_kind else None for stage in waiting]
+        known = [seconds for seconds in left if seconds is not None]
+        # The longest running one may take longer than all others together.
+        seconds = max(sum(known) / self.at_once, *known[: len(self.running)], 0.0)
+        text = f"stage {min(len(self.finished) + 1, len(self.stages))} of {len(self.stages)}"
+        if not known:
+            return text
+        return f"{text}, {'' if len(known) == len(left) else 'more than '}{human_seconds(seconds)} left"
+
+
 def run_stages(
     root: Path,
     stages: Sequence[Stage],
     sharing: Sharing,
     nproc_per_node: str | None = None,
-    running: dict[str, Path] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, float]:
     """Run all incomplete stages; one at a time if `nproc_per_node` is set.
 
@@ -128,7 +121,7 @@ def run_stages(
     """
     launched = [stage.launched(nproc_per_node) for stage in stages]
     jobs = 1 if nproc_per_node else sharing.stages_at_once
-    runner = StageRunner(root.resolve(), launched, jobs, sharing.threads, running)
+    runner = StageRunner(root.resolve(), launched, jobs, sharing.threads, progress)
     runner.run()
     return runner.seconds()
 
@@ -139,14 +132,11 @@ class StageRunner:
     A stage is skipped if its run is complete and no stage it needs ran again. Otherwise its command runs, and resumes
     the run, returns at once, or fails because the settings or inputs differ from those of the existing run.
 
-    Attributes:
-        running: name -> folder of the stages that are running now, for a progress display.
-
     Args:
         root: folder of the experiment; presets and logs of the stages are written into it.
         jobs: maximum number of stages that run at the same time.
         threads: CPU threads of each stage.
-        running: dictionary to use as the attribute; several runners may share one.
+        progress: told which stages are running and finished; several runners may share one.
     """
 
     def __init__(
@@ -155,10 +145,11 @@ class StageRunner:
         stages: Sequence[Stage],
         jobs: int,
         threads: int = 1,
-        running: dict[str, Path] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.root, self.stages, self.jobs, self.threads = root, {stage.name: stage for stage in stages}, jobs, threads
-        self.running = {} if running is None else running
+        self.progress = progress or Progress()
+        self.progress.at_once = jobs
         self._processes: dict[str, tuple[subprocess.Popen[bytes], TextIO]] = {}
 
     def run(self) -> list[str]:
@@ -180,6 +171,7 @@ class StageRunner:
                         continue
                     if stage.is_complete and not set(stage.needs) & set(ran):
                         done.add(stage.name)
+                        self.progress.finish(stage)
                     elif len(self._processes) < self.jobs:
                         self._start(stage)
                 finished = self._collect()
@@ -215,7 +207,7 @@ class StageRunner:
             start_new_session=True,
         )
         self._processes[stage.name] = (process, stream)
-        self.running[stage.name] = stage.folder
+        self.progress.running[stage.name] = stage.folder
 
     def _collect(self) -> list[str]:
         """Return the names of the stages that finished since the last call."""
@@ -225,13 +217,14 @@ class StageRunner:
             if code is None:
                 continue
             stream.close()
-            del self._processes[name], self.running[name]
+            del self._processes[name], self.progress.running[name]
             if code:
                 raise self._error(name, code)
             if not self.stages[name].result.exists():
                 result = self.stages[name].result
                 raise CalmctlError(f"stage {name}: its run is complete, but {result} is missing; delete its folder")
             finished.append(name)
+            self.progress.finish(self.stages[name])
         return finished
 
     def _error(self, name: str, code: int) -> CalmctlError | Interrupted:
@@ -262,7 +255,7 @@ class StageRunner:
                     process.kill()
                     process.wait()
                 stream.close()
-                self.running.pop(name, None)
+                self.progress.running.pop(name, None)
                 print(visible(f"stage {name}: {self._last_words(name)}"), file=sys.stderr)
             self._processes.clear()
 

@@ -9,7 +9,7 @@ from typing import Any
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.evaluation.config import EvalConfig
 from calmctl.experiments.config import ExperimentConfig, is_used_as_it_is
-from calmctl.experiments.stages import Stage, stage_in
+from calmctl.experiments.stage import Stage, stage_in
 from calmctl.reporting.systems_table import SIZE_GROUPS, system_row
 from calmctl.runs.record import METRICS_FILE
 from calmctl.training.configs import ComposeConfig, TrainConfig

@@ -14,7 +14,7 @@ from calmctl.experiments.planning.evaluations import (
 )
 from calmctl.experiments.planning.trainings import Planner, TrainingPlan
 from calmctl.experiments.reproduction import Experiment
-from calmctl.experiments.stages import Stage
+from calmctl.experiments.stage import Stage
 from calmctl.modeling.bases.public_shapes import shape_of
 from calmctl.modeling.bases.sources import find_tokenizer
 from calmctl.modeling.tokenizers.same_ids import num_token_ids

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.training import plan_baseline
-from calmctl.experiments.stages import Stage
+from calmctl.experiments.stage import Stage
 from calmctl.modeling.bases.public_shapes import Shape, shape_of
 from calmctl.modeling.bases.sources import find_tokenizer
 from calmctl.modeling.composition import check_bases
