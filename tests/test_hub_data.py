@@ -194,7 +194,15 @@ def test_flores_plus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("openai/gsm8k").mkdir(parents=True)
-    ids = {"openai/gsm8k": False, "openai/other": True, "a/b@refs/pr/1": True, "gsm8k": False, "/a/b": False}
+    ids = {
+        "openai/gsm8k": False,
+        "openai/typo": False,
+        "x/y": True,
+        "x/y.csv": False,
+        "a/b@refs/pr/1": True,
+        "gsm8k": False,
+        "/a/b": False,
+    }
     assert {name: hub.is_hub_id(Path(name)) for name in ids} == ids
     assert hub._locate(Path("a/b@refs/pr/1")) == ("a/b", "refs/pr/1")
 

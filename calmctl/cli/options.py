@@ -63,9 +63,22 @@ Against = Annotated[Path | None, typer.Option("--against", help="Run of the same
 AllowCodeExecution = Annotated[
     bool, typer.Option("--allow-code-execution", help="Run the programs that the model writes, in a sandbox.")
 ]
+Datasets = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data",
+        metavar="PATH|ID",
+        help="What to train on: a JSONL, JSON, CSV, TSV or Parquet file, a pattern, a folder of files or of a saved "
+        "dataset, or a dataset of the hub (ID@REVISION:SPLIT). Several: give it again, shares by data_weights=[0.7,0.3].",
+    ),
+]
 Validation = Annotated[
-    Path | None,
-    typer.Option("--validation", help="File like --data to validate on; train.validation_share holds out a part."),
+    list[Path] | None,
+    typer.Option(
+        "--validation",
+        metavar="PATH|ID",
+        help="Data like --data to validate on; train.validation_share holds out a part.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -77,6 +90,12 @@ def with_options(overrides: list[str] | None, **options: object) -> list[str]:
     """Return the options as overrides, followed by `overrides`, which therefore win; None adds no override."""
     given = [f"{key}={quoted(value)}" for key, value in options.items() if value is not None]
     return [*given, *(overrides or [])]
+
+
+def one_or_more(given: list[Path] | None) -> str | tuple[str, ...] | None:
+    """Return sources of data as a setting: the only one, or all of several; None if none is given."""
+    names = tuple(map(str, given or ()))
+    return names if len(names) > 1 else (names[0] if names else None)
 
 
 def as_markers(given: list[str] | None) -> dict[str, str]:
