@@ -69,7 +69,7 @@ Datasets = Annotated[
         "--data",
         metavar="PATH|ID",
         help="What to train on: a JSONL, JSON, CSV, TSV or Parquet file, a pattern, a folder of files or of a saved "
-        "dataset, or a dataset of the hub (ID@REVISION:SPLIT). Several: give it again, shares by data_weights=[0.7,0.3].",
+        "dataset, or a dataset of the hub (ID@REVISION:SPLIT). Again for more data; data_weights=[0.7,0.3] gives shares.",
     ),
 ]
 Validation = Annotated[
