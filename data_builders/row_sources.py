@@ -90,7 +90,7 @@ def _found(name: str, path: Path, split: str) -> RowSource:
         if not files:
             raise UserError(f"{name}: no file has such a name; check the pattern")
         return _of_split(name, [_checked(file) for file in files], split)
-    if is_hub_id(path):
+    if is_hub_id(path) and not name.startswith((".", "~")):
         return RowSource(name, dataset=_of_hub(name, path, split))
     raise UserError(f"{name}: no such file or folder; check the path")
 

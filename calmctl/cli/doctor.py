@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +17,7 @@ def doctor(
     aug: options.Augs = None,
     marker: options.Markers = None,
     data: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option("--data", metavar="PATH|ID", help="With --anchor and --aug: how augs read this training data."),
     ] = None,
     trust_remote_code: options.TrustRemoteCode = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -64,16 +65,16 @@ AllowCodeExecution = Annotated[
     bool, typer.Option("--allow-code-execution", help="Run the programs that the model writes, in a sandbox.")
 ]
 Datasets = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option(
         "--data",
         metavar="PATH|ID",
         help="What to train on: a JSONL, JSON, CSV, TSV or Parquet file, a pattern, a folder of files or of a saved "
-        "dataset, or a dataset of the hub (ID@REVISION:SPLIT). Again for more data; data_weights=[0.7,0.3] gives shares.",
+        "dataset, or one of the hub (ID@REVISION:SPLIT). Again for more data; data_weights=[0.7,0.3] gives shares.",
     ),
 ]
 Validation = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option(
         "--validation",
         metavar="PATH|ID",
@@ -92,9 +93,9 @@ def with_options(overrides: list[str] | None, **options: object) -> list[str]:
     return [*given, *(overrides or [])]
 
 
-def one_or_more(given: list[Path] | None) -> str | tuple[str, ...] | None:
+def one_or_more(given: list[str] | None) -> str | tuple[str, ...] | None:
     """Return sources of data as a setting: the only one, or all of several; None if none is given."""
-    names = tuple(map(str, given or ()))
+    names = tuple(str(Path(name)) if os.path.exists(name) else name for name in given or ())
     return names if len(names) > 1 else (names[0] if names else None)
 
 
