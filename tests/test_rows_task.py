@@ -41,13 +41,13 @@ def test_scores_are_sacrebleus_of_each_group_and_their_mean(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("rows, options, message", [
-    ([{"prompt": "a"}], {}, "no `completion`|completion"),
-    ([{"prompt": "a", "completion": "b\nc"}], {}, "row 1 holds '.n', which ends an answer; set options"),
+    ([{"prompt": "a"}], {}, "needs columns `prompt` and `completion`"),
+    ([{"prompt": "a", "completion": "b\nc"}], {}, "row 1: its completion holds '.n', which ends an answer"),
     ([{"prompt": "a", "completion": "b", "meta": {"language": None}}], {"group": "language"}, "no meta.language"),
     ([{"prompt": "a", "completion": " "}], {}, "row 1 has an empty prompt or completion"),
     ([{"prompt": "a", "completion": "b"}], {"group": "language"}, "row 1 has no meta.language"),
     ([{"id": "x", "prompt": "a", "completion": "b"}] * 2, {}, "two rows have the same id"),
-    ([], {}, "holds no rows|empty"),
+    ([], {}, "no rows in it"),
 ])  # fmt: skip
 def test_bad_files_are_one_clear_error(tmp_path: Path, rows, options, message) -> None:
     with pytest.raises(UserError, match=message):

@@ -114,6 +114,18 @@ def as_markers(given: list[str] | None) -> dict[str, str]:
     return {ours: theirs for ours, theirs in pairs}
 
 
+def as_columns(given: list[str] | None) -> dict[str, str]:
+    """Parse `--column`: our name of a column -> its name in the data.
+
+    Raises:
+        UserError: a value is not of the form OURS=THEIRS.
+    """
+    pairs = [text.partition("=") for text in given or []]
+    if wrong := next((pair for pair in pairs if not all(pair)), None):
+        raise UserError(f"--column {''.join(wrong)}: give two names, as prompt=question")
+    return {ours: theirs for ours, _, theirs in pairs}
+
+
 def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Split arguments into names and overrides (`key=value`, `~key`)."""
     overrides = [text for text in arguments if "=" in text or text.startswith("~")]

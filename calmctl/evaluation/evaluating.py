@@ -1,5 +1,6 @@
 """Run evaluations: the model generates, the task scores; the task sees records and completions, never the model."""
 
+import hashlib
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,6 +114,9 @@ def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> N
         protocol["decoding"] = config.decoding.name
     if config.handover:
         protocol["handover"] = config.handover_text
+    if any(request.messages for request in asked.requests):
+        template = subject.model.tokenizer.chat_template
+        protocol["chat_template"] = hashlib.sha256(str(template).encode()).hexdigest() if template else None
     if subject.other:  # a mixture decodes bytes, so it can write every stop string
         protocol |= {"read_in": "bytes, with another model", "mixed_with": config.mix, "mix_weight": config.mix_weight}
     else:
