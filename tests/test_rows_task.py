@@ -136,8 +136,9 @@ def test_a_model_reads_a_conversation_through_its_template(tmp_path: Path) -> No
     ):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         tokenizer.chat_template = written
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
         tokenizer.save_pretrained(folder)
-        data, out = write(tmp_path / f"{name}.jsonl", [row]), tmp_path / name
+        data, out = write(tmp_path / f"{name}.jsonl", [row]), tmp_path / "runs" / name
         line = ["eval", "rows", "--model", folder, "--data", data, "--out", out, "options.max_new_tokens=4"]
         assert main([*map(str, line), "bits_per_byte=true", "options.stop=[]"]) == 0
         result = read_json(out / "metrics.json")
