@@ -261,7 +261,8 @@ def _conversation(value: Any, column: str, where: str) -> str:
         value, _ = parse_json(value, f"{where}: `{column}`")
     if not isinstance(value, list) or not value:
         raise UserError(f"{where}: `{column}` is no list of messages; correct it")
-    return json.dumps([_message(each, f"{where}: message {n} of `{column}`") for n, each in enumerate(value, 1)])
+    messages = [_message(each, f"{where}: message {number} of `{column}`") for number, each in enumerate(value, 1)]
+    return json.dumps(messages, default=str)
 
 
 def _message(value: Any, where: str) -> Message:
@@ -271,7 +272,7 @@ def _message(value: Any, where: str) -> Message:
     if "from" in given and "role" not in given:
         speaker = str(given.pop("from"))
         if speaker.lower() not in _SPEAKERS:
-            raise UserError(f"{where}: nobody knows who {speaker!r} is; name {', '.join(_SPEAKERS)}")
+            raise UserError(f"{where}: {speaker!r} is no known speaker; use {', '.join(_SPEAKERS)}")
         given = {"role": _SPEAKERS[speaker.lower()], "content": given.pop("value", None)} | given
     content = given.get("content")
     if isinstance(content, list):  # parts, as multimodal data has them

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from data_builders.values import read_json
 FORMATS = "JSONL, JSON, CSV, TSV or Parquet (also .gz, .bz2, .xz or .zst)"
 _NAME = re.compile(r"\.(jsonl|json|ndjson|csv|tsv|parquet)(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)
 _SPLIT = re.compile(r"(?i)(train|validation|valid|val|dev|test|eval)(?![a-z])")
+_LOGGER = logging.getLogger(__name__)
 _SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
 
 
@@ -169,6 +171,7 @@ def _saved(folder: Path) -> Any:
 
 def _of_hub(name: str, path: Path, split: str) -> Any:
     """Return a split of a dataset of the hub."""
+    _LOGGER.warning("%s: no such path here; asking the hub for a dataset", path)
     subset, _, split = split.rpartition("/")
     if not subset and len(subsets := hub_configs(path)) > 1 and "default" not in subsets:
         listed = ", ".join(subsets)

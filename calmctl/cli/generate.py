@@ -63,15 +63,15 @@ def generate(
         from calmctl.evaluation.models import Model
         from calmctl.inference.decoding import Decoding
         from calmctl.inference.generation import complete
-        from calmctl.modeling.bases.sources import load_model, load_tokenizer, quiet_libraries
+        from calmctl.modeling.bases.sources import quiet_libraries
         from evals import Request
 
     decoding = Decoding(num_beams=num_beams, temperature=temperature, top_p=top_p, seed=seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    writer = Model(model, device, allow_different_base, trust_remote_code)
     if file and out:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with watching({out.name: work_folder(out)}):
-            asked_model = Model(model, device, allow_different_base, trust_remote_code)
-            count = complete_file(file, out, asked_model, decoding, max_new_tokens, mapped)
+            count = complete_file(file, out, writer, decoding, max_new_tokens, mapped)
         if json:
             output.print_json({"out": str(out), "completions": count})
         else:
@@ -79,10 +79,7 @@ def generate(
         return
     prompts = prompts or []
     quiet_libraries()
-    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
-    loaded = load_model(model, allow_different_base=allow_different_base, trust_remote_code=trust_remote_code).eval()
-    if torch.cuda.is_available():
-        loaded.to("cuda")
+    tokenizer, loaded = writer.tokenizer, writer.loaded
     asked = [Request(str(number), prompt, max_new_tokens) for number, prompt in enumerate(prompts)]
     if json or num_beams > 1:
         texts = complete(loaded, tokenizer, asked, decoding)
