@@ -121,7 +121,7 @@ def _of_folder(name: str, folder: Path, split: str) -> RowSource:
         named = ", ".join(file.name for file in files if file.name != "manifest.json")
         raise UserError(f"{name}: `calmctl data` built this folder; name one of its files ({named})")
     if not files:
-        raise UserError(f"{name}: there is no data in this folder; give {FORMATS}")
+        raise UserError(f"{name}: a folder that holds no data; give {FORMATS}")
     return _of_split(name, files, split)
 
 

@@ -240,7 +240,7 @@ def test_bad_files_are_one_clear_line(tmp_path: Path, name: str) -> None:
 
 
 def test_folders_that_are_no_shards_are_one_clear_line(tmp_path: Path) -> None:
-    assert "there is no data in this folder" in refused(tmp_path)
+    assert "a folder that holds no data" in refused(tmp_path)
     write_jsonl(tmp_path / "a.jsonl", ROWS)
     write_csv(tmp_path / "b.csv", ROWS)
     assert "holds csv and jsonl files; choose with a pattern" in refused(tmp_path)

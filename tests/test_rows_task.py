@@ -145,6 +145,7 @@ def test_a_model_reads_a_conversation_through_its_template(tmp_path: Path) -> No
         assert bool(result["protocol"].get("chat_template")) == (name == "chat")
         # The hash is over model, prompt and settings: the same only if the model was asked the same.
         asked[name] = read_jsonl(out / "samples.jsonl")[0]["request"], result["metrics"]
+        assert read_jsonl(out / "predictions.jsonl")[0]["prompt"] == (rendered if written else plain)["prompt"]
     assert asked["chat"] == asked["rendered"] and asked["without a template"] == asked["plain"]
     assert asked["chat"][0] != asked["plain"][0]
 
