@@ -151,7 +151,7 @@ COMPOSE = "compose --preset kv/smoke --data runs/demo/data/dc_mix.parquet --out 
     (f"{COMPOSE} --anchor runs/demo/anchor --aug runs/demo/aug bridge.num_heads=5", "num_heads=5 does not divide"),
     (f"{COMPOSE} --anchor runs/demo/anchor --aug runs/demo/aug train.stepz=5", "train.stepz.*did you mean 'steps'"),
     (f"{COMPOSE} --anchor runs/demo/anchor --aug runs/demo/aug train.steps=many", "train.steps=many: .* an integer"),
-    ("train aug --preset kv/aug_smoke --data no.jsonl --tokenizer runs/demo/anchor --out x", "no such training"),
+    ("train aug --preset kv/aug_smoke --data no.jsonl --tokenizer runs/demo/anchor --out x", "no such file or folder"),
     ("train aug --preset kv/nope --out x", "nope.*aug_smoke"),
     ("reproduce kv --preset huge --out x", "huge.*paper, smoke, tiny"),
     ("reproduce kv --preset smoke --out runs/demo/calm", "runs/demo/calm"),

@@ -23,9 +23,7 @@ def baseline(
         str | None,
         typer.Option("--anchor", help="The model to adapt (full: to train): a run, folder, GGUF file or hub id."),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="What it is trained on: D_C, as the composition was.")
-    ] = None,
+    data: options.Datasets = None,
     validation: options.Validation = None,
     match: Annotated[
         Path | None, typer.Option("--match", help="Run whose number of trainable parameters it gets.")
@@ -50,8 +48,9 @@ def baseline(
         from calmctl.config import load_config
 
     settings = options.with_options(
-        overrides, method=method, anchor=anchor, dataset=data, validation=validation, match=match,
-        parameters=parameters, seed=seed, merge=merge or None, trust_remote_code=trust_remote_code or None,
+        overrides, method=method, anchor=anchor, dataset=options.one_or_more(data),
+        validation=options.one_or_more(validation), match=match, parameters=parameters, seed=seed,
+        merge=merge or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
     config = load_config(BaselineConfig, f"baseline/{preset}", settings, config_dir)
     run_or_plan(baseline_job(config), preset, out, dry_run, json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -63,9 +64,22 @@ Against = Annotated[Path | None, typer.Option("--against", help="Run of the same
 AllowCodeExecution = Annotated[
     bool, typer.Option("--allow-code-execution", help="Run the programs that the model writes, in a sandbox.")
 ]
+Datasets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="PATH|ID",
+        help="What to train on: a JSONL, JSON, CSV, TSV or Parquet file, a pattern, a folder of files or of a saved "
+        "dataset, or one of the hub (ID@REVISION:SPLIT). Again for more data; data_weights=[0.7,0.3] gives shares.",
+    ),
+]
 Validation = Annotated[
-    Path | None,
-    typer.Option("--validation", help="File like --data to validate on; train.validation_share holds out a part."),
+    list[str] | None,
+    typer.Option(
+        "--validation",
+        metavar="PATH|ID",
+        help="Data like --data to validate on; train.validation_share holds out a part.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -77,6 +91,12 @@ def with_options(overrides: list[str] | None, **options: object) -> list[str]:
     """Return the options as overrides, followed by `overrides`, which therefore win; None adds no override."""
     given = [f"{key}={quoted(value)}" for key, value in options.items() if value is not None]
     return [*given, *(overrides or [])]
+
+
+def one_or_more(given: list[str] | None) -> str | tuple[str, ...] | None:
+    """Return sources of data as a setting: the only one, or all of several; None if none is given."""
+    names = tuple(str(Path(name)) if os.path.exists(name) else name for name in given or ())
+    return names if len(names) > 1 else (names[0] if names else None)
 
 
 def as_markers(given: list[str] | None) -> dict[str, str]:
@@ -92,6 +112,18 @@ def as_markers(given: list[str] | None) -> dict[str, str]:
             "belong into a preset (markers:)"
         )
     return {ours: theirs for ours, theirs in pairs}
+
+
+def as_columns(given: list[str] | None) -> dict[str, str]:
+    """Parse `--column`: our name of a column -> its name in the data.
+
+    Raises:
+        UserError: a value is not of the form OURS=THEIRS.
+    """
+    pairs = [text.partition("=") for text in given or []]
+    if wrong := next((pair for pair in pairs if not all(pair)), None):
+        raise UserError(f"--column {''.join(wrong)}: give two names, as prompt=question")
+    return {ours: theirs for ours, _, theirs in pairs}
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:

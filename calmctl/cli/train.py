@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,9 +12,6 @@ from calmctl.cli.loading import loading
 
 app = typer.Typer(help="Train a model from scratch, or an existing one further.")
 
-Data = Annotated[
-    Path | None, typer.Option("--data", help="Training file: JSONL or Parquet with prompt and completion, or text.")
-]
 Tokenizer = Annotated[
     str | None, typer.Option("--tokenizer", help="Tokenizer of a model from scratch (folder, GGUF file or hub id).")
 ]
@@ -29,7 +25,7 @@ def train(
     out: options.Out,
     overrides: options.Overrides = None,
     preset: options.Preset = "default",
-    data: Data = None,
+    data: options.Datasets = None,
     validation: options.Validation = None,
     tokenizer: Tokenizer = None,
     base: Base = None,
@@ -47,8 +43,8 @@ def train(
 
     settings = options.with_options(
         overrides,
-        dataset=data,
-        validation=validation,
+        dataset=options.one_or_more(data),
+        validation=options.one_or_more(validation),
         tokenizer=tokenizer,
         base=base,
         seed=seed,

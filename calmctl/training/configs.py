@@ -9,6 +9,7 @@ from calmctl.modeling.configuration import AUG_READS
 from calmctl.modeling.tokenizers.segmentation import SEGMENTATION_SETTINGS
 from calmctl.schema import meaning
 from calmctl.training.settings import TrainSettings
+from data_builders.example_rows import check_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,21 +17,44 @@ class TrainingConfig:
     """Settings of every training.
 
     Attributes:
-        dataset: training file (JSONL or Parquet); D_C for compositions and baselines.
-        validation: file like `dataset` to validate on (see `train.eval_every`); empty = none, or a share of the dataset
+        dataset: training data, one source or several (see `data_builders.row_sources`); D_C for compositions and
+            baselines.
+        validation: data like `dataset` to validate on (see `train.eval_every`); empty = none, or a share of the dataset
             (`train.validation_share`).
+        columns: our name of a column (`prompt`, `completion`, `text`, `messages`, ...) -> its name in the data.
+        data_weights: share of each of several datasets in what is trained on; those too small for it are repeated.
+            Empty = every example once per pass.
         trust_remote_code: run code that comes with a base or tokenizer, if it needs that.
     """
 
-    dataset: str = ""
-    validation: str = ""
+    dataset: str | tuple[str, ...] = ""
+    validation: str | tuple[str, ...] = ""
+    columns: dict[str, str] = field(default_factory=dict)
+    data_weights: tuple[float, ...] = ()
     trust_remote_code: bool = field(default=False, metadata=meaning("free"))
     seed: int = field(default=0, metadata=meaning(may_differ=True))
     train: TrainSettings = field(default_factory=TrainSettings)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a seed out of range."""
+        """Raise ValueError or UserError for settings out of range."""
         check_seed(self.seed)
+        check_columns(self.columns)
+        if self.data_weights and len(self.data_weights) != len(self.datasets):
+            raise ValueError(
+                f"data_weights={list(self.data_weights)}: {len(self.datasets)} datasets are given; give each one weight"
+            )
+        if low := [weight for weight in self.data_weights if not 0 < weight < float("inf")]:
+            raise ValueError(f"data_weights: {low[0]} must be a positive number")
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Return the sources of training data."""
+        return _sources(self.dataset)
+
+    @property
+    def validations(self) -> tuple[str, ...]:
+        """Return the sources of validation data."""
+        return _sources(self.validation)
 
     @property
     def settings(self) -> TrainSettings:
@@ -99,6 +123,10 @@ class ComposeConfig(TrainingConfig):
         for name, choices in (("aug_reads", AUG_READS), ("segmentation", SEGMENTATION_SETTINGS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
+
+
+def _sources(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(filter(None, (given,) if isinstance(given, str) else given))
 
 
 def check_seed(seed: int) -> None:

@@ -26,7 +26,7 @@ from calmctl.training.interruption import interrupted_training
 from calmctl.training.prepared import Planned, Prepared, prepared
 from calmctl.training.session import check_settings, set_up, train_into
 from calmctl.training.settings import TrainSettings
-from data_builders.files import sha256_of
+from data_builders.row_sources import find_rows
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,7 @@ class Job:
     @cached_property
     def inputs(self) -> dict[str, str]:
         """Return the checksums of all inputs by name, as `Run.start` takes them."""
-        files = {"data": self.config.dataset, "validation": self.config.validation}
-        data = {name: sha256_of(Path(file)) if Path(file).is_file() else file for name, file in files.items() if file}
-        return {**data, **self.reads}
+        return {**_read("data", self.config.datasets), **_read("validation", self.config.validations), **self.reads}
 
 
 def prepare(job: Job) -> Prepared:
@@ -132,6 +130,16 @@ def plan_job(job: Job, out: Path) -> dict[str, Any]:
     return {
         "run": status, **facts, **ready.facts(), **ready.reading(), "seed": job.config.seed, "train": train,
     }  # fmt: skip
+
+
+def _read(name: str, sources: Sequence[str]) -> dict[str, str]:
+    """Return the checksums of datasets: one by this name, several numbered.
+
+    Raises:
+        UserError: see `find_rows`.
+    """
+    found = [find_rows(source).sha256 for source in sources]
+    return {name: found[0]} if len(found) == 1 else {f"{name} {number}": each for number, each in enumerate(found, 1)}
 
 
 def check_attention(config: PreTrainedConfig, attention: str, name: str = "attention") -> None:

@@ -156,7 +156,8 @@ def _described(config: TrainingConfig) -> dict[str, Any]:
     """Return the facts of a training for the model card."""
     shown = ("steps", "batch_size", "batch_tokens", "optimizer", "lr", "schedule", "precision")
     set_ones = {name: value for name in shown if (value := getattr(config.settings, name))}
-    return {"data": Path(config.dataset).name, **set_ones, "seed": config.seed}
+    names = [Path(each).name if Path(each).exists() else each for each in config.datasets]
+    return {"data": ", ".join(names), **set_ones, "seed": config.seed}
 
 
 def fit(
