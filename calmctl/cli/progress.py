@@ -62,20 +62,20 @@ def _show_plain(runs: Mapping[str, Path], stop: threading.Event) -> None:
 
 def _table(runs: Mapping[str, Path]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "stage", "step", "loss", "tokens/s", "memory", "left"):
+    for column in ("run", "stage", "step", "pass", "loss", "tokens/s", "memory", "left"):
         table.add_column(column, justify="left" if column in ("run", "stage") else "right")
-    for name, (stage, step, loss, speed, memory, left) in _facts(runs):
+    for name, (stage, step, epoch, loss, speed, memory, left) in _facts(runs):
         plain = loss.removeprefix("loss "), speed.removesuffix(" tokens/s"), memory, left.removesuffix(" left")
-        table.add_row(Text(visible(name)), Text(visible(stage)), step, *plain)
+        table.add_row(Text(visible(name)), Text(visible(stage)), step, epoch.removeprefix("pass "), *plain)
     return table
 
 
-def _facts(runs: Mapping[str, Path]) -> list[tuple[str, tuple[str, str, str, str, str, str]]]:
+def _facts(runs: Mapping[str, Path]) -> list[tuple[str, tuple[str, str, str, str, str, str, str]]]:
     rows = []
     for name, folder in list(runs.items()):
         progress = _read(folder / "progress.json")
         if progress is None:
-            rows.append((name, ("starting", "", "", "", "", "")))
+            rows.append((name, ("starting", "", "", "", "", "", "")))
             continue
         loss, speed, left = (progress.get(key) for key in ("loss", "tokens_per_second", "eta_seconds"))
         rows.append(
@@ -84,6 +84,7 @@ def _facts(runs: Mapping[str, Path]) -> list[tuple[str, tuple[str, str, str, str
                 (
                     str(progress["stage"]),
                     f"{progress['step']}/{progress['total']}",
+                    f"pass {progress['epoch']:.2f} of {progress['epochs']:.2f}" if progress.get("epochs") else "",
                     f"loss {loss:.4f}" if loss is not None else "",
                     f"{speed:,.0f} tokens/s" if speed is not None else "",
                     human_bytes(progress.get("peak_memory_bytes")) or "",

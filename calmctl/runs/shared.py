@@ -43,6 +43,7 @@ def started_run(
     command: Sequence[str] = (),
     seed: int | None = None,
     inputs: Mapping[str, str] | None = None,
+    may_grow: bool = False,
     interrupted: Callable[[], Interrupted],
 ) -> Iterator[Run]:
     """Start, resume or find complete a run, in all processes that torchrun started (see `Run.start`).
@@ -57,7 +58,9 @@ def started_run(
     with joined_ranks(trains=True) as ranks:
         if ranks.is_first:
             try:
-                run = Run.start(path, kind=kind, config=config, command=command, seed=seed, inputs=inputs)
+                run = Run.start(
+                    path, kind=kind, config=config, command=command, seed=seed, inputs=inputs, may_grow=may_grow
+                )
             except BaseException:
                 ranks.from_first()  # release the ranks that wait for the result
                 raise

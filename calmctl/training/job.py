@@ -4,8 +4,9 @@ Plan and run begin with the same steps, `Run.look` and `prepare`, so that a plan
 """
 
 import copy
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,27 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from calmctl.config import to_dict
 from calmctl.errors import UserError
 from calmctl.modeling.bases.sources import quiet_libraries
 from calmctl.modeling.stored.stored_tokenizer import check_storable
-from calmctl.runs.record import Kind
+from calmctl.processes.ranks import current_ranks
+from calmctl.runs.identity import growth
+from calmctl.runs.record import Kind, RunInfo
 from calmctl.runs.run import Run
 from calmctl.runs.shared import started_run
 from calmctl.training.checkpoints import newest_sealed
 from calmctl.training.configs import TrainingConfig
 from calmctl.training.examples import Examples
 from calmctl.training.interruption import interrupted_training
-from calmctl.training.prepared import Planned, Prepared, prepared
+from calmctl.training.optimizer import learned_alike
+from calmctl.training.prepared import Planned, Prepared, in_steps, prepared
 from calmctl.training.session import check_settings, set_up, train_into
 from calmctl.training.settings import TrainSettings
+from calmctl.training.validation import out_of_patience, state_of
 from data_builders.files import sha256_of
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,12 +86,14 @@ def prepare(job: Job) -> Prepared:
 
 
 def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
-    """Train as configured: start, resume, or return at once if complete.
+    """Train as configured: start, resume, extend, or return at once if complete.
 
     Raises:
         UserError: see `prepare`, and `Run.start`.
     """
-    config = job.config
+    config, checkpoints = job.config, out / "checkpoints"
+    existing = _looked_at(job, out)
+    extended = growth(existing, config) if existing is not None else {}
     with started_run(
         out,
         kind=job.kind,
@@ -91,18 +101,23 @@ def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
         command=command,
         seed=config.seed,
         inputs=job.inputs,
-        interrupted=lambda: interrupted_training(out / "checkpoints"),
+        may_grow=True,
+        interrupted=lambda: interrupted_training(checkpoints),
     ) as run:
         if not run.is_complete:
             run.report_progress("tokenising", 0, job.settings.steps)
             ready = prepare(job)
+            if current_ranks().is_first:
+                _say_how_long(ready, out)
+                if extended:
+                    _LOGGER.info("%s: %s", out, _extension(ready, extended, checkpoints))
             set_up(job.settings, config.seed)
             model = job.build(ready.planned.tokenizer)
             ready, reading = ready.as_built(model).with_aug_tokens(run.path)
             said = job.begin(model, ready.examples, run.path)
             train_into(
                 run,
-                config,
+                ready.planned.config,
                 model,
                 ready.planned.tokenizer,
                 ready.examples,
@@ -119,19 +134,78 @@ def plan_job(job: Job, out: Path) -> dict[str, Any]:
     Raises:
         UserError: the run would fail before it reads weights.
     """
-    existing = Run.look(out, kind=job.kind, config=job.config, inputs=job.inputs)
-    if existing is not None and existing.is_complete:
+    existing = _looked_at(job, out)
+    extended = growth(existing, job.config) if existing is not None else {}
+    if existing is not None and existing.is_complete and not extended:
         return {"run": "complete: nothing is left to do", "data": job.config.dataset, "seed": job.config.seed}
     ready = prepare(job)
     facts = ready.planned.plan.shown()
-    train, warnings = facts.pop("train"), ready.planned.warnings
+    facts.pop("train")  # with epochs as steps; shown are the settings as given
+    train, warnings = to_dict(job.settings), ready.planned.warnings
     if warnings:
         facts["warnings"] = list(warnings)
     checkpoint = newest_sealed(out / "checkpoints")
     status = "new" if existing is None else f"goes on from {checkpoint.name if checkpoint else 'the beginning'}"
+    if extended:
+        facts["extended"] = _extension(ready, extended, out / "checkpoints")
     return {
         "run": status, **facts, **ready.facts(), **ready.reading(), "seed": job.config.seed, "train": train,
     }  # fmt: skip
+
+
+def _looked_at(job: Job, out: Path) -> RunInfo | None:
+    """Return the run that would be resumed, extended or found complete; None if a new one would begin.
+
+    Raises:
+        UserError: see `Run.look`; or a finished run is to be extended, and its checkpoints are gone.
+    """
+    existing = Run.look(out, kind=job.kind, config=job.config, inputs=job.inputs, may_grow=True)
+    if existing is not None and existing.is_complete and (before := growth(existing, job.config)):
+        if any(before.values()) and newest_sealed(out / "checkpoints") is None:
+            raise UserError(
+                f"{out}: {_values(before)} is finished and has no checkpoint left to go on from; choose another --out "
+                f"(--init-from {out} starts from its bridges or adapters)"
+            )
+    return existing
+
+
+def _say_how_long(ready: Prepared, out: Path) -> None:
+    """Log the steps of a training and how often it reads its data."""
+    if ready.examples is not None:
+        facts = ready.facts()
+        _LOGGER.info(
+            "%s: %s steps, %s passes over %s examples",
+            out, f"{facts['steps']:,}", f"{facts['passes_over_the_data']:g}", f"{facts['examples']:,}",
+        )  # fmt: skip
+
+
+def _extension(ready: Prepared, before: Mapping[str, Any], checkpoints: Path) -> str:
+    """Return what extending a run means for its result, in one sentence.
+
+    Args:
+        before: the settings that grew, `train.steps` or `train.epochs`, with their values in the run so far.
+    """
+    config, checkpoint = ready.planned.config, newest_sealed(checkpoints)
+    done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    if ready.examples is None or not done:
+        return f"extended after {_values(before)}, from the beginning"
+    if checkpoint and out_of_patience(state_of(checkpoint), config.settings):
+        return (
+            f"had stopped early after step {done:,} (train.patience), as a longer run would have: nothing is left to do"
+        )
+    earlier = {name.rpartition(".")[2]: value for name, value in before.items()}
+    old = in_steps(replace(config, train=replace(config.train, **{"steps": 0, **earlier})), ready.examples).settings
+    said = f"extended from {old.steps:,} to {config.settings.steps:,} steps, goes on after step {done:,}; "
+    if learned_alike(config.settings, old, done):
+        return said + "its learning rates so far are those of an uninterrupted run, and so is what it ends with"
+    return said + (
+        f"from here on the learning rate is that of a run of {config.settings.steps:,} steps, so far it was that of "
+        f"one of {old.steps:,}: an uninterrupted run would end elsewhere"
+    )
+
+
+def _values(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value:g}" for name, value in settings.items())
 
 
 def check_attention(config: PreTrainedConfig, attention: str, name: str = "attention") -> None:

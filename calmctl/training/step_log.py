@@ -133,6 +133,7 @@ class StepLog(TrainerCallback):
             "tokens_per_second": totals["tokens_per_second"],
             "seconds": meter.seconds_of_run(),
             "exact_match": totals["exact_match"],
+            "epoch": round(self.batches.passes_after(state.global_step), 4),
         }
         if curriculum is not None:
             row[curriculum.settings.field] = curriculum.level
