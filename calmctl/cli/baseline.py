@@ -27,6 +27,7 @@ def baseline(
         Path | None, typer.Option("--data", help="What it is trained on: D_C, as the composition was.")
     ] = None,
     validation: options.Validation = None,
+    init_from: options.InitFrom = None,
     match: Annotated[
         Path | None, typer.Option("--match", help="Run whose number of trainable parameters it gets.")
     ] = None,
@@ -50,7 +51,7 @@ def baseline(
         from calmctl.config import load_config
 
     settings = options.with_options(
-        overrides, method=method, anchor=anchor, dataset=data, validation=validation, match=match,
+        overrides, method=method, anchor=anchor, dataset=data, validation=validation, init_from=init_from, match=match,
         parameters=parameters, seed=seed, merge=merge or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
     config = load_config(BaselineConfig, f"baseline/{preset}", settings, config_dir)

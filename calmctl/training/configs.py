@@ -19,11 +19,13 @@ class TrainingConfig:
         dataset: training file (JSONL or Parquet); D_C for compositions and baselines.
         validation: file like `dataset` to validate on (see `train.eval_every`); empty = none, or a share of the dataset
             (`train.validation_share`).
+        init_from: run, model folder, training checkpoint or hub id with whose bridges or adapters the training begins.
         trust_remote_code: run code that comes with a base or tokenizer, if it needs that.
     """
 
     dataset: str = ""
     validation: str = ""
+    init_from: str = ""
     trust_remote_code: bool = field(default=False, metadata=meaning("free"))
     seed: int = field(default=0, metadata=meaning(may_differ=True))
     train: TrainSettings = field(default_factory=TrainSettings)
@@ -54,7 +56,9 @@ class TrainConfig(TrainingConfig):
     model: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise UserError unless exactly one of `base` and `model` is given."""
+        """Raise UserError unless exactly one of `base` and `model` is given, and nothing else to begin with."""
+        if self.init_from:
+            raise UserError(f"init_from={self.init_from}: to train a model further, give --base MODEL instead")
         if bool(self.base) == bool(self.model):
             raise UserError(
                 "give --base MODEL with a preset that has no model settings (train further), "

@@ -18,6 +18,7 @@ from calmctl.config import to_dict
 from calmctl.errors import UserError
 from calmctl.modeling.bases.sources import quiet_libraries
 from calmctl.modeling.stored.stored_tokenizer import check_storable
+from calmctl.modeling.stored.warm_start import parts_sha256
 from calmctl.processes.ranks import current_ranks
 from calmctl.runs.identity import growth
 from calmctl.runs.record import Kind, RunInfo
@@ -69,7 +70,8 @@ class Job:
         """Return the checksums of all inputs by name, as `Run.start` takes them."""
         files = {"data": self.config.dataset, "validation": self.config.validation}
         data = {name: sha256_of(Path(file)) if Path(file).is_file() else file for name, file in files.items() if file}
-        return {**data, **self.reads}
+        begin = {"init_from": parts_sha256(self.config.init_from)} if self.config.init_from else {}
+        return {**data, **self.reads, **begin}
 
 
 def prepare(job: Job) -> Prepared:
@@ -145,6 +147,8 @@ def plan_job(job: Job, out: Path) -> dict[str, Any]:
     if warnings:
         facts["warnings"] = list(warnings)
     checkpoint = newest_sealed(out / "checkpoints")
+    if job.config.init_from:
+        facts["init_from"] = {"source": job.config.init_from, "sha256": job.inputs["init_from"]}
     status = "new" if existing is None else f"goes on from {checkpoint.name if checkpoint else 'the beginning'}"
     if extended:
         facts["extended"] = _extension(ready, extended, out / "checkpoints")

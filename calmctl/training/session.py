@@ -162,6 +162,8 @@ def _described(config: TrainingConfig, extended: Sequence[Mapping[str, Any]] = (
     """
     shown = ("steps", "batch_size", "batch_tokens", "optimizer", "lr", "schedule", "precision")
     set_ones = {name: value for name in shown if (value := getattr(config.settings, name))}
+    if config.init_from:
+        set_ones["init from"] = Path(config.init_from).name
     if extended:
         before = (f"{value:g} {name.rpartition('.')[2]}" for each in extended for name, value in each.items())
         set_ones["extended from"] = ", ".join(before)
