@@ -22,6 +22,8 @@ def generate(
     top_p: Annotated[float, typer.Option("--top-p", help="Nucleus of sampling.", min=0.0, max=1.0)] = 1.0,
     num_beams: Annotated[int, typer.Option("--num-beams", help="Beams of beam search.", min=1)] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.", min=0, max=2**32 - 1)] = 0,
+    anchor: options.AnchorElsewhere = None,
+    aug: options.AugsElsewhere = None,
     allow_different_base: options.AllowDifferentBase = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
@@ -37,7 +39,10 @@ def generate(
 
     quiet_libraries()
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
-    loaded = load_model(model, allow_different_base=allow_different_base, trust_remote_code=trust_remote_code).eval()
+    loaded = load_model(
+        model, anchor=anchor or "", augs=aug or (), allow_different_base=allow_different_base,
+        trust_remote_code=trust_remote_code,
+    ).eval()  # fmt: skip
     if torch.cuda.is_available():
         loaded.to("cuda")
     decoding = Decoding(num_beams=num_beams, temperature=temperature, top_p=top_p, seed=seed)

@@ -44,6 +44,14 @@ InitFrom = Annotated[
         help="Begin with trained bridges (adapters) of a run, model folder or checkpoint, not with new ones.",
     ),
 ]
+AnchorElsewhere = Annotated[
+    str | None,
+    typer.Option("--anchor", help="Where the anchor of a composed model is, if not where the model says."),
+]
+AugsElsewhere = Annotated[
+    list[str] | None,
+    typer.Option("--aug", help="Where its aug is; with several augs, all in their order."),
+]
 AllowDifferentBase = Annotated[
     bool,
     typer.Option("--allow-different-base", help="Load a composed model although its bases are not the recorded ones."),

@@ -148,7 +148,7 @@ def _save(
             model.config.training = described
             model.save_pretrained(unfinished, merge_bases=merge_bases, fingerprints=frozen.fingerprints)
             if (unfinished / CARD_FILE).is_file():  # saving named it after the temporary folder
-                write_card(model, unfinished, folder.name)
+                write_card(model, unfinished, folder.resolve().parent.name)
         else:
             model.save_pretrained(unfinished)
         store_tokenizer(tokenizer, unfinished)
