@@ -57,7 +57,7 @@ def test_bases_that_lie_elsewhere_are_named_on_every_command(runs, tmp_path, cap
     for name in ("anchor", "aug"):
         shutil.copytree(runs / name, tmp_path / "models" / f"my {name}")
     where = ["--anchor", tmp_path / "models" / "my anchor", "--aug", tmp_path / "models" / "my aug"]
-    far, data = tmp_path / "far" / "calm", ["--data", runs / "train.jsonl", "--limit", 2]
+    far, data = tmp_path / "far" / "calm", ["--data", runs / "train.jsonl", "--limit", 2, "options.max_new_tokens=4"]
     commands = [
         ["generate", PROMPT, "--model", far, "-n", 2],
         ["eval", "rows", "--model", far, *data, "--out", tmp_path / "eval"],
@@ -66,7 +66,7 @@ def test_bases_that_lie_elsewhere_are_named_on_every_command(runs, tmp_path, cap
     ]
     for command in commands:
         code, _, said = call(capsys, *command)
-        assert code == 2 and "the anchor is not at ../../../../anchor; say where it is: --anchor MODEL" in said
+        assert code == 2 and "the anchor is not at ../../../anchor; say where it is: --anchor MODEL" in said
         code, _, said = call(capsys, *command, *where[:2], "--aug", runs / "aug", "--aug", runs / "aug")
         assert code == 2 and "was composed with 1 augs, but 2 are given" in said
         if "--dry-run" not in command:
@@ -81,7 +81,17 @@ def test_bases_that_lie_elsewhere_are_named_on_every_command(runs, tmp_path, cap
 
 
 def test_bases_of_other_weights_make_another_evaluation(runs, tmp_path, capsys):
-    command = ["eval", "rows", "--model", runs / "runs" / "calm", "--data", runs / "train.jsonl", "--limit", 2]
+    command = [
+        "eval",
+        "rows",
+        "--model",
+        runs / "runs" / "calm",
+        "--data",
+        runs / "train.jsonl",
+        "--limit",
+        2,
+        "options.max_new_tokens=4",
+    ]
     command += ["--out", tmp_path / "eval", "--allow-different-base", "--anchor"]
     assert call(capsys, *command, runs / "aug")[0] == 0
     code, _, said = call(capsys, *command, runs / "anchor")
