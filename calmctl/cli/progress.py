@@ -83,7 +83,7 @@ def _facts(runs: Mapping[str, Path]) -> list[tuple[str, tuple[str, str, str, str
                 name,
                 (
                     str(progress["stage"]),
-                    f"{progress['step']}/{progress['total']}",
+                    f"{progress['step']}/{progress['total']}" if progress["total"] else "",
                     f"pass {progress['epoch']:.2f} of {progress['epochs']:.2f}" if progress.get("epochs") else "",
                     f"loss {loss:.4f}" if loss is not None else "",
                     f"{speed:,.0f} tokens/s" if speed is not None else "",

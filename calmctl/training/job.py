@@ -201,7 +201,7 @@ def _extension(ready: Prepared, before: Mapping[str, Any], checkpoints: Path) ->
     old = in_steps(replace(config, train=replace(config.train, **{"steps": 0, **earlier})), ready.examples).settings
     said = f"extended from {old.steps:,} to {config.settings.steps:,} steps, goes on after step {done:,}; "
     if learned_alike(config.settings, old, done):
-        return said + "its learning rates so far are those of an uninterrupted run, and so is what it ends with"
+        return said + "its learning rates so far are those of an uninterrupted run, and so are the weights it comes to"
     return said + (
         f"from here on the learning rate is that of a run of {config.settings.steps:,} steps, so far it was that of "
         f"one of {old.steps:,}: an uninterrupted run would end elsewhere"
