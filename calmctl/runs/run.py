@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -46,6 +46,7 @@ from data_builders.values import write_json
 __all__ = ["Run", "RunInfo", "config_sha256", "list_runs", "read_run"]
 
 _PROGRESS_INTERVAL_SECONDS = 0.25
+OnGrowth = Callable[[RunInfo, Mapping[str, Any]], None]
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -73,34 +74,34 @@ class Run:
         inputs: Mapping[str, str] | None = None,
         name: str | None = None,
         is_current: bool = True,
-        may_grow: bool = False,
+        on_growth: OnGrowth | None = None,
     ) -> Run:
         """Create the run at `path`, resume it, or find it complete (`run.is_complete`: nothing to do).
 
         `config` is a dataclass, whose fields say which settings may change (`schema.meaning`), or a mapping; `inputs`
         maps names of inputs to their sha256. Two runs are the same if kind, configuration and inputs are. Pass
         `is_current=False` to resume a complete run too, because results are missing or comparisons were added. With
-        `may_grow`, a run that the configuration extends (see `identity.growth`) goes on, and `run.json` lists under
-        `extended` what the settings were before.
+        `on_growth`, a run that the configuration extends (see `identity.growth`) goes on, unless that function refuses:
+        it gets the run and what the settings were before, which `run.json` lists under `extended`.
 
         Raises:
             UserError: `path` is in use, or holds another run or something else.
         """
         path, inputs = Path(path), dict(inputs or {})
         lock = FileLock(path / LOCK_FILE)
-        existing = cls.look(path, kind=kind, config=config, inputs=inputs, is_current=is_current, may_grow=may_grow)
-        if existing is not None and _is_done(existing, config, is_current, may_grow):
+        existing = cls.look(path, kind=kind, config=config, inputs=inputs, is_current=is_current, on_growth=on_growth)
+        if existing is not None and _is_done(existing, config, is_current, on_growth):
             return cls(path, existing.facts, lock, is_resumed=True)
         path.mkdir(parents=True, exist_ok=True)
         if not lock.acquire():
             raise in_use(path, lock)
         try:
             # Look again: another process may have been here before we had the lock.
-            existing = existing_run(path, kind, config, inputs, may_grow)
+            existing = existing_run(path, kind, config, inputs, on_growth is not None)
         except UserError:
             lock.release()
             raise
-        if existing is not None and _is_done(existing, config, is_current, may_grow):
+        if existing is not None and _is_done(existing, config, is_current, on_growth):
             lock.release()
             return cls(path, existing.facts, lock, is_resumed=True)
         identity = config_sha256(config)
@@ -124,16 +125,18 @@ class Run:
         config: object,
         inputs: Mapping[str, str] | None = None,
         is_current: bool = True,
-        may_grow: bool = False,
+        on_growth: OnGrowth | None = None,
     ) -> RunInfo | None:
         """Return the run that `start` would resume or find complete; None if it would begin a new one.
 
         Raises:
             UserError: `start` would raise it.
         """
-        existing = existing_run(path, kind, config, dict(inputs or {}), may_grow)
-        if existing is not None and _is_done(existing, config, is_current, may_grow):
+        existing = existing_run(path, kind, config, dict(inputs or {}), on_growth is not None)
+        if existing is not None and _is_done(existing, config, is_current, on_growth):
             return existing
+        if on_growth is not None and existing is not None and (before := growth(existing, config)):
+            on_growth(existing, before)
         lock = FileLock(path / LOCK_FILE)
         if lock.is_held():
             raise in_use(path, lock)
@@ -272,9 +275,9 @@ class Run:
         self.write_json(RUN_FILE, self._facts)
 
 
-def _is_done(run: RunInfo, config: object, is_current: bool, may_grow: bool) -> bool:
+def _is_done(run: RunInfo, config: object, is_current: bool, on_growth: OnGrowth | None) -> bool:
     """Tell whether nothing is left to do in a run: it is complete and not to be extended."""
-    return run.is_complete and is_current and not (may_grow and growth(run, config))
+    return run.is_complete and is_current and not (on_growth is not None and growth(run, config))
 
 
 def in_use(path: Path, lock: FileLock) -> UserError:

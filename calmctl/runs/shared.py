@@ -9,7 +9,7 @@ from calmctl.processes.parent import Interrupted
 from calmctl.processes.ranks import joined_ranks
 from calmctl.runs.lock import FileLock
 from calmctl.runs.record import LOCK_FILE, LOG_FILE, Kind, Status
-from calmctl.runs.run import Run
+from calmctl.runs.run import OnGrowth, Run
 
 
 class FollowedRun(Run):
@@ -43,7 +43,7 @@ def started_run(
     command: Sequence[str] = (),
     seed: int | None = None,
     inputs: Mapping[str, str] | None = None,
-    may_grow: bool = False,
+    on_growth: OnGrowth | None = None,
     interrupted: Callable[[], Interrupted],
 ) -> Iterator[Run]:
     """Start, resume or find complete a run, in all processes that torchrun started (see `Run.start`).
@@ -59,7 +59,7 @@ def started_run(
         if ranks.is_first:
             try:
                 run = Run.start(
-                    path, kind=kind, config=config, command=command, seed=seed, inputs=inputs, may_grow=may_grow
+                    path, kind=kind, config=config, command=command, seed=seed, inputs=inputs, on_growth=on_growth
                 )
             except BaseException:
                 ranks.from_first()  # release the ranks that wait for the result

@@ -7,7 +7,7 @@ import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from calmctl.modeling.bases.sources import quiet_libraries
 from calmctl.modeling.stored.stored_tokenizer import check_storable
 from calmctl.modeling.stored.warm_start import parts_sha256
 from calmctl.processes.ranks import current_ranks
-from calmctl.runs.identity import growth
 from calmctl.runs.record import Kind, RunInfo
 from calmctl.runs.run import Run
 from calmctl.runs.shared import started_run
@@ -94,8 +93,7 @@ def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
         UserError: see `prepare`, and `Run.start`.
     """
     config, checkpoints = job.config, out / "checkpoints"
-    existing = _looked_at(job, out)
-    extended = growth(existing, config) if existing is not None else {}
+    extended: dict[str, Any] = {}
     with started_run(
         out,
         kind=job.kind,
@@ -103,7 +101,7 @@ def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
         command=command,
         seed=config.seed,
         inputs=job.inputs,
-        may_grow=True,
+        on_growth=partial(_note_growth, extended),
         interrupted=lambda: interrupted_training(checkpoints),
     ) as run:
         if not run.is_complete:
@@ -136,8 +134,9 @@ def plan_job(job: Job, out: Path) -> dict[str, Any]:
     Raises:
         UserError: the run would fail before it reads weights.
     """
-    existing = _looked_at(job, out)
-    extended = growth(existing, job.config) if existing is not None else {}
+    extended: dict[str, Any] = {}
+    note = partial(_note_growth, extended)
+    existing = Run.look(out, kind=job.kind, config=job.config, inputs=job.inputs, on_growth=note)
     if existing is not None and existing.is_complete and not extended:
         return {"run": "complete: nothing is left to do", "data": job.config.dataset, "seed": job.config.seed}
     ready = prepare(job)
@@ -157,20 +156,18 @@ def plan_job(job: Job, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _looked_at(job: Job, out: Path) -> RunInfo | None:
-    """Return the run that would be resumed, extended or found complete; None if a new one would begin.
+def _note_growth(noted: dict[str, Any], run: RunInfo, before: Mapping[str, Any]) -> None:
+    """Note what the settings of a run were that is to be extended; see `Run.start`.
 
     Raises:
-        UserError: see `Run.look`; or a finished run is to be extended, and its checkpoints are gone.
+        UserError: it is finished, and its checkpoints are gone.
     """
-    existing = Run.look(out, kind=job.kind, config=job.config, inputs=job.inputs, may_grow=True)
-    if existing is not None and existing.is_complete and (before := growth(existing, job.config)):
-        if any(before.values()) and newest_sealed(out / "checkpoints") is None:
-            raise UserError(
-                f"{out}: {_values(before)} is finished and has no checkpoint left to go on from; choose another --out "
-                f"(--init-from {out} starts from its bridges or adapters)"
-            )
-    return existing
+    if run.is_complete and any(before.values()) and newest_sealed(run.path / "checkpoints") is None:
+        raise UserError(
+            f"{run.path}: {_values(before)} is finished and has no checkpoint left to go on from; choose another --out "
+            f"(--init-from {run.path} starts from its bridges or adapters)"
+        )
+    noted |= before
 
 
 def _say_how_long(ready: Prepared, out: Path) -> None:

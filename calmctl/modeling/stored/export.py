@@ -50,6 +50,7 @@ def export_model(
     _check_merging(source, base_config(source, **reach), merge_bases, merge)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: {'holds files' if out.is_dir() else 'is a file'}; choose a new or an empty folder")
+    out = Path(os.path.abspath(out))
     tokenizer = load_tokenizer(source, **reach)
     model = load_model(source, anchor=anchor, augs=augs, allow_different_base=allow_different_base, **arguments)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -61,10 +62,10 @@ def export_model(
             if card.is_file():  # kept if somebody has edited it
                 shutil.copyfile(card, unfinished / CARD_FILE)
             model.save_pretrained(unfinished, merge_bases=merge_bases)
-            write_card(model, unfinished, name or out.resolve().name, name)
+            write_card(model, unfinished, name or out.name, name)
         elif isinstance(model, PartsModel):
             model.save_pretrained(unfinished, merge_bases=True)
-            write_plain_card(model, unfinished, name or out.resolve().name, name)
+            write_plain_card(model, unfinished, name or out.name, name)
         else:
             model.save_pretrained(unfinished)
         store_tokenizer(tokenizer, unfinished)

@@ -18,8 +18,9 @@ from calmctl.modeling.stored.export import export_model
 from calmctl.modeling.stored.parts import PartsModel
 
 
-def push_parts(model: PartsModel, repo_id: str, *, merge_bases: bool = False, **how: Any) -> str:
-    """Upload a model, as `push_folder` does, and return the commit's URL.
+@contextmanager
+def saved_for_upload(model: PartsModel, repo_id: str, merge_bases: bool) -> Iterator[Path]:
+    """Yield a temporary folder with what an upload of a model holds.
 
     Raises:
         UserError: a base is neither on the hub nor merged, so nobody else could load the model.
@@ -29,7 +30,7 @@ def push_parts(model: PartsModel, repo_id: str, *, merge_bases: bool = False, **
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder, merge_bases=merge_bases)
         write_card(model, Path(folder), repo_id, repo_id)
-        return push_folder(Path(folder), repo_id, **how)
+        yield Path(folder)
 
 
 def push_folder(
