@@ -32,7 +32,8 @@ calmctl generate "a prompt" --model {place} --max-new-tokens 32
 import calmctl  # or, without this line: trust_remote_code=True below
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model, tokenizer = (auto.from_pretrained({quoted}) for auto in (AutoModelForCausalLM, AutoTokenizer))
+model = AutoModelForCausalLM.from_pretrained({quoted})
+tokenizer = AutoTokenizer.from_pretrained({quoted})
 ```
 """
 PLAIN_USE = """\
