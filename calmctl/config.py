@@ -7,12 +7,12 @@ preset files need no `# @package` header. No OmegaConf object leaves this module
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,7 +39,7 @@ T = TypeVar("T")
 _MAX_VALUES, _MAX_CHARACTERS = 10_000, 20_000
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Preset:
     """A configuration a user can run by name."""
 
@@ -175,7 +175,7 @@ def _prepare_overrides(schema: type, overrides: Sequence[str], folders: Sequence
     from hydra.core.override_parser.types import OverrideType
     from hydra.errors import HydraException
 
-    prepared = []
+    prepared, given = [], set()
     for text in overrides:
         if len(text) > _MAX_CHARACTERS:
             advice = f"{len(text):,} characters are too many; write it into a preset (--config-dir)"
@@ -192,8 +192,23 @@ def _prepare_overrides(schema: type, overrides: Sequence[str], folders: Sequence
             prepared.append(text)
             continue
         _check_key(schema, override.key_or_group, text)
+        given.add(override.key_or_group)
         prepared.append(f"++{text}" if override.type is OverrideType.CHANGE else text)
+    for setting, other, default in _alternatives(schema):
+        if {setting, other} <= given:
+            raise UserError(f"{other} and {setting} are given; give one of the two")
+        if other in given:  # and not what the preset has in its place
+            prepared.append(f"++{setting}={default}")
     return prepared
+
+
+def _alternatives(schema: type, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield (setting, the one in whose place it can be given, its default), as `a.b.c`, of a dataclass."""
+    for field in dataclasses.fields(schema):
+        if other := field.metadata.get("instead_of"):
+            yield f"{prefix}{field.name}", f"{prefix}{other}", field.default
+        if (nested := nested_schema(field_types(schema).get(field.name))) is not None:
+            yield from _alternatives(nested, f"{prefix}{field.name}.")
 
 
 def _is_group_override(override: Override, folders: Sequence[Path]) -> bool:

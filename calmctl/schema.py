@@ -78,29 +78,36 @@ def meaning(
     may_differ: bool = False,
     asked_by: tuple[str, str] | None = None,
     before: object = dataclasses.MISSING,
+    grows: bool = False,
+    instead_of: str = "",
 ) -> dict[str, Any]:
     """Return a field's metadata: what its setting means for the identity of a run and for comparing runs.
 
     Args:
         of: `identity` (that of fields without metadata): another value makes another run. `comparison`: only says what
-            is compared; a run may resume with another value. `free`: does not change the result; a run may resume with
-            another value.
+            is compared; `free`: does not change the result; a run may resume with another value of either.
         may_differ: runs whose results are averaged may differ in it.
-        asked_by: (setting, name): the field matters only if the list `setting` beside it contains `name`;
-            otherwise it is treated as `may_differ`.
+        asked_by: (setting, name): as `may_differ`, unless the list `setting` beside it contains `name`.
         before: what runs of before there was this setting did; missing = its default.
+        grows: a training, finished or not, may go on with a larger value.
+        instead_of: the setting beside it in whose place it can be given; only one of the two may be.
     """
-    return {"meaning": of, "may_differ": may_differ or of == "free", "asked_by": asked_by, "before": before}
+    said = {"meaning": of, "asked_by": asked_by, "before": before, "grows": grows, "instead_of": instead_of}
+    return said | {"may_differ": may_differ or of == "free"}
 
 
 def changeable_settings(config: object, comparisons: bool = True) -> Iterator[str]:
     """Yield the settings, as `a.b.c`, with other values of which a run may resume.
 
-    Args:
-        comparisons: include settings that only say what is compared.
+    With `comparisons`, also those that only say what is compared.
     """
     meant = ("free", "comparison") if comparisons else ("free",)
     return _chosen(config, lambda said, group: said.get("meaning") in meant)
+
+
+def growing_settings(config: object) -> Iterator[str]:
+    """Yield the settings, as `a.b.c`, with larger values of which a training may go on."""
+    return _chosen(config, lambda said, group: bool(said.get("grows")))
 
 
 def differing_settings(config: object) -> list[str]:

@@ -81,7 +81,7 @@ def test_checkpoints_know_their_files_again(files, tmp_path):
     with pytest.raises(UserError, match=r"the anchor at '.*anchor.gguf' is not the one"):
         ComposedModelForCausalLM.from_pretrained(tmp_path / "moved" / "calm")
     (tmp_path / "moved" / "anchor.gguf").unlink()
-    with pytest.raises(UserError, match=r"the anchor is not at .*anchor.gguf; give it explicitly"):
+    with pytest.raises(UserError, match=r"the anchor is not at .*anchor.gguf; say where it is: --anchor MODEL"):
         ComposedModelForCausalLM.from_pretrained(tmp_path / "moved" / "calm")
     given = ComposedModelForCausalLM.from_pretrained(tmp_path / "moved" / "calm", anchor=str(files / "anchor.gguf"))
     assert torch.equal(logits(given, IDS), logits(model, IDS))

@@ -25,6 +25,7 @@ def baseline(
     ] = None,
     data: options.Datasets = None,
     validation: options.Validation = None,
+    init_from: options.InitFrom = None,
     match: Annotated[
         Path | None, typer.Option("--match", help="Run whose number of trainable parameters it gets.")
     ] = None,
@@ -49,7 +50,7 @@ def baseline(
 
     settings = options.with_options(
         overrides, method=method, anchor=anchor, dataset=options.one_or_more(data),
-        validation=options.one_or_more(validation), match=match, parameters=parameters, seed=seed,
+        validation=options.one_or_more(validation), init_from=init_from, match=match, parameters=parameters, seed=seed,
         merge=merge or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
     config = load_config(BaselineConfig, f"baseline/{preset}", settings, config_dir)

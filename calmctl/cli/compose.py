@@ -24,6 +24,7 @@ def compose(
     aug: options.Augs = None,
     data: options.Datasets = None,
     validation: options.Validation = None,
+    init_from: options.InitFrom = None,
     marker: options.Markers = None,
     preset: options.Preset = "default",
     merge_bases: Annotated[
@@ -48,6 +49,7 @@ def compose(
         anchor=anchor,
         dataset=options.one_or_more(data),
         validation=options.one_or_more(validation),
+        init_from=init_from,
         seed=seed,
         merge_bases=merge_bases or None,
         trust_remote_code=trust_remote_code or None,

@@ -40,6 +40,8 @@ def evaluate(
     languages: options.Languages = None,
     against: options.Against = None,
     allow_code_execution: options.AllowCodeExecution = False,
+    anchor: options.AnchorElsewhere = None,
+    aug: options.AugsElsewhere = None,
     allow_different_base: options.AllowDifferentBase = False,
     trust_remote_code: options.TrustRemoteCode = False,
     preset: options.Preset = "default",
@@ -58,7 +60,8 @@ def evaluate(
 
     named, overrides = options.split_overrides(tasks)
     given = options.task_options(shots, languages, against, allow_code_execution)
-    settings = {"model": model, "limit": limit, "allow_different_base": allow_different_base or None}
+    settings: dict[str, object] = {"model": model, "anchor": anchor, "augs": tuple(aug) if aug else None}
+    settings |= {"limit": limit, "allow_different_base": allow_different_base or None}
     settings["trust_remote_code"] = trust_remote_code or None
     settings["decoding.seed"] = seed
 

@@ -43,6 +43,8 @@ def generate(
     top_p: Annotated[float, typer.Option("--top-p", help="Nucleus of sampling.", min=0.0, max=1.0)] = 1.0,
     num_beams: Annotated[int, typer.Option("--num-beams", help="Beams of beam search.", min=1)] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.", min=0, max=2**32 - 1)] = 0,
+    anchor: options.AnchorElsewhere = None,
+    aug: options.AugsElsewhere = None,
     allow_different_base: options.AllowDifferentBase = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
@@ -60,7 +62,7 @@ def generate(
         import torch
 
         from calmctl.evaluation.completing import complete_file, work_folder
-        from calmctl.evaluation.models import Model
+        from calmctl.evaluation.models import How, Model
         from calmctl.inference.decoding import Decoding
         from calmctl.inference.generation import complete
         from calmctl.modeling.bases.sources import quiet_libraries
@@ -68,7 +70,7 @@ def generate(
 
     decoding = Decoding(num_beams=num_beams, temperature=temperature, top_p=top_p, seed=seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    writer = Model(model, device, allow_different_base, trust_remote_code)
+    writer = Model(model, device, How(anchor or "", tuple(aug or ()), allow_different_base, trust_remote_code))
     if file and out:
         with watching({out.name: work_folder(out)}):
             count = complete_file(file, out, writer, decoding, max_new_tokens, mapped)

@@ -37,6 +37,22 @@ Markers = Annotated[
         help="A special token of the anchor and the one that augs with tokenizers of their own read in its place.",
     ),
 ]
+InitFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--init-from",
+        metavar="RUN",
+        help="Begin with trained bridges (adapters) of a run, model folder or checkpoint, not with new ones.",
+    ),
+]
+AnchorElsewhere = Annotated[
+    str | None,
+    typer.Option("--anchor", help="Where the anchor of a composed model is, if not where the model says."),
+]
+AugsElsewhere = Annotated[
+    list[str] | None,
+    typer.Option("--aug", help="Where its aug is; with several augs, all in their order."),
+]
 AllowDifferentBase = Annotated[
     bool,
     typer.Option("--allow-different-base", help="Load a composed model although its bases are not the recorded ones."),

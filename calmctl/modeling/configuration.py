@@ -58,6 +58,13 @@ class PartsConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Return a configuration; `anchor` and `augs` among the arguments are bases for the model, no settings."""
+        bases = {name: kwargs.pop(name) for name in ("anchor", "augs") if name in kwargs}
+        found = super().from_dict(config_dict, **kwargs)
+        return (found[0], {**found[1], **bases}) if isinstance(found, tuple) else found
+
+    @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
         """Do nothing: checkpoints already name our classes, and transformers would copy our source beside them."""
 

@@ -24,6 +24,7 @@ class TrainingConfig:
         columns: our name of a column (`prompt`, `completion`, `text`, `messages`, ...) -> its name in the data.
         data_weights: share of each of several datasets in what is trained on; those too small for it are repeated.
             Empty = every example once per pass.
+        init_from: run, model folder, training checkpoint or hub id with whose bridges or adapters the training begins.
         trust_remote_code: run code that comes with a base or tokenizer, if it needs that.
     """
 
@@ -31,6 +32,7 @@ class TrainingConfig:
     validation: str | tuple[str, ...] = ""
     columns: dict[str, str] = field(default_factory=dict)
     data_weights: tuple[float, ...] = ()
+    init_from: str = ""
     trust_remote_code: bool = field(default=False, metadata=meaning("free"))
     seed: int = field(default=0, metadata=meaning(may_differ=True))
     train: TrainSettings = field(default_factory=TrainSettings)
@@ -78,7 +80,9 @@ class TrainConfig(TrainingConfig):
     model: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise UserError unless exactly one of `base` and `model` is given."""
+        """Raise UserError unless exactly one of `base` and `model` is given, and nothing else to begin with."""
+        if self.init_from:
+            raise UserError(f"init_from={self.init_from}: to train a model further, give --base MODEL instead")
         if bool(self.base) == bool(self.model):
             raise UserError(
                 "give --base MODEL with a preset that has no model settings (train further), "

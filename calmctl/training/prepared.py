@@ -146,11 +146,21 @@ def prepared(planned: Planned) -> Prepared:
     Raises:
         UserError: the data cannot be used, or not with this model.
     """
-    if not planned.config.settings.steps:
+    if not planned.config.settings.trains:
         return Prepared(planned)
-    found = Prepared(planned, *_examples(planned))
+    examples, held_out = _examples(planned)
+    plan = replace(planned.plan, config=in_steps(planned.config, examples))
+    found = Prepared(replace(planned, plan=plan), examples, held_out)
     _check_examples(found)
     return found
+
+
+def in_steps(config: TrainingConfig, examples: Examples) -> TrainingConfig:
+    """Return a configuration in which epochs over these examples are steps."""
+    if not (epochs := config.train.epochs):
+        return config
+    steps = Batches(examples, config.settings, config.seed, pad_id=0).steps_for(epochs)
+    return replace(config, train=config.train.taking(steps))
 
 
 def _examples(planned: Planned) -> tuple[Examples, Examples | None]:

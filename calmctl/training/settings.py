@@ -1,6 +1,6 @@
 """The settings of a training: optimizer, schedule, batches, precision, curriculum."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from calmctl.schema import meaning
 
@@ -67,7 +67,9 @@ class TrainSettings:
     """How a model is trained.
 
     Attributes:
-        steps: optimizer steps.
+        steps: optimizer steps; 0 if `epochs` is given instead.
+        epochs: passes over the training data (2.5 is possible), from which the steps follow once the data is read; 0 =
+            `steps` says how long.
         batch_size: examples per optimizer step, over all accumulated micro-batches.
         batch_tokens: if not 0, take as many examples per step as fit into this many tokens instead.
         accumulation: micro-batches per optimizer step.
@@ -105,7 +107,8 @@ class TrainSettings:
             may resume with another value.
     """
 
-    steps: int = 1000
+    steps: int = field(default=1000, metadata=meaning(grows=True))
+    epochs: float = field(default=0.0, metadata=meaning(grows=True, instead_of="steps"))
     batch_size: int = 32
     batch_tokens: int = 0
     accumulation: int = 1
@@ -171,6 +174,11 @@ class TrainSettings:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be a positive number")
         if self.steps < 0:
             raise ValueError(f"train.steps={self.steps} must not be negative (0 saves the untrained model)")
+        if not 0 <= self.epochs < float("inf"):
+            raise ValueError(f"train.epochs={self.epochs} must be a number that is not negative (0 = train.steps)")
+        if self.epochs:
+            # The steps of a preset that are not taken must not make another run.
+            object.__setattr__(self, "steps", 0)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -183,6 +191,15 @@ class TrainSettings:
             raise ValueError(
                 f"train.batch_size={self.batch_size} must be a multiple of train.accumulation={self.accumulation}"
             )
+
+    @property
+    def trains(self) -> bool:
+        """Return whether any step is taken."""
+        return bool(self.steps or self.epochs)
+
+    def taking(self, steps: int) -> "TrainSettings":
+        """Return the same settings for so many steps, whatever `epochs` was."""
+        return replace(self, steps=steps, epochs=0.0)
 
     @property
     def validation_steps(self) -> int:

@@ -4,7 +4,7 @@ Weights must match their configuration exactly; all else is refused with a one-l
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,21 +106,40 @@ def _with_weights(name: str, revision: str, arguments: dict[str, Any]) -> tuple[
     return found
 
 
-def load_model(source: str, *, allow_different_base: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
+def load_model(
+    source: str,
+    *,
+    anchor: str = "",
+    augs: Sequence[str] = (),
+    allow_different_base: bool = False,
+    trust_remote_code: bool = False,
+    **arguments: Any,
+) -> PreTrainedModel:
     """Load a plain, composed or adapted model from a path, run or hub id, to generate with.
 
+    Args:
+        anchor, augs: bases of a composed or adapted model, if they are not to be taken from where it says they are.
+        arguments: further ones of `load_base`.
+
     Raises:
-        UserError: there is none, a base is not the recorded one, a plain model was told to allow different bases, or a
-            plain model attends to later tokens.
+        UserError: there is none, a base is not the recorded one, bases are given for a plain model, or a plain model
+            attends to later tokens.
     """
-    how = {"trust_remote_code": trust_remote_code}
-    if isinstance(base_config(source, **how), PartsConfig):
-        return load_base(source, allow_different_base=allow_different_base, **how)
-    return _checked_to_generate(load_base(source, **how), source, allow_different_base)
+    how = {"trust_remote_code": trust_remote_code, **arguments}
+    known = {name: how[name] for name in SOURCE_ARGUMENTS if name in how}
+    if isinstance(base_config(source, **known), PartsConfig):
+        given = {"anchor": anchor or None, "augs": list(augs) or None}
+        return load_base(source, allow_different_base=allow_different_base, **given, **how)
+    return _checked_to_generate(load_base(source, **how), source, bool(anchor or augs or allow_different_base))
 
 
 def model_without_weights(
-    source: str, *, allow_different_base: bool = False, trust_remote_code: bool = False
+    source: str,
+    *,
+    anchor: str = "",
+    augs: Sequence[str] = (),
+    allow_different_base: bool = False,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Return what `load_model` would load, with parameters that have shapes but no values.
 
@@ -132,13 +151,16 @@ def model_without_weights(
     model = without_weights(config)
     if isinstance(config, PartsConfig):
         return model
-    return _checked_to_generate(model, source, allow_different_base)
+    return _checked_to_generate(model, source, bool(anchor or augs or allow_different_base))
 
 
-def _checked_to_generate(model: PreTrainedModel, source: str, allow_different_base: bool) -> PreTrainedModel:
-    """Return a plain model, or raise UserError if it cannot generate."""
-    if allow_different_base:
-        raise UserError(f"{source!r} is a plain model: it has no frozen bases that --allow-different-base could mean")
+def _checked_to_generate(model: PreTrainedModel, source: str, names_bases: bool) -> PreTrainedModel:
+    """Return a plain model, or raise UserError if it cannot generate or if options name bases of it."""
+    if names_bases:
+        raise UserError(
+            f"{source!r} is a plain model: it has no frozen bases that --anchor, --aug or --allow-different-base could "
+            "mean"
+        )
     if reason := layers.reads_ahead(model):
         raise UserError(f"{source!r}, a {type(model).__name__}, cannot generate: {reason}")
     return model

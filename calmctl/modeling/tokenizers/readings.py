@@ -184,4 +184,5 @@ def _token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes | None:
 
 def _base_name(base: Mapping[str, Any], index: int) -> str:
     """Return the source that a checkpoint records for a base, or else its subfolder or role."""
-    return base.get("source") or base.get("subfolder") or (f"aug {index - 1}" if index else "anchor")
+    known = (base[key] for key in ("source", "relative_source", "subfolder") if base.get(key))
+    return next(known, f"aug {index - 1}" if index else "anchor")
