@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from calmctl.cli import (
     baseline,
+    chat,
     compose,
     data,
     doctor,
@@ -54,6 +55,7 @@ COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
     "eval": evaluate.evaluate,
     "score": score.score,
     "generate": generate.generate,
+    "chat": chat.chat,
     "export": export.export,
     "push": push.push,
     "reproduce": reproduce.app,
