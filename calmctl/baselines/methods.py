@@ -79,9 +79,6 @@ ADAPTERS: dict[str, Adapter] = {
         bottleneck.parallel_units, bottleneck.attach_parallel,
     ),
 }  # fmt: skip
-# Training the whole anchor: no adapters, and no size to choose.
-FULL = "full"
-METHODS = (*ADAPTERS, FULL)
 
 
 def options_for(method: str, options: AdapterOptions) -> AdapterOptions:

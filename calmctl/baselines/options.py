@@ -16,6 +16,11 @@ ACTIVATIONS = ("tanh", "relu", "gelu", "silu")
 PUBLISHED, ADAPTER_H, ADAPTER_P = "llm_adapters", "adapter_h", "adapter_p"
 
 
+# Training the whole anchor: no adapters, and no size to choose.
+FULL = "full"
+METHODS = ("lora", "prefix", "prompt", "p_tuning", "series", "parallel", FULL)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdapterOptions:
     """Choices within an adapter method.

@@ -44,14 +44,16 @@ def baseline(
     json: options.Json = False,
 ) -> None:
     """Train a baseline: adapters with as many parameters as a composition, or the whole anchor (full)."""
-    with loading():
-        from calmctl.baselines.configs import BaselineConfig
-        from calmctl.baselines.training import baseline_job
-        from calmctl.config import load_config
+    from calmctl.baselines.configs import BaselineConfig
+    from calmctl.config import load_config
 
     settings = options.with_options(
         overrides, method=method, anchor=anchor, dataset=data, validation=validation, match=match,
         parameters=parameters, seed=seed, merge=merge or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
     config = load_config(BaselineConfig, f"baseline/{preset}", settings, config_dir)
+    config.check()  # before torch is loaded, which takes seconds
+    with loading():
+        from calmctl.baselines.training import baseline_job
+
     run_or_plan(baseline_job(config), preset, out, dry_run, json)

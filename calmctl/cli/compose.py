@@ -36,9 +36,6 @@ def compose(
     json: options.Json = False,
 ) -> None:
     """Compose models: train the bridges from the augs to the anchor; both stay frozen."""
-    with loading():
-        from calmctl.training.compositions import composition_job
-
     config = composition_config(
         preset,
         overrides,
@@ -52,6 +49,10 @@ def compose(
         merge_bases=merge_bases or None,
         trust_remote_code=trust_remote_code or None,
     )
+    config.check()  # before torch is loaded, which takes seconds
+    with loading():
+        from calmctl.training.compositions import composition_job
+
     run_or_plan(composition_job(config), preset, out, dry_run, json)
 
 

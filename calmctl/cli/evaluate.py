@@ -49,12 +49,10 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Generate completions for tasks and score them. Several tasks write OUT/TASK each."""
-    with loading():
-        from calmctl.cli.progress import watching
-        from calmctl.config import load_config
-        from calmctl.errors import CalmctlError
-        from calmctl.evaluation.config import EvalConfig
-        from calmctl.evaluation.evaluating import plan_evaluations, run_evaluations
+    from calmctl.cli.progress import watching
+    from calmctl.config import load_config
+    from calmctl.errors import CalmctlError
+    from calmctl.evaluation.config import EvalConfig
 
     named, overrides = options.split_overrides(tasks)
     given = options.task_options(shots, languages, against, allow_code_execution)
@@ -68,6 +66,9 @@ def evaluate(
         return load_config(EvalConfig, f"eval/{preset}", all_settings, config_dir)
 
     plan = _plan(named, data, given, out, configure)
+    with loading():
+        from calmctl.evaluation.evaluating import plan_evaluations, run_evaluations
+
     if dry_run:
         planned, failed = plan_evaluations(plan)
         one = {"command": "eval", "preset": preset}
@@ -89,14 +90,21 @@ def _plan(
     out: Path,
     configure: Any,
 ) -> dict[Path, EvalConfig]:
-    """Return folder -> evaluation settings; print why `all` skips a task."""
+    """Return folder -> evaluation settings; print why `all` skips a task.
+
+    Models are looked for and data are read before torch is loaded: mistakes then show at once.
+    """
     from calmctl.errors import UserError
     from calmctl.evaluation.tasks import ALL, check_options, find_data, has_option, names_of, try_data
 
     tasks = names_of(named)
     if len(named) == 1 and named[0] != ALL:
         check_options(tasks[0], given)
-        return {out: configure(tasks[0], data, given)}
+        config: EvalConfig = configure(tasks[0], data, given)
+        config.check()
+        if config.dataset:
+            config.load_records()
+        return {out: config}
     if data is None:
         raise UserError("dataset is not set; give --data FOLDER, which holds a folder for each task")
     plan = {}
@@ -104,7 +112,8 @@ def _plan(
         if ALL not in named:
             check_options(task, given)
             plan[out / task] = configure(task, find_data(task, data), given)
-            plan[out / task].load_records()  # fail before the first task generates
+            plan[out / task].check()
+            plan[out / task].load_records()
             continue
         own = {name: value for name, value in given.items() if has_option(task, name)}
         found = try_data(task, data, partial(configure, task, task_options=own))

@@ -30,8 +30,8 @@ def generate(
     with loading():
         import torch
 
-        from calmctl.inference.decoding import Decoding
         from calmctl.inference.generation import complete
+        from calmctl.inference.settings import Decoding
         from calmctl.modeling.bases.sources import load_model, load_tokenizer, quiet_libraries
         from evals import Request
 

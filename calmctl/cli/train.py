@@ -40,10 +40,8 @@ def train(
     json: options.Json = False,
 ) -> None:
     """Train a model; anchor and aug differ in their presets only."""
-    with loading():
-        from calmctl.config import load_config
-        from calmctl.training.configs import TrainConfig
-        from calmctl.training.whole_models import training_job
+    from calmctl.config import load_config
+    from calmctl.training.configs import TrainConfig
 
     settings = options.with_options(
         overrides,
@@ -55,4 +53,8 @@ def train(
         trust_remote_code=trust_remote_code or None,
     )
     config = load_config(TrainConfig, f"train/{preset}", settings, config_dir)
+    config.check()  # before torch is loaded, which takes seconds
+    with loading():
+        from calmctl.training.whole_models import training_job
+
     run_or_plan(training_job(config), preset, out, dry_run, json)

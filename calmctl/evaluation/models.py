@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
+from calmctl.evaluation.config import EvalConfig
 from calmctl.inference.mixture import Voice
 from calmctl.modeling.bases.fingerprint import fingerprint
 from calmctl.modeling.bases.sources import (
@@ -114,6 +115,11 @@ class Models:
         """Return the model of this name, the same object for the same arguments."""
         key = source, allow_different_base, trust_remote_code
         return self._known.setdefault(key, Model(source, self._device, allow_different_base, trust_remote_code))
+
+    def subject(self, config: EvalConfig) -> Subject:
+        """Return the model or the mixture that answers in an evaluation."""
+        how = config.allow_different_base, config.trust_remote_code
+        return Subject(self.of(config.model, *how), self.of(config.mix, *how) if config.mix else None)
 
 
 @contextmanager

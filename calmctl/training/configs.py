@@ -1,13 +1,14 @@
 """The configurations of trainings: of whole models and of compositions."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from calmctl.errors import UserError
-from calmctl.modeling.bridge import BridgeConfig
-from calmctl.modeling.configuration import AUG_READS
-from calmctl.modeling.tokenizers.segmentation import SEGMENTATION_SETTINGS
+from calmctl.modeling.bases.locating import locate
+from calmctl.modeling.options import AUG_READS, SEGMENTATION_SETTINGS, BridgeConfig
 from calmctl.schema import meaning
+from calmctl.training.example_files import check_path
 from calmctl.training.settings import TrainSettings
 
 
@@ -37,6 +38,22 @@ class TrainingConfig:
         """Return the training settings."""
         return self.train
 
+    def check(self) -> None:
+        """Check that data and models are given and, if they are local, that they exist.
+
+        Raises:
+            UserError: one is missing.
+        """
+        require(self.dataset, "dataset", "--data FILE")
+        for source in self.sources():
+            locate(source)
+        for file in filter(None, (self.dataset, self.validation)):
+            check_path(Path(file))
+
+    def sources(self) -> tuple[str, ...]:
+        """Return the sources of all models and tokenizers that the training reads."""
+        return ()
+
 
 @dataclass(frozen=True)
 class TrainConfig(TrainingConfig):
@@ -54,12 +71,17 @@ class TrainConfig(TrainingConfig):
     model: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise UserError unless exactly one of `base` and `model` is given."""
+        """Also raise UserError unless exactly one of `base` and `model` is given."""
         if bool(self.base) == bool(self.model):
             raise UserError(
                 "give --base MODEL with a preset that has no model settings (train further), "
                 "or a preset with model settings and no --base (from scratch)"
             )
+        super().check()
+
+    def sources(self) -> tuple[str, ...]:
+        """Return the sources of the base and the tokenizer, if they are given."""
+        return tuple(filter(None, (self.base, self.tokenizer)))
 
 
 @dataclass(frozen=True)
@@ -100,8 +122,24 @@ class ComposeConfig(TrainingConfig):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
 
+    def check(self) -> None:
+        """Also raise UserError unless the anchor and an aug are given."""
+        require(self.anchor, "anchor", "--anchor MODEL")
+        require(self.augs, "augs", "--aug MODEL")
+        super().check()
+
+    def sources(self) -> tuple[str, ...]:
+        """Return the sources of the anchor and the augs."""
+        return (self.anchor, *self.augs)
+
 
 def check_seed(seed: int) -> None:
     """Raise ValueError unless every seeded library accepts the seed."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed={seed} must lie between 0 and {2**32 - 1}")
+
+
+def require(value: object, name: str, option: str) -> None:
+    """Raise UserError unless a setting is given."""
+    if not value:
+        raise UserError(f"{name} is not set; give {option} or {name}=...")

@@ -22,11 +22,7 @@ def read_examples(path: Path) -> pa.Table:
     Raises:
         UserError: the file is missing, damaged, of another format or empty, or lacks a column or a text.
     """
-    if not path.exists():
-        raise UserError(f"{path}: no such training file; build it with `calmctl data`, or check the path")
-    if not _NAME.search(path.name):
-        kind = "a folder" if path.is_dir() else repr(path.suffix or "a file without a suffix")
-        raise UserError(f"{path}: training data must be .jsonl or .parquet, not {kind}")
+    check_path(path)
     table = (_read_parquet if path.suffix == ".parquet" or is_parquet(path) else _read_jsonl)(path)
     if not table.num_rows:
         raise UserError(f"{path}: there are no rows in it")
@@ -40,6 +36,15 @@ def read_examples(path: Path) -> pa.Table:
             row = pc.index(table[name].is_null(), True).as_py() + 1
             raise UserError(f"{path}: row {row} has no `{name}` ({table[name].null_count} such rows); remove them")
     return table
+
+
+def check_path(path: Path) -> None:
+    """Raise UserError if a training file is missing or, by its name, of another format."""
+    if not path.exists():
+        raise UserError(f"{path}: no such training file; build it with `calmctl data`, or check the path")
+    if not _NAME.search(path.name):
+        kind = "a folder" if path.is_dir() else repr(path.suffix or "a file without a suffix")
+        raise UserError(f"{path}: training data must be .jsonl or .parquet, not {kind}")
 
 
 def meta_of(table: pa.Table) -> dict[str, NDArray[Any]]:

@@ -1,21 +1,23 @@
-"""Locate models: what a user's name means (a run, folder, file or hub id), and which model an adapter is for."""
+"""Locate models: what a user's name means (a run, folder, file or hub id), and which model an adapter is for.
+
+Loads without torch or transformers, so that a wrong path is reported at once.
+"""
 
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import cached_file
-from transformers.utils.hub import extract_commit_hash
-
 from calmctl.errors import UserError
-from calmctl.modeling.bases.gguf_files import has_gguf_tokenizer
 from calmctl.modeling.bases.source_files import (
     ADAPTER_FILE,
     GGUF_SUFFIX,
+    IDENTITY_FILES,
     TOKENIZER_FILES,
+    WEIGHT_SUFFIXES,
     has_weights,
     is_gguf,
     read_settings,
 )
+from data_builders.files import sha256_of
 
 # Hub arguments of `from_pretrained`.
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
@@ -60,6 +62,8 @@ def commit_of(name: str, revision: str, arguments: dict[str, Any]) -> str | None
     """Return the commit that a hub revision means now, to load all files from it and record it; None = a local path."""
     if Path(name).exists():
         return None
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
     hub = hub_arguments(arguments)
     file = cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False, **hub)
     return extract_commit_hash(file, None)
@@ -84,6 +88,8 @@ def adapted_model(source: str, **arguments: Any) -> str | None:
             raise UserError(f"{source}: holds a model and an adapter; remove {ADAPTER_FILE}, or merge it with peft")
         file = folder / ADAPTER_FILE
     else:
+        from transformers.utils import cached_file
+
         try:
             found = cached_file(name, ADAPTER_FILE, revision=revision, **_OPTIONAL, **hub_arguments(arguments))
         except (OSError, ValueError):
@@ -120,17 +126,38 @@ def whole_model(source: str, **arguments: Any) -> str:
     return seen[-1]
 
 
+def source_sha256(source: str) -> str:
+    """Return what identifies a model and its tokenizer: a hash of local files, or the hub id.
+
+    For an adapter this covers its model too.
+    """
+    name, _ = locate(source) if source else ("", "")
+    place = place_of(name) if name else None
+    if place is None:
+        return source
+    if is_gguf(place):
+        return sha256_of(place)[:16]
+    files = [file for file in place.iterdir() if file.suffix in WEIGHT_SUFFIXES or file.name in IDENTITY_FILES]
+    found = ",".join(sha256_of(file)[:16] for file in sorted(files))
+    base = whole_model(source)
+    return found if base == source else f"{found}+{source_sha256(base)}"
+
+
 def has_tokenizer(source: str, **arguments: Any) -> bool:
     """Tell whether a path, run or hub id has a tokenizer.
 
     Raises:
         UserError: a GGUF file cannot be read.
     """
+    from calmctl.modeling.bases.gguf_files import has_gguf_tokenizer
+
     name, revision = locate(source)
     if is_gguf(Path(name)):
         return has_gguf_tokenizer(Path(name))
     if Path(name).is_dir():
         return any((Path(name) / file).exists() for file in TOKENIZER_FILES)
+    from transformers.utils import cached_file
+
     hub = hub_arguments(arguments)
     return any(cached_file(name, file, revision=revision, **_OPTIONAL, **hub) for file in TOKENIZER_FILES)
 
