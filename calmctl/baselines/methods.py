@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from calmctl.baselines import bottleneck, lora, prefix, prompt
-from calmctl.baselines.options import AROUND, ATTENTION, BEFORE, BOTH, FEED_FORWARD, AdapterOptions
+from calmctl.baselines.options import AROUND, ATTENTION, BEFORE, BOTH, FEED_FORWARD, AdapterOptions, Where
 from calmctl.errors import UserError
 
 
@@ -32,7 +32,7 @@ class Adapter:
 
     title: str
     size: str
-    where: tuple[str, ...]
+    where: tuple[Where, ...]
     takes: tuple[str, ...]
     units: Callable[[PreTrainedModel, AdapterOptions], dict[str, int]]
     attach: Callable[[PreTrainedModel, Mapping[str, int], AdapterOptions], nn.ModuleDict]

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 @launchable
 def compose(
     out: options.Out,
-    overrides: options.Overrides = None,
+    overrides: Annotated[list[str] | None, options.overrides_of("compose")] = None,
     anchor: options.Anchor = None,
     aug: options.Augs = None,
     data: Annotated[Path | None, typer.Option("--data", help="D_C, the composition data: JSONL or Parquet.")] = None,
     validation: options.Validation = None,
     marker: options.Markers = None,
-    preset: options.Preset = "default",
+    preset: Annotated[str | None, options.preset_of("compose")] = None,
+    config_file: options.ConfigFile = None,
     merge_bases: Annotated[
         bool, typer.Option("--merge-bases", help="Write the bases too: a self-contained model.")
     ] = False,
@@ -36,12 +37,14 @@ def compose(
     json: options.Json = False,
 ) -> None:
     """Compose models: train the bridges from the augs to the anchor; both stay frozen."""
+    chosen = options.chosen_preset("compose", preset, config_file)
     config = composition_config(
-        preset,
+        chosen,
         overrides,
         aug,
         marker,
         config_dir,
+        config_file,
         anchor=anchor,
         dataset=data,
         validation=validation,
@@ -53,7 +56,7 @@ def compose(
     with loading():
         from calmctl.training.compositions import composition_job
 
-    run_or_plan(composition_job(config), preset, out, dry_run, json)
+    run_or_plan(composition_job(config), str(config_file or chosen), out, dry_run, json)
 
 
 def composition_config(
@@ -62,6 +65,7 @@ def composition_config(
     augs: list[str] | None,
     markers: list[str] | None = None,
     config_dir: Path | None = None,
+    config_file: Path | None = None,
     **given: object,
 ) -> ComposeConfig:
     """Return the settings of a composition: the preset, changed by the options and then by the overrides.
@@ -75,5 +79,5 @@ def composition_config(
     settings = options.with_options(overrides, **given)
     if augs:
         settings.insert(0, f"augs=[{','.join(options.quoted(model) for model in augs)}]")
-    config = load_config(ComposeConfig, f"compose/{preset}", settings, config_dir)
+    config = load_config(ComposeConfig, f"compose/{preset}", settings, config_dir, config_file)
     return replace(config, markers={**config.markers, **options.as_markers(markers)})

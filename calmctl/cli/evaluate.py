@@ -26,7 +26,7 @@ def evaluate(
         typer.Argument(
             metavar="TASK... [KEY=VALUE]...",
             help="What to evaluate; `calmctl ls tasks` lists them, `all` means every one whose data is there. "
-            "Then changes to the preset, in Hydra's syntax; options.NAME=VALUE is an option of the task.",
+            f"{options.settings_help('eval')} options.NAME=VALUE is an option of the task.",
             show_default=False,
         ),
     ],
@@ -42,7 +42,8 @@ def evaluate(
     allow_code_execution: options.AllowCodeExecution = False,
     allow_different_base: options.AllowDifferentBase = False,
     trust_remote_code: options.TrustRemoteCode = False,
-    preset: options.Preset = "default",
+    preset: Annotated[str | None, options.preset_of("eval")] = None,
+    config_file: options.ConfigFile = None,
     seed: options.Seed = None,
     config_dir: options.ConfigDir = None,
     dry_run: options.DryRun = False,
@@ -54,6 +55,7 @@ def evaluate(
     from calmctl.errors import CalmctlError
     from calmctl.evaluation.config import EvalConfig
 
+    chosen = options.chosen_preset("eval", preset, config_file)
     named, overrides = options.split_overrides(tasks)
     given = options.task_options(shots, languages, against, allow_code_execution)
     settings = {"model": model, "limit": limit, "allow_different_base": allow_different_base or None}
@@ -63,15 +65,16 @@ def evaluate(
     def configure(task: str, dataset: Path | None, task_options: Mapping[str, object]) -> EvalConfig:
         own = {f"options.{name}": value for name, value in task_options.items()}
         all_settings = options.with_options(overrides, task=task, dataset=dataset, **settings, **own)
-        return load_config(EvalConfig, f"eval/{preset}", all_settings, config_dir)
+        return load_config(EvalConfig, f"eval/{chosen}", all_settings, config_dir, config_file)
 
     plan = _plan(named, data, given, out, configure)
+    next(iter(plan.values())).check()  # all have the same model
     with loading():
         from calmctl.evaluation.evaluating import plan_evaluations, run_evaluations
 
     if dry_run:
         planned, failed = plan_evaluations(plan)
-        one = {"command": "eval", "preset": preset}
+        one = {"command": "eval", "preset": str(config_file or chosen)}
         output.print_plan({**one, **planned[0]} if len(plan) == 1 else {**one, "tasks": planned}, json)
     else:
         with watching({folder.name: folder for folder in plan}):
@@ -101,7 +104,6 @@ def _plan(
     if len(named) == 1 and named[0] != ALL:
         check_options(tasks[0], given)
         config: EvalConfig = configure(tasks[0], data, given)
-        config.check()
         if config.dataset:
             config.load_records()
         return {out: config}
@@ -112,7 +114,6 @@ def _plan(
         if ALL not in named:
             check_options(task, given)
             plan[out / task] = configure(task, find_data(task, data), given)
-            plan[out / task].check()
             plan[out / task].load_records()
             continue
         own = {name: value for name, value in given.items() if has_option(task, name)}

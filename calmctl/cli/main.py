@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from calmctl.cli import (
     baseline,
     compose,
+    copy,
     data,
     doctor,
     evaluate,
@@ -23,6 +24,7 @@ from calmctl.cli import (
     report,
     reproduce,
     score,
+    settings,
     show,
     slurm,
     train,
@@ -57,6 +59,8 @@ COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
     "slurm": slurm.slurm,
     "show": show.show,
     "ls": ls.app,
+    "settings": settings.settings,
+    "copy": copy.copy,
     "doctor": doctor.doctor,
 }
 

@@ -27,8 +27,9 @@ Base = Annotated[str | None, typer.Option("--base", help="Model to train further
 @launchable
 def train(
     out: options.Out,
-    overrides: options.Overrides = None,
-    preset: options.Preset = "default",
+    overrides: Annotated[list[str] | None, options.overrides_of("train")] = None,
+    preset: Annotated[str | None, options.preset_of("train")] = None,
+    config_file: options.ConfigFile = None,
     data: Data = None,
     validation: options.Validation = None,
     tokenizer: Tokenizer = None,
@@ -52,9 +53,10 @@ def train(
         seed=seed,
         trust_remote_code=trust_remote_code or None,
     )
-    config = load_config(TrainConfig, f"train/{preset}", settings, config_dir)
+    chosen = options.chosen_preset("train", preset, config_file)
+    config = load_config(TrainConfig, f"train/{chosen}", settings, config_dir, config_file)
     config.check()  # before torch is loaded, which takes seconds
     with loading():
         from calmctl.training.whole_models import training_job
 
-    run_or_plan(training_job(config), preset, out, dry_run, json)
+    run_or_plan(training_job(config), str(config_file or chosen), out, dry_run, json)

@@ -13,6 +13,7 @@ from calmctl.baselines.options import (
     FEED_FORWARD,
     FULL,
     PUBLISHED,
+    Where,
 )
 from calmctl.evaluation.config import EvalConfig
 from calmctl.experiments.config import DECIDED_HERE, ExperimentConfig, chosen, evaluation
@@ -30,7 +31,7 @@ class Choice:
     """
 
     method: str
-    where: str = ""
+    where: Where = ""
     targets: str = ""
 
 

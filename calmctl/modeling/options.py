@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from calmctl.errors import UserError
 from calmctl.schema import meaning
 
-AUG_READS = ("all", "prompt")
+AugReads = Literal["all", "prompt"]
+AUG_READS = get_args(AugReads)
 # Kinds of segmentation, in words.
 SEGMENTATIONS = {"own": "its own tokenization of the text so far", "chunks": "every anchor token tokenized alone"}
 # Values of the setting: a kind, or the first kind that works.
 AUTO = "auto"
-SEGMENTATION_SETTINGS = (AUTO, *SEGMENTATIONS)
+SegmentationSetting = Literal["auto", "own", "chunks"]
+SEGMENTATION_SETTINGS = get_args(SegmentationSetting)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 from calmctl.errors import UserError
 from calmctl.modeling.bases.locating import locate
-from calmctl.modeling.options import AUG_READS, SEGMENTATION_SETTINGS, BridgeConfig
-from calmctl.schema import meaning
+from calmctl.modeling.options import AugReads, BridgeConfig, SegmentationSetting
+from calmctl.schema import check_choices, meaning
 from calmctl.training.example_files import check_path
 from calmctl.training.settings import TrainSettings
 
@@ -21,6 +21,7 @@ class TrainingConfig:
         validation: file like `dataset` to validate on (see `train.eval_every`); empty = none, or a share of the dataset
             (`train.validation_share`).
         trust_remote_code: run code that comes with a base or tokenizer, if it needs that.
+        seed: of initial weights, of what is held out, and of the order of the examples.
     """
 
     dataset: str = ""
@@ -92,6 +93,8 @@ class ComposeConfig(TrainingConfig):
         anchor, augs: paths, runs or hub ids.
         connections: [[aug_layer, anchor_layer], ...], per aug when there are several; None = every `every`-th layer
             of the aug, or `num` layers.
+        every: connect every so many layers of an aug, counted from its last one.
+        num: number of connections per aug, evenly spread, instead of `every`.
         aug_reads: `all` tokens, or the `prompt` only (the paper's ablation "m_A as an encoder").
         segmentation: how augs with their own tokenizers cut text: `own`, `chunks`, or `auto` (see `compose`).
         markers: special tokens of the anchor -> the tokens that such augs read in their place.
@@ -106,8 +109,8 @@ class ComposeConfig(TrainingConfig):
     connections: list[Any] | None = None
     every: int = 4
     num: int | None = None
-    aug_reads: str = "all"
-    segmentation: str = "auto"
+    aug_reads: AugReads = "all"
+    segmentation: SegmentationSetting = "auto"
     markers: dict[str, str] = field(default_factory=dict)
     random_aug: bool = False
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
@@ -118,9 +121,7 @@ class ComposeConfig(TrainingConfig):
     def __post_init__(self) -> None:
         """Raise ValueError for a seed out of range or an unknown choice."""
         super().__post_init__()
-        for name, choices in (("aug_reads", AUG_READS), ("segmentation", SEGMENTATION_SETTINGS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
+        check_choices(self)
 
     def check(self) -> None:
         """Also raise UserError unless the anchor and an aug are given."""
