@@ -3,6 +3,7 @@
 Loads without torch or transformers, so that a wrong path is reported at once.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,9 @@ def commit_of(name: str, revision: str, arguments: dict[str, Any]) -> str | None
     """Return the commit that a hub revision means now, to load all files from it and record it; None = a local path."""
     if Path(name).exists():
         return None
-    from transformers.utils.hub import cached_file, extract_commit_hash
+    from transformers.utils.hub import extract_commit_hash
 
-    hub = hub_arguments(arguments)
-    file = cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False, **hub)
+    file = _hub_file(name, "config.json", revision, arguments, _raise_exceptions_for_missing_entries=False)
     return extract_commit_hash(file, None)
 
 
@@ -88,10 +88,8 @@ def adapted_model(source: str, **arguments: Any) -> str | None:
             raise UserError(f"{source}: holds a model and an adapter; remove {ADAPTER_FILE}, or merge it with peft")
         file = folder / ADAPTER_FILE
     else:
-        from transformers.utils import cached_file
-
         try:
-            found = cached_file(name, ADAPTER_FILE, revision=revision, **_OPTIONAL, **hub_arguments(arguments))
+            found = _hub_file(name, ADAPTER_FILE, revision, arguments, **_OPTIONAL)
         except (OSError, ValueError):
             return None  # loading comes next and reports the error
         if found is None:
@@ -156,10 +154,32 @@ def has_tokenizer(source: str, **arguments: Any) -> bool:
         return has_gguf_tokenizer(Path(name))
     if Path(name).is_dir():
         return any((Path(name) / file).exists() for file in TOKENIZER_FILES)
+    return any(_hub_file(name, file, revision, arguments, **_OPTIONAL) for file in TOKENIZER_FILES)
+
+
+def _hub_file(name: str, file: str, revision: str, arguments: dict[str, Any], **how: bool) -> str | None:
+    """Return the local path of a file of a hub repository; fetches it if necessary.
+
+    All loading from the hub begins with one of these files.
+    """
     from transformers.utils import cached_file
 
-    hub = hub_arguments(arguments)
-    return any(cached_file(name, file, revision=revision, **_OPTIONAL, **hub) for file in TOKENIZER_FILES)
+    _be_offline_without_network()
+    return cached_file(name, file, revision=revision, **how, **hub_arguments(arguments))
+
+
+@cache
+def _be_offline_without_network() -> None:
+    """Restrict the hub's library to its cache if the hub cannot be reached; it would try again for a minute."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception:  # of one of several HTTP libraries
+        constants.HF_HUB_OFFLINE = True
 
 
 def hub_arguments(arguments: dict[str, Any]) -> dict[str, Any]:

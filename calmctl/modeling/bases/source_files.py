@@ -152,6 +152,8 @@ def unloadable(what: str, source: str, error: Exception) -> UserError:
         reason = f"a package is missing ({text})"
     elif isinstance(error, UnpicklingError):
         reason = "its pickled file holds more than tensors, and code in it is never run; store it as safetensors"
+    elif "couldn't connect" in text:
+        reason = "there is no such folder, and the hub cannot be reached (nor is it among what was fetched before)"
     elif isinstance(error, KeyError):
         reason = f"its config.json says {text}, which transformers {installed_version('transformers')} does not know"
     elif type(error) is Exception:
