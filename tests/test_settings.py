@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -126,7 +127,7 @@ def stored(folder: Path, config: object) -> Path:
 
 def test_the_settings_of_a_run_read_back_as_they_were_and_overrides_win(tmp_path: Path) -> None:
     text = "a ${b} 'c' \"d\"\n{e: 1}"
-    config = load_config(ComposeConfig, "compose/kv/tiny", ["seed=7", "markers={'<a>': '<b>'}"])
+    config = load_config(ComposeConfig, "compose/kv/tiny", ["seed=7", "markers.k='<b>'"])
     config = replace(config, dataset=text, augs=("${x}", "null", "1e3"))
     file = stored(tmp_path / "it's a run", config)
     assert load_config(ComposeConfig, "compose/default", file=file) == config
@@ -144,7 +145,12 @@ def test_the_stored_settings_of_every_command_read_back(command: str, tmp_path: 
 
 @pytest.mark.parametrize(
     ("content", "every"),
-    [(b"", 4), (b"every: 2\r\nseed: 1\r\n", 2), (b"\xef\xbb\xbfevery: 2\n", 2), (b"defaults: [kv/tiny, _self_]\n", 1)],
+    [
+        (b"", 4),
+        (b"every: 2\r\nseed: 1\r\n", 2),
+        (b"\xef\xbb\xbfevery: 2\n", 2),
+        (b"defaults: [kv/tiny@_here_, _self_]\nseed: 1\n", 1),
+    ],
 )
 def test_a_file_of_settings_may_be_written_anywhere_and_build_on_presets(
     content: bytes, every: int, tmp_path: Path
@@ -185,18 +191,10 @@ def test_a_copy_runs_by_the_command_that_is_printed(
     assert main(["copy", "compose/kv/tiny", file, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert Path(file).read_text().startswith(f"# {told['command']}\n")
-    import shlex
-
     words = shlex.split(told["command"])
     given = {words[i]: words[i + 1] for i in range(2, 6, 2) if words[i] in ("--config", "--config-dir", "--preset")}
-    folder, chosen = given.get("--config-dir"), given.get("--config")
-    config = load_config(
-        ComposeConfig,
-        f"compose/{given.get('--preset', 'default')}",
-        (),
-        folder and Path(folder),
-        chosen and Path(chosen),
-    )
+    folder, chosen = (Path(given[name]) if name in given else None for name in ("--config-dir", "--config"))
+    config = load_config(ComposeConfig, f"compose/{given.get('--preset', 'default')}", (), folder, chosen)
     assert config == load_config(ComposeConfig, "compose/kv/tiny")
     for again in (file, "mine.txt"):
         assert main(["copy", "compose/default", again]) == 2

@@ -107,7 +107,7 @@ def chosen_preset(command: str, preset: str | None, file: Path | None) -> str:
     if preset is not None and file is not None:
         raise UserError(
             f"--preset {preset} and --config {file}: give one of them; a file that begins with "
-            f"`defaults: [{preset}, _self_]` adds to that preset"
+            f"`defaults: [{preset}@_here_, _self_]` adds to that preset"
         )
     return preset or CONFIGURATIONS[command].preset
 
