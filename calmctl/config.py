@@ -7,6 +7,7 @@ preset files need no `# @package` header. No OmegaConf object leaves this module
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from calmctl.errors import UserError
 from calmctl.presets import Preset, conf_dir, config_folders, find_preset, list_presets
 from calmctl.schema import field_types, from_dict, nested_schema, to_dict, unknown_key
 from calmctl.settings import nearest
-from data_builders.files import write_text
+from data_builders.files import read_text, write_text
 from data_builders.values import read_yaml
 
 if TYPE_CHECKING:
@@ -83,15 +84,17 @@ def to_yaml(config: object) -> str:
 def _as_preset(file: Path, group: str, place: Path) -> str:
     """Write the settings of a file as a preset of `group` below `place`, and return the preset's name.
 
-    In settings that a run has stored, `${` is text and no reference to another setting.
+    What a run has stored is taken as it is: `${` in it is no reference to another setting, and a text that looks like a
+    number is a text.
     """
     if file.is_dir():
         raise UserError(f"--config {file}: a folder; give a file, such as {file / 'config.yaml'}")
     content = read_yaml(file, _MAX_VALUES)
     if not isinstance(content, dict | None):
         raise UserError(f"--config {file}: is a {type(content).__name__}, not settings; write NAME: VALUE")
-    is_stored = (file.parent / "run.json").exists()
-    write_text(place / group / "file.yaml", to_yaml(_escaped(content or {}) if is_stored else content or {}))
+    is_stored = content is not None and (file.parent / "run.json").exists()
+    text = json.dumps(_escaped(content), ensure_ascii=False) if is_stored else read_text(file)
+    write_text(place / group / "file.yaml", text)
     return f"{group}/file"
 
 

@@ -13,10 +13,10 @@ Written by `python -m tests.settings_page` from the dataclasses; `calmctl settin
 terminal, with the values of a preset beside the defaults (`--preset`, `--config`; `--json`).
 
 A setting is changed at the end of a command (`calmctl compose ... train.lr=1e-3 bridge.gate=true`), in a file of
-settings (`--config FILE.yaml`; `config.yaml` of a run is one) or in a preset (`--config-dir FOLDER --preset NAME`). What
-stands at the end of the command wins over options such as `--seed`, and these win over the file or preset. `calmctl copy
-compose/default my/compose/mine.yaml` starts a preset of your own, and prints the command that runs it. Presets and files
-may build on a preset:
+settings (`--config FILE.yaml`; `config.yaml` of a run is one) or in a preset (`--config-dir FOLDER --preset NAME`).
+What stands at the end of the command wins over options such as `--seed`, and these win over the file or preset.
+`calmctl copy compose/default my/compose/mine.yaml` starts a preset of your own, and prints the command that runs it.
+Presets and files may build on a preset:
 
 ```yaml
 defaults: [kv/tiny@_here_, _self_]   # `calmctl compose --preset kv/tiny`, changed by what follows
