@@ -44,12 +44,12 @@ class BaselineConfig(AdapterOptions, TrainingConfig):
         if low := [name for name, scale in self.lr_scale.items() if not 0 < scale < float("inf")]:
             raise ValueError(f"lr_scale.{low[0]}={self.lr_scale[low[0]]} must be a positive number")
 
-    def check(self) -> None:
+    def check_inputs(self) -> None:
         """Also raise UserError unless the anchor and a known method are given."""
         if self.method not in METHODS:
             raise UserError(f"method={self.method!r} is not one of {', '.join(METHODS)}")
         require(self.anchor, "anchor", "--anchor MODEL")
-        super().check()
+        super().check_inputs()
 
     def sources(self) -> tuple[str, ...]:
         """Return the source of the anchor."""

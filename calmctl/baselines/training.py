@@ -109,7 +109,7 @@ def matching(trainable: int, target: int | None) -> Mapping[str, Any]:
 
 def check(config: BaselineConfig) -> None:
     """Raise UserError unless the configuration says what to train, on which data, and how large."""
-    config.check()
+    config.check_inputs()
     given = [name for name in ("match", "parameters", "size") if getattr(config, name)]
     if config.method == FULL:
         unwanted = [name for name in ("size", "merge") if getattr(config, name)] + [*config.options.changed()]

@@ -54,7 +54,7 @@ def baseline(
     )  # fmt: skip
     chosen = options.chosen_preset("baseline", preset, config_file)
     config = load_config(BaselineConfig, f"baseline/{chosen}", settings, config_dir, config_file)
-    config.check()  # before torch is loaded, which takes seconds
+    config.check_inputs()  # before torch is loaded, which takes seconds
     with loading():
         from calmctl.baselines.training import baseline_job
 

@@ -52,7 +52,7 @@ def compose(
         merge_bases=merge_bases or None,
         trust_remote_code=trust_remote_code or None,
     )
-    config.check()  # before torch is loaded, which takes seconds
+    config.check_inputs()  # before torch is loaded, which takes seconds
     with loading():
         from calmctl.training.compositions import composition_job
 

@@ -68,7 +68,7 @@ def evaluate(
         return load_config(EvalConfig, f"eval/{chosen}", all_settings, config_dir, config_file)
 
     plan = _plan(named, data, given, out, configure)
-    next(iter(plan.values())).check()  # all have the same model
+    next(iter(plan.values())).check_inputs()  # all have the same model
     with loading():
         from calmctl.evaluation.evaluating import plan_evaluations, run_evaluations
 

@@ -55,7 +55,7 @@ def train(
     )
     chosen = options.chosen_preset("train", preset, config_file)
     config = load_config(TrainConfig, f"train/{chosen}", settings, config_dir, config_file)
-    config.check()  # before torch is loaded, which takes seconds
+    config.check_inputs()  # before torch is loaded, which takes seconds
     with loading():
         from calmctl.training.whole_models import training_job
 

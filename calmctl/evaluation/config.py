@@ -60,7 +60,7 @@ class EvalConfig(TaskConfig):
         if self.mix:
             check_greedy(self.decoding)
 
-    def check(self) -> None:
+    def check_inputs(self) -> None:
         """Raise UserError if no model is given, or a local one is missing."""
         if not self.model:
             raise UserError("model is not set; give --model MODEL")
@@ -69,7 +69,7 @@ class EvalConfig(TaskConfig):
 
     def inputs(self) -> dict[str, str]:
         """Return the checksums of the inputs (model, data, mix, handover); raises UserError if one is not set."""
-        self.check()
+        self.check_inputs()
         read = {"model": source_sha256(self.model), "data": self.data_sha256}
         if self.mix:
             read["mix"] = source_sha256(self.mix)

@@ -40,7 +40,7 @@ def composition_job(config: ComposeConfig) -> Job:
     Raises:
         UserError: anchor, augs or data are not given or do not exist.
     """
-    config.check()
+    config.check_inputs()
     how = {"trust_remote_code": config.trust_remote_code}
 
     def plan() -> Planned:

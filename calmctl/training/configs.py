@@ -39,7 +39,7 @@ class TrainingConfig:
         """Return the training settings."""
         return self.train
 
-    def check(self) -> None:
+    def check_inputs(self) -> None:
         """Check that data and models are given and, if they are local, that they exist.
 
         Raises:
@@ -72,13 +72,17 @@ class TrainConfig(TrainingConfig):
     model: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Also raise UserError unless exactly one of `base` and `model` is given."""
+        """Raise UserError unless exactly one of `base` and `model` is given."""
         if bool(self.base) == bool(self.model):
             raise UserError(
                 "give --base MODEL with a preset that has no model settings (train further), "
                 "or a preset with model settings and no --base (from scratch)"
             )
-        super().check()
+
+    def check_inputs(self) -> None:
+        """Also raise UserError unless exactly one of `base` and `model` is given."""
+        self.check()
+        super().check_inputs()
 
     def sources(self) -> tuple[str, ...]:
         """Return the sources of the base and the tokenizer, if they are given."""
@@ -123,11 +127,11 @@ class ComposeConfig(TrainingConfig):
         super().__post_init__()
         check_choices(self)
 
-    def check(self) -> None:
+    def check_inputs(self) -> None:
         """Also raise UserError unless the anchor and an aug are given."""
         require(self.anchor, "anchor", "--anchor MODEL")
         require(self.augs, "augs", "--aug MODEL")
-        super().check()
+        super().check_inputs()
 
     def sources(self) -> tuple[str, ...]:
         """Return the sources of the anchor and the augs."""

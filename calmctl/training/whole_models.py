@@ -19,7 +19,7 @@ def training_job(config: TrainConfig) -> Job:
     Raises:
         UserError: the configuration names no model or no data, or they do not exist.
     """
-    config.check()
+    config.check_inputs()
     how = {"trust_remote_code": config.trust_remote_code}
 
     def plan() -> Planned:
