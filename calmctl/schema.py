@@ -55,18 +55,15 @@ def field_types(schema: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(schema) if field.init}
 
 
-def describe_options(schema: type) -> dict[str, Any]:
-    """Return the default of every field that the constructor of `schema` takes, or the type of one that has none."""
-    described = {}
-    for field in dataclasses.fields(schema):
-        if not field.init:
-            continue
-        if _is_required(field):
-            described[field.name] = describe_type(field_types(schema)[field.name])
-        else:
-            factory = field.default_factory
-            described[field.name] = _plain(field.default if factory is dataclasses.MISSING else factory())
-    return described
+def check_choices(config: object, where: str = "") -> None:
+    """Raise ValueError for a field of a literal type that holds another value.
+
+    For dataclasses that Python code builds; `from_dict` checks types itself. `where` is put before the name.
+    """
+    for name, kind in field_types(type(config)).items():
+        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+            choices = ", ".join(str(choice) for choice in get_args(kind) if choice != "")
+            raise ValueError(f"{where}{name}={getattr(config, name)!r} is not one of {choices}")
 
 
 Meaning = Literal["identity", "comparison", "free"]
@@ -161,11 +158,15 @@ def nested_schema(annotation: Any) -> type | None:
     return None
 
 
-def unknown_key(path: str, valid: Sequence[str]) -> UserError:
-    """Return the error for a key that does not exist, with the valid keys of its level."""
+def unknown_key(path: str, valid: Sequence[str], near: Sequence[str] | None = None) -> UserError:
+    """Return the error for a key that does not exist, with the valid keys of its level.
+
+    Args:
+        near: settings that it may mean; None = the closest key of its level.
+    """
     parent, _, key = path.rpartition(".")
-    close = difflib.get_close_matches(key, valid, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    near = difflib.get_close_matches(key, valid, n=1) if near is None else near
+    hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
     level = f"in {parent!r}" if parent else "at the top level"
     return UserError(f"unknown setting {path!r}{hint}; valid {level}: {', '.join(sorted(valid)) or 'none'}")
 

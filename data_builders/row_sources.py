@@ -68,10 +68,18 @@ def find_rows(name: str) -> RowSource:
     Raises:
         UserError: there is no such thing, it is no data, or a split has to be named.
     """
+    path, split = _path_and_split(name)
+    return _of_disk(name, path, split) or RowSource(name, dataset=_of_hub(name, path, split))
+
+
+def check_source(name: str) -> None:
+    """Raise UserError as `find_rows` does, but do not ask the hub."""
+    _of_disk(name, *_path_and_split(name))
+
+
+def _path_and_split(name: str) -> tuple[Path, str]:
     path, before, split = Path(name).expanduser(), *_without_split(name)
-    if path.exists() or not split:
-        return _found(name, path, "")
-    return _found(name, Path(before).expanduser(), split)
+    return (path, "") if path.exists() or not split else (Path(before).expanduser(), split)
 
 
 def _without_split(name: str) -> tuple[str, str]:
@@ -80,7 +88,8 @@ def _without_split(name: str) -> tuple[str, str]:
     return (before, split) if before and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", split) else (name, "")
 
 
-def _found(name: str, path: Path, split: str) -> RowSource:
+def _of_disk(name: str, path: Path, split: str) -> RowSource | None:
+    """Return what lies at a local path; None for what may be an id of the hub."""
     if path.is_dir():
         return _of_folder(name, path, split)
     if path.exists():
@@ -93,7 +102,7 @@ def _found(name: str, path: Path, split: str) -> RowSource:
             raise UserError(f"{name}: no file has such a name; check the pattern")
         return _of_split(name, [_checked(file) for file in files], split)
     if is_hub_id(path) and not name.startswith((".", "~")):
-        return RowSource(name, dataset=_of_hub(name, path, split))
+        return None
     raise UserError(f"{name}: no such file or folder; check the path")
 
 

@@ -16,7 +16,8 @@ from calmctl import ComposedModelForCausalLM, compose
 from calmctl.cli.main import main
 from calmctl.errors import UserError
 from calmctl.modeling.bases import gguf_files
-from calmctl.modeling.bases.sources import base_config, find_tokenizer, load_base, load_tokenizer, source_sha256
+from calmctl.modeling.bases.locating import source_sha256
+from calmctl.modeling.bases.sources import base_config, find_tokenizer, load_base, load_tokenizer
 from tests.models import logits
 
 pytest.importorskip("gguf", reason="the extra `gguf` is not installed: pip install 'calmctl[gguf]'")

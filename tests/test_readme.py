@@ -149,7 +149,7 @@ COMPOSE = "compose --preset kv/smoke --data runs/demo/data/dc_mix.parquet --out 
     (f"{COMPOSE} --anchor runs/demo/eval --aug runs/demo/aug", "this run has no model"),
     (f"{COMPOSE} --anchor runs/demo/anchor --aug runs/demo/aug connections=[[0,7]]", "anchor layer 7 .* layers 0 to 1"),
     (f"{COMPOSE} --anchor runs/demo/anchor --aug runs/demo/aug bridge.num_heads=5", "num_heads=5 does not divide"),
-    (f"{COMPOSE} --anchor runs/demo/anchor --aug runs/demo/aug train.stepz=5", "train.stepz.*did you mean 'steps'"),
+    (f"{COMPOSE} --anchor runs/demo/anchor --aug runs/demo/aug train.stepz=5", "'train.stepz'.*mean 'train.steps'"),
     (f"{COMPOSE} --anchor runs/demo/anchor --aug runs/demo/aug train.steps=many", "train.steps=many: .* an integer"),
     ("train aug --preset kv/aug_smoke --data no.jsonl --tokenizer runs/demo/anchor --out x", "no such file or folder"),
     ("train aug --preset kv/nope --out x", "nope.*aug_smoke"),

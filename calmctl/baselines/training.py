@@ -13,17 +13,18 @@ from calmctl.baselines.adapted import unmergeable
 from calmctl.baselines.building import adapt, difference_percent, sizes_for, virtual_tokens
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.configuration import AdaptedConfig
-from calmctl.baselines.methods import ADAPTERS, FULL, METHODS, options_for, stored_options
-from calmctl.baselines.options import AdapterOptions
+from calmctl.baselines.methods import ADAPTERS, options_for, stored_options
+from calmctl.baselines.options import FULL, AdapterOptions
 from calmctl.errors import UserError
+from calmctl.modeling.bases.locating import source_sha256
 from calmctl.modeling.bases.public_shapes import Shape
-from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer, source_sha256
+from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.stored.parts import PartsModel
 from calmctl.modeling.stored.warm_start import check_same_form, load_parts_of, parts_config
 from calmctl.runs.run import read_run
 from calmctl.training.cost import DecoderFlops, adapter_training
-from calmctl.training.job import Job, check_attention, require
+from calmctl.training.job import Job, check_attention
 from calmctl.training.plan import Plan, PlannedModel, backward_of, described, model_of, plan_whole
 from calmctl.training.prepared import Planned
 from calmctl.training.session import num_trainable
@@ -131,10 +132,7 @@ def matching(trainable: int, target: int | None) -> Mapping[str, Any]:
 
 def check(config: BaselineConfig) -> None:
     """Raise UserError unless the configuration says what to train, on which data, and how large."""
-    if config.method not in METHODS:
-        raise UserError(f"method={config.method!r} is not one of {', '.join(METHODS)}")
-    require(config.anchor, "anchor", "--anchor MODEL")
-    require(config.dataset, "dataset", "--data FILE")
+    config.check_inputs()
     given = [name for name in ("match", "parameters", "size") if getattr(config, name)]
     if config.method == FULL:
         named = [name for name in ("size", "merge", "init_from") if getattr(config, name)]

@@ -63,8 +63,8 @@ def generate(
 
         from calmctl.evaluation.completing import complete_file, work_folder
         from calmctl.evaluation.models import How, Model
-        from calmctl.inference.decoding import Decoding
         from calmctl.inference.generation import complete
+        from calmctl.inference.settings import Decoding
         from calmctl.modeling.bases.sources import quiet_libraries
         from evals import Request
 

@@ -16,6 +16,7 @@ from calmctl.cli import (
     baseline,
     chat,
     compose,
+    copy,
     data,
     doctor,
     evaluate,
@@ -26,6 +27,7 @@ from calmctl.cli import (
     report,
     reproduce,
     score,
+    settings,
     show,
     slurm,
     train,
@@ -63,6 +65,8 @@ COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {
     "slurm": slurm.slurm,
     "show": show.show,
     "ls": ls.app,
+    "settings": settings.settings,
+    "copy": copy.copy,
     "doctor": doctor.doctor,
 }
 

@@ -5,13 +5,26 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from calmctl.cli.configurations import CONFIGURATIONS
 from calmctl.errors import UserError
 
-Preset = Annotated[str, typer.Option("--preset", "-p", help="Which preset to use; `calmctl ls presets` lists them.")]
+
+def preset_of(command: str) -> Any:
+    """Return the option that chooses a preset of a command (a key of CONFIGURATIONS)."""
+    default = CONFIGURATIONS[command].preset
+    return typer.Option("--preset", "-p", show_default=default, help="Which preset; `calmctl ls presets` lists them.")
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="YAML file of settings, in place of a preset; a run's config.yaml, say."
+    ),
+]
 Out = Annotated[
     Path,
     typer.Option("--out", "-o", help="Folder for the results; the same command resumes or skips what is there."),
@@ -103,6 +116,32 @@ Overrides = Annotated[
 ]
 
 
+def overrides_of(command: str) -> Any:
+    """Return the argument that changes settings of a command (a key of CONFIGURATIONS)."""
+    return typer.Argument(metavar="KEY=VALUE", help=settings_help(command), show_default=False)
+
+
+def settings_help(command: str) -> str:
+    """Return how the settings of a command are changed, which groups they have, and where they are explained."""
+    groups = CONFIGURATIONS[command].groups
+    named = f"; groups of settings: {groups}" if groups else ""
+    return f"Changes to settings, in Hydra's syntax{named}. `calmctl settings {command}` explains all of them."
+
+
+def chosen_preset(command: str, preset: str | None, file: Path | None) -> str:
+    """Return the preset to use: the one that was given, or the command's own.
+
+    Raises:
+        UserError: a file of settings is given as well.
+    """
+    if preset is not None and file is not None:
+        raise UserError(
+            f"--preset {preset} and --config {file}: give one of them; a file that begins with "
+            f"`defaults: [{preset}@_here_, _self_]` adds to that preset"
+        )
+    return preset or CONFIGURATIONS[command].preset
+
+
 def with_options(overrides: list[str] | None, **options: object) -> list[str]:
     """Return the options as overrides, followed by `overrides`, which therefore win; None adds no override."""
     given = [f"{key}={quoted(value)}" for key, value in options.items() if value is not None]
@@ -167,3 +206,14 @@ def quoted(value: object) -> str:
     # Inside quotes Hydra reads a backslash as one unless a quote follows, and `${` as an interpolation.
     text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), str(value))
     return "'" + text.replace("${", "\\${") + "'"
+
+
+def typed(value: object) -> str:
+    """Return a setting's value as it is typed, but for line breaks, which are shown as `\\n`."""
+    if value is None:
+        return "null"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(typed, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{name}:{typed(item)}' for name, item in value.items())}}}"
+    return value if isinstance(value, str) and value.replace("-", "").isalnum() else quoted(value).replace("\n", "\\n")

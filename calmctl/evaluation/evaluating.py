@@ -52,7 +52,7 @@ def plan_evaluations(plan: Mapping[Path, EvalConfig]) -> tuple[list[dict[str, An
     models, failed, planned = Models(torch.device("cpu")), dict[Path, str](), []
     for out, config in plan.items():
         with going_on(out, failed, among=len(plan)):
-            planned.append(plan_evaluation(config, out, config.subject(models)))
+            planned.append(plan_evaluation(config, out, models.subject(config)))
     return planned, failed
 
 
@@ -91,7 +91,7 @@ def run_evaluation(
         UserError: model or data are not set or cannot be loaded.
     """
     ranks = ranks or Ranks()
-    subject = config.subject(models or Models(ranks.device))
+    subject = (models or Models(ranks.device)).subject(config)
     if not ranks.is_first:
         if ranks.from_first():
             _generate(config, out, ranks, subject)

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
+from calmctl.evaluation.config import EvalConfig
 from calmctl.inference.mixture import Voice
 from calmctl.modeling.bases.fingerprint import fingerprint
 from calmctl.modeling.bases.sources import (
@@ -120,6 +121,12 @@ class Models:
         """Return the model of this name, the same object for the same arguments."""
         how = how or How()
         return self._known.setdefault((source, how), Model(source, self._device, how))
+
+    def subject(self, config: EvalConfig) -> Subject:
+        """Return the model or the mixture that answers in an evaluation."""
+        how = How("", (), config.allow_different_base, config.trust_remote_code)
+        other = self.of(config.mix, how) if config.mix else None
+        return Subject(self.of(config.model, how._replace(anchor=config.anchor, augs=config.augs)), other)
 
 
 @contextmanager

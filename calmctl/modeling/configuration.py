@@ -13,7 +13,6 @@ ANCHOR_FACTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention
 HEAD_FACTS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 # Model types that multiply by `logits_scaling`; all others, and so the tools, divide by it.
 SCALED_UP = ("hyperclovax",)
-AUG_READS = ("all", "prompt")
 # Names of the context length in configurations, the commonest first.
 CONTEXTS = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"),

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.modeling import layers
-from calmctl.modeling.bases.sources import load_tokenizer, source_sha256
-from calmctl.modeling.bridge import BridgeConfig
+from calmctl.modeling.bases.locating import source_sha256
+from calmctl.modeling.bases.sources import load_tokenizer
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import check_parts, compose
 from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.options import BridgeConfig
 from calmctl.modeling.placement import is_movable
 from calmctl.modeling.selfcheck import check_composition
 from calmctl.modeling.stored.warm_start import check_same_form, load_parts_of, parts_config
@@ -24,7 +25,7 @@ from calmctl.processes.ranks import current_ranks
 from calmctl.training.batches import Batches, alike
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import Examples
-from calmctl.training.job import Job, check_attention, require
+from calmctl.training.job import Job, check_attention
 from calmctl.training.packing import check_packing_of_augs
 from calmctl.training.plan import model_of, plan_composition
 from calmctl.training.prepared import Planned
@@ -39,11 +40,9 @@ def composition_job(config: ComposeConfig) -> Job:
     """Return the job that trains the bridges of a composition.
 
     Raises:
-        UserError: anchor, augs or data are not given.
+        UserError: anchor, augs or data are not given or do not exist.
     """
-    require(config.anchor, "anchor", "--anchor MODEL")
-    require(config.augs, "augs", "--aug MODEL")
-    require(config.dataset, "dataset", "--data FILE")
+    config.check_inputs()
     how = {"trust_remote_code": config.trust_remote_code}
 
     def plan() -> Planned:

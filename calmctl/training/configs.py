@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from calmctl.errors import UserError
-from calmctl.modeling.bridge import BridgeConfig
-from calmctl.modeling.configuration import AUG_READS
-from calmctl.modeling.tokenizers.segmentation import SEGMENTATION_SETTINGS
-from calmctl.schema import meaning
+from calmctl.modeling.bases.locating import locate
+from calmctl.modeling.options import AugReads, BridgeConfig, SegmentationSetting
+from calmctl.schema import check_choices, meaning
 from calmctl.training.settings import TrainSettings
 from data_builders.example_rows import check_columns
+from data_builders.row_sources import check_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class TrainingConfig:
             Empty = every example once per pass.
         init_from: run, model folder, training checkpoint or hub id with whose bridges or adapters the training begins.
         trust_remote_code: run code that comes with a base or tokenizer, if it needs that.
+        seed: of initial weights, of what is held out, and of the order of the examples.
     """
 
     dataset: str | tuple[str, ...] = ""
@@ -63,6 +64,22 @@ class TrainingConfig:
         """Return the training settings."""
         return self.train
 
+    def check_inputs(self) -> None:
+        """Check that data and models are given and, if they are local, that they exist.
+
+        Raises:
+            UserError: one is missing.
+        """
+        require(self.datasets, "dataset", "--data FILE")
+        for source in self.sources():
+            locate(source)
+        for name in (*self.datasets, *self.validations):
+            check_source(name)
+
+    def sources(self) -> tuple[str, ...]:
+        """Return the sources of all models and tokenizers that the training reads."""
+        return ()
+
 
 @dataclass(frozen=True)
 class TrainConfig(TrainingConfig):
@@ -89,6 +106,15 @@ class TrainConfig(TrainingConfig):
                 "or a preset with model settings and no --base (from scratch)"
             )
 
+    def check_inputs(self) -> None:
+        """Also raise UserError unless exactly one of `base` and `model` is given."""
+        self.check()
+        super().check_inputs()
+
+    def sources(self) -> tuple[str, ...]:
+        """Return the sources of the base and the tokenizer, if they are given."""
+        return tuple(filter(None, (self.base, self.tokenizer)))
+
 
 @dataclass(frozen=True)
 class ComposeConfig(TrainingConfig):
@@ -98,6 +124,8 @@ class ComposeConfig(TrainingConfig):
         anchor, augs: paths, runs or hub ids.
         connections: [[aug_layer, anchor_layer], ...], per aug when there are several; None = every `every`-th layer
             of the aug, or `num` layers.
+        every: connect every so many layers of an aug, counted from its last one.
+        num: number of connections per aug, evenly spread, instead of `every`.
         aug_reads: `all` tokens, or the `prompt` only (the paper's ablation "m_A as an encoder").
         segmentation: how augs with their own tokenizers cut text: `own`, `chunks`, or `auto` (see `compose`).
         markers: special tokens of the anchor -> the tokens that such augs read in their place.
@@ -112,8 +140,8 @@ class ComposeConfig(TrainingConfig):
     connections: list[Any] | None = None
     every: int = 4
     num: int | None = None
-    aug_reads: str = "all"
-    segmentation: str = "auto"
+    aug_reads: AugReads = "all"
+    segmentation: SegmentationSetting = "auto"
     markers: dict[str, str] = field(default_factory=dict)
     random_aug: bool = False
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
@@ -124,9 +152,17 @@ class ComposeConfig(TrainingConfig):
     def __post_init__(self) -> None:
         """Raise ValueError for a seed out of range or an unknown choice."""
         super().__post_init__()
-        for name, choices in (("aug_reads", AUG_READS), ("segmentation", SEGMENTATION_SETTINGS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
+        check_choices(self)
+
+    def check_inputs(self) -> None:
+        """Also raise UserError unless the anchor and an aug are given."""
+        require(self.anchor, "anchor", "--anchor MODEL")
+        require(self.augs, "augs", "--aug MODEL")
+        super().check_inputs()
+
+    def sources(self) -> tuple[str, ...]:
+        """Return the sources of the anchor and the augs."""
+        return (self.anchor, *self.augs)
 
 
 def _sources(given: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -137,3 +173,9 @@ def check_seed(seed: int) -> None:
     """Raise ValueError unless every seeded library accepts the seed."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed={seed} must lie between 0 and {2**32 - 1}")
+
+
+def require(value: object, name: str, option: str) -> None:
+    """Raise UserError unless a setting is given."""
+    if not value:
+        raise UserError(f"{name} is not set; give {option} or {name}=...")

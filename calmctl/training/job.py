@@ -231,9 +231,3 @@ def check_attention(config: PreTrainedConfig, attention: str, name: str = "atten
     except (ImportError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}={attention}: {reason}") from error
-
-
-def require(value: object, name: str, option: str) -> None:
-    """Raise UserError unless a setting is given."""
-    if not value:
-        raise UserError(f"{name} is not set; give {option} or {name}=...")

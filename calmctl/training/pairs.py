@@ -8,10 +8,11 @@ from calmctl.environment import Check
 from calmctl.errors import UserError
 from calmctl.modeling.bases.sources import base_config, find_tokenizer, quiet_libraries
 from calmctl.modeling.composition import CheckedParts, check_parts
+from calmctl.modeling.options import SEGMENTATIONS
 from calmctl.modeling.own_masks import why_no_own_masks
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.tokenizers.own import OwnTokenizer
-from calmctl.modeling.tokenizers.segmentation import SEGMENTATIONS, Segmenter
+from calmctl.modeling.tokenizers.segmentation import Segmenter
 from calmctl.training.aug_examples import reading_facts, share_replaced
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.mixing import load_datasets

@@ -37,8 +37,6 @@ from calmctl.modeling.bases.locating import (
     whole_model,
 )
 from calmctl.modeling.bases.source_files import (
-    IDENTITY_FILES,
-    WEIGHT_SUFFIXES,
     check_files,
     is_gguf,
     read_settings,
@@ -46,7 +44,6 @@ from calmctl.modeling.bases.source_files import (
 )
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.placement import check_placement, convert
-from data_builders.files import sha256_of
 
 # Arguments for loading weights, configurations and tokenizers alike.
 SOURCE_ARGUMENTS = (*HUB_ARGUMENTS, "trust_remote_code")
@@ -275,20 +272,3 @@ def _load(auto_class: Any, what: str, source: str, **arguments: Any) -> Any:
         if (Path(name) / "tokenizer.json").is_file():
             read_settings(Path(name) / "tokenizer.json")
         raise unloadable(what, source, error) from error
-
-
-def source_sha256(source: str) -> str:
-    """Return what identifies a model and its tokenizer: a hash of local files, or the hub id.
-
-    For an adapter this covers its model too.
-    """
-    name, _ = locate(source) if source else ("", "")
-    place = place_of(name) if name else None
-    if place is None:
-        return source
-    if is_gguf(place):
-        return sha256_of(place)[:16]
-    files = [file for file in place.iterdir() if file.suffix in WEIGHT_SUFFIXES or file.name in IDENTITY_FILES]
-    found = ",".join(sha256_of(file)[:16] for file in sorted(files))
-    base = whole_model(source)
-    return found if base == source else f"{found}+{source_sha256(base)}"

@@ -11,8 +11,8 @@ import yaml
 
 from calmctl.escaping import md_code, md_text, url_path, visible
 from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.options import SEGMENTATIONS
 from calmctl.modeling.stored.parts import PartsModel
-from calmctl.modeling.tokenizers.segmentation import SEGMENTATIONS
 from calmctl.version import VERSION
 from data_builders.files import write_text
 

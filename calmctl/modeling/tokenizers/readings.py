@@ -12,9 +12,10 @@ from calmctl.modeling.bases.locating import locate
 from calmctl.modeling.bases.sources import base_config, find_tokenizer, load_tokenizer
 from calmctl.modeling.composition import check_parts
 from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.options import AUTO
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.tokenizers.own import OwnTokenizer, stored_tokenizer
-from calmctl.modeling.tokenizers.segmentation import AUTO, Position, Segmenter
+from calmctl.modeling.tokenizers.segmentation import Position, Segmenter
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 
 
