@@ -99,51 +99,48 @@ def changeable_settings(config: object, comparisons: bool = True) -> Iterator[st
     With `comparisons`, also those that only say what is compared.
     """
     meant = ("free", "comparison") if comparisons else ("free",)
-    return _chosen(config, lambda said, group: said.get("meaning") in meant)
+    return _chosen(config, lambda field, _: field.metadata.get("meaning") in meant)
 
 
 def growing_settings(config: object) -> Iterator[str]:
     """Yield the settings, as `a.b.c`, with larger values of which a training may go on."""
-    return _chosen(config, lambda said, group: bool(said.get("grows")))
+    return _chosen(config, lambda field, _: bool(field.metadata.get("grows")))
 
 
 def differing_settings(config: object) -> list[str]:
     """Return the settings, as `a.b.c`, in which runs whose results are averaged may differ."""
 
-    def may_differ(said: Mapping[str, Any], group: object) -> bool:
-        setting, name = said.get("asked_by") or ("", "")
-        return bool(said.get("may_differ")) or bool(setting and name not in getattr(group, setting))
+    def may_differ(field: dataclasses.Field[Any], group: object) -> bool:
+        setting, name = field.metadata.get("asked_by") or ("", "")
+        return bool(field.metadata.get("may_differ")) or bool(setting and name not in getattr(group, setting))
 
     return list(_chosen(config, may_differ))
 
 
 def default_settings(config: object) -> Iterator[str]:
     """Yield the settings, as `a.b.c`, that have their field's default; groups that have it as a whole count as one."""
-    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
-        value, factory = getattr(config, field.name), field.default_factory
-        default = factory() if factory is not dataclasses.MISSING else field.default
-        if value == default:
-            yield field.name
-        else:
-            yield from (f"{field.name}.{path}" for path in default_settings(value))
+
+    def is_default(field: dataclasses.Field[Any], group: object) -> bool:
+        factory = field.default_factory
+        return bool(getattr(group, field.name) == (field.default if factory is dataclasses.MISSING else factory()))
+
+    return _chosen(config, is_default)
 
 
 def settings_of_before(config: object) -> dict[str, bool]:
     """Return the settings, as `a.b.c`, that know what runs of before them did -> whether that is their value."""
-    found = {}
-    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
-        value, before = getattr(config, field.name), field.metadata.get("before", dataclasses.MISSING)
-        if before is not dataclasses.MISSING:
-            found[field.name] = value == before
-        else:
-            found |= {f"{field.name}.{path}": is_it for path, is_it in settings_of_before(value).items()}
-    return found
+
+    def before(field: dataclasses.Field[Any]) -> object:
+        return field.metadata.get("before", dataclasses.MISSING)
+
+    same = set(_chosen(config, lambda field, group: before(field) == getattr(group, field.name)))
+    return {name: name in same for name in _chosen(config, lambda field, _: before(field) is not dataclasses.MISSING)}
 
 
-def _chosen(config: object, is_chosen: Callable[[Mapping[str, Any], object], bool]) -> Iterator[str]:
-    """Yield the settings, as `a.b.c`, for which `is_chosen(metadata of the field, group)` is true."""
+def _chosen(config: object, is_chosen: Callable[[dataclasses.Field[Any], object], bool]) -> Iterator[str]:
+    """Yield the settings, as `a.b.c`, for which `is_chosen(field, group that has it)` is true."""
     for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
-        if is_chosen(field.metadata, config):
+        if is_chosen(field, config):
             yield field.name
         else:
             yield from (f"{field.name}.{path}" for path in _chosen(getattr(config, field.name), is_chosen))

@@ -214,7 +214,7 @@ MISTAKES = {
     "compose --anchor ./a --aug b --data here.jsonl --out x": "./a: no such folder",
     "compose --anchor a/b/c --aug b --data here.jsonl --out x": "a/b/c: no such folder",
     "compose --anchor a.gguf --aug b --data here.jsonl --out x": "a.gguf: no such file",
-    "compose --anchor a --aug b --data gone.jsonl --out x": "gone.jsonl: no such training file",
+    "compose --anchor a --aug b --data gone.jsonl --out x": "gone.jsonl: no such file",
     "compose --anchor a --aug b --data here.jsonl --out x lr=1": "did you mean 'train.lr'",
     "compose --aug b --data here.jsonl --out x": "anchor is not set",
     "train anchor --base ~/gone --data here.jsonl --out x": "~/gone: no such folder",
