@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint types format test test-slow test-oldest test-newest extras kv ntl translate code adapters smoke smoke-kv smoke-ntl smoke-code wheel-test clean
+.PHONY: help setup lint types format test test-slow test-oldest test-newest extras docs kv ntl translate code adapters smoke smoke-kv smoke-ntl smoke-code wheel-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ test-newest: ## the same with the newest versions that the registry has, in .ven
 
 extras: $(INSTALLED) ## also install lm-eval, bitsandbytes, TensorBoard, wandb and TRL, so that their tests run
 	$(BIN)/python -m pip install -c constraints.txt -e '.[lm-eval,quantized,tracking,trl]'
+
+docs: $(INSTALLED) ## build the documentation as a site, in site/
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 kv: $(INSTALLED) ## reproduce the paper's key-value experiment (PRESET=tiny SEED=0 OUT=runs/kv-tiny)
 	$(BIN)/calmctl reproduce kv --preset $(PRESET) --seed $(SEED) --out $(OUT) $(ARGS)

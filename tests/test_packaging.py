@@ -1,10 +1,14 @@
 """What a wheel will hold and what an installation will need, read from pyproject.toml and constraints.txt."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import calmctl
 from calmctl.diagnosis import NEWEST_TESTED, _packages, is_at_least, lower_bounds
@@ -102,3 +106,26 @@ def test_versions_compare_by_their_numbers() -> None:
 def test_the_version_has_one_source() -> None:
     assert SETUPTOOLS["dynamic"]["version"] == {"attr": "calmctl.version.VERSION"}
     assert re.fullmatch(r"\d+\.\d+\.\d+", calmctl.__version__)
+
+
+def test_the_image_gets_every_package() -> None:
+    copied = [line.split()[1:-1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")]
+    names = {name for line in copied for name in line}
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    needed = {package.partition(".")[0] for package in SETUPTOOLS["packages"]} | {"conf", "pyproject.toml"}
+    assert needed <= names <= sent and all((ROOT / name).exists() for name in names)
+
+
+def test_every_page_is_on_the_site() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    sections = [next(iter(group.values())) for group in site["nav"]]
+    entries = [each for section in sections for each in (section if isinstance(section, list) else [section])]
+    listed = [next(iter(each.values())) if isinstance(each, dict) else each for each in entries]
+    assert sorted(listed) == sorted(["index.md", *(path.name for path in (ROOT / "docs").glob("*.md"))])
+
+
+def test_the_site_builds(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocstrings_handlers.python", reason="the extra `docs` is not installed: make docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
+    assert "composition_parameters" in (tmp_path / "api" / "index.html").read_text()

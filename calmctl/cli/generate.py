@@ -65,7 +65,6 @@ def generate(
         from calmctl.evaluation.models import How, Model
         from calmctl.inference.generation import complete
         from calmctl.inference.settings import Decoding
-        from calmctl.modeling.bases.sources import quiet_libraries
         from evals import Request
 
     decoding = Decoding(num_beams=num_beams, temperature=temperature, top_p=top_p, seed=seed)
@@ -80,7 +79,6 @@ def generate(
             print(f"{count:,} completions in {visible(str(out))}")
         return
     prompts = prompts or []
-    quiet_libraries()
     tokenizer, loaded = writer.tokenizer, writer.loaded
     asked = [Request(str(number), prompt, max_new_tokens) for number, prompt in enumerate(prompts)]
     if json or num_beams > 1:

@@ -93,7 +93,6 @@ app = typer.Typer(
     name="calmctl",
     cls=_OrderOfUse,
     help="Compose frozen language models through trained cross-attention, and reproduce the CALM paper.",
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

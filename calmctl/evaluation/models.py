@@ -62,6 +62,7 @@ class Model:
     @cached_property
     def loaded(self) -> PreTrainedModel:
         """Return the model in eval mode; raises ModelError if it cannot be loaded."""
+        quiet_libraries()
         with _whatever_the_task():
             model = load_model(self.source, **self._how._asdict()).eval()
         if self.device.type == "cuda":

@@ -82,8 +82,11 @@ def fit(
         for place, each in zip(shorter, shortened, strict=True):
             ids[place] = each
         too_long = _too_long(fitted, limit, augs)
-    less = "less decoding.max_new_tokens" if any(each.max_new_tokens for each in fitted.prompts) else "shorter texts"
-    _refuse(fitted, too_long, limit, f"no shots are left to drop; use {less}, or another model")
+    less = (
+        "shorter texts, or fewer new tokens" if any(each.max_new_tokens for each in fitted.prompts) else "shorter texts"
+    )
+    dropped = "no shots are left to drop; " if any(prompt.shots for prompt in prompts) else ""
+    _refuse(fitted, too_long, limit, f"{dropped}use {less}, or another model")
     return replace(fitted, num_shortened=num_shortened)
 
 
