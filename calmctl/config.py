@@ -22,6 +22,7 @@ from data_builders.files import read_text
 from data_builders.values import read_yaml
 
 if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
     from hydra.core.override_parser.types import Override
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "from_dict",
     "list_presets",
     "load_config",
+    "sweeping",
     "to_dict",
     "to_yaml",
 ]
@@ -68,6 +70,24 @@ def load_config(schema: type[T], preset: str, overrides: Sequence[str] = (), con
         _check_files(preset, folders)
     prepared = _prepare_overrides(schema, overrides, folders)
     return from_dict(schema, _compose(preset, prepared, folders))
+
+
+@contextmanager
+def sweeping(preset: str, overrides: Sequence[str], config_dir: Path | None = None) -> Iterator[tuple[Hydra, list[str]]]:
+    """Open Hydra for a sweep over settings of a preset; yield it with its overrides, the preset's own one first.
+
+    Which settings there are is not checked: whoever runs one of the sweep's jobs does.
+
+    Raises:
+        UserError: unknown preset or malformed override; also where Hydra, a sweeper or a launcher refuses something.
+    """
+    folders = _config_folders(config_dir)
+    _check_preset(preset, config_dir)
+    if config_dir is not None:
+        _check_files(preset, folders)
+    arguments = _arguments(preset, _prepare_overrides(None, overrides, folders), folders)
+    with _opened(f"preset {preset}", folders) as hydra:
+        yield hydra, arguments
 
 
 def to_yaml(config: object) -> str:
@@ -169,8 +189,12 @@ def _defaults(content: dict[str, Any], group: str) -> Iterator[str]:
                     yield posixpath.join("/", group, folder, name.partition("@")[0]).lstrip("/")
 
 
-def _prepare_overrides(schema: type, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Check the keys of value overrides, and let them set settings that the preset does not mention."""
+def _prepare_overrides(schema: type | None, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Check the keys of value overrides, and let them set settings that the preset does not mention.
+
+    Args:
+        schema: the settings there are; None for a sweep, whose overrides may have several values.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import OverrideType
     from hydra.errors import HydraException
@@ -184,14 +208,16 @@ def _prepare_overrides(schema: type, overrides: Sequence[str], folders: Sequence
             override = OverridesParser.create().parse_override(text)
         except (HydraException, RecursionError) as error:
             raise UserError(f"override {text[:200]!r}: {_one_line(error)} (write key=value)") from error
-        if override.is_sweep_override():
-            raise UserError(f"override {text!r}: one value; write key=[a,b] for a list, key='a,b' for text")
+        if schema is not None and override.is_sweep_override():
+            advice = "write key=[a,b] for a list, key='a,b' for text; --multirun trains once for each value"
+            raise UserError(f"override {text!r}: one value; {advice}")
         if _is_group_override(override, folders):
             if len(folders) > 1 and isinstance(choice := override.value(), str):
                 _check_files(f"{override.key_or_group}/{choice}", folders)
             prepared.append(text)
             continue
-        _check_key(schema, override.key_or_group, text)
+        if schema is not None:
+            _check_key(schema, override.key_or_group, text)
         prepared.append(f"++{text}" if override.type is OverrideType.CHANGE else text)
     return prepared
 
@@ -200,7 +226,8 @@ def _is_group_override(override: Override, folders: Sequence[Path]) -> bool:
     key = override.key_or_group
     if "/" in key or override.package is not None or key.startswith("hydra."):
         return True
-    return any((folder / key).is_dir() for folder in folders) and isinstance(override.value(), str)
+    is_choice = isinstance(override.value(), str) or override.is_choice_sweep()
+    return any((folder / key).is_dir() for folder in folders) and is_choice
 
 
 def _check_key(schema: type, key: str, text: str) -> None:
@@ -220,13 +247,18 @@ def _check_key(schema: type, key: str, text: str) -> None:
 
 
 def _compose(preset: str, overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
+    from hydra import compose
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
+    with _opened(f"preset {preset}", folders):
+        config = compose(None, _arguments(preset, overrides, folders))
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _arguments(preset: str, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Return the overrides that Hydra composes a preset from."""
     group, _, name = preset.rpartition("/")
     # Choosing the preset as a group option with package _global_ puts its content at the top without a header
     # in the file; files can then begin with their command, and a preset can build on another of its group.
@@ -234,18 +266,29 @@ def _compose(preset: str, overrides: Sequence[str], folders: Sequence[Path]) -> 
     if len(folders) > 1:
         quoted = ",".join("'file://" + str(folder).replace("'", r"\'") + "'" for folder in folders[1:])
         arguments.append(f"hydra.searchpath=[{quoted}]")
+    return arguments
+
+
+@contextmanager
+def _opened(what: str, folders: Sequence[Path]) -> Iterator[Hydra]:
+    """Open Hydra on some folders; its errors become a UserError about `what`."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     outer = GlobalHydra.instance().hydra  # calmctl may be called from inside somebody's Hydra application
     GlobalHydra.instance().clear()
     try:
         with _without_environment(), initialize_config_dir(str(folders[0]), version_base=None):
-            config = compose(None, arguments)
-            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            yield hydra
     except (HydraException, OmegaConfBaseException, ValueError, YAMLError, RecursionError) as error:
-        raise UserError(f"preset {preset}: {_one_line(error)}") from error
+        raise UserError(f"{what}: {_one_line(error)}") from error
     finally:
         GlobalHydra.instance().hydra = outer
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from calmctl.experiments import stages
+from calmctl.processes import child
 from calmctl.processes.parent import PARENT_VARIABLE
 
 # What the commands of stages import once they run.
@@ -108,6 +108,6 @@ def forked_stages() -> Iterator[None]:
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(_IMPORTED)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "subprocess", Forking)
+        patch.setattr(child, "subprocess", Forking)
         yield
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
