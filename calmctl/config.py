@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from calmctl.errors import UserError
+from calmctl.opened_hydra import one_line, opened_hydra, quoted
 from calmctl.schema import field_types, from_dict, nested_schema, to_dict, unknown_key
 from data_builders.files import read_text
 from data_builders.values import read_yaml
@@ -73,7 +74,9 @@ def load_config(schema: type[T], preset: str, overrides: Sequence[str] = (), con
 
 
 @contextmanager
-def sweeping(preset: str, overrides: Sequence[str], config_dir: Path | None = None) -> Iterator[tuple[Hydra, list[str]]]:
+def sweeping(
+    preset: str, overrides: Sequence[str], config_dir: Path | None = None
+) -> Iterator[tuple[Hydra, list[str]]]:
     """Open Hydra for a sweep over settings of a preset; yield it with its overrides, the preset's own one first.
 
     Which settings there are is not checked: whoever runs one of the sweep's jobs does.
@@ -86,7 +89,7 @@ def sweeping(preset: str, overrides: Sequence[str], config_dir: Path | None = No
     if config_dir is not None:
         _check_files(preset, folders)
     arguments = _arguments(preset, _prepare_overrides(None, overrides, folders), folders)
-    with _opened(f"preset {preset}", folders) as hydra:
+    with opened_hydra("--multirun", folders) as hydra:
         yield hydra, arguments
 
 
@@ -207,7 +210,7 @@ def _prepare_overrides(schema: type | None, overrides: Sequence[str], folders: S
         try:
             override = OverridesParser.create().parse_override(text)
         except (HydraException, RecursionError) as error:
-            raise UserError(f"override {text[:200]!r}: {_one_line(error)} (write key=value)") from error
+            raise UserError(f"override {text[:200]!r}: {one_line(error)} (write key=value)") from error
         if schema is not None and override.is_sweep_override():
             advice = "write key=[a,b] for a list, key='a,b' for text; --multirun trains once for each value"
             raise UserError(f"override {text!r}: one value; {advice}")
@@ -250,7 +253,7 @@ def _compose(preset: str, overrides: Sequence[str], folders: Sequence[Path]) -> 
     from hydra import compose
     from omegaconf import OmegaConf
 
-    with _opened(f"preset {preset}", folders):
+    with opened_hydra(f"preset {preset}", folders):
         config = compose(None, _arguments(preset, overrides, folders))
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
@@ -264,55 +267,5 @@ def _arguments(preset: str, overrides: Sequence[str], folders: Sequence[Path]) -
     # in the file; files can then begin with their command, and a preset can build on another of its group.
     arguments = [f"+{group}@_global_={name}", *overrides]
     if len(folders) > 1:
-        quoted = ",".join("'file://" + str(folder).replace("'", r"\'") + "'" for folder in folders[1:])
-        arguments.append(f"hydra.searchpath=[{quoted}]")
+        arguments.append(f"hydra.searchpath={quoted(tuple(f'file://{folder}' for folder in folders[1:]))}")
     return arguments
-
-
-@contextmanager
-def _opened(what: str, folders: Sequence[Path]) -> Iterator[Hydra]:
-    """Open Hydra on some folders; its errors become a UserError about `what`."""
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    outer = GlobalHydra.instance().hydra  # calmctl may be called from inside somebody's Hydra application
-    GlobalHydra.instance().clear()
-    try:
-        with _without_environment(), initialize_config_dir(str(folders[0]), version_base=None):
-            hydra = GlobalHydra.instance().hydra
-            assert hydra is not None
-            yield hydra
-    except (HydraException, OmegaConfBaseException, ValueError, YAMLError, RecursionError) as error:
-        raise UserError(f"{what}: {_one_line(error)}") from error
-    finally:
-        GlobalHydra.instance().hydra = outer
-
-
-@contextmanager
-def _without_environment() -> Iterator[None]:
-    """Refuse settings taken from environment variables: settings are stored, and variables may hold secrets."""
-    from omegaconf import OmegaConf
-    from omegaconf.resolvers import oc
-
-    def refuse(name: str, *_: object) -> None:
-        raise ValueError(f"${{oc.env:{name}}} is not read, as settings are stored; give the value on the command line")
-
-    OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
-    try:
-        yield
-    finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
-
-
-def _one_line(error: BaseException) -> str:
-    """Return the message without Hydra's search path, links and line breaks."""
-    text = str(error).split("Config search path:")[0]
-    text = re.sub(r"See https?://\S+( for details)?", "", text)
-    text = text.removeprefix("ValueError raised while resolving interpolation: ")
-    text, _, where = text.partition("full_key: ")
-    if where:
-        text += f" (setting {where.split()[0][:80]})"
-    return " ".join(text.split()) or type(error).__name__

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from calmctl.errors import UserError
+from calmctl.opened_hydra import quoted
 
 Preset = Annotated[str, typer.Option("--preset", "-p", help="Which preset to use; `calmctl ls presets` lists them.")]
 Out = Annotated[
@@ -108,14 +108,3 @@ def task_options(
     options = {"shots": shots, "languages": chosen, "against": against}
     options["allow_code_execution"] = allow_code_execution or None
     return {name: value for name, value in options.items() if value is not None}
-
-
-def quoted(value: object) -> str:
-    """Quote a value so that Hydra takes its text literally; a tuple becomes a list."""
-    if isinstance(value, tuple):
-        return f"[{','.join(map(quoted, value))}]"
-    if isinstance(value, bool | int | float):
-        return str(value).lower() if isinstance(value, bool) else str(value)
-    # Inside quotes Hydra reads a backslash as one unless a quote follows, and `${` as an interpolation.
-    text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), str(value))
-    return "'" + text.replace("${", "\\${") + "'"

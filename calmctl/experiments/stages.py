@@ -189,7 +189,7 @@ class StageRunner:
         log = self._log(stage.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         stream = log.open("a")
-        process = start_command(stage.command, stream, self.threads)
+        process = start_command(stage.command, stream, threads=self.threads)
         self._processes[stage.name] = (process, stream)
         self.progress.running[stage.name] = stage.folder
 

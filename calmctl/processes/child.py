@@ -14,12 +14,17 @@ INTERRUPTED = 130
 
 
 def start_command(
-    command: Sequence[str], output: TextIO, threads: int = 0, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    output: TextIO,
+    errors: TextIO | None = None,
+    threads: int = 0,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `calmctl` with some arguments; signals of the terminal do not reach it.
 
     Args:
-        output: gets its stdout and stderr.
+        output: gets its stdout.
+        errors: gets its stderr; None = `output` does.
         threads: CPU threads; 0 = as this process.
         environment: variables to set beside those of this process.
     """
@@ -35,7 +40,7 @@ def start_command(
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "calmctl", *command],
         stdout=output,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.STDOUT if errors is None else errors,
         stdin=subprocess.DEVNULL,
         env=variables | dict(environment or {}),
         start_new_session=True,
