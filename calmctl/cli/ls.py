@@ -55,16 +55,17 @@ def runs(
     json: options.Json = False,
 ) -> None:
     """List the runs below a folder, with losses, figures of evaluations, and the settings that differ."""
-    from calmctl.reporting.comparison import compare
+    from calmctl.reporting.compared_runs import compare
+    from calmctl.reporting.document.terminal import print_tables
     from calmctl.runs.run import list_runs
 
     found = list_runs(root)
-    compared = compare(found, sort, joined=False)
+    compared = compare(found, sort, is_list=True)
     if json:
         facts = {str(run.path): {key: run.facts.get(key) for key in ("seed", "finished")} for run in found}
         output.print_json([{"path": row["run"], **facts[row["run"]], **row} for row in compared.records()])
     else:
-        output.print_table(*compared.overview())
+        print_tables(compared.overview())
         if compared.best() is not None:
             print(visible(compared.verdict()))
     comparing.write_csv(compared, csv)

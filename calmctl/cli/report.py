@@ -94,7 +94,7 @@ def print_seeds(runs: Sequence[Path], out: Path | None, json: bool) -> None:
 def _side_by_side(
     kind: str, runs: list[Path], broken: Mapping[Path, str], out: Path | None, sort: str, csv: Path | None, json: bool
 ) -> None:
-    from calmctl.reporting.comparison import compare
+    from calmctl.reporting.compared_runs import compare
     from calmctl.runs.record import read_run
 
     compared = compare([read_run(run) for run in runs], sort)

@@ -99,7 +99,7 @@ def _sweep(sweep: Sweep, dry_run: bool, json: bool) -> None:
     from calmctl.cli.comparing import print_comparison
     from calmctl.cli.progress import watching
     from calmctl.experiments.swept_runs import RunningRuns
-    from calmctl.reporting.comparison import compare
+    from calmctl.reporting.compared_runs import compare
     from calmctl.runs.record import read_run
 
     runs = sweep.runs()
