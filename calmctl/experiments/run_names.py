@@ -30,6 +30,7 @@ def run_name(overrides: Sequence[str]) -> str:
     for override in parsed:
         value = override.value()
         text = value if isinstance(value, str) else override.get_value_element_as_str()
+        text = text.lower() if isinstance(value, bool) else text
         parts.append(f"{keys[override.key_or_group]}={_safe(text)}")
     name = ",".join(parts)
     return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}-{_checksum(name)}"

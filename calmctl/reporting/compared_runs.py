@@ -69,13 +69,14 @@ def _examples(run: RunInfo, settings: Mapping[str, Any]) -> tuple[Any, ...]:
 def _differing(runs: Sequence[RunInfo], is_list: bool) -> Iterator[str]:
     """Yield the settings in which runs of one kind differ from the first of them, where both have them."""
     first: dict[str, tuple[RunInfo, Mapping[str, Any]]] = {}
-    found = dict[str, None]()
+    found: set[str] = set()
     for run in runs:
         settings = read_settings(run.path) or {}
-        one, ours = first.setdefault(run.kind if is_list or run.kind not in TRAININGS else "", (run, settings))
+        kind = run.kind if is_list or run.kind not in TRAININGS else ""
+        one, ours = first.setdefault(kind, (run, settings))
         pairs = differences(ours, settings, (), former_folder(one), former_folder(run))
-        found |= dict.fromkeys(name for name in pairs if name in ours and name in settings)
-    yield from found
+        found |= {name for name in pairs if name in ours and name in settings}
+    yield from dict.fromkeys(name for _, settings in first.values() for name in settings if name in found)
 
 
 def _evaluation(run: RunInfo) -> Evaluation | None:
