@@ -5,11 +5,12 @@ does not end the others. `sweep/` beside the runs holds their logs, `runs.jsonl`
 """
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,10 +84,10 @@ class Sweep:
                 found[key] = override.input_line
         return list(found.values())
 
-    def one_run(self, gpus: tuple[str, ...] = ()) -> OneRun:
-        """Return what runs each of the runs; several at a time take one of the GPUs each."""
+    def one_run(self) -> OneRun:
+        """Return what runs each of the runs."""
         group = self.preset.rpartition("/")[0]
-        return OneRun(self.command, tuple(self.shared), group, self.out.resolve(), Path.cwd(), gpus)
+        return OneRun(self.command, tuple(self.shared), group, self.out.resolve(), Path.cwd())
 
     def runs(self) -> dict[str, list[str]] | None:
         """Return the runs by name, with their overrides; None if the sweeper chooses them one after another.
@@ -147,13 +148,15 @@ class Sweep:
         self.own_folder.mkdir(parents=True, exist_ok=True)
         (self.own_folder / OUTCOMES).unlink(missing_ok=True)
         with self._opened() as (hydra, config, arguments):
-            gpus = visible_gpus() if self.is_parallel(config) and "--nproc-per-node" not in self.command else ()
+            task, is_parallel = self.one_run(), self.is_parallel(config)
+            if is_parallel:
+                gpus = () if "--nproc-per-node" in self.command else visible_gpus()
+                task = replace(task, gpus=gpus, parent=os.getpid())
             try:
-                hydra.multirun(None, self.one_run(gpus), arguments, with_log_configuration=False)
+                hydra.multirun(None, task, arguments, with_log_configuration=False)
             except KeyboardInterrupt:
-                if self.is_parallel(config):  # the runs notice that their parents are gone
-                    while running(self.out):
-                        time.sleep(POLL_SECONDS)
+                while is_parallel and running(self.out):  # the runs have noticed, or will, that their parents are gone
+                    time.sleep(POLL_SECONDS)
                 raise
         return outcomes(self.out)
 

@@ -14,7 +14,7 @@ from typing import Any
 from calmctl.errors import UserError
 from calmctl.escaping import visible
 from calmctl.experiments.run_names import run_name
-from calmctl.processes.child import start_command, why_it_failed
+from calmctl.processes.child import INTERRUPTED, start_command, why_it_failed
 from calmctl.runs.lock import FileLock
 from calmctl.runs.record import LOCK_FILE, RUN_FILE, read_run
 from data_builders.row_files import append_jsonl, read_jsonl
@@ -48,6 +48,7 @@ class OneRun:
         out: the folder of the sweep.
         folder: the working directory of the commands.
         gpus: those of this machine, by the names that CUDA_VISIBLE_DEVICES has; runs take one each. Empty = leave it.
+        parent: process of the sweep, where it has started others for the runs.
     """
 
     command: tuple[str, ...]
@@ -56,6 +57,7 @@ class OneRun:
     out: Path
     folder: Path
     gpus: tuple[str, ...] = ()
+    parent: int | None = None
 
     def arguments(self, chosen: Sequence[str], out: Path) -> list[str]:
         """Return the words after `calmctl` of the run with the chosen settings."""
@@ -78,8 +80,9 @@ class OneRun:
         os.chdir(self.folder)
         with one_of(self.gpus, own, hydra.job.num) as gpu, log.open("a") as stream:
             environment = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
-            while (code := finished(start_command(command, stream, environment=environment))) == USER_ERROR:
-                if not lock.is_held():
+            while True:
+                code = finished(start_command(command, stream, environment=environment), self.parent)
+                if code != USER_ERROR or not lock.is_held():
                     break
                 while lock.is_held():  # a sweeper may choose the same settings twice
                     time.sleep(POLL_SECONDS)
@@ -160,10 +163,20 @@ def one_of(gpus: Sequence[str], folder: Path, number: int) -> Iterator[str | Non
     yield gpus[number % len(gpus)] if gpus else None
 
 
-def finished(process: Any) -> int:
-    """Wait for a command and return its exit code; if this process is told to end, tell it too and wait for it."""
+def finished(process: Any, parent: int | None = None) -> int:
+    """Wait for a command and return its exit code; if this process is told to end, tell it too and wait for it.
+
+    Args:
+        parent: the process that started this one; once that is gone, end the command and this process.
+    """
     try:
-        return int(process.wait())
+        while parent is not None and process.poll() is None and os.getppid() == parent:
+            time.sleep(POLL_SECONDS)
+        if parent is None or os.getppid() == parent:
+            return int(process.wait())
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        os._exit(INTERRUPTED)  # whoever gave this process its work would give it more, or wait for it
     except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
         process.wait()
