@@ -100,11 +100,11 @@ def _sweep(sweep: Sweep, dry_run: bool, json: bool) -> None:
     from calmctl.cli.progress import watching
     from calmctl.experiments.swept_runs import RunningRuns
     from calmctl.reporting.compared_runs import compare
-    from calmctl.runs.record import read_run
+    from calmctl.runs.record import RUN_FILE, read_run
 
     runs = sweep.runs()
+    plan = sweep.plan()
     if dry_run:
-        plan = sweep.plan()
         chosen: object = runs if runs is not None else "chosen by the sweeper, one after another"
         output.print_plan({"out": str(sweep.out), "runs": chosen, "first run" if runs else "every run": plan}, json)
         return
@@ -112,7 +112,7 @@ def _sweep(sweep: Sweep, dry_run: bool, json: bool) -> None:
     with watching(watched, watched):
         ended = sweep.start()
     names = dict.fromkeys(outcome.run for outcome in ended)
-    done = [read_run(sweep.out / name) for name in names if (sweep.out / name / "run.json").exists()]
+    done = [read_run(sweep.out / name) for name in names if (sweep.out / name / RUN_FILE).exists()]
     compared = compare(done, "validation_loss")
     if json:
         output.print_json(compared.records())

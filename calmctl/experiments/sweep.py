@@ -138,13 +138,12 @@ class Sweep:
         return plan
 
     def start(self) -> list[Outcome]:
-        """Start, resume or find complete every run; return how each ended.
+        """Start, resume or find complete every run; return how each ended. Plan before: that finds most mistakes.
 
         Raises:
-            UserError: see `runs` and `plan`; nothing has been started then.
+            UserError: Hydra, a sweeper or a launcher refuses something.
             KeyboardInterrupt: this process was told to end; the runs have ended.
         """
-        self.plan()
         self.own_folder.mkdir(parents=True, exist_ok=True)
         (self.own_folder / OUTCOMES).unlink(missing_ok=True)
         with self._opened() as (hydra, config, arguments):

@@ -45,16 +45,16 @@ def _run(folder: Path) -> RunInfo | None:
 
 
 def with_runs(folders: Sequence[Path]) -> list[Path]:
-    """Replace each folder that is no run by the trainings and evaluations directly in it, each named once.
+    """Replace each folder that is no run by the trainings and evaluations directly in it, without those named before.
 
     Such folders are those of a sweep, and of `calmctl eval all`. Damaged runs are kept, to be reported as errors.
     """
-    found: dict[Path, None] = {}
+    found: list[Path] = []
     for folder in folders:
         is_itself = (folder / RUN_FILE).exists() or is_reproduction(folder)
         inner = [] if is_itself else sorted(path for path in folder.glob("*") if _may_be_reported(path))
-        found |= dict.fromkeys(inner or [folder])
-    return list(found)
+        found += [path for path in inner if path not in found] if inner else [folder]
+    return found
 
 
 def _may_be_reported(folder: Path) -> bool:
