@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,16 @@ def test_what_runs_share_is_what_was_given_last(tmp_path: Path) -> None:
     sweep = Sweep(("compose",), "compose/default", given, None, tmp_path)
     assert sweep.shared == ["train.lr=2", "+num=3", "every=4"]
     assert sweep.one_run().chosen(["+compose@_global_=default", "++train.lr=2", "+num=3", "++seed=5"]) == ["seed=5"]
+
+
+def test_a_preset_may_hold_a_sweep(tmp_path: Path) -> None:
+    (tmp_path / "compose").mkdir()
+    params = '{train.lr: "1e-3,1e-2", every: "choice(1,2)"}'
+    text = f"# a sweep\ndefaults: [default, _self_]\nhydra: {{sweeper: {{params: {params}}}}}\n"
+    (tmp_path / "compose/mine.yaml").write_text(text)
+    sweep = Sweep(("compose",), "compose/mine", (), tmp_path, tmp_path / "out")
+    assert list(sweep.runs() or ()) == [f"lr={lr},every={number}" for lr in (0.001, 0.01) for number in (1, 2)]
+    assert list(replace(sweep, overrides=("every=3",)).runs() or ()) == ["lr=0.001", "lr=0.01"]
 
 
 def test_runs_at_the_same_time_have_a_gpu_each(tmp_path: Path) -> None:
