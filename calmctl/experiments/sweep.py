@@ -175,6 +175,11 @@ class Sweep:
                 raise UserError(f"{text} needs {package}; pip install 'calmctl[sweeps]'")
         with sweeping(self.preset, overrides, self.config_dir) as (hydra, arguments):
             config = hydra.compose_config(None, arguments, RunMode.MULTIRUN).hydra
+            # A preset's own sweep gives way to an override of the same setting, if both are written alike.
+            params = config.sweeper.get("params") or {}
+            if set(params) & set(map(setting_of, arguments)):
+                arguments = [text.removeprefix("++") if setting_of(text) in params else text for text in arguments]
+                config = hydra.compose_config(None, arguments, RunMode.MULTIRUN).hydra
             sampler = config.sweeper.get("sampler")
             if sampler is not None and "seed" in sampler and sampler.seed is None:
                 # The same command has to choose the same settings again to resume their runs.
