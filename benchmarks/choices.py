@@ -18,8 +18,8 @@ import torch
 from measure import interleaved, ratio, seconds
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine
+from calmctl.inference.settings import Decoding
 from evals.reasoning import CommonsenseTask
 
 TARGET = 1.0

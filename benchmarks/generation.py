@@ -33,9 +33,9 @@ from shapes import PRESETS, base, composed
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine
 from calmctl.inference.prompt import fit
+from calmctl.inference.settings import Decoding
 from evals import Request
 
 Row = dict[str, Any]

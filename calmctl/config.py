@@ -1,4 +1,4 @@
-"""Presets: compose a YAML preset and overrides into a frozen dataclass, and list what presets exist.
+"""Configurations: compose a YAML preset or file and overrides into a frozen dataclass.
 
 Composition is Hydra's compose API over the packaged `calmctl.conf` and, searched first, the user's folder.
 A preset `data/kv/tiny` is the file `data/kv/tiny.yaml`; its content lands at the top of the configuration, so
@@ -7,19 +7,22 @@ preset files need no `# @package` header. No OmegaConf object leaves this module
 
 from __future__ import annotations
 
-import importlib.util
+import dataclasses
+import json
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from calmctl.errors import UserError
 from calmctl.opened_hydra import one_line, opened_hydra, quoted
+from calmctl.presets import Preset, conf_dir, config_folders, find_preset, list_presets
 from calmctl.schema import field_types, from_dict, nested_schema, to_dict, unknown_key
-from data_builders.files import read_text
+from calmctl.settings import nearest
+from data_builders.files import read_text, write_text
 from data_builders.values import read_yaml
 
 if TYPE_CHECKING:
@@ -42,35 +45,37 @@ T = TypeVar("T")
 _MAX_VALUES, _MAX_CHARACTERS = 10_000, 20_000
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A configuration a user can run by name."""
-
-    name: str
-    """Group and file, for example `data/kv/tiny`."""
-    group: str
-    """Folder the preset lives in, for example `data/kv`."""
-    command: str
-    """First comment line of the file: the command that runs it."""
-    description: str
-    """The comment that follows the command, as one line; the command where there is none."""
-    path: Path
-
-
-def load_config(schema: type[T], preset: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> T:
+def load_config(
+    schema: type[T],
+    preset: str,
+    overrides: Sequence[str] = (),
+    config_dir: Path | None = None,
+    file: Path | None = None,
+) -> T:
     """Compose `preset` with Hydra `overrides` and return it as `schema`, a (nested) frozen dataclass.
 
     A setting that the schema knows can be overridden whether or not the preset mentions it.
 
+    Args:
+        config_dir: folder of the user's presets, searched first.
+        file: take its settings, as those of a preset in the group of `preset`; `config.yaml` of a run, for example.
+
     Raises:
         UserError: unknown preset, key or group; malformed override; value of the wrong type or out of range.
     """
-    folders = _config_folders(config_dir)
-    _check_preset(preset, config_dir)
-    if config_dir is not None:
-        _check_files(preset, folders)
-    prepared = _prepare_overrides(schema, overrides, folders)
-    return from_dict(schema, _compose(preset, prepared, folders))
+    folders, label = config_folders(config_dir), f"preset {preset}"
+    with TemporaryDirectory() as place:
+        if file is not None:
+            label, preset = str(file), _as_preset(file, posixpath.dirname(preset), Path(place))
+            folders.insert(0, Path(place))
+        else:
+            find_preset(preset, config_dir)
+        if len(folders) > 1:
+            _check_files(preset, folders)
+        prepared = _prepare_overrides(schema, overrides, folders)
+        values = _compose(preset, prepared, folders, label)
+    _check_keys(schema, values, label)
+    return from_dict(schema, values)
 
 
 @contextmanager
@@ -84,9 +89,9 @@ def sweeping(
     Raises:
         UserError: unknown preset or malformed override; also where Hydra, a sweeper or a launcher refuses something.
     """
-    folders = _config_folders(config_dir)
-    _check_preset(preset, config_dir)
-    if config_dir is not None:
+    folders = config_folders(config_dir)
+    find_preset(preset, config_dir)
+    if len(folders) > 1:
         _check_files(preset, folders)
     arguments = _arguments(preset, _prepare_overrides(None, overrides, folders), folders)
     with opened_hydra("--multirun", folders) as hydra:
@@ -100,71 +105,30 @@ def to_yaml(config: object) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 
-def list_presets(config_dir: Path | None = None) -> list[Preset]:
-    """Return every preset, sorted by name; one in `config_dir` hides a packaged one of the same name."""
-    found: dict[str, Preset] = {}
-    for folder in reversed(_config_folders(config_dir)):
-        for path in folder.glob("*/**/*.yaml"):
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            found[name] = _read_preset(name, path)
-    return [found[name] for name in sorted(found)]
+def _as_preset(file: Path, group: str, place: Path) -> str:
+    """Write the settings of a file as a preset of `group` below `place`, and return the preset's name.
 
-
-def conf_dir() -> Path:
-    """Return the folder of the packaged presets.
-
-    Raises:
-        UserError: the presets are neither installed nor beside the package in a checkout.
+    What a run has stored is taken as it is: `${` in it is no reference to another setting, and a text that looks like a
+    number is a text.
     """
-    root = Path(__file__).resolve().parents[1]
-    # A checkout uses its own presets, even if another checkout is installed.
-    if (root / "pyproject.toml").is_file() and (root / "conf").is_dir():
-        return root / "conf"
-    spec = importlib.util.find_spec("calmctl.conf")
-    if spec is not None and spec.origin is not None:
-        return Path(spec.origin).parent
-    raise UserError(
-        f"the presets are missing: neither the package calmctl.conf nor {root / 'conf'} exists; reinstall calmctl"
-    )
+    if file.is_dir():
+        raise UserError(f"--config {file}: a folder; give a file, such as {file / 'config.yaml'}")
+    content = read_yaml(file, _MAX_VALUES)
+    if not isinstance(content, dict | None):
+        raise UserError(f"--config {file}: is a {type(content).__name__}, not settings; write NAME: VALUE")
+    is_stored = content is not None and (file.parent / "run.json").exists()
+    text = json.dumps(_escaped(content), ensure_ascii=False) if is_stored else read_text(file)
+    write_text(place / group / "file.yaml", text)
+    return f"{group}/file"
 
 
-def _config_folders(config_dir: Path | None) -> list[Path]:
-    """Return the folders to search, the user's first."""
-    if config_dir is None:
-        return [conf_dir()]
-    if not config_dir.is_dir():
-        raise UserError(f"--config-dir {config_dir}: no such folder")
-    return [config_dir.resolve(), conf_dir()]
-
-
-def _read_preset(name: str, path: Path) -> Preset:
-    comments: list[str] = []
-    try:
-        lines = read_text(path).split("\n")
-    except UserError as error:
-        return Preset(name, name.rpartition("/")[0], "", str(error), path)
-    for line in lines:
-        text = line.strip()
-        if not text.startswith("#"):
-            break
-        text = text.lstrip("#").strip()
-        if not text.startswith("@package"):
-            comments.append(text)
-    command = comments[0] if comments else ""
-    return Preset(name, name.rpartition("/")[0], command, " ".join(comments[1:]).strip() or command, path)
-
-
-def _check_preset(preset: str, config_dir: Path | None) -> None:
-    presets = list_presets(config_dir)
-    if any(preset == known.name for known in presets):
-        return
-    group, _, name = preset.rpartition("/")
-    choices = [known.name.rpartition("/")[2] for known in presets if known.group == group]
-    if choices:
-        listed = ", ".join(choices)
-        raise UserError(f"unknown preset {name!r}; choices in {group}: {listed} (--config-dir adds yours)")
-    groups = sorted({known.group for known in presets})
-    raise UserError(f"unknown preset {preset!r}: no group {group!r}; groups: {', '.join(groups) or 'none'}")
+def _escaped(value: Any) -> Any:
+    """Return plain values with every `${` in their texts escaped."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return value.replace("${", r"\${") if isinstance(value, str) else value
 
 
 def _check_files(preset: str, folders: Sequence[Path], after: tuple[str, ...] = ()) -> None:
@@ -202,7 +166,7 @@ def _prepare_overrides(schema: type | None, overrides: Sequence[str], folders: S
     from hydra.core.override_parser.types import OverrideType
     from hydra.errors import HydraException
 
-    prepared = []
+    prepared, given = [], set()
     for text in overrides:
         if len(text) > _MAX_CHARACTERS:
             advice = f"{len(text):,} characters are too many; write it into a preset (--config-dir)"
@@ -221,8 +185,23 @@ def _prepare_overrides(schema: type | None, overrides: Sequence[str], folders: S
             continue
         if schema is not None:
             _check_key(schema, override.key_or_group, text)
+        given.add(override.key_or_group)
         prepared.append(f"++{text}" if override.type is OverrideType.CHANGE else text)
+    for setting, other, default in _alternatives(schema) if schema is not None else ():
+        if {setting, other} <= given:
+            raise UserError(f"{other} and {setting} are given; give one of the two")
+        if other in given:  # and not what the preset has in its place
+            prepared.append(f"++{setting}={default}")
     return prepared
+
+
+def _alternatives(schema: type, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield (setting, the one in whose place it can be given, its default), as `a.b.c`, of a dataclass."""
+    for field in dataclasses.fields(schema):
+        if other := field.metadata.get("instead_of"):
+            yield f"{prefix}{field.name}", f"{prefix}{other}", field.default
+        if (nested := nested_schema(field_types(schema).get(field.name))) is not None:
+            yield from _alternatives(nested, f"{prefix}{field.name}.")
 
 
 def _is_group_override(override: Override, folders: Sequence[Path]) -> bool:
@@ -243,17 +222,32 @@ def _check_key(schema: type, key: str, text: str) -> None:
             raise UserError(f"override {text!r}: {parent} is one value, it has no setting {part!r}")
         fields = field_types(level)
         if part not in fields:
-            raise unknown_key(".".join(parts[: i + 1]), list(fields))
+            path = ".".join(parts[: i + 1])
+            raise unknown_key(path, list(fields), nearest(schema, path))
         level = nested_schema(fields[part])
         if level is None and "dict" in str(fields[part]).lower():
             return
 
 
-def _compose(preset: str, overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
+def _check_keys(schema: type, values: Mapping[str, Any], label: str, group: str = "") -> None:
+    """Raise UserError for a setting that `schema` does not have; `group` is the dotted path of `values`."""
+    level = schema
+    for part in filter(None, group.split(".")):
+        level = nested_schema(field_types(level)[part]) or level
+    fields = field_types(level)
+    for key, value in values.items():
+        path = f"{group}.{key}".lstrip(".")
+        if key not in fields:
+            raise UserError(f"{label}: {unknown_key(path, list(fields), nearest(schema, path))}")
+        if nested_schema(fields[key]) is not None and isinstance(value, Mapping):
+            _check_keys(schema, value, label, path)
+
+
+def _compose(preset: str, overrides: Sequence[str], folders: Sequence[Path], label: str) -> dict[str, Any]:
     from hydra import compose
     from omegaconf import OmegaConf
 
-    with opened_hydra(f"preset {preset}", folders):
+    with opened_hydra(label, folders):
         config = compose(None, _arguments(preset, overrides, folders))
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)

@@ -55,18 +55,15 @@ def field_types(schema: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(schema) if field.init}
 
 
-def describe_options(schema: type) -> dict[str, Any]:
-    """Return the default of every field that the constructor of `schema` takes, or the type of one that has none."""
-    described = {}
-    for field in dataclasses.fields(schema):
-        if not field.init:
-            continue
-        if _is_required(field):
-            described[field.name] = describe_type(field_types(schema)[field.name])
-        else:
-            factory = field.default_factory
-            described[field.name] = _plain(field.default if factory is dataclasses.MISSING else factory())
-    return described
+def check_choices(config: object, where: str = "") -> None:
+    """Raise ValueError for a field of a literal type that holds another value.
+
+    For dataclasses that Python code builds; `from_dict` checks types itself. `where` is put before the name.
+    """
+    for name, kind in field_types(type(config)).items():
+        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+            choices = ", ".join(str(choice) for choice in get_args(kind) if choice != "")
+            raise ValueError(f"{where}{name}={getattr(config, name)!r} is not one of {choices}")
 
 
 Meaning = Literal["identity", "comparison", "free"]
@@ -78,29 +75,36 @@ def meaning(
     may_differ: bool = False,
     asked_by: tuple[str, str] | None = None,
     before: object = dataclasses.MISSING,
+    grows: bool = False,
+    instead_of: str = "",
 ) -> dict[str, Any]:
     """Return a field's metadata: what its setting means for the identity of a run and for comparing runs.
 
     Args:
         of: `identity` (that of fields without metadata): another value makes another run. `comparison`: only says what
-            is compared; a run may resume with another value. `free`: does not change the result; a run may resume with
-            another value.
+            is compared; `free`: does not change the result; a run may resume with another value of either.
         may_differ: runs whose results are averaged may differ in it.
-        asked_by: (setting, name): the field matters only if the list `setting` beside it contains `name`;
-            otherwise it is treated as `may_differ`.
+        asked_by: (setting, name): as `may_differ`, unless the list `setting` beside it contains `name`.
         before: what runs of before there was this setting did; missing = its default.
+        grows: a training, finished or not, may go on with a larger value.
+        instead_of: the setting beside it in whose place it can be given; only one of the two may be.
     """
-    return {"meaning": of, "may_differ": may_differ or of == "free", "asked_by": asked_by, "before": before}
+    said = {"meaning": of, "asked_by": asked_by, "before": before, "grows": grows, "instead_of": instead_of}
+    return said | {"may_differ": may_differ or of == "free"}
 
 
 def changeable_settings(config: object, comparisons: bool = True) -> Iterator[str]:
     """Yield the settings, as `a.b.c`, with other values of which a run may resume.
 
-    Args:
-        comparisons: include settings that only say what is compared.
+    With `comparisons`, also those that only say what is compared.
     """
     meant = ("free", "comparison") if comparisons else ("free",)
     return _chosen(config, lambda said, group: said.get("meaning") in meant)
+
+
+def growing_settings(config: object) -> Iterator[str]:
+    """Yield the settings, as `a.b.c`, with larger values of which a training may go on."""
+    return _chosen(config, lambda said, group: bool(said.get("grows")))
 
 
 def differing_settings(config: object) -> list[str]:
@@ -154,11 +158,15 @@ def nested_schema(annotation: Any) -> type | None:
     return None
 
 
-def unknown_key(path: str, valid: Sequence[str]) -> UserError:
-    """Return the error for a key that does not exist, with the valid keys of its level."""
+def unknown_key(path: str, valid: Sequence[str], near: Sequence[str] | None = None) -> UserError:
+    """Return the error for a key that does not exist, with the valid keys of its level.
+
+    Args:
+        near: settings that it may mean; None = the closest key of its level.
+    """
     parent, _, key = path.rpartition(".")
-    close = difflib.get_close_matches(key, valid, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    near = difflib.get_close_matches(key, valid, n=1) if near is None else near
+    hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
     level = f"in {parent!r}" if parent else "at the top level"
     return UserError(f"unknown setting {path!r}{hint}; valid {level}: {', '.join(sorted(valid)) or 'none'}")
 

@@ -3,7 +3,7 @@
 Rules for every reader of text, JSON, CSV and Parquet in this project:
 
 - Only regular files are opened; a FIFO, device, socket or folder is refused, since reading it could block.
-- Compression (gzip, bzip2, xz) is detected from the first bytes, not from the file name.
+- Compression (gzip, bzip2, xz, Zstandard) is detected from the first bytes, not from the file name.
 - Text is UTF-8; a leading byte order mark is dropped, UTF-16 and UTF-32 are refused.
 - Lines end with LF or CRLF. Other Unicode separators (U+2028, U+0085, a lone CR) stay part of the line.
 - NUL characters and lines above 64 MiB are refused.
@@ -41,12 +41,21 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+
+
+def _open_zstd(path: Path, mode: str) -> IO[bytes]:
+    import pyarrow as pa
+
+    return cast(IO[bytes], pa.CompressedInputStream(path, "zstd"))
+
+
 _COMPRESSED = (
     (re.compile(rb"\x1f\x8b\x08"), gzip.open),
     (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.open),
     (re.compile(rb"\xfd7zXZ\x00"), lzma.open),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), _open_zstd),
 )
-_NOT_READ = {b"\x28\xb5\x2f\xfd": "Zstandard", b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf": "a 7z archive"}
+_NOT_READ = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf": "a 7z archive"}
 _OTHER_UNICODE = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 _BOM = b"\xef\xbb\xbf"
 

@@ -17,13 +17,18 @@ from data_builders.errors import UserError
 from data_builders.row_files import Fields, Row, Source, require_fields
 
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
+_FILE = re.compile(r"\.(jsonl?|ndjson|csv|tsv|txt|parquet|arrow|gz|bz2|xz|zst|zip|tar|tgz)$", re.IGNORECASE)
 _OWN_FILES = tuple(f"{folder}{name}" for folder in ("", "*/") for name in ("*.jsonl", "*.jsonl.gz", "*.tsv"))
 T = TypeVar("T")
 
 
 def is_hub_id(data: Path) -> bool:
-    """Tell whether `data` is a hub id (`org/name`, `org/name@revision`) and not an existing path."""
-    return bool(_ID.fullmatch(data.as_posix())) and not data.exists()
+    """Tell whether `data` is a hub id (`org/name`, `org/name@revision`) and no path.
+
+    What would lie in a folder that exists here, or is named like a file, is meant as a path even if it does not exist.
+    """
+    is_path = data.exists() or data.parent.is_dir() or _FILE.search(data.name)
+    return bool(_ID.fullmatch(data.as_posix())) and not is_path
 
 
 def is_hub(data: Path) -> bool:

@@ -9,6 +9,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,16 +17,18 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from data_builders.errors import UserError
-from data_builders.files import open_binary, read_lines, require_file, sha256_file
+from data_builders.files import MAX_LINE_BYTES, open_binary, read_bytes, read_lines, require_file, sha256_file
 from data_builders.values import is_json_list, numbered_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 Row = dict[str, Any]
 # Required fields of a row, with their types.
 Fields = Mapping[str, type | tuple[type, ...]]
 _PARQUET = b"PAR1"
+_SEPARATED = re.compile(r"\.(csv|tsv)(\.\w+)?$", re.IGNORECASE)
 _BATCH_ROWS = 4096
 
 
@@ -63,7 +66,7 @@ def read_rows(path: Path, fields: Fields) -> tuple[list[Row], Source]:
 
 
 def iter_rows(path: Path, fields: Fields) -> Iterator[Row]:
-    """Yield the rows of a JSON or Parquet file; the format is detected from the first bytes.
+    """Yield the rows of a file (see `located_rows`).
 
     Raises UserError if the file cannot be read, or a row is not an object or lacks a field.
     """
@@ -72,9 +75,14 @@ def iter_rows(path: Path, fields: Fields) -> Iterator[Row]:
 
 
 def located_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield (location for error messages, row) for each row of a JSON or Parquet file."""
+    """Yield (location for error messages, row) for each row of a file.
+
+    CSV and TSV are told by the file's name, Parquet and JSON by its content.
+    """
     if is_parquet(path):
         yield from ((f"{path}, row {number}", row) for number, row in enumerate(_parquet_rows(path), start=1))
+    elif found := _SEPARATED.search(path.name):
+        yield from _separated_rows(path, "," if found[1].lower() == "csv" else "\t")
     else:
         form = "{}, row {}" if is_json_list(path) else "{}:{}"
         yield from ((form.format(path, number), value) for number, value in numbered_json(path))
@@ -152,6 +160,7 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]
 
     Raises UserError if a quoted field does not end, or continues after its closing quote.
     """
+    csv.field_size_limit(MAX_LINE_BYTES)  # its own limit, 128 KiB, is less than a long text
     reader = csv.reader(read_lines(path, keep_ends=True), delimiter=delimiter, strict=True)
     try:
         yield from ((reader.line_num, row) for row in reader if row)
@@ -159,32 +168,55 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]
         raise UserError(f"{path}:{reader.line_num}: is no CSV ({error}); correct it, or get the file again") from None
 
 
-def read_table(path: Path) -> pa.Table:
-    """Return a whole Parquet file as a table; raises UserError if it is damaged or not Parquet."""
-    import pyarrow.parquet as pq
+def read_table(path: Path, columns: Collection[str] | None = None) -> pa.Table:
+    """Return a Parquet file as a table; raises UserError if it is damaged or not Parquet.
 
-    require_file(path)
-    with _reading_parquet(path):
-        table = pq.ParquetFile(path).read()
+    Args:
+        columns: read only those of these columns that there are; None = all.
+    """
+    with _opened_parquet(path) as parquet:
+        names = parquet.schema_arrow.names
+        table = parquet.read(names if columns is None else [name for name in names if name in columns])
         table.validate(full=True)  # checks that strings are UTF-8
         return table
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow.parquet as pq
+def parquet_columns(path: Path) -> list[str]:
+    """Return the names of a Parquet file's columns; raises UserError if it is damaged or not Parquet."""
+    with _opened_parquet(path) as parquet:
+        return list(parquet.schema_arrow.names)
 
-    require_file(path)
-    with _reading_parquet(path), pq.ParquetFile(path) as parquet:
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    with _opened_parquet(path) as parquet:
         for batch in parquet.iter_batches(_BATCH_ROWS):
             yield from batch.to_pylist()
 
 
-@contextmanager
-def _reading_parquet(path: Path) -> Iterator[None]:
-    import pyarrow as pa
+def _separated_rows(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
+    """Yield (location, row) of a CSV or TSV file whose first row names the columns; every value is a text."""
+    rows = csv_rows(path, delimiter)
+    _, names = next(rows, (1, []))
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}:1: two columns are named {max(names, key=names.count)!r}; rename one")
+    for line, row in rows:
+        if len(row) != len(names):
+            raise UserError(f"{path}:{line}: has {len(row)} values, and the first row names {len(names)} columns")
+        yield f"{path}:{line}", dict(zip(names, row, strict=True))
 
+
+@contextmanager
+def _opened_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file, compressed as a whole or not; errors in the block become UserErrors too."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    require_file(path)
+    with path.open("rb") as stream:
+        is_plain = stream.read(len(_PARQUET)) == _PARQUET
     try:
-        yield
+        with pq.ParquetFile(path if is_plain else pa.BufferReader(read_bytes(path))) as parquet:
+            yield parquet
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).splitlines()[:1])
         raise UserError(f"{path}: cannot be read as Parquet ({reason}); get the file again") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from data_builders.errors import UserError
+from data_builders.files import sha256_of
 
 Record = TypeVar("Record")
 # What a model wrote, by request id: one text per sample, in the order of the samples.
@@ -29,6 +30,8 @@ class Request:
         num_samples: number of completions; 0 = none, only the likelihood of the reference is measured.
         reference: the correct completion, byte for byte; empty = none.
         group: group of the record (a language), by which callers break down figures such as bits per byte.
+        messages: a conversation that the model is to continue, each with `role` and `content`; callers whose model has
+            a chat template render it and put that in the place of `prompt`.
     """
 
     id: str
@@ -39,6 +42,7 @@ class Request:
     num_samples: int = 1
     reference: str = ""
     group: str = ""
+    messages: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
 
     @property
     def text(self) -> str:
@@ -94,6 +98,11 @@ class Task(ABC, Generic[Record]):
         if limit is not None and limit < 1:
             raise UserError(f"limit: {limit} is too small; use at least 1, or null for every record")
         return self.read(data, limit)
+
+    def data_sha256(self, data: Path) -> str:
+        """Return the checksum of the data's manifest, file or files; of a dataset of the hub its name."""
+        manifest = data / "manifest.json"
+        return sha256_of(manifest if manifest.is_file() else data) if data.exists() else str(data)
 
     def score(self, records: Sequence[Record], completions: Completions) -> Scores:
         """Score completions, given by request id.

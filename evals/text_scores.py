@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ class TextScores:
     """The answers to the records of one language or group, and their scores.
 
     Attributes:
-        answers: without surrounding whitespace.
+        answers: as read from the completions, by default without surrounding whitespace.
         metrics: chrF1, chrF2, chrF++ and BLEU of the corpus.
         resampled: the same metrics of bootstrap resamples, (NUM_RESAMPLES,) each.
         samples: one row per record.
@@ -37,14 +37,17 @@ class TextScores:
         return {name: float(scores.std(ddof=1)) for name, scores in self.resampled.items()}
 
 
-def score_texts(asked: Sequence[tuple[Request, str]], completions: Completions) -> TextScores:
+def score_texts(
+    asked: Sequence[tuple[Request, str]], completions: Completions, read: Callable[[str], str] = str.strip
+) -> TextScores:
     """Score each completion, cut at its first stop string.
 
     Args:
         asked: each request with its reference answer.
+        read: returns the answer in such a text.
     """
     texts = [completions[request.id][0] for request, _ in asked]
-    answers = [before_stops(text, request.stop).strip() for (request, _), text in zip(asked, texts, strict=True)]
+    answers = [read(before_stops(text, request.stop)) for (request, _), text in zip(asked, texts, strict=True)]
     statistics = sentence_statistics(answers, [reference for _, reference in asked])
     samples = [
         {

@@ -17,10 +17,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from calmctl import __version__
 from calmctl.errors import UserError
-from calmctl.inference.decoding import Decoding, ready_to_write
+from calmctl.inference.decoding import ready_to_write
 from calmctl.inference.generation import Engine
 from calmctl.inference.prompt import fit
 from calmctl.inference.reading import reading_of
+from calmctl.inference.settings import Decoding
 from calmctl.inference.text import completion_of
 from calmctl.modeling.composition import compose
 from calmctl.modeling.own_masks import shortest_reach, why_no_gaps, why_no_own_masks

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from calmctl import AdaptedModelForCausalLM, adapt
 from calmctl.baselines.methods import ADAPTERS, options_for
-from calmctl.baselines.options import ACTIVATIONS, AdapterOptions
+from calmctl.baselines.options import Activation, AdapterOptions
 from calmctl.baselines.places import PUBLISHED_TARGETS, widths_of
 from calmctl.errors import UserError
 from tests.families import FAMILIES
@@ -96,7 +97,7 @@ def test_published_bottlenecks_start_as_published_and_change_the_model(method):
         assert 0.017 < float(parameter.detach().std()) < 0.023
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", get_args(Activation))
 def test_activation_and_scaling_are_those_that_were_asked_for(activation):
     model = with_random_adapters(adapted("series", activation=activation, scaling=0.5))
     adapter, states = next(iter(model.adapters.values())), torch.randn(2, 32)

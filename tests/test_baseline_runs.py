@@ -13,9 +13,9 @@ from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.training import baseline_job
 from calmctl.cli.main import main
 from calmctl.errors import UserError
-from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine
 from calmctl.inference.prompt import fit
+from calmctl.inference.settings import Decoding
 from calmctl.modeling.bases.fingerprint import weights_sha256
 from calmctl.modeling.bases.sources import load_base
 from calmctl.runs.run import Run

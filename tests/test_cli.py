@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from calmctl import __version__
-from calmctl.baselines.methods import METHODS
+from calmctl.baselines.options import METHODS
 from calmctl.cli import options
 from calmctl.cli.main import COMMANDS, app, main
 from calmctl.config import list_presets

@@ -136,7 +136,7 @@ def test_values_are_converted_without_loss_or_not_at_all(conf: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("data.row=1", ["'data.row'", "did you mean 'rows'", "mode, rows, seed"]),
+        ("data.row=1", ["'data.row'", "did you mean 'data.rows'", "mode, rows, seed"]),
         ("nope=1", ["'nope'", "anchor, aug, data, seed"]),
         ("anchor.lr.x=1", ["anchor.lr is one value"]),
         ("data.rows=many", ["data.rows=many", "an integer"]),
@@ -178,7 +178,7 @@ def test_an_unknown_preset_lists_the_choices_of_its_group(conf: Path) -> None:
 def test_presets_of_the_user_come_first_and_packaged_ones_stay_reachable(
     conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calmctl.config.conf_dir", lambda: conf)
+    monkeypatch.setattr("calmctl.presets.conf_dir", lambda: conf)
     mine = tmp_path / "mine"
     (mine / "mydata").mkdir(parents=True)
     (mine / "mydata" / "tiny.yaml").write_text("# calmctl mine\n# A set\n# of mine\nseed: 9\n")

@@ -8,11 +8,11 @@ import torch
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.inference import continuation
-from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, Sample, Throughput, complete
 from calmctl.inference.growing_cache import can_share
 from calmctl.inference.prompt import fit
 from calmctl.inference.reading import reading_of
+from calmctl.inference.settings import Decoding
 from calmctl.inference.text import completion_of
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from data_builders.kv.tokenizers import build_word_tokenizer

@@ -5,9 +5,9 @@ import torch
 
 from calmctl.errors import UserError
 from calmctl.inference import likelihood, reading
-from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import complete
 from calmctl.inference.reading import _Trial, reading_of
+from calmctl.inference.settings import Decoding
 from calmctl.modeling import probe
 from calmctl.modeling.context import context_length
 from calmctl.modeling.probe import tolerance

@@ -15,7 +15,7 @@ from calmctl.errors import UserError
 from calmctl.evaluation import models, tasks
 from calmctl.evaluation.config import EvalConfig
 from calmctl.evaluation.evaluating import run_evaluation
-from calmctl.inference.decoding import Decoding
+from calmctl.inference.settings import Decoding
 from calmctl.runs.run import read_run
 from data_builders.row_files import read_jsonl
 from data_builders.values import read_json

@@ -45,8 +45,8 @@ def test_only_a_row_that_says_so_goes_on_after_its_end(yes, no, tmp_path, tokeni
 
 
 @pytest.mark.parametrize("name, content, message", [
-    ("a.txt", "x", "must be .jsonl or .parquet"),
-    ("missing.jsonl", None, "no such training file"),
+    ("a.txt", "x", "a.txt: .txt is no data; give JSONL, JSON, CSV"),
+    ("missing.jsonl", None, "no such file or folder"),
     ("a.jsonl", '{"question": "x"}\n', "needs columns"),
     ("a.jsonl", '{"text": "a"}\n\nnot json\n', "a.jsonl:3: is no JSON"),
     ("a.jsonl", '{"text": "a"}\n{"text": 1}\n', "a.jsonl:2: `text` is not text"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from calmctl.baselines.methods import METHODS
+from calmctl.baselines.options import METHODS
 from calmctl.cli.main import main
 from calmctl.config import list_presets, load_config
 from calmctl.experiments.adapter_config import ReproduceAdaptersConfig

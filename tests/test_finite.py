@@ -9,8 +9,8 @@ import torch
 
 from calmctl.errors import CalmctlError
 from calmctl.evaluation.scoring import write_scores
-from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import complete
+from calmctl.inference.settings import Decoding
 from calmctl.training.safeguards import MOST_SKIPPED, DivergenceWatch
 from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request, Scores

@@ -6,8 +6,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from calmctl.errors import UserError
-from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Throughput, complete
+from calmctl.inference.settings import Decoding
 from calmctl.inference.text import StopStrings, TextStream
 from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request

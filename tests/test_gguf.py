@@ -16,7 +16,8 @@ from calmctl import ComposedModelForCausalLM, compose
 from calmctl.cli.main import main
 from calmctl.errors import UserError
 from calmctl.modeling.bases import gguf_files
-from calmctl.modeling.bases.sources import base_config, find_tokenizer, load_base, load_tokenizer, source_sha256
+from calmctl.modeling.bases.locating import source_sha256
+from calmctl.modeling.bases.sources import base_config, find_tokenizer, load_base, load_tokenizer
 from tests.models import logits
 
 pytest.importorskip("gguf", reason="the extra `gguf` is not installed: pip install 'calmctl[gguf]'")
@@ -81,7 +82,7 @@ def test_checkpoints_know_their_files_again(files, tmp_path):
     with pytest.raises(UserError, match=r"the anchor at '.*anchor.gguf' is not the one"):
         ComposedModelForCausalLM.from_pretrained(tmp_path / "moved" / "calm")
     (tmp_path / "moved" / "anchor.gguf").unlink()
-    with pytest.raises(UserError, match=r"the anchor is not at .*anchor.gguf; give it explicitly"):
+    with pytest.raises(UserError, match=r"the anchor is not at .*anchor.gguf; say where it is: --anchor MODEL"):
         ComposedModelForCausalLM.from_pretrained(tmp_path / "moved" / "calm")
     given = ComposedModelForCausalLM.from_pretrained(tmp_path / "moved" / "calm", anchor=str(files / "anchor.gguf"))
     assert torch.equal(logits(given, IDS), logits(model, IDS))

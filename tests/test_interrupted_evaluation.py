@@ -18,7 +18,7 @@ from calmctl.errors import UserError
 from calmctl.evaluation.evaluating import _share, run_evaluation
 from calmctl.evaluation.work_files import SAMPLES_FILE, WorkFiles
 from calmctl.inference.prompt import FittedPrompts
-from calmctl.modeling.bases.sources import source_sha256
+from calmctl.modeling.bases.locating import source_sha256
 from calmctl.processes.ranks import Ranks
 from data_builders.row_files import read_jsonl
 from data_builders.values import read_json

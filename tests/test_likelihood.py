@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast
 from calmctl.cli.main import main
 from calmctl.errors import CalmctlError, UserError
 from calmctl.inference import likelihood
-from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine
 from calmctl.inference.likelihood import encoded_pairs
+from calmctl.inference.settings import Decoding
 from tests.families import FAMILIES
 from tests.models import composed, llama
 from tests.scored import bits_of

@@ -8,10 +8,11 @@ import torch
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.inference.byte_reading import END, FLOOR, MOST_HOLES, ByteReader
-from calmctl.inference.decoding import Decoding, NotFiniteError
+from calmctl.inference.decoding import NotFiniteError
 from calmctl.inference.generation import complete
 from calmctl.inference.mixture import Mixture, Voice
 from calmctl.inference.prompt import fit
+from calmctl.inference.settings import Decoding
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.tokenizers.token_bytes import ByteVocabulary, TokenBytes
 from evals import Request

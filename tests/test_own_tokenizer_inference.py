@@ -8,11 +8,11 @@ import torch
 
 from calmctl.errors import UserError
 from calmctl.inference import continuation
-from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, complete
 from calmctl.inference.likelihood import encoded_pairs
 from calmctl.inference.prompt import fit
 from calmctl.inference.reading import reading_of
+from calmctl.inference.settings import Decoding
 from calmctl.modeling.composition import compose
 from calmctl.modeling.context import aug_contexts, context_length
 from evals import Request

@@ -14,7 +14,8 @@ from torch import nn
 from calmctl import ComposedModelForCausalLM, adapt, compose
 from calmctl.cli.main import main
 from calmctl.errors import UserError
-from calmctl.modeling.bases.sources import find_tokenizer, load_base, source_sha256
+from calmctl.modeling.bases.locating import source_sha256
+from calmctl.modeling.bases.sources import find_tokenizer, load_base
 from data_builders.kv.tokenizers import build_word_tokenizer
 from tests.models import composed, llama, logits
 

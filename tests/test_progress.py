@@ -16,7 +16,7 @@ from data_builders.values import write_json
 
 TRAINING = {
     "stage": "training", "step": 120, "total": 1300, "loss": 1.23456, "validation_loss": 2.34567,
-    "tokens_per_second": 3421.7, "eta_seconds": 754.2, "peak_memory_bytes": 3 * 2**30,
+    "tokens_per_second": 3421.7, "epoch": 0.25, "epochs": 2.7, "eta_seconds": 754.2, "peak_memory_bytes": 3 * 2**30,
 }  # fmt: skip
 
 
@@ -33,10 +33,10 @@ def running(tmp_path: Path, name: str = "calm") -> RunProgress:
 
 
 def test_a_run_takes_one_line_of_a_wide_terminal(tmp_path: Path) -> None:
-    lines = drawn(120, running(tmp_path), RunProgress("lora"), summary="stage 5 of 14, 12 min left")
-    assert len(lines) == 3 and all(len(line) <= 120 for line in lines)
+    lines = drawn(140, running(tmp_path), RunProgress("lora"), summary="stage 5 of 14, 12 min left")
+    assert len(lines) == 3 and all(len(line) <= 140 for line in lines)
     assert lines[0].startswith("calm training") and lines[1].startswith("lora starting")
-    assert "120/1,300 loss 1.235" in " ".join(lines[0].split())
+    assert "120/1,300 pass 0.25 of 2.70, loss 1.235" in " ".join(lines[0].split())
     assert lines[2].rstrip() == "stage 5 of 14, 12 min left"
 
 
@@ -70,7 +70,8 @@ def test_a_log_file_gets_a_line_only_when_something_has_changed(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == run.line and lines[1:] == [run.line.replace("120/", "140/")]
     assert run.line == (
-        "calm: training 120/1,300, loss 1.235, validation 2.346, 3,422 tokens/s, 3.0 GiB, 12 min 34 s left"
+        "calm: training 120/1,300, pass 0.25 of 2.70, loss 1.235, validation 2.346, 3,422 tokens/s, 3.0 GiB, "
+        "12 min 34 s left"
     )
 
 

@@ -11,9 +11,9 @@ import torch
 from calmctl.errors import UserError
 from calmctl.evaluation.config import EvalConfig
 from calmctl.evaluation.evaluating import run_evaluation
-from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, complete
 from calmctl.inference.prompt import fit
+from calmctl.inference.settings import Decoding
 from calmctl.inference.text import written_otherwise
 from calmctl.modeling.prompt_ids import ids_around, ids_of, prompt_ids
 from data_builders.values import read_json

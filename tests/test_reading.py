@@ -185,7 +185,7 @@ WHOLE_FILES: dict[str, bytes] = {
     "UTF-16": "{}".encode("utf-16"),
     "cannot be read": gzip.compress(b"{}" * 99)[:-9],
     "cannot be read (": lzma.compress(os.urandom(99))[:60],
-    "Zstandard": b"\x28\xb5\x2f\xfd" + b"\0" * 20,
+    "cannot be read (Truncated": b"\x28\xb5\x2f\xfd" + b"\0" * 20,
     "a zip archive": b"PK\x03\x04" + b"\0" * 20,
 }
 

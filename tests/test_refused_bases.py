@@ -110,7 +110,7 @@ def test_the_command_ends_with_one_line_and_exit_code_2(name, message, dry_run, 
 @pytest.mark.parametrize("dry_run", [True, False])
 @pytest.mark.parametrize("words, override, message", [
     (["ab", "dc"], "every=1", "have different tokenizers"),
-    (["ab", "cd"], "aug_reads=nothing", "aug_reads='nothing' is not one of"),
+    (["ab", "cd"], "aug_reads=nothing", "aug_reads=nothing: expected one of"),
 ], ids=["tokenizer", "aug_reads"])  # fmt: skip
 def test_a_plan_refuses_what_a_run_would(words, override, message, dry_run, tmp_path, capsys):
     for folder, known in (("anchor", ["ab", "cd"]), ("aug", words)):

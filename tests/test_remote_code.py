@@ -119,10 +119,10 @@ def test_a_loaded_model_can_be_built_from_its_configuration(folder):
     assert type(model) is ComposedModelForCausalLM and torch.isfinite(torch.tensor(total(model)))
 
 
-def test_the_configuration_names_the_classes_and_no_folder_twice(folder):
+def test_the_configuration_names_the_classes_and_no_absolute_path(folder):
     text = (folder / "composed" / "config.json").read_text()
     assert json.loads(text)["auto_map"] == {
         "AutoConfig": "modeling_calm.ComposedConfig",
         "AutoModelForCausalLM": "modeling_calm.ComposedModelForCausalLM",
     }
-    assert text.count(str(folder)) == 2, "one absolute place per base, in `bases`"
+    assert str(folder) not in text

@@ -8,9 +8,10 @@ import unicodedata
 import pytest
 import torch
 
+from calmctl.modeling.options import SEGMENTATIONS
 from calmctl.modeling.tokenizers.aug_tokens import AugHistory, AugTokens, stacked
 from calmctl.modeling.tokenizers.own import own_tokenizer
-from calmctl.modeling.tokenizers.segmentation import NEVER, SEGMENTATIONS, Segmenter, Segments
+from calmctl.modeling.tokenizers.segmentation import NEVER, Segmenter, Segments
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 from tests.own_tokenizers import PAIRS, any_ids, segmenter
 from tests.tokenizer_families import random_texts

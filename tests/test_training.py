@@ -151,10 +151,13 @@ def test_models_with_different_tokenizers_are_refused(folder, bases, tmp_path):
 @pytest.mark.parametrize("config, message", [
     (TrainConfig(), "give --base"),
     (TrainConfig(model=MODEL), "dataset is not set"),
-    (TrainConfig("nowhere", dataset="x.jsonl", model=MODEL), "cannot load a tokenizer"),
-    (TrainConfig(dataset="x.jsonl", base="nowhere"), "cannot load"),
+    (TrainConfig(dataset="x.jsonl", model=MODEL), "x.jsonl: no such file"),
+    (TrainConfig("nowhere", dataset="rows.jsonl", model=MODEL), "cannot load a tokenizer"),
+    (TrainConfig(dataset="rows.jsonl", base="nowhere"), "cannot load"),
 ])  # fmt: skip
-def test_bad_training_settings_are_one_clear_error(tmp_path, config, message):
+def test_bad_training_settings_are_one_clear_error(tmp_path, monkeypatch, config, message):
+    (tmp_path / "rows.jsonl").write_text('{"text": "solve:"}\n')
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         run_training(config, tmp_path / "out")
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field, fields, replace
 
-from calmctl.baselines.methods import ADAPTERS, METHODS
-from calmctl.baselines.options import AdapterOptions
-from calmctl.training.configs import TrainingConfig
+from calmctl.baselines.options import METHODS, AdapterOptions
+from calmctl.errors import UserError
+from calmctl.training.configs import TrainingConfig, require
 from calmctl.training.settings import TrainSettings
 
 
@@ -13,7 +13,7 @@ class BaselineConfig(AdapterOptions, TrainingConfig):
     """Train a baseline: adapters in a frozen anchor, or (`full`) the whole anchor.
 
     Attributes (those of `AdapterOptions` and `TrainingConfig` besides):
-        method: one of `methods.METHODS`.
+        method: `lora`, `prefix`, `prompt`, `p_tuning`, `series`, `parallel` or `full` (the argument METHOD).
         anchor: path, run or hub id.
         match: run whose number of trainable parameters is the target (a composition, say); empty = not given.
         parameters: target number of trainable parameters; 0 = not given.
@@ -44,11 +44,24 @@ class BaselineConfig(AdapterOptions, TrainingConfig):
         if low := [name for name, scale in self.lr_scale.items() if not 0 < scale < float("inf")]:
             raise ValueError(f"lr_scale.{low[0]}={self.lr_scale[low[0]]} must be a positive number")
 
+    def check_inputs(self) -> None:
+        """Also raise UserError unless the anchor and a known method are given."""
+        if self.method not in METHODS:
+            raise UserError(f"method={self.method!r} is not one of {', '.join(METHODS)}")
+        require(self.anchor, "anchor", "--anchor MODEL")
+        super().check_inputs()
+
+    def sources(self) -> tuple[str, ...]:
+        """Return the source of the anchor."""
+        return (self.anchor,)
+
     def for_method(self, method: str) -> "BaselineConfig":
         """Return the settings for another method: without options that it does not have.
 
         For experiments, which train several methods with one set of options.
         """
+        from calmctl.baselines.methods import ADAPTERS
+
         takes = (*ADAPTERS[method].takes, "where") if method in ADAPTERS else ()
         others = {each.name: each.default for each in fields(AdapterOptions) if each.name not in takes}
         return replace(self, method=method, **others)  # type: ignore[arg-type]

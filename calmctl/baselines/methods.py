@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from calmctl.baselines import bottleneck, lora, prefix, prompt
-from calmctl.baselines.options import AROUND, ATTENTION, BEFORE, BOTH, FEED_FORWARD, AdapterOptions
+from calmctl.baselines.options import AROUND, ATTENTION, BEFORE, BOTH, FEED_FORWARD, AdapterOptions, Where
 from calmctl.errors import UserError
 
 
@@ -32,7 +32,7 @@ class Adapter:
 
     title: str
     size: str
-    where: tuple[str, ...]
+    where: tuple[Where, ...]
     takes: tuple[str, ...]
     units: Callable[[PreTrainedModel, AdapterOptions], dict[str, int]]
     attach: Callable[[PreTrainedModel, Mapping[str, int], AdapterOptions], nn.ModuleDict]
@@ -79,9 +79,6 @@ ADAPTERS: dict[str, Adapter] = {
         bottleneck.parallel_units, bottleneck.attach_parallel,
     ),
 }  # fmt: skip
-# Training the whole anchor: no adapters, and no size to choose.
-FULL = "full"
-METHODS = (*ADAPTERS, FULL)
 
 
 def options_for(method: str, options: AdapterOptions) -> AdapterOptions:

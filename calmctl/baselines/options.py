@@ -2,18 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final, Literal
 
 from calmctl.errors import UserError
+from calmctl.schema import check_choices
 
-ATTENTION, FEED_FORWARD, BOTH = "attention", "feed_forward", "both"
-BEFORE, AROUND = "before_feed_forward", "around_feed_forward"
-WHERE = (ATTENTION, FEED_FORWARD, BOTH, BEFORE, AROUND)
-# `neutral` leaves what the anchor computes as it is; `published` starts as LLM-Adapters' code and peft do.
-INITS = ("neutral", "published")
-ACTIVATIONS = ("tanh", "relu", "gelu", "silu")
+Where = Literal["", "attention", "feed_forward", "both", "before_feed_forward", "around_feed_forward"]
+ATTENTION: Final = "attention"
+FEED_FORWARD: Final = "feed_forward"
+BOTH: Final = "both"
+BEFORE: Final = "before_feed_forward"
+AROUND: Final = "around_feed_forward"
+Activation = Literal["tanh", "relu", "gelu", "silu"]
 # Entries of `targets` that stand for the matrices of LLM-Adapters' own runs, of its AdapterH and of its AdapterP.
 PUBLISHED, ADAPTER_H, ADAPTER_P = "llm_adapters", "adapter_h", "adapter_p"
+
+
+# Training the whole anchor: no adapters, and no size to choose.
+FULL = "full"
+METHODS = ("lora", "prefix", "prompt", "p_tuning", "series", "parallel", FULL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,25 +33,23 @@ class AdapterOptions:
         targets: linear layers that get an adapter each, instead of `where`: names, or ends of names, of modules in the
             decoder layers; `llm_adapters` alone = those of LLM-Adapters' runs for the anchor's family, `adapter_h`
             or `adapter_p` alone = those of its AdapterH or AdapterP.
-        activation: between the two matrices of a bottleneck, one of ACTIVATIONS.
+        activation: the function between the two matrices of a bottleneck.
         init: `neutral` = the untrained model computes what its anchor does (with a prefix nearly, with virtual tokens
             in the text not); `published` = weights start as in LLM-Adapters' code and in peft, which changes the model.
         scaling: factor on what an adapter adds (LoRA: alpha / rank); 0 = the method's default.
         dropout: on what an adapter reads, during training (0 to 1).
     """
 
-    where: str = ""
+    where: Where = ""
     targets: tuple[str, ...] = ()
-    activation: str = "tanh"
-    init: str = "neutral"
+    activation: Activation = "tanh"
+    init: Literal["neutral", "published"] = "neutral"
     scaling: float = 0.0
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         """Raise ValueError for settings out of range."""
-        for name, choices in (("where", ("", *WHERE)), ("activation", ACTIVATIONS), ("init", INITS)):
-            if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"{name}={value!r} is not one of {', '.join(filter(None, choices))}")
+        check_choices(self)
         if self.where and self.targets:
             raise ValueError(f"where={self.where} and targets={list(self.targets)}: give one of them")
         if len(set(self.targets)) < len(self.targets) or "" in self.targets:

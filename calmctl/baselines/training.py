@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -13,14 +13,18 @@ from calmctl.baselines.adapted import unmergeable
 from calmctl.baselines.building import adapt, difference_percent, sizes_for, virtual_tokens
 from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.configuration import AdaptedConfig
-from calmctl.baselines.methods import ADAPTERS, FULL, METHODS, options_for
+from calmctl.baselines.methods import ADAPTERS, options_for, stored_options
+from calmctl.baselines.options import FULL, AdapterOptions
 from calmctl.errors import UserError
+from calmctl.modeling.bases.locating import source_sha256
 from calmctl.modeling.bases.public_shapes import Shape
-from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer, source_sha256
+from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer
 from calmctl.modeling.configuration import PartsConfig
+from calmctl.modeling.stored.parts import PartsModel
+from calmctl.modeling.stored.warm_start import check_same_form, load_parts_of, parts_config
 from calmctl.runs.run import read_run
 from calmctl.training.cost import DecoderFlops, adapter_training
-from calmctl.training.job import Job, check_attention, require
+from calmctl.training.job import Job, check_attention
 from calmctl.training.plan import Plan, PlannedModel, backward_of, described, model_of, plan_whole
 from calmctl.training.prepared import Planned
 from calmctl.training.session import num_trainable
@@ -46,10 +50,17 @@ def baseline_job(config: BaselineConfig) -> Job:
             raise UserError(f"anchor={config.anchor}: full trains plain models")
         model = model_of(Shape(anchor))
         planned = plan_baseline(config, model, target)
+        if config.init_from:
+            _check_same_adapters(config, model, target)
         is_plain = config.method == FULL or config.merge
         virtual = model.context - planned.model.context
         stored = anchor if is_plain else AdaptedConfig(anchor.to_dict(), config.method, virtual_tokens=virtual)
         return Planned(planned, load_tokenizer(config.anchor, **how), stored, [anchor])
+
+    def begin(model: PreTrainedModel, *_: Any) -> Mapping[str, Any]:
+        if config.init_from:
+            load_parts_of(cast(PartsModel, model), config.init_from)
+        return {"method": config.method, **matching(num_trainable(model), target)}
 
     reads = {"anchor": source_sha256(config.anchor)}
     if target is not None:
@@ -57,9 +68,23 @@ def baseline_job(config: BaselineConfig) -> Job:
     return Job(
         "baseline", config, reads, plan,
         build=lambda tokenizer: build(config, target),
-        begin=lambda model, *_: {"method": config.method, **matching(num_trainable(model), target)},
+        begin=begin,
         merge_bases=config.merge,
     )  # fmt: skip
+
+
+def _check_same_adapters(config: BaselineConfig, anchor: PlannedModel, target: int | None) -> None:
+    """Raise UserError unless the adapters to begin with are of this method, with its sizes and options."""
+    stored = parts_config(config.init_from, AdaptedConfig)
+    check_same_form(config.init_from, {"method": stored.method}, {"method": config.method})
+    ours, theirs = options_for(config.method, config.options), stored_options(stored.method, stored.options)
+    sizes = sizes_for(anchor.plain, config.method, target, config.size or None, ours)
+    check_same_form(config.init_from, {"modules": sorted(stored.sizes)}, {"modules": sorted(sizes)})
+
+    def form(options: AdapterOptions, sizes: Mapping[str, int]) -> dict[str, Any]:
+        return {"activation": options.activation, "scaling": options.scaling, **sizes}
+
+    check_same_form(config.init_from, form(theirs, stored.sizes), form(ours, sizes))
 
 
 def plan_baseline(config: BaselineConfig, anchor: PlannedModel, target: int | None) -> Plan:
@@ -107,13 +132,11 @@ def matching(trainable: int, target: int | None) -> Mapping[str, Any]:
 
 def check(config: BaselineConfig) -> None:
     """Raise UserError unless the configuration says what to train, on which data, and how large."""
-    if config.method not in METHODS:
-        raise UserError(f"method={config.method!r} is not one of {', '.join(METHODS)}")
-    require(config.anchor, "anchor", "--anchor MODEL")
-    require(config.dataset, "dataset", "--data FILE")
+    config.check_inputs()
     given = [name for name in ("match", "parameters", "size") if getattr(config, name)]
     if config.method == FULL:
-        unwanted = [name for name in ("size", "merge") if getattr(config, name)] + [*config.options.changed()]
+        named = [name for name in ("size", "merge", "init_from") if getattr(config, name)]
+        unwanted = [*named, *config.options.changed()]
         if unwanted:
             raise UserError(f"{unwanted[0]}: method full trains the whole anchor; leave it out")
         return

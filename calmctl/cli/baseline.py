@@ -20,22 +20,22 @@ def baseline(
         str, typer.Argument(metavar="METHOD", help="lora, prefix, prompt, p_tuning, series, parallel or full.")
     ],
     out: options.Out,
-    overrides: options.Overrides = None,
+    overrides: Annotated[list[str] | None, options.overrides_of("baseline")] = None,
     anchor: Annotated[
         str | None,
         typer.Option("--anchor", help="The model to adapt (full: to train): a run, folder, GGUF file or hub id."),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="What it is trained on: D_C, as the composition was.")
-    ] = None,
+    data: options.Datasets = None,
     validation: options.Validation = None,
+    init_from: options.InitFrom = None,
     match: Annotated[
         Path | None, typer.Option("--match", help="Run whose number of trainable parameters it gets.")
     ] = None,
     parameters: Annotated[
         int | None, typer.Option("--parameters", help="Number of trainable parameters it gets.", min=1)
     ] = None,
-    preset: options.Preset = "default",
+    preset: Annotated[str | None, options.preset_of("baseline")] = None,
+    config_file: options.ConfigFile = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="Write a plain model with the adapters added to its weights (lora).")
     ] = False,
@@ -46,14 +46,18 @@ def baseline(
     json: options.Json = False,
 ) -> None:
     """Train a baseline: adapters with as many parameters as a composition, or the whole anchor (full)."""
-    with loading():
-        from calmctl.baselines.configs import BaselineConfig
-        from calmctl.baselines.training import baseline_job
-        from calmctl.config import load_config
+    from calmctl.baselines.configs import BaselineConfig
+    from calmctl.config import load_config
 
     settings = options.with_options(
-        overrides, method=method, anchor=anchor, dataset=data, validation=validation, match=match,
-        parameters=parameters, seed=seed, merge=merge or None, trust_remote_code=trust_remote_code or None,
+        overrides, method=method, anchor=anchor, dataset=options.one_or_more(data),
+        validation=options.one_or_more(validation), init_from=init_from, match=match, parameters=parameters, seed=seed,
+        merge=merge or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
-    config = load_config(BaselineConfig, f"baseline/{preset}", settings, config_dir)
-    run_or_plan(baseline_job(config), preset, out, dry_run, json)
+    chosen = options.chosen_preset("baseline", preset, config_file)
+    config = load_config(BaselineConfig, f"baseline/{chosen}", settings, config_dir, config_file)
+    config.check_inputs()  # before torch is loaded, which takes seconds
+    with loading():
+        from calmctl.baselines.training import baseline_job
+
+    run_or_plan(baseline_job(config), str(config_file or chosen), out, dry_run, json)

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 @launchable
 def compose(
     out: options.Out,
-    overrides: options.Overrides = None,
+    overrides: Annotated[list[str] | None, options.overrides_of("compose")] = None,
     anchor: options.Anchor = None,
     aug: options.Augs = None,
-    data: Annotated[Path | None, typer.Option("--data", help="D_C, the composition data: JSONL or Parquet.")] = None,
+    data: options.Datasets = None,
     validation: options.Validation = None,
+    init_from: options.InitFrom = None,
     marker: options.Markers = None,
-    preset: options.Preset = "default",
+    preset: Annotated[str | None, options.preset_of("compose")] = None,
+    config_file: options.ConfigFile = None,
     merge_bases: Annotated[
         bool, typer.Option("--merge-bases", help="Write the bases too: a self-contained model.")
     ] = False,
@@ -38,23 +40,27 @@ def compose(
     json: options.Json = False,
 ) -> None:
     """Compose models: train the bridges from the augs to the anchor; both stay frozen."""
-    with loading():
-        from calmctl.training.compositions import composition_job
-
+    chosen = options.chosen_preset("compose", preset, config_file)
     config = composition_config(
-        preset,
+        chosen,
         overrides,
         aug,
         marker,
         config_dir,
+        config_file,
         anchor=anchor,
-        dataset=data,
-        validation=validation,
+        dataset=options.one_or_more(data),
+        validation=options.one_or_more(validation),
+        init_from=init_from,
         seed=seed,
         merge_bases=merge_bases or None,
         trust_remote_code=trust_remote_code or None,
     )
-    run_or_plan(composition_job(config), preset, out, dry_run, json)
+    config.check_inputs()  # before torch is loaded, which takes seconds
+    with loading():
+        from calmctl.training.compositions import composition_job
+
+    run_or_plan(composition_job(config), str(config_file or chosen), out, dry_run, json)
 
 
 def composition_config(
@@ -63,6 +69,7 @@ def composition_config(
     augs: list[str] | None,
     markers: list[str] | None = None,
     config_dir: Path | None = None,
+    config_file: Path | None = None,
     **given: object,
 ) -> ComposeConfig:
     """Return the settings of a composition: the preset, changed by the options and then by the overrides.
@@ -76,5 +83,5 @@ def composition_config(
     settings = options.with_options(overrides, **given)
     if augs:
         settings.insert(0, f"augs=[{','.join(options.quoted(model) for model in augs)}]")
-    config = load_config(ComposeConfig, f"compose/{preset}", settings, config_dir)
+    config = load_config(ComposeConfig, f"compose/{preset}", settings, config_dir, config_file)
     return replace(config, markers={**config.markers, **options.as_markers(markers)})

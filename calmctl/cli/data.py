@@ -52,8 +52,9 @@ Tests = Annotated[
 @app.command("kv")
 def kv(
     out: options.Out,
-    overrides: options.Overrides = None,
-    preset: options.Preset = "tiny",
+    overrides: Annotated[list[str] | None, options.overrides_of("data kv")] = None,
+    preset: Annotated[str | None, options.preset_of("data kv")] = None,
+    config_file: options.ConfigFile = None,
     tokenizer: Tokenizer = None,
     seed: options.Seed = None,
     config_dir: options.ConfigDir = None,
@@ -65,9 +66,10 @@ def kv(
     from data_builders.kv.build import KVDataConfig, build
 
     settings = options.with_options(overrides, seed=seed, tokenizer=tokenizer)
-    config = load_config(KVDataConfig, f"data/kv/{preset}", settings, config_dir)
+    chosen = options.chosen_preset("data kv", preset, config_file)
+    config = load_config(KVDataConfig, f"data/kv/{chosen}", settings, config_dir, config_file)
     if dry_run:
-        _print_plan("data kv", preset, out, config, json)
+        _print_plan("data kv", str(config_file or chosen), out, config, json)
         return
     _run(out, config, lambda progress: build(config, out, progress))
     _print_files(out, json)
@@ -76,8 +78,9 @@ def kv(
 @app.command("ntl")
 def ntl(
     out: options.Out,
-    overrides: options.Overrides = None,
-    preset: options.Preset = "tiny",
+    overrides: Annotated[list[str] | None, options.overrides_of("data ntl")] = None,
+    preset: Annotated[str | None, options.preset_of("data ntl")] = None,
+    config_file: options.ConfigFile = None,
     data: CorporaFolder = None,
     tokenizer: Tokenizer = None,
     seed: options.Seed = None,
@@ -91,9 +94,10 @@ def ntl(
     from data_builders.ntl.build import NTLDataConfig, build
 
     settings = options.with_options(overrides, seed=seed, data_folder=data, tokenizer=tokenizer)
-    config = load_config(NTLDataConfig, f"data/ntl/{preset}", settings, config_dir)
+    chosen = options.chosen_preset("data ntl", preset, config_file)
+    config = load_config(NTLDataConfig, f"data/ntl/{chosen}", settings, config_dir, config_file)
     if dry_run:
-        _print_plan("data ntl", preset, out, config, json)
+        _print_plan("data ntl", str(config_file or chosen), out, config, json)
         return
     _run(out, config, lambda progress: build(config, out, progress, workers))
     _print_files(out, json)
@@ -166,8 +170,9 @@ def _print_files(out: Path, as_json: bool) -> None:
 @app.command("code")
 def code(
     out: options.Out,
-    overrides: options.Overrides = None,
-    preset: options.Preset = "tiny",
+    overrides: Annotated[list[str] | None, options.overrides_of("data code")] = None,
+    preset: Annotated[str | None, options.preset_of("data code")] = None,
+    config_file: options.ConfigFile = None,
     source: Sources = None,
     tests: Tests = None,
     seed: options.Seed = None,
@@ -182,9 +187,10 @@ def code(
 
     sources = tuple(source) if source else None
     settings = options.with_options(overrides, seed=seed, sources=sources, tests=tests)
-    config = load_config(CodeDataConfig, f"data/code/{preset}", settings, config_dir)
+    chosen = options.chosen_preset("data code", preset, config_file)
+    config = load_config(CodeDataConfig, f"data/code/{chosen}", settings, config_dir, config_file)
     if dry_run:
-        _print_plan("data code", preset, out, config, json)
+        _print_plan("data code", str(config_file or chosen), out, config, json)
         return
     _run(out, config, lambda progress: build(config, out, progress, workers))
     _print_files(out, json)
@@ -193,8 +199,9 @@ def code(
 @app.command("reasoning")
 def reasoning(
     out: options.Out,
-    overrides: options.Overrides = None,
-    preset: options.Preset = "commonsense",
+    overrides: Annotated[list[str] | None, options.overrides_of("data reasoning")] = None,
+    preset: Annotated[str | None, options.preset_of("data reasoning")] = None,
+    config_file: options.ConfigFile = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder of the sets, laid out as `dataset` of LLM-Adapters.")
     ] = None,
@@ -208,9 +215,10 @@ def reasoning(
     from data_builders.reasoning.build import ReasoningDataConfig, build
 
     settings = options.with_options(overrides, seed=seed, data_folder=data)
-    config = load_config(ReasoningDataConfig, f"data/reasoning/{preset}", settings, config_dir)
+    chosen = options.chosen_preset("data reasoning", preset, config_file)
+    config = load_config(ReasoningDataConfig, f"data/reasoning/{chosen}", settings, config_dir, config_file)
     if dry_run:
-        _print_plan("data reasoning", preset, out, config, json)
+        _print_plan("data reasoning", str(config_file or chosen), out, config, json)
         return
     _run(out, config, lambda progress: build(config, out, progress))
     _print_files(out, json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +17,8 @@ def doctor(
     aug: options.Augs = None,
     marker: options.Markers = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="With --anchor and --aug: how augs read this (JSONL or Parquet).")
+        list[str] | None,
+        typer.Option("--data", metavar="PATH|ID", help="With --anchor and --aug: how augs read this training data."),
     ] = None,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
@@ -39,7 +39,13 @@ def doctor(
 
         trusted = trust_remote_code or None
         config = composition_config(
-            "default", overrides, aug, marker, anchor=anchor, dataset=data, trust_remote_code=trusted
+            "default",
+            overrides,
+            aug,
+            marker,
+            anchor=anchor,
+            dataset=options.one_or_more(data),
+            trust_remote_code=trusted,
         )
         checks = list(pair_checks(config))
     elif anchor or aug or marker or data or overrides:

@@ -26,7 +26,7 @@ def evaluate(
         typer.Argument(
             metavar="TASK... [KEY=VALUE]...",
             help="What to evaluate; `calmctl ls tasks` lists them, `all` means every one whose data is there. "
-            "Then changes to the preset, in Hydra's syntax; options.NAME=VALUE is an option of the task.",
+            f"{options.settings_help('eval')} options.NAME=VALUE is an option of the task.",
             show_default=False,
         ),
     ],
@@ -40,37 +40,44 @@ def evaluate(
     languages: options.Languages = None,
     against: options.Against = None,
     allow_code_execution: options.AllowCodeExecution = False,
+    anchor: options.AnchorElsewhere = None,
+    aug: options.AugsElsewhere = None,
     allow_different_base: options.AllowDifferentBase = False,
     trust_remote_code: options.TrustRemoteCode = False,
-    preset: options.Preset = "default",
+    preset: Annotated[str | None, options.preset_of("eval")] = None,
+    config_file: options.ConfigFile = None,
     seed: options.Seed = None,
     config_dir: options.ConfigDir = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
     """Generate completions for tasks and score them. Several tasks write OUT/TASK each."""
-    with loading():
-        from calmctl.cli.progress import watching
-        from calmctl.config import load_config
-        from calmctl.errors import CalmctlError
-        from calmctl.evaluation.config import EvalConfig
-        from calmctl.evaluation.evaluating import plan_evaluations, run_evaluations
+    from calmctl.cli.progress import watching
+    from calmctl.config import load_config
+    from calmctl.errors import CalmctlError
+    from calmctl.evaluation.config import EvalConfig
 
+    chosen = options.chosen_preset("eval", preset, config_file)
     named, overrides = options.split_overrides(tasks)
     given = options.task_options(shots, languages, against, allow_code_execution)
-    settings = {"model": model, "limit": limit, "allow_different_base": allow_different_base or None}
+    settings: dict[str, object] = {"model": model, "anchor": anchor, "augs": tuple(aug) if aug else None}
+    settings |= {"limit": limit, "allow_different_base": allow_different_base or None}
     settings["trust_remote_code"] = trust_remote_code or None
     settings["decoding.seed"] = seed
 
     def configure(task: str, dataset: Path | None, task_options: Mapping[str, object]) -> EvalConfig:
         own = {f"options.{name}": value for name, value in task_options.items()}
         all_settings = options.with_options(overrides, task=task, dataset=dataset, **settings, **own)
-        return load_config(EvalConfig, f"eval/{preset}", all_settings, config_dir)
+        return load_config(EvalConfig, f"eval/{chosen}", all_settings, config_dir, config_file)
 
     plan = _plan(named, data, given, out, configure)
+    next(iter(plan.values())).check_inputs()  # all have the same model
+    with loading():
+        from calmctl.evaluation.evaluating import plan_evaluations, run_evaluations
+
     if dry_run:
         planned, failed = plan_evaluations(plan)
-        one = {"command": "eval", "preset": preset}
+        one = {"command": "eval", "preset": str(config_file or chosen)}
         output.print_plan({**one, **planned[0]} if len(plan) == 1 else {**one, "tasks": planned}, json)
     else:
         with watching({folder.name: folder for folder in plan}):
@@ -89,14 +96,20 @@ def _plan(
     out: Path,
     configure: Any,
 ) -> dict[Path, EvalConfig]:
-    """Return folder -> evaluation settings; print why `all` skips a task."""
+    """Return folder -> evaluation settings; print why `all` skips a task.
+
+    Models are looked for and data are read before torch is loaded: mistakes then show at once.
+    """
     from calmctl.errors import UserError
     from calmctl.evaluation.tasks import ALL, check_options, find_data, has_option, names_of, try_data
 
     tasks = names_of(named)
     if len(named) == 1 and named[0] != ALL:
         check_options(tasks[0], given)
-        return {out: configure(tasks[0], data, given)}
+        config: EvalConfig = configure(tasks[0], data, given)
+        if config.dataset:
+            config.load_records()
+        return {out: config}
     if data is None:
         raise UserError("dataset is not set; give --data FOLDER, which holds a folder for each task")
     plan = {}
@@ -104,7 +117,7 @@ def _plan(
         if ALL not in named:
             check_options(task, given)
             plan[out / task] = configure(task, find_data(task, data), given)
-            plan[out / task].load_records()  # fail before the first task generates
+            plan[out / task].load_records()
             continue
         own = {name: value for name, value in given.items() if has_option(task, name)}
         found = try_data(task, data, partial(configure, task, task_options=own))

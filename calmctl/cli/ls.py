@@ -74,13 +74,13 @@ def runs(
 @app.command("tasks")
 def tasks(json: options.Json = False) -> None:
     """List the evaluation tasks and their options (`--shots 3`, or `options.NAME=VALUE` for any of them)."""
-    from calmctl.schema import describe_options
+    from calmctl.settings import list_settings
     from evals import TASKS
 
     described: list[dict[str, Any]] = [
         {
             "name": name,
-            "options": describe_options(task),
+            "options": {each.name: each.type if each.is_required else each.default for each in list_settings(task)},
             "description": (task.__doc__ or "").strip().partition("\n")[0],
         }
         for name, task in sorted(TASKS.items())
@@ -90,7 +90,7 @@ def tasks(json: options.Json = False) -> None:
         return
     rows = []
     for row in described:
-        shown = ", ".join(f"{name}={_shown(value)}" for name, value in row["options"].items())
+        shown = ", ".join(f"{name}={options.typed(value)}" for name, value in row["options"].items())
         rows.append((row["name"], shown, row["description"]))
     output.print_table(["task", "options", "what it measures"], rows)
 
@@ -117,16 +117,3 @@ def models(root: Root = Path("runs"), json: options.Json = False) -> None:
         return
     rows = [(run.path, run.kind, run.status, run.facts.get("total_parameters")) for run in found]
     output.print_table(["model", "made by", "status", "parameters"], rows)
-
-
-def _shown(value: object) -> str:
-    """Return a setting's value as it is typed, but for line breaks, which are shown as `\\n`."""
-    if value is None:
-        return "null"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_shown, value))}]"
-    return (
-        value
-        if isinstance(value, str) and value.replace("-", "").isalnum()
-        else options.quoted(value).replace("\n", "\\n")
-    )

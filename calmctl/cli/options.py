@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from calmctl.cli.configurations import CONFIGURATIONS
 from calmctl.errors import UserError
 from calmctl.opened_hydra import quoted
 
-Preset = Annotated[str, typer.Option("--preset", "-p", help="Which preset to use; `calmctl ls presets` lists them.")]
+
+def preset_of(command: str) -> Any:
+    """Return the option that chooses a preset of a command (a key of CONFIGURATIONS)."""
+    default = CONFIGURATIONS[command].preset
+    return typer.Option("--preset", "-p", show_default=default, help="Which preset; `calmctl ls presets` lists them.")
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="YAML file of settings, in place of a preset; a run's config.yaml, say."
+    ),
+]
 Out = Annotated[
     Path,
     typer.Option("--out", "-o", help="Folder for the results; the same command resumes or skips what is there."),
@@ -35,6 +49,22 @@ Markers = Annotated[
         metavar="OURS=THEIRS",
         help="A special token of the anchor and the one that augs with tokenizers of their own read in its place.",
     ),
+]
+InitFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--init-from",
+        metavar="RUN",
+        help="Begin with trained bridges (adapters) of a run, model folder or checkpoint, not with new ones.",
+    ),
+]
+AnchorElsewhere = Annotated[
+    str | None,
+    typer.Option("--anchor", help="Where the anchor of a composed model is, if not where the model says."),
+]
+AugsElsewhere = Annotated[
+    list[str] | None,
+    typer.Option("--aug", help="Where its aug is; with several augs, all in their order."),
 ]
 AllowDifferentBase = Annotated[
     bool,
@@ -63,9 +93,22 @@ Against = Annotated[Path | None, typer.Option("--against", help="Run of the same
 AllowCodeExecution = Annotated[
     bool, typer.Option("--allow-code-execution", help="Run the programs that the model writes, in a sandbox.")
 ]
+Datasets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="PATH|ID",
+        help="What to train on: a JSONL, JSON, CSV, TSV or Parquet file, a pattern, a folder of files or of a saved "
+        "dataset, or one of the hub (ID@REVISION:SPLIT). Again for more data; data_weights=[0.7,0.3] gives shares.",
+    ),
+]
 Validation = Annotated[
-    Path | None,
-    typer.Option("--validation", help="File like --data to validate on; train.validation_share holds out a part."),
+    list[str] | None,
+    typer.Option(
+        "--validation",
+        metavar="PATH|ID",
+        help="Data like --data to validate on; train.validation_share holds out a part.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -73,10 +116,42 @@ Overrides = Annotated[
 ]
 
 
+def overrides_of(command: str) -> Any:
+    """Return the argument that changes settings of a command (a key of CONFIGURATIONS)."""
+    return typer.Argument(metavar="KEY=VALUE", help=settings_help(command), show_default=False)
+
+
+def settings_help(command: str) -> str:
+    """Return how the settings of a command are changed, which groups they have, and where they are explained."""
+    groups = CONFIGURATIONS[command].groups
+    named = f"; groups of settings: {groups}" if groups else ""
+    return f"Changes to settings, in Hydra's syntax{named}. `calmctl settings {command}` explains all of them."
+
+
+def chosen_preset(command: str, preset: str | None, file: Path | None) -> str:
+    """Return the preset to use: the one that was given, or the command's own.
+
+    Raises:
+        UserError: a file of settings is given as well.
+    """
+    if preset is not None and file is not None:
+        raise UserError(
+            f"--preset {preset} and --config {file}: give one of them; a file that begins with "
+            f"`defaults: [{preset}@_here_, _self_]` adds to that preset"
+        )
+    return preset or CONFIGURATIONS[command].preset
+
+
 def with_options(overrides: list[str] | None, **options: object) -> list[str]:
     """Return the options as overrides, followed by `overrides`, which therefore win; None adds no override."""
     given = [f"{key}={quoted(value)}" for key, value in options.items() if value is not None]
     return [*given, *(overrides or [])]
+
+
+def one_or_more(given: list[str] | None) -> str | tuple[str, ...] | None:
+    """Return sources of data as a setting: the only one, or all of several; None if none is given."""
+    names = tuple(str(Path(name)) if os.path.exists(name) else name for name in given or ())
+    return names if len(names) > 1 else (names[0] if names else None)
 
 
 def as_markers(given: list[str] | None) -> dict[str, str]:
@@ -94,6 +169,18 @@ def as_markers(given: list[str] | None) -> dict[str, str]:
     return {ours: theirs for ours, theirs in pairs}
 
 
+def as_columns(given: list[str] | None) -> dict[str, str]:
+    """Parse `--column`: our name of a column -> its name in the data.
+
+    Raises:
+        UserError: a value is not of the form OURS=THEIRS.
+    """
+    pairs = [text.partition("=") for text in given or []]
+    if wrong := next((pair for pair in pairs if not all(pair)), None):
+        raise UserError(f"--column {''.join(wrong)}: give two names, as prompt=question")
+    return {ours: theirs for ours, _, theirs in pairs}
+
+
 def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Split arguments into names and overrides (`key=value`, `~key`)."""
     overrides = [text for text in arguments if "=" in text or text.startswith("~")]
@@ -108,3 +195,14 @@ def task_options(
     options = {"shots": shots, "languages": chosen, "against": against}
     options["allow_code_execution"] = allow_code_execution or None
     return {name: value for name, value in options.items() if value is not None}
+
+
+def typed(value: object) -> str:
+    """Return a setting's value as it is typed, but for line breaks, which are shown as `\\n`."""
+    if value is None:
+        return "null"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(typed, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{name}:{typed(item)}' for name, item in value.items())}}}"
+    return value if isinstance(value, str) and value.replace("-", "").isalnum() else quoted(value).replace("\n", "\\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,20 @@ def print_facts(facts: Mapping[str, object]) -> None:
     width = max((len(name) for name in shown), default=0)
     for name, value in shown.items():
         print(visible(f"{name:<{width}}  {value}"))
+
+
+def print_entry(name: str, facts: str, text: str) -> None:
+    """Print an entry of a list on stdout: a name, and below it facts and a text, wrapped to the terminal's width."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=100)
+    console.print(Text(visible(name), style="bold"))
+    for line in filter(None, (facts, text)):
+        wrapped = textwrap.wrap(visible(line), console.width - 4, break_on_hyphens=False)
+        console.print(Text(textwrap.indent("\n".join(wrapped), "    ")))
 
 
 def print_plan(plan: Mapping[str, Any], as_json: bool) -> None:

@@ -53,6 +53,8 @@ class RunProgress:
     tokens_per_second: float | None = None
     memory: float | None = None
     seconds_left: float | None = None
+    epoch: float | None = None
+    epochs: float | None = None
 
     @classmethod
     def read(cls, name: str, folder: Path) -> RunProgress:
@@ -70,12 +72,15 @@ class RunProgress:
             found.get("tokens_per_second"),
             found.get("peak_memory_bytes"),
             found.get("eta_seconds"),
+            found.get("epoch"),
+            found.get("epochs"),
         )
 
     @property
     def figures(self) -> str:
-        """Return losses, speed and memory as text."""
+        """Return passes over the data, losses, speed and memory as text."""
         facts = [
+            f"pass {self.epoch or 0:.2f} of {self.epochs:.2f}" if self.epochs else None,
             None if self.loss is None else f"loss {self.loss:.3f}",
             None if self.validation_loss is None else f"validation {self.validation_loss:.3f}",
             None if self.tokens_per_second is None else f"{self.tokens_per_second:,.0f} tokens/s",

@@ -92,7 +92,7 @@ def _facts(reading: TextReading) -> dict[str, object]:
 
 
 def _how(aug: AugReading, length: int) -> str:
-    from calmctl.modeling.tokenizers.segmentation import SEGMENTATIONS
+    from calmctl.modeling.options import SEGMENTATIONS
 
     if not aug.kind:
         return "the anchor's tokens as they are"

@@ -29,8 +29,9 @@ app = typer.Typer(help="Reproduce an experiment of the paper: data, training, co
 @app.command("kv")
 def kv(
     out: options.Out,
-    overrides: options.Overrides = None,
-    preset: options.Preset = "tiny",
+    overrides: Annotated[list[str] | None, options.overrides_of("reproduce kv")] = None,
+    preset: Annotated[str | None, options.preset_of("reproduce kv")] = None,
+    config_file: options.ConfigFile = None,
     seed: options.Seed = None,
     seeds: Seeds = 1,
     ablations: Annotated[
@@ -46,9 +47,15 @@ def kv(
     from calmctl.experiments.kv import kv_experiment
     from calmctl.experiments.kv_config import ReproduceKVConfig
 
+    name = options.chosen_preset("reproduce kv", preset, config_file)
+
     def experiment(seed: int | None, folder: Path) -> Experiment:
-        settings = options.with_options(overrides, preset=preset, seed=seed, ablate=ablations or None)
-        return kv_experiment(load_config(ReproduceKVConfig, f"reproduce/kv/{preset}", settings, config_dir), folder)
+        settings = options.with_options(
+            overrides, preset=None if config_file else name, seed=seed, ablate=ablations or None
+        )
+        return kv_experiment(
+            load_config(ReproduceKVConfig, f"reproduce/kv/{name}", settings, config_dir, config_file), folder
+        )
 
     _reproduce(out, seed, seeds, experiment, dry_run, json, nproc_per_node)
 
@@ -56,8 +63,9 @@ def kv(
 @app.command("ntl")
 def ntl(
     out: options.Out,
-    overrides: options.Overrides = None,
-    preset: options.Preset = "tiny",
+    overrides: Annotated[list[str] | None, options.overrides_of("reproduce ntl")] = None,
+    preset: Annotated[str | None, options.preset_of("reproduce ntl")] = None,
+    config_file: options.ConfigFile = None,
     benchmarks: Benchmarks = None,
     seed: options.Seed = None,
     seeds: Seeds = 1,
@@ -70,9 +78,15 @@ def ntl(
     from calmctl.config import load_config
     from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_experiment
 
+    name = options.chosen_preset("reproduce ntl", preset, config_file)
+
     def experiment(seed: int | None, folder: Path) -> Experiment:
-        settings = options.with_options(overrides, preset=preset, seed=seed, benchmarks=benchmarks)
-        return ntl_experiment(load_config(ReproduceNTLConfig, f"reproduce/ntl/{preset}", settings, config_dir), folder)
+        settings = options.with_options(
+            overrides, preset=None if config_file else name, seed=seed, benchmarks=benchmarks
+        )
+        return ntl_experiment(
+            load_config(ReproduceNTLConfig, f"reproduce/ntl/{name}", settings, config_dir, config_file), folder
+        )
 
     _reproduce(out, seed, seeds, experiment, dry_run, json, nproc_per_node)
 
@@ -80,8 +94,9 @@ def ntl(
 @app.command("code")
 def code(
     out: options.Out,
-    overrides: options.Overrides = None,
-    preset: options.Preset = "tiny",
+    overrides: Annotated[list[str] | None, options.overrides_of("reproduce code")] = None,
+    preset: Annotated[str | None, options.preset_of("reproduce code")] = None,
+    config_file: options.ConfigFile = None,
     source: data.Sources = None,
     benchmarks: Annotated[
         Path | None,
@@ -102,10 +117,12 @@ def code(
     given: dict[str, object] = {"benchmarks": benchmarks, "allow_code_execution": allow_code_execution or None}
     given["data.sources"] = tuple(source) if source else None
 
+    name = options.chosen_preset("reproduce code", preset, config_file)
+
     def experiment(seed: int | None, folder: Path) -> Experiment:
-        settings = options.with_options(overrides, preset=preset, seed=seed, **given)
+        settings = options.with_options(overrides, preset=None if config_file else name, seed=seed, **given)
         return code_experiment(
-            load_config(ReproduceCodeConfig, f"reproduce/code/{preset}", settings, config_dir), folder
+            load_config(ReproduceCodeConfig, f"reproduce/code/{name}", settings, config_dir, config_file), folder
         )
 
     _reproduce(out, seed, seeds, experiment, dry_run, json, nproc_per_node)
@@ -114,8 +131,9 @@ def code(
 @app.command("adapters")
 def adapters(
     out: options.Out,
-    overrides: options.Overrides = None,
-    preset: options.Preset = "smollm2",
+    overrides: Annotated[list[str] | None, options.overrides_of("reproduce adapters")] = None,
+    preset: Annotated[str | None, options.preset_of("reproduce adapters")] = None,
+    config_file: options.ConfigFile = None,
     anchor: Annotated[str | None, typer.Option("--anchor", help="The model that gets adapters.")] = None,
     aug: Annotated[str | None, typer.Option("--aug", help="A specialist to compose it with, beside adapters.")] = None,
     sets: Annotated[
@@ -139,9 +157,11 @@ def adapters(
     given: dict[str, object] = {"benchmarks": sets, "ablate": ablations or None}
     given |= {"anchor.base": anchor, "aug.base": aug}
 
+    name = options.chosen_preset("reproduce adapters", preset, config_file)
+
     def experiment(seed: int | None, folder: Path) -> Experiment:
-        settings = options.with_options(overrides, preset=preset, seed=seed, **given)
-        config = load_config(ReproduceAdaptersConfig, f"reproduce/adapters/{preset}", settings, config_dir)
+        settings = options.with_options(overrides, preset=None if config_file else name, seed=seed, **given)
+        config = load_config(ReproduceAdaptersConfig, f"reproduce/adapters/{name}", settings, config_dir, config_file)
         return adapters_experiment(config, folder)
 
     _reproduce(out, seed, seeds, experiment, dry_run, json, nproc_per_node)

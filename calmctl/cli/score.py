@@ -14,7 +14,7 @@ from calmctl.cli import options, output
 def score(
     task: Annotated[str, typer.Argument(metavar="TASK", help="What to score; `calmctl ls tasks` lists them.")],
     out: options.Out,
-    overrides: options.Overrides = None,
+    overrides: Annotated[list[str] | None, options.overrides_of("score")] = None,
     predictions: Annotated[
         Path | None,
         typer.Option("--predictions", help="JSON lines with id and completion; several of one id are its samples."),
@@ -25,7 +25,8 @@ def score(
     languages: options.Languages = None,
     against: options.Against = None,
     allow_code_execution: options.AllowCodeExecution = False,
-    preset: options.Preset = "default",
+    preset: Annotated[str | None, options.preset_of("score")] = None,
+    config_file: options.ConfigFile = None,
     config_dir: options.ConfigDir = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -42,9 +43,11 @@ def score(
     check_options(task, given)
     own = {f"options.{name}": value for name, value in given.items()}
     settings = options.with_options(overrides, task=task, dataset=data, limit=limit, predictions=predictions, **own)
-    config = load_config(ScoreConfig, f"score/{preset}", settings, config_dir)
+    chosen = options.chosen_preset("score", preset, config_file)
+    config = load_config(ScoreConfig, f"score/{chosen}", settings, config_dir, config_file)
     if dry_run:
-        output.print_plan({"command": "score", "preset": preset, "out": str(out), **plan_scoring(config, out)}, json)
+        label = str(config_file or chosen)
+        output.print_plan({"command": "score", "preset": label, "out": str(out), **plan_scoring(config, out)}, json)
         return
     with watching({out.name: out}):
         run_scoring(config, out, sys.argv)

@@ -18,11 +18,12 @@ def slurm(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]... -- COMMAND...",
-            help="Changes to the preset, then what follows `calmctl` in the command to run.",
+            help=f"{options.settings_help('slurm')} After `--` what follows `calmctl` in the command to run.",
             show_default=False,
         ),
     ] = None,
-    preset: options.Preset = "default",
+    preset: Annotated[str | None, options.preset_of("slurm")] = None,
+    config_file: options.ConfigFile = None,
     script: Annotated[Path | None, typer.Option("--script", help="Write the batch script here.")] = None,
     submit: Annotated[bool, typer.Option("--submit", help="Submit it with sbatch.")] = False,
     config_dir: options.ConfigDir = None,
@@ -35,7 +36,8 @@ def slurm(
 
     words = command or []
     start = next((place for place, word in enumerate(words) if "=" not in word), len(words))
-    config = load_config(cluster.SlurmConfig, f"slurm/{preset}", words[:start], config_dir)
+    chosen = options.chosen_preset("slurm", preset, config_file)
+    config = load_config(cluster.SlurmConfig, f"slurm/{chosen}", words[:start], config_dir, config_file)
     name, parameters = _parsed(context.find_root(), words[start:])
     text = cluster.batch_script(config, words[start:], cluster.launch_options(config, name, parameters))
     if script is not None:

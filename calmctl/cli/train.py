@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,9 +13,6 @@ from calmctl.cli.sweeping import sweepable
 
 app = typer.Typer(help="Train a model from scratch, or an existing one further.")
 
-Data = Annotated[
-    Path | None, typer.Option("--data", help="Training file: JSONL or Parquet with prompt and completion, or text.")
-]
 Tokenizer = Annotated[
     str | None, typer.Option("--tokenizer", help="Tokenizer of a model from scratch (folder, GGUF file or hub id).")
 ]
@@ -29,9 +25,10 @@ Base = Annotated[str | None, typer.Option("--base", help="Model to train further
 @launchable
 def train(
     out: options.Out,
-    overrides: options.Overrides = None,
-    preset: options.Preset = "default",
-    data: Data = None,
+    overrides: Annotated[list[str] | None, options.overrides_of("train")] = None,
+    preset: Annotated[str | None, options.preset_of("train")] = None,
+    config_file: options.ConfigFile = None,
+    data: options.Datasets = None,
     validation: options.Validation = None,
     tokenizer: Tokenizer = None,
     base: Base = None,
@@ -42,19 +39,22 @@ def train(
     json: options.Json = False,
 ) -> None:
     """Train a model; anchor and aug differ in their presets only."""
-    with loading():
-        from calmctl.config import load_config
-        from calmctl.training.configs import TrainConfig
-        from calmctl.training.whole_models import training_job
+    from calmctl.config import load_config
+    from calmctl.training.configs import TrainConfig
 
     settings = options.with_options(
         overrides,
-        dataset=data,
-        validation=validation,
+        dataset=options.one_or_more(data),
+        validation=options.one_or_more(validation),
         tokenizer=tokenizer,
         base=base,
         seed=seed,
         trust_remote_code=trust_remote_code or None,
     )
-    config = load_config(TrainConfig, f"train/{preset}", settings, config_dir)
-    run_or_plan(training_job(config), preset, out, dry_run, json)
+    chosen = options.chosen_preset("train", preset, config_file)
+    config = load_config(TrainConfig, f"train/{chosen}", settings, config_dir, config_file)
+    config.check_inputs()  # before torch is loaded, which takes seconds
+    with loading():
+        from calmctl.training.whole_models import training_job
+
+    run_or_plan(training_job(config), str(config_file or chosen), out, dry_run, json)

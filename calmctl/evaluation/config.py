@@ -5,12 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calmctl.errors import UserError
-from calmctl.evaluation.models import Models, Subject
 from calmctl.evaluation.tasks import TaskConfig
-from calmctl.inference.decoding import Decoding
-from calmctl.inference.mixture import check_greedy
-from calmctl.inference.prompt import OnOverflow
-from calmctl.modeling.bases.sources import source_sha256
+from calmctl.inference.settings import Decoding, OnOverflow, check_greedy
+from calmctl.modeling.bases.locating import locate, source_sha256
 from calmctl.runs.record import PREDICTIONS_FILE
 from calmctl.schema import meaning
 from data_builders.files import sha256_of
@@ -27,6 +24,7 @@ class EvalConfig(TaskConfig):
         model: a run, folder or hub id.
         on_overflow: for a prompt longer than the model's context: `drop_shots` (drop the first worked examples, keep
             the question) or `fail`.
+        anchor, augs: bases of a composed or adapted model, if they are not where it says they are.
         allow_different_base: evaluate a composed model even if its bases differ from the recorded ones.
         trust_remote_code: run code from the model's repository if the model needs it.
         bits_per_byte: also measure bits per byte over the references; this metric moves long before the others do.
@@ -41,6 +39,8 @@ class EvalConfig(TaskConfig):
 
     model: str = ""
     on_overflow: OnOverflow = "drop_shots"
+    anchor: str = field(default="", metadata=meaning("free"))
+    augs: tuple[str, ...] = field(default=(), metadata=meaning("free"))
     allow_different_base: bool = False
     trust_remote_code: bool = field(default=False, metadata=meaning("free"))
     decoding: Decoding = field(default_factory=Decoding)
@@ -63,19 +63,23 @@ class EvalConfig(TaskConfig):
         if self.mix:
             check_greedy(self.decoding)
 
-    def inputs(self) -> dict[str, str]:
-        """Return the checksums of the inputs (model, data, mix, handover); raises UserError if one is not set."""
+    def check_inputs(self) -> None:
+        """Raise UserError if no model is given, or a local one is missing."""
         if not self.model:
             raise UserError("model is not set; give --model MODEL")
+        for source in filter(None, (self.model, self.mix)):
+            locate(source)
+
+    def inputs(self) -> dict[str, str]:
+        """Return the checksums of the inputs (model, data, mix, handover); raises UserError if one is not set."""
+        self.check_inputs()
         read = {"model": source_sha256(self.model), "data": self.data_sha256}
+        if self.allow_different_base:  # otherwise they are the recorded ones, wherever they are
+            bases = {"anchor": self.anchor, **{f"aug_{index}": aug for index, aug in enumerate(self.augs)}}
+            read |= {name: source_sha256(base) for name, base in bases.items() if base}
         if self.mix:
             read["mix"] = source_sha256(self.mix)
         return read | {"handover": sha256_of(answers_file(self.handover))} if self.handover else read
-
-    def subject(self, models: Models) -> Subject:
-        """Return the model or the mixture that answers."""
-        how = self.allow_different_base, self.trust_remote_code
-        return Subject(models.of(self.model, *how), models.of(self.mix, *how) if self.mix else None)
 
 
 def answers_file(source: str) -> Path:

@@ -1,5 +1,6 @@
 """Run evaluations: the model generates, the task scores; the task sees records and completions, never the model."""
 
+import hashlib
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +52,7 @@ def plan_evaluations(plan: Mapping[Path, EvalConfig]) -> tuple[list[dict[str, An
     models, failed, planned = Models(torch.device("cpu")), dict[Path, str](), []
     for out, config in plan.items():
         with going_on(out, failed, among=len(plan)):
-            planned.append(plan_evaluation(config, out, config.subject(models)))
+            planned.append(plan_evaluation(config, out, models.subject(config)))
     return planned, failed
 
 
@@ -90,7 +91,7 @@ def run_evaluation(
         UserError: model or data are not set or cannot be loaded.
     """
     ranks = ranks or Ranks()
-    subject = config.subject(models or Models(ranks.device))
+    subject = (models or Models(ranks.device)).subject(config)
     if not ranks.is_first:
         if ranks.from_first():
             _generate(config, out, ranks, subject)
@@ -109,10 +110,15 @@ def run_evaluation(
 def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> None:
     asked, work, about = _generate(config, run.path, ranks, subject, run)
     protocol: dict[str, Any] = {}
+    prompts: dict[str, str] = {}
     if any(request.num_samples for request in asked.requests):
         protocol["decoding"] = config.decoding.name
     if config.handover:
         protocol["handover"] = config.handover_text
+    if any(request.messages for request in asked.requests):
+        template = subject.model.tokenizer.chat_template
+        protocol["chat_template"] = hashlib.sha256(str(template).encode()).hexdigest() if template else None
+        prompts = {request.id: request.prompt for request in asked.requests}
     if subject.other:  # a mixture decodes bytes, so it can write every stop string
         protocol |= {"read_in": "bytes, with another model", "mixed_with": config.mix, "mix_weight": config.mix_weight}
     else:
@@ -121,7 +127,8 @@ def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> N
         if otherwise := written_otherwise(subject.model.tokenizer, stops):
             protocol["stops_out_of_reach"] = otherwise
     measured = about.pop("measured")
-    write_scores(run, config, config.build_task(), asked.records, work.gather(), about, protocol, measured)
+    task = config.build_task()
+    write_scores(run, config, task, asked.records, work.gather(), about, protocol, measured, prompts)
     run.finish(total_parameters=subject.num_parameters)
     work.forget_bits()
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
+from calmctl.evaluation.config import EvalConfig
 from calmctl.inference.mixture import Voice
 from calmctl.modeling.bases.fingerprint import fingerprint
 from calmctl.modeling.bases.sources import (
@@ -20,43 +21,49 @@ from calmctl.modeling.bases.sources import (
     quiet_libraries,
 )
 from calmctl.modeling.configuration import PartsConfig
-from calmctl.modeling.stored.checkpoint import check_bases_are_there
+from calmctl.modeling.stored.base_sources import check_bases_are_there
 
 
 class ModelError(UserError):
     """The model cannot be evaluated on any task."""
 
 
+class How(NamedTuple):
+    """How a model is loaded (see `load_model`)."""
+
+    anchor: str = ""
+    augs: tuple[str, ...] = ()
+    allow_different_base: bool = False
+    trust_remote_code: bool = False
+
+
 class Model:
     """A model with its tokenizer, by the run, folder or hub id that names it; loaded on demand."""
 
-    def __init__(
-        self, source: str, device: torch.device, allow_different_base: bool = False, trust_remote_code: bool = False
-    ) -> None:
-        self.source, self.device, self._trust = source, device, trust_remote_code
-        self._how = {"allow_different_base": allow_different_base, "trust_remote_code": trust_remote_code}
+    def __init__(self, source: str, device: torch.device, how: How) -> None:
+        self.source, self.device, self._how = source, device, how
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer; raises ModelError if it cannot be loaded."""
         with _whatever_the_task():
-            return load_tokenizer(self.source, trust_remote_code=self._trust)
+            return load_tokenizer(self.source, trust_remote_code=self._how.trust_remote_code)
 
     @cached_property
     def shape(self) -> PreTrainedModel:
         """Return the model without weights; raises ModelError for a model that cannot be evaluated."""
         quiet_libraries()
         with _whatever_the_task():
-            shape = model_without_weights(self.source, **self._how)
+            shape = model_without_weights(self.source, **self._how._asdict())
             if isinstance(shape.config, PartsConfig):
-                check_bases_are_there(shape.config, locate(self.source)[0])
+                check_bases_are_there(shape.config, locate(self.source)[0], self._how.anchor, self._how.augs)
             return shape
 
     @cached_property
     def loaded(self) -> PreTrainedModel:
         """Return the model in eval mode; raises ModelError if it cannot be loaded."""
         with _whatever_the_task():
-            model = load_model(self.source, **self._how).eval()
+            model = load_model(self.source, **self._how._asdict()).eval()
         if self.device.type == "cuda":
             model.to(self.device)
         return model
@@ -108,12 +115,18 @@ class Models:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._known: dict[tuple[str, bool, bool], Model] = {}
+        self._known: dict[tuple[str, How], Model] = {}
 
-    def of(self, source: str, allow_different_base: bool = False, trust_remote_code: bool = False) -> Model:
+    def of(self, source: str, how: How | None = None) -> Model:
         """Return the model of this name, the same object for the same arguments."""
-        key = source, allow_different_base, trust_remote_code
-        return self._known.setdefault(key, Model(source, self._device, allow_different_base, trust_remote_code))
+        how = how or How()
+        return self._known.setdefault((source, how), Model(source, self._device, how))
+
+    def subject(self, config: EvalConfig) -> Subject:
+        """Return the model or the mixture that answers in an evaluation."""
+        how = How("", (), config.allow_different_base, config.trust_remote_code)
+        other = self.of(config.mix, how) if config.mix else None
+        return Subject(self.of(config.model, how._replace(anchor=config.anchor, augs=config.augs)), other)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from calmctl.config import to_dict
 from calmctl.errors import UserError
 from calmctl.evaluation.config import PLACE, EvalConfig, answers_file, check_references
@@ -15,6 +17,7 @@ from calmctl.inference.generation import check_samples
 from calmctl.inference.likelihood import encoded_pairs
 from calmctl.inference.mixture import check_mixable
 from calmctl.inference.prompt import FittedPrompts, fit
+from calmctl.modeling.chat import ChatTemplate
 from calmctl.runs.record import METRICS_FILE
 from calmctl.runs.run import Run
 from calmctl.units import human_bytes
@@ -53,6 +56,7 @@ def eval_prompts(config: EvalConfig, subject: Subject) -> EvalPrompts:
         )
     if config.handover:
         requests = _with_answers(config, requests)
+    requests = rendered(requests, subject.model.tokenizer)
     prompts = [_limited(request, config.decoding.max_new_tokens) for request in requests]
     check_samples(prompts, config.decoding)
     has_bits = config.bits_per_byte or not any(request.num_samples for request in requests)
@@ -76,6 +80,22 @@ def eval_prompts(config: EvalConfig, subject: Subject) -> EvalPrompts:
     return found
 
 
+def rendered(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase) -> list[Request]:
+    """Return the requests with conversations as the tokenizer's chat template writes them; without one, as they are.
+
+    Raises:
+        UserError: the template refuses a conversation.
+    """
+    if not tokenizer.chat_template or not any(request.messages for request in requests):
+        return list(requests)
+    template, found = ChatTemplate(tokenizer), []
+    for request in requests:
+        with _named(f"{request.id}: "):
+            prompt = template.prompt(request.messages) if request.messages else request.prompt
+        found.append(replace(request, prompt=prompt))
+    return found
+
+
 def _with_answers(config: EvalConfig, requests: Sequence[Request]) -> list[Request]:
     """Return the requests with another model's answer (its first sample) put before each prompt.
 
@@ -83,6 +103,8 @@ def _with_answers(config: EvalConfig, requests: Sequence[Request]) -> list[Reque
         UserError: the file is missing, is of another task or other data, or lacks an answer.
     """
     source = config.handover
+    if any(request.messages for request in requests):
+        raise UserError("handover: an answer cannot be put before a conversation; give rows of prompt and completion")
     if (metrics := Path(source) / METRICS_FILE).is_file():
         other = read_json(metrics)
         theirs = other.get("task"), (other.get("data") or {}).get("sha256")
@@ -104,12 +126,12 @@ def _with_answers(config: EvalConfig, requests: Sequence[Request]) -> list[Reque
 
 
 @contextmanager
-def _named(model: str) -> Iterator[None]:
-    """Prefix a UserError of the block with the model that it is about."""
+def _named(what: str) -> Iterator[None]:
+    """Prefix a UserError of the block with the model or request that it is about."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{model}{error}") from None
+        raise UserError(f"{what}{error}") from None
 
 
 def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str, Any]:

@@ -137,6 +137,7 @@ def write_scores(
     about: Mapping[str, Any],
     protocol: Mapping[str, Any] | None = None,
     measured: Scores | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> None:
     """Score completions and write `metrics.json` and `predictions.jsonl`.
 
@@ -144,6 +145,7 @@ def write_scores(
         about: further entries of `metrics.json` (the model, the generation).
         protocol: added to the task's own protocol.
         measured: what likelihoods say (`Task.measure`), added to what completions say.
+        prompts: what the model read in the place of a task's prompts, by request id.
 
     Raises:
         CalmctlError: a metric is NaN or infinite.
@@ -156,6 +158,8 @@ def write_scores(
             breakdown={**scores.breakdown, **measured.breakdown},
             samples=[*scores.samples, *measured.samples],
         )
+    if prompts:
+        scores = replace(scores, samples=[{**row, "prompt": prompts[row["id"]]} for row in scores.samples])
     _check_finite("metrics", scores.metrics)
     _check_finite("breakdown", scores.breakdown)
     run.write_text(PREDICTIONS_FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.samples))

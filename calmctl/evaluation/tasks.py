@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from calmctl.errors import UserError
 from calmctl.schema import field_types, from_dict, meaning
-from data_builders.files import sha256_of
 from evals import TASKS, Task
 
 ALL = "all"
@@ -47,7 +46,7 @@ class TaskConfig:
 
     @cached_property
     def data_sha256(self) -> str:
-        """Return the checksum of the data's manifest or files, or `dataset` itself if it is not a local path.
+        """Return the checksum of the data (see `Task.data_sha256`).
 
         It is computed once, so that the whole run records the data that it started with.
 
@@ -56,9 +55,7 @@ class TaskConfig:
         """
         if not self.dataset:
             raise UserError("dataset is not set; give --data PATH_OR_HUB_ID")
-        path = Path(self.dataset)
-        manifest = path / "manifest.json"
-        return sha256_of(manifest if manifest.is_file() else path) if path.exists() else self.dataset
+        return self.build_task().data_sha256(Path(self.dataset))
 
 
 def check_task(name: str) -> None:

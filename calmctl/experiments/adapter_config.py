@@ -3,8 +3,18 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from calmctl.baselines.methods import FULL
-from calmctl.baselines.options import ADAPTER_H, ADAPTER_P, AROUND, ATTENTION, BEFORE, BOTH, FEED_FORWARD, PUBLISHED
+from calmctl.baselines.options import (
+    ADAPTER_H,
+    ADAPTER_P,
+    AROUND,
+    ATTENTION,
+    BEFORE,
+    BOTH,
+    FEED_FORWARD,
+    FULL,
+    PUBLISHED,
+    Where,
+)
 from calmctl.evaluation.config import EvalConfig
 from calmctl.experiments.config import DECIDED_HERE, ExperimentConfig, chosen, evaluation
 from calmctl.reporting.systems_table import RANDOM
@@ -21,7 +31,7 @@ class Choice:
     """
 
     method: str
-    where: str = ""
+    where: Where = ""
     targets: str = ""
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import partial
 
 from calmctl.baselines.configs import BaselineConfig
-from calmctl.baselines.methods import ADAPTERS, FULL
-from calmctl.baselines.options import PUBLISHED
+from calmctl.baselines.methods import ADAPTERS
+from calmctl.baselines.options import FULL, PUBLISHED
 from calmctl.baselines.places import PUBLISHED_TARGETS
 from calmctl.errors import UserError
 from calmctl.experiments.adapter_config import CHOICES, SIZES, Choice, ReproduceAdaptersConfig

@@ -93,6 +93,9 @@ class ExperimentConfig(ABC):
             stage, setting = path.split(".")
             if value := getattr(getattr(self, stage), setting):
                 raise ValueError(f"{path}={value}: the experiment decides that; leave it out")
+        for name in ("anchor", "aug", "compose", "baseline"):
+            if getattr(self, name).train.epochs:
+                raise ValueError(f"{name}.train.epochs: experiments are planned in steps; set {name}.train.steps=...")
 
     def _give_one_seed(self) -> None:
         for name in _STAGES:

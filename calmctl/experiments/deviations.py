@@ -8,11 +8,11 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from calmctl.baselines.methods import METHODS
+from calmctl.baselines.options import METHODS
 from calmctl.config import to_dict
 from calmctl.experiments.config import ExperimentConfig, is_used_as_it_is
 from calmctl.modeling import layers
-from calmctl.modeling.bridge import BridgeConfig
+from calmctl.modeling.options import BridgeConfig
 from calmctl.reporting.systems_table import SYSTEMS
 from calmctl.training.configs import ComposeConfig, TrainConfig
 
@@ -96,7 +96,7 @@ COMPOSITION: dict[str, Callable[[ComposeConfig], str]] = {
 NOT_THE_METHOD = frozenset(
     {
         "anchor", "dataset", "validation", "attention", "merge_bases", "self_check", "trust_remote_code", "seed",
-        "train",
+        "train", "columns", "data_weights",
     }
 )  # fmt: skip
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from calmctl.baselines.configs import BaselineConfig
-from calmctl.baselines.methods import METHODS
+from calmctl.baselines.options import METHODS
 from calmctl.evaluation.config import EvalConfig
 from calmctl.experiments.config import DECIDED_HERE, ExperimentConfig, chosen
 from calmctl.schema import meaning

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from calmctl.baselines.building import sizes_for
-from calmctl.baselines.methods import FULL
+from calmctl.baselines.options import FULL
 from calmctl.errors import UserError
 from calmctl.evaluation.config import EvalConfig
 from calmctl.experiments.kv_config import ReproduceKVConfig

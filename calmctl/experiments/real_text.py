@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from calmctl.baselines.methods import METHODS
+from calmctl.baselines.options import METHODS
 from calmctl.evaluation.config import EvalConfig
 from calmctl.evaluation.tasks import find_data, has_option
 from calmctl.experiments.config import DECIDED_HERE, ExperimentConfig, is_used_as_it_is

@@ -149,7 +149,7 @@ class Systems(ABC):
             train, tokenizer=tokenizer, dataset=str(self.data / file), validation=self._held_out(validation, train)
         )
 
-    def _held_out(self, file: str, given: TrainConfig | ComposeConfig | BaselineConfig) -> str:
+    def _held_out(self, file: str, given: TrainConfig | ComposeConfig | BaselineConfig) -> str | tuple[str, ...]:
         """Return the validation file: the data's own, or if there is none the one in the settings."""
         return str(self.data / file) if file else given.validation
 

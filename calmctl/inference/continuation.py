@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 from transformers.cache_utils import Cache
 
-from calmctl.inference.decoding import Decoding, FiniteLogits, NotFiniteError
+from calmctl.inference.decoding import FiniteLogits, NotFiniteError, sampling_arguments
 from calmctl.inference.growing_cache import SharedPrefix, growing_cache
+from calmctl.inference.settings import Decoding
 from calmctl.inference.text import StopStrings, TextStream
 from calmctl.modeling.calling import CACHE, accepts, cache_of
 
@@ -109,7 +110,7 @@ class Continuations:
         if prefix is not None:
             cache = prefix.for_rows(len(prompts) * self.decoding.num_beams)
         rows = Rows(prompts, settings.pad_token_id, self.model.device, cache)
-        arguments, sampling = self.decoding.arguments(seeds, self.model.device)
+        arguments, sampling = sampling_arguments(self.decoding, seeds, self.model.device)
         finite = FiniteLogits()
         arguments["logits_processor"] = LogitsProcessorList([finite, *([sampling] if sampling else [])])
         found: list[list[int]] = [[] for _ in prompts]

@@ -18,11 +18,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.inference.continuation import Continuations
-from calmctl.inference.decoding import Decoding, NotFiniteError, ready_to_write, seed_of
+from calmctl.inference.decoding import NotFiniteError, ready_to_write, seed_of
 from calmctl.inference.growing_cache import MIN_TOKENS, SharedPrefix
 from calmctl.inference.likelihood import ScoredTexts
-from calmctl.inference.prompt import FittedPrompts, Group, OnOverflow, Row, batches, fit, shared_tokens
+from calmctl.inference.prompt import FittedPrompts, Group, Row, batches, fit, shared_tokens
 from calmctl.inference.reading import reading_of
+from calmctl.inference.settings import Decoding, OnOverflow
 from calmctl.inference.text import completion_of, written_otherwise
 from calmctl.modeling.probe import is_out_of_memory
 from evals import Request

@@ -15,10 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 from calmctl.inference.byte_reading import END, ByteReader, Chances, passes_over
-from calmctl.inference.decoding import Decoding, NotFiniteError, ready_to_write
+from calmctl.inference.decoding import NotFiniteError, ready_to_write
 from calmctl.inference.generation import Sample, Throughput, Writer
 from calmctl.inference.prompt import FittedPrompts, Row, vocabulary_size
 from calmctl.inference.reading import reading_of
+from calmctl.inference.settings import Decoding, check_greedy
 from calmctl.modeling.calling import accepts, cache_argument
 from calmctl.modeling.layers import text_config
 from calmctl.modeling.probe import without_rounding
@@ -167,12 +168,6 @@ class Mixture(Writer):
                     reader.take(symbols)
         self._free()
         return written
-
-
-def check_greedy(decoding: Decoding) -> None:
-    """Raise UserError unless decoding is greedy."""
-    if decoding.name != "greedy":
-        raise UserError(f"mix: two models write together greedily, not by {decoding.name} decoding; leave it out")
 
 
 def check_mixable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:

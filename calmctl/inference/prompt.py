@@ -4,17 +4,17 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, cast
+from typing import cast
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
+from calmctl.inference.settings import OnOverflow
 from calmctl.modeling.context import AugContext, aug_contexts, context_length
 from calmctl.modeling.prompt_ids import prompt_ids
 from evals import Request
 
-OnOverflow = Literal["drop_shots", "fail"]
 # A completion to generate: index of the prompt, and index among its samples.
 Row = tuple[int, int]
 _CHUNK = 1024  # prompts tokenised at once: lists of ids take nine times the memory of arrays

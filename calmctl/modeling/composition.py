@@ -21,14 +21,14 @@ from calmctl.modeling.bases.sources import (
     untrained,
     without_weights,
 )
-from calmctl.modeling.bridge import BridgeConfig
 from calmctl.modeling.composed import ComposedModelForCausalLM
-from calmctl.modeling.configuration import AUG_READS, ComposedConfig
+from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import resolve_connections
+from calmctl.modeling.options import AUG_READS, AUTO, SEGMENTATION_SETTINGS, BridgeConfig
 from calmctl.modeling.stored.parts import PartsModel
 from calmctl.modeling.tokenizers.own import OwnTokenizer, chosen_kind, own_tokenizer
 from calmctl.modeling.tokenizers.same_ids import num_token_ids
-from calmctl.modeling.tokenizers.segmentation import AUTO, SEGMENTATION_SETTINGS, Segmenter
+from calmctl.modeling.tokenizers.segmentation import Segmenter
 from calmctl.processes.ranks import current_ranks
 
 _LOGGER = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ ANCHOR_FACTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention
 HEAD_FACTS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 # Model types that multiply by `logits_scaling`; all others, and so the tools, divide by it.
 SCALED_UP = ("hyperclovax",)
-AUG_READS = ("all", "prompt")
 # Names of the context length in configurations, the commonest first.
 CONTEXTS = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"),
@@ -56,6 +55,13 @@ class PartsConfig(PreTrainedConfig):
             kwargs.setdefault(name, self.anchor.get(name))
         kwargs["tie_word_embeddings"] = False
         super().__init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Return a configuration; `anchor` and `augs` among the arguments are bases for the model, no settings."""
+        bases = {name: kwargs.pop(name) for name in ("anchor", "augs") if name in kwargs}
+        found = super().from_dict(config_dict, **kwargs)
+        return (found[0], {**found[1], **bases}) if isinstance(found, tuple) else found
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:

@@ -19,13 +19,14 @@ from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.alignment import positions_in_documents, prompt_to_read
 from calmctl.modeling.aug_reading import AugReadingMixin
-from calmctl.modeling.bridge import Bridge, BridgeConfig
+from calmctl.modeling.bridge import Bridge
 from calmctl.modeling.cache import ComposedCache
 from calmctl.modeling.calling import CACHE, either_cache
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.connections import Connection
 from calmctl.modeling.hooks import ForwardPass, Hooks, is_under_way, new_pass
 from calmctl.modeling.kept_states import KeptStates, beginning_after
+from calmctl.modeling.options import BridgeConfig
 from calmctl.modeling.recomputation import RecomputingMixin
 from calmctl.modeling.running import run_decoder
 from calmctl.modeling.tokenizers.segmentation import Segmenter

@@ -16,7 +16,7 @@ from typing import Any
 
 from calmctl.errors import UserError
 from calmctl.runs.record import CONFIG_FILE, LOCK_FILE, PROGRESS_FILE, RUN_FILE, Kind, RunInfo, read_run
-from calmctl.schema import changeable_settings, default_settings, settings_of_before, to_dict
+from calmctl.schema import changeable_settings, default_settings, growing_settings, settings_of_before, to_dict
 from data_builders.values import read_yaml
 
 _SHOWN_DIFFERENCES = 3
@@ -24,8 +24,13 @@ _MISSING = "(not set)"
 Differences = Mapping[str, tuple[Any, Any]]
 
 
-def existing_run(path: Path, kind: Kind, config: object, inputs: Mapping[str, str]) -> RunInfo | None:
+def existing_run(
+    path: Path, kind: Kind, config: object, inputs: Mapping[str, str], may_grow: bool = False
+) -> RunInfo | None:
     """Return the run at `path`, or None if a new one can start there.
+
+    Args:
+        may_grow: accept a run that `config` extends (see `growth`).
 
     Raises:
         UserError: `path` is a file, or holds another run or something that is no run.
@@ -40,7 +45,8 @@ def existing_run(path: Path, kind: Kind, config: object, inputs: Mapping[str, st
         return None
     if existing.kind != kind:
         raise UserError(f"{existing.path} holds a run of kind {existing.kind}, not {kind}; choose another --out")
-    _refuse_other_settings(existing, config)
+    if not (may_grow and growth(existing, config)):
+        _refuse_other_settings(existing, config)
     old = existing.facts.get("inputs") or {}
     if changed := sorted(name for name in {*old, *inputs} if old.get(name) != inputs.get(name)):
         names = ", ".join(changed)
@@ -52,6 +58,21 @@ def refuse_other_settings(path: Path, config: object) -> None:
     """Raise UserError if `path` holds a run that was started with other settings."""
     if (path / RUN_FILE).exists() and not _made_nothing(existing := read_run(path)):
         _refuse_other_settings(existing, config)
+
+
+def growth(run: RunInfo, config: object) -> dict[str, Any]:
+    """Return the settings by which a configuration extends a run (more steps, say), with their values in the run.
+
+    Empty if nothing differs, or anything but larger values of settings that may grow (`schema.meaning`).
+    """
+    found, growing = _differences(run, config) or {}, set(growing_settings(config))
+    if all(key in growing and _is_less(*pair) for key, pair in found.items()):
+        return {key: before for key, (before, _) in found.items()}
+    return {}
+
+
+def _is_less(before: Any, after: Any) -> bool:
+    return isinstance(before, int | float) and before < after
 
 
 def has_settings(run: RunInfo, config: object, comparisons: bool = False) -> bool:

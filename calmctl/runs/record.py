@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal
 
+from calmctl import environment
 from calmctl.errors import UserError
 from calmctl.runs.lock import FileLock
 from data_builders.row_files import read_jsonl
@@ -30,14 +32,14 @@ _NUMBER = int | float
 # Optional entries of run.json and their types.
 _FACTS: dict[str, type | UnionType] = {
     **dict.fromkeys(("name", "config_sha256", "git_commit", "folder", "started", "finished", "error"), str),
-    **dict.fromkeys(("command",), list),
+    **dict.fromkeys(("command", "extended"), list),
     **dict.fromkeys(("versions", "hardware", "inputs", "cost"), dict),
     **dict.fromkeys(("seed", "seconds", "peak_memory_bytes", "peak_gpu_memory_bytes", "resumes"), _NUMBER),
     **dict.fromkeys(("trainable_parameters", "total_parameters"), _NUMBER),
 }
 _LOG_NUMBERS = (
     *("step", "loss", "learning_rate", "tokens_per_second", "seconds"),
-    *("exact_match", "validation_loss", "validation_exact_match", "validation_bits_per_byte"),
+    *("exact_match", "epoch", "validation_loss", "validation_exact_match", "validation_bits_per_byte"),
 )
 
 
@@ -136,3 +138,39 @@ def list_runs(root: Path) -> list[RunInfo]:
                     RunInfo(Path(folder), kind="unknown", name=Path(folder).name, status="damaged", facts=facts)
                 )
     return sorted(found, key=lambda run: run.path)
+
+
+def new_facts(
+    folder: Path,
+    kind: Kind,
+    name: str | None,
+    identity: str,
+    command: Sequence[str],
+    seed: int | None,
+    inputs: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the record of a run that begins now."""
+    return {
+        "kind": kind,
+        "name": name or folder.name,
+        "folder": str(folder),
+        "status": "running",
+        "command": list(command),
+        "config_sha256": identity,
+        "git_commit": environment.git_commit(),
+        "versions": environment.package_versions(),
+        "hardware": environment.hardware(),
+        "seed": seed,
+        "started": now(),
+        "finished": None,
+        "seconds": None,
+        "peak_memory_bytes": None,
+        "trainable_parameters": None,
+        "total_parameters": None,
+        "inputs": dict(inputs),
+    }
+
+
+def now() -> str:
+    """Return the time, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

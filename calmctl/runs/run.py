@@ -13,8 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +22,7 @@ from calmctl import environment
 from calmctl.config import to_yaml
 from calmctl.errors import CalmctlError, UserError, errno_of
 from calmctl.processes.parent import end_if_asked
-from calmctl.runs.identity import config_sha256, existing_run
+from calmctl.runs.identity import config_sha256, existing_run, growth
 from calmctl.runs.lock import FileLock
 from calmctl.runs.record import (
     CONFIG_FILE,
@@ -35,6 +34,8 @@ from calmctl.runs.record import (
     RunInfo,
     Status,
     list_runs,
+    new_facts,
+    now,
     read_log,
     read_run,
 )
@@ -45,6 +46,7 @@ from data_builders.values import write_json
 __all__ = ["Run", "RunInfo", "config_sha256", "list_runs", "read_run"]
 
 _PROGRESS_INTERVAL_SECONDS = 0.25
+OnGrowth = Callable[[RunInfo, Mapping[str, Any]], None]
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -72,37 +74,42 @@ class Run:
         inputs: Mapping[str, str] | None = None,
         name: str | None = None,
         is_current: bool = True,
+        on_growth: OnGrowth | None = None,
     ) -> Run:
         """Create the run at `path`, resume it, or find it complete (`run.is_complete`: nothing to do).
 
         `config` is a dataclass, whose fields say which settings may change (`schema.meaning`), or a mapping; `inputs`
         maps names of inputs to their sha256. Two runs are the same if kind, configuration and inputs are. Pass
-        `is_current=False` to resume a complete run too, because results are missing or comparisons were added.
+        `is_current=False` to resume a complete run too, because results are missing or comparisons were added. With
+        `on_growth`, a run that the configuration extends (see `identity.growth`) goes on, unless that function refuses:
+        it gets the run and what the settings were before, which `run.json` lists under `extended`.
 
         Raises:
             UserError: `path` is in use, or holds another run or something else.
         """
         path, inputs = Path(path), dict(inputs or {})
         lock = FileLock(path / LOCK_FILE)
-        existing = cls.look(path, kind=kind, config=config, inputs=inputs, is_current=is_current)
-        if existing is not None and existing.is_complete and is_current:
+        existing = cls.look(path, kind=kind, config=config, inputs=inputs, is_current=is_current, on_growth=on_growth)
+        if existing is not None and _is_done(existing, config, is_current, on_growth):
             return cls(path, existing.facts, lock, is_resumed=True)
         path.mkdir(parents=True, exist_ok=True)
         if not lock.acquire():
             raise in_use(path, lock)
         try:
             # Look again: another process may have been here before we had the lock.
-            existing = existing_run(path, kind, config, inputs)
+            existing = existing_run(path, kind, config, inputs, on_growth is not None)
         except UserError:
             lock.release()
             raise
-        if existing is not None and existing.is_complete and is_current:
+        if existing is not None and _is_done(existing, config, is_current, on_growth):
             lock.release()
             return cls(path, existing.facts, lock, is_resumed=True)
         identity = config_sha256(config)
-        facts = _new_facts(path.resolve(), kind, name, identity, command, seed, inputs)
+        facts = new_facts(path.resolve(), kind, name, identity, command, seed, inputs)
         if existing is not None:
-            facts |= {key: existing.facts[key] for key in ("started", "seconds") if key in existing.facts}
+            facts |= {key: existing.facts[key] for key in ("started", "seconds", "extended") if key in existing.facts}
+            if before := growth(existing, config):
+                facts["extended"] = [*facts.get("extended", []), before]
             facts["resumes"] = int(existing.facts.get("resumes", 0)) + 1
         run = cls(path, facts, lock, is_resumed=existing is not None)
         (path / PROGRESS_FILE).unlink(missing_ok=True)  # an earlier attempt's
@@ -118,15 +125,18 @@ class Run:
         config: object,
         inputs: Mapping[str, str] | None = None,
         is_current: bool = True,
+        on_growth: OnGrowth | None = None,
     ) -> RunInfo | None:
         """Return the run that `start` would resume or find complete; None if it would begin a new one.
 
         Raises:
             UserError: `start` would raise it.
         """
-        existing = existing_run(path, kind, config, dict(inputs or {}))
-        if existing is not None and existing.is_complete and is_current:
+        existing = existing_run(path, kind, config, dict(inputs or {}), on_growth is not None)
+        if existing is not None and _is_done(existing, config, is_current, on_growth):
             return existing
+        if on_growth is not None and existing is not None and (before := growth(existing, config)):
+            on_growth(existing, before)
         lock = FileLock(path / LOCK_FILE)
         if lock.is_held():
             raise in_use(path, lock)
@@ -185,8 +195,14 @@ class Run:
         loss: float | None = None,
         tokens_per_second: float | None = None,
         eta_seconds: float | None = None,
+        epoch: float | None = None,
+        epochs: float | None = None,
+        validation_loss: float | None = None,
     ) -> None:
-        """Rewrite `progress.json`, at most four times a second; the last step is always written."""
+        """Rewrite `progress.json`, at most four times a second; the last step is always written.
+
+        `epoch` of `epochs` are the passes over the data, so far and in all.
+        """
         end_if_asked()
         now = time.monotonic()
         if step < total and 0 <= now - self._last_progress < _PROGRESS_INTERVAL_SECONDS:
@@ -197,8 +213,11 @@ class Run:
             "step": step,
             "total": total,
             "loss": finite(loss),
+            "validation_loss": finite(validation_loss),
             "tokens_per_second": finite(tokens_per_second),
             "eta_seconds": finite(eta_seconds),
+            "epoch": finite(epoch),
+            "epochs": finite(epochs),
             "peak_memory_bytes": environment.peak_gpu_memory() or environment.peak_memory(),
         }
         write_json(self.path / PROGRESS_FILE, row, durable=False)
@@ -245,7 +264,7 @@ class Run:
     def _end(self, status: Status, facts: Mapping[str, Any]) -> None:
         self._facts |= facts
         self._facts["status"] = status
-        self._facts["finished"] = _now()
+        self._facts["finished"] = now()
         self._facts["seconds"] = round(self.seconds, 3)
         self._facts["peak_memory_bytes"] = environment.peak_memory()
         if (gpu_memory := environment.peak_gpu_memory()) is not None:
@@ -258,40 +277,11 @@ class Run:
         self.write_json(RUN_FILE, self._facts)
 
 
+def _is_done(run: RunInfo, config: object, is_current: bool, on_growth: OnGrowth | None) -> bool:
+    """Tell whether nothing is left to do in a run: it is complete and not to be extended."""
+    return run.is_complete and is_current and not (on_growth is not None and growth(run, config))
+
+
 def in_use(path: Path, lock: FileLock) -> UserError:
     """Return the error for a run that another process is writing."""
     return UserError(f"{path} is in use by process {lock.owner()}; wait for it, or choose another --out")
-
-
-def _new_facts(
-    folder: Path,
-    kind: Kind,
-    name: str | None,
-    identity: str,
-    command: Sequence[str],
-    seed: int | None,
-    inputs: Mapping[str, str],
-) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "name": name or folder.name,
-        "folder": str(folder),
-        "status": "running",
-        "command": list(command),
-        "config_sha256": identity,
-        "git_commit": environment.git_commit(),
-        "versions": environment.package_versions(),
-        "hardware": environment.hardware(),
-        "seed": seed,
-        "started": _now(),
-        "finished": None,
-        "seconds": None,
-        "peak_memory_bytes": None,
-        "trainable_parameters": None,
-        "total_parameters": None,
-        "inputs": dict(inputs),
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -9,7 +9,7 @@ from calmctl.processes.parent import Interrupted
 from calmctl.processes.ranks import joined_ranks
 from calmctl.runs.lock import FileLock
 from calmctl.runs.record import LOCK_FILE, LOG_FILE, Kind, Status
-from calmctl.runs.run import Run
+from calmctl.runs.run import OnGrowth, Run
 
 
 class FollowedRun(Run):
@@ -27,7 +27,7 @@ class FollowedRun(Run):
     def rewind_log(self, step: int, name: str = LOG_FILE, without: str = "") -> None:
         """Leave it to the first process."""
 
-    def report_progress(self, *_: Any) -> None:
+    def report_progress(self, *_: Any, **__: Any) -> None:
         """Leave it to the first process."""
 
     def _end(self, status: Status, facts: Mapping[str, Any]) -> None:
@@ -43,6 +43,7 @@ def started_run(
     command: Sequence[str] = (),
     seed: int | None = None,
     inputs: Mapping[str, str] | None = None,
+    on_growth: OnGrowth | None = None,
     interrupted: Callable[[], Interrupted],
 ) -> Iterator[Run]:
     """Start, resume or find complete a run, in all processes that torchrun started (see `Run.start`).
@@ -57,7 +58,9 @@ def started_run(
     with joined_ranks(trains=True) as ranks:
         if ranks.is_first:
             try:
-                run = Run.start(path, kind=kind, config=config, command=command, seed=seed, inputs=inputs)
+                run = Run.start(
+                    path, kind=kind, config=config, command=command, seed=seed, inputs=inputs, on_growth=on_growth
+                )
             except BaseException:
                 ranks.from_first()  # release the ranks that wait for the result
                 raise

@@ -13,7 +13,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from calmctl.modeling.tokenizers.segmentation import NEVER, SEGMENTATIONS, Segmenter, Segments
+from calmctl.modeling.options import SEGMENTATIONS
+from calmctl.modeling.tokenizers.segmentation import NEVER, Segmenter, Segments
 from calmctl.processes.ranks import current_ranks
 from calmctl.training.examples import AugExamples, Examples
 

@@ -79,12 +79,26 @@ class Batches:
     @property
     def passes(self) -> float:
         """Return how many times the whole run reads each example, on average."""
-        settings = self.settings
-        if settings.sampling == "epochs":
-            return settings.steps / self._epochs.per_epoch
-        if settings.batch_tokens:
-            return settings.steps * settings.batch_tokens / int(self.examples.starts[-1])
-        return settings.steps * settings.batch_size / len(self.examples)
+        return self.passes_after(self.settings.steps)
+
+    def passes_after(self, step: int) -> float:
+        """Return how many times each example has been read after so many steps, on average."""
+        read, whole = self._share_of_a_step
+        return step * read / whole
+
+    def steps_for(self, epochs: float) -> int:
+        """Return how many steps read each example so many times, on average; at least one."""
+        read, whole = self._share_of_a_step
+        return max(math.ceil(round(epochs * whole / read, 6)), 1)
+
+    @property
+    def _share_of_a_step(self) -> tuple[int, int]:
+        """Return what a step reads and what there is in all, both in batches, in tokens or in examples."""
+        if self.settings.sampling == "epochs":
+            return 1, self._epochs.per_epoch
+        if self.settings.batch_tokens:
+            return self.settings.batch_tokens, int(self.examples.starts[-1])
+        return self.settings.batch_size, len(self.examples)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield this process's share of the micro-batches from `start_step` on.

@@ -1,7 +1,7 @@
 """The job that trains the bridges of a composition: plan, build, calibrate, self-check."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,20 +9,23 @@ import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.modeling import layers
-from calmctl.modeling.bases.sources import load_tokenizer, source_sha256
+from calmctl.modeling.bases.locating import source_sha256
+from calmctl.modeling.bases.sources import load_tokenizer
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from calmctl.modeling.composition import check_parts, compose
 from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.options import BridgeConfig
 from calmctl.modeling.placement import is_movable
 from calmctl.modeling.selfcheck import check_composition
+from calmctl.modeling.stored.warm_start import check_same_form, load_parts_of, parts_config
 from calmctl.processes.ranks import current_ranks
 from calmctl.training.batches import Batches, alike
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import Examples
-from calmctl.training.job import Job, check_attention, require
+from calmctl.training.job import Job, check_attention
 from calmctl.training.packing import check_packing_of_augs
 from calmctl.training.plan import model_of, plan_composition
 from calmctl.training.prepared import Planned
@@ -37,11 +40,9 @@ def composition_job(config: ComposeConfig) -> Job:
     """Return the job that trains the bridges of a composition.
 
     Raises:
-        UserError: anchor, augs or data are not given.
+        UserError: anchor, augs or data are not given or do not exist.
     """
-    require(config.anchor, "anchor", "--anchor MODEL")
-    require(config.augs, "augs", "--aug MODEL")
-    require(config.dataset, "dataset", "--data FILE")
+    config.check_inputs()
     how = {"trust_remote_code": config.trust_remote_code}
 
     def plan() -> Planned:
@@ -62,6 +63,8 @@ def composition_job(config: ComposeConfig) -> Job:
         anchor, *augs = map(model_of, parts.shapes)
         stored = ComposedConfig(bases[0].to_dict(), [aug.to_dict() for aug in bases[1:]])
         composition = plan_composition(config, anchor, augs)
+        if config.init_from:
+            _check_same_bridges(config, bases, [row["connections"] for row in composition.about["bridges"]])
         tokenizer = parts.tokenizer or load_tokenizer(config.anchor, **how)  # raises if there is none
         return Planned(composition, tokenizer, stored, bases, parts.segmenters(), parts.warnings())
 
@@ -84,13 +87,33 @@ def composition_job(config: ComposeConfig) -> Job:
 
     def begin(model: PreTrainedModel, examples: Examples | None, folder: Path) -> Mapping[str, Any]:
         composed = cast(ComposedModelForCausalLM, model)
-        if examples is not None:
+        if config.init_from:
+            load_parts_of(composed, config.init_from)  # with the streams that they were calibrated on
+        elif examples is not None:
             calibrate_on(examples, composed, config.train, config.seed)
         return {"self_check": _self_check(composed, config, folder)}
 
     reads = {"anchor": source_sha256(config.anchor)}
     reads |= {f"aug_{index}": source_sha256(aug) for index, aug in enumerate(config.augs)}
     return Job("compose", config, reads, plan, build, begin, config.merge_bases)
+
+
+def _check_same_bridges(config: ComposeConfig, bases: Sequence[PreTrainedConfig], connections: list[Any]) -> None:
+    """Raise UserError unless the bridges to begin with have this composition's connections, form and widths."""
+    stored = parts_config(config.init_from, ComposedConfig)
+
+    def form(bridge: BridgeConfig, bases: Sequence[PreTrainedConfig], connections: list[Any]) -> dict[str, Any]:
+        heads = bridge.num_heads or layers.num_heads(bases[0])
+        # How bridges start, and what is dropped in training, are not theirs.
+        shown = asdict(replace(bridge, num_heads=heads, zero_init=True, dropout=0.0))
+        return {"connections": connections, "widths": [*map(layers.hidden_size, bases)]} | {
+            f"bridge.{name}": value for name, value in shown.items()
+        }
+
+    theirs = form(
+        BridgeConfig.stored(stored.bridge), [stored.anchor_config(), *stored.aug_configs()], stored.connections
+    )
+    check_same_form(config.init_from, theirs, form(config.bridge, bases, connections))
 
 
 def calibrate_on(examples: Examples, model: ComposedModelForCausalLM, settings: TrainSettings, seed: int) -> None:

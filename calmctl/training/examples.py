@@ -1,8 +1,8 @@
-"""Training examples: the rows of a training file as token ids."""
+"""Training examples: the rows of training data as token ids."""
 
 import logging
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -69,11 +69,12 @@ class Examples:
         starts: (n + 1,) offset of each example in `ids`, and the end.
         completion_starts: (n,) number of tokens of each example before its first label (its prompt).
         meta: fields of the rows' `meta`, each (n,).
-        rows: (n,) file row of each example (of a packed one: of its first document), counted from 1.
-        counts: number of rows and examples, and of rows that were dropped or truncated.
+        rows: (n,) row of the data of each example (of a packed one: of its first document), counted from 1.
+        counts: number of rows (of conversations: of answers) and examples, and of rows that were dropped or truncated.
         positions: position of each id in its document; for packed examples only (see `packing`).
         augs: per aug, the tokens it reads, if it has its own tokenizer; else None (see `aug_examples`).
         learned_bytes: (n,) UTF-8 bytes of each completion or text; None if unknown.
+        dataset_index: (n,) which of several datasets each example is of; None if there is one.
     """
 
     ids: NDArray[np.int32]
@@ -85,6 +86,7 @@ class Examples:
     positions: NDArray[np.int32] | None = None
     augs: tuple[AugExamples | None, ...] = ()
     learned_bytes: NDArray[np.int64] | None = None
+    dataset_index: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.completion_starts)
@@ -99,7 +101,7 @@ class Examples:
         return self.ids[self.starts[index] : self.starts[index + 1]]
 
     def subset(self, indices: NDArray[np.int64]) -> "Examples":
-        """Return some of the examples; not for packed ones."""
+        """Return some of the examples, in this order; not for packed ones."""
         lengths = self.lengths[indices]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         places = np.arange(starts[-1]) + np.repeat(self.starts[indices] - starts[:-1], lengths)
@@ -107,36 +109,41 @@ class Examples:
         rows, counts = self.rows[indices], {**self.counts, "examples": len(indices)}
         sizes = self.learned_bytes[indices] if self.learned_bytes is not None else None
         begins = self.completion_starts[indices]
-        return Examples(self.ids[places], starts, begins, meta, rows, counts, learned_bytes=sizes)
+        of = self.dataset_index[indices] if self.dataset_index is not None else None
+        return Examples(self.ids[places], starts, begins, meta, rows, counts, learned_bytes=sizes, dataset_index=of)
 
 
 def load_examples(
-    path: Path,
+    source: str | Path,
     tokenizer: PreTrainedTokenizerBase,
     settings: TrainSettings,
     context: int | None = None,
     augs: Sequence[AugContext] = (),
+    columns: Mapping[str, str] | None = None,
 ) -> Examples:
-    """Read and tokenise a training file.
+    """Read and tokenise training data.
 
     Prompt and completion are tokenised separately, so that a token boundary lies between them and training sees exactly
     the tokens that are generated later. With `append_eos`, every completion or text ends with the tokenizer's
     end-of-text token, except in rows whose `meta.open_ended` says that the text goes on.
 
     Args:
+        source: a file, pattern, folder or hub id (see `data_builders.row_sources`).
         context: tokens that the model can read; None = unlimited.
         augs: context lengths of augs with their own tokenizers.
+        columns: our name of a column -> its name in the data.
 
     Raises:
-        UserError: the file is missing, damaged, of another format, empty or lacks the columns; there is no eos token;
-            examples are empty or too long and the settings say `fail`; or no examples are left.
+        UserError: the data cannot be read (see `read_examples`); there is no eos token; examples are empty or too long
+            and the settings say `fail`; or no examples are left.
     """
-    table = read_examples(path)
+    name = str(source)
+    table, numbers = read_examples(name, tokenizer, columns)
     append_eos = settings.append_eos
     if append_eos and tokenizer.eos_token_id is None:
         raise UserError(f"train.append_eos: the tokenizer {tokenizer.name_or_path!r} has no end-of-text token")
     meta = meta_of(table)
-    closed = [not is_open for is_open in open_ended(path, table)]
+    closed = [not is_open for is_open in open_ended(name, table)]
     ends = [[tokenizer.eos_token_id] if append_eos and is_closed else [] for is_closed in closed]
     has_prompt = {"prompt", "completion"} <= set(table.column_names)
     # Opening tokens (BOS) do not count as something to learn.
@@ -156,7 +163,8 @@ def load_examples(
             prompt + completion + end for prompt, completion, end in zip(prompts, completions, here, strict=True)
         ]
     room = _room(sequences, context, augs)
-    kept, counts = _choose(path, sequences, np.asarray(prompt_lengths), np.asarray(learned), settings, context, room)
+    measured = np.asarray(prompt_lengths), np.asarray(learned)
+    kept, counts = _choose(name, numbers, sequences, *measured, settings, context, room)
     sequences = [sequences[index][: room[index]] for index in kept]
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
     # Without a BOS token the first token of a text has no label, and truncated rows lack labels too.
@@ -166,14 +174,15 @@ def load_examples(
         np.concatenate([[0], np.cumsum(lengths)]),
         np.asarray(prompt_lengths, np.int32)[kept],
         {name: values[kept] for name, values in meta.items()},
-        kept + 1,
+        numbers[kept],
         counts,
         learned_bytes=np.asarray(sizes, np.int64)[kept] if is_known else None,
     )
 
 
 def _choose(
-    path: Path,
+    source: str,
+    numbers: NDArray[np.int64],
     sequences: list[list[int]],
     prompt_lengths: NDArray[np.int64],
     learned: NDArray[np.int64],
@@ -184,6 +193,7 @@ def _choose(
     """Return the indices of the examples to train on, and counts of those dropped or truncated.
 
     Args:
+        numbers: (n,) row of the data of each example.
         room: (n,) how many tokens of each example the models can read.
     """
     total = len(sequences)
@@ -191,20 +201,20 @@ def _choose(
     # The first token is never predicted, so a single token teaches nothing.
     is_empty = (learned == 0) | (lengths < 2)
     if settings.on_empty_completion == "fail" and is_empty.any():
+        row = numbers[np.argmax(is_empty)]
         raise UserError(
-            f"{path}: row {np.argmax(is_empty) + 1} has nothing to learn: its completion or text is empty, or a single "
-            f"token ({is_empty.sum()} such rows of {total}); remove them, or set train.on_empty_completion=drop"
+            f"{source}: row {row} has nothing to learn: its completion or text is empty, or a single token ("
+            f"{is_empty.sum()} such rows of {total}); remove them, or set train.on_empty_completion=drop"
         )
     is_long = ~is_empty & (lengths > room)
     if settings.on_long_example == "fail" and is_long.any():
-        row = int(np.argmax(lengths * is_long))
-        limit = f"the model's context of {context} tokens (the longest, row {row + 1}, has {lengths[row]})"
-        if not context or lengths[row] <= context:
-            limit = (
-                f"the context of an aug, in its own tokens (of {lengths[row]} in row {row + 1} it reads {room[row]})"
-            )
+        longest = int(np.argmax(lengths * is_long))
+        row, length = numbers[longest], lengths[longest]
+        limit = f"the model's context of {context} tokens (the longest, row {row}, has {length})"
+        if not context or length <= context:
+            limit = f"the context of an aug, in its own tokens (of {length} in row {row} it reads {room[longest]})"
         raise UserError(
-            f"{path}: {is_long.sum()} of {total} examples are longer than {limit}; shorten them, "
+            f"{source}: {is_long.sum()} of {total} examples are longer than {limit}; shorten them, "
             "set train.on_long_example=drop or truncate, or let train.packing=true cut `text`"
         )
     can_be_cut = prompt_lengths < room
@@ -218,9 +228,9 @@ def _choose(
         "truncated": int(is_cut.sum()),
     }
     if not len(kept):
-        raise UserError(f"{path}: no examples are left ({_described(counts)})")
+        raise UserError(f"{source}: no examples are left ({_described(counts)})")
     if (len(kept) < total or is_cut.any()) and current_ranks().is_first:
-        _LOGGER.warning("%s: %s", path, _described(counts))
+        _LOGGER.warning("%s: %s", source, _described(counts))
     return kept, counts
 
 

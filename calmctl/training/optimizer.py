@@ -99,6 +99,16 @@ def build_schedule(settings: TrainSettings, optimizer: torch.optim.Optimizer, st
     )
 
 
+def learned_alike(settings: TrainSettings, before: TrainSettings, step: int) -> bool:
+    """Tell whether two trainings of different length have equal learning rates up to a step."""
+
+    def shares(of: TrainSettings) -> Any:
+        return build_schedule(of, AdamW([torch.zeros(1)]), of.steps).lr_lambdas[0]
+
+    ours, theirs = shares(settings), shares(before)
+    return all(ours(each) == theirs(each) for each in range(step))
+
+
 def training_arguments(settings: TrainSettings, folder: Path, seed: int, is_validated: bool) -> TrainingArguments:
     """Return the arguments of a Trainer that writes its checkpoints below `folder`."""
     arguments = TrainingArguments(

@@ -1,7 +1,6 @@
 """Pairs of models: check without weights whether augs can be composed with an anchor, and how they would read."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
@@ -9,13 +8,14 @@ from calmctl.environment import Check
 from calmctl.errors import UserError
 from calmctl.modeling.bases.sources import base_config, find_tokenizer, quiet_libraries
 from calmctl.modeling.composition import CheckedParts, check_parts
+from calmctl.modeling.options import SEGMENTATIONS
 from calmctl.modeling.own_masks import why_no_own_masks
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.tokenizers.own import OwnTokenizer
-from calmctl.modeling.tokenizers.segmentation import SEGMENTATIONS, Segmenter
+from calmctl.modeling.tokenizers.segmentation import Segmenter
 from calmctl.training.aug_examples import reading_facts, share_replaced
 from calmctl.training.configs import ComposeConfig
-from calmctl.training.examples import load_examples
+from calmctl.training.mixing import load_datasets
 
 # Probe texts, of the kinds that tokenizers cut most differently.
 PROBE = {
@@ -105,11 +105,12 @@ def _markers(own: OwnTokenizer) -> str:
 
 
 def _of_data(tokenizer: PreTrainedTokenizerBase, segmenter: Segmenter, config: ComposeConfig) -> str:
-    examples = load_examples(Path(config.dataset), tokenizer, config.train)
+    examples = load_datasets(config.datasets, tokenizer, config.train, columns=config.columns)
     (facts,) = reading_facts(examples, [segmenter])
     assert facts is not None
     return (
-        f"per token of the anchor: {config.dataset} {facts['aug_tokens_per_anchor_token']:.2f}{share_replaced(facts)}"
+        f"per token of the anchor: {', '.join(config.datasets)} {facts['aug_tokens_per_anchor_token']:.2f}"
+        f"{share_replaced(facts)}"
     )
 
 

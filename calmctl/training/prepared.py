@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
@@ -21,7 +22,8 @@ from calmctl.training.batches import Batches
 from calmctl.training.configs import TrainingConfig
 from calmctl.training.cost import CompositionFlops
 from calmctl.training.curriculum import Curriculum
-from calmctl.training.examples import Examples, load_examples
+from calmctl.training.examples import Examples
+from calmctl.training.mixing import in_shares, load_datasets
 from calmctl.training.packing import pack
 from calmctl.training.plan import Plan
 from calmctl.training.validation import hold_out
@@ -122,11 +124,20 @@ class Prepared:
         return {
             "rows": examples.counts["rows"],
             "examples": len(examples),
+            **self._of_each_dataset(),
             "tokens": tokens,
             "validation_examples": len(held_out) if held_out is not None else 0,
             "steps": settings.steps,
             "passes_over_the_data": round(Batches(examples, settings, self.planned.config.seed, 0).passes, 2),
         }
+
+    def _of_each_dataset(self) -> dict[str, Any]:
+        """Return how many examples are of each dataset, those that are repeated as often as they are; {} for one."""
+        names, examples = self.planned.config.datasets, self.examples
+        if examples is None or examples.dataset_index is None:
+            return {}
+        sizes = np.bincount(examples.dataset_index, minlength=len(names)).tolist()
+        return {"examples_by_dataset": dict(zip(names, sizes, strict=True))}
 
 
 def prepared(planned: Planned) -> Prepared:
@@ -135,11 +146,21 @@ def prepared(planned: Planned) -> Prepared:
     Raises:
         UserError: the data cannot be used, or not with this model.
     """
-    if not planned.config.settings.steps:
+    if not planned.config.settings.trains:
         return Prepared(planned)
-    found = Prepared(planned, *_examples(planned))
+    examples, held_out = _examples(planned)
+    plan = replace(planned.plan, config=in_steps(planned.config, examples))
+    found = Prepared(replace(planned, plan=plan), examples, held_out)
     _check_examples(found)
     return found
+
+
+def in_steps(config: TrainingConfig, examples: Examples) -> TrainingConfig:
+    """Return a configuration in which epochs over these examples are steps."""
+    if not (epochs := config.train.epochs):
+        return config
+    steps = Batches(examples, config.settings, config.seed, pad_id=0).steps_for(epochs)
+    return replace(config, train=config.train.taking(steps))
 
 
 def _examples(planned: Planned) -> tuple[Examples, Examples | None]:
@@ -147,16 +168,19 @@ def _examples(planned: Planned) -> tuple[Examples, Examples | None]:
     config, settings, tokenizer = planned.config, planned.config.settings, planned.tokenizer
     # Packing cuts long documents itself.
     context, augs = (None, []) if settings.packing else (planned.context, planned.aug_contexts)
-    examples, held_out = load_examples(Path(config.dataset), tokenizer, settings, context, augs), None
+    how = tokenizer, settings, context, augs, config.columns
+    examples, held_out = load_datasets(config.datasets, *how), None
     if config.validation:
-        held_out = load_examples(Path(config.validation), tokenizer, settings, context, augs)
+        held_out = load_datasets(config.validations, *how)
     elif settings.validation_share:
         if len(examples) < 2:
             raise UserError(
-                f"{config.dataset}: train.validation_share needs two examples at least; give more, "
+                f"{', '.join(config.datasets)}: train.validation_share needs two examples at least; give more, "
                 "--validation FILE, or train.validation_share=0 train.keep_best=false"
             )
         examples, held_out = hold_out(examples, settings.validation_share, config.seed, settings.validation_limit)
+    if config.data_weights:
+        examples = in_shares(examples, config.datasets, config.data_weights, config.seed)
     if settings.packing:
         width = min(settings.context, planned.context or sys.maxsize)
         augs = planned.aug_contexts
@@ -167,11 +191,12 @@ def _examples(planned: Planned) -> tuple[Examples, Examples | None]:
 def _check_examples(prepared: Prepared) -> None:
     """Raise UserError for token ids that the model does not have, or a curriculum level without examples."""
     base, config = prepared.planned.bases[0], prepared.planned.config
-    known, data = text_config(base).vocab_size, config.dataset
-    for file, examples in ((data, prepared.examples), (config.validation or data, prepared.held_out)):
+    known, files = text_config(base).vocab_size, (config.datasets, config.validations or config.datasets)
+    for names, examples in zip(files, (prepared.examples, prepared.held_out), strict=True):
         if examples is not None and len(examples.ids) and (largest := int(examples.ids.max())) >= known:
             raise UserError(
-                f"{file}: token id {largest}, and the {base.model_type} model knows {known}; use its own tokenizer"
+                f"{', '.join(names)}: token id {largest}, and the {base.model_type} model knows {known}; use its own "
+                "tokenizer"
             )
     if config.settings.curriculum.field and prepared.examples is not None:
         Curriculum(config.settings.curriculum, prepared.examples)

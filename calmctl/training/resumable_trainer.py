@@ -70,6 +70,16 @@ class ResumableTrainer(Trainer):
             cast(torch.optim.Optimizer, self.optimizer).state_dict()  # takes part in gathering
         super()._save_optimizer_and_scheduler(output_dir)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        schedule: Any = self.lr_scheduler
+        if checkpoint and schedule is not None and self.optimizer is not None:
+            # The stored rates of the next step are those of a run that was to end earlier, if more steps were added.
+            rates = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+            schedule._last_lr = [rate * share(schedule.last_epoch) for rate, share in rates]
+            for group, rate in zip(self.optimizer.param_groups, schedule.get_last_lr(), strict=True):
+                group["lr"] = rate
+
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Do nothing: the seal has been checked, and missing keys are tied to keys that were loaded."""
 

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from calmctl.training.packing import check_packing
 from calmctl.training.safeguards import FrozenBases
 from calmctl.training.settings import TrainSettings
 from calmctl.training.state_store import kept
-from calmctl.training.step_log import check_trackers, trackers
+from calmctl.training.step_log import StepProgress, check_trackers, trackers
 from calmctl.training.trainer import RunTrainer
 from calmctl.training.validation import Validation, out_of_patience, state_of
 
@@ -52,7 +52,7 @@ def check_settings(settings: TrainSettings, is_validated: bool) -> None:
         raise UserError("train.precision=fp16 needs a GPU, and there is none; use bf16 or fp32")
     if settings.precision == "bf16" and has_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"train.precision=bf16: {torch.cuda.get_device_name()} cannot compute in it; use fp16 or fp32")
-    if settings.steps and not is_validated and not settings.validation_share:
+    if settings.trains and not is_validated and not settings.validation_share:
         if wanting := [name for name in ("patience", "keep_best") if getattr(settings, name)]:
             wanted = "give --validation FILE or train.validation_share=..."
             raise UserError(f"train.{wanting[0]} needs a validation: {wanted}")
@@ -111,16 +111,18 @@ def train_into(
     if examples is not None:
         if settings.packing:
             check_packing(model)
-        known["examples"] = examples.counts
+        known |= {"examples": examples.counts, "steps": settings.steps}
         curriculum = Curriculum(settings.curriculum, examples) if settings.curriculum.field else None
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         batches = Batches(examples, settings, seed, pad_id, curriculum)
+        known["passes_over_the_data"] = round(batches.passes, 2)
         validator = Validation(Batches(held_out, settings, seed, pad_id)) if held_out is not None else None
         with kept(model, settings, batches, validator, run) as facts_of_states:
             flops = fit(model, settings, batches, validator, seed, run, frozen)
         known |= facts_of_states
     if ranks.is_first:
-        _save(model, tokenizer, run.path / "model", frozen, _described(config), merge_bases)
+        described = _described(config, run.facts.get("extended", []))
+        _save(model, tokenizer, run.path / "model", frozen, described, merge_bases)
         known["cost"] = training_cost(trainable, run.read_jsonl(), flops, run.path / "model")
     run.finish(trainable_parameters=trainable, total_parameters=total, processes=ranks.count, **known)
 
@@ -146,17 +148,27 @@ def _save(
             model.config.training = described
             model.save_pretrained(unfinished, merge_bases=merge_bases, fingerprints=frozen.fingerprints)
             if (unfinished / CARD_FILE).is_file():  # saving named it after the temporary folder
-                write_card(model, unfinished, folder.name)
+                write_card(model, unfinished, folder.resolve().parent.name)
         else:
             model.save_pretrained(unfinished)
         store_tokenizer(tokenizer, unfinished)
 
 
-def _described(config: TrainingConfig) -> dict[str, Any]:
-    """Return the facts of a training for the model card."""
+def _described(config: TrainingConfig, extended: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Return the facts of a training for the model card.
+
+    Args:
+        extended: what its settings were before it was extended, each time.
+    """
     shown = ("steps", "batch_size", "batch_tokens", "optimizer", "lr", "schedule", "precision")
     set_ones = {name: value for name in shown if (value := getattr(config.settings, name))}
-    return {"data": Path(config.dataset).name, **set_ones, "seed": config.seed}
+    if config.init_from:
+        set_ones["init from"] = Path(config.init_from).name
+    if extended:
+        before = (f"{value:g} {name.rpartition('.')[2]}" for each in extended for name, value in each.items())
+        set_ones["extended from"] = ", ".join(before)
+    names = [Path(each).name if Path(each).exists() else each for each in config.datasets]
+    return {"data": ", ".join(names), **set_ones, "seed": config.seed}
 
 
 def fit(
@@ -182,17 +194,13 @@ def fit(
     def on_log(row: dict[str, Any]) -> None:
         # The rows before a checkpoint must reach the disk before it does.
         run.append_jsonl(row, durable=trainer.control.should_save or "validation_loss" in row)
-        if "loss" not in row:
-            return
-        remaining = settings.steps - row["step"]
-        pace = (row["seconds"] - trainer.meter.seconds_before) / max(row["step"] - batches.start_step, 1)
-        run.report_progress(
-            "training", row["step"], settings.steps, row["loss"], row["tokens_per_second"], pace * remaining
-        )
+        progress.add(row)
 
     folder, ranks = run.path / "checkpoints", current_ranks()
     use_cache = getattr(model.config, "use_cache", None)
     trainer = RunTrainer(model, settings, batches, folder, seed, on_log, validation, frozen)
+    progress = StepProgress(run, trainer.meter, batches, settings)
+    trainer.add_callback(progress)
     _train(trainer, _checkpoint_to_resume(trainer, run), run)
     if use_cache is not None:
         # The Trainer sets it to False in the configuration, which is saved with the model.

@@ -1,19 +1,10 @@
 """The settings of a training: optimizer, schedule, batches, precision, curriculum."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from calmctl.schema import meaning
+from calmctl.schema import check_choices, meaning
 
-CHOICES = {
-    "precision": ("fp32", "bf16", "fp16"),
-    "optimizer": ("muon", "adamw"),
-    "schedule": ("warmup_hold_decay", "linear", "cosine", "constant"),
-    "on_long_example": ("fail", "drop", "truncate"),
-    "on_empty_completion": ("fail", "drop"),
-    "sharding": ("none", "fsdp"),
-    "keep_states": ("none", "auto", "memory", "disk"),
-    "sampling": ("replacement", "epochs"),
-}
 TRACKERS = ("tensorboard", "wandb")
 _AT_LEAST_1 = ("batch_size", "accumulation", "bucket_width", "save_every", "log_every")
 _NOT_NEGATIVE = ("batch_tokens", "warmup_steps", "grad_clip", "eval_every", "patience", "threads", "validation_limit")
@@ -67,13 +58,22 @@ class TrainSettings:
     """How a model is trained.
 
     Attributes:
-        steps: optimizer steps.
+        steps: optimizer steps; 0 if `epochs` is given instead.
+        epochs: passes over the training data (2.5 is possible), from which the steps follow once the data is read; 0 =
+            `steps` says how long.
         batch_size: examples per optimizer step, over all accumulated micro-batches.
         batch_tokens: if not 0, take as many examples per step as fit into this many tokens instead.
         accumulation: micro-batches per optimizer step.
         optimizer: `muon` (matrices by Muon at `lr`, everything else by AdamW at `adamw_lr`) or `adamw` (all at `lr`).
+        lr: learning rate after the warm-up.
+        adamw_lr: with `muon`, learning rate of what AdamW trains.
+        betas: decay of AdamW's two running averages, of gradients and of their squares.
+        weight_decay: decay of the weights at each step, as a factor of the learning rate.
+        momentum: of Muon.
         schedule: `warmup_hold_decay` holds the rate until `hold_share` of the steps, then decays linearly to
             `final_lr_share` of it.
+        hold_share: share of the steps (0 to 1) up to which `warmup_hold_decay` holds the rate.
+        final_lr_share: share of `lr` that is left at the last step.
         warmup_steps: steps of linear warm-up.
         grad_clip: largest gradient norm; 0 = no clipping.
         precision: fp32, or autocast to bf16 or fp16.
@@ -105,29 +105,30 @@ class TrainSettings:
             may resume with another value.
     """
 
-    steps: int = 1000
+    steps: int = field(default=1000, metadata=meaning(grows=True))
+    epochs: float = field(default=0.0, metadata=meaning(grows=True, instead_of="steps"))
     batch_size: int = 32
     batch_tokens: int = 0
     accumulation: int = 1
-    optimizer: str = "adamw"
+    optimizer: Literal["muon", "adamw"] = "adamw"
     lr: float = 1e-4
     adamw_lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     momentum: float = 0.95
-    schedule: str = "warmup_hold_decay"
+    schedule: Literal["warmup_hold_decay", "linear", "cosine", "constant"] = "warmup_hold_decay"
     warmup_steps: int = 100
     hold_share: float = 0.5
     final_lr_share: float = 0.02
     grad_clip: float = 1.0
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     append_eos: bool = True
-    on_long_example: str = "fail"
-    on_empty_completion: str = "fail"
+    on_long_example: Literal["fail", "drop", "truncate"] = "fail"
+    on_empty_completion: Literal["fail", "drop"] = "fail"
     packing: bool = False
     context: int = 1024
     bucket_width: int = 8
-    sampling: str = "replacement"
+    sampling: Literal["replacement", "epochs"] = "replacement"
     validation_share: float = 0.0
     validation_limit: int = 0
     eval_every: int = 0
@@ -138,14 +139,12 @@ class TrainSettings:
     log_every: int = 25
     report_to: tuple[str, ...] = ()
     threads: int = field(default=0, metadata=meaning(may_differ=True))
-    keep_states: str = field(default="none", metadata=meaning("free"))
-    sharding: str = field(default="none", metadata=meaning("free"))
+    keep_states: Literal["none", "auto", "memory", "disk"] = field(default="none", metadata=meaning("free"))
+    sharding: Literal["none", "fsdp"] = field(default="none", metadata=meaning("free"))
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"train.{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
+        check_choices(self, "train.")
         for name in _AT_LEAST_1:
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be at least 1")
@@ -171,6 +170,11 @@ class TrainSettings:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be a positive number")
         if self.steps < 0:
             raise ValueError(f"train.steps={self.steps} must not be negative (0 saves the untrained model)")
+        if not 0 <= self.epochs < float("inf"):
+            raise ValueError(f"train.epochs={self.epochs} must be a number that is not negative (0 = train.steps)")
+        if self.epochs:
+            # The steps of a preset that are not taken must not make another run.
+            object.__setattr__(self, "steps", 0)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -183,6 +187,15 @@ class TrainSettings:
             raise ValueError(
                 f"train.batch_size={self.batch_size} must be a multiple of train.accumulation={self.accumulation}"
             )
+
+    @property
+    def trains(self) -> bool:
+        """Return whether any step is taken."""
+        return bool(self.steps or self.epochs)
+
+    def taking(self, steps: int) -> "TrainSettings":
+        """Return the same settings for so many steps, whatever `epochs` was."""
+        return replace(self, steps=steps, epochs=0.0)
 
     @property
     def validation_steps(self) -> int:

@@ -6,9 +6,10 @@ training continues with the same numbers.
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -162,6 +163,7 @@ def keep_states(
     precision: str,
     folder: Path | None = None,
     parts: Sequence[NDArray[np.int64]] | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> StateStore:
     """Compute and store the states of all examples.
 
@@ -170,6 +172,7 @@ def keep_states(
         folder: for the files; None = keep the states in memory.
         parts: the examples of each later batch, if these are always the same: with the same batches, results are
             bit-identical to those without kept states.
+        report: told how many examples are done, of how many.
 
     Raises:
         UserError: the anchor computes something else from kept states than from its own.
@@ -182,7 +185,10 @@ def keep_states(
     try:
         with torch.autocast(device.type, types.get(precision), enabled=precision in types):
             _check(model, _inputs(model, batches, by_length[[0, -1]], device))
+            done, total = 0, len(batches.examples)
             for rows in parts or alike(by_length, batches.examples.lengths, AT_ONCE):
+                report(done, total)
+                done += len(rows)
                 store.put(rows, model.model.states_to_keep(**_inputs(model, batches, rows, device)))
     finally:
         model.train(was_training)
@@ -244,12 +250,12 @@ def kept(
             facts[name] = where
             if where == "none":
                 continue
-            run.report_progress(f"keeping states for {name}", 0, settings.steps)
             place = folder / name if where == "disk" else None
             if place is not None:
                 place.mkdir(parents=True)
             try:
-                each.store = keep_states(model, each, settings.precision, place, parts)
+                report = partial(run.report_progress, f"keeping states for {name}")
+                each.store = keep_states(model, each, settings.precision, place, parts, report)
             except UserError:
                 if settings.keep_states != "auto":
                     raise

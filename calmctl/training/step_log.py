@@ -15,8 +15,10 @@ from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from calmctl.errors import UserError
 from calmctl.processes.ranks import Ranks
+from calmctl.runs.run import Run
 from calmctl.training.batches import Batches
 from calmctl.training.safeguards import DivergenceWatch
+from calmctl.training.settings import TrainSettings
 
 Row = dict[str, Any]
 
@@ -133,6 +135,7 @@ class StepLog(TrainerCallback):
             "tokens_per_second": totals["tokens_per_second"],
             "seconds": meter.seconds_of_run(),
             "exact_match": totals["exact_match"],
+            "epoch": round(self.batches.passes_after(state.global_step), 4),
         }
         if curriculum is not None:
             row[curriculum.settings.field] = curriculum.level
@@ -140,6 +143,38 @@ class StepLog(TrainerCallback):
         # Trackers run after this callback and report `logs`.
         logs.update(totals)
         self.write(row)
+
+
+class StepProgress(TrainerCallback):
+    """Reports the progress of a run after every step, with the figures of its latest log rows."""
+
+    def __init__(self, run: Run, meter: Meter, batches: Batches, settings: TrainSettings) -> None:
+        self.run, self.meter, self.batches, self.settings = run, meter, batches, settings
+        self._latest: Row = {}
+
+    def add(self, row: Row) -> None:
+        """Take over the figures of a row of the log."""
+        self._latest |= row
+        self._report(row["step"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Report the step."""
+        self._report(state.global_step)
+
+    def _report(self, step: int) -> None:
+        total, start = self.settings.steps, self.batches.start_step
+        seconds = self.meter.seconds_of_run() - self.meter.seconds_before
+        self.run.report_progress(
+            "training",
+            step,
+            total,
+            self._latest.get("loss"),
+            self._latest.get("tokens_per_second"),
+            seconds / (step - start) * (total - step) if step > start else None,
+            self.batches.passes_after(step),
+            self.batches.passes,
+            self._latest.get("validation_loss"),
+        )
 
 
 def check_trackers(report_to: Sequence[str]) -> None:

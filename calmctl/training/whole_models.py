@@ -3,10 +3,11 @@
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from calmctl.modeling.bases.locating import source_sha256
 from calmctl.modeling.bases.public_shapes import Shape
-from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer, source_sha256
+from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer
 from calmctl.training.configs import TrainConfig
-from calmctl.training.job import Job, check_attention, require
+from calmctl.training.job import Job, check_attention
 from calmctl.training.models import model_config, new_model
 from calmctl.training.plan import model_of, plan_training
 from calmctl.training.prepared import Planned
@@ -16,10 +17,9 @@ def training_job(config: TrainConfig) -> Job:
     """Return the job that trains a whole model.
 
     Raises:
-        UserError: the configuration names no model or no data.
+        UserError: the configuration names no model or no data, or they do not exist.
     """
-    config.check()
-    require(config.dataset, "dataset", "--data FILE")
+    config.check_inputs()
     how = {"trust_remote_code": config.trust_remote_code}
 
     def plan() -> Planned:

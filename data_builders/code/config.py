@@ -20,9 +20,11 @@ class CodeDataConfig:
     """Settings of the code data (section 4.3 of the paper)."""
 
     seed: int = field(default=0, metadata={"may_differ": True})
+    """Draws the files and pairs of each part."""
     sources: tuple[str, ...] = ()
     """Folders, hub datasets (`org/name@revision`), or the words `stdlib` and `site-packages` (of this Python)."""
     languages: tuple[str, ...] = ("python",)
+    """Programming languages to read."""
     exclude: tuple[str, ...] = (".*", "__pycache__", "node_modules", "site-packages", "dist-packages")
     """Name patterns of files and folders below a source to leave out."""
     max_source_bytes: int | None = None
@@ -32,15 +34,21 @@ class CodeDataConfig:
     humaneval: str | None = None
     """Path or hub id of the test set to compare with; null: `humaneval` in `tests`; `off`: no comparison."""
     mbpp: str | None = None
+    """The same for MBPP."""
     codexglue: str | None = None
+    """The same for CodeXGLUE."""
     licences: Literal["permissive", "permissive_or_unknown", "any"] = "permissive"
     """Which files are kept, by the licence in their header, their package's metadata or the nearest licence file."""
     on_undecodable: Literal["skip", "fail"] = "skip"
     """Whether to skip (and count) a file that is not UTF-8, or fail."""
     min_bytes: int = 100
+    """Smaller files are left out."""
     max_bytes: int = 500_000
+    """Larger files are left out."""
     max_line_length: int = 1000
+    """Files with a longer line are left out."""
     max_mean_line_length: int = 100
+    """Files with longer lines on average are left out."""
     min_alphanumeric: float = 0.25
     """Least share of letters and digits in the characters of a file."""
     duplicate_similarity: float = 0.8
@@ -52,12 +60,15 @@ class CodeDataConfig:
     prose: tuple[str, ...] = PROSE_KINDS
     """Kinds of prose in the anchor's text."""
     min_prose_words: int = 5
+    """Words of the shortest text that counts as prose."""
     max_pair_bytes: int = 2000
     """Size of the longest function in a code/docstring pair, without its docstring."""
     max_summary_tokens: int = 64
+    """Words and signs of the longest docstring summary in a pair."""
     aug_pairs: float = 1.0
     """Share of the code/docstring pairs that is in the aug's data, as text, besides the code."""
     anchor_pairs: float = 0.0
+    """The same share in the anchor's data."""
     dc_share: float = 0.07
     """Share of the training code, in bytes, that is in D_C."""
     dc_pairs_share: float | None = None

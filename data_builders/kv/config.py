@@ -21,12 +21,15 @@ class KVDataConfig:
     """Settings of the key-value data (section 4.1 of the paper)."""
 
     seed: int = field(default=0, metadata={"may_differ": True})
+    """Of the keys, the rows and the test set."""
     num_keys: int = 990
     """Keys, spread evenly over the values 1..num_values."""
     num_values: int = 99
     """Distinct values; equal to num_keys for unique values, as in the paper."""
     min_operands: int = 3
+    """Fewest operands of an expression."""
     max_operands: int = 6
+    """Most operands of an expression."""
     operators: str = "+-"
     """Any of `+`, `-` and `x`; `x` binds tighter."""
     number_format: str = "padded"
@@ -41,9 +44,13 @@ class KVDataConfig:
     aug_cuts: tuple[str, ...] = ()
     """With `anchor_cut`: the cut of each m_A's tokenizer. Several m_As share the keys evenly: each learns its own."""
     min_key_length: int = 2
+    """Letters of the shortest random key."""
     max_key_length: int = 6
+    """Letters of the longest random key."""
     num_aug_rows: int = 60_000
+    """Rows of m_A's training file."""
     num_anchor_rows: int = 400_000
+    """Rows of m_B's training file."""
     anchor_min_operands: int = 2
     """Fewest operands in the anchor's data, where a training curriculum starts."""
     context_fraction: float = 0.5
@@ -51,9 +58,11 @@ class KVDataConfig:
     num_composition_rows: int = 120_000
     """Rows of each of the three D_C sets (dc_subs, dc_math, dc_mix)."""
     mix_stepwise: float = 0.75
+    """Share of dc_mix that writes the numbers before the result."""
     mix_direct: float = 0.1
+    """Share of dc_mix that writes the result alone."""
     mix_num_math: float = 0.15
-    """Also the share of NUM-MATH in the other two D_C sets."""
+    """Share of dc_mix that is NUM-MATH, and of NUM-MATH in the other two D_C sets."""
     subs_context: float = 0.3
     """Share of dc_subs that is NUM-MATH after an unrelated key expression, as in the anchor's own data. It preserves
     the anchor's arithmetic after a substitution without ever showing the value of a key expression."""
@@ -62,6 +71,7 @@ class KVDataConfig:
     anchor_operand_weights: tuple[float, ...] | None = None
     """The same for anchor_min_operands..max_operands."""
     composition_operand_weights: tuple[float, ...] | None = None
+    """Weight of each operand count min..max in the D_C sets; null: equal weights."""
     num_test_rows: int = 500
     """Test rows of each stratum at each operand count (and, with two m_As, for each group of m_As)."""
 

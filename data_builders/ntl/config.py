@@ -60,6 +60,7 @@ class NTLDataConfig:
     """Settings of the data for low-resource languages (section 4.2 of the paper)."""
 
     seed: int = field(default=0, metadata={"may_differ": True})
+    """Draws what is held out, and the rows of D_C."""
     data_folder: str | None = field(default=None, metadata={"may_differ": True})
     """Folder that contains the relative paths of corpora and FLORES."""
     aug: CorporaConfig = field(default_factory=CorporaConfig)
@@ -69,6 +70,7 @@ class NTLDataConfig:
     check_overlap: bool = True
     """Remove rows that overlap with FLORES; if false, nothing is compared, and `flores` is not needed."""
     flores: str | None = None
+    """Folder, archive or hub id of FLORES-200, which no training file may overlap with."""
     flores_languages: tuple[str, ...] = ()
     """Languages of FLORES to compare with, besides those of the data; empty: all 204."""
     near_duplicate: float = 0.5
@@ -103,9 +105,11 @@ class NTLDataConfig:
     train_rows: Literal["text", "pairs"] = "text"
     """Columns of both models' training files: `text`, all of it learned, or (pairs) `prompt` and `completion`."""
     composition_rows: Literal["text", "pairs"] = "pairs"
+    """The same for D_C."""
     tokenizer: str | None = None
     """Null: train one on the data. A folder or a hub id (or `id@revision`): check that tokenizer."""
     vocab_size: int = 8192
+    """Size of a tokenizer that is trained on the data."""
     tokenizer_bytes: int = 40_000_000
     """Maximum text to train the tokenizer on, the same share of each language."""
     max_tokens_per_character: float = 1.0

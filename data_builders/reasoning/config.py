@@ -38,6 +38,7 @@ class ReasoningDataConfig:
     overlaps: Literal["remove", "keep"] = "remove"
     """What becomes of rows that ask a test question; both ways the manifest counts and `overlaps.jsonl` lists them."""
     validation_rows: int = 120
+    """Rows that are held out for validation."""
 
     def __post_init__(self) -> None:
         """Raise UserError if a setting is out of range or does not fit the others."""

@@ -99,7 +99,7 @@ def require_recorded_base(
     if differences:
         raise UserError(
             f"the {role} at {base.config._name_or_path!r} is not the one this model was trained with "
-            f"(differs in {', '.join(differences[:3])}); allow_different_base overrides"
+            f"(differs in {', '.join(differences[:3])}); allow_different_base (--allow-different-base) overrides"
         )
 
 

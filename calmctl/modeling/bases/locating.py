@@ -1,21 +1,24 @@
-"""Locate models: what a user's name means (a run, folder, file or hub id), and which model an adapter is for."""
+"""Locate models: what a user's name means (a run, folder, file or hub id), and which model an adapter is for.
 
+Loads without torch or transformers, so that a wrong path is reported at once.
+"""
+
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import cached_file
-from transformers.utils.hub import extract_commit_hash
-
 from calmctl.errors import UserError
-from calmctl.modeling.bases.gguf_files import has_gguf_tokenizer
 from calmctl.modeling.bases.source_files import (
     ADAPTER_FILE,
     GGUF_SUFFIX,
+    IDENTITY_FILES,
     TOKENIZER_FILES,
+    WEIGHT_SUFFIXES,
     has_weights,
     is_gguf,
     read_settings,
 )
+from data_builders.files import sha256_of
 
 # Hub arguments of `from_pretrained`.
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
@@ -60,8 +63,9 @@ def commit_of(name: str, revision: str, arguments: dict[str, Any]) -> str | None
     """Return the commit that a hub revision means now, to load all files from it and record it; None = a local path."""
     if Path(name).exists():
         return None
-    hub = hub_arguments(arguments)
-    file = cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False, **hub)
+    from transformers.utils.hub import extract_commit_hash
+
+    file = _hub_file(name, "config.json", revision, arguments, _raise_exceptions_for_missing_entries=False)
     return extract_commit_hash(file, None)
 
 
@@ -85,7 +89,7 @@ def adapted_model(source: str, **arguments: Any) -> str | None:
         file = folder / ADAPTER_FILE
     else:
         try:
-            found = cached_file(name, ADAPTER_FILE, revision=revision, **_OPTIONAL, **hub_arguments(arguments))
+            found = _hub_file(name, ADAPTER_FILE, revision, arguments, **_OPTIONAL)
         except (OSError, ValueError):
             return None  # loading comes next and reports the error
         if found is None:
@@ -120,19 +124,62 @@ def whole_model(source: str, **arguments: Any) -> str:
     return seen[-1]
 
 
+def source_sha256(source: str) -> str:
+    """Return what identifies a model and its tokenizer: a hash of local files, or the hub id.
+
+    For an adapter this covers its model too.
+    """
+    name, _ = locate(source) if source else ("", "")
+    place = place_of(name) if name else None
+    if place is None:
+        return source
+    if is_gguf(place):
+        return sha256_of(place)[:16]
+    files = [file for file in place.iterdir() if file.suffix in WEIGHT_SUFFIXES or file.name in IDENTITY_FILES]
+    found = ",".join(sha256_of(file)[:16] for file in sorted(files))
+    base = whole_model(source)
+    return found if base == source else f"{found}+{source_sha256(base)}"
+
+
 def has_tokenizer(source: str, **arguments: Any) -> bool:
     """Tell whether a path, run or hub id has a tokenizer.
 
     Raises:
         UserError: a GGUF file cannot be read.
     """
+    from calmctl.modeling.bases.gguf_files import has_gguf_tokenizer
+
     name, revision = locate(source)
     if is_gguf(Path(name)):
         return has_gguf_tokenizer(Path(name))
     if Path(name).is_dir():
         return any((Path(name) / file).exists() for file in TOKENIZER_FILES)
-    hub = hub_arguments(arguments)
-    return any(cached_file(name, file, revision=revision, **_OPTIONAL, **hub) for file in TOKENIZER_FILES)
+    return any(_hub_file(name, file, revision, arguments, **_OPTIONAL) for file in TOKENIZER_FILES)
+
+
+def _hub_file(name: str, file: str, revision: str, arguments: dict[str, Any], **how: bool) -> str | None:
+    """Return the local path of a file of a hub repository; fetches it if necessary.
+
+    All loading from the hub begins with one of these files.
+    """
+    from transformers.utils import cached_file
+
+    _be_offline_without_network()
+    return cached_file(name, file, revision=revision, **how, **hub_arguments(arguments))
+
+
+@cache
+def _be_offline_without_network() -> None:
+    """Restrict the hub's library to its cache if the hub cannot be reached; it would try again for a minute."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception:  # of one of several HTTP libraries
+        constants.HF_HUB_OFFLINE = True
 
 
 def hub_arguments(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import transformers
-from safetensors import SafetensorError, safe_open
-
+from calmctl.environment import installed_version
 from calmctl.errors import UserError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -129,6 +127,8 @@ def check_content(file: Path) -> None:
 def _check_weights(file: Path) -> None:
     check_content(file)
     if file.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
         try:
             with safe_open(file, framework="pt") as tensors:
                 tensors.keys()
@@ -152,8 +152,10 @@ def unloadable(what: str, source: str, error: Exception) -> UserError:
         reason = f"a package is missing ({text})"
     elif isinstance(error, UnpicklingError):
         reason = "its pickled file holds more than tensors, and code in it is never run; store it as safetensors"
+    elif "couldn't connect" in text:
+        reason = "there is no such folder, and the hub cannot be reached (nor is it among what was fetched before)"
     elif isinstance(error, KeyError):
-        reason = f"its config.json says {text}, which transformers {transformers.__version__} does not know"
+        reason = f"its config.json says {text}, which transformers {installed_version('transformers')} does not know"
     elif type(error) is Exception:
         # The tokenizers library raises bare `Exception`.
         reason = f"{text} (damaged, or of a newer version than is installed)"

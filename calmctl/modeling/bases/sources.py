@@ -4,7 +4,7 @@ Weights must match their configuration exactly; all else is refused with a one-l
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,6 @@ from calmctl.modeling.bases.locating import (
     whole_model,
 )
 from calmctl.modeling.bases.source_files import (
-    IDENTITY_FILES,
-    WEIGHT_SUFFIXES,
     check_files,
     is_gguf,
     read_settings,
@@ -46,7 +44,6 @@ from calmctl.modeling.bases.source_files import (
 )
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.placement import check_placement, convert
-from data_builders.files import sha256_of
 
 # Arguments for loading weights, configurations and tokenizers alike.
 SOURCE_ARGUMENTS = (*HUB_ARGUMENTS, "trust_remote_code")
@@ -106,21 +103,40 @@ def _with_weights(name: str, revision: str, arguments: dict[str, Any]) -> tuple[
     return found
 
 
-def load_model(source: str, *, allow_different_base: bool = False, trust_remote_code: bool = False) -> PreTrainedModel:
+def load_model(
+    source: str,
+    *,
+    anchor: str = "",
+    augs: Sequence[str] = (),
+    allow_different_base: bool = False,
+    trust_remote_code: bool = False,
+    **arguments: Any,
+) -> PreTrainedModel:
     """Load a plain, composed or adapted model from a path, run or hub id, to generate with.
 
+    Args:
+        anchor, augs: bases of a composed or adapted model, if they are not to be taken from where it says they are.
+        arguments: further ones of `load_base`.
+
     Raises:
-        UserError: there is none, a base is not the recorded one, a plain model was told to allow different bases, or a
-            plain model attends to later tokens.
+        UserError: there is none, a base is not the recorded one, bases are given for a plain model, or a plain model
+            attends to later tokens.
     """
-    how = {"trust_remote_code": trust_remote_code}
-    if isinstance(base_config(source, **how), PartsConfig):
-        return load_base(source, allow_different_base=allow_different_base, **how)
-    return _checked_to_generate(load_base(source, **how), source, allow_different_base)
+    how = {"trust_remote_code": trust_remote_code, **arguments}
+    known = {name: how[name] for name in SOURCE_ARGUMENTS if name in how}
+    if isinstance(base_config(source, **known), PartsConfig):
+        given = {"anchor": anchor or None, "augs": list(augs) or None}
+        return load_base(source, allow_different_base=allow_different_base, **given, **how)
+    return _checked_to_generate(load_base(source, **how), source, bool(anchor or augs or allow_different_base))
 
 
 def model_without_weights(
-    source: str, *, allow_different_base: bool = False, trust_remote_code: bool = False
+    source: str,
+    *,
+    anchor: str = "",
+    augs: Sequence[str] = (),
+    allow_different_base: bool = False,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Return what `load_model` would load, with parameters that have shapes but no values.
 
@@ -132,13 +148,16 @@ def model_without_weights(
     model = without_weights(config)
     if isinstance(config, PartsConfig):
         return model
-    return _checked_to_generate(model, source, allow_different_base)
+    return _checked_to_generate(model, source, bool(anchor or augs or allow_different_base))
 
 
-def _checked_to_generate(model: PreTrainedModel, source: str, allow_different_base: bool) -> PreTrainedModel:
-    """Return a plain model, or raise UserError if it cannot generate."""
-    if allow_different_base:
-        raise UserError(f"{source!r} is a plain model: it has no frozen bases that --allow-different-base could mean")
+def _checked_to_generate(model: PreTrainedModel, source: str, names_bases: bool) -> PreTrainedModel:
+    """Return a plain model, or raise UserError if it cannot generate or if options name bases of it."""
+    if names_bases:
+        raise UserError(
+            f"{source!r} is a plain model: it has no frozen bases that --anchor, --aug or --allow-different-base could "
+            "mean"
+        )
     if reason := layers.reads_ahead(model):
         raise UserError(f"{source!r}, a {type(model).__name__}, cannot generate: {reason}")
     return model
@@ -253,20 +272,3 @@ def _load(auto_class: Any, what: str, source: str, **arguments: Any) -> Any:
         if (Path(name) / "tokenizer.json").is_file():
             read_settings(Path(name) / "tokenizer.json")
         raise unloadable(what, source, error) from error
-
-
-def source_sha256(source: str) -> str:
-    """Return what identifies a model and its tokenizer: a hash of local files, or the hub id.
-
-    For an adapter this covers its model too.
-    """
-    name, _ = locate(source) if source else ("", "")
-    place = place_of(name) if name else None
-    if place is None:
-        return source
-    if is_gguf(place):
-        return sha256_of(place)[:16]
-    files = [file for file in place.iterdir() if file.suffix in WEIGHT_SUFFIXES or file.name in IDENTITY_FILES]
-    found = ",".join(sha256_of(file)[:16] for file in sorted(files))
-    base = whole_model(source)
-    return found if base == source else f"{found}+{source_sha256(base)}"

@@ -11,8 +11,8 @@ import yaml
 
 from calmctl.escaping import md_code, md_text, url_path, visible
 from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.options import SEGMENTATIONS
 from calmctl.modeling.stored.parts import PartsModel
-from calmctl.modeling.tokenizers.segmentation import SEGMENTATIONS
 from calmctl.version import VERSION
 from data_builders.files import write_text
 
@@ -22,12 +22,33 @@ PAPER = "2401.02412"
 # A card whose text no longer has this checksum was edited, and is not overwritten.
 MARK = "<!-- Written by calmctl {checksum}. Once edited, this file is never overwritten. -->"
 USE = """\
+{where}
+
+```bash
+calmctl generate "a prompt" --model {place} --max-new-tokens 32
+```
+
 ```python
 import calmctl  # or, without this line: trust_remote_code=True below
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained({name})
+model = AutoModelForCausalLM.from_pretrained({quoted})
+tokenizer = AutoTokenizer.from_pretrained({quoted})
 ```
+"""
+PLAIN_USE = """\
+```python
+from transformers import pipeline
+
+pipeline("text-generation", {quoted})("a prompt")
+```
+"""
+ELSEWHERE = """\
+Bases that are not on the hub are looked for relative to this folder. If they are elsewhere, say where:
+`--anchor ANCHOR{option}`, in Python `from_pretrained(..., anchor="ANCHOR"{argument})`.
+"""
+ABSOLUTE = """\
+`config.json` also has the absolute path that a base had where this folder was written.
 """
 OWN_TOKENIZERS = """\
 The model is called with the anchor's tokens. What augs with tokenizers of their own read is found from these by the
@@ -47,18 +68,41 @@ CALM: *LLM Augmented LLMs: Expanding Capabilities through Composition*, arXiv:{P
 """
 
 
-def write_card(model: PartsModel, directory: Path, name: str = "") -> None:
+def write_card(model: PartsModel, directory: Path, name: str = "", hub_name: str = "") -> None:
     """Write README.md into a checkpoint, unless one is there that calmctl did not write or that was edited.
 
     Args:
         name: of the model; empty = that of the folder.
+        hub_name: id on the hub that the folder is for; empty = none.
     """
-    path = directory / CARD_FILE
-    if not path.exists() or _is_untouched(path.read_text(encoding="utf-8", errors="replace")):
-        write_text(path, model_card(model, name or directory.resolve().name))
+    if not is_edited(directory / CARD_FILE):
+        write_text(directory / CARD_FILE, model_card(model, name or directory.resolve().name, hub_name))
 
 
-def model_card(model: PartsModel, name: str) -> str:
+def write_plain_card(model: PartsModel, directory: Path, name: str, hub_name: str = "") -> None:
+    """Write README.md beside the plain model that adapters and their anchor were merged into."""
+    (base,) = model.config.bases
+    introduction = model.card_sections()[0].rstrip()
+    place = json.dumps(hub_name or ".")
+    parts = [
+        f"# {md_text(name)}\n",
+        f"{introduction}\nThe adapters are added to the weights of {_base_name(base)}: a plain model.\n",
+        "## Use\n",
+        *([] if hub_name else ["In this folder:\n"]),
+        PLAIN_USE.format(quoted=place),
+        *_training_section(model),
+    ]
+    tags = {"base_model": hub_id(base), "base_model_relation": "finetune"} if hub_id(base) else {}
+    metadata = {"library_name": "transformers", "pipeline_tag": "text-generation", **tags}
+    write_text(directory / CARD_FILE, _signed(metadata, parts))
+
+
+def is_edited(card: Path) -> bool:
+    """Tell whether a card is there that calmctl did not write or that was edited."""
+    return card.exists() and not _is_untouched(card.read_text(encoding="utf-8", errors="replace"))
+
+
+def model_card(model: PartsModel, name: str, hub_name: str = "") -> str:
     """Return the card of a model whose configuration records its bases, as that of a saved one does."""
     bases = model.config.bases
     introduction, *trained = model.card_sections()
@@ -70,14 +114,29 @@ def model_card(model: PartsModel, name: str) -> str:
         _where_bases_are(bases),
         *trained,
         "## Use\n",
-        USE.format(name=json.dumps(visible(" ".join(name.split())), ensure_ascii=False)),
+        USE.format(
+            where=f"With calmctl {VERSION}" + (":" if hub_name else ", in this folder:"),
+            place=hub_name or ".",
+            quoted=json.dumps(hub_name or "."),
+        ),
+        *_training_section(model),
+        "## Citation\n",
+        CITATION,
     ]
-    if training := model.config.training:
-        facts = [[md_text(str(part)) for part in pair] for pair in training.items()]
-        parts += ["## Training\n", _table(["", ""], facts)]
-    parts += ["## Citation\n", CITATION]
-    metadata = yaml.safe_dump(_metadata(model), sort_keys=False)
-    text = visible(f"---\n{metadata}---\n{MARK}\n\n" + "\n".join(parts))
+    return _signed(_metadata(model), parts)
+
+
+def _training_section(model: PartsModel) -> list[str]:
+    if not (training := model.config.training):
+        return []
+    facts = [[md_text(str(part)) for part in pair] for pair in training.items()]
+    return ["## Training\n", _table(["", ""], facts)]
+
+
+def _signed(metadata: Mapping[str, Any], parts: Sequence[str]) -> str:
+    """Return the text of a card with its metadata and its checksum."""
+    text = f"---\n{yaml.safe_dump(dict(metadata), sort_keys=False)}---\n{MARK}\n\n"
+    text = visible(text + "\n".join(parts))
     return text.replace("{checksum}", _checksum(text), 1)
 
 
@@ -153,7 +212,8 @@ def _base_name(base: Mapping[str, Any]) -> str:
         return f"untrained weights, seed {base['untrained_seed']}"
     if name := hub_id(base):
         return f"[{md_text(name)}](https://huggingface.co/{url_path(name)})"
-    return md_code(base["subfolder"] if "subfolder" in base else Path(base.get("source") or "(unnamed)").name)
+    known = (base[key] for key in ("subfolder", "source", "relative_source") if base.get(key))
+    return md_code(Path(next(known, "(unnamed)")).name)
 
 
 def _where_bases_are(bases: list[dict[str, Any]]) -> str:
@@ -161,7 +221,11 @@ def _where_bases_are(bases: list[dict[str, Any]]) -> str:
         return "The weights of the bases are in this folder.\n"
     text = "The weights of the bases are not in this folder; loading checks that they are the ones above.\n"
     if not all(hub_id(base) for base in bases):
-        text += "Bases that are not on the hub are given as `from_pretrained(..., anchor=..., augs=[...])`.\n"
+        augs = len(bases) - 1
+        option, names = " --aug AUG" * augs, ", ".join(['"AUG"'] * augs)
+        text += ELSEWHERE.format(option=option, argument=f", augs=[{names}]" if augs else "")
+    if any("relative_source" in base and base.get("source") for base in bases):
+        text += ABSOLUTE
     return text
 
 

@@ -4,7 +4,6 @@ The weights of the bases are written only on request (`merge_bases`). A checkpoi
 refuses a base of other configuration or weights.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -21,10 +20,11 @@ from calmctl.errors import UserError
 from calmctl.modeling import layers
 from calmctl.modeling.bases.fingerprint import require_recorded_base
 from calmctl.modeling.bases.given_models import checked_object
-from calmctl.modeling.bases.locating import hub_arguments, place_of
+from calmctl.modeling.bases.locating import hub_arguments
 from calmctl.modeling.bases.sources import SOURCE_ARGUMENTS, base_config, find_tokenizer, load_base, untrained
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.placement import as_dtype, check_placement, convert
+from calmctl.modeling.stored.base_sources import check_number, find_base, source_of
 from calmctl.modeling.stored.card import write_card
 from calmctl.modeling.stored.parts import PartsModel
 from calmctl.modeling.stored.weights import WEIGHTS_FILE, load_parameters, write_parameters
@@ -61,7 +61,7 @@ def save_parts(
     directory.mkdir(parents=True, exist_ok=True)
     bases = model.bases()
     names = ["anchor", *(f"aug_{index}" for index in range(len(model.augs)))]
-    sources: list[dict[str, Any]] = [_source(base, directory) for base in bases]
+    sources: list[dict[str, Any]] = [source_of(base, directory) for base in bases]
     if model.config.aug_seed is not None:
         sources[1:] = [{"untrained_seed": model.config.aug_seed + index} for index in range(len(model.augs))]
     if merge_bases:
@@ -97,13 +97,6 @@ def _portable(base: PreTrainedModel) -> dict[str, Any]:
     return {key: value for key, value in base.config.to_dict().items() if key != "_name_or_path"}
 
 
-def _source(base: PreTrainedModel, directory: Path) -> dict[str, Any]:
-    name = base.config._name_or_path or ""
-    if name and (absolute := place_of(name)) is not None:
-        return {"source": str(absolute), "relative_source": os.path.relpath(absolute, directory.resolve())}
-    return {"source": name, "revision": getattr(base.config, "_commit_hash", None)}
-
-
 def load_parts(
     model_class: type[Model],
     location: str | Path,
@@ -130,8 +123,7 @@ def load_parts(
     config = _stored_config(model_class, location, revision, arguments, hub)
     if augs is not None:
         augs = [augs] if isinstance(augs, PreTrainedModel | str | Path) else augs
-        if len(augs) != len(config.augs):
-            raise UserError(f"{location} was composed with {len(config.augs)} augs, but {len(augs)} are given")
+        check_number(config, location, augs)
         config.aug_seed = None
     given = [anchor, *(augs if augs is not None else [None] * len(config.augs))]
     configs = [config.anchor_config(), *config.aug_configs()]
@@ -223,7 +215,7 @@ def _base_of(
         return untrained(recorded.config, known["untrained_seed"], as_dtype(known["fingerprint"]["dtype"])), ""
     if override is None and "subfolder" in known and not Path(location).is_dir():
         return _load_merged(f"{location}@{revision}", known, arguments), ""
-    source = _locate(known, location, recorded.role) if override is None else str(override)
+    source = find_base(known, location, recorded.role) if override is None else str(override)
     return _load_unmerged(source, known, recorded.settings, arguments), source
 
 
@@ -260,23 +252,3 @@ def _load_unmerged(
 
 def _reach(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: arguments[name] for name in SOURCE_ARGUMENTS if name in arguments}
-
-
-def check_bases_are_there(config: PartsConfig, location: str | Path) -> None:
-    """Raise UserError unless every base of a stored model can still be found."""
-    for place, known in enumerate(config.bases):
-        if "untrained_seed" not in known and not ("subfolder" in known and not Path(location).is_dir()):
-            base_config(_locate(known, location, f"aug {place - 1}" if place else "anchor"))
-
-
-def _locate(known: Mapping[str, Any], location: str | Path, role: str) -> str:
-    """Return where to load a base from: inside or beside the checkpoint, else its recorded path, else its hub id."""
-    keys = ("subfolder", "relative_source", "source")
-    for candidate in (Path(location) / known[key] for key in keys if known.get(key)):
-        if place_of(str(candidate)) is not None:
-            return str(candidate)
-    source = known.get("source") or ""
-    if not source or Path(source).is_absolute():
-        raise UserError(f"{location}: the {role} is not at {source or 'any recorded place'}; give it explicitly")
-    revision = known.get("revision")
-    return f"{source}@{revision}" if revision else source

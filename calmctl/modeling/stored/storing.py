@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from calmctl.modeling.stored.checkpoint import load_parts, save_parts
-from calmctl.modeling.stored.hub import push_parts
+from calmctl.modeling.stored.hub import push_folder, saved_for_upload
 from calmctl.modeling.stored.parts import PartsModel, no_adapters
 
 # Arguments of `save_pretrained` that change nothing here: the checkpoint is always one safetensors file.
@@ -51,24 +51,24 @@ class StoredInParts(PartsModel):
         max_shard_size: int | str | None = None,
         tags: list[str] | None = None,
     ) -> str:
-        """Upload the checkpoint and its card to the hub; see `hub.push_parts`. `max_shard_size` has no effect.
+        """Upload the checkpoint and its card to the hub; see `hub.push_folder`. `max_shard_size` has no effect.
 
         Raises:
             UserError: a base is not on the hub, and `merge_bases` does not upload it.
         """
         if tags:
             self.add_model_tags(tags)
-        return push_parts(
-            self,
-            repo_id,
-            merge_bases=merge_bases,
-            commit_message=commit_message,
-            commit_description=commit_description,
-            private=private,
-            token=token,
-            revision=revision,
-            create_pr=create_pr,
-        )
+        with saved_for_upload(self, repo_id, merge_bases) as folder:
+            return push_folder(
+                folder,
+                repo_id,
+                commit_message=commit_message,
+                commit_description=commit_description,
+                private=private,
+                token=token,
+                revision=revision,
+                create_pr=create_pr,
+            )
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:

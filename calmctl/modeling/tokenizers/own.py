@@ -14,11 +14,12 @@ from transformers.utils import cached_file
 
 from calmctl.errors import UserError
 from calmctl.modeling import layers
+from calmctl.modeling.options import AUTO
 from calmctl.modeling.own_masks import shortest_reach, why_no_gaps, why_no_own_masks
 from calmctl.modeling.prompt_ids import ids_around
 from calmctl.modeling.tokenizers.cutting import Cutter
 from calmctl.modeling.tokenizers.same_ids import PARTS, differences, num_token_ids
-from calmctl.modeling.tokenizers.segmentation import AUTO, Segmenter
+from calmctl.modeling.tokenizers.segmentation import Segmenter
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 from data_builders.files import write_text
 

@@ -12,9 +12,10 @@ from calmctl.modeling.bases.locating import locate
 from calmctl.modeling.bases.sources import base_config, find_tokenizer, load_tokenizer
 from calmctl.modeling.composition import check_parts
 from calmctl.modeling.configuration import ComposedConfig
+from calmctl.modeling.options import AUTO
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.modeling.tokenizers.own import OwnTokenizer, stored_tokenizer
-from calmctl.modeling.tokenizers.segmentation import AUTO, Position, Segmenter
+from calmctl.modeling.tokenizers.segmentation import Position, Segmenter
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 
 
@@ -184,4 +185,5 @@ def _token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes | None:
 
 def _base_name(base: Mapping[str, Any], index: int) -> str:
     """Return the source that a checkpoint records for a base, or else its subfolder or role."""
-    return base.get("source") or base.get("subfolder") or (f"aug {index - 1}" if index else "anchor")
+    known = (base[key] for key in ("source", "relative_source", "subfolder") if base.get(key))
+    return next(known, f"aug {index - 1}" if index else "anchor")

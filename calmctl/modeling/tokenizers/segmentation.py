@@ -17,11 +17,6 @@ from typing import Any, NamedTuple
 from calmctl.modeling.tokenizers.cutting import Cutter
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 
-# Kinds of segmentation, in words.
-SEGMENTATIONS = {"own": "its own tokenization of the text so far", "chunks": "every anchor token tokenized alone"}
-# Values of the setting: a kind, or the first kind that works.
-AUTO = "auto"
-SEGMENTATION_SETTINGS = (AUTO, *SEGMENTATIONS)
 # Provisional text of more than MOST_PENDING characters is settled without a safe place, except for the last
 # LEAST_PENDING or more. In languages without spaces its tokens may then differ from those of the whole text.
 MOST_PENDING, LEAST_PENDING = 96, 32

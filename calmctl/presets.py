@@ -1,0 +1,137 @@
+"""Presets: the YAML files that a user can run by name, packaged or in a folder of one's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from calmctl.errors import UserError
+from data_builders.files import read_text, write_text
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A configuration a user can run by name."""
+
+    name: str
+    """Group and file, for example `data/kv/tiny`."""
+    group: str
+    """Folder the preset lives in, for example `data/kv`."""
+    command: str
+    """First comment line of the file: the command that runs it."""
+    description: str
+    """The comment that follows the command, as one line; the command where there is none."""
+    path: Path
+
+
+def list_presets(config_dir: Path | None = None) -> list[Preset]:
+    """Return every preset, sorted by name; one in `config_dir` hides a packaged one of the same name."""
+    found: dict[str, Preset] = {}
+    for folder in reversed(config_folders(config_dir)):
+        for path in folder.glob("*/**/*.yaml"):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            found[name] = _read_preset(name, path)
+    return [found[name] for name in sorted(found)]
+
+
+def find_preset(preset: str, config_dir: Path | None = None) -> Preset:
+    """Return the preset of this name; raises UserError, with the choices, if there is none."""
+    presets = list_presets(config_dir)
+    for known in presets:
+        if preset == known.name:
+            return known
+    group, _, name = preset.rpartition("/")
+    choices = [known.name.rpartition("/")[2] for known in presets if known.group == group]
+    if choices:
+        listed = ", ".join(choices)
+        raise UserError(f"unknown preset {name!r}; choices in {group}: {listed} (--config-dir adds yours)")
+    groups = sorted({known.group for known in presets})
+    raise UserError(f"unknown preset {preset!r}: no group {group!r}; groups: {', '.join(groups) or 'none'}")
+
+
+def copy_preset(name: str, file: Path, group: str, config_dir: Path | None = None) -> str:
+    """Copy a preset to a new file, and return the command that runs the copy, which is the file's first line.
+
+    Args:
+        group: folder of the presets of the command. If the file is in a folder of that name, the copy is a preset
+            there (`--config-dir`); anywhere else it is a file of settings (`--config`).
+
+    Raises:
+        UserError: there is no such preset, or the file exists or is no `.yaml` file.
+    """
+    preset = find_preset(name, config_dir)
+    if file.suffix != ".yaml":
+        raise UserError(f"{file}: a preset is a .yaml file; give it a name that ends so")
+    if file.exists():
+        raise UserError(f"{file}: there is such a file already; choose another name, or delete it")
+    command = _with_source(preset.command, _as_arguments(file, group))
+    text = read_text(preset.path)
+    write_text(file, text.replace(preset.command, command, 1) if preset.command else f"# {command}\n{text}")
+    return command
+
+
+def _as_arguments(file: Path, group: str) -> list[str]:
+    """Return the options that choose a file of settings."""
+    parts, wanted = file.parent.parts, tuple(group.split("/"))
+    for start in reversed(range(len(parts) - len(wanted) + 1)):
+        if parts[start : start + len(wanted)] == wanted:
+            name = Path(*parts[start + len(wanted) :], file.stem).as_posix()
+            return ["--config-dir", str(Path(*parts[:start])), "--preset", name]
+    return ["--config", str(file)]
+
+
+def _with_source(command: str, arguments: Sequence[str]) -> str:
+    """Return a command with other options that choose its settings."""
+    words = shlex.split(command)
+    for option in ("--preset", "--config", "--config-dir"):
+        if option in words:
+            del words[(place := words.index(option)) : place + 2]
+    first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    return shlex.join([*words[:first], *arguments, *words[first:]])
+
+
+def conf_dir() -> Path:
+    """Return the folder of the packaged presets.
+
+    Raises:
+        UserError: the presets are neither installed nor beside the package in a checkout.
+    """
+    root = Path(__file__).resolve().parents[1]
+    # A checkout uses its own presets, even if another checkout is installed.
+    if (root / "pyproject.toml").is_file() and (root / "conf").is_dir():
+        return root / "conf"
+    spec = importlib.util.find_spec("calmctl.conf")
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent
+    raise UserError(
+        f"the presets are missing: neither the package calmctl.conf nor {root / 'conf'} exists; reinstall calmctl"
+    )
+
+
+def config_folders(config_dir: Path | None) -> list[Path]:
+    """Return the folders to search, the user's first."""
+    if config_dir is None:
+        return [conf_dir()]
+    if not config_dir.is_dir():
+        raise UserError(f"--config-dir {config_dir}: no such folder")
+    return [config_dir.resolve(), conf_dir()]
+
+
+def _read_preset(name: str, path: Path) -> Preset:
+    comments: list[str] = []
+    try:
+        lines = read_text(path).split("\n")
+    except UserError as error:
+        return Preset(name, name.rpartition("/")[0], "", str(error), path)
+    for line in lines:
+        text = line.strip()
+        if not text.startswith("#"):
+            break
+        text = text.lstrip("#").strip()
+        if not text.startswith("@package"):
+            comments.append(text)
+    command = comments[0] if comments else ""
+    return Preset(name, name.rpartition("/")[0], command, " ".join(comments[1:]).strip() or command, path)
