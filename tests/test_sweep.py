@@ -123,7 +123,7 @@ def test_the_other_commands_that_train_sweep_too(
     monkeypatch.setattr(Sweep, "plan", lambda sweep: {"words": sweep.one_run().arguments(["x=1"], sweep.out / "x=1")})
     shared = ["--validation", "v v.jsonl", "--seed", "3", "--trust-remote-code"]
     for words, given in (
-        (["train", "aug"], ["--base", "b"]),
+        (["train", "aug"], ["--base", "b", "--config", "a file.yaml"]),
         (["train", "anchor"], ["--tokenizer", "t", "--config-dir", str(tmp_path)]),
         (["baseline", "lora"], ["--anchor", "a", "--parameters", "30", "--nproc-per-node", "2"]),
     ):

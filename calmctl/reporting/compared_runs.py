@@ -60,10 +60,15 @@ def _examples(run: RunInfo, settings: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what decides which tokens a validation loss is the mean of."""
     inputs = run.facts.get("inputs") or {}
     model = [settings.get(name) for name in ("anchor", "tokenizer", "base")]
-    if inputs.get("validation"):
-        return (inputs["validation"], *model)
+    # Several files are numbered: `data 1`, `data 2`.
+    data, validation = (
+        [checksum for name, checksum in sorted(inputs.items()) if name.split()[0] == kind]
+        for kind in ("data", "validation")
+    )
+    if validation:
+        return (*validation, *model)
     share = [settings.get(f"train.{name}") for name in ("validation_share", "validation_limit")]
-    return (inputs.get("data"), settings.get("seed"), *share, *model)
+    return (*data, settings.get("seed"), *share, *model)
 
 
 def _differing(runs: Sequence[RunInfo], is_list: bool) -> Iterator[str]:
