@@ -20,7 +20,8 @@ def training(folder: Path, loss: float | None, kind: str = "compose", inputs: st
     """Write what a training leaves behind; `loss` is its best validation loss."""
     folder.mkdir(parents=True)
     facts = {"kind": kind, "status": "complete", "seconds": 1.5, "started": "2026-01-02T03:04:05+00:00"}
-    facts |= {"inputs": {"data 1": "same", "data 2": inputs}, "cost": COST | {"trainable_parameters": 10}, "trainable_parameters": 10}
+    facts |= {"inputs": {"data 1": "same", "data 2": inputs}}
+    facts |= {"cost": COST | {"trainable_parameters": 10}, "trainable_parameters": 10}
     (folder / "run.json").write_text(json.dumps(facts))
     train = {"lr": 0.1, "betas": [0.9, 0.98]} | settings.pop("train", {})
     config = {"anchor": "a", "every": 2, "seed": 0, **settings, "train": train}
