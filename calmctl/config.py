@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from calmctl.errors import UserError
+from calmctl.opened_hydra import one_line, opened_hydra, quoted
 from calmctl.presets import Preset, conf_dir, config_folders, find_preset, list_presets
 from calmctl.schema import field_types, from_dict, nested_schema, to_dict, unknown_key
 from calmctl.settings import nearest
@@ -25,6 +26,7 @@ from data_builders.files import read_text, write_text
 from data_builders.values import read_yaml
 
 if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
     from hydra.core.override_parser.types import Override
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "from_dict",
     "list_presets",
     "load_config",
+    "sweeping",
     "to_dict",
     "to_yaml",
 ]
@@ -73,6 +76,26 @@ def load_config(
         values = _compose(preset, prepared, folders, label)
     _check_keys(schema, values, label)
     return from_dict(schema, values)
+
+
+@contextmanager
+def sweeping(
+    preset: str, overrides: Sequence[str], config_dir: Path | None = None
+) -> Iterator[tuple[Hydra, list[str]]]:
+    """Open Hydra for a sweep over settings of a preset; yield it with its overrides, the preset's own one first.
+
+    Which settings there are is not checked: whoever runs one of the sweep's jobs does.
+
+    Raises:
+        UserError: unknown preset or malformed override; also where Hydra, a sweeper or a launcher refuses something.
+    """
+    folders = config_folders(config_dir)
+    find_preset(preset, config_dir)
+    if len(folders) > 1:
+        _check_files(preset, folders)
+    arguments = _arguments(preset, _prepare_overrides(None, overrides, folders), folders)
+    with opened_hydra("--multirun", folders) as hydra:
+        yield hydra, arguments
 
 
 def to_yaml(config: object) -> str:
@@ -133,8 +156,12 @@ def _defaults(content: dict[str, Any], group: str) -> Iterator[str]:
                     yield posixpath.join("/", group, folder, name.partition("@")[0]).lstrip("/")
 
 
-def _prepare_overrides(schema: type, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Check the keys of value overrides, and let them set settings that the preset does not mention."""
+def _prepare_overrides(schema: type | None, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Check the keys of value overrides, and let them set settings that the preset does not mention.
+
+    Args:
+        schema: the settings there are; None for a sweep, whose overrides may have several values.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import OverrideType
     from hydra.errors import HydraException
@@ -147,18 +174,20 @@ def _prepare_overrides(schema: type, overrides: Sequence[str], folders: Sequence
         try:
             override = OverridesParser.create().parse_override(text)
         except (HydraException, RecursionError) as error:
-            raise UserError(f"override {text[:200]!r}: {_one_line(error)} (write key=value)") from error
-        if override.is_sweep_override():
-            raise UserError(f"override {text!r}: one value; write key=[a,b] for a list, key='a,b' for text")
+            raise UserError(f"override {text[:200]!r}: {one_line(error)} (write key=value)") from error
+        if schema is not None and override.is_sweep_override():
+            advice = "write key=[a,b] for a list, key='a,b' for text; --multirun trains once for each value"
+            raise UserError(f"override {text!r}: one value; {advice}")
         if _is_group_override(override, folders):
             if len(folders) > 1 and isinstance(choice := override.value(), str):
                 _check_files(f"{override.key_or_group}/{choice}", folders)
             prepared.append(text)
             continue
-        _check_key(schema, override.key_or_group, text)
+        if schema is not None:
+            _check_key(schema, override.key_or_group, text)
         given.add(override.key_or_group)
         prepared.append(f"++{text}" if override.type is OverrideType.CHANGE else text)
-    for setting, other, default in _alternatives(schema):
+    for setting, other, default in _alternatives(schema) if schema is not None else ():
         if {setting, other} <= given:
             raise UserError(f"{other} and {setting} are given; give one of the two")
         if other in given:  # and not what the preset has in its place
@@ -179,7 +208,8 @@ def _is_group_override(override: Override, folders: Sequence[Path]) -> bool:
     key = override.key_or_group
     if "/" in key or override.package is not None or key.startswith("hydra."):
         return True
-    return any((folder / key).is_dir() for folder in folders) and isinstance(override.value(), str)
+    is_choice = isinstance(override.value(), str) or override.is_choice_sweep()
+    return any((folder / key).is_dir() for folder in folders) and is_choice
 
 
 def _check_key(schema: type, key: str, text: str) -> None:
@@ -214,56 +244,22 @@ def _check_keys(schema: type, values: Mapping[str, Any], label: str, group: str 
 
 
 def _compose(preset: str, overrides: Sequence[str], folders: Sequence[Path], label: str) -> dict[str, Any]:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
+    from hydra import compose
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
+    with opened_hydra(label, folders):
+        config = compose(None, _arguments(preset, overrides, folders))
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _arguments(preset: str, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Return the overrides that Hydra composes a preset from."""
     group, _, name = preset.rpartition("/")
     # Choosing the preset as a group option with package _global_ puts its content at the top without a header
     # in the file; files can then begin with their command, and a preset can build on another of its group.
     arguments = [f"+{group}@_global_={name}", *overrides]
     if len(folders) > 1:
-        quoted = ",".join("'file://" + str(folder).replace("'", r"\'") + "'" for folder in folders[1:])
-        arguments.append(f"hydra.searchpath=[{quoted}]")
-    outer = GlobalHydra.instance().hydra  # calmctl may be called from inside somebody's Hydra application
-    GlobalHydra.instance().clear()
-    try:
-        with _without_environment(), initialize_config_dir(str(folders[0]), version_base=None):
-            config = compose(None, arguments)
-            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException, ValueError, YAMLError, RecursionError) as error:
-        raise UserError(f"{label}: {_one_line(error)}") from error
-    finally:
-        GlobalHydra.instance().hydra = outer
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
-
-
-@contextmanager
-def _without_environment() -> Iterator[None]:
-    """Refuse settings taken from environment variables: settings are stored, and variables may hold secrets."""
-    from omegaconf import OmegaConf
-    from omegaconf.resolvers import oc
-
-    def refuse(name: str, *_: object) -> None:
-        raise ValueError(f"${{oc.env:{name}}} is not read, as settings are stored; give the value on the command line")
-
-    OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
-    try:
-        yield
-    finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
-
-
-def _one_line(error: BaseException) -> str:
-    """Return the message without Hydra's search path, links and line breaks."""
-    text = str(error).split("Config search path:")[0]
-    text = re.sub(r"See https?://\S+( for details)?", "", text)
-    text = text.removeprefix("ValueError raised while resolving interpolation: ")
-    text, _, where = text.partition("full_key: ")
-    if where:
-        text += f" (setting {where.split()[0][:80]})"
-    return " ".join(text.split()) or type(error).__name__
+        arguments.append(f"hydra.searchpath={quoted(tuple(f'file://{folder}' for folder in folders[1:]))}")
+    return arguments

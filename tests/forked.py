@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from calmctl.experiments import stages
+from calmctl.processes import child
 from calmctl.processes.parent import PARENT_VARIABLE
 
 # What the commands of stages import once they run.
@@ -32,12 +32,20 @@ class Fork:
     """What a test needs of `subprocess.Popen`, for `python -P -m calmctl ARGUMENTS`."""
 
     def __init__(
-        self, command: Sequence[str], stdout: TextIO, env: dict[str, str], stdin: int, stderr: int, **session: bool
+        self,
+        command: Sequence[str],
+        stdout: TextIO,
+        env: dict[str, str],
+        stdin: int,
+        stderr: int | TextIO,
+        **session: bool,
     ) -> None:
         assert list(command[:4]) == [sys.executable, "-P", "-m", "calmctl"] and session == {"start_new_session": True}
-        assert (stdin, stderr) == (subprocess.DEVNULL, subprocess.STDOUT)
+        assert stdin == subprocess.DEVNULL
+        errors = stdout if isinstance(stderr, int) else stderr
         context = multiprocessing.get_context("forkserver")
-        self._process = context.Process(target=_run, args=(command[4:], os.getcwd(), env, DupFd(stdout.fileno())))
+        streams = (DupFd(stdout.fileno()), DupFd(errors.fileno()))
+        self._process = context.Process(target=_run, args=(command[4:], os.getcwd(), env, *streams))
         self._process.start()
 
     def poll(self) -> int | None:
@@ -87,11 +95,12 @@ def _write_into(output: Any, *descriptors: int) -> None:
     os.close(received)
 
 
-def _run(arguments: Sequence[str], folder: str, env: dict[str, str], output: Any) -> None:
+def _run(arguments: Sequence[str], folder: str, env: dict[str, str], output: Any, errors: Any) -> None:
     from calmctl.cli.main import script
 
     os.setsid()
-    _write_into(output, 1, 2)
+    _write_into(output, 1)
+    _write_into(errors, 2)
     os.chdir(folder)
     os.environ.clear()
     os.environ |= env | {PARENT_VARIABLE: str(os.getppid())}
@@ -108,6 +117,6 @@ def forked_stages() -> Iterator[None]:
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(_IMPORTED)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "subprocess", Forking)
+        patch.setattr(child, "subprocess", Forking)
         yield
     forkserver._forkserver._stop()  # type: ignore[attr-defined]

@@ -66,6 +66,6 @@ def test_trainings_are_reported_side_by_side(trained, tmp_path):
     assert "MFLOPs per token" in shown.stdout
 
 
-def test_only_trainings_are_compared_with_trainings(trained):
-    refused = CliRunner().invoke(app, ["report", str(trained / "few"), str(trained)])
+def test_only_trainings_are_compared_with_trainings(trained, tmp_path):
+    refused = CliRunner().invoke(app, ["report", str(trained / "few"), str(tmp_path)])
     assert isinstance(refused.exception, CalmctlError) and "nothing to report" in str(refused.exception)

@@ -10,8 +10,10 @@ import typer
 from calmctl.cli import options
 from calmctl.cli.launching import launchable, run_or_plan
 from calmctl.cli.loading import loading
+from calmctl.cli.sweeping import sweepable
 
 
+@sweepable
 @launchable
 def baseline(
     method: Annotated[

@@ -11,11 +11,13 @@ import typer
 from calmctl.cli import options
 from calmctl.cli.launching import launchable, run_or_plan
 from calmctl.cli.loading import loading
+from calmctl.cli.sweeping import sweepable
 
 if TYPE_CHECKING:
     from calmctl.training.configs import ComposeConfig
 
 
+@sweepable
 @launchable
 def compose(
     out: options.Out,

@@ -75,21 +75,29 @@ def launchable(command: Callable[..., None]) -> Callable[..., None]:
         else:
             launch(context.obj, count, nnodes, rdzv_endpoint)
 
+    return with_parameters(
+        launch_or_run,
+        command,
+        context=(typer.Context, inspect.Parameter.empty),
+        nproc_per_node=(NprocPerNode, None),
+        nnodes=(Nnodes, 1),
+        rdzv_endpoint=(RdzvEndpoint, None),
+    )
+
+
+def with_parameters(
+    function: Callable[..., None], command: Callable[..., None], **added: tuple[Any, Any]
+) -> Callable[..., None]:
+    """Give a function the signature of a command and some more parameters, name -> (annotation, default)."""
     own = inspect.signature(command, eval_str=True)
-    added = {
-        "context": (typer.Context, inspect.Parameter.empty),
-        "nproc_per_node": (NprocPerNode, None),
-        "nnodes": (Nnodes, 1),
-        "rdzv_endpoint": (RdzvEndpoint, None),
-    }
-    parameters = [
+    more = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
         for name, (annotation, default) in added.items()
     ]
     mine = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own.parameters.values()]
-    launch_or_run.__signature__ = own.replace(parameters=[*mine, *parameters])  # type: ignore[attr-defined]
-    launch_or_run.__annotations__ = {each.name: each.annotation for each in (*mine, *parameters)}
-    return launch_or_run
+    function.__signature__ = own.replace(parameters=[*mine, *more])  # type: ignore[attr-defined]
+    function.__annotations__ = {each.name: each.annotation for each in (*mine, *more)}
+    return function
 
 
 def run_or_plan(job: Job, preset: str, out: Path, dry_run: bool, json: bool) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from calmctl.cli import options, output
-from calmctl.units import human_seconds
+from calmctl.cli import comparing, options, output
+from calmctl.escaping import visible
 
 app = typer.Typer(help="List presets, runs, tasks and trained models.")
 
@@ -48,32 +48,27 @@ def presets(
 
 
 @app.command("runs")
-def runs(root: Root = Path("runs"), json: options.Json = False) -> None:
-    """List the runs below a folder."""
+def runs(
+    root: Root = Path("runs"),
+    sort: comparing.Sort = "",
+    csv: comparing.Csv = None,
+    json: options.Json = False,
+) -> None:
+    """List the runs below a folder, with losses, figures of evaluations, and the settings that differ."""
+    from calmctl.reporting.compared_runs import compare
+    from calmctl.reporting.document.terminal import print_tables
     from calmctl.runs.run import list_runs
 
     found = list_runs(root)
+    compared = compare(found, sort, is_list=True)
     if json:
-        keys = ("seed", "started", "finished", "seconds")
-        output.print_json(
-            [
-                {"path": str(run.path), "kind": run.kind, "status": run.status}
-                | {key: run.facts.get(key) for key in keys}
-                for run in found
-            ]
-        )
-        return
-    rows = [
-        (
-            run.path,
-            run.kind,
-            run.status,
-            run.facts.get("started"),
-            human_seconds(run.facts.get("seconds")),
-        )
-        for run in found
-    ]
-    output.print_table(["run", "kind", "status", "started", "took"], rows)
+        facts = {str(run.path): {key: run.facts.get(key) for key in ("seed", "finished")} for run in found}
+        output.print_json([{"path": row["run"], **facts[row["run"]], **row} for row in compared.records()])
+    else:
+        print_tables(compared.overview())
+        if compared.best() is not None:
+            print(visible(compared.verdict()))
+    comparing.write_csv(compared, csv)
 
 
 @app.command("tasks")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from calmctl.cli.configurations import CONFIGURATIONS
 from calmctl.errors import UserError
+from calmctl.opened_hydra import quoted
 
 
 def preset_of(command: str) -> Any:
@@ -195,17 +195,6 @@ def task_options(
     options = {"shots": shots, "languages": chosen, "against": against}
     options["allow_code_execution"] = allow_code_execution or None
     return {name: value for name, value in options.items() if value is not None}
-
-
-def quoted(value: object) -> str:
-    """Quote a value so that Hydra takes its text literally; a tuple becomes a list."""
-    if isinstance(value, tuple):
-        return f"[{','.join(map(quoted, value))}]"
-    if isinstance(value, bool | int | float):
-        return str(value).lower() if isinstance(value, bool) else str(value)
-    # Inside quotes Hydra reads a backslash as one unless a quote follows, and `${` as an interpolation.
-    text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), str(value))
-    return "'" + text.replace("${", "\\${") + "'"
 
 
 def typed(value: object) -> str:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calmctl.cli import options, output
+from calmctl.cli import comparing, options, output
 from calmctl.escaping import visible
+
+if TYPE_CHECKING:
+    from calmctl.reporting.comparison import Comparison
 
 _Runs = Annotated[
     list[Path],
     typer.Argument(
         metavar="RUN...",
-        help="A folder of `calmctl reproduce`, several that differ in their seed, trainings, or evaluations.",
+        help="A folder of `calmctl reproduce`, several that differ in their seed, or trainings and evaluations.",
     ),
 ]
 _Out = Annotated[
@@ -24,18 +27,23 @@ _Out = Annotated[
 ]
 
 
-def report(runs: _Runs, out: _Out = None, json: options.Json = False) -> None:
+def report(
+    runs: _Runs,
+    out: _Out = None,
+    sort: comparing.Sort = "",
+    csv: comparing.Csv = None,
+    json: options.Json = False,
+) -> None:
     """Write a reproduction's report and print its tables; several: mean and deviation; other runs: side by side."""
     from calmctl.errors import CalmctlError, UserError
-    from calmctl.reporting.kinds import common_kind, readable, with_evaluations
+    from calmctl.reporting.kinds import common_kind, readable, with_runs
 
-    named = with_evaluations(runs)
+    named = with_runs(runs)
     runs, broken = readable(named)
-    kind = common_kind(runs)
-    if kind == "training":
-        _costs(runs, broken, out, json)
-    elif kind == "evaluation":
-        _evaluations(runs, broken, out, json)
+    if (kind := common_kind(runs)) != "reproduction":
+        _side_by_side(kind, runs, broken, out, sort, csv, json)
+    elif sort or csv:
+        raise UserError("--sort and --csv are for trainings and evaluations; see `calmctl ls runs` for all in a folder")
     elif len(runs) > 1:
         print_seeds(runs, out, json)
     elif out is not None:
@@ -83,22 +91,40 @@ def print_seeds(runs: Sequence[Path], out: Path | None, json: bool) -> None:
         _note_written(write_pooled(pooled, out))
 
 
-def _costs(runs: list[Path], broken: Mapping[Path, str], out: Path | None, json: bool) -> None:
-    from calmctl.reporting.costs import cost_rows, cost_table
+def _side_by_side(
+    kind: str, runs: list[Path], broken: Mapping[Path, str], out: Path | None, sort: str, csv: Path | None, json: bool
+) -> None:
+    from calmctl.reporting.compared_runs import compare
+    from calmctl.runs.record import read_run
+
+    compared = compare([read_run(run) for run in runs], sort)
+    if kind == "training":
+        _trainings(compared, broken, out, json)
+    else:
+        _evaluations([Path(row.facts["run"]) for row in compared.rows], broken, out, json)
+    comparing.write_csv(compared, csv)
+
+
+def _trainings(compared: Comparison, broken: Mapping[Path, str], out: Path | None, json: bool) -> None:
+    from calmctl.reporting.costs import cost_rows, cost_table, is_training
     from calmctl.reporting.document.tables import to_markdown
     from calmctl.reporting.document.terminal import print_tables
     from data_builders.files import write_text
     from data_builders.values import write_json
 
-    rows = cost_rows(runs)
+    rows = cost_rows([run for row in compared.rows if is_training(run := Path(row.facts["run"]))])
     if json:
-        output.print_json([*rows, *_errors(broken)])
+        costs = {row["run"]: row for row in rows}
+        output.print_json([*({**costs.get(each["run"], {}), **each} for each in compared.records()), *_errors(broken)])
     else:
+        comparing.print_comparison(compared)
         print_tables(cost_table(rows))
     if out is not None:
+        write_text(out / "runs.md", to_markdown(compared.table()))
+        write_json(out / "runs.json", compared.records())
         write_text(out / "cost.md", to_markdown(cost_table(rows)))
         write_json(out / "cost.json", rows)
-        output.note(f"wrote {out / 'cost.md'} and {out / 'cost.json'}")
+        _note_written([out / name for name in ("runs.md", "runs.json", "cost.md", "cost.json")])
 
 
 def _evaluations(runs: list[Path], broken: Mapping[Path, str], out: Path | None, json: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 from calmctl.cli import options
 from calmctl.cli.launching import launchable, run_or_plan
 from calmctl.cli.loading import loading
+from calmctl.cli.sweeping import sweepable
 
 app = typer.Typer(help="Train a model from scratch, or an existing one further.")
 
@@ -20,6 +21,7 @@ Base = Annotated[str | None, typer.Option("--base", help="Model to train further
 
 @app.command("aug", help="Train the aug (m_A): the small model that has what the anchor lacks.")
 @app.command("anchor", help="Train the anchor (m_B): the large, general model.")
+@sweepable
 @launchable
 def train(
     out: options.Out,

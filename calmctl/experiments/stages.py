@@ -4,7 +4,6 @@ A stage is a `calmctl` command that runs in its own process and writes one run d
 The run directory records whether the stage is complete, and with which settings and inputs.
 """
 
-import os
 import shlex
 import signal
 import subprocess
@@ -20,14 +19,14 @@ from calmctl.config import to_yaml
 from calmctl.errors import CalmctlError, UserError
 from calmctl.escaping import visible
 from calmctl.experiments.stage import Stage
-from calmctl.processes.parent import PARENT_VARIABLE, Interrupted
+from calmctl.processes.child import INTERRUPTED, last_words, start_command, why_it_failed
+from calmctl.processes.parent import Interrupted
 from calmctl.runs.identity import refuse_other_settings
 from calmctl.runs.run import read_run
 from calmctl.units import human_seconds
 from data_builders.files import write_text
 
 POLL_SECONDS = 0.1
-INTERRUPTED = 130
 
 
 class Sharing(Protocol):
@@ -190,22 +189,7 @@ class StageRunner:
         log = self._log(stage.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         stream = log.open("a")
-        package_root = Path(__file__).parents[2]
-        environment = os.environ | {
-            "OMP_NUM_THREADS": str(self.threads),
-            "TOKENIZERS_PARALLELISM": "false",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(package_root), os.environ.get("PYTHONPATH")])),
-            PARENT_VARIABLE: str(os.getpid()),
-        }
-        # -P keeps the working directory off sys.path: a folder there may have the name of a package.
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "calmctl", *stage.command],
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-        )
+        process = start_command(stage.command, stream, threads=self.threads)
         self._processes[stage.name] = (process, stream)
         self.progress.running[stage.name] = stage.folder
 
@@ -230,17 +214,9 @@ class StageRunner:
     def _error(self, name: str, code: int) -> CalmctlError | Interrupted:
         log = self._log(name)
         if code == INTERRUPTED:
-            return Interrupted(f"stage {name}: {self._last_words(name)}")
-        if code < 0:
-            name_of_signal = signal.Signals(-code).name
-            hint = " (perhaps out of memory)" if name_of_signal == "SIGKILL" else ""
-            return CalmctlError(f"stage {name}: killed by {name_of_signal}{hint} (log: {log})")
-        message = f"stage {name}: {self._last_words(name)} (log: {log})"
+            return Interrupted(f"stage {name}: {last_words(log)}")
+        message = f"stage {name}: {why_it_failed(code, log)} (log: {log})"
         return UserError(message) if code == 2 else CalmctlError(message)
-
-    def _last_words(self, name: str) -> str:
-        lines = self._log(name).read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-        return lines[-1].removeprefix("calmctl: ").removeprefix("error: ")
 
     def _stop_all(self) -> None:
         """Send SIGINT to the running stages and wait until they have saved; a second Ctrl-C kills them."""
@@ -256,7 +232,7 @@ class StageRunner:
                     process.wait()
                 stream.close()
                 self.progress.running.pop(name, None)
-                print(visible(f"stage {name}: {self._last_words(name)}"), file=sys.stderr)
+                print(visible(f"stage {name}: {last_words(self._log(name))}"), file=sys.stderr)
             self._processes.clear()
 
     def _preset_file(self, stage: Stage) -> Path:

@@ -9,7 +9,15 @@ from typing import Any
 
 from calmctl.reporting.document.page import Block, Document, Paragraph, Section, write_document
 from calmctl.reporting.document.tables import Cell, Column, Number, Table, Text, table_row
-from calmctl.reporting.evaluations import BITS, BY_SET, Evaluation, by_task, not_comparable, read_evaluation
+from calmctl.reporting.evaluations import (
+    BITS,
+    BY_SET,
+    Evaluation,
+    by_task,
+    not_comparable,
+    read_evaluation,
+    short_folders,
+)
 from data_builders.values import write_json
 
 # What guessing would reach: any answer, and always the most frequent one.
@@ -35,7 +43,7 @@ def evaluation_tables(evaluations: Sequence[Evaluation], root: Path | None = Non
 
 def _table(task: str, evaluations: Sequence[Evaluation], root: Path | None) -> Table:
     metrics = list(dict.fromkeys(metric for found in evaluations for metric in found.metrics))
-    names = _short([found.folder for found in evaluations])
+    names = short_folders([found.folder for found in evaluations])
     rows: list[tuple[Cell, ...]] = []
     for found, name in zip(evaluations, names, strict=True):
         href = os.path.relpath(found.folder, root) if root is not None else ""
@@ -55,7 +63,7 @@ def _table(task: str, evaluations: Sequence[Evaluation], root: Path | None) -> T
 
 def _tables_by_set(task: str, evaluations: Sequence[Evaluation]) -> Iterator[Table]:
     """Yield a table for each metric that was measured set by set, with what guesses reach where there are choices."""
-    runs = _short([found.folder for found in evaluations])
+    runs = short_folders([found.folder for found in evaluations])
     by_run = [found.breakdowns.get(BY_SET, {}) for found in evaluations]
     names = {name: label for found in evaluations for name, label in found.names.items()}
     for metric in dict.fromkeys(metric for found in evaluations for metric in found.metrics):
@@ -75,13 +83,6 @@ def _tables_by_set(task: str, evaluations: Sequence[Evaluation]) -> Iterator[Tab
                 rows.append(table_row(Text(guess), *cells))
         columns = (Column("run", is_text=True), *(Column(names.get(name, name)) for name in sets), Column("mean"))
         yield Table(f"{task}: {metric} by set", columns, tuple(rows), "Percent.")
-
-
-def _short(folders: Sequence[str]) -> list[str]:
-    """Return the folders relative to their common parent."""
-    absolute = [os.path.abspath(folder) for folder in folders]
-    start = os.path.commonpath([os.path.dirname(path) for path in absolute])
-    return [os.path.relpath(path, start) for path in absolute]
 
 
 def evaluation_figures(evaluations: Sequence[Evaluation]) -> dict[str, Any]:

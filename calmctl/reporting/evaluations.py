@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +118,13 @@ def _breakdowns(breakdown: Mapping[str, Any], path: Path) -> dict[str, dict[str,
     for group, bits in numbers(breakdown.get(BITS)).items():
         found.setdefault(BY_LANGUAGE, {}).setdefault(group, {})[BITS] = bits
     return found
+
+
+def short_folders(folders: Sequence[str]) -> list[str]:
+    """Return the folders relative to their common parent."""
+    absolute = [os.path.abspath(folder) for folder in folders]
+    start = os.path.commonpath([os.path.dirname(path) for path in absolute])
+    return [os.path.relpath(path, start) for path in absolute]
 
 
 def by_task(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:

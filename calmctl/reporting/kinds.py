@@ -44,24 +44,24 @@ def _run(folder: Path) -> RunInfo | None:
     return read_run(folder) if (folder / RUN_FILE).exists() else None
 
 
-def with_evaluations(folders: Sequence[Path]) -> list[Path]:
-    """Replace each folder that is no run by the evaluations in it, as `calmctl eval all` writes them.
+def with_runs(folders: Sequence[Path]) -> list[Path]:
+    """Replace each folder that is no run by the trainings and evaluations directly in it, without those named before.
 
-    Damaged runs are kept, so that they can be reported as errors.
+    Such folders are those of a sweep, and of `calmctl eval all`. Damaged runs are kept, to be reported as errors.
     """
     found: list[Path] = []
     for folder in folders:
         is_itself = (folder / RUN_FILE).exists() or is_reproduction(folder)
-        inner = [] if is_itself else sorted(path for path in folder.glob("*") if _may_be_evaluation(path))
-        found += inner or [folder]
+        inner = [] if is_itself else sorted(path for path in folder.glob("*") if _may_be_reported(path))
+        found += [path for path in inner if path not in found] if inner else [folder]
     return found
 
 
-def _may_be_evaluation(folder: Path) -> bool:
+def _may_be_reported(folder: Path) -> bool:
     if not (folder / RUN_FILE).exists():
         return (folder / METRICS_FILE).exists()
     try:
-        return read_run(folder).kind in ("eval", "score")
+        return read_run(folder).kind in ("eval", "score", "train", "compose", "baseline")
     except UserError:
         return True
 
@@ -102,12 +102,14 @@ def _check(folder: Path) -> Kind:
 
 
 def common_kind(folders: Sequence[Path]) -> Kind:
-    """Return the kind of results that all folders have.
+    """Return the kind of results that all folders have; of trainings and evaluations together, `training`.
 
     Raises:
-        UserError: the kinds differ, or a folder has nothing that can be reported.
+        UserError: other kinds differ, or a folder has nothing that can be reported.
     """
     kinds = {folder: kind_of(folder) for folder in folders}
+    if set(kinds.values()) == {"training", "evaluation"}:
+        return "training"
     first, *others = kinds
     for folder in others:
         if kinds[folder] != kinds[first]:

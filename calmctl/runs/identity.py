@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,12 @@ def shown(found: Differences) -> str:
     changed = [f"{key}: {before} -> {after}" for key, (before, after) in found.items()]
     rest = len(changed) - _SHOWN_DIFFERENCES
     return ", ".join(changed[:_SHOWN_DIFFERENCES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def short_names(settings: Sequence[str]) -> dict[str, str]:
+    """Return `a.b.c` -> `c` for settings, or `a.b.c` itself if another one would have that name too."""
+    last = Counter(setting.rpartition(".")[2] for setting in dict.fromkeys(settings))
+    return {each: each if last[each.rpartition(".")[2]] > 1 else each.rpartition(".")[2] for each in settings}
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,16 @@ class RunInfo:
     def metrics(self) -> dict[str, Any] | None:
         """Return `metrics.json`, or None if the run has none."""
         return _read_object(self.path / METRICS_FILE, {"metrics": dict})
+
+    def validation_loss(self) -> float | None:
+        """Return the best validation loss since the first step, so far; None without validation."""
+        metrics = self.metrics()
+        if metrics is not None and self.is_complete:
+            found = [metrics["metrics"].get(name) for name in ("best_validation_loss", "validation_loss")]
+        else:
+            found = [row.get("validation_loss") for row in self.log() if row.get("step")]
+        losses = [loss for loss in found if isinstance(loss, _NUMBER) and math.isfinite(loss)]
+        return min(losses, default=None)
 
     def progress(self) -> dict[str, Any] | None:
         """Return the latest `progress.json`, or None if nothing was reported."""
