@@ -26,13 +26,12 @@ import pyarrow.compute as pc
 
 from data_builders.errors import UserError
 from data_builders.row_files import is_parquet, located_rows, parquet_columns, read_table, require_fields
-from data_builders.row_sources import RowSource, find_rows
+from data_builders.row_sources import COLUMNS, RowSource, check_columns, find_rows
 from data_builders.values import parse_json
 
 Message = dict[str, Any]
 FORMS = (("prompt", "completion"), ("text",), ("messages",), ("conversations",), ("instruction", "output"))
 PROMPT_FORMS = (("prompt",), ("messages",), ("conversations",), ("instruction",))
-COLUMNS = ("prompt", "completion", "text", "messages", "conversations", "instruction", "input", "output", "id")
 _CHATS = ("messages", "conversations")
 _SPEAKERS = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant",
@@ -51,13 +50,6 @@ class _Part:
     table: pa.Table
     found: Sequence[str]
     problems: Mapping[str, str]
-
-
-def check_columns(columns: Mapping[str, str]) -> None:
-    """Raise UserError for a column map that names a column of ours that there is not."""
-    for ours in columns:
-        if ours not in COLUMNS:
-            raise UserError(f"columns.{ours}: no such column; those that can be mapped are {', '.join(COLUMNS)}")
 
 
 def read_example_rows(

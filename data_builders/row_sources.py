@@ -25,6 +25,8 @@ from data_builders.hub import hub_configs, is_hub_id, open_hub
 from data_builders.values import read_json
 
 FORMATS = "JSONL, JSON, CSV, TSV or Parquet (also .gz, .bz2, .xz or .zst)"
+# What is read of a row, by our names (see `data_builders.example_rows`).
+COLUMNS = ("prompt", "completion", "text", "messages", "conversations", "instruction", "input", "output", "id")
 _NAME = re.compile(r"\.(jsonl|json|ndjson|csv|tsv|parquet)(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)
 _SPLIT = re.compile(r"(?i)(train|validation|valid|val|dev|test|eval)(?![a-z])")
 _LOGGER = logging.getLogger(__name__)
@@ -60,6 +62,13 @@ class RowSource:
         for row in self.dataset if self.dataset is not None else ():
             digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
         return digest.hexdigest()
+
+
+def check_columns(columns: Mapping[str, str]) -> None:
+    """Raise UserError for a column map that names a column of ours that there is not."""
+    for ours in columns:
+        if ours not in COLUMNS:
+            raise UserError(f"columns.{ours}: no such column; those that can be mapped are {', '.join(COLUMNS)}")
 
 
 def find_rows(name: str) -> RowSource:
@@ -107,10 +116,10 @@ def _of_disk(name: str, path: Path, split: str) -> RowSource | None:
 
 
 def _checked(path: Path) -> Path:
-    """Return a path of a file that may hold rows, by its name."""
+    """Return a path of a file that may hold rows, by its name; JSON and Parquet need no suffix."""
     require_file(path)
-    if not _NAME.search(path.name):
-        raise UserError(f"{path}: {path.suffix or 'a name without a suffix'} is no data; give {FORMATS}")
+    if path.suffix and not _NAME.search(path.name):
+        raise UserError(f"{path}: {path.suffix} is no data; give {FORMATS}")
     return path
 
 

@@ -6,27 +6,29 @@ over its rows; headline figures average over groups.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from data_builders.benchmarks.languages import LANGUAGES, language_name
 from data_builders.errors import UserError, require_at_least
-from data_builders.example_rows import FORMS, Message, check_columns, messages_of, read_example_rows
-from data_builders.row_sources import find_rows
+from data_builders.row_sources import check_columns, find_rows
 from evals.metrics.answers import answer
 from evals.metrics.translation import METRICS, signatures
 from evals.task import Completions, Request, Scores, Task
 from evals.text_scores import score_texts
 
+if TYPE_CHECKING:
+    from data_builders.example_rows import Message
+
 FORMAT, CHAT_FORMAT = "prompt-completion", "chat-messages"
 PHRASE = "####|the answer is"
-_FORMS = tuple(form for form in FORMS if form != ("text",))
 _MEANINGS = {
     "exact_match": "answers equal but for white space around them",
     "contains": "answers that hold the reference",
@@ -91,7 +93,10 @@ class RowsTask(Task[RowRecord]):
     def read(self, data: Path, limit: int | None) -> list[RowRecord]:
         """Read the rows; `limit` = number of rows per group."""
         fields = [self.group] if self.group else []
-        table = read_example_rows(str(data), self.columns, _FORMS, fields)
+        from data_builders.example_rows import FORMS, read_example_rows  # pyarrow, which other tasks do not need
+
+        forms = [form for form in FORMS if form != ("text",)]
+        table = read_example_rows(str(data), self.columns, forms, fields)
         records: list[RowRecord] = []
         count: Counter[str] = Counter()
         rows = (row for batch in table.to_batches() for row in batch.to_pylist())
@@ -112,7 +117,7 @@ class RowsTask(Task[RowRecord]):
         """Return a row as a record; raises UserError if there is nothing to ask, or nothing to compare with."""
         messages: Sequence[Message] = ()
         if "messages" in row:
-            messages, reference = _last_answer(messages_of(row["messages"]), where)
+            messages, reference = _last_answer(json.loads(row["messages"]), where)
             prompt = plain_prompt(messages)
         else:
             prompt, reference = row["prompt"], row["completion"]

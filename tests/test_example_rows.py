@@ -224,7 +224,7 @@ BAD: dict[str, tuple[str, str | bytes, str]] = {
     "UTF-16": ("a.csv", "prompt,completion\na,b\n".encode("utf-16"), "convert the file to UTF-8"),
     "Latin-1": ("a.csv", "prompt,completion\na,\xfc\n".encode("latin-1"), "a.csv:2: is no UTF-8"),
     "unknown": ("a.xlsx", b"PK\x03\x04", ".xlsx is no data; give JSONL"),
-    "no suffix": ("a", "{}", "a name without a suffix is no data"),
+    "no suffix": ("a", "{}", "needs columns"),
     "null": ("a.jsonl", '{"text": "a"}\n{"text": null}\n', "row 2 has no `text` (1 such rows)"),
     "number": ("a.jsonl", '{"prompt": "a", "completion": NaN}\n', "a.jsonl:1: `completion` is not text"),
     "damaged": ("a.parquet", b"PAR1 and no more", "cannot be read as Parquet"),

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from calmctl.cli.main import main
+from tests.forked import forked_stages
 from tests.own_tokenizers import PAIRS, base
 
 PAGE = Path(__file__).parents[1] / "docs" / "from-csv.md"
-pytestmark = pytest.mark.slow
+__all__ = ["forked_stages"]  # a fixture
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_stages")]
 
 
 def commands() -> list[list[str]]:

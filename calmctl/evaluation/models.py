@@ -40,7 +40,7 @@ class How(NamedTuple):
 class Model:
     """A model with its tokenizer, by the run, folder or hub id that names it; loaded on demand."""
 
-    def __init__(self, source: str, device: torch.device, how: How) -> None:
+    def __init__(self, source: str, device: torch.device, how: How = How()) -> None:  # noqa: B008 (immutable)
         self.source, self.device, self._how = source, device, how
 
     @cached_property
