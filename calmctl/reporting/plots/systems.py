@@ -81,7 +81,7 @@ def _gain(results: Results, key: str, measure: Measure, code: str) -> float | No
 def systems_plot(results: Results, measures: Sequence[Measure]) -> bytes:
     """Draw every system as a bar, grouped under headings, one panel per measure.
 
-    Whiskers are standard deviations over seeds; a dark stroke is the paper's figure, if it is over the same records.
+    Whiskers are standard deviations over seeds; a stroke is the paper's figure, if it is over the same records.
     """
     headings, bars, place = [], [], 0.0
     for group in GROUPS:
@@ -104,6 +104,8 @@ def systems_plot(results: Results, measures: Sequence[Measure]) -> bytes:
             for label in axes.get_yticklabels()[: len(headings)]:
                 label.set(fontsize=9, fontweight="bold")
         panels[0, 0].set_ylim(place - 0.6, -0.6)
+        if any(measure.same_records for measure in measures):
+            figure.supxlabel("stroke: the paper's figure", fontsize=9)
         return to_png(figure)
 
 
@@ -133,5 +135,4 @@ def _bars(
     axes.set_xlim(0, 1.25 * largest or 1.0)
     axes.tick_params(axis="y", left=False)
     axes.set_title(textwrap.fill(measure.label, characters), fontsize=10)
-    told = "lower is better" if measure.is_lower_better else "percent"
-    axes.set_xlabel(f"{told} (dark stroke: the paper's)" if measure.same_records else told)
+    axes.set_xlabel("lower is better" if measure.is_lower_better else "percent")
