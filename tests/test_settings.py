@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -181,25 +180,6 @@ def test_files_that_hold_no_settings_are_refused_in_one_line(
     assert main(["compose", "--out", "x", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and all(word in error for word in words), error
-
-
-@pytest.mark.parametrize("file", ["my presets/compose/mine.yaml", "compose/kv/mine.yaml", "mine.yaml"])
-def test_a_copy_runs_by_the_command_that_is_printed(
-    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["copy", "compose/kv/tiny", file, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert Path(file).read_text().startswith(f"# {told['command']}\n")
-    words = shlex.split(told["command"])
-    given = {words[i]: words[i + 1] for i in range(2, 6, 2) if words[i] in ("--config", "--config-dir", "--preset")}
-    folder, chosen = (Path(given[name]) if name in given else None for name in ("--config-dir", "--config"))
-    config = load_config(ComposeConfig, f"compose/{given.get('--preset', 'default')}", (), folder, chosen)
-    assert config == load_config(ComposeConfig, "compose/kv/tiny")
-    for again in (file, "mine.txt"):
-        assert main(["copy", "compose/default", again]) == 2
-    assert main(["copy", "compose/none", "new.yaml"]) == 2
-    assert "choices in compose" in capsys.readouterr().err
 
 
 EARLY = """
