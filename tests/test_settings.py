@@ -83,8 +83,17 @@ def test_the_nearest_setting_is_named_by_overrides_files_and_the_command(
     file.write_text("bridge: {num-heads: 2}\n")
     with pytest.raises(UserError, match=r"mine.yaml: unknown setting 'bridge.num-heads' \(did you mean 'bridge.num_h"):
         load_config(ComposeConfig, "compose/default", file=file)
-    assert main(["settings", "compose", "step"]) == 2
-    assert "did you mean 'train.steps'" in capsys.readouterr().err
+    for key, said in (
+        ("step", "(did you mean 'train.steps'?); valid at the top level: anchor, "),
+        ("TRAIN.LR", "did you mean 'train.lr'"),
+        ("train.lrr", "(did you mean 'train.lr'?); valid in 'train': accumulation, "),
+        ("train.", "unknown setting 'train.'; valid in 'train': accumulation, "),
+        ("train.lr.x", "train.lr is one value"),
+    ):
+        assert main(["settings", "compose", key]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["settings", "compose", "columns.prompt"]) == 0  # below a dictionary there may be any
+    assert capsys.readouterr().out.startswith("columns\n")
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:
@@ -167,6 +176,8 @@ def test_a_file_of_settings_may_be_written_anywhere_and_build_on_presets(
         (["--config", "list.yaml"], ["list.yaml", "not settings"]),
         (["--config", "broken.yaml"], ["broken.yaml"]),
         (["--config", "other.yaml"], ["other.yaml: unknown setting 'num_keys'"]),
+        (["--config", "twice.yaml"], ["duplicate key every", 'in "twice.yaml", line 2']),
+        (["--config", "dotted.yaml"], ["dotted.yaml: 'train.lr'", "as train: {lr: ...}"]),
         (["--config", "good.yaml", "--preset", "tiny"], ["--preset tiny and --config good.yaml: give one"]),
     ],
 )
@@ -175,6 +186,7 @@ def test_files_that_hold_no_settings_are_refused_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     files = {"list": "- 1\n", "broken": "a: [1\n", "other": "num_keys: 3\n", "good": "every: 2\n"}
+    files |= {"twice": "every: 2\nevery: 3\n", "dotted": "train.lr: 1.0\n"}
     for name, text in files.items():
         Path(f"{name}.yaml").write_text(text)
     assert main(["compose", "--out", "x", *arguments]) == 2

@@ -119,7 +119,8 @@ class RunningRuns(Mapping[str, Path]):
         ended = outcomes(self.out)
         failed = sum(bool(outcome.problem) for outcome in ended)
         of = f" of {self.count}" if self.count else ""
-        return f"{len(ended)}{of} runs ended{f', {failed} of them failed' if failed else ''}"
+        runs = "run" if (self.count or len(ended)) == 1 else "runs"
+        return f"{len(ended)}{of} {runs} ended{f', {failed} of them failed' if failed else ''}"
 
 
 def outcomes(out: Path) -> list[Outcome]:
