@@ -126,13 +126,18 @@ def test_csv_has_every_column_with_exact_numbers(
 
 def test_losses_on_other_examples_have_no_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Other data, another tokenizer, or another part held out; a figure of an evaluation decides all the same."""
-    others = ({"inputs": "e"}, {"anchor": "b"}, {"seed": 1}, {"train": {"validation_share": 0.5}})
+    others: list[dict[str, Any]] = [{"inputs": "e"}, {"anchor": "b"}, {"seed": 1}, {"columns": {"prompt": "question"}}]
+    changed = {"validation_share": 0.5, "append_eos": False, "on_long_example": "truncate", "packing": True}
+    others += [{"train": {name: value}} for name, value in changed.items()]
     for number, other in enumerate(others):
         root = tmp_path / str(number)
         training(root / "one", 0.5)
         training(root / "two", 0.25, **other)
         status, told, _ = run(capsys, "report", root)
         assert status == 0 and "No run is named the best by validation loss" in told and "Best" not in told
+    training(tmp_path / "same/one", 0.5)
+    training(tmp_path / "same/two", 0.25, train={"append_eos": True, "packing": False, "context": 512, "lr": 1.0})
+    assert f"Best by validation loss: {tmp_path / 'same/two'} " in run(capsys, "report", tmp_path / "same")[1]
     evaluation(root / "one/eval", root / "one", accuracy=1.0)
     evaluation(root / "two/eval", root / "two", accuracy=2.0)
     assert f"Best by kv.accuracy: {root / 'two'} (2)." in run(capsys, "report", root, "--sort", "kv.accuracy")[1]

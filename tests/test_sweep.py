@@ -174,6 +174,8 @@ def test_what_runs_share_is_what_was_given_last(tmp_path: Path) -> None:
     sweep = Sweep(("compose",), ComposeConfig, "compose/default", given, tmp_path)
     assert sweep.shared == ["train.lr=2", "+num=3", "every=4"]
     assert sweep.one_run().chosen(["+compose@_global_=default", "++train.lr=2", "+num=3", "++seed=5"]) == ["seed=5"]
+    presets = ["+compose@_global_=default", "compose@_global_=kv/tiny"]
+    assert sweep.one_run().chosen(presets) == ["compose@_global_=kv/tiny"]
 
 
 @pytest.mark.parametrize("is_preset", [True, False])
@@ -187,6 +189,10 @@ def test_a_preset_or_file_may_hold_a_sweep(tmp_path: Path, is_preset: bool) -> N
     sweep = Sweep(**{**given, "overrides": (), **how})  # type: ignore[arg-type]
     assert list(sweep.runs() or ()) == [f"lr={lr},every={number}" for lr in (0.001, 0.01) for number in (1, 2)]
     assert list(replace(sweep, overrides=("every=3",)).runs() or ()) == ["lr=0.001", "lr=0.01"]
+    file.write_text("hydra: {sweeper: {params: {every: '1,2', '++num': '3', seed: 4}}}\n")  # and nothing else
+    runs = replace(sweep, overrides=("train.lr=1,2",)).runs() or {}
+    assert list(runs) == [f"lr={lr},every={number},num=3,seed=4" for lr in (1, 2) for number in (1, 2)]
+    assert runs["lr=1,every=1,num=3,seed=4"] == ["train.lr=1", "every=1", "num=3", "seed=4"]
     file.write_text(start + '{train.lrr: "1e-3,1e-2"}}}\n')
     with pytest.raises(UserError, match="did you mean 'train.lr'"):
         sweep.runs()

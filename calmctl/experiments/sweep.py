@@ -107,8 +107,7 @@ class Sweep:
         with self._opened() as (_, config, _):
             if config.runtime.choices["hydra/sweeper"] != "basic":
                 return None
-            listed = [*(f"{key}={value}" for key, value in (config.sweeper.params or {}).items())]
-            batches = BasicSweeper.split_arguments([parsed(text) for text in [*listed, *config.overrides.task]], None)
+            batches = BasicSweeper.split_arguments([parsed(text) for text in config.overrides.task], None)
         runs: dict[str, list[str]] = {}
         for chosen in map(self.one_run().chosen, chain(*batches)):
             name = run_name(chosen)
@@ -196,19 +195,25 @@ class Sweep:
                 raise UserError(f"{text} needs {package}; pip install 'calmctl[sweeps]'")
         with sweeping(self.schema, self.preset, overrides, self.config_dir, self.config_file) as (hydra, arguments):
             config = hydra.compose_config(None, arguments, RunMode.MULTIRUN).hydra
-            # A preset's own sweep gives way to an override of the same setting, if both are written alike.
-            params = config.sweeper.get("params") or {}
-            for name in params:
-                if re.fullmatch(r"[+\w.]+", name):  # and no choice of a preset
-                    check_key(self.schema, name.lstrip("+"))
-            if set(params) & set(map(setting_of, arguments)):
-                arguments = [text.removeprefix("++") if setting_of(text) in params else text for text in arguments]
+            # A preset's own sweep is as if it were given, unless something else is given for a setting of it.
+            if params := config.sweeper.get("params"):
+                given = set(map(setting_of, arguments))
+                own = {name: value for name, value in params.items() if setting_of(name) not in given}
+                arguments += [self._of_preset(name, value) for name, value in own.items()]
+                arguments.append("hydra.sweeper.params=null")
                 config = hydra.compose_config(None, arguments, RunMode.MULTIRUN).hydra
             sampler = config.sweeper.get("sampler")
             if sampler is not None and "seed" in sampler and sampler.seed is None:
                 # The same command has to choose the same settings again to resume their runs.
                 arguments.append("hydra.sweeper.sampler.seed=0")
             yield hydra, config, arguments
+
+    def _of_preset(self, name: str, value: object) -> str:
+        """Return the override of a setting that a preset sweeps over, whether or not it gives it a value too."""
+        if not re.fullmatch(r"[\w.]+", name):
+            return f"{name}={value}"
+        check_key(self.schema, name)
+        return f"++{name}={value}"
 
     def _of_hydra(self) -> list[str]:
         """Return overrides of Hydra's configuration: its files in our folder, no logging, and `jobs`."""
