@@ -166,6 +166,17 @@ def test_a_list_has_runs_of_every_kind_and_state(
     assert rows[str(tmp_path / "other")]["settings"]["every"] == 2
 
 
+def test_a_run_that_is_named_twice_is_one(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(sweep)
+    for words in ([sweep, sweep / "one"], [sweep / "one", sweep, "three", "../a sweep"]):
+        rows = json.loads(run(capsys, "report", *words, "--json")[1])
+        assert sorted(names(rows)) == ["one", "three", "two"]
+    status, _, error = run(capsys, "report", sweep, "--csv", ".")
+    assert status == 2 and error == "calmctl: error: --csv .: a folder; give a file, such as runs.csv\n"
+
+
 def test_several_evaluations_of_a_task_are_told_apart(sweep: Path) -> None:
     evaluation(sweep / "one/again", sweep / "one", accuracy=75.0)
     row = compare([read_run(sweep / "one")]).rows[0]
