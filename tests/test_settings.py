@@ -13,11 +13,13 @@ from calmctl.cli.configurations import CONFIGURATIONS, group_of
 from calmctl.cli.main import main
 from calmctl.config import load_config, to_dict, to_yaml
 from calmctl.errors import UserError
-from calmctl.modeling.bases import locating
+from calmctl.modeling.bases.sources import load_base
 from calmctl.modeling.options import BridgeConfig
+from calmctl.modeling.stored.warm_start import parts_sha256
 from calmctl.presets import list_presets
 from calmctl.settings import list_settings, nearest
 from calmctl.training.configs import ComposeConfig
+from data_builders import hub
 from tests.settings_page import PAGE, page
 from tests.structure import ROOT
 
@@ -212,6 +214,9 @@ MISTAKES = {
     "train anchor --base ~/gone --data here.jsonl --out x": "~/gone: no such folder",
     "baseline lora --anchor ../gone --data here.jsonl --out x size=2": "../gone: no such folder",
     "baseline lara --anchor a --data here.jsonl --out x": "'lara' is not one of lora",
+    "baseline lora --anchor a --data here.jsonl --out x --match gone": "gone is no run directory",
+    "compose --anchor a --aug b --data here.jsonl --out x --init-from ./gone": "./gone: no such folder",
+    "compose --anchor a --aug  --data here.jsonl --out x": "augs is not set",
     "eval kv --model /gone --data . --out x": "no such folder|/gone|manifest",
     "eval kv --model a --data gone --out x": "gone",
 }
@@ -219,7 +224,7 @@ MISTAKES = {
 
 def test_mistakes_are_found_before_torch_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "here.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
-    code = EARLY.format(commands=[command.split() for command in MISTAKES])
+    code = EARLY.format(commands=[command.split(" ") for command in MISTAKES])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}
     )
@@ -242,8 +247,34 @@ def test_without_a_network_the_hub_is_asked_once(is_reached: bool, monkeypatch: 
 
     monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    locating._be_offline_without_network.cache_clear()
+    hub.be_offline_without_network.cache_clear()
     for _ in range(2):
-        locating._be_offline_without_network()
+        hub.be_offline_without_network()
     assert constants.HF_HUB_OFFLINE is not is_reached and asked == [constants.ENDPOINT]
-    locating._be_offline_without_network.cache_clear()
+    hub.be_offline_without_network.cache_clear()
+
+
+def test_models_parts_and_data_of_the_hub_are_refused_at_once_without_a_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever is asked first, the hub's library is told that there is no network; else it would try for a minute."""
+    from huggingface_hub import constants
+
+    class Session:
+        def head(self, url: str, timeout: float) -> None:
+            raise OSError("no route to host")
+
+    for ask in (
+        lambda: load_base("no-such/model"),
+        lambda: parts_sha256("no-such/parts"),
+        lambda: hub.open_hub(Path("no-such/data"), None),
+        lambda: hub.hub_configs(Path("no-such/data")),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr("huggingface_hub.utils.get_session", Session)
+            patched.setattr(constants, "HF_HUB_OFFLINE", False)
+            hub.be_offline_without_network.cache_clear()
+            with pytest.raises(UserError, match="no-such/.*reach"):
+                ask()
+            assert constants.HF_HUB_OFFLINE
+    hub.be_offline_without_network.cache_clear()
