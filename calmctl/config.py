@@ -21,7 +21,7 @@ from calmctl.errors import UserError
 from calmctl.opened_hydra import one_line, opened_hydra, quoted
 from calmctl.presets import Preset, conf_dir, config_folders, find_preset, list_presets
 from calmctl.schema import field_types, from_dict, nested_schema, to_dict, unknown_key
-from calmctl.settings import nearest
+from calmctl.settings import check_key, nearest
 from data_builders.files import read_text, write_text
 from data_builders.values import read_yaml
 
@@ -63,39 +63,58 @@ def load_config(
     Raises:
         UserError: unknown preset, key or group; malformed override; value of the wrong type or out of range.
     """
-    folders, label = config_folders(config_dir), f"preset {preset}"
-    with TemporaryDirectory() as place:
-        if file is not None:
-            label, preset = str(file), _as_preset(file, posixpath.dirname(preset), Path(place))
-            folders.insert(0, Path(place))
-        else:
-            find_preset(preset, config_dir)
-        if len(folders) > 1:
-            _check_files(preset, folders)
-        prepared = _prepare_overrides(schema, overrides, folders)
-        values = _compose(preset, prepared, folders, label)
+    with _found(preset, config_dir, file) as (found, folders, label):
+        values = _compose(found, _prepare_overrides(schema, overrides, folders), folders, label)
     _check_keys(schema, values, label)
     return from_dict(schema, values)
 
 
 @contextmanager
 def sweeping(
-    preset: str, overrides: Sequence[str], config_dir: Path | None = None
+    schema: type,
+    preset: str,
+    overrides: Sequence[str],
+    config_dir: Path | None = None,
+    file: Path | None = None,
 ) -> Iterator[tuple[Hydra, list[str]]]:
-    """Open Hydra for a sweep over settings of a preset; yield it with its overrides, the preset's own one first.
+    """Open Hydra for a sweep over settings; yield it with its overrides, that for the preset or file first.
 
-    Which settings there are is not checked: whoever runs one of the sweep's jobs does.
+    Which values settings may have is not checked: whoever runs one of the sweep's jobs does.
+
+    Args:
+        config_dir, file: see `load_config`.
 
     Raises:
-        UserError: unknown preset or malformed override; also where Hydra, a sweeper or a launcher refuses something.
+        UserError: unknown preset or key, or malformed override; also where Hydra, a sweeper or a launcher refuses
+            something.
+    """
+    with _found(preset, config_dir, file) as (found, folders, _):
+        prepared = _prepare_overrides(schema, overrides, folders, is_sweep=True)
+        with opened_hydra("--multirun", folders) as hydra:
+            yield hydra, _arguments(found, prepared, folders)
+
+
+@contextmanager
+def _found(preset: str, config_dir: Path | None, file: Path | None) -> Iterator[tuple[str, list[Path], str]]:
+    """Yield a preset's name, the folders to search for it, and what messages call it; for a file, of its copy.
+
+    Raises:
+        UserError: there is none, or Hydra could not read it.
     """
     folders = config_folders(config_dir)
-    find_preset(preset, config_dir)
-    if len(folders) > 1:
-        _check_files(preset, folders)
-    arguments = _arguments(preset, _prepare_overrides(None, overrides, folders), folders)
-    with opened_hydra("--multirun", folders) as hydra:
-        yield hydra, arguments
+    with TemporaryDirectory() as place:
+        if file is None:
+            find_preset(preset, config_dir)
+            label = f"preset {preset}"
+        else:
+            preset, label = _as_preset(file, posixpath.dirname(preset), Path(place)), str(file)
+            folders.insert(0, Path(place))
+        if len(folders) > 1:
+            _check_files(preset, folders)
+        try:
+            yield preset, folders, label
+        except UserError as error:
+            raise UserError(str(error).replace(f"{place}/{preset}.yaml", label)) from error
 
 
 def to_yaml(config: object) -> str:
@@ -156,11 +175,13 @@ def _defaults(content: dict[str, Any], group: str) -> Iterator[str]:
                     yield posixpath.join("/", group, folder, name.partition("@")[0]).lstrip("/")
 
 
-def _prepare_overrides(schema: type | None, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+def _prepare_overrides(
+    schema: type, overrides: Sequence[str], folders: Sequence[Path], is_sweep: bool = False
+) -> list[str]:
     """Check the keys of value overrides, and let them set settings that the preset does not mention.
 
     Args:
-        schema: the settings there are; None for a sweep, whose overrides may have several values.
+        is_sweep: overrides may have several values, and be of Hydra's own settings.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import OverrideType
@@ -175,19 +196,25 @@ def _prepare_overrides(schema: type | None, overrides: Sequence[str], folders: S
             override = OverridesParser.create().parse_override(text)
         except (HydraException, RecursionError) as error:
             raise UserError(f"override {text[:200]!r}: {one_line(error)} (write key=value)") from error
-        if schema is not None and override.is_sweep_override():
+        if not is_sweep and override.is_sweep_override():
             advice = "write key=[a,b] for a list, key='a,b' for text; --multirun trains once for each value"
             raise UserError(f"override {text!r}: one value; {advice}")
+        if not is_sweep and re.match(r"hydra[./]", override.key_or_group):
+            raise UserError(f"override {text!r}: a setting of Hydra's sweeps; add --multirun, or leave it out")
         if _is_group_override(override, folders):
             if len(folders) > 1 and isinstance(choice := override.value(), str):
                 _check_files(f"{override.key_or_group}/{choice}", folders)
             prepared.append(text)
             continue
-        if schema is not None:
-            _check_key(schema, override.key_or_group, text)
+        check_key(schema, override.key_or_group)
+        if _names_presets(override, folders) and not isinstance(override.value(), dict):
+            raise UserError(
+                f"override {text!r}: {override.key_or_group} is a group of settings; write "
+                f"{override.key_or_group}.NAME=VALUE"
+            )
         given.add(override.key_or_group)
         prepared.append(f"++{text}" if override.type is OverrideType.CHANGE else text)
-    for setting, other, default in _alternatives(schema) if schema is not None else ():
+    for setting, other, default in () if is_sweep else _alternatives(schema):
         if {setting, other} <= given:
             raise UserError(f"{other} and {setting} are given; give one of the two")
         if other in given:  # and not what the preset has in its place
@@ -208,25 +235,12 @@ def _is_group_override(override: Override, folders: Sequence[Path]) -> bool:
     key = override.key_or_group
     if "/" in key or override.package is not None or key.startswith("hydra."):
         return True
-    is_choice = isinstance(override.value(), str) or override.is_choice_sweep()
-    return any((folder / key).is_dir() for folder in folders) and is_choice
+    return _names_presets(override, folders) and (isinstance(override.value(), str) or override.is_choice_sweep())
 
 
-def _check_key(schema: type, key: str, text: str) -> None:
-    """Walk the dotted `key` down `schema`; below a dictionary anything goes."""
-    level: type | None = schema
-    parts = key.split(".")
-    for i, part in enumerate(parts):
-        if level is None:
-            parent = ".".join(parts[:i])
-            raise UserError(f"override {text!r}: {parent} is one value, it has no setting {part!r}")
-        fields = field_types(level)
-        if part not in fields:
-            path = ".".join(parts[: i + 1])
-            raise unknown_key(path, list(fields), nearest(schema, path))
-        level = nested_schema(fields[part])
-        if level is None and "dict" in str(fields[part]).lower():
-            return
+def _names_presets(override: Override, folders: Sequence[Path]) -> bool:
+    """Tell whether an override has the name of a folder of presets, which Hydra takes for a choice of one."""
+    return any((folder / override.key_or_group).is_dir() for folder in folders)
 
 
 def _check_keys(schema: type, values: Mapping[str, Any], label: str, group: str = "") -> None:
@@ -237,6 +251,9 @@ def _check_keys(schema: type, values: Mapping[str, Any], label: str, group: str 
     fields = field_types(level)
     for key, value in values.items():
         path = f"{group}.{key}".lstrip(".")
+        if "." in key:
+            name, _, rest = key.partition(".")
+            raise UserError(f"{label}: {path!r}: in a file, write groups one in the other, as {name}: {{{rest}: ...}}")
         if key not in fields:
             raise UserError(f"{label}: {unknown_key(path, list(fields), nearest(schema, path))}")
         if nested_schema(fields[key]) is not None and isinstance(value, Mapping):

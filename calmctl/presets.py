@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from calmctl.errors import UserError
 from data_builders.files import read_text, write_text
+from data_builders.values import read_yaml
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Preset:
     group: str
     """Folder the preset lives in, for example `data/kv`."""
     command: str
-    """First comment line of the file: the command that runs it."""
+    """First comment line of the file, if it is the command that runs it; else empty."""
     description: str
     """The comment that follows the command, as one line; the command where there is none."""
     path: Path
@@ -60,33 +63,63 @@ def copy_preset(name: str, file: Path, group: str, config_dir: Path | None = Non
             there (`--config-dir`); anywhere else it is a file of settings (`--config`).
 
     Raises:
-        UserError: there is no such preset, or the file exists or is no `.yaml` file.
+        UserError: there is no such preset or it is damaged, or the file exists or is no `.yaml` file.
     """
     preset = find_preset(name, config_dir)
     if file.suffix != ".yaml":
         raise UserError(f"{file}: a preset is a .yaml file; give it a name that ends so")
     if file.exists():
         raise UserError(f"{file}: there is such a file already; choose another name, or delete it")
-    command = _with_source(preset.command, _as_arguments(file, group))
+    arguments, folder = _as_arguments(file, group)
+    if config_dir is not None and "--config" in arguments:
+        arguments += ["--config-dir", str(config_dir)]  # it may build on presets there
+    command = _with_source(preset.command or f"calmctl {group.replace('/', ' ')}", arguments)
     text = read_text(preset.path)
+    if folder != preset.group:
+        text = _with_full_names(text, preset)
     write_text(file, text.replace(preset.command, command, 1) if preset.command else f"# {command}\n{text}")
     return command
 
 
-def _as_arguments(file: Path, group: str) -> list[str]:
-    """Return the options that choose a file of settings."""
+def _as_arguments(file: Path, group: str) -> tuple[list[str], str]:
+    """Return the options that choose a file of settings, and the folder in which Hydra sees it."""
     parts, wanted = file.parent.parts, tuple(group.split("/"))
     for start in reversed(range(len(parts) - len(wanted) + 1)):
         if parts[start : start + len(wanted)] == wanted:
             name = Path(*parts[start + len(wanted) :], file.stem).as_posix()
-            return ["--config-dir", str(Path(*parts[:start])), "--preset", name]
-    return ["--config", str(file)]
+            folder = Path(*parts[start:]).as_posix()
+            return ["--config-dir", str(Path(*parts[:start])), "--preset", name], folder
+    return ["--config", str(file)], group
+
+
+def _with_full_names(text: str, preset: Preset) -> str:
+    """Return the text of a preset with full names of the presets it builds on; without, they are in its own folder."""
+    import yaml
+
+    content = read_yaml(preset.path)
+    if not isinstance(content, dict) or not isinstance(content.get("defaults"), list):
+        return text
+    root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    listed = next(value.value for key, value in root.value if key.value == "defaults")
+    for entry in reversed(listed):
+        is_group = isinstance(entry, yaml.MappingNode)
+        node = entry.value[0][0] if is_group else entry
+        words, name = re.findall(r"^((?:(?:optional|override) +)*)(.*)", node.value)[0]
+        if name.startswith("/") or name == "_self_":
+            continue
+        package = "" if "@" in name else f"@{name.replace('/', '.')}" if is_group else "@_here_"
+        full = f"{words}/{preset.group}/{name}{package}"
+        text = f"{text[: node.start_mark.index]}{full}{text[node.end_mark.index :]}"
+    return text
 
 
 def _with_source(command: str, arguments: Sequence[str]) -> str:
     """Return a command with other options that choose its settings."""
-    words = shlex.split(command)
-    for option in ("--preset", "--config", "--config-dir"):
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quote that is not closed
+        words = command.split()
+    for option in ("--preset", "-p", "--config", "--config-dir"):
         if option in words:
             del words[(place := words.index(option)) : place + 2]
     first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
@@ -133,5 +166,5 @@ def _read_preset(name: str, path: Path) -> Preset:
         text = text.lstrip("#").strip()
         if not text.startswith("@package"):
             comments.append(text)
-    command = comments[0] if comments else ""
-    return Preset(name, name.rpartition("/")[0], command, " ".join(comments[1:]).strip() or command, path)
+    command = comments.pop(0) if comments and comments[0].startswith("calmctl ") else ""
+    return Preset(name, name.rpartition("/")[0], command, " ".join(comments).strip() or command, path)

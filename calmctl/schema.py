@@ -178,7 +178,7 @@ def describe_type(annotation: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in get_args(annotation))
     if origin in (list, tuple, Sequence, set, frozenset):
-        members = [member for member in get_args(annotation) if member is not Ellipsis]
+        members = [member for member in get_args(annotation) if member not in (Ellipsis, Any)]
         return f"a list (each {describe_type(members[0])})" if members else "a list"
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return "one of " + ", ".join(str(member.value) for member in annotation)

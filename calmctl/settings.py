@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
+from calmctl.errors import UserError
 from calmctl.schema import describe_type, field_types, nested_schema, to_dict, unknown_key
 
 _ENTRY = re.compile(r"    (\w+(?:, \w+)*):(?: |$)")
@@ -60,16 +61,30 @@ def list_settings(schema: type, default: object = None, prefix: str = "") -> Ite
 
 
 def below(schema: type, settings: Sequence[Setting], key: str) -> list[Setting]:
-    """Return the setting `key`, or the group of that name and all in it.
+    """Return the setting `key`, or the group of that name and all in it; of a key below a dictionary, the dictionary.
 
     Raises:
         UserError: there is none.
     """
-    chosen = [setting for setting in settings if f"{setting.name}.".startswith(f"{key}.")]
-    if not chosen:
-        names = [setting.name for setting in settings if "." not in setting.name]
-        raise unknown_key(key, names, nearest(schema, key))
-    return chosen
+    check_key(schema, key)
+    inside = [setting for setting in settings if f"{setting.name}.".startswith(f"{key}.")]
+    return inside or [each for each in settings if not each.is_group and key.startswith(f"{each.name}.")]
+
+
+def check_key(schema: type, key: str) -> None:
+    """Raise UserError unless there is a setting `key`; below a dictionary there may be any."""
+    level: type | None = schema
+    parts = key.split(".")
+    for i, part in enumerate(parts):
+        if level is None:
+            raise UserError(f"{key}: {'.'.join(parts[:i])} is one value, it has no setting {part!r}")
+        fields = field_types(level)
+        if part not in fields:
+            path = ".".join(parts[: i + 1])
+            raise unknown_key(path, list(fields), nearest(schema, key) or nearest(schema, path))
+        level = nested_schema(fields[part])
+        if level is None and "dict" in str(fields[part]).lower():
+            return
 
 
 def nearest(schema: type, path: str) -> list[str]:
@@ -80,6 +95,8 @@ def nearest(schema: type, path: str) -> list[str]:
     """
     settings = [setting for setting in list_settings(schema) if not setting.is_group or "." not in setting.name]
     group, _, name = _folded(path).rpartition(".")
+    if not name:
+        return []
     last = {setting.name: _folded(setting.name).rpartition(".")[2] for setting in settings}
     inside = [each for each in last if _folded(each).rpartition(".")[0] == group]
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,11 +132,28 @@ def _locate(data: Path) -> tuple[str, str | None]:
     return name, revision or None
 
 
+@cache
+def be_offline_without_network() -> None:
+    """Restrict the libraries of the hub to their caches if it cannot be reached; they would try again for a minute."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception:  # of one of several HTTP libraries
+        constants.HF_HUB_OFFLINE = True
+
+
 def _reaching(data: Path, load: Callable[[], T]) -> T:
     """Return `load()`; turn every error of the `datasets` library into a one-line UserError."""
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
-    what = f"{data}: no such path, and as a dataset of the hub" if is_hub_id(data) else f"{data}: as a dataset"
+    what = f"{data}: as a dataset"
+    if is_hub_id(data):
+        what = f"{data}: no such path, and as a dataset of the hub"
+        be_offline_without_network()
     try:
         return load()
     except DatasetNotFoundError as error:

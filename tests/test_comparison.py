@@ -126,13 +126,18 @@ def test_csv_has_every_column_with_exact_numbers(
 
 def test_losses_on_other_examples_have_no_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Other data, another tokenizer, or another part held out; a figure of an evaluation decides all the same."""
-    others = ({"inputs": "e"}, {"anchor": "b"}, {"seed": 1}, {"train": {"validation_share": 0.5}})
+    others: list[dict[str, Any]] = [{"inputs": "e"}, {"anchor": "b"}, {"seed": 1}, {"columns": {"prompt": "question"}}]
+    changed = {"validation_share": 0.5, "append_eos": False, "on_long_example": "truncate", "packing": True}
+    others += [{"train": {name: value}} for name, value in changed.items()]
     for number, other in enumerate(others):
         root = tmp_path / str(number)
         training(root / "one", 0.5)
         training(root / "two", 0.25, **other)
         status, told, _ = run(capsys, "report", root)
         assert status == 0 and "No run is named the best by validation loss" in told and "Best" not in told
+    training(tmp_path / "same/one", 0.5)
+    training(tmp_path / "same/two", 0.25, train={"append_eos": True, "packing": False, "context": 512, "lr": 1.0})
+    assert f"Best by validation loss: {tmp_path / 'same/two'} " in run(capsys, "report", tmp_path / "same")[1]
     evaluation(root / "one/eval", root / "one", accuracy=1.0)
     evaluation(root / "two/eval", root / "two", accuracy=2.0)
     assert f"Best by kv.accuracy: {root / 'two'} (2)." in run(capsys, "report", root, "--sort", "kv.accuracy")[1]
@@ -159,6 +164,17 @@ def test_a_list_has_runs_of_every_kind_and_state(
     assert rows[str(tmp_path / "beside")]["evaluations"] == rows[str(sweep / "two")]["evaluations"]
     assert rows[str(tmp_path / "torn")]["status"] == rows[str(tmp_path / "damaged")]["status"] == "damaged"
     assert rows[str(tmp_path / "other")]["settings"]["every"] == 2
+
+
+def test_a_run_that_is_named_twice_is_one(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(sweep)
+    for words in ([sweep, sweep / "one"], [sweep / "one", sweep, "three", "../a sweep"]):
+        rows = json.loads(run(capsys, "report", *words, "--json")[1])
+        assert sorted(names(rows)) == ["one", "three", "two"]
+    status, _, error = run(capsys, "report", sweep, "--csv", ".")
+    assert status == 2 and error == "calmctl: error: --csv .: a folder; give a file, such as runs.csv\n"
 
 
 def test_several_evaluations_of_a_task_are_told_apart(sweep: Path) -> None:

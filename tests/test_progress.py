@@ -104,3 +104,15 @@ def test_the_time_left_of_an_experiment_follows_from_stages_of_the_same_kind(tmp
     assert progress.summary({"s4": 100.0}) == "stage 5 of 5, 1 min 40 s left"
     progress.at_once = 2  # one stage cannot be shared by two
     assert progress.summary({"s4": 100.0}) == "stage 5 of 5, 1 min 40 s left"
+
+
+def test_a_stage_may_end_while_the_time_left_is_added_up(tmp_path: Path) -> None:
+    progress = Progress(stages(tmp_path, "data ntl", "compose"), at_once=2)
+    progress.running |= {stage.name: stage.folder for stage in progress.stages}
+
+    class Ending(dict[str, float]):
+        def get(self, name: str, default: object = None) -> float:  # type: ignore[override]
+            progress.running.pop(name)
+            return 60.0
+
+    assert progress.summary(Ending()) == "stage 1 of 2, 1 min 00 s left"

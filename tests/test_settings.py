@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,11 +13,13 @@ from calmctl.cli.configurations import CONFIGURATIONS, group_of
 from calmctl.cli.main import main
 from calmctl.config import load_config, to_dict, to_yaml
 from calmctl.errors import UserError
-from calmctl.modeling.bases import locating
+from calmctl.modeling.bases.sources import load_base
 from calmctl.modeling.options import BridgeConfig
+from calmctl.modeling.stored.warm_start import parts_sha256
 from calmctl.presets import list_presets
 from calmctl.settings import list_settings, nearest
 from calmctl.training.configs import ComposeConfig
+from data_builders import hub
 from tests.settings_page import PAGE, page
 from tests.structure import ROOT
 
@@ -84,8 +85,17 @@ def test_the_nearest_setting_is_named_by_overrides_files_and_the_command(
     file.write_text("bridge: {num-heads: 2}\n")
     with pytest.raises(UserError, match=r"mine.yaml: unknown setting 'bridge.num-heads' \(did you mean 'bridge.num_h"):
         load_config(ComposeConfig, "compose/default", file=file)
-    assert main(["settings", "compose", "step"]) == 2
-    assert "did you mean 'train.steps'" in capsys.readouterr().err
+    for key, said in (
+        ("step", "(did you mean 'train.steps'?); valid at the top level: anchor, "),
+        ("TRAIN.LR", "did you mean 'train.lr'"),
+        ("train.lrr", "(did you mean 'train.lr'?); valid in 'train': accumulation, "),
+        ("train.", "unknown setting 'train.'; valid in 'train': accumulation, "),
+        ("train.lr.x", "train.lr is one value"),
+    ):
+        assert main(["settings", "compose", key]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["settings", "compose", "columns.prompt"]) == 0  # below a dictionary there may be any
+    assert capsys.readouterr().out.startswith("columns\n")
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:
@@ -168,6 +178,8 @@ def test_a_file_of_settings_may_be_written_anywhere_and_build_on_presets(
         (["--config", "list.yaml"], ["list.yaml", "not settings"]),
         (["--config", "broken.yaml"], ["broken.yaml"]),
         (["--config", "other.yaml"], ["other.yaml: unknown setting 'num_keys'"]),
+        (["--config", "twice.yaml"], ["duplicate key every", 'in "twice.yaml", line 2']),
+        (["--config", "dotted.yaml"], ["dotted.yaml: 'train.lr'", "as train: {lr: ...}"]),
         (["--config", "good.yaml", "--preset", "tiny"], ["--preset tiny and --config good.yaml: give one"]),
     ],
 )
@@ -176,30 +188,12 @@ def test_files_that_hold_no_settings_are_refused_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     files = {"list": "- 1\n", "broken": "a: [1\n", "other": "num_keys: 3\n", "good": "every: 2\n"}
+    files |= {"twice": "every: 2\nevery: 3\n", "dotted": "train.lr: 1.0\n"}
     for name, text in files.items():
         Path(f"{name}.yaml").write_text(text)
     assert main(["compose", "--out", "x", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and all(word in error for word in words), error
-
-
-@pytest.mark.parametrize("file", ["my presets/compose/mine.yaml", "compose/kv/mine.yaml", "mine.yaml"])
-def test_a_copy_runs_by_the_command_that_is_printed(
-    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["copy", "compose/kv/tiny", file, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert Path(file).read_text().startswith(f"# {told['command']}\n")
-    words = shlex.split(told["command"])
-    given = {words[i]: words[i + 1] for i in range(2, 6, 2) if words[i] in ("--config", "--config-dir", "--preset")}
-    folder, chosen = (Path(given[name]) if name in given else None for name in ("--config-dir", "--config"))
-    config = load_config(ComposeConfig, f"compose/{given.get('--preset', 'default')}", (), folder, chosen)
-    assert config == load_config(ComposeConfig, "compose/kv/tiny")
-    for again in (file, "mine.txt"):
-        assert main(["copy", "compose/default", again]) == 2
-    assert main(["copy", "compose/none", "new.yaml"]) == 2
-    assert "choices in compose" in capsys.readouterr().err
 
 
 EARLY = """
@@ -220,6 +214,9 @@ MISTAKES = {
     "train anchor --base ~/gone --data here.jsonl --out x": "~/gone: no such folder",
     "baseline lora --anchor ../gone --data here.jsonl --out x size=2": "../gone: no such folder",
     "baseline lara --anchor a --data here.jsonl --out x": "'lara' is not one of lora",
+    "baseline lora --anchor a --data here.jsonl --out x --match gone": "gone is no run directory",
+    "compose --anchor a --aug b --data here.jsonl --out x --init-from ./gone": "./gone: no such folder",
+    "compose --anchor a --aug  --data here.jsonl --out x": "augs is not set",
     "eval kv --model /gone --data . --out x": "no such folder|/gone|manifest",
     "eval kv --model a --data gone --out x": "gone",
 }
@@ -227,7 +224,7 @@ MISTAKES = {
 
 def test_mistakes_are_found_before_torch_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "here.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
-    code = EARLY.format(commands=[command.split() for command in MISTAKES])
+    code = EARLY.format(commands=[command.split(" ") for command in MISTAKES])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}
     )
@@ -250,8 +247,34 @@ def test_without_a_network_the_hub_is_asked_once(is_reached: bool, monkeypatch: 
 
     monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    locating._be_offline_without_network.cache_clear()
+    hub.be_offline_without_network.cache_clear()
     for _ in range(2):
-        locating._be_offline_without_network()
+        hub.be_offline_without_network()
     assert constants.HF_HUB_OFFLINE is not is_reached and asked == [constants.ENDPOINT]
-    locating._be_offline_without_network.cache_clear()
+    hub.be_offline_without_network.cache_clear()
+
+
+def test_models_parts_and_data_of_the_hub_are_refused_at_once_without_a_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever is asked first, the hub's library is told that there is no network; else it would try for a minute."""
+    from huggingface_hub import constants
+
+    class Session:
+        def head(self, url: str, timeout: float) -> None:
+            raise OSError("no route to host")
+
+    for ask in (
+        lambda: load_base("no-such/model"),
+        lambda: parts_sha256("no-such/parts"),
+        lambda: hub.open_hub(Path("no-such/data"), None),
+        lambda: hub.hub_configs(Path("no-such/data")),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr("huggingface_hub.utils.get_session", Session)
+            patched.setattr(constants, "HF_HUB_OFFLINE", False)
+            hub.be_offline_without_network.cache_clear()
+            with pytest.raises(UserError, match="no-such/.*reach"):
+                ask()
+            assert constants.HF_HUB_OFFLINE
+    hub.be_offline_without_network.cache_clear()

@@ -16,7 +16,9 @@ from calmctl.errors import UserError
 from calmctl.experiments.run_names import run_name
 from calmctl.experiments.sweep import Sweep
 from calmctl.experiments.swept_runs import one_of, outcomes, running
+from calmctl.runs.lock import FileLock
 from calmctl.runs.record import read_run
+from calmctl.training.configs import ComposeConfig
 from tests.forked import forked_stages
 from tests.sweeps import NAMES, SWEPT, command, folder
 
@@ -109,7 +111,9 @@ def test_what_is_wrong_for_all_runs_is_one_line_before_any_has_started(
         (["-m", "every=1,2", "--jobs", "2", "hydra/launcher=basic"], "leave one of them out"),
         (["-m", "every=1,2", "--out", tmp_path / "file"], "is a file"),
         (["-m", "every=1,2", "--out", tmp_path / "run"], "holds a run"),
+        (["-m", "train=1,2"], "train is a group of settings"),
         (["--jobs", "2"], "add --multirun"),
+        (["hydra.sweeper.n_trials=3"], "add --multirun"),
         (["every=1,2"], "--multirun trains once for each value"),
     ):
         status, told, error = run(capsys, *command(folder, out), *arguments)
@@ -120,10 +124,11 @@ def test_what_is_wrong_for_all_runs_is_one_line_before_any_has_started(
 def test_the_other_commands_that_train_sweep_too(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "a file.yaml").write_text("seed: 1\n")
     monkeypatch.setattr(Sweep, "plan", lambda sweep: {"words": sweep.one_run().arguments(["x=1"], sweep.out / "x=1")})
     shared = ["--validation", "v v.jsonl", "--seed", "3", "--trust-remote-code"]
     for words, given in (
-        (["train", "aug"], ["--base", "b", "--config", "a file.yaml"]),
+        (["train", "aug"], ["--base", "b", "--config", str(tmp_path / "a file.yaml")]),
         (["train", "anchor"], ["--tokenizer", "t", "--config-dir", str(tmp_path)]),
         (["baseline", "lora"], ["--anchor", "a", "--parameters", "30", "--nproc-per-node", "2"]),
     ):
@@ -166,19 +171,45 @@ def test_names_are_safe_unique_and_stable() -> None:
 
 def test_what_runs_share_is_what_was_given_last(tmp_path: Path) -> None:
     given = ("train.lr=1", "every=1,2", "train.lr=2", "+num=3", "hydra.sweeper.max_batch_size=1", "every=4")
-    sweep = Sweep(("compose",), "compose/default", given, None, tmp_path)
+    sweep = Sweep(("compose",), ComposeConfig, "compose/default", given, tmp_path)
     assert sweep.shared == ["train.lr=2", "+num=3", "every=4"]
     assert sweep.one_run().chosen(["+compose@_global_=default", "++train.lr=2", "+num=3", "++seed=5"]) == ["seed=5"]
+    presets = ["+compose@_global_=default", "compose@_global_=kv/tiny"]
+    assert sweep.one_run().chosen(presets) == ["compose@_global_=kv/tiny"]
 
 
-def test_a_preset_may_hold_a_sweep(tmp_path: Path) -> None:
-    (tmp_path / "compose").mkdir()
-    params = '{train.lr: "1e-3,1e-2", every: "choice(1,2)"}'
-    text = f"# a sweep\ndefaults: [default, _self_]\nhydra: {{sweeper: {{params: {params}}}}}\n"
-    (tmp_path / "compose/mine.yaml").write_text(text)
-    sweep = Sweep(("compose",), "compose/mine", (), tmp_path, tmp_path / "out")
+@pytest.mark.parametrize("is_preset", [True, False])
+def test_a_preset_or_file_may_hold_a_sweep(tmp_path: Path, is_preset: bool) -> None:
+    file = tmp_path / "compose/mine.yaml"
+    file.parent.mkdir()
+    start = "defaults: [default@_here_, _self_]\nhydra: {sweeper: {params: "
+    file.write_text(start + '{train.lr: "1e-3,1e-2", every: "choice(1,2)"}}}\n')
+    how = {"preset": "compose/mine", "config_dir": tmp_path} if is_preset else {"config_file": file}
+    given = {"command": ("compose",), "schema": ComposeConfig, "preset": "compose/default", "out": tmp_path / "out"}
+    sweep = Sweep(**{**given, "overrides": (), **how})  # type: ignore[arg-type]
     assert list(sweep.runs() or ()) == [f"lr={lr},every={number}" for lr in (0.001, 0.01) for number in (1, 2)]
     assert list(replace(sweep, overrides=("every=3",)).runs() or ()) == ["lr=0.001", "lr=0.01"]
+    file.write_text("hydra: {sweeper: {params: {every: '1,2', '++num': '3', seed: 4}}}\n")  # and nothing else
+    runs = replace(sweep, overrides=("train.lr=1,2",)).runs() or {}
+    assert list(runs) == [f"lr={lr},every={number},num=3,seed=4" for lr in (1, 2) for number in (1, 2)]
+    assert runs["lr=1,every=1,num=3,seed=4"] == ["train.lr=1", "every=1", "num=3", "seed=4"]
+    file.write_text(start + '{train.lrr: "1e-3,1e-2"}}}\n')
+    with pytest.raises(UserError, match="did you mean 'train.lr'"):
+        sweep.runs()
+
+
+def test_a_folder_takes_one_sweep_at_a_time(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two would count each other's runs as theirs, and lose sight of those that failed."""
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/runs.jsonl").write_text("of the other one\n")
+    lock = FileLock(tmp_path / "sweep/.lock")
+    assert lock.acquire()
+    status, told, error = run(capsys, *command(folder, tmp_path), "-m", "every=1,2")
+    assert (status, told) == (2, "") and f"process {os.getpid()} sweeps there" in error and error.count("\n") == 1
+    sweep = Sweep(("compose",), ComposeConfig, "compose/default", ("every=1,2",), tmp_path)
+    with pytest.raises(UserError, match="sweeps there"):
+        sweep.start()
+    assert (tmp_path / "sweep/runs.jsonl").read_text() == "of the other one\n"
 
 
 def test_runs_at_the_same_time_have_a_gpu_each(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The configuration of a baseline's training."""
 
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 from calmctl.baselines.options import METHODS, AdapterOptions
 from calmctl.errors import UserError
+from calmctl.runs.record import read_run
 from calmctl.training.configs import TrainingConfig, require
 from calmctl.training.settings import TrainSettings
 
@@ -45,10 +47,12 @@ class BaselineConfig(AdapterOptions, TrainingConfig):
             raise ValueError(f"lr_scale.{low[0]}={self.lr_scale[low[0]]} must be a positive number")
 
     def check_inputs(self) -> None:
-        """Also raise UserError unless the anchor and a known method are given."""
+        """Also raise UserError unless the anchor and a known method are given, or if there is no run to match."""
         if self.method not in METHODS:
             raise UserError(f"method={self.method!r} is not one of {', '.join(METHODS)}")
         require(self.anchor, "anchor", "--anchor MODEL")
+        if self.match:
+            read_run(Path(self.match))
         super().check_inputs()
 
     def sources(self) -> tuple[str, ...]:

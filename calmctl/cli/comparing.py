@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calmctl.cli import output
+from calmctl.errors import UserError
 from calmctl.escaping import visible
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ def print_comparison(compared: Comparison) -> None:
 
 
 def write_csv(compared: Comparison, path: Path | None) -> None:
-    """Write runs as CSV if a file is given for it."""
+    """Write runs as CSV if a file is given for it; raises UserError if that is a folder."""
     if path is not None:
+        if path.is_dir():
+            raise UserError(f"--csv {path}: a folder; give a file, such as {path / 'runs.csv'}")
         compared.write_csv(path)
         output.note(f"wrote {path}")

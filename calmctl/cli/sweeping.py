@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calmctl.cli import options, output
+from calmctl.cli.configurations import CONFIGURATIONS
 from calmctl.cli.launching import with_parameters
 from calmctl.errors import CalmctlError, UserError
 
@@ -71,10 +72,17 @@ def _sweep_of(context: typer.Context, jobs: int | None, arguments: Mapping[str, 
     if jobs and (launcher := next((text for text in overrides if text.startswith("hydra/launcher=")), None)):
         raise UserError(f"--jobs {jobs} chooses joblib's launcher, {launcher} another one; leave one of them out")
     words = context.command_path.split()[1:]
-    # The runs read a file of settings themselves; here it makes no difference which other settings there are.
-    preset = f"{words[0]}/{options.chosen_preset(words[0], arguments['preset'], arguments['config_file'])}"
-    out, config_dir = arguments["out"], arguments["config_dir"]
-    return Sweep((*words, *_shared_words(context)), preset, tuple(overrides), config_dir, out, jobs)
+    configuration, file = CONFIGURATIONS[words[0]], arguments["config_file"]
+    return Sweep(
+        (*words, *_shared_words(context)),
+        configuration.schema,
+        f"{configuration.group}/{options.chosen_preset(words[0], arguments['preset'], file)}",
+        tuple(overrides),
+        arguments["out"],
+        arguments["config_dir"],
+        file,
+        jobs,
+    )
 
 
 def _shared_words(context: typer.Context) -> list[str]:

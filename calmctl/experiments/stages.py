@@ -90,13 +90,14 @@ class Progress:
         for stage in self.stages:
             if stage.folder in self.finished:
                 of_kind.setdefault(stage.kind, []).append(self.finished[stage.folder])
-        running = set(self.running.values())
-        waiting = [each for each in self.stages if each.folder not in running and each.folder not in self.finished]
-        left = [seconds_left.get(name) for name in self.running]
+        running = dict(self.running)  # it may change meanwhile, as this is called by the thread of the display
+        others = [each for each in self.stages if each.folder not in running.values()]
+        waiting = [each for each in others if each.folder not in self.finished]
+        left = [seconds_left.get(name) for name in running]
         left += [fmean(of_kind[stage.kind]) if stage.kind in of_kind else None for stage in waiting]
         known = [seconds for seconds in left if seconds is not None]
         # The longest running one may take longer than all others together.
-        seconds = max(sum(known) / self.at_once, *known[: len(self.running)], 0.0)
+        seconds = max(sum(known) / self.at_once, *known[: len(running)], 0.0)
         text = f"stage {min(len(self.finished) + 1, len(self.stages))} of {len(self.stages)}"
         if not known:
             return text

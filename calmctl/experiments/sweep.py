@@ -6,6 +6,7 @@ does not end the others. `sweep/` beside the runs holds their logs, `runs.jsonl`
 
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -35,7 +36,9 @@ from calmctl.experiments.swept_runs import (
 )
 from calmctl.opened_hydra import quoted
 from calmctl.processes.child import start_command, why_it_failed
-from calmctl.runs.record import RUN_FILE
+from calmctl.runs.lock import FileLock
+from calmctl.runs.record import LOCK_FILE, RUN_FILE
+from calmctl.settings import check_key
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -55,17 +58,21 @@ class Sweep:
 
     Attributes:
         command: what all runs share, the words after `calmctl` without `--out` and overrides.
-        preset: group and file.
+        schema: the dataclass of their settings.
+        preset: group and name.
         overrides: of settings, one or several values each, and of Hydra's own configuration.
+        config_dir, config_file: see `load_config`.
         out: the folder of the runs.
         jobs: how many run at the same time (by joblib); None = as Hydra's launcher does, one after another by default.
     """
 
     command: tuple[str, ...]
+    schema: type
     preset: str
     overrides: tuple[str, ...]
-    config_dir: Path | None
     out: Path
+    config_dir: Path | None = None
+    config_file: Path | None = None
     jobs: int | None = None
 
     @property
@@ -100,8 +107,7 @@ class Sweep:
         with self._opened() as (_, config, _):
             if config.runtime.choices["hydra/sweeper"] != "basic":
                 return None
-            listed = [*(f"{key}={value}" for key, value in (config.sweeper.params or {}).items())]
-            batches = BasicSweeper.split_arguments([parsed(text) for text in [*listed, *config.overrides.task]], None)
+            batches = BasicSweeper.split_arguments([parsed(text) for text in config.overrides.task], None)
         runs: dict[str, list[str]] = {}
         for chosen in map(self.one_run().chosen, chain(*batches)):
             name = run_name(chosen)
@@ -120,6 +126,8 @@ class Sweep:
         if (self.out / RUN_FILE).exists() or self.out.is_file():
             what = "is a file" if self.out.is_file() else "holds a run"
             raise UserError(f"{self.out} {what}; --multirun needs a folder for its runs: choose another --out")
+        if self._lock.is_held():
+            raise self._in_use()
         runs = self.runs()
         name, chosen = next(iter(runs.items())) if runs else ("new", [])
         with tempfile.TemporaryDirectory(prefix="calmctl-") as folder, ExitStack() as opened:
@@ -141,12 +149,16 @@ class Sweep:
         """Start, resume or find complete every run; return how each ended. Plan before: that finds most mistakes.
 
         Raises:
-            UserError: Hydra, a sweeper or a launcher refuses something.
+            UserError: another sweep runs in the folder, or Hydra, a sweeper or a launcher refuses something.
             KeyboardInterrupt: this process was told to end; the runs have ended.
         """
         self.own_folder.mkdir(parents=True, exist_ok=True)
+        if not (lock := self._lock).acquire():
+            raise self._in_use()
+        held = ExitStack()
+        held.callback(lock.release)
         (self.own_folder / OUTCOMES).unlink(missing_ok=True)
-        with self._opened() as (hydra, config, arguments):
+        with held, self._opened() as (hydra, config, arguments):
             task, is_parallel = self.one_run(), self.is_parallel(config)
             if is_parallel:
                 gpus = () if "--nproc-per-node" in self.command else visible_gpus()
@@ -158,6 +170,14 @@ class Sweep:
                     time.sleep(POLL_SECONDS)
                 raise
         return outcomes(self.out)
+
+    @property
+    def _lock(self) -> FileLock:
+        """Return the lock of the folder: two sweeps at a time would take each other's runs for their own."""
+        return FileLock(self.own_folder / LOCK_FILE)
+
+    def _in_use(self) -> UserError:
+        return UserError(f"{self.out}: process {self._lock.owner()} sweeps there; wait for it, or choose another --out")
 
     @staticmethod
     def is_parallel(config: Any) -> bool:
@@ -173,18 +193,27 @@ class Sweep:
         for text in overrides:
             if (package := PLUGINS.get(text)) and installed_version(package) is None:
                 raise UserError(f"{text} needs {package}; pip install 'calmctl[sweeps]'")
-        with sweeping(self.preset, overrides, self.config_dir) as (hydra, arguments):
+        with sweeping(self.schema, self.preset, overrides, self.config_dir, self.config_file) as (hydra, arguments):
             config = hydra.compose_config(None, arguments, RunMode.MULTIRUN).hydra
-            # A preset's own sweep gives way to an override of the same setting, if both are written alike.
-            params = config.sweeper.get("params") or {}
-            if set(params) & set(map(setting_of, arguments)):
-                arguments = [text.removeprefix("++") if setting_of(text) in params else text for text in arguments]
+            # A preset's own sweep is as if it were given, unless something else is given for a setting of it.
+            if params := config.sweeper.get("params"):
+                given = set(map(setting_of, arguments))
+                own = {name: value for name, value in params.items() if setting_of(name) not in given}
+                arguments += [self._of_preset(name, value) for name, value in own.items()]
+                arguments.append("hydra.sweeper.params=null")
                 config = hydra.compose_config(None, arguments, RunMode.MULTIRUN).hydra
             sampler = config.sweeper.get("sampler")
             if sampler is not None and "seed" in sampler and sampler.seed is None:
                 # The same command has to choose the same settings again to resume their runs.
                 arguments.append("hydra.sweeper.sampler.seed=0")
             yield hydra, config, arguments
+
+    def _of_preset(self, name: str, value: object) -> str:
+        """Return the override of a setting that a preset sweeps over, whether or not it gives it a value too."""
+        if not re.fullmatch(r"[\w.]+", name):
+            return f"{name}={value}"
+        check_key(self.schema, name)
+        return f"++{name}={value}"
 
     def _of_hydra(self) -> list[str]:
         """Return overrides of Hydra's configuration: its files in our folder, no logging, and `jobs`."""

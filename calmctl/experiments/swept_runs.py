@@ -65,8 +65,12 @@ class OneRun:
 
     def chosen(self, overrides: Sequence[str]) -> list[str]:
         """Return what Hydra chose for one run: of all its overrides, those that not every run has."""
-        known = {f"{self.group}@_global_", *map(setting_of, self.shared)}
-        return [text.removeprefix("++") for text in overrides if setting_of(text) not in known]
+        known, preset = set(map(setting_of, self.shared)), f"+{self.group}@_global_="
+        return [
+            text.removeprefix("++")
+            for text in overrides
+            if setting_of(text) not in known and not text.startswith(preset)
+        ]
 
     def __call__(self, config: object) -> float:
         """Return the best validation loss; infinity for a run that failed or has none."""
@@ -119,7 +123,8 @@ class RunningRuns(Mapping[str, Path]):
         ended = outcomes(self.out)
         failed = sum(bool(outcome.problem) for outcome in ended)
         of = f" of {self.count}" if self.count else ""
-        return f"{len(ended)}{of} runs ended{f', {failed} of them failed' if failed else ''}"
+        runs = "run" if (self.count or len(ended)) == 1 else "runs"
+        return f"{len(ended)}{of} {runs} ended{f', {failed} of them failed' if failed else ''}"
 
 
 def outcomes(out: Path) -> list[Outcome]:

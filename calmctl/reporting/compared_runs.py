@@ -13,6 +13,15 @@ from calmctl.reporting.values import number
 from calmctl.runs.identity import differences, former_folder, read_settings
 from calmctl.runs.record import METRICS_FILE, RunInfo, list_runs
 
+# Settings that decide which tokens of the examples are predicted, with what runs did that lack them.
+_OF_TOKENS = {
+    **dict.fromkeys(("anchor", "tokenizer", "base"), ""),
+    "train.append_eos": True,
+    "train.on_long_example": "fail",
+    "train.on_empty_completion": "fail",
+    "train.packing": False,
+    "train.context": None,
+}
 TRAININGS = ("train", "compose", "baseline")
 
 
@@ -59,16 +68,20 @@ def _row(run: RunInfo, figures: Mapping[str, float]) -> Row:
 def _examples(run: RunInfo, settings: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what decides which tokens a validation loss is the mean of."""
     inputs = run.facts.get("inputs") or {}
-    model = [settings.get(name) for name in ("anchor", "tokenizer", "base")]
+    tokens = {name: settings.get(name, default) for name, default in _OF_TOKENS.items()}
+    if not tokens["train.packing"]:
+        del tokens["train.context"]
+    columns = sorted(f"{name}: {theirs}" for name, theirs in settings.items() if name.startswith("columns."))
+    how = (*columns, *tokens.values())
     # Several files are numbered: `data 1`, `data 2`.
     data, validation = (
         [checksum for name, checksum in sorted(inputs.items()) if name.split()[0] == kind]
         for kind in ("data", "validation")
     )
     if validation:
-        return (*validation, *model)
+        return (*validation, *how)
     share = [settings.get(f"train.{name}") for name in ("validation_share", "validation_limit")]
-    return (*data, settings.get("seed"), *share, *model)
+    return (*data, settings.get("seed"), *share, *how)
 
 
 def _differing(runs: Sequence[RunInfo], is_list: bool) -> Iterator[str]:

@@ -45,15 +45,22 @@ def _run(folder: Path) -> RunInfo | None:
 
 
 def with_runs(folders: Sequence[Path]) -> list[Path]:
-    """Replace each folder that is no run by the trainings and evaluations directly in it, without those named before.
+    """Replace each folder that is no run by the trainings and evaluations directly in it, and name each of them once.
 
-    Such folders are those of a sweep, and of `calmctl eval all`. Damaged runs are kept, to be reported as errors.
+    Such folders are those of a sweep, and of `calmctl eval all`. Damaged runs are kept, to be reported as errors, and
+    reproductions named twice, which are refused.
     """
     found: list[Path] = []
+    known: set[Path] = set()
     for folder in folders:
-        is_itself = (folder / RUN_FILE).exists() or is_reproduction(folder)
-        inner = [] if is_itself else sorted(path for path in folder.glob("*") if _may_be_reported(path))
-        found += [path for path in inner if path not in found] if inner else [folder]
+        if is_reproduction(folder):
+            found.append(folder)
+            continue
+        is_run = (folder / RUN_FILE).exists()
+        inner = [] if is_run else sorted(path for path in folder.glob("*") if _may_be_reported(path))
+        new = [path for path in inner or [folder] if path.resolve() not in known]
+        found += new
+        known.update(path.resolve() for path in new)
     return found
 
 

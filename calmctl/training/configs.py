@@ -70,7 +70,7 @@ class TrainingConfig:
             UserError: one is missing.
         """
         require(self.datasets, "dataset", "--data FILE")
-        for source in self.sources():
+        for source in filter(None, (*self.sources(), self.init_from)):
             locate(source)
         for name in (*self.datasets, *self.validations):
             check_source(name)
@@ -156,7 +156,7 @@ class ComposeConfig(TrainingConfig):
     def check_inputs(self) -> None:
         """Also raise UserError unless the anchor and an aug are given."""
         require(self.anchor, "anchor", "--anchor MODEL")
-        require(self.augs, "augs", "--aug MODEL")
+        require(self.augs and all(self.augs), "augs", "--aug MODEL")
         super().check_inputs()
 
     def sources(self) -> tuple[str, ...]:

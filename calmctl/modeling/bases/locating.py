@@ -3,7 +3,6 @@
 Loads without torch or transformers, so that a wrong path is reported at once.
 """
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from calmctl.modeling.bases.source_files import (
     read_settings,
 )
 from data_builders.files import sha256_of
+from data_builders.hub import be_offline_without_network
 
 # Hub arguments of `from_pretrained`.
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
@@ -65,7 +65,7 @@ def commit_of(name: str, revision: str, arguments: dict[str, Any]) -> str | None
         return None
     from transformers.utils.hub import extract_commit_hash
 
-    file = _hub_file(name, "config.json", revision, arguments, _raise_exceptions_for_missing_entries=False)
+    file = hub_file(name, "config.json", revision, arguments, _raise_exceptions_for_missing_entries=False)
     return extract_commit_hash(file, None)
 
 
@@ -89,7 +89,7 @@ def adapted_model(source: str, **arguments: Any) -> str | None:
         file = folder / ADAPTER_FILE
     else:
         try:
-            found = _hub_file(name, ADAPTER_FILE, revision, arguments, **_OPTIONAL)
+            found = hub_file(name, ADAPTER_FILE, revision, arguments, **_OPTIONAL)
         except (OSError, ValueError):
             return None  # loading comes next and reports the error
         if found is None:
@@ -154,32 +154,18 @@ def has_tokenizer(source: str, **arguments: Any) -> bool:
         return has_gguf_tokenizer(Path(name))
     if Path(name).is_dir():
         return any((Path(name) / file).exists() for file in TOKENIZER_FILES)
-    return any(_hub_file(name, file, revision, arguments, **_OPTIONAL) for file in TOKENIZER_FILES)
+    return any(hub_file(name, file, revision, arguments, **_OPTIONAL) for file in TOKENIZER_FILES)
 
 
-def _hub_file(name: str, file: str, revision: str, arguments: dict[str, Any], **how: bool) -> str | None:
+def hub_file(name: str, file: str, revision: str, arguments: dict[str, Any], **how: bool) -> str | None:
     """Return the local path of a file of a hub repository; fetches it if necessary.
 
     All loading from the hub begins with one of these files.
     """
     from transformers.utils import cached_file
 
-    _be_offline_without_network()
+    be_offline_without_network()
     return cached_file(name, file, revision=revision, **how, **hub_arguments(arguments))
-
-
-@cache
-def _be_offline_without_network() -> None:
-    """Restrict the hub's library to its cache if the hub cannot be reached; it would try again for a minute."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return
-    try:
-        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    except Exception:  # of one of several HTTP libraries
-        constants.HF_HUB_OFFLINE = True
 
 
 def hub_arguments(arguments: dict[str, Any]) -> dict[str, Any]:

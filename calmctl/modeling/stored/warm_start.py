@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import cached_file
-
 from calmctl.errors import UserError
-from calmctl.modeling.bases.locating import locate
+from calmctl.modeling.bases.locating import hub_file, locate
+from calmctl.modeling.bases.source_files import unloadable
 from calmctl.modeling.bases.sources import base_config
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.stored.parts import PartsModel
@@ -60,6 +59,6 @@ def _weights(source: str) -> Path:
     if Path(name).is_dir():
         return Path(name) / WEIGHTS_FILE
     try:
-        return Path(str(cached_file(name, WEIGHTS_FILE, revision=revision)))
+        return Path(str(hub_file(name, WEIGHTS_FILE, revision, {})))
     except OSError as error:
-        raise UserError(f"init_from={source}: it has no {WEIGHTS_FILE} ({str(error).splitlines()[0]})") from error
+        raise unloadable(f"trained bridges or adapters ({WEIGHTS_FILE})", source, error) from error
