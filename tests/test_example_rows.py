@@ -20,7 +20,7 @@ from data_builders import hub
 from data_builders.errors import UserError
 from data_builders.example_rows import FORMS, PROMPT_FORMS, alpaca_prompt, messages_of, read_example_rows
 from data_builders.files import sha256_file
-from data_builders.row_sources import find_rows
+from data_builders.row_sources import RowSource, find_rows, private_name
 
 ROWS = [
     {"id": "a", "prompt": "1 + 1 =", "completion": " 2"},
@@ -93,7 +93,7 @@ def test_shards_are_read_in_order_and_all_count(tmp_path: Path, kind: str) -> No
     WRITERS[kind](folder / f".hidden.{kind}", ROWS)
     (folder / "README.md").write_text("not data")
     assert read(folder) == ROWS == read(folder / f"**/*.{kind}")
-    assert read(folder / f"[01].{kind}") == ROWS[:2]
+    assert read(folder / f"[01].{kind}") == ROWS[:2] and read(folder / f"**/**/*.{kind}") == ROWS
     before = find_rows(str(folder)).sha256
     assert before == find_rows(str(folder / f"**/*.{kind}")).sha256 != find_rows(str(folder / f"*.{kind}")).sha256
     WRITERS[kind](folder / f"1.{kind}", ROWS[2:])
@@ -108,6 +108,13 @@ def test_splits_are_named_where_there_are_several(tmp_path: Path) -> None:
     assert read(f"{tmp_path}:test") == [{"text": "test"}] == read(f"{tmp_path}/*.jsonl:test")
     assert "has no split 'dev' (has: test, train)" in refused(f"{tmp_path}:dev")
     assert "which has no splits" in refused(f"{tmp_path}/test.jsonl:train")
+    for split in ("train", "test"):  # as names of folders
+        (tmp_path / "test data" / split).mkdir(parents=True)
+        write_jsonl(tmp_path / "test data" / split / "0.jsonl", [{"text": split}])
+    assert "has several splits (test, train)" in refused(tmp_path / "test data")
+    assert "has several splits (test, train)" in refused(f"{tmp_path}/test data/**/*.jsonl")
+    assert read(f"{tmp_path}/test data:train") == [{"text": "train"}] == read(tmp_path / "test data" / "train")
+    assert read(f"{tmp_path}/test data/train/*.jsonl") == [{"text": "train"}]
     (tmp_path / "of:colons.jsonl").write_text('{"text": "a"}\n')
     assert read(tmp_path / "of:colons.jsonl") == [{"text": "a"}]
 
@@ -125,6 +132,20 @@ def test_saved_datasets_are_read_as_they_were_saved(tmp_path: Path) -> None:
     assert len(set(sources)) == 2
     next((tmp_path / "one").glob("*.arrow")).write_bytes(b"damaged")
     assert "cannot be read as a saved dataset" in refused(tmp_path / "one")
+
+
+def test_a_dataset_with_images_has_the_same_checksum_again(tmp_path: Path) -> None:
+    from datasets import Dataset, Image
+
+    rows = Dataset.from_list([{"text": "a", "image": {"bytes": b"no image", "path": None}}] * 2)
+    first, second = (RowSource("x", dataset=rows.cast_column("image", Image())).sha256 for _ in range(2))
+    assert first == second != RowSource("x", dataset=rows.select([0])).sha256
+
+
+def test_a_source_is_named_to_others_without_its_folders() -> None:
+    shown = {"/home/me/a b.csv": "a b.csv", "/home/me/*.csv": "*.csv", "me/**/*.csv": "*.csv", "~/x": "x",
+             "/home/me/data:train": "data:train", "org/name@v1:main/train": "org/name@v1:main/train"}  # fmt: skip
+    assert {name: private_name(name) for name in shown} == shown
 
 
 def test_hub_datasets_are_read_by_subset_and_split(monkeypatch: pytest.MonkeyPatch) -> None:

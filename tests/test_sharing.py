@@ -32,7 +32,7 @@ def runs(bases, tmp_path_factory) -> Path:
     """A folder with bases (`anchor`, `aug`) and runs (`runs/calm`, `runs/lora`)."""
     root = tmp_path_factory.mktemp("project")
     shutil.copytree(bases, root, dirs_exist_ok=True)
-    run_composition(composition(root), root / "runs" / "calm")
+    run_composition(composition(root, dataset=str(root / "trai?.jsonl")), root / "runs" / "calm")
     run_baseline(adapters(root), root / "runs" / "lora")
     return root
 
