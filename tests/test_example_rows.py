@@ -225,6 +225,21 @@ def test_conversations_and_instructions_are_read_from_every_format(tmp_path: Pat
     assert read(written("only", [{"instruction": "Sing."}]), forms=PROMPT_FORMS) == [{"prompt": second["prompt"]}]
 
 
+def test_columns_that_are_not_needed_may_hold_anything_or_nothing(tmp_path: Path) -> None:
+    for kind in ("jsonl", "parquet"):
+        for name, row, read_as in (
+            ("prompts", {"id": 1, "prompt": "a", "completion": 42}, {"id": "1", "prompt": "a"}),
+            ("asked", {"instruction": "a", "input": None, "output": 3}, {"prompt": alpaca_prompt("a", None)}),
+        ):
+            WRITERS[kind](path := tmp_path / f"{name}.{kind}", [row])
+            assert read(path, forms=PROMPT_FORMS) == [read_as]
+            assert "text" in refused(path)
+        WRITERS[kind](tmp_path / f"none.{kind}", [{"text": None, "messages": TALK}])
+        assert messages_of(read(tmp_path / f"none.{kind}")[0]["messages"]) == TALK
+    write_csv(tmp_path / "a.csv", [{"id": "", "prompt": "a"}, {"id": "", "prompt": "b"}])
+    assert read(tmp_path / "a.csv", forms=PROMPT_FORMS) == [{"prompt": "a"}, {"prompt": "b"}]
+
+
 @pytest.mark.parametrize("value", ["text", 3, [], [3], [{"role": "user"}], [{"role": "user", "content": 3}],
                                    [{"from": "martian", "value": "x"}], [{"content": "x"}],
                                    [{"role": "user", "content": [{"type": "image"}]}]])  # fmt: skip
