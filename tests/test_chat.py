@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 
@@ -67,11 +68,25 @@ def test_bases_and_composition_stand_side_by_side(models: dict[str, str], said, 
         assert all(len(line) <= int(width) for line in shown.out.splitlines())
 
 
+def test_a_self_contained_model_knows_the_tokenizers_of_its_bases(
+    models: dict[str, str], said, tmp_path: Path, capsys
+) -> None:
+    assert main(["export", models["composed"], str(tmp_path / "whole"), "--merge-bases"]) == 0
+    capsys.readouterr()
+    whole, apart = (
+        said(each, "--beside", "Hi")[0]["answers"] for each in (str(tmp_path / "whole"), models["composed"])
+    )
+    assert list(whole.values()) == list(apart.values())
+    assert main(["generate", "--model", str(tmp_path / "whole" / "aug_0"), "Hi"]) == 2
+    assert "its folder holds none" in capsys.readouterr().err
+
+
 def test_lines_of_stdin_are_messages(models: dict[str, str], said, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("Hi\n\nBye?\n/new\nHi\n/exit\nnever asked\n"))
     told = said(models["anchor"])
     assert [each["message"] for each in told] == ["Hi", "Bye?", "Hi"]
     assert told[0]["answers"] == told[2]["answers"]
+    assert said(models["anchor"], "Hi", "Bye?", "/new", "Hi", "/exit", "never asked") == told
 
 
 def test_a_conversation_that_is_too_long_ends_in_one_line(models: dict[str, str], capsys) -> None:
@@ -87,6 +102,11 @@ def test_only_a_composition_has_bases_to_show(models: dict[str, str], capsys) ->
 def test_the_system_speaks_first(models: dict[str, str], said) -> None:
     plain, led = (said(models["anchor"], *more, "Hi")[0]["answers"] for more in ((), ("--system", "Be brief.")))
     assert plain != led
+
+
+def test_a_system_message_that_no_model_would_read_is_refused(models: dict[str, str], capsys) -> None:
+    assert main(["chat", "-m", models["aug"], "--system", "Be brief.", "Hi"]) == 2
+    assert "--system: " in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_streamed_and_whole_answers_are_the_same(models: dict[str, str], said, capsys) -> None:

@@ -73,6 +73,12 @@ def test_every_answer_is_learned_after_what_is_asked_for_it(tmp_path: Path) -> N
     assert [answer for _, answer in learned(path, tokenizer, append_eos=False)][0] == "Hello!"
 
 
+def test_a_conversation_that_the_assistant_begins_is_learned_from_the_first_question_on(tmp_path: Path) -> None:
+    greeting = {"role": "assistant", "content": "Welcome."}
+    ((prompt, answer),) = learned(write(tmp_path / "a.jsonl", {"messages": [greeting, *TALK[1:3]]}), chatting())
+    assert "Welcome." in prompt and answer == "Hello!<|im_end|>"
+
+
 def test_a_template_that_writes_the_opening_token_does_not_double_it(tmp_path: Path) -> None:
     tokenizer = chatting("<bos>" + CHATML, opening="<bos>")
     (prompt, _), *_ = learned(write(tmp_path / "a.jsonl", {"messages": TALK}), tokenizer)
@@ -102,6 +108,7 @@ REFUSED = {
     "no prefix": ("{{ messages | length }}" + CHATML, TALK, "row 1: .* something else before the answer in message 3"),
     "unbalanced": ("{% for", TALK, "row 1: the chat template refuses"),
     "no answer": (CHATML, TALK[:2], "row 1 has no message of the assistant"),
+    "no question": (CHATML, TALK[2:3], "row 1 has no message of the assistant after another"),
     "empty answer": (CHATML, [TALK[1], {"role": "assistant", "content": ""}], "row 1 has nothing to learn"),
 }
 

@@ -44,14 +44,15 @@ class ChatTemplate:
         """Yield a prompt and a completion for each answer of the assistant in a conversation.
 
         The prompt is that of the conversation before the answer, the completion what the template writes after it, up
-        to the end of the turn, without the tokenizer's end-of-text token (`train.append_eos` adds it).
+        to the end of the turn, without the tokenizer's end-of-text token (`train.append_eos` adds it). A message of
+        the assistant that begins the conversation answers nothing.
 
         Raises:
             UserError: the template refuses the conversation, or writes something else before an answer than when it
                 asks for it.
         """
         for place, message in enumerate(messages):
-            if message["role"] != "assistant":
+            if message["role"] != "assistant" or place == 0:
                 continue
             prompt, whole = self.prompt(messages[:place]), self._rendered(messages[: place + 1], asks=False)
             if not whole.startswith(prompt):

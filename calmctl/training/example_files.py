@@ -41,7 +41,9 @@ def read_examples(
         except UserError as error:
             raise UserError(f"{source}: row {number}: {error}") from None
         if not answers:
-            raise UserError(f"{source}: row {number} has no message of the assistant to learn; leave it out")
+            raise UserError(
+                f"{source}: row {number} has no message of the assistant after another to learn; leave it out"
+            )
         for prompt, completion in answers:
             rows.append(number)
             prompts.append(prompt)

@@ -20,6 +20,8 @@ from calmctl.modeling.bases.source_files import (
 )
 from data_builders.files import sha256_of
 
+# The folder of a run with the model that it made.
+MODEL_FOLDER = "model"
 # Hub arguments of `from_pretrained`.
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
 # For optional files: neither a missing file nor a missing network is an error.
@@ -42,8 +44,8 @@ def locate(source: str) -> tuple[str, str]:
             raise UserError(f"{source}: no such folder (a hub id has the form name, or owner/name)")
         name, _, revision = source.partition("@")
         return name, revision or "main"
-    if (path / "model" / "config.json").is_file():
-        return str(path / "model"), "main"
+    if (path / MODEL_FOLDER / "config.json").is_file():
+        return str(path / MODEL_FOLDER), "main"
     if (path / "run.json").is_file():
         raise UserError(f"{source}: this run has no model (yet); see `calmctl show {source}`")
     if not path.is_dir() and not is_gguf(path):
@@ -57,6 +59,12 @@ def place_of(name: str) -> Path | None:
     if is_gguf(path):
         return path.parent.resolve() / path.name  # keeps the name that a cache links to a hash
     return path.resolve() if path.is_dir() else None
+
+
+def name_of(place: str) -> str:
+    """Return the name of a local model without its path; that of a run, whose model is in its folder `model`."""
+    path = Path(place)
+    return path.parent.name if path.name == MODEL_FOLDER else path.name
 
 
 def commit_of(name: str, revision: str, arguments: dict[str, Any]) -> str | None:
