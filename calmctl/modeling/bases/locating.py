@@ -3,6 +3,7 @@
 Loads without torch or transformers, so that a wrong path is reported at once.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def commit_of(name: str, revision: str, arguments: dict[str, Any]) -> str | None
         return None
     from transformers.utils.hub import extract_commit_hash
 
-    file = _hub_file(name, "config.json", revision, arguments, _raise_exceptions_for_missing_entries=False)
+    file = hub_file(name, "config.json", revision, arguments, _raise_exceptions_for_missing_entries=False)
     return extract_commit_hash(file, None)
 
 
@@ -97,7 +98,7 @@ def adapted_model(source: str, **arguments: Any) -> str | None:
         file = folder / ADAPTER_FILE
     else:
         try:
-            found = _hub_file(name, ADAPTER_FILE, revision, arguments, **_OPTIONAL)
+            found = hub_file(name, ADAPTER_FILE, revision, arguments, **_OPTIONAL)
         except (OSError, ValueError):
             return None  # loading comes next and reports the error
         if found is None:
@@ -162,17 +163,24 @@ def has_tokenizer(source: str, **arguments: Any) -> bool:
         return has_gguf_tokenizer(Path(name))
     if Path(name).is_dir():
         return any((Path(name) / file).exists() for file in TOKENIZER_FILES)
-    return any(_hub_file(name, file, revision, arguments, **_OPTIONAL) for file in TOKENIZER_FILES)
+    return any(hub_file(name, file, revision, arguments, **_OPTIONAL) for file in TOKENIZER_FILES)
 
 
-def _hub_file(name: str, file: str, revision: str, arguments: dict[str, Any], **how: bool) -> str | None:
+def hub_file(name: str, file: str, revision: str, arguments: Mapping[str, Any], **how: bool) -> str | None:
     """Return the local path of a file of a hub repository; fetches it if necessary.
 
     All loading from the hub begins with one of these files.
+
+    Args:
+        arguments: hub arguments of `from_pretrained`; others are left out. `how`: further ones of `cached_file`.
+
+    Raises:
+        OSError: the hub cannot be reached, or there is no such repository or file.
     """
     from transformers.utils import cached_file
 
-    _be_offline_without_network()
+    if not arguments.get("local_files_only"):
+        _be_offline_without_network()
     return cached_file(name, file, revision=revision, **how, **hub_arguments(arguments))
 
 
@@ -190,6 +198,6 @@ def _be_offline_without_network() -> None:
         constants.HF_HUB_OFFLINE = True
 
 
-def hub_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+def hub_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return only the hub arguments among arguments of `from_pretrained`."""
     return {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
