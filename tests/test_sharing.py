@@ -4,16 +4,16 @@ import json
 import re
 import shlex
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from calmctl.cli.main import main
 from calmctl.errors import UserError
-from calmctl.modeling.bases import locating
 from calmctl.modeling.bases.sources import load_base
 from calmctl.modeling.stored.base_sources import source_of
 from calmctl.modeling.stored.hub import prepared_upload
@@ -250,17 +250,22 @@ def test_a_hub_that_refuses_is_one_line(runs, uploads, capsys, monkeypatch):
 
 
 def test_bases_that_are_on_the_hub_are_named_by_their_ids(runs, tmp_path, monkeypatch):
-    def refuse() -> None:
-        raise AssertionError("the network was asked for")
+    asked = []
 
-    monkeypatch.setattr(locating, "_be_offline_without_network", refuse)
+    def refuse(host: object, *_: object, **__: object) -> None:
+        asked.append(host)
+        raise OSError("no network")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     hub = tmp_path / "cache"
     ids = {name: publish(hub, name, runs / name) for name in ("anchor", "aug")}
-    how = {"anchor": ids["anchor"], "augs": [ids["aug"]], "cache_dir": hub, "local_files_only": True}
+    how = {"anchor": ids["anchor"], "augs": [ids["aug"]], "cache_dir": hub, "is_offline": True}
     with prepared_upload(str(runs / "runs" / "calm"), "me/calm", merge_bases=False, merge=False, **how) as upload:
         config = json.loads((upload / "config.json").read_text())
         assert [base["source"] for base in config["bases"]] == [*ids.values()]
         assert str(runs.parent).encode() not in texts_in(upload)
+        assert not asked
         monkeypatch.undo()
         assert torch.equal(answers(upload, cache_dir=hub), answers(runs / "runs" / "calm" / "model"))
     with pytest.raises(UserError, match="no id of the hub"):

@@ -3,7 +3,8 @@
 Loads without torch or transformers, so that a wrong path is reported at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -179,9 +180,21 @@ def hub_file(name: str, file: str, revision: str, arguments: Mapping[str, Any], 
     """
     from transformers.utils import cached_file
 
-    if not arguments.get("local_files_only"):
-        _be_offline_without_network()
+    _be_offline_without_network()
     return cached_file(name, file, revision=revision, **how, **hub_arguments(arguments))
+
+
+@contextmanager
+def without_network(is_wanted: bool = True) -> Iterator[None]:
+    """Read nothing but the cache of the hub in the block; `local_files_only` does not reach all of transformers."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or is_wanted
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @cache
