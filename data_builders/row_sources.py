@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ from data_builders.values import read_json
 
 FORMATS = "JSONL, JSON, CSV, TSV or Parquet (also .gz, .bz2, .xz or .zst)"
 _NAME = re.compile(r"\.(jsonl|json|ndjson|csv|tsv|parquet)(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)
+_PACKED = re.compile(r"\.(gz|bz2|xz|zst)$", re.IGNORECASE)
 _SPLIT = re.compile(r"(?i)(train|validation|valid|val|dev|test|eval)(?![a-z])")
 _LOGGER = logging.getLogger(__name__)
 _SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
@@ -164,6 +166,9 @@ def _of_split(name: str, folder: Path, files: Sequence[Path], split: str) -> Row
         found = next(filter(None, map(_SPLIT.match, file.relative_to(folder).parts)), None)
         splits.setdefault(found[1].lower() if found else "", []).append(file)
     chosen = splits[_chosen(name, split, list(splits))]
+    [(often, count)] = Counter(_PACKED.sub("", str(file)) for file in chosen).most_common(1)
+    if count > 1:
+        raise UserError(f"{name}: holds {Path(often).name} more than once, packed and not; move one of them away")
     kinds = sorted({_kind(file) for file in chosen})
     if len(kinds) > 1:
         raise UserError(f"{name}: holds {' and '.join(kinds)} files; choose with a pattern, such as '*.{kinds[0]}*'")
