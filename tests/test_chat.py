@@ -13,7 +13,9 @@ from calmctl.inference.generation import complete
 from calmctl.modeling.bases.sources import load_model, load_tokenizer
 from calmctl.modeling.chat import ChatTemplate
 from calmctl.modeling.composition import compose
+from calmctl.runs.run import read_run
 from evals import Request
+from tests.additions import write
 from tests.models import opened
 from tests.own_tokenizers import base
 from tests.test_chat_rows import chatting
@@ -79,6 +81,29 @@ def test_a_self_contained_model_knows_the_tokenizers_of_its_bases(
     assert list(whole.values()) == list(apart.values())
     assert main(["generate", "--model", str(tmp_path / "whole" / "aug_0"), "Hi"]) == 2
     assert "its folder holds none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("eos", ["<|im_end|>", "</s>"])
+def test_an_answer_ends_where_the_template_ends_it(said, tmp_path: Path, capsys, eos: str) -> None:
+    """Whether that is the end-of-text token or not: what was learned is answered, scored and remembered."""
+    tokenizer = chatting()
+    tokenizer.eos_token = eos
+    assert ChatTemplate(tokenizer).end == ("" if eos == "<|im_end|>" else "<|im_end|>")
+    base("llama", tokenizer, 3).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+    data, run = write(tmp_path / "a.jsonl", {"messages": talk}), str(tmp_path / "run")
+    training = "--preset further train.packing=false train.steps=60 train.lr=0.01 train.warmup_steps=1"
+    training += " train.batch_size=1 train.accumulation=1 train.schedule=constant train.precision=fp32"
+    assert (
+        main(["train", "aug", "--base", str(tmp_path / "base"), "--data", str(data), "--out", run, *training.split()])
+        == 0
+    )
+    assert main(["eval", "rows", "--model", run, "--data", str(data), "--out", f"{run}/eval"]) == 0
+    assert read_run(tmp_path / "run" / "eval").metrics()["metrics"]["exact_match"] == 100
+    capsys.readouterr()
+    assert [each["answers"][run] for each in said(run, "Hi", "/new", "Hi")] == ["Yo", "Yo"]
+    assert main(["chat", "-m", run, "Hi"]) == 0 and capsys.readouterr().out == "Yo\n"
 
 
 def test_lines_of_stdin_are_messages(models: dict[str, str], said, monkeypatch: pytest.MonkeyPatch) -> None:

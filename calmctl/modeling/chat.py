@@ -1,6 +1,7 @@
 """Conversations as text, through the tokenizer's own chat template."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -9,6 +10,7 @@ from calmctl.errors import UserError
 from calmctl.modeling.prompt_ids import ids_around
 
 Message = Mapping[str, Any]
+_WORD = "answering"
 
 
 class ChatTemplate:
@@ -62,6 +64,21 @@ class ChatTemplate:
                     "completion, or a tokenizer with another template"
                 )
             yield prompt, self._without_end(whole[len(prompt) :])
+
+    @cached_property
+    def end(self) -> str:
+        """Return the special token with which an answer ends; empty if it is the end-of-text token, or there is none.
+
+        The text of an answer does not hold it: a model that writes it has ended its turn.
+        """
+        talk = [{"role": "user", "content": _WORD}, {"role": "assistant", "content": _WORD}]
+        try:
+            _, word, tail = self._rendered(talk, asks=False).rpartition(_WORD)
+        except UserError:  # a template for other conversations
+            return ""
+        ends = [token for token in self._special if word and tail.lstrip().startswith(token)]
+        end = max(ends, key=len, default="")
+        return "" if end == self._tokenizer.eos_token else end
 
     def _rendered(self, messages: Sequence[Message], asks: bool) -> str:
         from jinja2 import TemplateError
