@@ -27,9 +27,11 @@ from data_builders.values import read_json
 
 FORMATS = "JSONL, JSON, CSV, TSV or Parquet (also .gz, .bz2, .xz or .zst)"
 _NAME = re.compile(r"\.(jsonl|json|ndjson|csv|tsv|parquet)(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)
+_NO_ROWS = {".xlsx", ".xls", ".ods", ".arrow", ".feather", ".avro", ".db", ".sqlite", ".pkl", ".pt", ".npz", ".pdf"}
 _PACKED = re.compile(r"\.(gz|bz2|xz|zst)$", re.IGNORECASE)
 _SPLIT = re.compile(r"(?i)(train|validation|valid|val|dev|test|eval)(?![a-z])")
 _LOGGER = logging.getLogger(__name__)
+_OTHER = "other"
 _SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
 
 
@@ -121,10 +123,10 @@ def _of_disk(name: str, path: Path, split: str) -> RowSource | None:
 
 
 def _checked(path: Path) -> Path:
-    """Return a path of a file that may hold rows, by its name."""
+    """Return the path of a file that may hold rows; JSON and Parquet are known by content, whatever their names."""
     require_file(path)
-    if not _NAME.search(path.name):
-        raise UserError(f"{path}: {path.suffix or 'a name without a suffix'} is no data; give {FORMATS}")
+    if path.suffix.lower() in _NO_ROWS:
+        raise UserError(f"{path}: {path.suffix} is not read here; give {FORMATS}")
     return path
 
 
@@ -171,13 +173,14 @@ def _of_split(name: str, folder: Path, files: Sequence[Path], split: str) -> Row
         raise UserError(f"{name}: holds {Path(often).name} more than once, packed and not; move one of them away")
     kinds = sorted({_kind(file) for file in chosen})
     if len(kinds) > 1:
-        raise UserError(f"{name}: holds {' and '.join(kinds)} files; choose with a pattern, such as '*.{kinds[0]}*'")
+        example = next(kind for kind in kinds if kind != _OTHER)
+        raise UserError(f"{name}: holds {' and '.join(kinds)} files; choose with a pattern, such as '*.{example}*'")
     return RowSource(name, tuple(chosen))
 
 
 def _kind(file: Path) -> str:
     found = _NAME.search(file.name)
-    kind = found[1].lower() if found else ""
+    kind = found[1].lower() if found else _OTHER
     return "jsonl" if kind == "ndjson" else kind
 
 
