@@ -126,7 +126,7 @@ def test_nothing_in_a_cell_is_invisible_or_of_a_width_that_depends_on_its_neighb
         ("--anchor anchor --text x", "--aug MODEL"),
         ("--anchor anchor --aug aug", "--text"),
         ("--anchor anchor --aug lower --text x", "does not keep texts"),
-        ("--anchor anchor --aug aug --text x segmentation=words", "segmentation='words' is not one of"),
+        ("--anchor anchor --aug aug --text x segmentation=words", "segmentation=words: expected one of"),
         ("--anchor anchor --aug aug --text x --marker nothing", "--marker nothing: give two tokens"),
         ("--anchor anchor --aug aug --text x --marker <nothing>=</s>", "no special token '<nothing>'"),
     ],
