@@ -26,13 +26,10 @@ import pyarrow.compute as pc
 
 from data_builders.errors import UserError
 from data_builders.row_files import is_parquet, located_rows, parquet_columns, read_table, require_fields
+from data_builders.row_forms import COLUMNS, FORMS, Message, check_columns
 from data_builders.row_sources import RowSource, find_rows
 from data_builders.values import parse_json
 
-Message = dict[str, Any]
-FORMS = (("prompt", "completion"), ("text",), ("messages",), ("conversations",), ("instruction", "output"))
-PROMPT_FORMS = (("prompt",), ("messages",), ("conversations",), ("instruction",))
-COLUMNS = ("prompt", "completion", "text", "messages", "conversations", "instruction", "input", "output", "id")
 _CHATS = ("messages", "conversations")
 _SPEAKERS = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant",
@@ -51,13 +48,6 @@ class _Part:
     table: pa.Table
     found: Sequence[str]
     problems: Mapping[str, str]
-
-
-def check_columns(columns: Mapping[str, str]) -> None:
-    """Raise UserError for a column map that names a column of ours that there is not."""
-    for ours in columns:
-        if ours not in COLUMNS:
-            raise UserError(f"columns.{ours}: no such column; those that can be mapped are {', '.join(COLUMNS)}")
 
 
 def read_example_rows(
@@ -105,12 +95,6 @@ def read_example_rows(
         raise UserError(problem)
     _check_texts(source.name, table, form)
     return _plain(table.select([name for name in table.column_names if name in (*used, "meta")]), form)
-
-
-def messages_of(text: str) -> list[Message]:
-    """Return the messages of a conversation, of which the table holds JSON."""
-    found: list[Message] = json.loads(text)
-    return found
 
 
 def _preferred(forms: Sequence[Sequence[str]], columns: Mapping[str, str]) -> list[Sequence[str]]:

@@ -18,8 +18,9 @@ import pytest
 
 from data_builders import hub
 from data_builders.errors import UserError
-from data_builders.example_rows import FORMS, PROMPT_FORMS, alpaca_prompt, messages_of, read_example_rows
+from data_builders.example_rows import alpaca_prompt, read_example_rows
 from data_builders.files import sha256_file
+from data_builders.row_forms import FORMS, PROMPT_FORMS, messages_of
 from data_builders.row_sources import find_rows
 
 ROWS = [

@@ -16,9 +16,10 @@ from calmctl.inference.prompt import FittedPrompts, fit
 from calmctl.runs.lock import FileLock
 from calmctl.runs.record import LOCK_FILE, PROGRESS_FILE
 from calmctl.runs.run import in_use
-from data_builders.example_rows import PROMPT_FORMS, messages_of, read_example_rows
+from data_builders.example_rows import read_example_rows
 from data_builders.files import write_text
 from data_builders.row_files import json_lines
+from data_builders.row_forms import PROMPT_FORMS, messages_of
 from data_builders.values import write_json
 from evals import Request
 from evals.rows import plain_prompt

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 from calmctl.modeling.chat import ChatTemplate
-from data_builders.example_rows import messages_of, read_example_rows
+from data_builders.example_rows import read_example_rows
+from data_builders.row_forms import messages_of
 
 
 def read_examples(
