@@ -26,12 +26,10 @@ import pyarrow.compute as pc
 
 from data_builders.errors import UserError
 from data_builders.row_files import is_parquet, located_rows, parquet_columns, read_table, require_fields
-from data_builders.row_sources import COLUMNS, RowSource, check_columns, find_rows
+from data_builders.row_forms import COLUMNS, FORMS, Message, check_columns
+from data_builders.row_sources import RowSource, find_rows
 from data_builders.values import parse_json
 
-Message = dict[str, Any]
-FORMS = (("prompt", "completion"), ("text",), ("messages",), ("conversations",), ("instruction", "output"))
-PROMPT_FORMS = (("prompt",), ("messages",), ("conversations",), ("instruction",))
 _CHATS = ("messages", "conversations")
 _SPEAKERS = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant",
@@ -39,7 +37,7 @@ _SPEAKERS = {
 }  # fmt: skip
 _ALPACA = "Below is an instruction that describes a task{}. Write a response that appropriately completes the request."
 # Columns that a form may have as well, by its first column.
-_BESIDE = {"instruction": ("input", "output"), "prompt": ("completion",)}
+_BESIDE = {"instruction": ("input",)}
 _INPUT = ", paired with an input that provides further context"
 
 
@@ -90,18 +88,13 @@ def read_example_rows(
     form = next((form for form in _preferred(forms, columns) if there.issuperset(form)), None)
     if form is None:
         wanted = ", or ".join(" and ".join(f"`{name}`" for name in form) for form in forms)
-        raise UserError(f"{source.name}: needs columns {wanted}; found {found} (columns.NAME=COLUMN maps them)")
+        advice = "columns.NAME=COLUMN maps them; one without a value is none"
+        raise UserError(f"{source.name}: needs columns {wanted}; found {found} ({advice})")
     used = (*form, *_BESIDE.get(form[0], ()), "id")
     if problem := next((problems[name] for name in used if name in problems), None):
         raise UserError(problem)
     _check_texts(source.name, table, form)
     return _plain(table.select([name for name in table.column_names if name in (*used, "meta")]), form)
-
-
-def messages_of(text: str) -> list[Message]:
-    """Return the messages of a conversation, of which the table holds JSON."""
-    found: list[Message] = json.loads(text)
-    return found
 
 
 def _preferred(forms: Sequence[Sequence[str]], columns: Mapping[str, str]) -> list[Sequence[str]]:
@@ -163,6 +156,8 @@ def _of_table(
         try:
             if ours == "meta":
                 columns[ours] = column
+            elif column.null_count == len(column):
+                continue  # whatever its type
             elif ours in _CHATS or ours == "id":
                 values = enumerate(column.to_pylist(), 1)
                 texts = [_value(value, ours, theirs, f"{where}, row {number}") for number, value in values]
@@ -219,8 +214,8 @@ def _of_rows(rows: Iterable[tuple[str, Any]], names: Mapping[str, str], fields: 
 
 
 def _value(value: Any, ours: str, theirs: str, where: str) -> str | None:
-    """Return a value of a column as text, a conversation as JSON."""
-    if value is None:
+    """Return a value of a column as text, a conversation as JSON; None if there is none, as in a CSV without an id."""
+    if value is None or (ours == "id" and value == ""):
         return None
     if ours in _CHATS:
         return _conversation(value, theirs, where)

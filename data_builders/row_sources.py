@@ -13,7 +13,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +29,11 @@ FORMATS = "JSONL, JSON, CSV, TSV or Parquet (also .gz, .bz2, .xz or .zst)"
 # What is read of a row, by our names (see `data_builders.example_rows`).
 COLUMNS = ("prompt", "completion", "text", "messages", "conversations", "instruction", "input", "output", "id")
 _NAME = re.compile(r"\.(jsonl|json|ndjson|csv|tsv|parquet)(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)
+_NO_ROWS = {".xlsx", ".xls", ".ods", ".arrow", ".feather", ".avro", ".db", ".sqlite", ".pkl", ".pt", ".npz", ".pdf"}
+_PACKED = re.compile(r"\.(gz|bz2|xz|zst)$", re.IGNORECASE)
 _SPLIT = re.compile(r"(?i)(train|validation|valid|val|dev|test|eval)(?![a-z])")
 _LOGGER = logging.getLogger(__name__)
+_OTHER = "other"
 _SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
 
 
@@ -59,9 +63,14 @@ class RowSource:
         digest = hashlib.sha256()
         for file in self.files:
             digest.update(os.fsencode(file.name) + f"\0{sha256_file(file)}\n".encode())
-        for row in self.dataset if self.dataset is not None else ():
-            digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+        for part in self._parts():
+            for row in part.to_pylist():
+                digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
         return digest.hexdigest()
+
+    def _parts(self) -> Iterable[Any]:
+        """Return the dataset in Arrow tables, as it is stored: images and sounds would be decoded into objects."""
+        return self.dataset.with_format("arrow").iter(batch_size=1000) if self.dataset is not None else ()
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
@@ -86,6 +95,12 @@ def check_source(name: str) -> None:
     _of_disk(name, *_path_and_split(name))
 
 
+def private_name(name: str) -> str:
+    """Return how a source may be named to others: the id of a dataset on the hub, of anything else the last part."""
+    path, _ = _path_and_split(name)
+    return name if is_hub_id(path) and not name.startswith((".", "~")) else Path(name).name
+
+
 def _path_and_split(name: str) -> tuple[Path, str]:
     path, before, split = Path(name).expanduser(), *_without_split(name)
     return (path, "") if path.exists() or not split else (Path(before).expanduser(), split)
@@ -106,20 +121,21 @@ def _of_disk(name: str, path: Path, split: str) -> RowSource | None:
             raise UserError(f"{name}: {path} is a file, which has no splits; leave :{split} out")
         return RowSource(name, (_checked(path),))
     if glob.has_magic(str(path)):
-        files = [Path(file) for file in sorted(glob.glob(str(path), recursive=True)) if os.path.isfile(file)]
+        found = sorted(set(glob.glob(str(path), recursive=True)))  # with two `**` it finds files several times
+        files = [_checked(Path(file)) for file in found if os.path.isfile(file)]
         if not files:
             raise UserError(f"{name}: no file has such a name; check the pattern")
-        return _of_split(name, [_checked(file) for file in files], split)
+        return _of_split(name, _fixed_part(path), files, split)
     if is_hub_id(path) and not name.startswith((".", "~")):
         return None
     raise UserError(f"{name}: no such file or folder; check the path")
 
 
 def _checked(path: Path) -> Path:
-    """Return a path of a file that may hold rows, by its name; JSON and Parquet need no suffix."""
+    """Return the path of a file that may hold rows; JSON and Parquet are known by content, whatever their names."""
     require_file(path)
-    if path.suffix and not _NAME.search(path.name):
-        raise UserError(f"{path}: {path.suffix} is no data; give {FORMATS}")
+    if path.suffix.lower() in _NO_ROWS:
+        raise UserError(f"{path}: {path.suffix} is not read here; give {FORMATS}")
     return path
 
 
@@ -140,25 +156,40 @@ def _of_folder(name: str, folder: Path, split: str) -> RowSource:
         raise UserError(f"{name}: `calmctl data` built this folder; name one of its files ({named})")
     if not files:
         raise UserError(f"{name}: a folder that holds no data; give {FORMATS}")
-    return _of_split(name, files, split)
+    return _of_split(name, folder, files, split)
 
 
-def _of_split(name: str, files: Sequence[Path], split: str) -> RowSource:
-    """Return the files of a split, which a file's name begins with; files without split names belong together."""
+def _fixed_part(pattern: Path) -> Path:
+    """Return the folder that a pattern begins with, before its first wildcard."""
+    return next(folder for folder in pattern.parents if not glob.has_magic(str(folder)))
+
+
+def _of_split(name: str, folder: Path, files: Sequence[Path], split: str) -> RowSource:
+    """Return the files of a split, with which their names or those of their folders begin.
+
+    Files without a split's name belong together.
+
+    Args:
+        folder: in which the files were looked for; its own name says nothing.
+    """
     splits: dict[str, list[Path]] = {}
     for file in files:
-        found = _SPLIT.match(file.name)
+        found = next(filter(None, map(_SPLIT.match, file.relative_to(folder).parts)), None)
         splits.setdefault(found[1].lower() if found else "", []).append(file)
     chosen = splits[_chosen(name, split, list(splits))]
+    [(often, count)] = Counter(_PACKED.sub("", str(file)) for file in chosen).most_common(1)
+    if count > 1:
+        raise UserError(f"{name}: holds {Path(often).name} more than once, packed and not; move one of them away")
     kinds = sorted({_kind(file) for file in chosen})
     if len(kinds) > 1:
-        raise UserError(f"{name}: holds {' and '.join(kinds)} files; choose with a pattern, such as '*.{kinds[0]}*'")
+        example = next(kind for kind in kinds if kind != _OTHER)
+        raise UserError(f"{name}: holds {' and '.join(kinds)} files; choose with a pattern, such as '*.{example}*'")
     return RowSource(name, tuple(chosen))
 
 
 def _kind(file: Path) -> str:
     found = _NAME.search(file.name)
-    kind = found[1].lower() if found else ""
+    kind = found[1].lower() if found else _OTHER
     return "jsonl" if kind == "ndjson" else kind
 
 

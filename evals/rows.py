@@ -18,7 +18,8 @@ import numpy as np
 
 from data_builders.benchmarks.languages import LANGUAGES, language_name
 from data_builders.errors import UserError, require_at_least
-from data_builders.row_sources import check_columns, find_rows
+from data_builders.row_forms import FORMS, Message, check_columns, messages_of
+from data_builders.row_sources import find_rows
 from evals.metrics.answers import answer
 from evals.metrics.translation import METRICS, signatures
 from evals.task import Completions, Request, Scores, Task
@@ -92,6 +93,8 @@ class RowsTask(Task[RowRecord]):
 
     def read(self, data: Path, limit: int | None) -> list[RowRecord]:
         """Read the rows; `limit` = number of rows per group."""
+        from data_builders.example_rows import read_example_rows
+
         fields = [self.group] if self.group else []
         from data_builders.example_rows import FORMS, read_example_rows  # pyarrow, which other tasks do not need
 

@@ -112,6 +112,9 @@ def test_curriculum_errors_name_the_field(examples):
         Curriculum(CurriculumSettings("depth"), examples)
     with pytest.raises(UserError, match=r"no examples with num_operands = \[4, 5, 6\]"):
         Curriculum(CurriculumSettings("num_operands"), examples)
+    lacking = np.where(np.arange(len(examples)) == 1, np.nan, examples.meta["num_operands"])
+    with pytest.raises(UserError, match="'num_operands': not all rows have a number there"):
+        curriculum(replace(examples, meta=examples.meta | {"num_operands": lacking}))
     # Levels below the last need examples that are not held back: to be drawn, and to be left.
     rare = replace(examples, meta=examples.meta | {"kind": np.array(["rare"] * len(examples))})
     for until, missing in ((3, "2"), (2, "2"), (4, "2, 3")):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,9 @@ from calmctl.inference.generation import complete
 from calmctl.modeling.bases.sources import load_model, load_tokenizer
 from calmctl.modeling.chat import ChatTemplate
 from calmctl.modeling.composition import compose
+from calmctl.runs.run import read_run
 from evals import Request
+from tests.additions import write
 from tests.models import opened
 from tests.own_tokenizers import base
 from tests.test_chat_rows import chatting
@@ -67,11 +70,48 @@ def test_bases_and_composition_stand_side_by_side(models: dict[str, str], said, 
         assert all(len(line) <= int(width) for line in shown.out.splitlines())
 
 
+def test_a_self_contained_model_knows_the_tokenizers_of_its_bases(
+    models: dict[str, str], said, tmp_path: Path, capsys
+) -> None:
+    assert main(["export", models["composed"], str(tmp_path / "whole"), "--merge-bases"]) == 0
+    capsys.readouterr()
+    whole, apart = (
+        said(each, "--beside", "Hi")[0]["answers"] for each in (str(tmp_path / "whole"), models["composed"])
+    )
+    assert list(whole.values()) == list(apart.values())
+    assert main(["generate", "--model", str(tmp_path / "whole" / "aug_0"), "Hi"]) == 2
+    assert "its folder holds none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("eos", ["<|im_end|>", "</s>"])
+def test_an_answer_ends_where_the_template_ends_it(said, tmp_path: Path, capsys, eos: str) -> None:
+    """Whether that is the end-of-text token or not: what was learned is answered, scored and remembered."""
+    tokenizer = chatting()
+    tokenizer.eos_token = eos
+    assert ChatTemplate(tokenizer).end == ("" if eos == "<|im_end|>" else "<|im_end|>")
+    base("llama", tokenizer, 3).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+    data, run = write(tmp_path / "a.jsonl", {"messages": talk}), str(tmp_path / "run")
+    training = "--preset further train.packing=false train.steps=60 train.lr=0.01 train.warmup_steps=1"
+    training += " train.batch_size=1 train.accumulation=1 train.schedule=constant train.precision=fp32"
+    assert (
+        main(["train", "aug", "--base", str(tmp_path / "base"), "--data", str(data), "--out", run, *training.split()])
+        == 0
+    )
+    assert main(["eval", "rows", "--model", run, "--data", str(data), "--out", f"{run}/eval"]) == 0
+    assert read_run(tmp_path / "run" / "eval").metrics()["metrics"]["exact_match"] == 100
+    capsys.readouterr()
+    assert [each["answers"][run] for each in said(run, "Hi", "/new", "Hi")] == ["Yo", "Yo"]
+    assert main(["chat", "-m", run, "Hi"]) == 0 and capsys.readouterr().out == "Yo\n"
+
+
 def test_lines_of_stdin_are_messages(models: dict[str, str], said, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("Hi\n\nBye?\n/new\nHi\n/exit\nnever asked\n"))
     told = said(models["anchor"])
     assert [each["message"] for each in told] == ["Hi", "Bye?", "Hi"]
     assert told[0]["answers"] == told[2]["answers"]
+    assert said(models["anchor"], "Hi", "Bye?", "/new", "Hi", "/exit", "never asked") == told
 
 
 def test_a_conversation_that_is_too_long_ends_in_one_line(models: dict[str, str], capsys) -> None:
@@ -87,6 +127,11 @@ def test_only_a_composition_has_bases_to_show(models: dict[str, str], capsys) ->
 def test_the_system_speaks_first(models: dict[str, str], said) -> None:
     plain, led = (said(models["anchor"], *more, "Hi")[0]["answers"] for more in ((), ("--system", "Be brief.")))
     assert plain != led
+
+
+def test_a_system_message_that_no_model_would_read_is_refused(models: dict[str, str], capsys) -> None:
+    assert main(["chat", "-m", models["aug"], "--system", "Be brief.", "Hi"]) == 2
+    assert "--system: " in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_streamed_and_whole_answers_are_the_same(models: dict[str, str], said, capsys) -> None:

@@ -18,6 +18,8 @@ from calmctl.modeling.loss import IGNORED
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.training.batches import Batches
 from calmctl.training.examples import load_examples
+from calmctl.training.mixing import joined
+from calmctl.training.validation import hold_out
 from tests.additions import SETTINGS, write
 from tests.task_data import byte_tokenizer
 
@@ -73,6 +75,23 @@ def test_every_answer_is_learned_after_what_is_asked_for_it(tmp_path: Path) -> N
     assert [answer for _, answer in learned(path, tokenizer, append_eos=False)][0] == "Hello!"
 
 
+def test_a_conversation_that_the_assistant_begins_is_learned_from_the_first_question_on(tmp_path: Path) -> None:
+    greeting = {"role": "assistant", "content": "Welcome."}
+    ((prompt, answer),) = learned(write(tmp_path / "a.jsonl", {"messages": [greeting, *TALK[1:3]]}), chatting())
+    assert "Welcome." in prompt and answer == "Hello!<|im_end|>"
+
+
+def test_answers_of_one_conversation_are_held_out_together(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *({"messages": TALK[: 3 + 2 * (n % 2)]} for n in range(40)))
+    examples = joined([load_examples(path, chatting(), SETTINGS)] * 2)
+    assert examples.counts["rows"] == 80 and set(examples.rows) == set(range(1, 81))
+    for seed in range(5):
+        train, held_out = hold_out(examples, 0.2, seed)
+        assert not set(train.rows) & set(held_out.rows) and len(train) + len(held_out) == len(examples) == 120
+        assert 22 <= len(held_out) <= 24
+    assert len(hold_out(examples.subset(np.arange(1, 4)), 0.1, 0)[1]) in (1, 2)
+
+
 def test_a_template_that_writes_the_opening_token_does_not_double_it(tmp_path: Path) -> None:
     tokenizer = chatting("<bos>" + CHATML, opening="<bos>")
     (prompt, _), *_ = learned(write(tmp_path / "a.jsonl", {"messages": TALK}), tokenizer)
@@ -102,6 +121,7 @@ REFUSED = {
     "no prefix": ("{{ messages | length }}" + CHATML, TALK, "row 1: .* something else before the answer in message 3"),
     "unbalanced": ("{% for", TALK, "row 1: the chat template refuses"),
     "no answer": (CHATML, TALK[:2], "row 1 has no message of the assistant"),
+    "no question": (CHATML, TALK[2:3], "row 1 has no message of the assistant after another"),
     "empty answer": (CHATML, [TALK[1], {"role": "assistant", "content": ""}], "row 1 has nothing to learn"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import torch
 from calmctl.cli.main import main
 from calmctl.evaluation import completing
 from calmctl.evaluation.completing import complete_file, work_folder
-from calmctl.evaluation.models import Model
+from calmctl.evaluation.models import How, Model
 from calmctl.inference.decoding import Decoding
+from calmctl.runs.lock import FileLock
+from calmctl.runs.record import LOCK_FILE
 from data_builders.row_files import read_jsonl
 from tests.additions import write
 from tests.task_data import write_models
@@ -58,7 +61,7 @@ def test_an_interrupted_file_goes_on_and_is_refused_with_other_settings(
             yield next(super().generate(*given, **how))
             raise KeyboardInterrupt
 
-    loaded = Model(str(model), torch.device("cpu"))
+    loaded = Model(str(model), torch.device("cpu"), How())
     monkeypatch.setattr(completing, "Engine", Breaking)
     decoding = Decoding(batch_size=2)
     with pytest.raises(KeyboardInterrupt):
@@ -74,6 +77,20 @@ def test_an_interrupted_file_goes_on_and_is_refused_with_other_settings(
     whole = tmp_path / "whole.jsonl"
     assert generate(model, "--prompts", source, "--out", whole) == 0
     assert whole.read_bytes() == out.read_bytes()
+
+
+def test_two_processes_do_not_write_the_same_file(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write(tmp_path / "in.jsonl", *ROWS), tmp_path / "out.jsonl"
+    work_folder(out).mkdir()
+    lock = FileLock(work_folder(out) / LOCK_FILE)
+    assert lock.acquire()
+    assert generate(model, "--prompts", source, "--out", out) == 2
+    printed = capsys.readouterr().err
+    assert f"in use by process {os.getpid()}" in printed and printed.count("\n") == 1 and not out.exists()
+    lock.release()
+    assert generate(model, "--prompts", source, "--out", out) == 0 and not work_folder(out).exists()
 
 
 def test_columns_conversations_and_stdin(

@@ -21,7 +21,7 @@ OTHER_BRIDGES = {
 }
 OTHERS = {
     "augs": ("a", "b"), "connections": [[0, 1]], "every": 2, "num": 3, "aug_reads": "prompt", "random_aug": True,
-    "segmentation": "chunks", "markers": {"<|im_end|>": "<eos>"},
+    "segmentation": "chunks", "markers": {"<|im_end|>": "<eos>"}, "init_from": "runs/calm",
     "bridge": BridgeConfig(standardize=False, norm=True, zero_init=False),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
+import evals.task
 from calmctl.cli.main import main
 from calmctl.environment import package_versions
 from calmctl.errors import UserError
@@ -58,7 +59,7 @@ def test_another_models_answers_stand_before_the_questions(
 ) -> None:
     given = [f"handover={straight}", "handover_text='[{answer}] '"]
     with monkeypatch.context() as patch:
-        patch.setattr(task, "sha256_of", reading := Mock(side_effect=task.sha256_of))
+        patch.setattr(evals.task, "sha256_of", reading := Mock(side_effect=evals.task.sha256_of))
         assert main(command(place, tmp_path / "run", *given)) == 0
     assert reading.call_count == 1  # of the data, which the hand-over and the result name as well
     result = json.loads((tmp_path / "run" / "metrics.json").read_text())

@@ -18,8 +18,9 @@ import pytest
 
 from data_builders import hub
 from data_builders.errors import UserError
-from data_builders.example_rows import FORMS, PROMPT_FORMS, alpaca_prompt, messages_of, read_example_rows
+from data_builders.example_rows import alpaca_prompt, read_example_rows
 from data_builders.files import sha256_file
+from data_builders.row_forms import FORMS, PROMPT_FORMS, messages_of
 from data_builders.row_sources import find_rows
 
 ROWS = [
@@ -78,6 +79,9 @@ def test_every_format_and_compression_has_the_same_rows(tmp_path: Path, kind: st
     WRITERS[kind](path, ROWS)
     assert read(path) == ROWS
     assert find_rows(str(path)).sha256 == sha256_file(path)  # as of every single file before
+    if kind not in ("csv", "tsv"):  # which only their names tell
+        assert read(path.rename(tmp_path / "rows")) == ROWS
+        WRITERS[kind](path, ROWS)
     for suffix, compress in COMPRESSIONS.items():
         packed = path.with_name(f"{path.name}.{suffix}")
         packed.write_bytes(compress(path.read_bytes()))
@@ -93,7 +97,7 @@ def test_shards_are_read_in_order_and_all_count(tmp_path: Path, kind: str) -> No
     WRITERS[kind](folder / f".hidden.{kind}", ROWS)
     (folder / "README.md").write_text("not data")
     assert read(folder) == ROWS == read(folder / f"**/*.{kind}")
-    assert read(folder / f"[01].{kind}") == ROWS[:2]
+    assert read(folder / f"[01].{kind}") == ROWS[:2] and read(folder / f"**/**/*.{kind}") == ROWS
     before = find_rows(str(folder)).sha256
     assert before == find_rows(str(folder / f"**/*.{kind}")).sha256 != find_rows(str(folder / f"*.{kind}")).sha256
     WRITERS[kind](folder / f"1.{kind}", ROWS[2:])
@@ -108,6 +112,13 @@ def test_splits_are_named_where_there_are_several(tmp_path: Path) -> None:
     assert read(f"{tmp_path}:test") == [{"text": "test"}] == read(f"{tmp_path}/*.jsonl:test")
     assert "has no split 'dev' (has: test, train)" in refused(f"{tmp_path}:dev")
     assert "which has no splits" in refused(f"{tmp_path}/test.jsonl:train")
+    for split in ("train", "test"):  # as names of folders
+        (tmp_path / "test data" / split).mkdir(parents=True)
+        write_jsonl(tmp_path / "test data" / split / "0.jsonl", [{"text": split}])
+    assert "has several splits (test, train)" in refused(tmp_path / "test data")
+    assert "has several splits (test, train)" in refused(f"{tmp_path}/test data/**/*.jsonl")
+    assert read(f"{tmp_path}/test data:train") == [{"text": "train"}] == read(tmp_path / "test data" / "train")
+    assert read(f"{tmp_path}/test data/train/*.jsonl") == [{"text": "train"}]
     (tmp_path / "of:colons.jsonl").write_text('{"text": "a"}\n')
     assert read(tmp_path / "of:colons.jsonl") == [{"text": "a"}]
 
@@ -204,6 +215,21 @@ def test_conversations_and_instructions_are_read_from_every_format(tmp_path: Pat
     assert read(written("only", [{"instruction": "Sing."}]), forms=PROMPT_FORMS) == [{"prompt": second["prompt"]}]
 
 
+def test_columns_that_are_not_needed_may_hold_anything_or_nothing(tmp_path: Path) -> None:
+    for kind in ("jsonl", "parquet"):
+        for name, row, read_as in (
+            ("prompts", {"id": 1, "prompt": "a", "completion": 42}, {"id": "1", "prompt": "a"}),
+            ("asked", {"instruction": "a", "input": None, "output": 3}, {"prompt": alpaca_prompt("a", None)}),
+        ):
+            WRITERS[kind](path := tmp_path / f"{name}.{kind}", [row])
+            assert read(path, forms=PROMPT_FORMS) == [read_as]
+            assert "text" in refused(path)
+        WRITERS[kind](tmp_path / f"none.{kind}", [{"text": None, "messages": TALK}])
+        assert messages_of(read(tmp_path / f"none.{kind}")[0]["messages"]) == TALK
+    write_csv(tmp_path / "a.csv", [{"id": "", "prompt": "a"}, {"id": "", "prompt": "b"}])
+    assert read(tmp_path / "a.csv", forms=PROMPT_FORMS) == [{"prompt": "a"}, {"prompt": "b"}]
+
+
 @pytest.mark.parametrize("value", ["text", 3, [], [3], [{"role": "user"}], [{"role": "user", "content": 3}],
                                    [{"from": "martian", "value": "x"}], [{"content": "x"}],
                                    [{"role": "user", "content": [{"type": "image"}]}]])  # fmt: skip
@@ -223,8 +249,8 @@ BAD: dict[str, tuple[str, str | bytes, str]] = {
     "open quote": ("a.csv", 'prompt,completion\na,"b\n', "is no CSV"),
     "UTF-16": ("a.csv", "prompt,completion\na,b\n".encode("utf-16"), "convert the file to UTF-8"),
     "Latin-1": ("a.csv", "prompt,completion\na,\xfc\n".encode("latin-1"), "a.csv:2: is no UTF-8"),
-    "unknown": ("a.xlsx", b"PK\x03\x04", ".xlsx is no data; give JSONL"),
-    "no suffix": ("a", "{}", "needs columns"),
+    "unknown": ("a.xlsx", b"PK\x03\x04", ".xlsx is not read here; give JSONL"),
+    "no rows at all": ("a.txt", "some text", "a.txt:1: is no JSON"),
     "null": ("a.jsonl", '{"text": "a"}\n{"text": null}\n', "row 2 has no `text` (1 such rows)"),
     "number": ("a.jsonl", '{"prompt": "a", "completion": NaN}\n', "a.jsonl:1: `completion` is not text"),
     "damaged": ("a.parquet", b"PAR1 and no more", "cannot be read as Parquet"),

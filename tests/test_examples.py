@@ -45,7 +45,7 @@ def test_only_a_row_that_says_so_goes_on_after_its_end(yes, no, tmp_path, tokeni
 
 
 @pytest.mark.parametrize("name, content, message", [
-    ("a.txt", "x", "a.txt: .txt is no data; give JSONL, JSON, CSV"),
+    ("a.txt", "x", "a.txt:1: is no JSON"),
     ("missing.jsonl", None, "no such file or folder"),
     ("a.jsonl", '{"question": "x"}\n', "needs columns"),
     ("a.jsonl", '{"text": "a"}\n\nnot json\n', "a.jsonl:3: is no JSON"),

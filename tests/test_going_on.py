@@ -127,6 +127,19 @@ def test_only_larger_steps_extend_a_run_and_nothing_else_may_differ(bases, tmp_p
     assert read_run(tmp_path / "run").is_complete and (tmp_path / "run" / "model" / "config.json").exists()
 
 
+def test_a_finished_run_stays_finished_if_its_extension_is_refused(bases, tmp_path, capsys):
+    config = TrainConfig(base=str(bases / "anchor"), dataset=str(bases / "train.jsonl"), seed=3, train=SHORT)
+    first = run_training(config, tmp_path / "run")
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("run.json", "config.yaml")}
+    wrong = replace(config, train=replace(SHORT, steps=9, keep_states="memory"))  # which only compositions have
+    with pytest.raises(UserError, match="only compositions have states to keep"):
+        run_training(wrong, tmp_path / "run")
+    assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
+    assert run_training(config, tmp_path / "run").facts == first.facts
+    longer = replace(config, train=replace(SHORT, steps=9))
+    assert run_training(longer, tmp_path / "run").facts["extended"] == [{"train.steps": 6}]
+
+
 # Epochs.
 
 
@@ -166,7 +179,7 @@ def test_steps_and_epochs_exclude_each_other_and_either_replaces_that_of_the_pre
     assert train("train.epochs=1").epochs == 1.0
     with pytest.raises(UserError, match="train.steps and train.epochs are given; give one of the two"):
         train("train.steps=5", "train.epochs=1")
-    for wrong in ("-1", ".nan", ".inf"):
+    for wrong in ("-1", ".nan", ".inf", "1e308"):
         with pytest.raises(UserError, match="train.epochs="):
             train(f"train.epochs={wrong}")
 

@@ -18,6 +18,7 @@ from calmctl.training.examples import load_examples
 from calmctl.training.mixing import MOST_REPEATS, in_shares, joined, load_datasets
 from calmctl.training.validation import hold_out
 from data_builders.files import sha256_file
+from data_builders.row_sources import RowSource, find_rows, private_name
 from data_builders.values import read_json
 from tests.additions import SETTINGS, tokenizer, write
 from tests.task_data import write_models
@@ -128,6 +129,29 @@ def test_a_run_of_before_goes_on(tmp_path: Path, models: dict[str, Path]) -> Non
     (tmp_path / "out" / "run.json").write_text(json.dumps({**record, "config_sha256": "of before"}))
     assert read_json(tmp_path / "out" / "run.json")["inputs"]["data"] == sha256_file(data)
     assert command(TRAIN, *named) == 0
+
+
+def test_a_dataset_with_images_has_the_same_checksum_again(tmp_path: Path) -> None:
+    from datasets import Dataset, Image
+
+    rows = Dataset.from_list([{"text": "a", "image": {"bytes": b"no image", "path": None}}] * 2)
+    first, second = (RowSource("x", dataset=rows.cast_column("image", Image())).sha256 for _ in range(2))
+    assert first == second != RowSource("x", dataset=rows.select([0])).sha256
+
+
+def test_a_source_is_named_to_others_without_its_folders() -> None:
+    shown = {"/home/me/a b.csv": "a b.csv", "/home/me/*.csv": "*.csv", "me/**/*.csv": "*.csv", "~/x": "x",
+             "/home/me/data:train": "data:train", "org/name@v1:main/train": "org/name@v1:main/train"}  # fmt: skip
+    assert {name: private_name(name) for name in shown} == shown
+
+
+def test_a_file_and_its_packed_copy_are_not_both_read(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl.gz"):
+        (tmp_path / name).write_text('{"text": "a"}\n')
+    assert len(find_rows(str(tmp_path)).files) == 2
+    (tmp_path / "a.jsonl.gz").write_text('{"text": "a"}\n')
+    with pytest.raises(UserError, match="holds a.jsonl more than once"):
+        find_rows(str(tmp_path))
 
 
 REFUSED: dict[str, tuple[list[Any], str]] = {

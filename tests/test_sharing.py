@@ -4,11 +4,12 @@ import json
 import re
 import shlex
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from calmctl.cli.main import main
@@ -32,7 +33,7 @@ def runs(bases, tmp_path_factory) -> Path:
     """A folder with bases (`anchor`, `aug`) and runs (`runs/calm`, `runs/lora`)."""
     root = tmp_path_factory.mktemp("project")
     shutil.copytree(bases, root, dirs_exist_ok=True)
-    run_composition(composition(root), root / "runs" / "calm")
+    run_composition(composition(root, dataset=str(root / "trai?.jsonl")), root / "runs" / "calm")
     run_baseline(adapters(root), root / "runs" / "lora")
     return root
 
@@ -125,6 +126,14 @@ def test_a_base_that_shares_no_folder_has_its_absolute_path_and_the_card_says_so
     assert "absolute path" not in (tmp_path / "near" / "README.md").read_text()
 
 
+def test_a_base_that_is_a_run_has_the_name_of_the_run(tmp_path):
+    model = composed(llama(seed=1), llama(seed=2, width=16, heads=2, kv_heads=1))
+    (tmp_path / "runs" / "mine" / "model").mkdir(parents=True)
+    model.anchor.config._name_or_path = str(tmp_path / "runs" / "mine" / "model")
+    model.save_pretrained(tmp_path / "composed")
+    assert "| anchor | `mine` |" in (tmp_path / "composed" / "README.md").read_text()
+
+
 def test_a_self_contained_export_needs_no_bases(runs, tmp_path, capsys):
     shutil.copytree(runs, tmp_path / "project")
     expected = answers(tmp_path / "project" / "runs" / "calm" / "model")
@@ -175,7 +184,9 @@ def test_an_export_replaces_nothing_and_keeps_a_card_that_was_edited(runs, tmp_p
     card = tmp_path / "project" / "runs" / "calm" / "model" / "README.md"
     card.write_text(card.read_text() + "\nTrained by us.\n")
     (tmp_path / "empty").mkdir()
-    assert call(capsys, "export", tmp_path / "project" / "runs" / "calm", tmp_path / "empty")[0] == 0
+    (tmp_path / "a link").symlink_to("empty")
+    code, said, _ = call(capsys, "export", tmp_path / "project" / "runs" / "calm", tmp_path / "a link")
+    assert code == 0 and f"--model '{tmp_path}/a link'" in said and (tmp_path / "a link").is_symlink()
     assert (tmp_path / "empty" / "README.md").read_text() == card.read_text()
 
 
@@ -238,14 +249,24 @@ def test_a_hub_that_refuses_is_one_line(runs, uploads, capsys, monkeypatch):
     assert code == 1 and "cannot upload to me/lora: 401 Client Error. log in first" in said
 
 
-def test_bases_that_are_on_the_hub_are_named_by_their_ids(runs, tmp_path):
+def test_bases_that_are_on_the_hub_are_named_by_their_ids(runs, tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(host: object, *_: object, **__: object) -> None:
+        asked.append(host)
+        raise OSError("no network")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     hub = tmp_path / "cache"
     ids = {name: publish(hub, name, runs / name) for name in ("anchor", "aug")}
-    how = {"anchor": ids["anchor"], "augs": [ids["aug"]], "cache_dir": hub, "local_files_only": True}
+    how = {"anchor": ids["anchor"], "augs": [ids["aug"]], "cache_dir": hub, "is_offline": True}
     with prepared_upload(str(runs / "runs" / "calm"), "me/calm", merge_bases=False, merge=False, **how) as upload:
         config = json.loads((upload / "config.json").read_text())
         assert [base["source"] for base in config["bases"]] == [*ids.values()]
         assert str(runs.parent).encode() not in texts_in(upload)
+        assert not asked
+        monkeypatch.undo()
         assert torch.equal(answers(upload, cache_dir=hub), answers(runs / "runs" / "calm" / "model"))
     with pytest.raises(UserError, match="no id of the hub"):
         with prepared_upload(str(runs / "runs" / "calm"), "x y", merge_bases=False, merge=False, **how):

@@ -32,6 +32,7 @@ def test_wandb_stays_offline_and_in_the_run(tmp_path, monkeypatch):
 
 
 def test_what_is_missing_or_unknown_is_one_clear_error(tmp_path, monkeypatch):
+    write_sums(tmp_path)
     monkeypatch.setattr(step_log, "find_spec", lambda name: None)
     write_sums(tmp_path)
     with pytest.raises(UserError, match=r"train.report_to: wandb is not installed; .*calmctl\[tracking\]"):
@@ -41,6 +42,7 @@ def test_what_is_missing_or_unknown_is_one_clear_error(tmp_path, monkeypatch):
 
 
 def test_half_precision_without_a_gpu_is_one_clear_error(tmp_path, monkeypatch):
+    write_sums(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     write_sums(tmp_path)
     with pytest.raises(UserError, match="train.precision=fp16 needs a GPU"):

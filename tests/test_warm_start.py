@@ -85,10 +85,11 @@ def test_another_start_is_another_run(bases, trained, tmp_path):
     ({"bridge": BridgeConfig(num_heads=2)}, "bridge.num_heads there: 4, here: 2"),
     ({"init_from": "lora"}, "init_from=.*lora: holds a calm_adapted model, and calm is needed"),
     ({"init_from": "anchor"}, "init_from=.*anchor: holds a llama model, and calm is needed"),
+    ({"init_from": "bases"}, "it has no model.safetensors .give a run, a model folder or a checkpoint"),
     ({"init_from": "nowhere/at/all"}, "nowhere/at/all: no such folder"),
 ])  # fmt: skip
 def test_bridges_of_another_form_are_refused_before_weights_are_read(bases, trained, tmp_path, settings, message):
-    given = {"lora": str(trained / "lora"), "anchor": str(bases / "anchor")}
+    given = {"lora": str(trained / "lora"), "anchor": str(bases / "anchor"), "bases": str(bases)}
     source = settings.get("init_from", str(trained / "calm"))
     with pytest.raises(UserError, match=message):
         run_composition(composition(bases, **settings | {"init_from": given.get(source, source)}), tmp_path / "run")

@@ -62,11 +62,15 @@ def chat(
         talks = [Conversation(model, loaded.loaded, loaded.tokenizer, system)]
         if beside:
             talks = side_by_side(loaded.loaded, loaded.tokenizer, system, trust_remote_code)
+    if system and not any(talk.remembers for talk in talks):
+        raise UserError(f"--system: {model} has no chat template, and would not read it; leave it out")
     for talk in talks:
         if not talk.remembers:
             output.note(f"{talk.name}: no chat template: each text is continued, and nothing is remembered")
     told = []
     for message in messages or _read():
+        if message == END:
+            break
         if message == RESTART:
             for talk in talks:
                 talk.restart()
@@ -92,8 +96,6 @@ def _read() -> Iterator[str]:
         try:
             line = input("\n> " if is_typed else "").strip()
         except EOFError:
-            return
-        if line == END:
             return
         if line:
             yield line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -46,7 +47,7 @@ def export(
         output.print_json({"path": str(out), "files": sizes, "bytes": sum(sizes.values())})
         return
     print_files(sizes)
-    output.print_facts({"model": out, "use": f'calmctl generate "a prompt" --model {out}'})
+    output.print_facts({"model": out, "use": f'calmctl generate "a prompt" --model {quote(str(out))}'})
 
 
 def print_files(sizes: dict[str, int]) -> None:

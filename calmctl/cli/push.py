@@ -38,7 +38,7 @@ def push(
     quiet_libraries()
     with prepared_upload(
         model, repo_id, merge_bases=merge_bases, merge=merge, anchor=anchor or "", augs=aug or (),
-        trust_remote_code=trust_remote_code, local_files_only=dry_run,
+        trust_remote_code=trust_remote_code, is_offline=dry_run,
     ) as folder:  # fmt: skip
         sizes, card = sizes_of(folder), folder / CARD_FILE
         text = card.read_text(encoding="utf-8") if card.is_file() else ""

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,11 +12,14 @@ from calmctl.evaluation.prompts import rendered
 from calmctl.evaluation.work_files import WorkFiles
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import Engine, Throughput
-from calmctl.inference.prompt import fit
-from calmctl.runs.record import PROGRESS_FILE
-from data_builders.example_rows import PROMPT_FORMS, messages_of, read_example_rows
+from calmctl.inference.prompt import FittedPrompts, fit
+from calmctl.runs.lock import FileLock
+from calmctl.runs.record import LOCK_FILE, PROGRESS_FILE
+from calmctl.runs.run import in_use
+from data_builders.example_rows import read_example_rows
 from data_builders.files import write_text
 from data_builders.row_files import json_lines
+from data_builders.row_forms import PROMPT_FORMS, messages_of
 from data_builders.values import write_json
 from evals import Request
 from evals.rows import plain_prompt
@@ -50,15 +53,34 @@ def complete_file(
         The number of completions.
 
     Raises:
-        UserError: there is an `out` already; the prompts cannot be read, or not by this model; the kept completions are
-            of other prompts, another model or other settings.
+        UserError: there is an `out` already, or another process is writing it; the prompts cannot be read, or not by
+            this model; the kept completions are of other prompts, another model or other settings.
     """
-    if out.exists():
-        raise UserError(f"{out}: exists; choose another --out, or delete it")
+    _check_new(out)
     asked = rendered(read_prompts(source, max_new_tokens, columns), model.tokenizer)
     fitted = fit(model.shape, model.tokenizer, asked)
     folder = work_folder(out)
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE)
+    if not lock.acquire():
+        raise in_use(out, lock)
+    try:
+        _check_new(out)  # another process may have been here before we had the lock
+        _complete(asked, fitted, out, model, decoding)
+        shutil.rmtree(folder)
+    finally:
+        lock.release()
+    return len(asked)
+
+
+def _check_new(out: Path) -> None:
+    if out.exists():
+        raise UserError(f"{out}: exists; choose another --out, or delete it")
+
+
+def _complete(asked: Sequence[Request], fitted: FittedPrompts, out: Path, model: Model, decoding: Decoding) -> None:
+    """Complete what is left and write `out`."""
+    folder = work_folder(out)
     work = WorkFiles(folder, asked, f"{model.identity['weights_sha256']} {decoding.name}")
     finished = work.read()
 
@@ -73,8 +95,6 @@ def complete_file(
     texts = work.read()
     rows = ({"id": each.id, "prompt": each.text, "completion": texts[place, 0]} for place, each in enumerate(asked))
     write_text(out, json_lines(rows))
-    shutil.rmtree(folder)
-    return len(asked)
 
 
 def read_prompts(source: str, max_new_tokens: int, columns: Mapping[str, str] | None = None) -> list[Request]:

@@ -83,6 +83,8 @@ def eval_prompts(config: EvalConfig, subject: Subject) -> EvalPrompts:
 def rendered(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase) -> list[Request]:
     """Return the requests with conversations as the tokenizer's chat template writes them; without one, as they are.
 
+    Their answers end where the template ends an answer.
+
     Raises:
         UserError: the template refuses a conversation.
     """
@@ -92,7 +94,8 @@ def rendered(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase) ->
     for request in requests:
         with _named(f"{request.id}: "):
             prompt = template.prompt(request.messages) if request.messages else request.prompt
-        found.append(replace(request, prompt=prompt))
+        stop = (*request.stop, template.end) if request.messages and template.end else request.stop
+        found.append(replace(request, prompt=prompt, stop=stop))
     return found
 
 

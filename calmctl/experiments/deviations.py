@@ -90,6 +90,7 @@ COMPOSITION: dict[str, Callable[[ComposeConfig], str]] = {
     "segmentation": _segmentation,
     "markers": _markers,
     "random_aug": lambda compose: "m_A has untrained weights" if compose.random_aug else "",
+    "init_from": lambda compose: "bridges begin as those of an earlier training" if compose.init_from else "",
     "augs": lambda compose: f"{len(compose.augs)} augs; the paper composes one" if len(compose.augs) > 1 else "",
 }
 # Fields that are no departure: models, data and hardware are reported elsewhere; the paper gives no training settings.

@@ -1,16 +1,20 @@
 """Conversations with a model, and with a composed model and its bases side by side."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from calmctl.errors import UserError
 from calmctl.inference.decoding import Decoding
 from calmctl.inference.generation import complete
-from calmctl.modeling.bases.sources import load_tokenizer
+from calmctl.modeling.bases.locating import name_of
 from calmctl.modeling.chat import ChatTemplate, Message
 from calmctl.modeling.composed import ComposedModelForCausalLM
+from calmctl.modeling.composition import tokenizer_of
 from evals import Request
 
 
@@ -27,6 +31,8 @@ class Conversation:
     def __init__(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, system: str = "") -> None:
         self.name, self._model, self._tokenizer = name, model, tokenizer
         self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
+        end = self._template.end if self._template else ""
+        self._ends: list[Any] = [tokenizer.convert_tokens_to_ids(end)] if end else []
         self._system: list[Message] = [{"role": "system", "content": system}] if system else []
         self.restart()
 
@@ -53,10 +59,24 @@ class Conversation:
         messages = [*self._messages, {"role": "user", "content": text}]
         prompt = self._template.prompt(messages) if self._template else text
         request = Request("0", prompt, max_new_tokens)
-        answer = complete(self._model, self._tokenizer, [request], decoding, on_text=on_text)[0]
+        with _ending_with(self._model, self._ends):
+            answer = complete(self._model, self._tokenizer, [request], decoding, on_text=on_text)[0]
         if self._template:
             self._messages = [*messages, {"role": "assistant", "content": answer.strip()}]
         return answer
+
+
+@contextmanager
+def _ending_with(model: PreTrainedModel, ids: list[Any]) -> Iterator[None]:
+    """Let these tokens end what a model writes, besides those that always do; unlike stop strings, also in a stream."""
+    own = model.generation_config
+    known = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+    model.generation_config = copy(own)
+    model.generation_config.eos_token_id = [token for token in [*known, *ids] if token is not None]
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def side_by_side(
@@ -65,22 +85,22 @@ def side_by_side(
     """Return conversations with the anchor, with each aug and with their composition, in this order.
 
     Raises:
-        UserError: the model is not composed, or the tokenizer of an aug cannot be loaded.
+        UserError: the model is not composed, or the tokenizer beside an aug cannot be loaded.
     """
     if not isinstance(model, ComposedModelForCausalLM):
         raise UserError(f"--beside: a {type(model).__name__} has no bases to show beside it; give a composed model")
     anchor, *augs = model.bases()
     found = [Conversation(_named("anchor", anchor), anchor, tokenizer, system)]
     for index, aug in enumerate(augs):
-        own = tokenizer
-        if model.own_tokenizers[index] is not None:
-            own = load_tokenizer(str(aug.config._name_or_path), trust_remote_code=trust_remote_code)
+        read_by = tokenizer
+        if (own := model.own_tokenizers[index]) is not None:  # the one beside the aug has its chat template
+            beside = tokenizer_of(aug, trust_remote_code=trust_remote_code)
+            read_by = beside or PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(own.aug))
         role = "aug" if len(augs) == 1 else f"aug {index}"
-        found.append(Conversation(_named(role, aug), aug, own, system))
+        found.append(Conversation(_named(role, aug), aug, read_by, system))
     return [*found, Conversation("composed", model, tokenizer, system)]
 
 
 def _named(role: str, base: PreTrainedModel) -> str:
     """Return a role with the name of the model that has it."""
-    path = Path(base.config._name_or_path or type(base).__name__)
-    return f"{role}: {path.parent.name if path.name == 'model' else path.name}"
+    return f"{role}: {name_of(base.config._name_or_path or type(base).__name__)}"

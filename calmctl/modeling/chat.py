@@ -1,6 +1,7 @@
 """Conversations as text, through the tokenizer's own chat template."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -9,6 +10,7 @@ from calmctl.errors import UserError
 from calmctl.modeling.prompt_ids import ids_around
 
 Message = Mapping[str, Any]
+_WORD = "answering"
 
 
 class ChatTemplate:
@@ -44,14 +46,15 @@ class ChatTemplate:
         """Yield a prompt and a completion for each answer of the assistant in a conversation.
 
         The prompt is that of the conversation before the answer, the completion what the template writes after it, up
-        to the end of the turn, without the tokenizer's end-of-text token (`train.append_eos` adds it).
+        to the end of the turn, without the tokenizer's end-of-text token (`train.append_eos` adds it). A message of
+        the assistant that begins the conversation answers nothing.
 
         Raises:
             UserError: the template refuses the conversation, or writes something else before an answer than when it
                 asks for it.
         """
         for place, message in enumerate(messages):
-            if message["role"] != "assistant":
+            if message["role"] != "assistant" or place == 0:
                 continue
             prompt, whole = self.prompt(messages[:place]), self._rendered(messages[: place + 1], asks=False)
             if not whole.startswith(prompt):
@@ -61,6 +64,21 @@ class ChatTemplate:
                     "completion, or a tokenizer with another template"
                 )
             yield prompt, self._without_end(whole[len(prompt) :])
+
+    @cached_property
+    def end(self) -> str:
+        """Return the special token with which an answer ends; empty if it is the end-of-text token, or there is none.
+
+        The text of an answer does not hold it: a model that writes it has ended its turn.
+        """
+        talk = [{"role": "user", "content": _WORD}, {"role": "assistant", "content": _WORD}]
+        try:
+            _, word, tail = self._rendered(talk, asks=False).rpartition(_WORD)
+        except UserError:  # a template for other conversations
+            return ""
+        ends = [token for token in self._special if word and tail.lstrip().startswith(token)]
+        end = max(ends, key=len, default="")
+        return "" if end == self._tokenizer.eos_token else end
 
     def _rendered(self, messages: Sequence[Message], asks: bool) -> str:
         from jinja2 import TemplateError

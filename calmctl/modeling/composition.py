@@ -166,7 +166,7 @@ def check_parts(
         without_weights(base_config(str(model), **reach)) if isinstance(model, str | Path) else checked_object(model)
         for model in (anchor, *augs)
     ]
-    ours, *theirs = tokenizers if tokenizers is not None else (_tokenizer_of(each, **reach) for each in (anchor, *augs))
+    ours, *theirs = tokenizers if tokenizers is not None else (tokenizer_of(each, **reach) for each in (anchor, *augs))
     own = [own_tokenizer(ours, each, markers) if ours is not None and each is not None else None for each in theirs]
     if tokenizers is not None:
         own = [replace(each, is_given=True) if each is not None else None for each in own]
@@ -186,7 +186,7 @@ def check_parts(
     return CheckedParts(shapes, own, _kinds(segmentation, shapes[1:], own), ours)
 
 
-def _tokenizer_of(model: PreTrainedModel | str | Path, **reach: Any) -> PreTrainedTokenizerBase | None:
+def tokenizer_of(model: PreTrainedModel | str | Path, **reach: Any) -> PreTrainedTokenizerBase | None:
     """Return the tokenizer beside a model; None if there is none, or if a model object does not record its source.
 
     Args:
@@ -201,9 +201,9 @@ def _tokenizer_of(model: PreTrainedModel | str | Path, **reach: Any) -> PreTrain
     if not name:
         return None
     if place_of(name) is not None:
-        return find_tokenizer(name)
+        return find_tokenizer(name, **reach)
     try:  # the revision that the model was loaded from
-        return find_tokenizer(f"{name}@{commit}" if commit else name)
+        return find_tokenizer(f"{name}@{commit}" if commit else name, **reach)
     except UserError:
         return None
 

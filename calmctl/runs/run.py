@@ -39,7 +39,7 @@ from calmctl.runs.record import (
     read_log,
     read_run,
 )
-from data_builders.files import write_text
+from data_builders.files import read_text, write_text
 from data_builders.row_files import append_jsonl, finite, json_lines, read_jsonl
 from data_builders.values import write_json
 
@@ -61,6 +61,7 @@ class Run:
         self._began = time.monotonic()
         self._seconds_before = float(facts.get("seconds") or 0.0)
         self._last_progress = -1.0
+        self._extends: tuple[dict[str, Any], str] | None = None  # record and settings of the finished run
 
     @classmethod
     def start(
@@ -82,7 +83,8 @@ class Run:
         maps names of inputs to their sha256. Two runs are the same if kind, configuration and inputs are. Pass
         `is_current=False` to resume a complete run too, because results are missing or comparisons were added. With
         `on_growth`, a run that the configuration extends (see `identity.growth`) goes on, unless that function refuses:
-        it gets the run and what the settings were before, which `run.json` lists under `extended`.
+        it gets the run and what the settings were before, which `run.json` lists under `extended`. A finished run stays
+        as it was if what extends it ends with a UserError.
 
         Raises:
             UserError: `path` is in use, or holds another run or something else.
@@ -112,6 +114,8 @@ class Run:
                 facts["extended"] = [*facts.get("extended", []), before]
             facts["resumes"] = int(existing.facts.get("resumes", 0)) + 1
         run = cls(path, facts, lock, is_resumed=existing is not None)
+        if existing is not None and existing.is_complete and is_current:
+            run._extends = existing.facts, read_text(path / CONFIG_FILE)
         (path / PROGRESS_FILE).unlink(missing_ok=True)  # an earlier attempt's
         run._write_facts()  # first: from here on the run is not complete
         run.write_text(CONFIG_FILE, to_yaml(config))
@@ -244,7 +248,9 @@ class Run:
             self._lock.release()
             return
         try:
-            if error is None:
+            if self._extends is not None and isinstance(error, UserError):
+                self._put_back(*self._extends)
+            elif error is None:
                 self.fail("the run ended without saying that it is finished")
             elif isinstance(error, Exception):
                 self.fail(f"{type(error).__name__}: {error}")
@@ -260,6 +266,13 @@ class Run:
             raise CalmctlError(
                 f"{self.path}: {os.strerror(number)}; make room, then run the same command again to resume"
             ) from error
+
+    def _put_back(self, facts: dict[str, Any], settings: str) -> None:
+        """Make the run the finished one again that it was to extend."""
+        self.write_text(CONFIG_FILE, settings)
+        self._facts = facts
+        self._write_facts()
+        self._lock.release()
 
     def _end(self, status: Status, facts: Mapping[str, Any]) -> None:
         self._facts |= facts

@@ -8,7 +8,8 @@ from calmctl.modeling.bases.locating import locate
 from calmctl.modeling.options import AugReads, BridgeConfig, SegmentationSetting
 from calmctl.schema import check_choices, meaning
 from calmctl.training.settings import TrainSettings
-from data_builders.row_sources import check_columns, check_source
+from data_builders.row_forms import check_columns
+from data_builders.row_sources import check_source
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ class Curriculum:
                 f"{', '.join(examples.meta) or 'nothing'}"
             )
         self.values = examples.meta[settings.field]
-        if not np.issubdtype(self.values.dtype, np.number):
+        if not np.issubdtype(self.values.dtype, np.number) or not np.isfinite(self.values).all():
             raise UserError(f"curriculum.field={settings.field!r}: not all rows have a number there")
         kinds = examples.meta.get("kind")
         self.held_back = kinds == settings.held_back_kind if kinds is not None else np.zeros(len(examples), dtype=bool)

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
 from calmctl.modeling.chat import ChatTemplate
-from data_builders.example_rows import messages_of, read_example_rows
+from data_builders.example_rows import read_example_rows
+from data_builders.row_forms import messages_of
 
 
 def read_examples(
@@ -41,7 +42,9 @@ def read_examples(
         except UserError as error:
             raise UserError(f"{source}: row {number}: {error}") from None
         if not answers:
-            raise UserError(f"{source}: row {number} has no message of the assistant to learn; leave it out")
+            raise UserError(
+                f"{source}: row {number} has no message of the assistant after another to learn; leave it out"
+            )
         for prompt, completion in answers:
             rows.append(number)
             prompts.append(prompt)

@@ -70,7 +70,7 @@ class Examples:
         completion_starts: (n,) number of tokens of each example before its first label (its prompt).
         meta: fields of the rows' `meta`, each (n,).
         rows: (n,) row of the data of each example (of a packed one: of its first document), counted from 1.
-        counts: number of rows (of conversations: of answers) and examples, and of rows that were dropped or truncated.
+        counts: number of rows and examples (of conversations: of answers), and of examples dropped or truncated.
         positions: position of each id in its document; for packed examples only (see `packing`).
         augs: per aug, the tokens it reads, if it has its own tokenizer; else None (see `aug_examples`).
         learned_bytes: (n,) UTF-8 bytes of each completion or text; None if unknown.
@@ -221,7 +221,7 @@ def _choose(
     is_cut = is_long & can_be_cut if settings.on_long_example == "truncate" else np.zeros(total, dtype=bool)
     kept = np.flatnonzero(~is_empty & (~is_long | is_cut))
     counts = {
-        "rows": total,
+        "rows": int(numbers[-1]),
         "examples": len(kept),
         "dropped_empty": int(is_empty.sum()),
         "dropped_long": int((is_long & ~is_cut).sum()),

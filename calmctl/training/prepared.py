@@ -173,9 +173,9 @@ def _examples(planned: Planned) -> tuple[Examples, Examples | None]:
     if config.validation:
         held_out = load_datasets(config.validations, *how)
     elif settings.validation_share:
-        if len(examples) < 2:
+        if len(np.unique(examples.rows)) < 2:
             raise UserError(
-                f"{', '.join(config.datasets)}: train.validation_share needs two examples at least; give more, "
+                f"{', '.join(config.datasets)}: train.validation_share needs two rows at least; give more, "
                 "--validation FILE, or train.validation_share=0 train.keep_best=false"
             )
         examples, held_out = hold_out(examples, settings.validation_share, config.seed, settings.validation_limit)

@@ -33,6 +33,7 @@ from calmctl.training.state_store import kept
 from calmctl.training.step_log import StepProgress, check_trackers, trackers
 from calmctl.training.trainer import RunTrainer
 from calmctl.training.validation import Validation, out_of_patience, state_of
+from data_builders.row_sources import private_name
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -167,8 +168,7 @@ def _described(config: TrainingConfig, extended: Sequence[Mapping[str, Any]] = (
     if extended:
         before = (f"{value:g} {name.rpartition('.')[2]}" for each in extended for name, value in each.items())
         set_ones["extended from"] = ", ".join(before)
-    names = [Path(each).name if Path(each).exists() else each for each in config.datasets]
-    return {"data": ", ".join(names), **set_ones, "seed": config.seed}
+    return {"data": ", ".join(map(private_name, config.datasets)), **set_ones, "seed": config.seed}
 
 
 def fit(

@@ -6,6 +6,7 @@ from typing import Literal
 from calmctl.schema import check_choices, meaning
 
 TRACKERS = ("tensorboard", "wandb")
+MOST_EPOCHS = 1_000_000
 _AT_LEAST_1 = ("batch_size", "accumulation", "bucket_width", "save_every", "log_every")
 _NOT_NEGATIVE = ("batch_tokens", "warmup_steps", "grad_clip", "eval_every", "patience", "threads", "validation_limit")
 
@@ -170,8 +171,8 @@ class TrainSettings:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be a positive number")
         if self.steps < 0:
             raise ValueError(f"train.steps={self.steps} must not be negative (0 saves the untrained model)")
-        if not 0 <= self.epochs < float("inf"):
-            raise ValueError(f"train.epochs={self.epochs} must be a number that is not negative (0 = train.steps)")
+        if not 0 <= self.epochs <= MOST_EPOCHS:
+            raise ValueError(f"train.epochs={self.epochs} must lie between 0 (= train.steps) and {MOST_EPOCHS:,}")
         if self.epochs:
             # The steps of a preset that are not taken must not make another run.
             object.__setattr__(self, "steps", 0)

@@ -47,12 +47,17 @@ class Score:
 def hold_out(examples: Examples, share: float, seed: int, limit: int = 0) -> tuple[Examples, Examples]:
     """Split examples at random into those to train on and a share (at least one, not all) to validate on.
 
+    The answers of one conversation stay together: each is in the prompts of those after it.
+
     Args:
-        limit: hold out at most this many; 0 = no limit.
+        limit: hold out at most this many (but all answers of at least one conversation); 0 = no limit.
     """
-    order = np.random.default_rng([seed, HELD_OUT_STREAM]).permutation(len(examples))
-    count = min(max(round(share * len(examples)), 1), len(examples) - 1, limit or len(examples))
-    return examples.subset(np.sort(order[count:])), examples.subset(np.sort(order[:count]))
+    _, row_of, sizes = np.unique(examples.rows, return_inverse=True, return_counts=True)
+    order = np.random.default_rng([seed, HELD_OUT_STREAM]).permutation(len(sizes))
+    wanted = min(round(share * len(examples)), limit or len(examples))
+    count = min(max(int((sizes[order].cumsum() <= wanted).sum()), 1), len(sizes) - 1)
+    is_held_out = np.isin(row_of, order[:count])
+    return examples.subset(np.flatnonzero(~is_held_out)), examples.subset(np.flatnonzero(is_held_out))
 
 
 class Validation:

@@ -3,6 +3,9 @@
 Loads without torch or transformers, so that a wrong path is reported at once.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from calmctl.modeling.bases.source_files import (
 from data_builders.files import sha256_of
 from data_builders.hub import be_offline_without_network
 
+# The folder of a run with the model that it made.
+MODEL_FOLDER = "model"
 # Hub arguments of `from_pretrained`.
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
 # For optional files: neither a missing file nor a missing network is an error.
@@ -42,8 +47,8 @@ def locate(source: str) -> tuple[str, str]:
             raise UserError(f"{source}: no such folder (a hub id has the form name, or owner/name)")
         name, _, revision = source.partition("@")
         return name, revision or "main"
-    if (path / "model" / "config.json").is_file():
-        return str(path / "model"), "main"
+    if (path / MODEL_FOLDER / "config.json").is_file():
+        return str(path / MODEL_FOLDER), "main"
     if (path / "run.json").is_file():
         raise UserError(f"{source}: this run has no model (yet); see `calmctl show {source}`")
     if not path.is_dir() and not is_gguf(path):
@@ -57,6 +62,12 @@ def place_of(name: str) -> Path | None:
     if is_gguf(path):
         return path.parent.resolve() / path.name  # keeps the name that a cache links to a hash
     return path.resolve() if path.is_dir() else None
+
+
+def name_of(place: str) -> str:
+    """Return the name of a local model without its path; that of a run, whose model is in its folder `model`."""
+    path = Path(place)
+    return path.parent.name if path.name == MODEL_FOLDER else path.name
 
 
 def commit_of(name: str, revision: str, arguments: dict[str, Any]) -> str | None:
@@ -157,10 +168,16 @@ def has_tokenizer(source: str, **arguments: Any) -> bool:
     return any(hub_file(name, file, revision, arguments, **_OPTIONAL) for file in TOKENIZER_FILES)
 
 
-def hub_file(name: str, file: str, revision: str, arguments: dict[str, Any], **how: bool) -> str | None:
+def hub_file(name: str, file: str, revision: str, arguments: Mapping[str, Any], **how: bool) -> str | None:
     """Return the local path of a file of a hub repository; fetches it if necessary.
 
     All loading from the hub begins with one of these files.
+
+    Args:
+        arguments: hub arguments of `from_pretrained`; others are left out. `how`: further ones of `cached_file`.
+
+    Raises:
+        OSError: the hub cannot be reached, or there is no such repository or file.
     """
     from transformers.utils import cached_file
 
@@ -168,6 +185,33 @@ def hub_file(name: str, file: str, revision: str, arguments: dict[str, Any], **h
     return cached_file(name, file, revision=revision, **how, **hub_arguments(arguments))
 
 
-def hub_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+@contextmanager
+def without_network(is_wanted: bool = True) -> Iterator[None]:
+    """Read nothing but the cache of the hub in the block; `local_files_only` does not reach all of transformers."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or is_wanted
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@cache
+def _be_offline_without_network() -> None:
+    """Restrict the hub's library to its cache if the hub cannot be reached; it would try again for a minute."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception:  # of one of several HTTP libraries
+        constants.HF_HUB_OFFLINE = True
+
+
+def hub_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return only the hub arguments among arguments of `from_pretrained`."""
     return {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}

@@ -11,6 +11,8 @@ from calmctl.environment import installed_version
 from calmctl.errors import UserError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+# Files of tokenizers that are rare, and never alone beside a model that has none.
+OTHER_TOKENIZERS = ("*.model", "*.tiktoken", "tekken.json", "tokenization_*.py")
 # Besides the weights, the files that decide what a model reads, computes and generates.
 IDENTITY_FILES = (
     *TOKENIZER_FILES, "merges.txt", "special_tokens_map.json", "config.json", "generation_config.json",

@@ -37,6 +37,7 @@ from calmctl.modeling.bases.locating import (
     whole_model,
 )
 from calmctl.modeling.bases.source_files import (
+    OTHER_TOKENIZERS,
     check_files,
     is_gguf,
     read_settings,
@@ -240,6 +241,10 @@ def load_tokenizer(source: str, **arguments: Any) -> PreTrainedTokenizerBase:
     """
     base = adapted_model(source, **arguments)
     if base is None:
+        folder = Path(locate(source)[0])
+        if folder.is_dir() and not has_tokenizer(source) and not any(map(any, map(folder.glob, OTHER_TOKENIZERS))):
+            # For some types of models transformers would make up a tokenizer that knows no text.
+            raise UserError(f"cannot load a tokenizer from {source!r}: its folder holds none")
         return _load(AutoTokenizer, "a tokenizer", source, **arguments)
     if not has_tokenizer(source, **arguments):
         return load_tokenizer(whole_model(source, **arguments), **arguments)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from calmctl.escaping import md_code, md_text, url_path, visible
+from calmctl.modeling.bases.locating import name_of
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.options import SEGMENTATIONS
 from calmctl.modeling.stored.parts import PartsModel
@@ -213,7 +214,7 @@ def _base_name(base: Mapping[str, Any]) -> str:
     if name := hub_id(base):
         return f"[{md_text(name)}](https://huggingface.co/{url_path(name)})"
     known = (base[key] for key in ("subfolder", "source", "relative_source") if base.get(key))
-    return md_code(Path(next(known, "(unnamed)")).name)
+    return md_code(name_of(next(known, "(unnamed)")))
 
 
 def _where_bases_are(bases: list[dict[str, Any]]) -> str:

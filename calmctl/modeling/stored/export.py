@@ -50,7 +50,7 @@ def export_model(
     _check_merging(source, base_config(source, **reach), merge_bases, merge)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: {'holds files' if out.is_dir() else 'is a file'}; choose a new or an empty folder")
-    out = Path(os.path.abspath(out))
+    out = Path(os.path.realpath(out))  # what a link points to is replaced, not the link
     tokenizer = load_tokenizer(source, **reach)
     model = load_model(source, anchor=anchor, augs=augs, allow_different_base=allow_different_base, **arguments)
     out.parent.mkdir(parents=True, exist_ok=True)

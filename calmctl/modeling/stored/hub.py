@@ -13,6 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from calmctl.errors import CalmctlError, UserError
+from calmctl.modeling.bases.locating import without_network
 from calmctl.modeling.stored.card import CARD_FILE, is_edited, write_card
 from calmctl.modeling.stored.export import export_model
 from calmctl.modeling.stored.parts import PartsModel
@@ -65,11 +66,14 @@ def push_folder(
 
 
 @contextmanager
-def prepared_upload(source: str, repo_id: str, *, merge_bases: bool, merge: bool, **how: Any) -> Iterator[Path]:
+def prepared_upload(
+    source: str, repo_id: str, *, merge_bases: bool, merge: bool, is_offline: bool = False, **how: Any
+) -> Iterator[Path]:
     """Yield a temporary folder with what an upload of a stored model would hold.
 
     Args:
-        how: see `export_model`; with `local_files_only=True` no network is used.
+        is_offline: use no network, only the cache of the hub.
+        how: see `export_model`.
 
     Raises:
         UserError: see `export_model`; the id is no id of the hub; or a base is neither on the hub nor merged.
@@ -80,7 +84,8 @@ def prepared_upload(source: str, repo_id: str, *, merge_bases: bool, merge: bool
         raise UserError(f"{repo_id!r}: no id of the hub, which has the form OWNER/NAME ({error})") from error
     with TemporaryDirectory() as folder:
         out = Path(folder) / "upload"
-        model = export_model(source, out, merge_bases=merge_bases, merge=merge, name=repo_id, **how)
+        with without_network(is_offline):
+            model = export_model(source, out, merge_bases=merge_bases, merge=merge, name=repo_id, **how)
         if isinstance(model, PartsModel) and not (merge_bases or merge):
             _require_bases_on_the_hub(model)
         yield out

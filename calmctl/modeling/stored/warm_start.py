@@ -6,7 +6,6 @@ from typing import Any
 
 from calmctl.errors import UserError
 from calmctl.modeling.bases.locating import hub_file, locate
-from calmctl.modeling.bases.source_files import unloadable
 from calmctl.modeling.bases.sources import base_config
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.stored.parts import PartsModel
@@ -56,9 +55,12 @@ def load_parts_of(model: PartsModel, source: str) -> None:
 
 def _weights(source: str) -> Path:
     name, revision = locate(source)
-    if Path(name).is_dir():
-        return Path(name) / WEIGHTS_FILE
-    try:
-        return Path(str(hub_file(name, WEIGHTS_FILE, revision, {})))
-    except OSError as error:
-        raise unloadable(f"trained bridges or adapters ({WEIGHTS_FILE})", source, error) from error
+    if (file := Path(name) / WEIGHTS_FILE).is_file():
+        return file
+    reason = "give a run, a model folder or a checkpoint"
+    if not Path(name).exists():
+        try:
+            return Path(str(hub_file(name, WEIGHTS_FILE, revision, {})))
+        except OSError as error:
+            reason = str(error).splitlines()[0]
+    raise UserError(f"init_from={source}: it has no {WEIGHTS_FILE} ({reason})")

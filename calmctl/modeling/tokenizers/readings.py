@@ -112,7 +112,7 @@ def reading_of_model(source: str, text: str, trust_remote_code: bool = False) ->
         if stored is None:
             raise UserError(f"{source}: there is no tokenizer, and its augs take the anchor's tokens as they are")
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(stored))
-    names = [_base_name(base, place, index) for index, base in enumerate(config.bases)]
+    names = [_base_name(base, index, place) for index, base in enumerate(config.bases)]
     return _text_reading(tokenizer, text, names, own, kinds)
 
 
@@ -185,8 +185,10 @@ def _token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes | None:
         return None
 
 
-def _base_name(base: Mapping[str, Any], place: str | Path, index: int) -> str:
-    """Return the source that a checkpoint at a place records for a base, or else its subfolder or role."""
-    if not base.get("source") and (relative := base.get("relative_source")):
-        return os.path.normpath(Path(place) / relative)
-    return base.get("source") or base.get("subfolder") or (f"aug {index - 1}" if index else "anchor")
+def _base_name(base: Mapping[str, Any], index: int, place: str) -> str:
+    """Return the source that a checkpoint at `place` records for a base, or else its role."""
+    if base.get("source"):
+        return str(base["source"])
+    if (inside := base.get("relative_source") or base.get("subfolder")) and Path(place).is_dir():
+        return str((Path(place) / inside).resolve())
+    return inside or (f"aug {index - 1}" if index else "anchor")
