@@ -18,7 +18,7 @@ import numpy as np
 
 from data_builders.benchmarks.languages import LANGUAGES, language_name
 from data_builders.errors import UserError, require_at_least
-from data_builders.row_forms import FORMS, Message, check_columns, messages_of
+from data_builders.row_forms import FORMS, Message, check_columns
 from data_builders.row_sources import find_rows
 from evals.metrics.answers import answer
 from evals.metrics.translation import METRICS, signatures
@@ -96,8 +96,6 @@ class RowsTask(Task[RowRecord]):
         from data_builders.example_rows import read_example_rows
 
         fields = [self.group] if self.group else []
-        from data_builders.example_rows import FORMS, read_example_rows  # pyarrow, which other tasks do not need
-
         forms = [form for form in FORMS if form != ("text",)]
         table = read_example_rows(str(data), self.columns, forms, fields)
         records: list[RowRecord] = []

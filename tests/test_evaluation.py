@@ -20,7 +20,7 @@ from calmctl.inference.settings import Decoding
 from calmctl.runs.run import read_run
 from data_builders.row_files import read_jsonl
 from data_builders.values import read_json
-from evals import TASKS, task
+from evals import TASKS
 from tests.evaluations import command, results
 from tests.task_data import write_data, write_models
 

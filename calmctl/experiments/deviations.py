@@ -97,7 +97,7 @@ COMPOSITION: dict[str, Callable[[ComposeConfig], str]] = {
 NOT_THE_METHOD = frozenset(
     {
         "anchor", "dataset", "validation", "attention", "merge_bases", "self_check", "trust_remote_code", "seed",
-        "train", "columns", "data_weights", "init_from",
+        "train", "columns", "data_weights",
     }
 )  # fmt: skip
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from calmctl.errors import UserError
 from calmctl.modeling.bases.locating import hub_file, locate
+from calmctl.modeling.bases.source_files import unloadable
 from calmctl.modeling.bases.sources import base_config
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.stored.parts import PartsModel
@@ -57,10 +58,9 @@ def _weights(source: str) -> Path:
     name, revision = locate(source)
     if (file := Path(name) / WEIGHTS_FILE).is_file():
         return file
-    reason = "give a run, a model folder or a checkpoint"
-    if not Path(name).exists():
-        try:
-            return Path(str(hub_file(name, WEIGHTS_FILE, revision, {})))
-        except OSError as error:
-            reason = str(error).splitlines()[0]
-    raise UserError(f"init_from={source}: it has no {WEIGHTS_FILE} ({reason})")
+    if Path(name).exists():
+        raise UserError(f"init_from={source}: it has no {WEIGHTS_FILE} (give a run, a model folder or a checkpoint)")
+    try:
+        return Path(str(hub_file(name, WEIGHTS_FILE, revision, {})))
+    except OSError as error:
+        raise unloadable(f"trained bridges or adapters ({WEIGHTS_FILE})", source, error) from error

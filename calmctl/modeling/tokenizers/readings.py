@@ -1,6 +1,5 @@
 """How augs read a text, anchor token by anchor token, for display; no weights are needed."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
