@@ -197,7 +197,7 @@ def _prepare_overrides(
         except (HydraException, RecursionError) as error:
             advice = "write key=value; special characters in quotes of their own: 'key=\"a (b)\"'"
             raise UserError(f"override {text[:200]!r}: {one_line(error)} ({advice})") from error
-        if schema is not None and override.is_sweep_override():
+        if not is_sweep and override.is_sweep_override():
             advice = "write key=[a,b] for a list, key='a,b' for text; --multirun trains once for each value"
             raise UserError(f"override {text!r}: one value; {advice}")
         if not is_sweep and re.match(r"hydra[./]", override.key_or_group):

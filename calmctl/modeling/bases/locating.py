@@ -5,7 +5,6 @@ Loads without torch or transformers, so that a wrong path is reported at once.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -196,20 +195,6 @@ def without_network(is_wanted: bool = True) -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
-
-
-@cache
-def _be_offline_without_network() -> None:
-    """Restrict the hub's library to its cache if the hub cannot be reached; it would try again for a minute."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return
-    try:
-        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    except Exception:  # of one of several HTTP libraries
-        constants.HF_HUB_OFFLINE = True
 
 
 def hub_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
