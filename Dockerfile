@@ -1,6 +1,5 @@
 # docker build -t calmctl . && docker run --rm -v "$PWD:/work" calmctl compose --help
-# On a machine without GPU, PIP_ARGS can name the index of torch's smaller CPU builds:
-#   docker build --build-arg PIP_ARGS="--extra-index-url URL" -t calmctl .
+# --build-arg PIP_ARGS="..." gives pip more arguments, such as where to find torch's smaller builds for CPUs.
 FROM python:3.12-slim
 
 # bubblewrap: the strongest isolation of programs that models write (docs/code-execution.md)
@@ -18,6 +17,6 @@ ARG PIP_ARGS=""
 RUN pip install --no-cache-dir -c constraints.txt $PIP_ARGS '.[gguf]'
 
 # Hub models and datasets are kept in the mounted folder.
-ENV HF_HOME=/work/.cache/huggingface
+ENV HF_HOME=/work/.cache/hub
 WORKDIR /work
 ENTRYPOINT ["calmctl"]

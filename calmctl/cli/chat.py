@@ -15,7 +15,7 @@ from calmctl.escaping import visible
 
 if TYPE_CHECKING:
     from calmctl.inference.conversation import Conversation
-    from calmctl.inference.decoding import Decoding
+    from calmctl.inference.settings import Decoding
 
 RESTART, END = "/new", "/exit"
 # Columns that an answer needs at least to stand beside others.
@@ -35,9 +35,9 @@ def chat(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", "-n", help="Tokens of an answer at most.", min=1)
     ] = 256,
-    temperature: Annotated[float, typer.Option("--temperature", help="0 = greedy; above, sampling.", min=0.0)] = 0.0,
-    top_p: Annotated[float, typer.Option("--top-p", help="Nucleus of sampling.", min=0.0, max=1.0)] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.", min=0, max=2**32 - 1)] = 0,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    seed: options.SamplingSeed = 0,
     anchor: options.AnchorElsewhere = None,
     aug: options.AugsElsewhere = None,
     allow_different_base: options.AllowDifferentBase = False,
@@ -53,15 +53,15 @@ def chat(
 
         from calmctl.evaluation.models import How, Model
         from calmctl.inference.conversation import Conversation, side_by_side
-        from calmctl.inference.decoding import Decoding
+        from calmctl.inference.settings import Decoding
 
     decoding = Decoding(temperature=temperature, top_p=top_p, seed=seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded = Model(model, device, How(anchor or "", tuple(aug or ()), allow_different_base, trust_remote_code))
-    with torch.no_grad():
+    if beside:
+        talks = side_by_side(loaded.loaded, loaded.tokenizer, system, trust_remote_code)
+    else:
         talks = [Conversation(model, loaded.loaded, loaded.tokenizer, system)]
-        if beside:
-            talks = side_by_side(loaded.loaded, loaded.tokenizer, system, trust_remote_code)
     if system and not any(talk.remembers for talk in talks):
         raise UserError(f"--system: {model} has no chat template, and would not read it; leave it out")
     for talk in talks:

@@ -39,10 +39,10 @@ def generate(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", "-n", help="Tokens to generate at most.", min=1)
     ] = 64,
-    temperature: Annotated[float, typer.Option("--temperature", help="0 = greedy; above, sampling.", min=0.0)] = 0.0,
-    top_p: Annotated[float, typer.Option("--top-p", help="Nucleus of sampling.", min=0.0, max=1.0)] = 1.0,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
     num_beams: Annotated[int, typer.Option("--num-beams", help="Beams of beam search.", min=1)] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.", min=0, max=2**32 - 1)] = 0,
+    seed: options.SamplingSeed = 0,
     anchor: options.AnchorElsewhere = None,
     aug: options.AugsElsewhere = None,
     allow_different_base: options.AllowDifferentBase = False,

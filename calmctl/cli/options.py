@@ -66,6 +66,9 @@ AugsElsewhere = Annotated[
     list[str] | None,
     typer.Option("--aug", help="Where its aug is; with several augs, all in their order."),
 ]
+Temperature = Annotated[float, typer.Option("--temperature", help="0 = greedy; above, sampling.", min=0.0)]
+TopP = Annotated[float, typer.Option("--top-p", help="Nucleus of sampling.", min=0.0, max=1.0)]
+SamplingSeed = Annotated[int, typer.Option("--seed", help="Seed of sampling.", min=0, max=2**32 - 1)]
 AllowDifferentBase = Annotated[
     bool,
     typer.Option("--allow-different-base", help="Load a composed model although its bases are not the recorded ones."),
