@@ -7,21 +7,24 @@ Both sides complete the same prompts greedily, with the same batch size, limit o
 is our samples per second over theirs; the target is at least 1. Each prompt asks for 128 new tokens (4 in `shared`);
 the tasks ask for 64 to 1024. Weights are random, so nearly every completion runs to its limit, except in `stops`.
 `shared` compares our own engine with and without shared prefixes (seconds without over seconds with); `MIN_TOKENS` in
-calmctl/inference/growing_cache.py is chosen by it.
+calmctl/inference/growing_cache.py is chosen by it. `lengths` compares batches that are finished one by one with a batch
+whose free places the next prompts take; `REFILL` in calmctl/inference/continuation.py is chosen by it.
 
     zero-shot  questions of 20 to 60 tokens
     few-shot   the same after five worked examples, 400 tokens shared by all questions
     stops      four stop strings, one of which comes up in a completion sooner or later
     shared     a prefix of 8 to 512 tokens before each question
+    lengths    answers of very different lengths, and of one length (`uniform`)
 """
 
 import argparse
 import json
 import logging
+import operator
 import os
 import platform
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,10 +159,37 @@ def sharing(preset_name: str, device: str) -> Iterator[Row]:
             yield {"case": "shared", "model": name, "value": round(value, 3), **details, "seconds": seconds(times)}
 
 
+def filling(preset_name: str, device: str) -> Iterator[Row]:
+    """Measure the speed-up from filling the places of completions that ended, and check that no text changes."""
+    preset, quick, vocabulary = PRESETS[preset_name], preset_name == "quick", 2000
+    tokenizer = tokenizer_of(vocabulary)
+    anchor, aug = (base(preset, role, vocabulary, "float32", device) for role in ("anchor", "aug"))
+    count, batch, new = (8, 4, 64) if quick else (96, 16, 256)
+    for name, model in {"plain": anchor, "composed": composed(preset, anchor, aug)}.items():
+        for case, stop in (("lengths", ("se",)), ("uniform", ("\n\n\n",))):
+            asked = [replace(each, stop=stop) for each in prompts("zero-shot", Texts(tokenizer), count, new)]
+            asked.sort(key=lambda each: -len(tokenizer(each.text)["input_ids"]))
+            parts = [asked[start : start + batch] for start in range(0, count, batch)]
+            variants: dict[str, Callable[[], list[str]]] = {
+                "one by one": lambda model=model, parts=parts: [
+                    text for part in parts for text in ours(model, tokenizer, part, batch)
+                ],
+                "filled": lambda model=model, asked=asked: ours(model, tokenizer, asked, batch),
+            }
+            one, other = (variant() for variant in variants.values())
+            same = sum(map(operator.eq, one, other)) / count
+            times = interleaved(variants, 1 if quick else 3, device)
+            details = {"same_texts": same, "prompts": count, "batch_size": batch, "max_new_tokens": new}
+            lengths = sorted(len(tokenizer(text)["input_ids"]) for text in other)
+            details |= {"median_length": lengths[count // 2], "longest": lengths[-1]}
+            value = round(ratio(times, "one by one", "filled"), 3)
+            yield {"case": case, "model": name, "value": value, **details, "seconds": seconds(times)}
+
+
 def main() -> None:
     """Print a table; write it as JSON when asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cases = ["zero-shot", "few-shot", "stops", "shared"]
+    cases = ["zero-shot", "few-shot", "stops", "shared", "lengths"]
     parser.add_argument("--quick", action="store_true", help="seconds: tiny shapes, only to see that it runs")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="small")
     parser.add_argument("--device", default="cpu")
@@ -168,12 +198,13 @@ def main() -> None:
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
     preset = "quick" if arguments.quick else arguments.preset
-    chosen = [case for case in arguments.only if case != "shared"]
+    chosen = [case for case in arguments.only if case not in ("shared", "lengths")]
     rows: list[Row] = []
     print(f"{'case':<11}{'model':<10}{'lm-eval/s':>10}{'ours/s':>10}{'value':>8}{'same':>7}")
     for measured in (
         beside_lm_eval(preset, arguments.device, chosen) if chosen else [],
         sharing(preset, arguments.device) if "shared" in arguments.only else [],
+        filling(preset, arguments.device) if "lengths" in arguments.only else [],
     ):
         for row in measured:
             rows.append(row)

@@ -13,6 +13,7 @@ from calmctl.baselines.configs import BaselineConfig
 from calmctl.baselines.training import baseline_job
 from calmctl.cli.main import main
 from calmctl.errors import UserError
+from calmctl.inference import continuation
 from calmctl.inference.generation import Engine
 from calmctl.inference.prompt import fit
 from calmctl.inference.settings import Decoding
@@ -134,18 +135,20 @@ def test_full_trains_a_plain_model(folder, tmp_path):
     assert type(load_base(str(tmp_path / "full"))) is LlamaForCausalLM
 
 
-@pytest.mark.parametrize("method", ["lora", "prefix", "parallel"])
-def test_completions_do_not_depend_on_batches_or_shared_shots(folder, method):
+@pytest.mark.parametrize("method", ["lora", "prefix", "parallel", "prompt"])
+def test_completions_do_not_depend_on_batches_or_shared_shots(folder, method, monkeypatch):
+    monkeypatch.setattr(continuation, "STRETCH", 2)
     tokenizer = AutoTokenizer.from_pretrained(folder / "anchor")
     model = with_random_adapters(adapt(str(folder / "anchor"), method, size=4))
     shots = ("solve: 1 + 2 = 3 ", "solve: 12 - 4 = 8 ")
-    asked = [Request("", text, 5, shots=shots) for text in ("solve: 1 + 2 =", "solve: 12 + 33 - 4 =", "9")]
+    texts = ("solve: 1 + 2 =", "solve: 12 + 33 - 4 =", "9", "solve: 7 =")
+    asked = [Request("", text, 12, ("1", "k"), shots, num_samples=3) for text in texts]
     found = []
     for batch_size, share in ((3, True), (3, False), (1, True)):
-        engine = Engine(model, tokenizer, Decoding(batch_size=batch_size), share_prefixes=share)
-        samples = [sample for batch in engine.generate(fit(model, tokenizer, asked)) for sample in batch]
-        found.append({sample.prompt_index: sample.text for sample in samples})
-    assert found[0] == found[1] == found[2]
+        decoding = Decoding(batch_size=batch_size, temperature=2.0)
+        samples = Engine(model, tokenizer, decoding, share_prefixes=share).generate(fit(model, tokenizer, asked))
+        found.append({(each.prompt_index, each.index): each.text for batch in samples for each in batch})
+    assert found[0] == found[1] == found[2] and len(set(map(len, found[0].values()))) > 3
 
 
 # What bad input gets.

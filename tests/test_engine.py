@@ -2,18 +2,21 @@
 
 import logging
 from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.inference import continuation
-from calmctl.inference.generation import Engine, Sample, Throughput, complete
+from calmctl.inference.generation import Engine, complete
 from calmctl.inference.growing_cache import can_share
 from calmctl.inference.prompt import fit
 from calmctl.inference.reading import reading_of
 from calmctl.inference.settings import Decoding
 from calmctl.inference.text import completion_of
+from calmctl.inference.writer import Sample, Throughput
 from calmctl.modeling.composed import ComposedModelForCausalLM
 from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request
@@ -174,6 +177,23 @@ def test_rows_that_end_are_left_out_and_change_nothing_for_the_others(model, tok
     assert generate(model, tokenizer, asked, decoding) == expected
     if decoding.samples and getattr(model.config, "aug_reads", "all") == "all":
         assert len(set(sizes)) > 1 and any(expected.values())
+
+
+def test_free_places_are_taken_by_the_next_prompts_and_change_nothing(model, tokenizer, monkeypatch):
+    asked = [Request("", text, 30, ("1", "k"), SHOTS, 4) for text in TEXTS]
+    expected = generate(model, tokenizer, asked, replace(HOT, batch_size=1))
+    monkeypatch.setattr(continuation, "STRETCH", 2)
+    seen = []
+    handle = model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"].shape), with_kwargs=True
+    )
+    for share in (True, False):
+        assert generate(model, tokenizer, asked, replace(HOT, batch_size=4), share) == expected
+    handle.remove()
+    rows = [shape[0] for shape in seen if shape[1] == 1]
+    if getattr(model.config, "aug_reads", "all") == "all":
+        assert any(later > earlier for earlier, later in pairwise(rows))
+    assert max(rows) == 4
 
 
 # Memory.

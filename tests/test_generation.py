@@ -6,9 +6,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from calmctl.errors import UserError
-from calmctl.inference.generation import Throughput, complete
+from calmctl.inference.generation import complete
 from calmctl.inference.settings import Decoding
 from calmctl.inference.text import StopStrings, TextStream
+from calmctl.inference.writer import Throughput
 from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request
 from tests.models import composed, llama
@@ -123,7 +124,7 @@ def test_a_stop_string_of_several_bytes_a_character_is_found():
     tokenizer, stop = of_single_bytes(), "\N{SKULL}\N{SKULL}\N{FIRE}\N{FIRE}\N{FIRE}"
     ids = tokenizer(f"ab{stop}", return_tensors="pt")["input_ids"]
     assert ids.shape[1] == 2 + len(stop.encode())
-    assert StopStrings(tokenizer, (stop,), 0, {})(ids, None).item()
+    assert StopStrings(tokenizer, (stop,), [0], {})(ids, None).item()
 
 
 @pytest.mark.parametrize("decoding", [Decoding(), Decoding(temperature=1.0, seed=3)], ids=["greedy", "sampling"])

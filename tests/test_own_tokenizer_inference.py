@@ -86,7 +86,7 @@ def test_a_completion_does_not_depend_on_batches_prefixes_and_stretches(model, t
         asked = prompts(num_samples=most, stop=("e",))
         alone = written(model, tokenizer, asked, replace(decoding, batch_size=1), share=False)
         assert any(alone.values())
-        for size, share, stretch in ((4, True, 2), (3, False, 32)):
+        for size, share, stretch in ((4, True, 2), (2, True, 1), (3, False, 32)):
             monkeypatch.setattr(continuation, "STRETCH", stretch)
             assert written(model, tokenizer, asked, replace(decoding, batch_size=size), share) == alone
 

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from calmctl.baselines.options import AdapterOptions
 from calmctl.baselines.places import as_modules, names_of_modules
 from calmctl.errors import UserError
+from calmctl.modeling.cache import join_caches
 from calmctl.modeling.calling import cache_argument
 from calmctl.modeling.layers import arguments_of, decoder, device_of, hidden_size, position_ids_from, text_config
 
@@ -106,6 +107,12 @@ class PromptedCache(Cache):
         """Keep only these rows of the batch."""
         super().batch_select_indices(indices)
         self._select(indices)
+
+    def join(self, other: "PromptedCache", shifts: tuple[int, int]) -> None:
+        """Append the rows of another cache; see `join_caches`."""
+        join_caches(self.inner, other.inner, shifts)
+        firsts = cast(Tensor, self.first), cast(Tensor, other.first)
+        self.first = torch.cat([first + shift for first, shift in zip(firsts, shifts, strict=True)])
 
     def _select(self, indices: Tensor) -> None:
         self.first = self.first[indices.to(self.first.device)] if self.first is not None else None

@@ -11,8 +11,9 @@ from calmctl.evaluation.models import Model
 from calmctl.evaluation.prompts import rendered
 from calmctl.evaluation.work_files import WorkFiles
 from calmctl.inference.decoding import Decoding
-from calmctl.inference.generation import Engine, Throughput
+from calmctl.inference.generation import Engine
 from calmctl.inference.prompt import FittedPrompts, fit
+from calmctl.inference.writer import Throughput
 from calmctl.runs.lock import FileLock
 from calmctl.runs.record import LOCK_FILE, PROGRESS_FILE
 from calmctl.runs.run import in_use

@@ -19,11 +19,12 @@ from calmctl.evaluation.prompts import EvalPrompts, eval_prompts, plan_evaluatio
 from calmctl.evaluation.scoring import write_scores
 from calmctl.evaluation.work_files import WorkFiles
 from calmctl.inference.decoding import NotFiniteError
-from calmctl.inference.generation import Engine, Throughput, Writer
+from calmctl.inference.generation import Engine
 from calmctl.inference.mixture import Mixture
 from calmctl.inference.prompt import FittedPrompts
 from calmctl.inference.reading import reading_of
 from calmctl.inference.text import written_otherwise
+from calmctl.inference.writer import Throughput, Writer
 from calmctl.processes.cpu import set_up_cpu
 from calmctl.processes.ranks import Ranks, joined_ranks
 from calmctl.runs.run import Run

@@ -13,10 +13,10 @@ from calmctl.errors import UserError
 from calmctl.evaluation.config import PLACE, EvalConfig, answers_file, check_references
 from calmctl.evaluation.models import Subject
 from calmctl.evaluation.scoring import read_completions
-from calmctl.inference.generation import check_samples
 from calmctl.inference.likelihood import encoded_pairs
 from calmctl.inference.mixture import check_mixable
 from calmctl.inference.prompt import FittedPrompts, fit
+from calmctl.inference.writer import check_samples
 from calmctl.modeling.chat import ChatTemplate
 from calmctl.runs.record import METRICS_FILE
 from calmctl.runs.run import Run

@@ -20,14 +20,9 @@ from calmctl.inference.prompt import vocabulary_size
 from calmctl.inference.settings import Decoding
 
 
-def sampling_arguments(
-    decoding: Decoding, seeds: Sequence[int], device: torch.device
-) -> tuple[dict[str, object], "SeededSampling | None"]:
-    """Return arguments of `generate`, and the sampling processor if there is one; `seeds` has one per row."""
-    if not decoding.samples:
-        return {"do_sample": False, "num_beams": decoding.num_beams}, None
-    # Sample in a processor: `generate` itself would draw for all rows from one generator.
-    return {"do_sample": False}, SeededSampling(decoding.temperature, decoding.top_p, seeds, device)
+def seeded_sampling(decoding: Decoding, seeds: Sequence[int], device: torch.device) -> "SeededSampling | None":
+    """Return what samples the next token of each row, from one seed per row; None if decoding is deterministic."""
+    return SeededSampling(decoding.temperature, decoding.top_p, seeds, device) if decoding.samples else None
 
 
 class SeededSampling(LogitsProcessor):
@@ -45,6 +40,10 @@ class SeededSampling(LogitsProcessor):
     def keep(self, places: Sequence[int]) -> None:
         """Drop all rows but these."""
         self.generators = [self.generators[place] for place in places]
+
+    def join(self, other: "SeededSampling") -> None:
+        """Append the rows of another batch."""
+        self.generators += other.generators
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores (batch, vocabulary) scaled by the temperature, cut to the nucleus, plus noise."""

@@ -23,13 +23,9 @@ MIN_TOKENS = 32
 class GrowingLayer(DynamicLayer):
     """A cache layer with free places after its tokens; transformers' own copies all tokens for every new one.
 
-    Keys and values are views of the beginning of larger tensors. Tensors that replace them (rows repeated, selected or
-    reordered) get free places of their own with the next token.
+    Keys and values are views of the beginning of larger tensors. Tensors that replace them (rows repeated, selected,
+    reordered or joined) get free places of their own with the next token.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._with_room: dict[str, Tensor] = {}
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
@@ -37,25 +33,25 @@ class GrowingLayer(DynamicLayer):
         """Append keys and values (batch, heads, seq, head_dim), and return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.keys = self._append("keys", cast(Tensor, self.keys), key_states)
-        self.values = self._append("values", cast(Tensor, self.values), value_states)
+        self.keys = _append(cast(Tensor, self.keys), key_states)
+        self.values = _append(cast(Tensor, self.values), value_states)
         return self.keys, self.values
 
-    def reset(self) -> None:
-        """Drop all tokens and free places."""
-        self._with_room.clear()
-        super().reset()
 
-    def _append(self, name: str, held: Tensor, new: Tensor) -> Tensor:
-        before, room = held.shape[-2] if held.numel() else 0, self._with_room.get(name)
-        after = before + new.shape[-2]
-        if room is None or not _begins(room, held) or after > room.shape[-2]:
-            room = new.new_empty(*new.shape[:-2], after + ROOM, new.shape[-1])
-            if before:
-                room[..., :before, :] = held
-            self._with_room[name] = room
-        room[..., before:after, :] = new
-        return room[..., :after, :]
+def _append(held: Tensor, new: Tensor) -> Tensor:
+    """Return held and new tokens (batch, heads, seq, head_dim), in the free places behind `held` if they suffice."""
+    before = held.shape[-2] if held.numel() else 0
+    after = before + new.shape[-2]
+    # A view of the beginning of a larger tensor has that tensor's strides.
+    places = held.stride(-3) // held.shape[-1] if before else 0
+    if after <= places:
+        room = held.as_strided((*held.shape[:-2], places, held.shape[-1]), held.stride())
+    else:
+        room = new.new_empty(*new.shape[:-2], after + ROOM, new.shape[-1])
+        if before:
+            room[..., :before, :] = held
+    room[..., before:after, :] = new
+    return room[..., :after, :]
 
 
 def new_cache(model: PreTrainedModel) -> Cache:
@@ -77,11 +73,6 @@ def growing_cache(model: PreTrainedModel) -> Cache:
         part.layers = [GrowingLayer() for _ in part.layers]
         part.layer_class_to_replicate = GrowingLayer if part.layer_class_to_replicate else None
     return cache
-
-
-def _begins(room: Tensor, held: Tensor) -> bool:
-    """Tell whether `held` is still a view of the beginning of `room`, and not a tensor that replaced it."""
-    return held.data_ptr() == room.data_ptr() and held.stride() == room.stride() and len(held) == len(room)
 
 
 class SharedPrefix:

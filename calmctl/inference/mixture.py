@@ -16,10 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from calmctl.errors import UserError
 from calmctl.inference.byte_reading import END, ByteReader, Chances, passes_over
 from calmctl.inference.decoding import NotFiniteError, ready_to_write
-from calmctl.inference.generation import Sample, Throughput, Writer
 from calmctl.inference.prompt import FittedPrompts, Row, vocabulary_size
 from calmctl.inference.reading import reading_of
 from calmctl.inference.settings import Decoding, check_greedy
+from calmctl.inference.writer import Sample, Throughput, Writer, by_batch
 from calmctl.modeling.calling import accepts, cache_argument
 from calmctl.modeling.layers import text_config
 from calmctl.modeling.probe import without_rounding
@@ -48,7 +48,7 @@ class Mixture(Writer):
     Args:
         voices: the model that is evaluated, and the one that is mixed in.
         weight: the share of the second in the average.
-        throughput: updated after every batch.
+        throughput: updated whenever completions are finished.
 
     Raises:
         UserError: decoding is not greedy, a tokenizer's tokens have no bytes, or a model cannot ignore masked tokens.
@@ -74,7 +74,15 @@ class Mixture(Writer):
             size = vocabulary_size(voice.model)
             self._vocabularies.append(ByteVocabulary(voice.tokenizer, ends, size, voice.name))
 
-    def _samples(self, fitted: FittedPrompts, rows: Sequence[Row]) -> list[Sample]:
+    def _samples(self, fitted: FittedPrompts, rows: Sequence[Row], batch_size: int) -> Iterator[list[Sample]]:
+        for start in range(0, len(rows), batch_size):
+            try:
+                written = self._batch(fitted, rows[start : start + batch_size])
+            except NotFiniteError as error:
+                raise NotFiniteError(error.model, error.what, start + error.row) from None
+            yield written
+
+    def _batch(self, fitted: FittedPrompts, rows: Sequence[Row]) -> list[Sample]:
         prompts = [fitted.prompts[place] for place, _ in rows]
         written = self._write([each.text for each in prompts], prompts[0].stop, prompts[0].max_new_tokens)
         return [
@@ -108,10 +116,10 @@ class Mixture(Writer):
             return list(zip(places, bits, strict=True))
 
         order = sorted(range(len(prompts)), key=lambda place: -len(texts[place]))
-        for start in range(0, len(order), self.largest_batch):
-            some = order[start : start + self.largest_batch]
-            for found in self._in_parts(some, bits_of, lambda place: f"text of {len(texts[place].encode())} bytes"):
-                yield from found
+        for found in self._in_parts(
+            order, by_batch(bits_of), lambda place: f"text of {len(texts[place].encode())} bytes"
+        ):
+            yield from found
 
     def _write(self, prompts: Sequence[str], stop: tuple[str, ...], most: int) -> list[tuple[bytes, int]]:
         """Return the greedy completion of each prompt in bytes, and its number of tokens of the first model."""

@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from typing import cast
 
 from torch import nn
@@ -22,7 +23,7 @@ _CHUNK = 1024  # prompts tokenised at once: lists of ids take nine times the mem
 
 @dataclass(frozen=True)
 class Group:
-    """What prompts of one group have in common; a batch takes prompts of one group as far as possible."""
+    """What prompts of one group have in common; prompts of a group begin together as far as possible."""
 
     max_new_tokens: int
     stop: tuple[str, ...]
@@ -139,13 +140,11 @@ def _refuse(fitted: FittedPrompts, too_long: list[int], limit: int | None, advic
         )
 
 
-def batches(
-    rows: Sequence[Row], fitted: FittedPrompts, batch_size: int, equal_lengths: bool = False
-) -> Iterator[list[Row]]:
-    """Yield batches, longest prompts of each group first; rows of a batch share token limit and stop strings.
+def queues(rows: Sequence[Row], fitted: FittedPrompts, equal_lengths: bool = False) -> Iterator[list[Row]]:
+    """Yield all rows that may share a batch (same token limit and stop strings), longest prompts of each group first.
 
     Args:
-        equal_lengths: batch only prompts of equal length, even across groups.
+        equal_lengths: a batch takes only prompts of equal length, even across groups.
     """
     order = {group: 0 if equal_lengths else number for number, group in enumerate(dict.fromkeys(fitted.groups))}
 
@@ -157,14 +156,8 @@ def batches(
         group = fitted.groups[row[0]]
         return group.max_new_tokens, group.stop, len(fitted.ids[row[0]]) if equal_lengths else 0
 
-    batch: list[Row] = []
-    for row in sorted(rows, key=key):
-        if batch and (len(batch) == batch_size or shared(row) != shared(batch[0])):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+    for _, queue in groupby(sorted(rows, key=key), shared):
+        yield list(queue)
 
 
 def shared_tokens(fitted: FittedPrompts, at_least: int) -> dict[Group, int]:

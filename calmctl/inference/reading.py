@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.inference.continuation import Rows
 from calmctl.inference.decoding import ready_to_write
-from calmctl.inference.growing_cache import SharedPrefix, can_share
+from calmctl.inference.growing_cache import SharedPrefix, can_share, growing_cache
 from calmctl.modeling.calling import cache_of
 from calmctl.modeling.probe import (
     Findings,
@@ -44,8 +44,8 @@ class Reading:
 
     Attributes:
         together: which rows may share a batch: any (left padding), those of equal length, or none.
-        goes_on: whether the model continues from a given cache, so that ended rows can be dropped and shared prefixes
-            are read once.
+        goes_on: whether the model continues from a given cache, so that ended rows can be dropped, others can take
+            their places, and shared prefixes are read once.
     """
 
     together: Together
@@ -107,7 +107,7 @@ class _Trial:
             return Reading("alone", goes_on=False)  # the prompts will raise NotFiniteError
         if deviation(again, alone[0]) > self.allowed:
             raise UserError(f"{name} computes other logits each time that it reads a prompt: figures would be chance")
-        if self._is_right(self._in_stretches, alone[:2]):
+        if self._is_right(self._in_stretches, alone):
             return Reading("padded", goes_on=True)
         if self._is_right(self._padded, alone):
             return Reading("padded", goes_on=False)
@@ -122,7 +122,7 @@ class _Trial:
             return True
         way, places = (self._padded, (0, 1, 2)) if reading.together == "padded" else (self._equal, (1, 2))
         if reading.goes_on:
-            way, places = self._in_stretches, (0, 1)
+            way = self._in_stretches
         self.allowed = MOST_APART
         return self._is_right(way, [self._alone(place) for place in places])
 
@@ -135,16 +135,21 @@ class _Trial:
         return self._generate({"input_ids": ids}, self.script[place : place + 1])[0]
 
     def _in_stretches(self) -> Tensor:
-        """Complete two prompts from their shared prefix, in two calls, swapping the rows in between."""
+        """Complete two prompts from their shared prefix, in two calls; in between, swap them and let a third join."""
         if not can_share(self.model):
             return torch.empty(0)
+        device = self.model.device
         prefix = SharedPrefix(self.model, self.prompts[0][:PREFIX])
-        rows = Rows(self.prompts[:2], self.pad_id, self.model.device, prefix.for_rows(2))
+        rows = Rows(self.prompts[:2], self.pad_id, device, prefix.for_rows(2))
+        other = Rows(self.prompts[2:], self.pad_id, device, growing_cache(self.model))
         if getattr(self.model.config, "aug_reads", None) == "prompt":
-            return self._continue(rows, self.script[:2])  # a second call would take the completion for prompt
-        first = self._continue(rows, self.script[:2, :STRETCH])
+            # A second call would take the completion for prompt.
+            return torch.cat([self._continue(rows, self.script[:2]), self._continue(other, self.script[2:])])
+        begun = [self._continue(rows, self.script[:2, :STRETCH]), self._continue(other, self.script[2:, :STRETCH])]
         rows.keep([1, 0])
-        return torch.cat([first, self._continue(rows, self.script[:2, STRETCH:].flip(0)).flip(0)], dim=1)
+        rows.join(other)
+        order = [1, 0, 2]
+        return torch.cat([torch.cat(begun), self._continue(rows, self.script[order, STRETCH:])[order]], dim=1)
 
     def _padded(self) -> Tensor:
         return self._continue(Rows(self.prompts, self.pad_id, self.model.device), self.script)

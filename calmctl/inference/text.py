@@ -121,7 +121,7 @@ class StopStrings(StoppingCriteria):
     of a row, but only after a token that can be the last of a stop string, as few can.
 
     Args:
-        prompt_width: length of the padded prompts in tokens.
+        starts: of each prompt, the place of its first new token.
         may_end: token -> whether it can end a stop string; filled here, kept for batches with the same stop strings.
         prompts: the ids of each, without padding; beams of one prompt are adjacent.
 
@@ -133,11 +133,11 @@ class StopStrings(StoppingCriteria):
         self,
         tokenizer: PreTrainedTokenizerBase,
         stops: tuple[str, ...],
-        prompt_width: int,
+        starts: Sequence[int],
         may_end: dict[int, bool],
         prompts: Sequence[Sequence[int]] = ((),),
     ) -> None:
-        self.tokenizer, self.stops, self.prompt_width = tokenizer, stops, prompt_width
+        self.tokenizer, self.stops, self.starts = tokenizer, stops, starts
         self.contexts = [prompt[-CONTEXT:] for prompt in prompts]
         # A token has at least one byte, so this many tokens hold any stop string and the rest of its last token.
         self.tail = max(len(stop.encode()) for stop in stops) + 8
@@ -149,14 +149,14 @@ class StopStrings(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
         """Return which rows (batch,) have ended."""
-        num_new = input_ids.shape[1] - self.prompt_width
-        tails = input_ids[:, max(self.prompt_width, input_ids.shape[1] - self.tail) :].tolist()
+        tails = input_ids[:, -self.tail :].tolist()
         beams = len(tails) // len(self.contexts)
         ended = [False] * len(tails)
         for row, tail in enumerate(tails):
+            num_new = input_ids.shape[1] - self.starts[row // beams]
             if self._may_end(tail[-1]) and (num_new <= self.tail or self._may_hold_stop(tail)):
                 # The tail alone may decode differently (spaces, pieces of words), so decode the whole completion.
-                ids = input_ids[row, self.prompt_width :].tolist()
+                ids = input_ids[row, -num_new:].tolist()
                 ended[row] = self._stops_in(completion_of(self.tokenizer, self.contexts[row // beams], ids))
             if ended[row]:
                 self.ends.setdefault(row, num_new)

@@ -1,16 +1,24 @@
-"""The cache of a composed model: the anchor's, one per aug, and the keys and values of every bridge."""
+"""The cache of a composed model: the anchor's, one per aug, and the keys and values of every bridge.
+
+Rows of two caches can be joined, so that prompts begin while others are being continued.
+"""
 
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedConfig, StaticCache
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
 from calmctl.errors import UserError
 from calmctl.modeling.layers import text_config
 from calmctl.modeling.tokenizers.aug_tokens import AugHistory
+
+# Columns to add on the left and on the right of a cache; negative = to remove.
+Padding = tuple[int, int]
 
 
 class ComposedCache(Cache):
@@ -134,6 +142,16 @@ class ComposedCache(Cache):
         super().batch_select_indices(indices)
         self._select(indices)
 
+    def join(self, other: "ComposedCache", shifts: tuple[int, int]) -> None:
+        """Append the rows of another cache; see `join_caches`. Not for augs that read prompts only."""
+        ends = tuple((shift, 0) for shift in shifts)
+        join_layers(self.anchor.layers, other.anchor.layers, *ends)
+        for index, history in enumerate(self.histories):
+            # An aug with its own tokenizer has columns of its own, and empty ones come last.
+            paddings = ends if history is None else history.join(cast(AugHistory, other.histories[index]), shifts)
+            for held, more in ((self.augs, other.augs), (self.bridges, other.bridges)):
+                join_layers(held[index].layers, more[index].layers, *paddings)
+
     def _select(self, indices: Tensor) -> None:
         for history in self.histories:
             if history is not None:
@@ -160,6 +178,28 @@ class ComposedCache(Cache):
         self.anchor, *self.augs = (StaticCache(config, self.allocated) for config in self._configs)
         new_layer = partial(StaticLayer, max_cache_len=self.allocated)
         self.bridges = [Cache(layer_class_to_replicate=new_layer) for _ in self.augs]  # type: ignore[arg-type]
+
+
+def join_caches(cache: Cache, other: Cache, shifts: tuple[int, int]) -> None:
+    """Append the rows of another cache of the same model, which is used up.
+
+    Args:
+        cache: whose layers hold all tokens.
+        shifts: for each of the two, the columns of padding to add on the left (negative: to remove), after which both
+            have the same length.
+    """
+    if hasattr(cache, "join"):
+        cache.join(other, shifts)
+    else:
+        join_layers(cache.layers, other.layers, *((shift, 0) for shift in shifts))
+
+
+def join_layers(layers: Sequence[Any], others: Sequence[Any], padding: Padding, other_padding: Padding) -> None:
+    """Append the rows of other layers, with both padded to the same length; layers without keys stay as they are."""
+    for layer, other in zip(layers, others, strict=True):
+        for name in ("keys", "values") if layer.keys is not None and layer.keys.numel() else ():
+            pads = ((getattr(layer, name), padding), (getattr(other, name), other_padding))
+            setattr(layer, name, torch.cat([F.pad(held, (0, 0, *columns)) for held, columns in pads]))
 
 
 def _keys_needed(layer: DynamicLayer, removed: int) -> int:

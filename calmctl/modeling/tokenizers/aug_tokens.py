@@ -11,6 +11,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from calmctl.modeling.tokenizers.segmentation import NEVER, Position, Segmenter, Segments
 
@@ -196,6 +197,32 @@ class AugHistory:
         gone = born >= length
         self.born, self.places = born.masked_fill(gone, NEVER), places.masked_fill(gone, 0)
         self.died = died.masked_fill(died >= length, NEVER)
+
+    def join(self, other: "AugHistory", shifts: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Append the rows of another history.
+
+        Args:
+            shifts: for each of the two, the anchor tokens (padding) to add on the left; negative = to remove.
+
+        Returns:
+            The columns that were added on the left and on the right of each.
+        """
+        columns = max(self.born.shape[1], other.born.shape[1])
+        pads = tuple((0, columns - each.born.shape[1]) for each in (self, other))
+        parts = [each._padded(shift, pad[1]) for each, shift, pad in zip((self, other), shifts, pads, strict=True)]
+        self.born, self.died, self.places = (torch.cat(pair) for pair in zip(*parts, strict=True))
+        self._rows = [
+            [Position()] * shift + row[max(-shift, 0) :]
+            for each, shift in zip((self, other), shifts, strict=True)
+            for row in each._rows
+        ]
+        return pads[0], pads[1]
+
+    def _padded(self, shift: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return born, died and places after adding anchor tokens on the left, and empty columns on the right."""
+        shifted = (each.where(each == NEVER, each + shift) for each in (self.born, self.died))
+        born, died = (F.pad(each, (0, columns), value=NEVER) for each in shifted)
+        return born, died, F.pad(self.places, (0, columns))
 
     def select(self, places: Sequence[int]) -> None:
         """Keep these rows of the batch, in this order; rows may repeat."""
