@@ -254,7 +254,9 @@ def test_a_prompt_that_no_memory_suffices_for_is_one_clear_error(tokenizer):
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tokenizer):
-    model = Small(RuntimeError("shapes differ"), most=2).attach(llama())
+    model = llama()
+    reading_of(model, tokenizer)  # with three rows at a time
+    Small(RuntimeError("shapes differ"), most=2).attach(model)
     with pytest.raises(RuntimeError, match="shapes differ"):
         complete(model, tokenizer, prompts(), Decoding())
 

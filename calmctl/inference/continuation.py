@@ -162,7 +162,7 @@ class Continuations:
                 cache = prefix.for_rows(len(places) * self.decoding.num_beams)
             pad_id, device = self.model.generation_config.pad_token_id, self.model.device
             sampling = seeded_sampling(self.decoding, [seeds[place] for place in places], device)
-            return _Batch(places, Rows([prompts[place] for place in places], pad_id, device, cache), sampling)
+            return _Batch(places, Rows([list(prompts[place]) for place in places], pad_id, device, cache), sampling)
 
         def advanced(batch: _Batch, count: int) -> dict[int, list[int]]:
             stops = self._stops(stop, [prompts[place] for place in batch.places], batch.rows.starts)

@@ -100,7 +100,7 @@ class Engine(Writer):
         self._prefix = None
 
     def _samples(self, fitted: FittedPrompts, rows: Sequence[Row], batch_size: int) -> Iterator[list[Sample]]:
-        prompts = [fitted.ids[place].tolist() for place, _ in rows]
+        prompts = [fitted.ids[place] for place, _ in rows]
         asked = [(fitted.prompts[place], index) for place, index in rows]
         seeds = [seed_of(self.decoding.seed, prompt.id or prompt.text, index) for prompt, index in asked]
         stops = self._stops_of(group := fitted.groups[rows[0][0]])

@@ -154,15 +154,14 @@ class Writer(ABC):
         Args:
             work: takes items and the batch size, and yields items that are finished, with what was found for them.
         """
-        remaining = list(items)
-        while remaining:
+        done: set[Item] = set()
+        while remaining := [item for item in items if item not in done]:
             tried = min(self.batch_size, len(remaining))
             try:
                 for finished, found in work(remaining, tried):
-                    gone = set(finished)
-                    remaining = [item for item in remaining if item not in gone]
+                    done.update(finished)
                     yield found
-                continue
+                return
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
