@@ -10,10 +10,10 @@ from transformers.cache_utils import DynamicLayer
 
 from calmctl.errors import UserError
 from calmctl.inference.generation import Engine, complete
-from calmctl.inference.growing_cache import ROOM, GrowingLayer
 from calmctl.inference.prompt import fit
 from calmctl.inference.settings import Decoding
 from calmctl.inference.text import text_of
+from calmctl.modeling.cache import ROOM, GrowingLayer
 from calmctl.modeling.prompt_ids import prompt_ids
 from evals import Request
 from tests.models import composed, gpt2, llama

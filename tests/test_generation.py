@@ -10,6 +10,7 @@ from calmctl.inference.generation import complete
 from calmctl.inference.settings import Decoding
 from calmctl.inference.text import StopStrings, TextStream
 from calmctl.inference.writer import Throughput
+from calmctl.modeling.bridge import Bridge
 from data_builders.kv.tokenizers import build_word_tokenizer
 from evals import Request
 from tests.models import composed, llama
@@ -87,6 +88,15 @@ def test_sampling_is_reproducible_from_its_seed(model, tokenizer):
     hot = Decoding(temperature=3.0, seed=1)
     first, second = (complete(model, tokenizer, prompts(), hot) for _ in range(2))
     assert first == second != complete(model, tokenizer, prompts(), Decoding(temperature=3.0, seed=2))
+
+
+def test_bridges_are_folded_once_for_all_batches(tokenizer, monkeypatch):
+    model, folds = composed(rotary=True), []
+    expected = complete(model, tokenizer, prompts(), Decoding())
+    original = Bridge.folded
+    monkeypatch.setattr(Bridge, "folded", lambda bridge: folds.append(bridge) or original(bridge))
+    assert complete(model, tokenizer, prompts(), Decoding(batch_size=1)) == expected
+    assert len(folds) == len(set(map(id, folds))) == 3
 
 
 def test_throughput_counts_every_prompt(model, tokenizer):

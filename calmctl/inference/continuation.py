@@ -15,7 +15,7 @@ from calmctl.inference.decoding import FiniteLogits, NotFiniteError, SeededSampl
 from calmctl.inference.growing_cache import SharedPrefix, growing_cache
 from calmctl.inference.settings import Decoding
 from calmctl.inference.text import StopStrings, TextStream
-from calmctl.modeling.cache import join_caches
+from calmctl.modeling.cache import ComposedCache, join_caches
 from calmctl.modeling.calling import CACHE, accepts, cache_of
 
 # Tokens per call of `generate`. Between calls, which costs a few milliseconds, ended rows are dropped and others begin.
@@ -150,7 +150,7 @@ class Continuations:
         Raises:
             NotFiniteError: the logits after a prompt are NaN or infinite.
         """
-        waiting, batch = deque(range(len(prompts))), None
+        waiting, batch, folded = deque(range(len(prompts))), None, dict[tuple[int, int], Tensor | None]()
         if not max_new_tokens:
             yield {place: [] for place in waiting}
             return
@@ -160,6 +160,8 @@ class Continuations:
             cache = growing_cache(self.model) if self.has_growing_cache else None
             if (prefix := prefix_of(places)) is not None:
                 cache = prefix.for_rows(len(places) * self.decoding.num_beams)
+            if isinstance(cache, ComposedCache):
+                cache.folded = folded
             pad_id, device = self.model.generation_config.pad_token_id, self.model.device
             sampling = seeded_sampling(self.decoding, [seeds[place] for place in places], device)
             return _Batch(places, Rows([list(prompts[place]) for place in places], pad_id, device, cache), sampling)

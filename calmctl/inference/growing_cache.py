@@ -1,57 +1,21 @@
-"""KV caches that grow in place, and that hold a prefix shared by many prompts (few-shot examples)."""
+"""KV caches that grow in place, or hold a prefix shared by many prompts (few-shot examples)."""
 
 import copy
 from collections.abc import Sequence
 from typing import cast
 
 import torch
-from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from calmctl.modeling import layers
+from calmctl.modeling.cache import GrowingLayer
 from calmctl.modeling.calling import accepts, cache_argument
 from calmctl.modeling.stored.parts import PartsModel
 
-# Free places for tokens to allocate at a time; when they are used up, the whole cache is copied.
-ROOM = 64
 # A separate pass for the prefix pays from some 16 tokens on (1.2 times as fast; 1.4 times with 32, 2.4 with 128:
 # batches of 8 questions, benchmarks/generation.py), but not for models of a few hundred thousand parameters.
 MIN_TOKENS = 32
-
-
-class GrowingLayer(DynamicLayer):
-    """A cache layer with free places after its tokens; transformers' own copies all tokens for every new one.
-
-    Keys and values are views of the beginning of larger tensors. Tensors that replace them (rows repeated, selected,
-    reordered or joined) get free places of their own with the next token.
-    """
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        """Append keys and values (batch, heads, seq, head_dim), and return all of them."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        self.keys = _append(cast(Tensor, self.keys), key_states)
-        self.values = _append(cast(Tensor, self.values), value_states)
-        return self.keys, self.values
-
-
-def _append(held: Tensor, new: Tensor) -> Tensor:
-    """Return held and new tokens (batch, heads, seq, head_dim), in the free places behind `held` if they suffice."""
-    before = held.shape[-2] if held.numel() else 0
-    after = before + new.shape[-2]
-    # A view of the beginning of a larger tensor has that tensor's strides.
-    places = held.stride(-3) // held.shape[-1] if before else 0
-    if after <= places:
-        room = held.as_strided((*held.shape[:-2], places, held.shape[-1]), held.stride())
-    else:
-        room = new.new_empty(*new.shape[:-2], after + ROOM, new.shape[-1])
-        if before:
-            room[..., :before, :] = held
-    room[..., before:after, :] = new
-    return room[..., :after, :]
 
 
 def new_cache(model: PreTrainedModel) -> Cache:
@@ -63,7 +27,7 @@ def new_cache(model: PreTrainedModel) -> Cache:
 
 def is_plain(cache: Cache) -> bool:
     """Tell whether every layer holds all tokens (no sliding window, no recurrent state); False without layers."""
-    return len(cache.layers) > 0 and all(type(layer) is DynamicLayer for layer in cache.layers)
+    return len(cache.layers) > 0 and all(type(layer) in (DynamicLayer, GrowingLayer) for layer in cache.layers)
 
 
 def growing_cache(model: PreTrainedModel) -> Cache:

@@ -188,12 +188,12 @@ class AugReadingMixin:
             current.keeping["augs"].append(current.aug_states)
         for bridge_index, pair in enumerate(pairs):
             bridge = current.bridge(aug_index, bridge_index)
-            folded = None
-            # A cache with tokens in it means decoding: worth folding the matrices once.
-            if cache is not None and cache.get_seq_length() and not torch.is_grad_enabled():
-                if (aug_index, bridge_index) not in cache.folded:
-                    cache.folded[aug_index, bridge_index] = bridge.folded()
-                folded = cache.folded[aug_index, bridge_index]
+            folded, place = None, (aug_index, bridge_index)
+            if cache is not None and not torch.is_grad_enabled():
+                # A cache with tokens in it means decoding: worth folding the matrices once.
+                if cache.get_seq_length() and place not in cache.folded:
+                    cache.folded[place] = bridge.folded()
+                folded = cache.folded.get(place)
             device = layers.device_of(bridge.query)
             states = current.aug_states[pair.aug_layer].to(device)
             keys, values = bridge.keys_values(states, anchor_positions.to(device), folded)

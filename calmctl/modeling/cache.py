@@ -19,6 +19,8 @@ from calmctl.modeling.tokenizers.aug_tokens import AugHistory
 
 # Columns to add on the left and on the right of a cache; negative = to remove.
 Padding = tuple[int, int]
+# Free places for tokens to allocate at a time; when they are used up, the whole cache is copied.
+ROOM = 64
 
 
 class ComposedCache(Cache):
@@ -26,8 +28,8 @@ class ComposedCache(Cache):
 
     `anchor` and each of `augs` are ordinary transformers caches that the bases update themselves. `bridges[i]` holds,
     at layer index c, the keys and values (batch, heads, aug_seq, head_dim) of aug i's c-th connection. `folded` keeps
-    the bridges' matrices, folded for decoding, while this cache is in use. `histories[i]` records what aug i has read
-    if it has its own tokenizer; its caches then have one column per aug token.
+    the bridges' matrices, folded for decoding; caches of one generation may share it. `histories[i]` records what aug i
+    has read if it has its own tokenizer; its caches then have one column per aug token.
 
     Args:
         max_cache_len: room for this many tokens, allocated once (static caches); None = the caches grow.
@@ -170,14 +172,58 @@ class ComposedCache(Cache):
         if self.allocated is None:
             # Caches of augs with their own tokenizer keep everything: replaced tokens stay in their columns, so a
             # sliding window over columns would be too short. The masks of these augs apply the window instead.
-            self.anchor = DynamicCache(config=self._configs[0])
+            self.anchor = growing(DynamicCache(config=self._configs[0]))
             augs = zip(self._configs[1:], self._is_shared, strict=True)
-            self.augs = [DynamicCache(config=config if shared else None) for config, shared in augs]
-            self.bridges: list[Cache] = [DynamicCache() for _ in self.augs]
+            self.augs = [growing(DynamicCache(config=config if shared else None)) for config, shared in augs]
+            self.bridges: list[Cache] = [growing(DynamicCache()) for _ in self.augs]
             return
         self.anchor, *self.augs = (StaticCache(config, self.allocated) for config in self._configs)
         new_layer = partial(StaticLayer, max_cache_len=self.allocated)
         self.bridges = [Cache(layer_class_to_replicate=new_layer) for _ in self.augs]  # type: ignore[arg-type]
+
+
+class GrowingLayer(DynamicLayer):
+    """A cache layer with free places after its tokens; transformers' own copies all tokens for every new one.
+
+    Keys and values are views of the beginning of larger tensors. Tensors that replace them (rows repeated, selected,
+    reordered or joined) get free places of their own with the next token. Where gradients are needed, all are copied.
+    """
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values (batch, heads, seq, head_dim), and return all of them."""
+        if key_states.requires_grad:
+            return super().update(key_states, value_states)
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys = _append(cast(Tensor, self.keys), key_states)
+        self.values = _append(cast(Tensor, self.values), value_states)
+        return self.keys, self.values
+
+
+def _append(held: Tensor, new: Tensor) -> Tensor:
+    """Return held and new tokens (batch, heads, seq, head_dim), in the free places behind `held` if they suffice."""
+    before = held.shape[-2] if held.numel() else 0
+    after = before + new.shape[-2]
+    # A view of the beginning of a larger tensor has that tensor's strides.
+    places = held.stride(-3) // held.shape[-1] if before else 0
+    if after <= places:
+        room = held.as_strided((*held.shape[:-2], places, held.shape[-1]), held.stride())
+    else:
+        room = new.new_empty(*new.shape[:-2], after + ROOM, new.shape[-1])
+        if before:
+            room[..., :before, :] = held
+    room[..., before:after, :] = new
+    return room[..., :after, :]
+
+
+def growing(cache: Cache) -> Cache:
+    """Let those layers of an empty cache that hold all tokens grow in place."""
+    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    if cache.layer_class_to_replicate is DynamicLayer:
+        cache.layer_class_to_replicate = GrowingLayer
+    return cache
 
 
 def join_caches(cache: Cache, other: Cache, shifts: tuple[int, int]) -> None:

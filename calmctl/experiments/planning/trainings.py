@@ -57,6 +57,8 @@ class Planner:
     def __init__(self, vocab_size: Callable[[str], int]) -> None:
         self._vocab_size = vocab_size
         self._trained: dict[str, Plan] = {}
+        # Stages that train a model further, with its tokenizer -> that model.
+        self._bases: dict[str, str] = {}
         self.existing: dict[str, PlannedModel] = {}
 
     def model(self, source: str) -> PlannedModel:
@@ -80,6 +82,8 @@ class Planner:
         if (plan := self._plan(stage.config)) is None:
             return None
         self._trained[str(stage.folder)] = plan
+        if isinstance(stage.config, TrainConfig) and stage.config.base and not stage.config.tokenizer:
+            self._bases[str(stage.folder)] = stage.config.base
         settings, length = plan.settings, min(plan.settings.context, plan.model.context)
         tokens = settings.steps * (settings.batch_tokens or settings.batch_size * length)
         copies = 1 + (KEPT + settings.keep_best) * (1 + OPTIMIZER_STATES[settings.optimizer])
@@ -127,7 +131,9 @@ class Planner:
         return measured_aug_tokens(ours, own.segmenter(chosen_kind(config.segmentation, aug.plain, own)))
 
     def _tokenizer(self, source: str) -> PreTrainedTokenizerBase | None:
-        """Return the tokenizer of an existing model on this machine, or None."""
+        """Return the tokenizer of a model that is on this machine, or trained further from one; otherwise None."""
+        if source in self._bases:
+            return self._tokenizer(self._bases[source])
         if source in self._trained or self.model(source).is_public:
             return None
         return find_tokenizer(source, local_files_only=True)
