@@ -117,12 +117,22 @@ def _decoding(setting: Setting, model: PreTrainedModel, batch: int) -> Callable[
 
 
 def _prefills(setting: Setting, models: dict[str, PreTrainedModel]) -> dict[str, Callable[[], object]]:
+    """Return functions that read a prompt; bridges are folded once for all prompts, as in a generation of many."""
     ids = setting.ids(1, setting.preset.context)
     mask = torch.ones_like(ids)
+    folded = {
+        (aug_index, bridge_index): bridge.folded()
+        for aug_index, bridges in enumerate(models["composed"].bridges)
+        for bridge_index, bridge in enumerate(bridges)
+    }
 
     @torch.no_grad()
     def run(model: PreTrainedModel) -> object:
-        return model(ids, attention_mask=mask, use_cache=True, logits_to_keep=1)
+        cache = None
+        if isinstance(model, ComposedModelForCausalLM):
+            cache = model.new_cache()
+            cache.folded = folded
+        return model(ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
 
     return {name: lambda model=model: run(model) for name, model in models.items()}
 

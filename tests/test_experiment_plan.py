@@ -10,7 +10,9 @@ import pytest
 from calmctl.cli.main import main
 from calmctl.experiments.planning.totals import DEVICES, UTILISATION
 from calmctl.modeling.bases.public_shapes import public_shapes
+from tests import tokenizer_families as families
 from tests.ntl_corpora import write_flores, write_ntrex, write_seed
+from tests.own_tokenizers import base
 from tests.task_data import write_data
 
 # The languages of the data here.
@@ -100,6 +102,25 @@ def test_seeds_are_one_row_and_models_from_scratch_need_no_tokenizer(planned):
 def test_a_pair_with_two_tokenizers_is_planned(planned):
     code, out, _ = planned("ntl", "smollm2", "aug.base=EleutherAI/pythia-160m", "anchor.base=google/gemma-2b", "--json")
     assert code == 0 and any(row["stage"] == "calm" for row in json.loads(out)["trainings"])
+
+
+def test_an_aug_that_is_trained_further_keeps_its_tokenizer(planned, tmp_path):
+    made = {"anchor": families.gpt2_style, "aug": families.llama3_style}
+    for seed, (name, tokenizer) in enumerate(made.items()):
+        base("llama", tokenizer(), seed).save_pretrained(tmp_path / name)
+        tokenizer().save_pretrained(tmp_path / name)
+    bases = [f"{name}.base={tmp_path / name}" for name in made]
+    few = [
+        "data.aug.parallel=[nllb_seed]",
+        "data.anchor.languages=[]",
+        "tasks=[flores]",
+        "compare=[lora]",
+        "compose.every=1",
+    ]
+    settings = [*bases, *few, f"data.tokenizer={tmp_path / 'aug'}"]
+    code, out, err = planned("ntl", "gemma3-smollm2", *settings, "--json")
+    assert code == 0, err
+    assert any(row["stage"] == "calm" for row in json.loads(out)["trainings"])
 
 
 @pytest.mark.parametrize("change, message", [
