@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from calmctl.baselines.options import METHODS
 from calmctl.cli import options
 from calmctl.cli.launching import launchable, run_or_plan
 from calmctl.cli.loading import loading
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @launchable
 def baseline(
     method: Annotated[
-        str, typer.Argument(metavar="METHOD", help="lora, prefix, prompt, p_tuning, series, parallel or full.")
+        str, typer.Argument(metavar="METHOD", help=f"{', '.join(METHODS[:-1])} or {METHODS[-1]}.")
     ],
     out: options.Out,
     overrides: Annotated[list[str] | None, options.overrides_of("baseline")] = None,
