@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 @sweepable
 @launchable
 def baseline(
-    method: Annotated[
-        str, typer.Argument(metavar="METHOD", help=f"{', '.join(METHODS[:-1])} or {METHODS[-1]}.")
-    ],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help=f"{', '.join(METHODS[:-1])} or {METHODS[-1]}.")],
     out: options.Out,
     overrides: Annotated[list[str] | None, options.overrides_of("baseline")] = None,
     anchor: Annotated[
