@@ -16,18 +16,13 @@ Random weights, realistic shapes (see shapes.py). Every figure is a ratio of mea
     augs       time that each of n augs adds to the anchor's, over the time that a single aug adds
 """
 
-import argparse
-import json
-import os
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from measure import cpu_name, in_fresh_process, interleaved, live_objects, peak_bytes, ratio, resident_bytes, seconds
+from measure import in_fresh_process, interleaved, live_objects, peak_bytes, ratio, resident_bytes, seconds
+from script import conclude, options
 from shapes import PRESETS, Preset, base, composed
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
@@ -265,18 +260,6 @@ CASES = {
 }
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Return the hardware and the versions that the figures were taken with."""
-    return {
-        "device": torch.cuda.get_device_name() if device != "cpu" else cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
 def run(preset_name: str, device: str, only: list[str]) -> Rows:
     """Run the cases, each for every vocabulary size and dtype, except where one setting is enough."""
     dtypes = ("float32",) if preset_name == "quick" else ("float32", "bfloat16")
@@ -292,12 +275,8 @@ def run(preset_name: str, device: str, only: list[str]) -> Rows:
 
 def main() -> None:
     """Print a table; write it as JSON when asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="seconds: tiny shapes, only to see that it runs")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="llama")
-    parser.add_argument("--device", default="cpu")
+    parser = options(__doc__)
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(CASES), help=f"of {', '.join(CASES)}")
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = []
     print(f"{'case':<9}{'dtype':<10}{'vocabulary':>10}  {'details':<22}{'value':>8}{'target':>8}")
@@ -309,11 +288,7 @@ def main() -> None:
             f"{row['target']:>8.2f}  {'met' if row['met'] else 'MISSED'}",
             flush=True,
         )
-    if arguments.quick:
-        print("These shapes are tiny: the figures show that everything runs, and nothing else.")
-    if arguments.json:
-        result = {"environment": environment(arguments.device), "results": rows}
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    conclude(arguments, rows)
 
 
 if __name__ == "__main__":

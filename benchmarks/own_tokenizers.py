@@ -20,7 +20,6 @@ included.
                 once, before the training, on the examples of a step (a training reads each of them several times)
 """
 
-import argparse
 import json
 import pickle
 import time
@@ -32,8 +31,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from composition import environment
 from measure import clock_of, interleaved, ratio, seconds
+from script import conclude, options
 from shapes import PRESETS, base
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -166,7 +165,8 @@ class Pair:
 def decoding(pair: Pair, batch: int, steps: int) -> Row:
     """Decode the text itself, token by token, with new tokens in every round."""
     models, ids = pair.composed(), pair.ids()
-    rows = [ids[place : place + pair.context + (pair.rounds + 1) * steps] for place in _spread(len(ids), batch)]
+    starts = [len(ids) * row // (batch + 1) for row in range(batch)]  # evenly spaced
+    rows = [ids[start : start + pair.context + (pair.rounds + 1) * steps] for start in starts]
     length = min(map(len, rows))
     tokens = torch.tensor([row[:length] for row in rows], device=pair.device)
     caches = {name: timed.model.new_cache() for name, timed in models.items()}
@@ -255,11 +255,6 @@ def _compared(
     }
 
 
-def _spread(length: int, count: int) -> list[int]:
-    """Return `count` evenly spaced positions in a text."""
-    return [length * place // (count + 1) for place in range(count)]
-
-
 def run(pair: Pair, quick: bool) -> Iterator[Row]:
     """Run the cases."""
     for batch in (1, 2) if quick else (1, 8):
@@ -270,15 +265,11 @@ def run(pair: Pair, quick: bool) -> Iterator[Row]:
 
 def main() -> None:
     """Print a table; write it as JSON when asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="seconds: tiny shapes, only to see that it runs")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="llama")
+    parser = options(__doc__)
     parser.add_argument("--anchor", help="a pretrained model, with --aug")
     parser.add_argument("--aug")
     parser.add_argument("--text", type=Path)
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     quiet_libraries()
     files = [arguments.text] if arguments.text else sorted(DOCUMENTS.glob("*.md"))
@@ -301,12 +292,7 @@ def main() -> None:
             f"{row['per_token']:>11.2f}{row['whole']:>8.2f}{row['cutting']:>9.1%}{before}",
             flush=True,
         )
-    if arguments.quick:
-        print("These shapes are tiny: the figures show that everything runs, and nothing else.")
-    if arguments.json:
-        arguments.json.write_text(
-            json.dumps({"environment": environment(arguments.device), "results": rows}, indent=2) + "\n"
-        )
+    conclude(arguments, rows)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from composition import environment
 from held_out import Held, bits_of_aug, bits_of_composed
 from recipe import Recipe
 from rows import TASKS, Rows, read_rows
+from script import environment
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from calmctl import compose

@@ -15,8 +15,6 @@ In `memory` and `kept` the program's process is set up as by the commands; `spee
 keeps freed memory for neither.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,8 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from composition import environment
 from measure import in_fresh_process, peak_bytes, resident_bytes
+from script import conclude, options
 from shapes import PRESETS, base, composed
 from torch import Tensor
 
@@ -219,14 +217,10 @@ def run(preset_name: str, precisions: list[str], device: str, steps: int, rounds
 
 def main() -> None:
     """Print a table; write it as JSON when asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="seconds: tiny shapes, only to see that it runs")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="llama")
+    parser = options(__doc__)
     parser.add_argument("--precisions", type=lambda text: text.split(","), default=list(PRECISIONS))
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     quiet_libraries()
     preset = "quick" if arguments.quick else arguments.preset
@@ -242,10 +236,7 @@ def main() -> None:
             f"  {'met' if row['met'] else 'MISSED':<7} {sides} {unit.replace('_', ' ')}",
             flush=True,
         )
-    if arguments.quick:
-        print("These shapes are tiny: the figures show that everything runs, and nothing else.")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"environment": environment(arguments.device), "results": rows}, indent=2))
+    conclude(arguments, rows)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def main() -> None:
     for version in versions.values():
         version.end()
     if arguments.json:
-        from composition import environment
+        from script import environment
 
         arguments.json.write_text(
             json.dumps({"environment": environment(arguments.device), "results": rows}, indent=2) + "\n"

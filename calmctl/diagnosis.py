@@ -16,6 +16,7 @@ from typing import Literal
 
 from calmctl import environment
 from calmctl.environment import Check
+from data_builders.workers import usable_cores
 
 MINIMUM_PYTHON = (3, 11)
 _LOW_DISK_BYTES = 2 * 1024**3
@@ -103,7 +104,7 @@ def _torch() -> Iterator[Check]:
         return
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     yield Check("torch build", "ok", f"{torch.__version__}, {build}")
-    yield Check("torch threads", "ok", f"{torch.get_num_threads()} of {environment.usable_cores()} usable cores")
+    yield Check("torch threads", "ok", f"{torch.get_num_threads()} of {usable_cores()} usable cores")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         yield Check("GPU", "warning", "none that torch can use; training runs on the CPU")
@@ -127,7 +128,7 @@ def _attention_backends() -> list[str]:
 
 def _machine() -> Iterator[Check]:
     cpu = environment.hardware()["cpu"] or "unknown processor"
-    yield Check("processor", "ok", f"{cpu}, {environment.usable_cores()} usable cores")
+    yield Check("processor", "ok", f"{cpu}, {usable_cores()} usable cores")
     memory = environment.total_memory()
     yield Check("memory", "ok", "unknown" if memory is None else f"{memory / 1024**3:.1f} GiB")
     free = shutil.disk_usage(Path.cwd()).free

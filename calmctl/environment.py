@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calmctl.version import VERSION
+from data_builders.workers import usable_cores
 
 REPORTED_PACKAGES = (
     "calmctl",
@@ -70,13 +71,6 @@ def hardware() -> dict[str, Any]:
         gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else range(0)
         facts["gpus"] = [torch.cuda.get_device_name(index) for index in gpus]
     return facts
-
-
-def usable_cores() -> int:
-    """Return the number of cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def total_memory() -> int | None:

@@ -1,4 +1,4 @@
-"""What each data builder would reject, told before anything is written."""
+"""The check of each data builder: raises what the build would raise, before anything is written."""
 
 from collections.abc import Callable
 from typing import Any

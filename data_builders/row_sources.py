@@ -26,8 +26,6 @@ from data_builders.hub import hub_configs, is_hub_id, open_hub
 from data_builders.values import read_json
 
 FORMATS = "JSONL, JSON, CSV, TSV or Parquet (also .gz, .bz2, .xz or .zst)"
-# What is read of a row, by our names (see `data_builders.example_rows`).
-COLUMNS = ("prompt", "completion", "text", "messages", "conversations", "instruction", "input", "output", "id")
 _NAME = re.compile(r"\.(jsonl|json|ndjson|csv|tsv|parquet)(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)
 _NO_ROWS = {".xlsx", ".xls", ".ods", ".arrow", ".feather", ".avro", ".db", ".sqlite", ".pkl", ".pt", ".npz", ".pdf"}
 _PACKED = re.compile(r"\.(gz|bz2|xz|zst)$", re.IGNORECASE)
@@ -71,13 +69,6 @@ class RowSource:
     def _parts(self) -> Iterable[Any]:
         """Return the dataset in Arrow tables, as it is stored: images and sounds would be decoded into objects."""
         return self.dataset.with_format("arrow").iter(batch_size=1000) if self.dataset is not None else ()
-
-
-def check_columns(columns: Mapping[str, str]) -> None:
-    """Raise UserError for a column map that names a column of ours that there is not."""
-    for ours in columns:
-        if ours not in COLUMNS:
-            raise UserError(f"columns.{ours}: no such column; those that can be mapped are {', '.join(COLUMNS)}")
 
 
 def find_rows(name: str) -> RowSource:

@@ -7,6 +7,7 @@ The same completions are scored as several published evaluation codes score them
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -173,9 +174,9 @@ class MathTask(Task[MathRecord]):
             "metrics": metrics,
         }
 
+    @abstractmethod
     def _answers(self, record: MathRecord, text: str) -> dict[str, tuple[str | Decimal | None, str | Decimal | None]]:
         """Return for each metric the answer it extracts from a text and the reference it compares it with."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ import pytest
 
 from tests.structure import MODULES, ROOT, circles, graph, imports
 
-# What reads and writes files, for all rooms.
-GROUND_FILES = ("errors", "files", "values", "row_files", "manifest", "hub", "row_sources", "row_forms", "example_rows")
+# What reads and writes files, and runs work in processes, for all rooms.
+GROUND_FILES = (
+    "errors", "files", "values", "row_files", "manifest", "hub", "row_sources", "row_forms", "example_rows", "workers",
+)  # fmt: skip
 GROUND = tuple(f"data_builders.{name}" for name in GROUND_FILES)
 # The package's own names, what registers its classes, what looks at an installation, what lies beside checkpoints.
 TOP = ("calmctl", "calmctl.registration", "calmctl.diagnosis", "calmctl.modeling.stored.modeling_calm")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from calmctl.reporting.headline import compare, headline
+from calmctl.reporting.headline import difference_of, headline
 from calmctl.reporting.layouts import FLORES_BITS, FLORES_CHRF, KV_MATH, LAYOUTS, PAPER_FLORES
 from calmctl.reporting.measures import paper_figure
 from calmctl.reporting.paper import TABLE_1, paper_table
@@ -55,8 +55,8 @@ def test_what_stands_beside_the_papers_figures_is_what_the_paper_has() -> None:
     (FLORES_BITS, (2.1,), (2.0,), "worse"),
     (FLORES_BITS, (1.9, 2.1), (2.05,), "within the spread"),
 ])  # fmt: skip
-def test_comparisons(measure, ours, theirs, outcome) -> None:
-    assert compare(Spread(ours), Spread(theirs), measure).outcome == outcome
+def test_differences(measure, ours, theirs, outcome) -> None:
+    assert difference_of(Spread(ours), Spread(theirs), measure).outcome == outcome
 
 
 def test_answers_on_real_text_whichever_way_they_fall(folder: Path) -> None:

@@ -94,7 +94,7 @@ def test_folders_of_the_version_before_are_averaged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("edit, message", [
     (lambda folders: folders.pop(), "both of seed 0"),
     (lambda folders: change(folders[1], lambda found: found.update(preset="other")), "presets .other, tiny"),
-    (lambda folders: change(folders[1], lambda found: found.update(section="code")), "different sections .code, ntl"),
+    (lambda folders: change(folders[1], lambda found: found.update(section="code")), "experiments .code, ntl"),
 ])  # fmt: skip
 def test_other_folders_and_one_seed_twice_are_refused(tmp_path: Path, edit: Callable, message: str) -> None:
     folders = [write_folder(tmp_path / str(seed), seed=seed) for seed in (0, 1)]

@@ -20,8 +20,8 @@ from calmctl.modeling.bases.fingerprint import fingerprint
 from calmctl.modeling.calling import CACHE, cache_argument, cache_of, either_cache
 from calmctl.modeling.generating import put_own_cache
 from calmctl.modeling.loss import completion_loss, frozen_head_loss
-from calmctl.modeling.outputs import ComposedOutput
 from calmctl.modeling.recomputation import RecomputingMixin
+from calmctl.modeling.stored.parts import ComposedOutput
 from calmctl.modeling.stored.storing import StoredInParts
 from calmctl.version import VERSION
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from calmctl.baselines.options import METHODS
 from calmctl.cli import options
 from calmctl.cli.launching import launchable, run_or_plan
 from calmctl.cli.loading import loading
 from calmctl.cli.sweeping import sweepable
 
+if TYPE_CHECKING:
+    from calmctl.baselines.configs import BaselineConfig
+
 
 @sweepable
 @launchable
 def baseline(
-    method: Annotated[
-        str, typer.Argument(metavar="METHOD", help="lora, prefix, prompt, p_tuning, series, parallel or full.")
-    ],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help=f"{', '.join(METHODS[:-1])} or {METHODS[-1]}.")],
     out: options.Out,
     overrides: Annotated[list[str] | None, options.overrides_of("baseline")] = None,
     anchor: Annotated[
@@ -46,18 +48,15 @@ def baseline(
     json: options.Json = False,
 ) -> None:
     """Train a baseline: adapters with as many parameters as a composition, or the whole anchor (full)."""
-    from calmctl.baselines.configs import BaselineConfig
-    from calmctl.config import load_config
-
     settings = options.with_options(
         overrides, method=method, anchor=anchor, dataset=options.one_or_more(data),
         validation=options.one_or_more(validation), init_from=init_from, match=match, parameters=parameters, seed=seed,
         merge=merge or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
-    chosen = options.chosen_preset("baseline", preset, config_file)
-    config = load_config(BaselineConfig, f"baseline/{chosen}", settings, config_dir, config_file)
+    chosen = options.chosen_preset("baseline", preset, config_file, config_dir)
+    config: BaselineConfig = chosen.load(settings)
     config.check_inputs()  # before torch is loaded, which takes seconds
     with loading():
         from calmctl.baselines.training import baseline_job
 
-    run_or_plan(baseline_job(config), str(config_file or chosen), out, dry_run, json)
+    run_or_plan(baseline_job(config), chosen.label, out, dry_run, json)

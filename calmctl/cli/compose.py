@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +13,7 @@ from calmctl.cli.loading import loading
 from calmctl.cli.sweeping import sweepable
 
 if TYPE_CHECKING:
+    from calmctl.cli.configurations import ChosenPreset
     from calmctl.training.configs import ComposeConfig
 
 
@@ -40,14 +40,12 @@ def compose(
     json: options.Json = False,
 ) -> None:
     """Compose models: train the bridges from the augs to the anchor; both stay frozen."""
-    chosen = options.chosen_preset("compose", preset, config_file)
+    chosen = options.chosen_preset("compose", preset, config_file, config_dir)
     config = composition_config(
         chosen,
         overrides,
         aug,
         marker,
-        config_dir,
-        config_file,
         anchor=anchor,
         dataset=options.one_or_more(data),
         validation=options.one_or_more(validation),
@@ -60,16 +58,14 @@ def compose(
     with loading():
         from calmctl.training.compositions import composition_job
 
-    run_or_plan(composition_job(config), str(config_file or chosen), out, dry_run, json)
+    run_or_plan(composition_job(config), chosen.label, out, dry_run, json)
 
 
 def composition_config(
-    preset: str,
+    chosen: ChosenPreset,
     overrides: list[str] | None,
     augs: list[str] | None,
-    markers: list[str] | None = None,
-    config_dir: Path | None = None,
-    config_file: Path | None = None,
+    markers: list[str] | None,
     **given: object,
 ) -> ComposeConfig:
     """Return the settings of a composition: the preset, changed by the options and then by the overrides.
@@ -77,11 +73,8 @@ def composition_config(
     Raises:
         UserError: see `load_config` and `as_markers`.
     """
-    from calmctl.config import load_config
-    from calmctl.training.configs import ComposeConfig
-
     settings = options.with_options(overrides, **given)
     if augs:
         settings.insert(0, f"augs=[{','.join(options.quoted(model) for model in augs)}]")
-    config = load_config(ComposeConfig, f"compose/{preset}", settings, config_dir, config_file)
+    config: ComposeConfig = chosen.load(settings)
     return replace(config, markers={**config.markers, **options.as_markers(markers)})

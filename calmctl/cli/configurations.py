@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,39 @@ class Configuration:
         """Return the dataclass; imports its module."""
         found: type = getattr(importlib.import_module(self.module), self.name)
         return found
+
+
+@dataclass(frozen=True)
+class ChosenPreset:
+    """The preset that a command begins with, or the file of settings in its place.
+
+    Attributes:
+        configuration: the command's.
+        name: of the preset.
+        file: in place of the preset.
+        config_dir: folder with presets of the user's own.
+    """
+
+    configuration: Configuration
+    name: str
+    file: Path | None = None
+    config_dir: Path | None = None
+
+    @property
+    def path(self) -> str:
+        """Return group and name."""
+        return f"{self.configuration.group}/{self.name}"
+
+    @property
+    def label(self) -> str:
+        """Return what it is called in plans."""
+        return str(self.file or self.name)
+
+    def load(self, overrides: Sequence[str] = ()) -> Any:
+        """Return the settings, an object of the command's dataclass; for errors see `load_config`."""
+        from calmctl.config import load_config
+
+        return load_config(self.configuration.schema, self.path, overrides, self.config_dir, self.file)
 
 
 _TRAIN = Configuration("train", "default", "calmctl.training.configs", "TrainConfig", "train")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from calmctl.units import human_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from calmctl.cli.configurations import ChosenPreset
     from calmctl.runs.run import Run
     from data_builders.code.config import CodeDataConfig
     from data_builders.kv.config import KVDataConfig
@@ -62,17 +64,11 @@ def kv(
     json: options.Json = False,
 ) -> None:
     """Build the key-value arithmetic data: keys, training files for both models and for D_C, test set."""
-    from calmctl.config import load_config
-    from data_builders.kv.build import KVDataConfig, build
+    from data_builders.kv.build import build
 
     settings = options.with_options(overrides, seed=seed, tokenizer=tokenizer)
-    chosen = options.chosen_preset("data kv", preset, config_file)
-    config = load_config(KVDataConfig, f"data/kv/{chosen}", settings, config_dir, config_file)
-    if dry_run:
-        _print_plan("data kv", str(config_file or chosen), out, config, json)
-        return
-    _run(out, config, lambda progress: build(config, out, progress))
-    _print_files(out, json)
+    chosen = options.chosen_preset("data kv", preset, config_file, config_dir)
+    _build("data kv", chosen, settings, build, out, dry_run, json)
 
 
 @app.command("ntl")
@@ -90,16 +86,73 @@ def ntl(
     json: options.Json = False,
 ) -> None:
     """Build the low-resource language data: text and translations for both models, D_C, validation, tokenizer."""
-    from calmctl.config import load_config
-    from data_builders.ntl.build import NTLDataConfig, build
+    from data_builders.ntl.build import build
 
     settings = options.with_options(overrides, seed=seed, data_folder=data, tokenizer=tokenizer)
-    chosen = options.chosen_preset("data ntl", preset, config_file)
-    config = load_config(NTLDataConfig, f"data/ntl/{chosen}", settings, config_dir, config_file)
+    chosen = options.chosen_preset("data ntl", preset, config_file, config_dir)
+    _build("data ntl", chosen, settings, partial(build, workers=workers), out, dry_run, json)
+
+
+@app.command("code")
+def code(
+    out: options.Out,
+    overrides: Annotated[list[str] | None, options.overrides_of("data code")] = None,
+    preset: Annotated[str | None, options.preset_of("data code")] = None,
+    config_file: options.ConfigFile = None,
+    source: Sources = None,
+    tests: Tests = None,
+    seed: options.Seed = None,
+    workers: Workers = None,
+    config_dir: options.ConfigDir = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Build the code data: code for m_A, prose for m_B, code/docstring pairs, D_C and what is held out."""
+    from data_builders.code.build import build
+
+    sources = tuple(source) if source else None
+    settings = options.with_options(overrides, seed=seed, sources=sources, tests=tests)
+    chosen = options.chosen_preset("data code", preset, config_file, config_dir)
+    _build("data code", chosen, settings, partial(build, workers=workers), out, dry_run, json)
+
+
+@app.command("reasoning")
+def reasoning(
+    out: options.Out,
+    overrides: Annotated[list[str] | None, options.overrides_of("data reasoning")] = None,
+    preset: Annotated[str | None, options.preset_of("data reasoning")] = None,
+    config_file: options.ConfigFile = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the sets, laid out as `dataset` of LLM-Adapters.")
+    ] = None,
+    seed: options.Seed = None,
+    config_dir: options.ConfigDir = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Build the training data of LLM-Adapters (commonsense or arithmetic), without any test set's questions."""
+    from data_builders.reasoning.build import build
+
+    settings = options.with_options(overrides, seed=seed, data_folder=data)
+    chosen = options.chosen_preset("data reasoning", preset, config_file, config_dir)
+    _build("data reasoning", chosen, settings, build, out, dry_run, json)
+
+
+def _build(
+    command: str,
+    chosen: ChosenPreset,
+    settings: list[str],
+    build: Callable[[Any, Path, Progress], object],
+    out: Path,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    """Plan a data folder, or build it and print its files."""
+    config: DataConfig = chosen.load(settings)
     if dry_run:
-        _print_plan("data ntl", str(config_file or chosen), out, config, json)
+        _print_plan(command, chosen.label, out, config, json)
         return
-    _run(out, config, lambda progress: build(config, out, progress, workers))
+    _run(out, config, lambda progress: build(config, out, progress))
     _print_files(out, json)
 
 
@@ -165,60 +218,3 @@ def _print_files(out: Path, as_json: bool) -> None:
         columns.append("tokens (estimate)")
         rows = [(*row, statistics.get(row[0], {}).get("tokens_estimated")) for row in rows]
     output.print_table(columns, rows, title=str(out))
-
-
-@app.command("code")
-def code(
-    out: options.Out,
-    overrides: Annotated[list[str] | None, options.overrides_of("data code")] = None,
-    preset: Annotated[str | None, options.preset_of("data code")] = None,
-    config_file: options.ConfigFile = None,
-    source: Sources = None,
-    tests: Tests = None,
-    seed: options.Seed = None,
-    workers: Workers = None,
-    config_dir: options.ConfigDir = None,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-) -> None:
-    """Build the code data: code for m_A, prose for m_B, code/docstring pairs, D_C and what is held out."""
-    from calmctl.config import load_config
-    from data_builders.code.build import CodeDataConfig, build
-
-    sources = tuple(source) if source else None
-    settings = options.with_options(overrides, seed=seed, sources=sources, tests=tests)
-    chosen = options.chosen_preset("data code", preset, config_file)
-    config = load_config(CodeDataConfig, f"data/code/{chosen}", settings, config_dir, config_file)
-    if dry_run:
-        _print_plan("data code", str(config_file or chosen), out, config, json)
-        return
-    _run(out, config, lambda progress: build(config, out, progress, workers))
-    _print_files(out, json)
-
-
-@app.command("reasoning")
-def reasoning(
-    out: options.Out,
-    overrides: Annotated[list[str] | None, options.overrides_of("data reasoning")] = None,
-    preset: Annotated[str | None, options.preset_of("data reasoning")] = None,
-    config_file: options.ConfigFile = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the sets, laid out as `dataset` of LLM-Adapters.")
-    ] = None,
-    seed: options.Seed = None,
-    config_dir: options.ConfigDir = None,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-) -> None:
-    """Build the training data of LLM-Adapters (commonsense or arithmetic), without any test set's questions."""
-    from calmctl.config import load_config
-    from data_builders.reasoning.build import ReasoningDataConfig, build
-
-    settings = options.with_options(overrides, seed=seed, data_folder=data)
-    chosen = options.chosen_preset("data reasoning", preset, config_file)
-    config = load_config(ReasoningDataConfig, f"data/reasoning/{chosen}", settings, config_dir, config_file)
-    if dry_run:
-        _print_plan("data reasoning", str(config_file or chosen), out, config, json)
-        return
-    _run(out, config, lambda progress: build(config, out, progress))
-    _print_files(out, json)

@@ -39,7 +39,7 @@ def doctor(
 
         trusted = trust_remote_code or None
         config = composition_config(
-            "default",
+            options.chosen_preset("compose"),
             overrides,
             aug,
             marker,

@@ -53,11 +53,9 @@ def evaluate(
 ) -> None:
     """Generate completions for tasks and score them. Several tasks write OUT/TASK each."""
     from calmctl.cli.progress import watching
-    from calmctl.config import load_config
     from calmctl.errors import CalmctlError
-    from calmctl.evaluation.config import EvalConfig
 
-    chosen = options.chosen_preset("eval", preset, config_file)
+    chosen = options.chosen_preset("eval", preset, config_file, config_dir)
     named, overrides = options.split_overrides(tasks)
     given = options.task_options(shots, languages, against, allow_code_execution)
     settings: dict[str, object] = {"model": model, "anchor": anchor, "augs": tuple(aug) if aug else None}
@@ -67,8 +65,8 @@ def evaluate(
 
     def configure(task: str, dataset: Path | None, task_options: Mapping[str, object]) -> EvalConfig:
         own = {f"options.{name}": value for name, value in task_options.items()}
-        all_settings = options.with_options(overrides, task=task, dataset=dataset, **settings, **own)
-        return load_config(EvalConfig, f"eval/{chosen}", all_settings, config_dir, config_file)
+        config: EvalConfig = chosen.load(options.with_options(overrides, task=task, dataset=dataset, **settings, **own))
+        return config
 
     plan = _plan(named, data, given, out, configure)
     next(iter(plan.values())).check_inputs()  # all have the same model
@@ -77,7 +75,7 @@ def evaluate(
 
     if dry_run:
         planned, failed = plan_evaluations(plan)
-        one = {"command": "eval", "preset": str(config_file or chosen)}
+        one = {"command": "eval", "preset": chosen.label}
         output.print_plan({**one, **planned[0]} if len(plan) == 1 else {**one, "tasks": planned}, json)
     else:
         with watching({folder.name: folder for folder in plan}):

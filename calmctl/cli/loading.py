@@ -1,4 +1,4 @@
-"""Loading what a command needs, which is most of the time that a short one takes."""
+"""Import what a command needs, quickly: imports take most of the time of a short command."""
 
 import gc
 import sys
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Import modules without looking for garbage, then or later, among what they make: it stays.
+    """Switch garbage collection off during imports, and exempt from it what they create, which stays in use.
 
-    Only where torch was not loaded before: elsewhere there may be garbage.
+    Does nothing if torch is loaded already: then there may be garbage.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield

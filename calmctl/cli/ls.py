@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from calmctl.cli import comparing, options, output
+from calmctl.cli import options, output
 from calmctl.escaping import visible
 
 app = typer.Typer(help="List presets, runs, tasks and trained models.")
@@ -50,8 +50,8 @@ def presets(
 @app.command("runs")
 def runs(
     root: Root = Path("runs"),
-    sort: comparing.Sort = "",
-    csv: comparing.Csv = None,
+    sort: options.Sort = "",
+    csv: options.Csv = None,
     json: options.Json = False,
 ) -> None:
     """List the runs below a folder, with losses, figures of evaluations, and the settings that differ."""
@@ -68,7 +68,7 @@ def runs(
         print_tables(compared.overview())
         if compared.best() is not None:
             print(visible(compared.verdict()))
-    comparing.write_csv(compared, csv)
+    output.write_csv(compared, csv)
 
 
 @app.command("tasks")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from calmctl.cli.configurations import CONFIGURATIONS
+from calmctl.cli.configurations import CONFIGURATIONS, ChosenPreset
 from calmctl.errors import UserError
 from calmctl.opened_hydra import quoted
 
@@ -96,6 +96,15 @@ Against = Annotated[Path | None, typer.Option("--against", help="Run of the same
 AllowCodeExecution = Annotated[
     bool, typer.Option("--allow-code-execution", help="Run the programs that the model writes, in a sandbox.")
 ]
+Sort = Annotated[
+    str,
+    typer.Option(
+        "--sort",
+        metavar="COLUMN",
+        help="Best first: validation_loss, loss, a setting (lr), a figure (kv.kv_math); -COLUMN: last first.",
+    ),
+]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Also write all columns, with exact numbers, to this file.")]
 Datasets = Annotated[
     list[str] | None,
     typer.Option(
@@ -131,8 +140,10 @@ def settings_help(command: str) -> str:
     return f"Changes to settings, in Hydra's syntax{named}. `calmctl settings {command}` explains all of them."
 
 
-def chosen_preset(command: str, preset: str | None, file: Path | None) -> str:
-    """Return the preset to use: the one that was given, or the command's own.
+def chosen_preset(
+    command: str, preset: str | None = None, file: Path | None = None, config_dir: Path | None = None
+) -> ChosenPreset:
+    """Return what the settings of a command begin with: a given preset or file, or the command's own preset.
 
     Raises:
         UserError: a file of settings is given as well.
@@ -142,7 +153,8 @@ def chosen_preset(command: str, preset: str | None, file: Path | None) -> str:
             f"--preset {preset} and --config {file}: give one of them; a file that begins with "
             f"`defaults: [{preset}@_here_, _self_]` adds to that preset"
         )
-    return preset or CONFIGURATIONS[command].preset
+    configuration = CONFIGURATIONS[command]
+    return ChosenPreset(configuration, preset or configuration.preset, file, config_dir)
 
 
 def with_options(overrides: list[str] | None, **options: object) -> list[str]:

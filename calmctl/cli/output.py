@@ -6,13 +6,16 @@ import json
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calmctl.errors import UserError
 from calmctl.escaping import visible
 from calmctl.processes.parent import is_first_process
 from calmctl.units import human_seconds
 
 if TYPE_CHECKING:
+    from calmctl.reporting.comparison import Comparison
     from calmctl.runs.run import Run
 
 
@@ -155,6 +158,24 @@ def print_metrics(result: Mapping[str, Any], source: str) -> None:
             for figures in by_set.values()
         ]
         print_table(["set", *names], cells)
+
+
+def print_comparison(compared: Comparison) -> None:
+    """Print runs side by side, and which is the best."""
+    from calmctl.reporting.document.terminal import print_tables
+
+    print_tables(compared.table())
+    if verdict := compared.verdict():
+        print(visible(verdict))
+
+
+def write_csv(compared: Comparison, path: Path | None) -> None:
+    """Write runs as CSV if a file is given for it; raises UserError if that is a folder."""
+    if path is not None:
+        if path.is_dir():
+            raise UserError(f"--csv {path}: a folder; give a file, such as {path / 'runs.csv'}")
+        compared.write_csv(path)
+        note(f"wrote {path}")
 
 
 def _cell(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calmctl.cli import comparing, options, output
+from calmctl.cli import options, output
 from calmctl.escaping import visible
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ _Out = Annotated[
 def report(
     runs: _Runs,
     out: _Out = None,
-    sort: comparing.Sort = "",
-    csv: comparing.Csv = None,
+    sort: options.Sort = "",
+    csv: options.Csv = None,
     json: options.Json = False,
 ) -> None:
     """Write a reproduction's report and print its tables; several: mean and deviation; other runs: side by side."""
@@ -102,7 +102,7 @@ def _side_by_side(
         _trainings(compared, broken, out, json)
     else:
         _evaluations([Path(row.facts["run"]) for row in compared.rows], broken, out, json)
-    comparing.write_csv(compared, csv)
+    output.write_csv(compared, csv)
 
 
 def _trainings(compared: Comparison, broken: Mapping[Path, str], out: Path | None, json: bool) -> None:
@@ -117,7 +117,7 @@ def _trainings(compared: Comparison, broken: Mapping[Path, str], out: Path | Non
         costs = {row["run"]: row for row in rows}
         output.print_json([*({**costs.get(each["run"], {}), **each} for each in compared.records()), *_errors(broken)])
     else:
-        comparing.print_comparison(compared)
+        output.print_comparison(compared)
         print_tables(cost_table(rows))
     if out is not None:
         write_text(out / "runs.md", to_markdown(compared.table()))

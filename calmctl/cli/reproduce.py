@@ -13,6 +13,7 @@ import typer
 from calmctl.cli import data, launching, options, output
 
 if TYPE_CHECKING:
+    from calmctl.cli.configurations import ChosenPreset
     from calmctl.experiments.reproduction import Experiment
     from calmctl.experiments.stage import Stage
 
@@ -43,20 +44,10 @@ def kv(
     nproc_per_node: launching.NprocPerNode = None,
 ) -> None:
     """Reproduce table 1: key-value arithmetic with m_A, m_B, their composition and the controls."""
-    from calmctl.config import load_config
     from calmctl.experiments.kv import kv_experiment
-    from calmctl.experiments.kv_config import ReproduceKVConfig
 
-    name = options.chosen_preset("reproduce kv", preset, config_file)
-
-    def experiment(seed: int | None, folder: Path) -> Experiment:
-        settings = options.with_options(
-            overrides, preset=None if config_file else name, seed=seed, ablate=ablations or None
-        )
-        return kv_experiment(
-            load_config(ReproduceKVConfig, f"reproduce/kv/{name}", settings, config_dir, config_file), folder
-        )
-
+    chosen = options.chosen_preset("reproduce kv", preset, config_file, config_dir)
+    experiment = _experiment_of(kv_experiment, chosen, overrides, {"ablate": ablations or None})
     _reproduce(out, seed, seeds, experiment, dry_run, json, nproc_per_node)
 
 
@@ -75,19 +66,10 @@ def ntl(
     nproc_per_node: launching.NprocPerNode = None,
 ) -> None:
     """Reproduce tables 2, 3 and 5: low-resource languages, with m_A, m_B, their composition and other methods."""
-    from calmctl.config import load_config
-    from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_experiment
+    from calmctl.experiments.ntl import ntl_experiment
 
-    name = options.chosen_preset("reproduce ntl", preset, config_file)
-
-    def experiment(seed: int | None, folder: Path) -> Experiment:
-        settings = options.with_options(
-            overrides, preset=None if config_file else name, seed=seed, benchmarks=benchmarks
-        )
-        return ntl_experiment(
-            load_config(ReproduceNTLConfig, f"reproduce/ntl/{name}", settings, config_dir, config_file), folder
-        )
-
+    chosen = options.chosen_preset("reproduce ntl", preset, config_file, config_dir)
+    experiment = _experiment_of(ntl_experiment, chosen, overrides, {"benchmarks": benchmarks})
     _reproduce(out, seed, seeds, experiment, dry_run, json, nproc_per_node)
 
 
@@ -111,20 +93,12 @@ def code(
     nproc_per_node: launching.NprocPerNode = None,
 ) -> None:
     """Reproduce tables 4 and 5: code, with m_A, m_B, their composition and other methods."""
-    from calmctl.config import load_config
-    from calmctl.experiments.code import ReproduceCodeConfig, code_experiment
+    from calmctl.experiments.code import code_experiment
 
     given: dict[str, object] = {"benchmarks": benchmarks, "allow_code_execution": allow_code_execution or None}
     given["data.sources"] = tuple(source) if source else None
-
-    name = options.chosen_preset("reproduce code", preset, config_file)
-
-    def experiment(seed: int | None, folder: Path) -> Experiment:
-        settings = options.with_options(overrides, preset=None if config_file else name, seed=seed, **given)
-        return code_experiment(
-            load_config(ReproduceCodeConfig, f"reproduce/code/{name}", settings, config_dir, config_file), folder
-        )
-
+    chosen = options.chosen_preset("reproduce code", preset, config_file, config_dir)
+    experiment = _experiment_of(code_experiment, chosen, overrides, given)
     _reproduce(out, seed, seeds, experiment, dry_run, json, nproc_per_node)
 
 
@@ -150,21 +124,28 @@ def adapters(
     nproc_per_node: launching.NprocPerNode = None,
 ) -> None:
     """Reproduce LLM-Adapters: adapters, fine-tuning and composition on its reasoning sets, beside its tables."""
-    from calmctl.config import load_config
-    from calmctl.experiments.adapter_config import ReproduceAdaptersConfig
     from calmctl.experiments.adapters import adapters_experiment
 
     given: dict[str, object] = {"benchmarks": sets, "ablate": ablations or None}
     given |= {"anchor.base": anchor, "aug.base": aug}
-
-    name = options.chosen_preset("reproduce adapters", preset, config_file)
-
-    def experiment(seed: int | None, folder: Path) -> Experiment:
-        settings = options.with_options(overrides, preset=None if config_file else name, seed=seed, **given)
-        config = load_config(ReproduceAdaptersConfig, f"reproduce/adapters/{name}", settings, config_dir, config_file)
-        return adapters_experiment(config, folder)
-
+    chosen = options.chosen_preset("reproduce adapters", preset, config_file, config_dir)
+    experiment = _experiment_of(adapters_experiment, chosen, overrides, given)
     _reproduce(out, seed, seeds, experiment, dry_run, json, nproc_per_node)
+
+
+def _experiment_of(
+    experiment: Callable[[Any, Path], Experiment],
+    chosen: ChosenPreset,
+    overrides: list[str] | None,
+    given: Mapping[str, object],
+) -> Callable[[int | None, Path], Experiment]:
+    """Return a function that sets up the experiment with a seed (None = the preset's) in a folder."""
+
+    def with_seed(seed: int | None, folder: Path) -> Experiment:
+        preset = None if chosen.file else chosen.name
+        return experiment(chosen.load(options.with_options(overrides, preset=preset, seed=seed, **given)), folder)
+
+    return with_seed
 
 
 def _reproduce(

@@ -33,7 +33,6 @@ def score(
 ) -> None:
     """Score completions that were made elsewhere, as `calmctl eval` scores its own."""
     from calmctl.cli.progress import watching
-    from calmctl.config import load_config
     from calmctl.evaluation.scoring import ScoreConfig, plan_scoring, run_scoring
     from calmctl.evaluation.tasks import check_options
     from calmctl.runs.record import METRICS_FILE
@@ -43,11 +42,11 @@ def score(
     check_options(task, given)
     own = {f"options.{name}": value for name, value in given.items()}
     settings = options.with_options(overrides, task=task, dataset=data, limit=limit, predictions=predictions, **own)
-    chosen = options.chosen_preset("score", preset, config_file)
-    config = load_config(ScoreConfig, f"score/{chosen}", settings, config_dir, config_file)
+    chosen = options.chosen_preset("score", preset, config_file, config_dir)
+    config: ScoreConfig = chosen.load(settings)
     if dry_run:
-        label = str(config_file or chosen)
-        output.print_plan({"command": "score", "preset": label, "out": str(out), **plan_scoring(config, out)}, json)
+        planned = {"command": "score", "preset": chosen.label, "out": str(out), **plan_scoring(config, out)}
+        output.print_plan(planned, json)
         return
     with watching({out.name: out}):
         run_scoring(config, out, sys.argv)

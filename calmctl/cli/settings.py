@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calmctl.cli import options, output
-from calmctl.cli.configurations import CONFIGURATIONS, Configuration
+from calmctl.cli.configurations import CONFIGURATIONS
 from calmctl.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,25 +36,23 @@ def settings(
 
     Any of them can be changed at the end of the command (`train.lr=1e-3`), in a file (`--config`) or in a preset.
     """
-    from calmctl.config import load_config
     from calmctl.settings import below, list_settings
 
-    command, configuration, key = _asked(words or [])
-    schema = configuration.schema
-    chosen = options.chosen_preset(command, preset, config_file)
-    config: object = load_config(schema, f"{configuration.group}/{chosen}", (), config_dir, config_file)
-    known = {each.name: each.default for each in list_settings(schema, config)}
+    command, key = _asked(words or [])
+    chosen = options.chosen_preset(command, preset, config_file, config_dir)
+    schema = chosen.configuration.schema
+    known = {each.name: each.default for each in list_settings(schema, chosen.load())}
     found = below(schema, list(list_settings(schema)), key) if key else list(list_settings(schema))
     if json:
         output.print_json([_as_json(each, known[each.name]) for each in found])
         return
-    source = str(config_file) if config_file else f"preset {chosen}"
+    source = str(config_file) if config_file else f"preset {chosen.name}"
     for setting in found:
         output.print_entry(setting.name, _facts(setting, known[setting.name], source), setting.meaning)
 
 
-def _asked(words: list[str]) -> tuple[str, Configuration, str]:
-    """Return the command that the words begin with, its configuration, and the key that follows.
+def _asked(words: list[str]) -> tuple[str, str]:
+    """Return the command that the words begin with, and the key that follows.
 
     Raises:
         UserError: they begin with no command that has settings, or more than a key follows.
@@ -62,7 +60,7 @@ def _asked(words: list[str]) -> tuple[str, Configuration, str]:
     for count in (2, 1):
         command, rest = " ".join(words[:count]), words[count:]
         if command in CONFIGURATIONS and len(rest) <= 1:
-            return command, CONFIGURATIONS[command], "".join(rest)
+            return command, "".join(rest)
     raise UserError(f"settings {' '.join(words)}: give a command, and at most one key: {', '.join(CONFIGURATIONS)}")
 
 

@@ -69,7 +69,8 @@ def _show_reading(
     quiet_libraries()
     if anchor and augs:
         trusted = trust_remote_code or None
-        config = composition_config("default", given, augs, markers, anchor=anchor, trust_remote_code=trusted)
+        chosen = options.chosen_preset("compose")
+        config = composition_config(chosen, given, augs, markers, anchor=anchor, trust_remote_code=trusted)
         how = (config.segmentation, config.markers, config.trust_remote_code)
         reading = reading_of_parts(config.anchor, config.augs, text, *how)
     elif anchor or augs or len(given) != 1:

@@ -29,15 +29,13 @@ def slurm(
     config_dir: options.ConfigDir = None,
 ) -> None:
     """Write the SLURM batch script of a command, on stdout or to a file, and submit it if told to."""
-    from calmctl.config import load_config
     from calmctl.errors import UserError
     from calmctl.processes import slurm as cluster
     from data_builders.files import write_text
 
     words = command or []
     start = next((place for place, word in enumerate(words) if "=" not in word), len(words))
-    chosen = options.chosen_preset("slurm", preset, config_file)
-    config = load_config(cluster.SlurmConfig, f"slurm/{chosen}", words[:start], config_dir, config_file)
+    config: cluster.SlurmConfig = options.chosen_preset("slurm", preset, config_file, config_dir).load(words[:start])
     name, parameters = _parsed(context.find_root(), words[start:])
     text = cluster.batch_script(config, words[start:], cluster.launch_options(config, name, parameters))
     if script is not None:

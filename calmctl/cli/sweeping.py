@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calmctl.cli import options, output
-from calmctl.cli.configurations import CONFIGURATIONS
 from calmctl.cli.launching import with_parameters
 from calmctl.errors import CalmctlError, UserError
 
@@ -72,15 +71,15 @@ def _sweep_of(context: typer.Context, jobs: int | None, arguments: Mapping[str, 
     if jobs and (launcher := next((text for text in overrides if text.startswith("hydra/launcher=")), None)):
         raise UserError(f"--jobs {jobs} chooses joblib's launcher, {launcher} another one; leave one of them out")
     words = context.command_path.split()[1:]
-    configuration, file = CONFIGURATIONS[words[0]], arguments["config_file"]
+    chosen = options.chosen_preset(words[0], arguments["preset"], arguments["config_file"])
     return Sweep(
         (*words, *_shared_words(context)),
-        configuration.schema,
-        f"{configuration.group}/{options.chosen_preset(words[0], arguments['preset'], file)}",
+        chosen.configuration.schema,
+        chosen.path,
         tuple(overrides),
         arguments["out"],
         arguments["config_dir"],
-        file,
+        chosen.file,
         jobs,
     )
 
@@ -105,7 +104,6 @@ def _shared_words(context: typer.Context) -> list[str]:
 
 
 def _sweep(sweep: Sweep, dry_run: bool, json: bool) -> None:
-    from calmctl.cli.comparing import print_comparison
     from calmctl.cli.progress import watching
     from calmctl.experiments.swept_runs import RunningRuns
     from calmctl.reporting.compared_runs import compare
@@ -126,7 +124,7 @@ def _sweep(sweep: Sweep, dry_run: bool, json: bool) -> None:
     if json:
         output.print_json(compared.records())
     elif done:
-        print_comparison(compared)
+        output.print_comparison(compared)
     _report_failures(ended, sweep.out)
 
 

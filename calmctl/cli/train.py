@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from calmctl.cli import options
 from calmctl.cli.launching import launchable, run_or_plan
 from calmctl.cli.loading import loading
 from calmctl.cli.sweeping import sweepable
+
+if TYPE_CHECKING:
+    from calmctl.training.configs import TrainConfig
 
 app = typer.Typer(help="Train a model from scratch, or an existing one further.")
 
@@ -39,9 +42,6 @@ def train(
     json: options.Json = False,
 ) -> None:
     """Train a model; anchor and aug differ in their presets only."""
-    from calmctl.config import load_config
-    from calmctl.training.configs import TrainConfig
-
     settings = options.with_options(
         overrides,
         dataset=options.one_or_more(data),
@@ -51,10 +51,10 @@ def train(
         seed=seed,
         trust_remote_code=trust_remote_code or None,
     )
-    chosen = options.chosen_preset("train", preset, config_file)
-    config = load_config(TrainConfig, f"train/{chosen}", settings, config_dir, config_file)
+    chosen = options.chosen_preset("train", preset, config_file, config_dir)
+    config: TrainConfig = chosen.load(settings)
     config.check_inputs()  # before torch is loaded, which takes seconds
     with loading():
         from calmctl.training.whole_models import training_job
 
-    run_or_plan(training_job(config), str(config_file or chosen), out, dry_run, json)
+    run_or_plan(training_job(config), chosen.label, out, dry_run, json)

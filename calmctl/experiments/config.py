@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from calmctl.baselines.configs import BaselineConfig
-from calmctl.environment import usable_cores
 from calmctl.evaluation.config import EvalConfig
 from calmctl.schema import meaning
 from calmctl.training.configs import ComposeConfig, TrainConfig, check_seed
+from data_builders.workers import usable_cores
 
 # Settings of the stages that the experiment fills in itself; users must leave them out.
 DECIDED_HERE = (

@@ -20,8 +20,8 @@ from calmctl.modeling.bases.sources import base_config, load_tokenizer
 from calmctl.modeling.layers import num_heads, num_layers
 from calmctl.reporting.systems_table import VARIANTS, shown_value
 from calmctl.training.configs import TrainConfig
-from calmctl.training.models import model_config, model_config_of_size
 from calmctl.training.plan import model_of, plan_composition
+from calmctl.training.whole_models import model_config, model_config_of_size
 from data_builders.kv.build import aug_file
 from data_builders.kv.keys import aug_tokenizer_folder
 from data_builders.kv.text import WORDS

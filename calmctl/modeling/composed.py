@@ -22,10 +22,10 @@ from calmctl.modeling.decoder import ComposedModel, ComposedPreTrainedModel
 from calmctl.modeling.generating import ComposedGenerationMixin
 from calmctl.modeling.kept_states import KeptStates
 from calmctl.modeling.loss import completion_loss, frozen_head_loss
-from calmctl.modeling.outputs import ComposedOutput
 from calmctl.modeling.own_masks import why_no_own_masks
 from calmctl.modeling.residual_streams import calibrate
 from calmctl.modeling.stored.card import composition_sections
+from calmctl.modeling.stored.parts import ComposedOutput
 from calmctl.modeling.stored.storing import StoredInParts
 from calmctl.modeling.tokenizers.own import OwnTokenizer, check_unchanged, store_tokenizers, stored_tokenizer
 from calmctl.modeling.views import head_of, keep_positions

@@ -22,10 +22,7 @@ class ComposedGenerationMixin(GenerationMixin):
     """Generation with a cache that serves anchor, augs and bridges."""
 
     config: Any
-
-    def new_cache(self, max_cache_len: int | None = None) -> ComposedCache:
-        """Return an empty cache for this model; `max_cache_len` makes it static, with room for that many tokens."""
-        raise NotImplementedError
+    new_cache: Callable[..., ComposedCache]
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """Generate as any model does, and tell augs that read prompts only where the prompt ends.

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from calmctl.environment import usable_cores
 from calmctl.errors import CalmctlError, UserError
 from calmctl.escaping import visible
 from calmctl.processes.parent import ASKING, LAUNCHER_VARIABLE, PARENT_VARIABLE, Interrupted
+from data_builders.workers import usable_cores
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure

@@ -31,42 +31,42 @@ ANSWERS: dict[Outcome, str] = {
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A comparison of two figures; `difference` is ours minus theirs, also where lower is better."""
+class Difference:
+    """How two figures differ; `value` is ours minus theirs, also where lower is better."""
 
-    difference: float | None
+    value: float | None
     outcome: Outcome
 
 
-def compare(ours: Spread, theirs: Spread, measure: Measure) -> Comparison:
-    """Compare two figures, rounded as they are displayed.
+def difference_of(ours: Spread, theirs: Spread, measure: Measure) -> Difference:
+    """Return how two figures differ, rounded as they are displayed.
 
     "Within the spread" means a difference below twice the root of the summed squares of both standard deviations over
     seeds: means of three seeds each exceed it by chance once in forty times. A single run counts with deviation zero.
     """
     if ours.mean is None or theirs.mean is None:
-        return Comparison(None, "not run")
-    difference = round(ours.mean, measure.digits) - round(theirs.mean, measure.digits)
-    if not round(difference, measure.digits):
-        return Comparison(0.0, "equal")
-    if abs(difference) < 2 * math.hypot(ours.std or 0.0, theirs.std or 0.0):
-        return Comparison(difference, "within the spread")
-    return Comparison(difference, "better" if measure.gain(difference, 0.0) > 0 else "worse")
+        return Difference(None, "not run")
+    value = round(ours.mean, measure.digits) - round(theirs.mean, measure.digits)
+    if not round(value, measure.digits):
+        return Difference(0.0, "equal")
+    if abs(value) < 2 * math.hypot(ours.std or 0.0, theirs.std or 0.0):
+        return Difference(value, "within the spread")
+    return Difference(value, "better" if measure.gain(value, 0.0) > 0 else "worse")
 
 
-def against_better_model(results: Results, measure: Measure) -> tuple[str, Comparison]:
-    """Return the better one of m_A and m_B, and the comparison of the composition with it."""
+def against_better_model(results: Results, measure: Measure) -> tuple[str, Difference]:
+    """Return the better one of m_A and m_B, and how the composition differs from it."""
     spreads = {key: results.spread(key, measure) for key in (M_A, M_B)}
     known = {key: spread.mean for key, spread in spreads.items() if spread.mean is not None}
     if len(known) < len(spreads):
-        return M_B, Comparison(None, "not run")
+        return M_B, Difference(None, "not run")
     better = max(known, key=lambda key: measure.gain(known[key], 0.0))
-    return better, compare(results.spread(CALM, measure), spreads[better], measure)
+    return better, difference_of(results.spread(CALM, measure), spreads[better], measure)
 
 
-def against_lora(results: Results, measure: Measure) -> Comparison:
+def against_lora(results: Results, measure: Measure) -> Difference:
     """Compare the composition with LoRA."""
-    return compare(results.spread(CALM, measure), results.spread(LORA, measure), measure)
+    return difference_of(results.spread(CALM, measure), results.spread(LORA, measure), measure)
 
 
 def headline(results: Results) -> tuple[str, ...]:
@@ -189,7 +189,7 @@ def _seeds(results: Results) -> list[str]:
 
 
 def answers_tables(results: Results) -> tuple[Table, ...]:
-    """Return a table of every measure for the models and LoRA, with comparisons of the composition, if there is one."""
+    """Return a table of every measure for the models and LoRA, and how the composition, if there is one, differs."""
     if results.system(CALM) is None:
         return ()
     has_lora = results.system(LORA) is not None
@@ -225,8 +225,8 @@ def number_of(results: Results, key: str, measure: Measure, paper: float | None 
     return Number(spread.mean, paper, spread.std, measure.digits, href, note)
 
 
-def _told(found: Comparison, measure: Measure, other: str = "") -> Text:
-    if found.difference is None:
+def _told(found: Difference, measure: Measure, other: str = "") -> Text:
+    if found.value is None:
         return Text(NOT_RUN)
     against = f" than {other}" if other and found.outcome in ("better", "worse") else ""
-    return Text(f"{signed(found.difference, measure.digits)}: {found.outcome}{against}")
+    return Text(f"{signed(found.value, measure.digits)}: {found.outcome}{against}")

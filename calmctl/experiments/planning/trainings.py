@@ -14,7 +14,6 @@ from calmctl.modeling.composition import check_bases
 from calmctl.modeling.tokenizers.own import chosen_kind, own_tokenizer
 from calmctl.training.checkpoints import KEPT
 from calmctl.training.configs import ComposeConfig, TrainConfig
-from calmctl.training.models import model_config_of_size
 from calmctl.training.pairs import measured_aug_tokens
 from calmctl.training.plan import (
     BYTES_PER_FLOAT,
@@ -25,6 +24,7 @@ from calmctl.training.plan import (
     plan_composition,
     plan_training,
 )
+from calmctl.training.whole_models import model_config_of_size
 
 
 @dataclass(frozen=True)

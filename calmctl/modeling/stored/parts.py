@@ -1,16 +1,29 @@
-"""Base class of models of frozen bases and trained parts; storing.py adds saving, loading and publishing."""
+"""Base class of models of frozen bases and trained parts, and their output; storing.py adds saving and loading."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from calmctl.errors import UserError
 from calmctl.modeling.bases.adapters import has_adapters
 from calmctl.modeling.bases.fingerprint import fingerprint
+
+
+@dataclass
+class ComposedOutput(CausalLMOutputWithPast):
+    """Output of a forward pass.
+
+    Attributes:
+        correct: (labels,) while training: whether each label, in row-major order, was the most likely token.
+    """
+
+    correct: Tensor | None = None
 
 
 class PartsModel(PreTrainedModel):
