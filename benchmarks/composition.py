@@ -31,7 +31,7 @@ from calmctl import ComposedModelForCausalLM
 from calmctl.modeling.layers import decoder_layers, layer_output, with_layer_output
 from calmctl.modeling.views import first_layers
 
-TARGETS = {"decode": 1.15, "prefill": 1.20, "train": 0.75, "memory": 0.60, "floor": 1.30, "growth": 0, "augs": 1.15}
+TARGETS = {"decode": 1.05, "prefill": 1.05, "train": 0.75, "memory": 0.60, "floor": 1.30, "growth": 0, "augs": 1.15}
 SHARES = {"all": 1.0, "quarter": 0.25}
 Row = dict[str, Any]
 Rows = Iterator[Row]
