@@ -164,7 +164,7 @@ def filling(preset_name: str, device: str) -> Iterator[Row]:
     preset, quick, vocabulary = PRESETS[preset_name], preset_name == "quick", 2000
     tokenizer = tokenizer_of(vocabulary)
     anchor, aug = (base(preset, role, vocabulary, "float32", device) for role in ("anchor", "aug"))
-    count, batch, new = (8, 4, 64) if quick else (96, 16, 256)
+    count, batch, new = (8, 4, 64) if quick else (64, 16, 192)
     for name, model in {"plain": anchor, "composed": composed(preset, anchor, aug)}.items():
         for case, stop in (("lengths", ("se",)), ("uniform", ("\n\n\n",))):
             asked = [replace(each, stop=stop) for each in prompts("zero-shot", Texts(tokenizer), count, new)]

@@ -136,7 +136,7 @@ def completing(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> st
     if found != (expected := completions_alone(model, tokenizer, asked())):
         raise ValueError(f"{type(model).__name__}, read in {reading}: {found}, but alone {expected}")
     rows = {"padded": "padded", "equal": "equal lengths", "alone": "one at a time"}[reading.together]
-    return rows + (", caches" if reading.goes_on else "")
+    return rows + (", caches" if reading.most_places else "")
 
 
 def likelihoods(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:

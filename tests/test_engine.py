@@ -11,7 +11,7 @@ import torch
 from calmctl.errors import CalmctlError, UserError
 from calmctl.inference import continuation
 from calmctl.inference.generation import Engine, complete
-from calmctl.inference.growing_cache import can_share
+from calmctl.inference.growing_cache import most_places
 from calmctl.inference.prompt import fit
 from calmctl.inference.reading import reading_of
 from calmctl.inference.settings import Decoding
@@ -69,7 +69,7 @@ def generate(*given, **settings) -> dict[tuple[int, int], str]:
     Decoding(), Decoding(batch_size=2), Decoding(batch_size=1), Decoding(batch_size=3, num_beams=3), HOT,
 ], ids=["greedy", "two", "alone", "beams", "sampling"])  # fmt: skip
 def test_a_shared_prefix_changes_no_token(model, tokenizer, decoding):
-    assert can_share(model)
+    assert most_places(model)
     expected = generate(model, tokenizer, prompts(), decoding, share=False)
     assert generate(model, tokenizer, prompts(), decoding, share=True) == expected
     assert any(text.strip() for text in expected.values())

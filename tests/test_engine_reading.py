@@ -1,21 +1,25 @@
 """What the engine finds out about a model: its completions and likelihoods are those of each row alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from calmctl.errors import UserError
-from calmctl.inference import likelihood, reading
+from calmctl.inference import continuation, likelihood, reading
 from calmctl.inference.generation import complete
+from calmctl.inference.prompt import fit
 from calmctl.inference.reading import _Trial, reading_of
 from calmctl.inference.settings import Decoding
 from calmctl.modeling import probe
 from calmctl.modeling.context import context_length
 from calmctl.modeling.probe import tolerance
 from evals import Request
-from tests.families import FAMILIES
+from tests.families import FAMILIES, SPECIAL, modern
 from tests.model_types import tiny_model
 from tests.model_verdicts import REFERENCES, TEXTS, asked, bits_alone, completions, completions_alone, word_tokenizer
-from tests.models import composed, gpt2, llama
+from tests.models import VOCABULARY, composed, gpt2, llama, randomised
 from tests.scored import bits_of
 from tests.task_data import byte_tokenizer
 
@@ -41,6 +45,18 @@ def test_completions_are_those_of_each_prompt_alone(model_type, tokenizer):
     model = tiny_model(model_type)
     assert completions(model, tokenizer, asked()) == completions_alone(model, tokenizer, asked())
     assert str(reading_of(model, tokenizer)) == WAYS[model_type]
+
+
+@pytest.mark.parametrize("window, way", [(16, ""), (20, ", continued caches"), (60, ", continued caches")])
+def test_rows_within_a_sliding_window_continue_a_cache(window, way, tokenizer, monkeypatch):
+    config = AutoConfig.for_model("mistral", vocab_size=VOCABULARY, **SPECIAL, **modern(sliding_window=window))
+    model = randomised(AutoModelForCausalLM.from_config(config))
+    assert str(reading_of(model, tokenizer)) == f"padded batches{way}"
+    monkeypatch.setattr(continuation, "STRETCH", 2)
+    prompts = [replace(each, max_new_tokens=14) for each in asked()]
+    longest = max(map(len, fit(model, tokenizer, prompts).ids)) + 14
+    assert 20 < longest <= 60
+    assert completions(model, tokenizer, prompts, 2) == completions_alone(model, tokenizer, prompts)
 
 
 @pytest.mark.parametrize("model_type", WAYS)

@@ -10,7 +10,7 @@ from calmctl import AdaptedModelForCausalLM, adapt
 from calmctl.baselines.methods import ADAPTERS
 from calmctl.baselines.options import AdapterOptions
 from calmctl.errors import UserError
-from calmctl.inference.growing_cache import SharedPrefix, can_share
+from calmctl.inference.growing_cache import SharedPrefix, most_places
 from calmctl.modeling.calling import CACHE
 from calmctl.modeling.context import context_length
 from tests.families import FAMILIES
@@ -165,7 +165,7 @@ def test_padding_may_fill_the_first_tokens_that_are_read(build):
 
 def test_prompts_can_share_the_cache_of_what_they_begin_with():
     model, ids = prompted(), example_ids()
-    assert can_share(model)
+    assert most_places(model)
     cache = SharedPrefix(model, ids[0, :4].tolist()).for_rows(3)
     together = torch.cat([ids[:1, :4].expand(3, -1), ids[:, 4:]], 1)
     rest = logits(model, together[:, 4:], past_key_values=cache)

@@ -109,7 +109,7 @@ class Continuations:
     """Continues prompts with a model; to be used within `ready_to_write`.
 
     Args:
-        goes_on: whether the model continues from a given cache (see `Reading`).
+        most_places: that rows may take which continue from a given cache (see `Reading`).
         on_text: receives the text while it is generated; for one prompt, without beams or stop strings.
     """
 
@@ -118,14 +118,13 @@ class Continuations:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         decoding: Decoding,
-        goes_on: bool,
+        most_places: int,
         on_text: Callable[[str], None] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.decoding, self.on_text = model, tokenizer, decoding, on_text
-        self.has_growing_cache = goes_on and decoding.num_beams == 1
+        self.most_places = most_places
         # Augs that read prompts only would take the input of every call for the prompt.
-        is_encoder = getattr(model.config, "aug_reads", None) == "prompt"
-        self.in_stretches = self.has_growing_cache and on_text is None and not is_encoder
+        self.is_encoder = getattr(model.config, "aug_reads", None) == "prompt"
         self._may_end: dict[tuple[str, ...], dict[int, bool]] = {}
 
     @torch.inference_mode()
@@ -155,10 +154,14 @@ class Continuations:
             yield {place: [] for place in waiting}
             return
 
+        goes_on = max(map(len, prompts), default=0) + max_new_tokens <= self.most_places
+        grows = goes_on and self.decoding.num_beams == 1
+        in_stretches = grows and self.on_text is None and not self.is_encoder
+
         def begun(count: int) -> _Batch:
             places = [waiting.popleft() for _ in range(min(count, len(waiting)))]
-            cache = growing_cache(self.model) if self.has_growing_cache else None
-            if (prefix := prefix_of(places)) is not None:
+            cache = growing_cache(self.model) if grows else None
+            if goes_on and (prefix := prefix_of(places)) is not None:
                 cache = prefix.for_rows(len(places) * self.decoding.num_beams)
             if isinstance(cache, ComposedCache):
                 cache.folded = folded
@@ -168,7 +171,7 @@ class Continuations:
 
         def advanced(batch: _Batch, count: int) -> dict[int, list[int]]:
             stops = self._stops(stop, [prompts[place] for place in batch.places], batch.rows.starts)
-            return self._advance(batch, count, max_new_tokens, stops)
+            return self._advance(batch, count if in_stretches else None, max_new_tokens, stops)
 
         while batch is not None or waiting:
             if batch is None:
@@ -186,15 +189,19 @@ class Continuations:
             batch = batch if batch.places else None
 
     def _advance(
-        self, batch: _Batch, count: int, max_new_tokens: int, stops: StopStrings | None
+        self, batch: _Batch, count: int | None, max_new_tokens: int, stops: StopStrings | None
     ) -> dict[int, list[int]]:
-        """Continue all rows by at most `count` tokens; drop those that ended, and return their new ids by prompt."""
+        """Continue all rows by at most `count` tokens; drop those that ended, and return their new ids by prompt.
+
+        Args:
+            count: None = until all rows have ended.
+        """
         rows, ends = batch.rows, self.model.generation_config.eos_token_id or []
         room, finite = max_new_tokens - rows.input_ids.shape[1] + min(rows.starts), FiniteLogits()
         processors = [finite, batch.sampling] if batch.sampling is not None else [finite]
         output = self.model.generate(  # type: ignore[operator]
             **rows.arguments(self.model),
-            max_new_tokens=min(count, room) if self.in_stretches else room,
+            max_new_tokens=room if count is None else min(count, room),
             do_sample=False,  # `generate` itself would draw for all rows from one generator
             num_beams=self.decoding.num_beams,
             logits_processor=LogitsProcessorList(processors),
@@ -211,7 +218,7 @@ class Continuations:
         going = []
         for row, (place, ids) in enumerate(zip(batch.places, rows.new_ids(), strict=True)):
             end = _end(ids, ends, stopped.get(row))
-            if end is not None or len(ids) == max_new_tokens or not self.in_stretches:
+            if end is not None or len(ids) == max_new_tokens or count is None:
                 found[place] = ids[:end]
             else:
                 going.append(row)

@@ -65,9 +65,9 @@ class Engine(Writer):
         self.model, self.tokenizer = model, tokenizer
         self.reading = reading_of(model, tokenizer)
         super().__init__(decoding, 1 if self.reading.together == "alone" else decoding.batch_size, throughput)
-        self.continuations = Continuations(model, tokenizer, decoding, self.reading.goes_on, on_text)
+        self.continuations = Continuations(model, tokenizer, decoding, self.reading.most_places, on_text)
         self.min_shared = 1 if share_prefixes else MIN_TOKENS
-        self.share_prefixes = share_prefixes is not False and self.reading.goes_on
+        self.share_prefixes = share_prefixes is not False and self.reading.most_places > 0
         self._shared: dict[Group, int] = {}
         self._prefix: tuple[Sequence[int], SharedPrefix] | None = None
         self._stops: dict[tuple[str, ...], tuple[str, ...]] = {}

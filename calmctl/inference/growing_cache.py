@@ -1,12 +1,13 @@
 """KV caches that grow in place, or hold a prefix shared by many prompts (few-shot examples)."""
 
 import copy
+import sys
 from collections.abc import Sequence
 from typing import cast
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 from calmctl.modeling import layers
 from calmctl.modeling.cache import GrowingLayer
@@ -23,11 +24,6 @@ def new_cache(model: PreTrainedModel) -> Cache:
     if isinstance(model, PartsModel):
         return model.new_cache()
     return DynamicCache(config=layers.text_config(model.config))
-
-
-def is_plain(cache: Cache) -> bool:
-    """Tell whether every layer holds all tokens (no sliding window, no recurrent state); False without layers."""
-    return len(cache.layers) > 0 and all(type(layer) in (DynamicLayer, GrowingLayer) for layer in cache.layers)
 
 
 def growing_cache(model: PreTrainedModel) -> Cache:
@@ -62,14 +58,20 @@ class SharedPrefix:
         return cache
 
 
-def can_share(model: PreTrainedModel) -> bool:
-    """Tell whether prompts of different lengths can continue one cache, with padding between prefix and rest.
+def most_places(model: PreTrainedModel) -> int:
+    """Return how many places, padding included, rows may take that continue one cache; 0 = they cannot continue one.
 
-    Positions must follow from the mask, not from places in the cache. This excludes sliding windows, which count
-    places, and recurrent states, which run through padding.
+    Prompts of different lengths then have padding between a shared prefix and the rest. So positions must follow from
+    the mask, not from places in the cache. A sliding window counts places, and must not end within the rows. Recurrent
+    states run through padding.
     """
     # A composed model always takes position_ids, so ask its bases.
     decoders = [layers.decoder(base) for base in model.bases()] if isinstance(model, PartsModel) else [model]
-    if not all(accepts(decoder, "position_ids") for decoder in decoders):
-        return False
-    return is_plain(new_cache(model))
+    held = new_cache(model).layers
+    known = (DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer)
+    if not held or not all(accepts(decoder, "position_ids") for decoder in decoders):
+        return 0
+    if not all(type(layer) in known for layer in held):
+        return 0
+    windows = [layer.sliding_window for layer in held if isinstance(layer, DynamicSlidingWindowLayer)]
+    return min(windows, default=sys.maxsize)

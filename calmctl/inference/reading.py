@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, 
 from calmctl.errors import CalmctlError, UserError
 from calmctl.inference.continuation import Rows
 from calmctl.inference.decoding import ready_to_write
-from calmctl.inference.growing_cache import SharedPrefix, can_share, growing_cache
+from calmctl.inference.growing_cache import SharedPrefix, growing_cache, most_places
 from calmctl.modeling.calling import cache_of
 from calmctl.modeling.probe import (
     Findings,
@@ -44,17 +44,17 @@ class Reading:
 
     Attributes:
         together: which rows may share a batch: any (left padding), those of equal length, or none.
-        goes_on: whether the model continues from a given cache, so that ended rows can be dropped, others can take
-            their places, and shared prefixes are read once.
+        most_places: how many places, padding included, rows may take that continue from a given cache, so that ended
+            rows can be dropped, others can take their places, and shared prefixes are read once; 0 = they cannot.
     """
 
     together: Together
-    goes_on: bool
+    most_places: int = 0
 
     def __str__(self) -> str:
         """Return the reading in words, for results."""
         rows = {"padded": "padded batches", "equal": "batches of equal lengths", "alone": "one row at a time"}
-        return rows[self.together] + (", continued caches" if self.goes_on else "")
+        return rows[self.together] + (", continued caches" if self.most_places else "")
 
 
 _findings: Findings[Reading] = Findings()
@@ -104,16 +104,16 @@ class _Trial:
             alone = [self._alone(place) for place in range(3)]
             again = self._alone(0)
         if not all(logits.amax(-1).isfinite().all() for logits in alone):
-            return Reading("alone", goes_on=False)  # the prompts will raise NotFiniteError
+            return Reading("alone")  # the prompts will raise NotFiniteError
         if deviation(again, alone[0]) > self.allowed:
             raise UserError(f"{name} computes other logits each time that it reads a prompt: figures would be chance")
         if self._is_right(self._in_stretches, alone):
-            return Reading("padded", goes_on=True)
+            return Reading("padded", most_places(self.model))
         if self._is_right(self._padded, alone):
-            return Reading("padded", goes_on=False)
+            return Reading("padded")
         if self._is_right(self._equal, alone[1:]):
-            return Reading("equal", goes_on=False)
-        return Reading("alone", goes_on=False)
+            return Reading("equal")
+        return Reading("alone")
 
     @torch.inference_mode()
     def allows(self, reading: Reading) -> bool:
@@ -121,7 +121,7 @@ class _Trial:
         if reading.together == "alone":
             return True
         way, places = (self._padded, (0, 1, 2)) if reading.together == "padded" else (self._equal, (1, 2))
-        if reading.goes_on:
+        if reading.most_places:
             way = self._in_stretches
         self.allowed = MOST_APART
         return self._is_right(way, [self._alone(place) for place in places])
@@ -136,7 +136,7 @@ class _Trial:
 
     def _in_stretches(self) -> Tensor:
         """Complete two prompts from their shared prefix, in two calls; in between, swap them and let a third join."""
-        if not can_share(self.model):
+        if most_places(self.model) < LONG + 2 * STRETCH:
             return torch.empty(0)
         device = self.model.device
         prefix = SharedPrefix(self.model, self.prompts[0][:PREFIX])
