@@ -23,11 +23,11 @@ from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.stored.parts import PartsModel
 from calmctl.modeling.stored.warm_start import check_same_form, load_parts_of, parts_config
 from calmctl.runs.run import read_run
-from calmctl.training.cost import DecoderFlops, adapter_training
-from calmctl.training.job import Job, check_attention
+from calmctl.training.checks import check_attention
+from calmctl.training.cost import DecoderFlops, adapter_training, num_trainable
+from calmctl.training.job import Job
 from calmctl.training.plan import Plan, PlannedModel, backward_of, described, model_of, plan_whole
 from calmctl.training.prepared import Planned
-from calmctl.training.session import num_trainable
 
 
 def baseline_job(config: BaselineConfig) -> Job:

@@ -3,7 +3,6 @@
 Plan and run begin with the same steps, `Run.look` and `prepare`, so that a plan fails where the run would.
 """
 
-import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.config import to_dict
 from calmctl.errors import UserError
@@ -23,15 +21,12 @@ from calmctl.processes.ranks import current_ranks
 from calmctl.runs.record import Kind, RunInfo
 from calmctl.runs.run import Run
 from calmctl.runs.shared import started_run
-from calmctl.training.checkpoints import newest_sealed
+from calmctl.training.checkpoints import interrupted_training, newest_sealed
+from calmctl.training.checks import check_settings
 from calmctl.training.configs import TrainingConfig
 from calmctl.training.examples import Examples
-from calmctl.training.interruption import interrupted_training
-from calmctl.training.optimizer import learned_alike
 from calmctl.training.prepared import Planned, Prepared, in_steps, prepared
-from calmctl.training.session import check_settings, set_up, train_into
 from calmctl.training.settings import TrainSettings
-from calmctl.training.validation import out_of_patience, state_of
 from data_builders.row_sources import find_rows
 
 _LOGGER = logging.getLogger(__name__)
@@ -110,6 +105,8 @@ def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
                 _say_how_long(ready, out)
                 if extended:
                     _LOGGER.info("%s: %s", out, _extension(ready, extended, checkpoints))
+            from calmctl.training.session import set_up, train_into  # the Trainer, which a plan can do without
+
             set_up(job.settings, config.seed)
             model = job.build(ready.planned.tokenizer)
             ready, reading = ready.as_built(model).with_aug_tokens(run.path)
@@ -195,6 +192,9 @@ def _extension(ready: Prepared, before: Mapping[str, Any], checkpoints: Path) ->
     Args:
         before: the settings that grew, `train.steps` or `train.epochs`, with their values in the run so far.
     """
+    from calmctl.training.optimizer import learned_alike
+    from calmctl.training.validation import out_of_patience, state_of
+
     config, checkpoint = ready.planned.config, newest_sealed(checkpoints)
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if ready.examples is None or not done:
@@ -216,18 +216,3 @@ def _extension(ready: Prepared, before: Mapping[str, Any], checkpoints: Path) ->
 
 def _values(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value:g}" for name, value in settings.items())
-
-
-def check_attention(config: PreTrainedConfig, attention: str, name: str = "attention") -> None:
-    """Raise UserError if a model cannot use an attention implementation here; empty = transformers' choice."""
-    if not attention:
-        return
-    try:
-        is_trusted = type(config).__module__.startswith("transformers_modules.")  # its code ran at loading
-        with torch.device("meta"):
-            AutoModelForCausalLM.from_config(
-                copy.deepcopy(config), attn_implementation=attention, trust_remote_code=is_trusted
-            )
-    except (ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{name}={attention}: {reason}") from error

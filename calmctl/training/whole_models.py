@@ -6,8 +6,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from calmctl.modeling.bases.locating import source_sha256
 from calmctl.modeling.bases.public_shapes import Shape
 from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer
+from calmctl.training.checks import check_attention
 from calmctl.training.configs import TrainConfig
-from calmctl.training.job import Job, check_attention
+from calmctl.training.job import Job
 from calmctl.training.models import model_config, new_model
 from calmctl.training.plan import model_of, plan_training
 from calmctl.training.prepared import Planned
