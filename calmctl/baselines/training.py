@@ -62,9 +62,10 @@ def baseline_job(config: BaselineConfig) -> Job:
             load_parts_of(cast(PartsModel, model), config.init_from)
         return {"method": config.method, **matching(num_trainable(model), target)}
 
-    reads = {"anchor": source_sha256(config.anchor)}
-    if target is not None:
-        reads["parameters"] = str(target)
+    def reads() -> dict[str, str]:
+        size = {"parameters": str(target)} if target is not None else {}
+        return {"anchor": source_sha256(config.anchor), **size}
+
     return Job(
         "baseline", config, reads, plan,
         build=lambda tokenizer: build(config, target),

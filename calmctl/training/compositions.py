@@ -94,8 +94,10 @@ def composition_job(config: ComposeConfig) -> Job:
             calibrate_on(examples, composed, config.train, config.seed)
         return {"self_check": _self_check(composed, config, folder)}
 
-    reads = {"anchor": source_sha256(config.anchor)}
-    reads |= {f"aug_{index}": source_sha256(aug) for index, aug in enumerate(config.augs)}
+    def reads() -> dict[str, str]:
+        augs = {f"aug_{index}": source_sha256(aug) for index, aug in enumerate(config.augs)}
+        return {"anchor": source_sha256(config.anchor), **augs}
+
     return Job("compose", config, reads, plan, build, begin, config.merge_bases)
 
 

@@ -18,7 +18,7 @@ from calmctl.modeling.bases.sources import quiet_libraries
 from calmctl.modeling.stored.stored_tokenizer import check_storable
 from calmctl.modeling.stored.warm_start import parts_sha256
 from calmctl.processes.ranks import current_ranks
-from calmctl.runs.record import Kind, RunInfo
+from calmctl.runs.record import RUN_FILE, Kind, RunInfo
 from calmctl.runs.run import Run
 from calmctl.runs.shared import started_run
 from calmctl.training.checkpoints import interrupted_training, newest_sealed
@@ -38,7 +38,7 @@ class Job:
 
     Attributes:
         config: the whole configuration, which identifies the run.
-        reads: name -> checksum of the inputs other than data.
+        reads: returns name -> checksum of the inputs other than data; reads all weights.
         plan: checks the models without their weights, and plans; may raise UserError.
         build: returns the model to train; called after seeding.
         begin: (model, examples, run folder) -> further entries for `run.json`; gets the model ready for training; may
@@ -48,7 +48,7 @@ class Job:
 
     kind: Kind
     config: TrainingConfig
-    reads: Mapping[str, str]
+    reads: Callable[[], Mapping[str, str]]
     plan: Callable[[], Planned]
     build: Callable[[PreTrainedTokenizerBase], PreTrainedModel]
     begin: Callable[[PreTrainedModel, Examples | None, Path], Mapping[str, Any]] = lambda *_: {}
@@ -60,11 +60,15 @@ class Job:
         return self.config.settings
 
     @cached_property
+    def begins_with(self) -> dict[str, str]:
+        """Return the checksum of the bridges or adapters to begin with, if there are any."""
+        return {"init_from": parts_sha256(self.config.init_from)} if self.config.init_from else {}
+
+    @cached_property
     def inputs(self) -> dict[str, str]:
         """Return the checksums of all inputs by name, as `Run.start` takes them."""
-        begin = {"init_from": parts_sha256(self.config.init_from)} if self.config.init_from else {}
         data = {**_read("data", self.config.datasets), **_read("validation", self.config.validations)}
-        return {**data, **self.reads, **begin}
+        return {**data, **self.reads(), **self.begins_with}
 
 
 def prepare(job: Job) -> Prepared:
@@ -132,7 +136,8 @@ def plan_job(job: Job, out: Path) -> dict[str, Any]:
     """
     extended: dict[str, Any] = {}
     note = partial(_note_growth, extended)
-    existing = Run.look(out, kind=job.kind, config=job.config, inputs=job.inputs, on_growth=note)
+    inputs = job.inputs if (out / RUN_FILE).exists() else {}  # otherwise there are none to compare them with
+    existing = Run.look(out, kind=job.kind, config=job.config, inputs=inputs, on_growth=note)
     if existing is not None and existing.is_complete and not extended:
         return {"run": "complete: nothing is left to do", "data": job.config.dataset, "seed": job.config.seed}
     ready = prepare(job)
@@ -143,7 +148,7 @@ def plan_job(job: Job, out: Path) -> dict[str, Any]:
         facts["warnings"] = list(warnings)
     checkpoint = newest_sealed(out / "checkpoints")
     if job.config.init_from:
-        facts["init_from"] = {"source": job.config.init_from, "sha256": job.inputs["init_from"]}
+        facts["init_from"] = {"source": job.config.init_from, "sha256": job.begins_with["init_from"]}
     status = "new" if existing is None else f"goes on from {checkpoint.name if checkpoint else 'the beginning'}"
     if extended:
         facts["extended"] = _extension(ready, extended, out / "checkpoints")

@@ -34,4 +34,4 @@ def training_job(config: TrainConfig) -> Job:
             return load_base(config.base, dtype=torch.float32, **how)
         return new_model(config.model, tokenizer)
 
-    return Job("train", config, {"base": source_sha256(config.base)}, plan, build)
+    return Job("train", config, lambda: {"base": source_sha256(config.base)}, plan, build)

@@ -14,7 +14,7 @@ from calmctl.modeling.options import AUTO
 from calmctl.modeling.own_masks import shortest_reach, why_no_gaps, why_no_own_masks
 from calmctl.modeling.prompt_ids import ids_around
 from calmctl.modeling.tokenizers.backend import Backend, tokenizer_sha256
-from calmctl.modeling.tokenizers.same_ids import differences, num_token_ids
+from calmctl.modeling.tokenizers.same_ids import differences
 from calmctl.modeling.tokenizers.segmentation import Segmenter
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 from calmctl.processes.garbage import without_collection
@@ -113,7 +113,7 @@ def own_tokenizer(
         tuple(opening),
         tuple(sorted(token_id for token_id in anchor.all_special_ids if table[token_id] is None)),
         found,
-        num_token_ids(aug),
+        len(backends[1].token_bytes),
         difference,
         tuple(filter(None, warnings)),
     )

@@ -150,7 +150,11 @@ class _Tokens:
 
     def table(self, kind: Kind) -> list[bytes | None]:
         """Return the bytes of every token, by id."""
-        return [self.bytes_of(token_id, kind) for token_id in range(max(self._names, default=-1) + 1)]
+        found: list[bytes | None] = [None] * (max(self._names, default=-1) + 1)
+        for token_id, name in self._names.items():
+            if token_id not in self._markers:
+                found[token_id] = kind(name, token_id in self._added)
+        return found
 
 
 def _tried(kind: Kind, tokens: _Tokens, cuts: _Cuts) -> _Trial:
