@@ -19,7 +19,7 @@ from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.training.batches import Batches
 from calmctl.training.examples import load_examples
 from calmctl.training.mixing import joined
-from calmctl.training.validation import hold_out
+from calmctl.training.prepared import hold_out
 from tests.additions import SETTINGS, write
 from tests.task_data import byte_tokenizer
 

@@ -11,7 +11,7 @@ from unicodedata import normalize
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
-from calmctl.errors import UserError
+from calmctl.modeling.tokenizers.backend import Backend
 from calmctl.modeling.tokenizers.cutting import Cutter
 from calmctl.modeling.tokenizers.plain import plain_tokenizer
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
@@ -27,7 +27,7 @@ from tests.tokenizer_families import (
 )
 
 TOKENIZERS = {name: make() for name, make in FAMILIES.items()}
-CUTTERS = {name: Cutter(tokenizer.backend_tokenizer.to_str()) for name, tokenizer in TOKENIZERS.items()}
+CUTTERS = {name: Cutter(tokenizer.backend_tokenizer) for name, tokenizer in TOKENIZERS.items()}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -76,7 +76,7 @@ def test_safe_places_are_found_in_every_script(name: str) -> None:
 def test_added_tokens_of_several_words_and_of_other_scripts_are_not_split() -> None:
     tokenizer = Tokenizer.from_str(tiny_bytes().backend_tokenizer.to_str())
     tokenizer.add_tokens([AddedToken("def f"), AddedToken("世界")])
-    cutter = Cutter(tokenizer.to_str())
+    cutter = Cutter(tokenizer)
     assert [cutter.safe_splits(text) for text in ("a def f", "a世界。b", "a世人口")] == [1, 3, 2]
 
 
@@ -84,7 +84,7 @@ def test_no_place_is_safe_inside_of_tokens_of_several_words() -> None:
     vocabulary = {piece: place for place, piece in enumerate([SPACE, *"ofth", f"{SPACE}t", f"f{SPACE}", f"f{SPACE}t"])}
     tokenizer = Tokenizer(models.BPE(vocabulary, [("f", SPACE), (f"f{SPACE}", "t")]))
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)
-    cutter = Cutter(tokenizer.to_str())
+    cutter = Cutter(tokenizer)
     assert cutter.safe_splits("of the") == 0 and cutter.safe_splits("oh the") == 2
     assert cutter.cut("of the", True)[1] == vocabulary[f"f{SPACE}t"]
 
@@ -116,7 +116,7 @@ def test_a_space_of_the_tokenizer_is_at_the_beginning_only(
     tokenizer = Tokenizer.from_str(make().backend_tokenizer.to_str())
     for part, value in parts.items():
         setattr(tokenizer, part, value)
-    cutter = Cutter(tokenizer.to_str())
+    cutter = Cutter(tokenizer)
     for text in ("one", "one two", "\none"):
         assert cutter.cut(text, True) == tuple(tokenizer.encode(text, add_special_tokens=False).ids)
         assert cutter.cut(text, True) == cutter.cut(f" {text}", False) != cutter.cut(text, False)
@@ -131,7 +131,7 @@ def test_what_a_tokenizer_does_by_chance_or_for_batches_is_left_out() -> None:
     changed.enable_truncation(2)
     changed.enable_padding(length=50)
     for text in random_texts(seed=6, count=20):
-        assert Cutter(changed.to_str()).cut(text, True) == CUTTERS["gpt2_style"].cut(text, True)
+        assert Cutter(changed).cut(text, True) == CUTTERS["gpt2_style"].cut(text, True)
 
 
 @pytest.mark.parametrize(("name", "added"), [(name, added) for name in FAMILIES for added in (False, True)])
@@ -144,7 +144,7 @@ def test_added_tokens_are_text_unless_they_are_written_as_markers(name: str, add
     ]
     texts = [AddedToken("<think>"), AddedToken("\n\t\n", special=True), AddedToken("        ", normalized=False)]
     tokenizer.add_tokens([*texts, *markers] if added else [*markers, *texts])
-    tokens, cutter = TokenBytes.of(tokenizer, name), Cutter(tokenizer.to_str())
+    tokens, cutter = TokenBytes.of(tokenizer, name), Cutter(tokenizer)
     for marker in markers:
         text = f"a{marker.content}  b {marker.content}"
         cut = cutter.cut(text, False)
@@ -161,10 +161,10 @@ def test_a_marker_that_is_a_letter_or_a_word_of_the_vocabulary_too_is_text() -> 
     tokenizer = Tokenizer.from_str(gpt2_style().backend_tokenizer.to_str())
     for word in ("!", "the"):
         tokenizer.add_tokens([AddedToken(word, special=True)])
-        tokens, cutter = TokenBytes.of(tokenizer, "x"), Cutter(tokenizer.to_str())
+        tokens, cutter = TokenBytes.of(tokenizer, "x"), Cutter(tokenizer)
         assert tokens.text_bytes(cutter.cut("the dog! the fox!", True)) == b"the dog! the fox!"
 
 
 def test_what_is_no_tokenizer_is_refused() -> None:
-    with pytest.raises(UserError, match="cannot be read"):
-        Cutter("{}")
+    with pytest.raises(ValueError, match="Model missing"):
+        Backend.read("{}", "the aug")

@@ -16,7 +16,7 @@ from calmctl.cli.main import main
 from calmctl.errors import UserError
 from calmctl.training.examples import load_examples
 from calmctl.training.mixing import MOST_REPEATS, in_shares, joined, load_datasets
-from calmctl.training.validation import hold_out
+from calmctl.training.prepared import hold_out
 from data_builders.files import sha256_file
 from data_builders.row_sources import RowSource, find_rows, private_name
 from data_builders.values import read_json

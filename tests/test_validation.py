@@ -22,8 +22,9 @@ from calmctl.training import validation as validation_module
 from calmctl.training.batches import Batches
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import load_examples
+from calmctl.training.prepared import hold_out
 from calmctl.training.settings import TrainSettings
-from calmctl.training.validation import Validation, hold_out, stays_worse
+from calmctl.training.validation import Validation, stays_worse
 from tests.sums import sums_config, write_sums
 from tests.trained import run_composition, run_training
 

@@ -23,11 +23,11 @@ from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.stored.parts import PartsModel
 from calmctl.modeling.stored.warm_start import check_same_form, load_parts_of, parts_config
 from calmctl.runs.run import read_run
-from calmctl.training.cost import DecoderFlops, adapter_training
-from calmctl.training.job import Job, check_attention
+from calmctl.training.checks import check_attention
+from calmctl.training.cost import DecoderFlops, adapter_training, num_trainable
+from calmctl.training.job import Job
 from calmctl.training.plan import Plan, PlannedModel, backward_of, described, model_of, plan_whole
 from calmctl.training.prepared import Planned
-from calmctl.training.session import num_trainable
 
 
 def baseline_job(config: BaselineConfig) -> Job:
@@ -62,9 +62,10 @@ def baseline_job(config: BaselineConfig) -> Job:
             load_parts_of(cast(PartsModel, model), config.init_from)
         return {"method": config.method, **matching(num_trainable(model), target)}
 
-    reads = {"anchor": source_sha256(config.anchor)}
-    if target is not None:
-        reads["parameters"] = str(target)
+    def reads() -> dict[str, str]:
+        size = {"parameters": str(target)} if target is not None else {}
+        return {"anchor": source_sha256(config.anchor), **size}
+
     return Job(
         "baseline", config, reads, plan,
         build=lambda tokenizer: build(config, target),

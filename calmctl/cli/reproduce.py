@@ -163,9 +163,9 @@ def _reproduce(
     from calmctl.experiments.reproduction import experiment_stages, preflight, reproduce
     from calmctl.experiments.stages import Progress
 
-    first = experiment(seed, out).config
-    folders = _folders(out, first.seed, seeds)
-    experiments = {folder: experiment(number, folder) for number, folder in folders.items()}
+    first = experiment(seed, out)
+    folders = _folders(out, first.config.seed, seeds)
+    experiments = {folder: first if folder == out else experiment(number, folder) for number, folder in folders.items()}
     if dry_run:
         for folder, each in experiments.items():
             preflight(each, folder, nproc_per_node)

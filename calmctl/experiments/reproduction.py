@@ -28,8 +28,8 @@ from calmctl.runs.identity import existing_run, has_settings
 from calmctl.runs.record import METRICS_FILE
 from calmctl.runs.run import Run, read_run
 from calmctl.schema import differing_settings
+from calmctl.training.checks import check_settings
 from calmctl.training.configs import ComposeConfig, TrainConfig
-from calmctl.training.session import check_settings
 from data_builders.checks import CHECKS
 from data_builders.values import read_json
 

@@ -95,7 +95,7 @@ def side_by_side(
         read_by = tokenizer
         if (own := model.own_tokenizers[index]) is not None:  # the one beside the aug has its chat template
             beside = tokenizer_of(aug, trust_remote_code=trust_remote_code)
-            read_by = beside or PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(own.aug))
+            read_by = beside or PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(own.aug.json))
         role = "aug" if len(augs) == 1 else f"aug {index}"
         found.append(Conversation(_named(role, aug), aug, read_by, system))
     return [*found, Conversation("composed", model, tokenizer, system)]

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
+from calmctl.modeling.tokenizers.same_ids import PROBES
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -31,14 +32,14 @@ def ids_around(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] = ()) ->
     """Return the special tokens that a tokenizer puts before and after a text.
 
     They are found by tokenising a text with and without special tokens. The first text whose bare ids occur exactly
-    once in its full ids decides; if none of `texts` does, one made from the tokenizer's vocabulary.
+    once in its full ids decides; if none of `texts` does, one of `PROBES` or made from the tokenizer's vocabulary.
 
     Raises:
         UserError: no text decides, since the tokenizer changes the ids of texts when it adds special tokens.
     """
     if not ids_of(tokenizer, "", special=True):
         return [], []
-    for text in chain(texts, _own_texts(tokenizer)):
+    for text in chain(texts, PROBES, _own_texts(tokenizer)):
         bare, whole = ids_of(tokenizer, text), ids_of(tokenizer, text, special=True)
         if bare and whole and len(places := list(_places(bare, whole))) == 1:
             return whole[: places[0]], whole[places[0] + len(bare) :]
@@ -66,4 +67,5 @@ def _places(part: list[int], whole: list[int]) -> Iterator[int]:
 
 
 def _own_texts(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
-    return (tokenizer.convert_tokens_to_string([token]) for token in tokenizer.get_vocab())
+    for token in tokenizer.get_vocab():  # not before it is needed: a large one takes a quarter of a second
+        yield tokenizer.convert_tokens_to_string([token])

@@ -16,6 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from calmctl.errors import CalmctlError, UserError
+from calmctl.processes.parent import Interrupted
 from calmctl.processes.ranks import current_ranks
 from data_builders.files import sha256_of, share_as_umask_says, sync_folder, sync_tree
 from data_builders.values import read_json, write_json
@@ -151,3 +152,14 @@ def _disk_trouble(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|inline_container|iostream", str(error)):
         return "torch could not write all of it"
     return None
+
+
+def interrupted_training(folder: Path) -> Interrupted:
+    """Return the error for an interrupted training; its message names the checkpoint saved in `folder`."""
+    checkpoint = newest_sealed(folder)
+    if checkpoint is None:
+        saved = "before there was a checkpoint; run the same command again to start anew"
+    else:
+        step = checkpoint.name.rpartition("-")[2]
+        saved = f"the checkpoint of step {step} is saved; run the same command again to resume"
+    return Interrupted(f"interrupted: {saved}")

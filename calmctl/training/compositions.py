@@ -23,9 +23,10 @@ from calmctl.modeling.selfcheck import check_composition
 from calmctl.modeling.stored.warm_start import check_same_form, load_parts_of, parts_config
 from calmctl.processes.ranks import current_ranks
 from calmctl.training.batches import Batches, alike
+from calmctl.training.checks import check_attention
 from calmctl.training.configs import ComposeConfig
 from calmctl.training.examples import Examples
-from calmctl.training.job import Job, check_attention
+from calmctl.training.job import Job
 from calmctl.training.packing import check_packing_of_augs
 from calmctl.training.plan import model_of, plan_composition
 from calmctl.training.prepared import Planned
@@ -93,8 +94,10 @@ def composition_job(config: ComposeConfig) -> Job:
             calibrate_on(examples, composed, config.train, config.seed)
         return {"self_check": _self_check(composed, config, folder)}
 
-    reads = {"anchor": source_sha256(config.anchor)}
-    reads |= {f"aug_{index}": source_sha256(aug) for index, aug in enumerate(config.augs)}
+    def reads() -> dict[str, str]:
+        augs = {f"aug_{index}": source_sha256(aug) for index, aug in enumerate(config.augs)}
+        return {"anchor": source_sha256(config.anchor), **augs}
+
     return Job("compose", config, reads, plan, build, begin, config.merge_bases)
 
 

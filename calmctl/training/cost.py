@@ -204,3 +204,8 @@ def adapter_training(anchor: DecoderFlops, trainable: int, length: int, attentio
     Every adapter parameter counts as used once per token; this fits prefixes too, which every token attends to.
     """
     return anchor.frozen_training(length, 0, attention_backward) + 6 * trainable
+
+
+def num_trainable(model: PreTrainedModel) -> int:
+    """Return the number of parameters that require gradients."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,13 +1,11 @@
 """Interruption of a training: stop all ranks after the current step, with a checkpoint of it."""
 
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerState
 
-from calmctl.processes.parent import Interrupted, is_asked_to_end
+from calmctl.processes.parent import is_asked_to_end
 from calmctl.processes.ranks import Ranks
-from calmctl.training.checkpoints import newest_sealed
 from calmctl.training.settings import TrainSettings
 
 
@@ -46,14 +44,3 @@ def owes_validation(state: TrainerState, settings: TrainSettings) -> bool:
     step = state.global_step
     is_due = step % settings.validation_steps == 0 or step == settings.steps
     return is_due and not any("eval_loss" in row and row["step"] == step for row in state.log_history)
-
-
-def interrupted_training(folder: Path) -> Interrupted:
-    """Return the error for an interrupted training; its message names the checkpoint saved in `folder`."""
-    checkpoint = newest_sealed(folder)
-    if checkpoint is None:
-        saved = "before there was a checkpoint; run the same command again to start anew"
-    else:
-        step = checkpoint.name.rpartition("-")[2]
-        saved = f"the checkpoint of step {step} is saved; run the same command again to resume"
-    return Interrupted(f"interrupted: {saved}")

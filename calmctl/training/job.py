@@ -3,7 +3,6 @@
 Plan and run begin with the same steps, `Run.look` and `prepare`, so that a plan fails where the run would.
 """
 
-import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calmctl.config import to_dict
 from calmctl.errors import UserError
@@ -20,18 +18,15 @@ from calmctl.modeling.bases.sources import quiet_libraries
 from calmctl.modeling.stored.stored_tokenizer import check_storable
 from calmctl.modeling.stored.warm_start import parts_sha256
 from calmctl.processes.ranks import current_ranks
-from calmctl.runs.record import Kind, RunInfo
+from calmctl.runs.record import RUN_FILE, Kind, RunInfo
 from calmctl.runs.run import Run
 from calmctl.runs.shared import started_run
-from calmctl.training.checkpoints import newest_sealed
+from calmctl.training.checkpoints import interrupted_training, newest_sealed
+from calmctl.training.checks import check_settings
 from calmctl.training.configs import TrainingConfig
 from calmctl.training.examples import Examples
-from calmctl.training.interruption import interrupted_training
-from calmctl.training.optimizer import learned_alike
 from calmctl.training.prepared import Planned, Prepared, in_steps, prepared
-from calmctl.training.session import check_settings, set_up, train_into
 from calmctl.training.settings import TrainSettings
-from calmctl.training.validation import out_of_patience, state_of
 from data_builders.row_sources import find_rows
 
 _LOGGER = logging.getLogger(__name__)
@@ -43,7 +38,7 @@ class Job:
 
     Attributes:
         config: the whole configuration, which identifies the run.
-        reads: name -> checksum of the inputs other than data.
+        reads: returns name -> checksum of the inputs other than data; reads all weights.
         plan: checks the models without their weights, and plans; may raise UserError.
         build: returns the model to train; called after seeding.
         begin: (model, examples, run folder) -> further entries for `run.json`; gets the model ready for training; may
@@ -53,7 +48,7 @@ class Job:
 
     kind: Kind
     config: TrainingConfig
-    reads: Mapping[str, str]
+    reads: Callable[[], Mapping[str, str]]
     plan: Callable[[], Planned]
     build: Callable[[PreTrainedTokenizerBase], PreTrainedModel]
     begin: Callable[[PreTrainedModel, Examples | None, Path], Mapping[str, Any]] = lambda *_: {}
@@ -65,11 +60,15 @@ class Job:
         return self.config.settings
 
     @cached_property
+    def begins_with(self) -> dict[str, str]:
+        """Return the checksum of the bridges or adapters to begin with, if there are any."""
+        return {"init_from": parts_sha256(self.config.init_from)} if self.config.init_from else {}
+
+    @cached_property
     def inputs(self) -> dict[str, str]:
         """Return the checksums of all inputs by name, as `Run.start` takes them."""
-        begin = {"init_from": parts_sha256(self.config.init_from)} if self.config.init_from else {}
         data = {**_read("data", self.config.datasets), **_read("validation", self.config.validations)}
-        return {**data, **self.reads, **begin}
+        return {**data, **self.reads(), **self.begins_with}
 
 
 def prepare(job: Job) -> Prepared:
@@ -110,6 +109,8 @@ def run_job(job: Job, out: Path, command: Sequence[str] = ()) -> Run:
                 _say_how_long(ready, out)
                 if extended:
                     _LOGGER.info("%s: %s", out, _extension(ready, extended, checkpoints))
+            from calmctl.training.session import set_up, train_into  # the Trainer, which a plan can do without
+
             set_up(job.settings, config.seed)
             model = job.build(ready.planned.tokenizer)
             ready, reading = ready.as_built(model).with_aug_tokens(run.path)
@@ -135,7 +136,8 @@ def plan_job(job: Job, out: Path) -> dict[str, Any]:
     """
     extended: dict[str, Any] = {}
     note = partial(_note_growth, extended)
-    existing = Run.look(out, kind=job.kind, config=job.config, inputs=job.inputs, on_growth=note)
+    inputs = job.inputs if (out / RUN_FILE).exists() else {}  # otherwise there are none to compare them with
+    existing = Run.look(out, kind=job.kind, config=job.config, inputs=inputs, on_growth=note)
     if existing is not None and existing.is_complete and not extended:
         return {"run": "complete: nothing is left to do", "data": job.config.dataset, "seed": job.config.seed}
     ready = prepare(job)
@@ -146,7 +148,7 @@ def plan_job(job: Job, out: Path) -> dict[str, Any]:
         facts["warnings"] = list(warnings)
     checkpoint = newest_sealed(out / "checkpoints")
     if job.config.init_from:
-        facts["init_from"] = {"source": job.config.init_from, "sha256": job.inputs["init_from"]}
+        facts["init_from"] = {"source": job.config.init_from, "sha256": job.begins_with["init_from"]}
     status = "new" if existing is None else f"goes on from {checkpoint.name if checkpoint else 'the beginning'}"
     if extended:
         facts["extended"] = _extension(ready, extended, out / "checkpoints")
@@ -195,6 +197,9 @@ def _extension(ready: Prepared, before: Mapping[str, Any], checkpoints: Path) ->
     Args:
         before: the settings that grew, `train.steps` or `train.epochs`, with their values in the run so far.
     """
+    from calmctl.training.optimizer import learned_alike
+    from calmctl.training.validation import out_of_patience, state_of
+
     config, checkpoint = ready.planned.config, newest_sealed(checkpoints)
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if ready.examples is None or not done:
@@ -216,18 +221,3 @@ def _extension(ready: Prepared, before: Mapping[str, Any], checkpoints: Path) ->
 
 def _values(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value:g}" for name, value in settings.items())
-
-
-def check_attention(config: PreTrainedConfig, attention: str, name: str = "attention") -> None:
-    """Raise UserError if a model cannot use an attention implementation here; empty = transformers' choice."""
-    if not attention:
-        return
-    try:
-        is_trusted = type(config).__module__.startswith("transformers_modules.")  # its code ran at loading
-        with torch.device("meta"):
-            AutoModelForCausalLM.from_config(
-                copy.deepcopy(config), attn_implementation=attention, trust_remote_code=is_trusted
-            )
-    except (ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{name}={attention}: {reason}") from error

@@ -26,9 +26,9 @@ from calmctl.training.examples import Examples
 from calmctl.training.mixing import in_shares, load_datasets
 from calmctl.training.packing import pack
 from calmctl.training.plan import Plan
-from calmctl.training.validation import hold_out
 
 _LOGGER = logging.getLogger(__name__)
+HELD_OUT_STREAM = 0x7E57
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,22 @@ def prepared(planned: Planned) -> Prepared:
     found = Prepared(replace(planned, plan=plan), examples, held_out)
     _check_examples(found)
     return found
+
+
+def hold_out(examples: Examples, share: float, seed: int, limit: int = 0) -> tuple[Examples, Examples]:
+    """Split examples at random into those to train on and a share (at least one, not all) to validate on.
+
+    The answers of one conversation stay together: each is in the prompts of those after it.
+
+    Args:
+        limit: hold out at most this many (but all answers of at least one conversation); 0 = no limit.
+    """
+    _, row_of, sizes = np.unique(examples.rows, return_inverse=True, return_counts=True)
+    order = np.random.default_rng([seed, HELD_OUT_STREAM]).permutation(len(sizes))
+    wanted = min(round(share * len(examples)), limit or len(examples))
+    count = min(max(int((sizes[order].cumsum() <= wanted).sum()), 1), len(sizes) - 1)
+    is_held_out = np.isin(row_of, order[:count])
+    return examples.subset(np.flatnonzero(~is_held_out)), examples.subset(np.flatnonzero(is_held_out))
 
 
 def in_steps(config: TrainingConfig, examples: Examples) -> TrainingConfig:

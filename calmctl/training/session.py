@@ -9,19 +9,18 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from calmctl.errors import UserError
 from calmctl.modeling.stored.card import CARD_FILE, write_card
 from calmctl.modeling.stored.parts import PartsModel
 from calmctl.modeling.stored.stored_tokenizer import store_tokenizer
 from calmctl.processes.cpu import set_up_cpu
 from calmctl.processes.parent import Interrupted, putting_off_the_end
-from calmctl.processes.ranks import check_devices, current_ranks, num_processes
+from calmctl.processes.ranks import current_ranks
 from calmctl.runs.record import METRICS_FILE
 from calmctl.runs.run import Run
 from calmctl.training.batches import Batches
 from calmctl.training.checkpoints import damage, last_complete_checkpoint, replaced_whole
 from calmctl.training.configs import TrainingConfig
-from calmctl.training.cost import training_cost
+from calmctl.training.cost import num_trainable, training_cost
 from calmctl.training.curriculum import Curriculum
 from calmctl.training.examples import Examples
 from calmctl.training.interruption import all_asked_to_end, owes_validation
@@ -30,37 +29,12 @@ from calmctl.training.packing import check_packing
 from calmctl.training.safeguards import FrozenBases
 from calmctl.training.settings import TrainSettings
 from calmctl.training.state_store import kept
-from calmctl.training.step_log import StepProgress, check_trackers, trackers
+from calmctl.training.step_log import StepProgress, trackers
 from calmctl.training.trainer import RunTrainer
 from calmctl.training.validation import Validation, out_of_patience, state_of
 from data_builders.row_sources import private_name
 
 _LOGGER = logging.getLogger(__name__)
-
-
-def check_settings(settings: TrainSettings, is_validated: bool) -> None:
-    """Check settings against this machine and against each other.
-
-    Args:
-        is_validated: a validation file is given.
-
-    Raises:
-        UserError: a setting needs something that is missing, or does not fit the number of processes.
-    """
-    check_trackers(settings.report_to)
-    has_gpu = torch.cuda.is_available()
-    if settings.precision == "fp16" and not has_gpu:
-        raise UserError("train.precision=fp16 needs a GPU, and there is none; use bf16 or fp32")
-    if settings.precision == "bf16" and has_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError(f"train.precision=bf16: {torch.cuda.get_device_name()} cannot compute in it; use fp16 or fp32")
-    if settings.trains and not is_validated and not settings.validation_share:
-        if wanting := [name for name in ("patience", "keep_best") if getattr(settings, name)]:
-            wanted = "give --validation FILE or train.validation_share=..."
-            raise UserError(f"train.{wanting[0]} needs a validation: {wanted}")
-    _check_processes(settings, num_processes())
-    if settings.keep_states in ("memory", "disk") and num_processes() > 1:
-        raise UserError(f"train.keep_states={settings.keep_states}: each of several processes would keep all; use none")
-    check_devices()
 
 
 def set_up(settings: TrainSettings, seed: int) -> None:
@@ -69,17 +43,6 @@ def set_up(settings: TrainSettings, seed: int) -> None:
     # Denormal numbers slow optimizers on CPUs down.
     torch.set_flush_denormal(True)
     set_seed(seed)
-
-
-def _check_processes(settings: TrainSettings, count: int) -> None:
-    """Raise UserError where batches cannot be split over the processes, or fp16 is combined with sharding."""
-    if not settings.batch_tokens and settings.batch_size % (settings.accumulation * count):
-        raise UserError(
-            f"train.batch_size={settings.batch_size} must be a multiple of train.accumulation={settings.accumulation} "
-            f"times {count} processes; change one of them"
-        )
-    if settings.sharding != "none" and settings.precision == "fp16":
-        raise UserError(f"train.precision=fp16 does not go with train.sharding={settings.sharding}; use bf16")
 
 
 def train_into(
@@ -126,11 +89,6 @@ def train_into(
         _save(model, tokenizer, run.path / "model", frozen, described, merge_bases)
         known["cost"] = training_cost(trainable, run.read_jsonl(), flops, run.path / "model")
     run.finish(trainable_parameters=trainable, total_parameters=total, processes=ranks.count, **known)
-
-
-def num_trainable(model: PreTrainedModel) -> int:
-    """Return the number of parameters that require gradients."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _save(

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,6 @@ from torch import Tensor
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
-from calmctl.errors import UserError
 from calmctl.processes.ranks import Ranks
 from calmctl.runs.run import Run
 from calmctl.training.batches import Batches
@@ -174,15 +172,6 @@ class StepProgress(TrainerCallback):
             self.batches.passes_after(step),
             self.batches.passes,
             self._latest.get("validation_loss"),
-        )
-
-
-def check_trackers(report_to: Sequence[str]) -> None:
-    """Raise UserError for a tracker whose package is not installed."""
-    if missing := [name for name in report_to if find_spec(name) is None]:
-        raise UserError(
-            f"train.report_to: {', '.join(missing)} is not installed; install it (pip install 'calmctl[tracking]') "
-            "or leave it out"
         )
 
 

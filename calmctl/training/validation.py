@@ -18,11 +18,9 @@ from calmctl.modeling.loss import IGNORED
 from calmctl.processes.parent import Interrupted
 from calmctl.processes.ranks import current_ranks
 from calmctl.training.batches import Batches
-from calmctl.training.examples import Examples
 from calmctl.training.interruption import all_asked_to_end
 from calmctl.training.settings import TrainSettings
 
-HELD_OUT_STREAM = 0x7E57
 WORSE = 3
 
 # (inputs without labels, labels) -> (summed loss, mask (labels,) of labels that were the most likely token).
@@ -42,22 +40,6 @@ class Score:
     loss: float
     exact_match: float
     bits_per_byte: float | None = None
-
-
-def hold_out(examples: Examples, share: float, seed: int, limit: int = 0) -> tuple[Examples, Examples]:
-    """Split examples at random into those to train on and a share (at least one, not all) to validate on.
-
-    The answers of one conversation stay together: each is in the prompts of those after it.
-
-    Args:
-        limit: hold out at most this many (but all answers of at least one conversation); 0 = no limit.
-    """
-    _, row_of, sizes = np.unique(examples.rows, return_inverse=True, return_counts=True)
-    order = np.random.default_rng([seed, HELD_OUT_STREAM]).permutation(len(sizes))
-    wanted = min(round(share * len(examples)), limit or len(examples))
-    count = min(max(int((sizes[order].cumsum() <= wanted).sum()), 1), len(sizes) - 1)
-    is_held_out = np.isin(row_of, order[:count])
-    return examples.subset(np.flatnonzero(~is_held_out)), examples.subset(np.flatnonzero(is_held_out))
 
 
 class Validation:

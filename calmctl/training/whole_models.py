@@ -9,8 +9,9 @@ from calmctl.errors import UserError
 from calmctl.modeling.bases.locating import source_sha256
 from calmctl.modeling.bases.public_shapes import Shape
 from calmctl.modeling.bases.sources import base_config, load_base, load_tokenizer
+from calmctl.training.checks import check_attention
 from calmctl.training.configs import TrainConfig
-from calmctl.training.job import Job, check_attention
+from calmctl.training.job import Job
 from calmctl.training.plan import model_of, plan_training
 from calmctl.training.prepared import Planned
 
@@ -35,7 +36,7 @@ def training_job(config: TrainConfig) -> Job:
             return load_base(config.base, dtype=torch.float32, **how)
         return new_model(config.model, tokenizer)
 
-    return Job("train", config, {"base": source_sha256(config.base)}, plan, build)
+    return Job("train", config, lambda: {"base": source_sha256(config.base)}, plan, build)
 
 
 def model_config(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:

@@ -13,6 +13,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, cast
 
@@ -67,7 +68,8 @@ def read_flores(
     if path.is_dir() and (path / ARCHIVE).is_file():
         path = path / ARCHIVE
     if path.is_file():
-        return _official(path, lambda: _archive(path), languages, always, splits, {path.name: sha256_file(path)})
+        state = path.resolve(), path.stat().st_mtime_ns, path.stat().st_size
+        return _unpacked(path, state, tuple(languages), tuple(always), tuple(splits))
     if is_hub_id(path):
         return _hub(path, languages, always, splits)
     if not path.is_dir():
@@ -78,6 +80,18 @@ def read_flores(
     if parquet := {file: split for file in sorted(path.rglob("*.parquet")) if (split := _split_of(file))}:
         return _plus(path, parquet, languages, always, splits)
     raise UserError(f"{path}: holds no FLORES data (no dev/<code>.dev, no Parquet file of dev and devtest); {_ADVICE}")
+
+
+@lru_cache(maxsize=4)  # the checks of an experiment and its plan read it one after the other
+def _unpacked(
+    path: Path,
+    state: tuple[Path, int, int],
+    languages: tuple[str, ...],
+    always: tuple[str, ...],
+    splits: tuple[str, ...],
+) -> Flores:
+    """Return the sentences in an archive; `state` tells it from another one, or a newer one, of this name."""
+    return _official(path, lambda: _archive(path), languages, always, splits, {path.name: sha256_file(path)})
 
 
 def _official(

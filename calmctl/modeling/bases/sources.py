@@ -45,6 +45,7 @@ from calmctl.modeling.bases.source_files import (
 )
 from calmctl.modeling.configuration import PartsConfig
 from calmctl.modeling.placement import check_placement, convert
+from calmctl.processes.garbage import without_collection
 
 # Arguments for loading weights, configurations and tokenizers alike.
 SOURCE_ARGUMENTS = (*HUB_ARGUMENTS, "trust_remote_code")
@@ -233,6 +234,7 @@ def base_config(source: str, **arguments: Any) -> PreTrainedConfig:
     return _load(AutoConfig, CONFIGURATION, whole_model(source, **arguments), **arguments)
 
 
+@without_collection()
 def load_tokenizer(source: str, **arguments: Any) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a path, run or hub id (`id@revision`); for an adapter without one, that of its model.
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from calmctl.errors import UserError
 from calmctl.modeling.bases.sources import is_own_code, load_tokenizer
 from calmctl.modeling.tokenizers.same_ids import differences_in_json, reading, special_ids
+from calmctl.processes.garbage import without_collection
 from data_builders.files import write_text
 from data_builders.values import read_json, write_json
 
@@ -24,6 +25,7 @@ AUTO_MAP = {"AutoTokenizer": [None, "tokenization_calm.StoredTokenizer"]}
 GENERIC = "PreTrainedTokenizerFast"
 
 
+@without_collection()
 def store_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save a tokenizer beside a model, then load it again and compare how both read text.
 

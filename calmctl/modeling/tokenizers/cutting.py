@@ -5,7 +5,6 @@ from typing import Any, Self
 
 from tokenizers import Tokenizer, models
 
-from calmctl.errors import UserError
 from calmctl.modeling.tokenizers.boundaries import Boundaries
 from calmctl.modeling.tokenizers.plain import text_tokenizer
 
@@ -21,20 +20,10 @@ class Cutter:
     it.
     """
 
-    def __init__(self, tokenizer_json: str) -> None:
-        """Read a tokenizer.
-
-        Args:
-            tokenizer_json: result of `PreTrainedTokenizerFast.backend_tokenizer.to_str()`.
-
-        Raises:
-            UserError: it cannot be read.
-        """
-        try:
-            tokenizer = Tokenizer.from_str(tokenizer_json)
-        except Exception as error:  # the tokenizers library raises bare `Exception`
-            raise UserError(f"the tokenizer of an aug cannot be read: {error}; store the composition again") from error
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Take a tokenizer, which does not change."""
         if getattr(tokenizer.model, "dropout", None):
+            tokenizer = Tokenizer.from_str(tokenizer.to_str())
             tokenizer.model.dropout = None  # the same text always has the same tokens
         self._tokenizer, self._before = text_tokenizer(tokenizer)
         self._boundaries = Boundaries.of(self._tokenizer)

@@ -1,14 +1,10 @@
 """The tokenizer of an aug that does not share the anchor's: detected by `compose`, stored in checkpoints."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
@@ -17,10 +13,11 @@ from calmctl.modeling import layers
 from calmctl.modeling.options import AUTO
 from calmctl.modeling.own_masks import shortest_reach, why_no_gaps, why_no_own_masks
 from calmctl.modeling.prompt_ids import ids_around
-from calmctl.modeling.tokenizers.cutting import Cutter
-from calmctl.modeling.tokenizers.same_ids import PARTS, differences, num_token_ids
+from calmctl.modeling.tokenizers.backend import Backend, tokenizer_sha256
+from calmctl.modeling.tokenizers.same_ids import differences
 from calmctl.modeling.tokenizers.segmentation import Segmenter
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
+from calmctl.processes.garbage import without_collection
 from data_builders.files import write_text
 
 ANCHOR_FILE, AUG_FILE = "anchor_tokenizer.json", "aug_{}_tokenizer.json"
@@ -31,24 +28,22 @@ class OwnTokenizer:
     """The tokenizers of an aug that does not share the anchor's, and of its anchor.
 
     Attributes:
-        anchor, aug: tokenizers as JSON of the `tokenizers` library.
+        anchor, aug: tokenizers of the `tokenizers` library.
         opening: ids that the aug's tokenizer puts before a text.
         special: ids of the anchor that are not text, including those that only its settings call special.
         markers: ids of special tokens of the anchor -> ids that the aug reads in their place.
         num_ids: number of token ids that the aug's tokenizer can produce.
-        names: of anchor and aug, for errors.
         difference: the first difference between the two, in words.
         warnings: about this pair, for users.
         is_given: both were given to `compose`, so those beside the bases may be others.
     """
 
-    anchor: str
-    aug: str
+    anchor: Backend
+    aug: Backend
     opening: tuple[int, ...]
     special: tuple[int, ...]
     markers: Mapping[int, tuple[int, ...]]
     num_ids: int
-    names: tuple[str, str] = ("the anchor", "the aug")
     difference: str = ""
     warnings: tuple[str, ...] = ()
     is_given: bool = False
@@ -60,8 +55,8 @@ class OwnTokenizer:
             "opening": list(self.opening),
             "special": list(self.special),
             "markers": {str(token): list(ids) for token, ids in self.markers.items()},
-            "anchor_sha256": tokenizer_sha256(self.anchor),
-            "aug_sha256": tokenizer_sha256(self.aug),
+            "anchor_sha256": self.anchor.sha256,
+            "aug_sha256": self.aug.sha256,
             "is_given": self.is_given,
         }
 
@@ -69,23 +64,22 @@ class OwnTokenizer:
         """Return special tokens of the anchor and those that the aug reads in their place, as text."""
         if not self.markers:
             return []
-        ours, theirs = (Tokenizer.from_str(each) for each in (self.anchor, self.aug))
+        ours, theirs = self.anchor.tokenizer, self.aug.tokenizer
         return [
             (str(ours.id_to_token(token_id)), " ".join(str(theirs.id_to_token(each)) for each in ids))
             for token_id, ids in self.markers.items()
         ]
 
+    @without_collection()
     def segmenter(self, kind: str) -> Segmenter:
         """Return the segmenter that maps the anchor's tokens to the aug's."""
-        sources = [tokenizer_sha256(each) for each in (self.anchor, self.aug)]
-        anchor, cutter = _token_bytes(self.anchor, self.names[0]), _cutter(self.aug)
-        return Segmenter(anchor, cutter, self.opening, kind, self.markers, self.special, sources)
-
-    def aug_bytes(self) -> TokenBytes:
-        """Return the bytes of the aug's tokens."""
-        return _token_bytes(self.aug, self.names[1])
+        sources = (self.anchor, self.aug)
+        return Segmenter(
+            self.anchor.token_bytes, self.aug.cutter, self.opening, kind, self.markers, self.special, sources
+        )
 
 
+@without_collection()
 def own_tokenizer(
     anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase, markers: Mapping[str, str] | None = None
 ) -> OwnTokenizer | None:
@@ -102,46 +96,27 @@ def own_tokenizer(
         return None
     names = f"the anchor ({anchor.name_or_path})", f"the aug ({aug.name_or_path})"
     try:
-        stored = [_as_json(each, name) for each, name in zip((anchor, aug), names, strict=True)]
-        warnings = [_token_bytes(each, name).warning for each, name in zip(stored, names, strict=True)]
+        backends = [Backend.of(each, name) for each, name in zip((anchor, aug), names, strict=True)]
+        warnings = [backend.token_bytes.warning for backend in backends]
     except UserError as error:
         raise UserError(f"anchor and aug have different tokenizers ({difference}), and {error}") from error
     found = {
         _marker(anchor, ours, names[0]): (_marker(aug, theirs, names[1]),) for ours, theirs in (markers or {}).items()
     }
     opening, _ = ids_around(aug)
-    table = _token_bytes(stored[0], names[0])
+    table = backends[0].token_bytes
     if any(table[token_id] is not None for token_id in anchor.all_special_ids):
         table = TokenBytes.of(anchor, names[0])  # knows all special ids; a word that pads ("!") is still text
     return OwnTokenizer(
-        stored[0],
-        stored[1],
+        backends[0],
+        backends[1],
         tuple(opening),
         tuple(sorted(token_id for token_id in anchor.all_special_ids if table[token_id] is None)),
         found,
-        num_token_ids(aug),
-        names,
+        len(backends[1].token_bytes),
         difference,
         tuple(filter(None, warnings)),
     )
-
-
-# Large vocabularies take seconds each, and plans, models and segmenters need the same ones.
-@lru_cache(maxsize=8)
-def _token_bytes(tokenizer: str, name: str) -> TokenBytes:
-    return TokenBytes.of(Tokenizer.from_str(tokenizer), name)
-
-
-@lru_cache(maxsize=8)
-def _cutter(tokenizer: str) -> Cutter:
-    return Cutter(tokenizer)
-
-
-def _as_json(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
-    """Return a tokenizer as JSON; refuse one without a backend, as `TokenBytes` does."""
-    if getattr(tokenizer, "backend_tokenizer", None) is None:
-        TokenBytes.of(tokenizer, name)
-    return tokenizer.backend_tokenizer.to_str()
 
 
 def _marker(tokenizer: PreTrainedTokenizerBase, token: str, name: str) -> int:
@@ -185,20 +160,13 @@ def chosen_kind(kind: str, aug: PreTrainedModel, own: OwnTokenizer) -> str:
     return kind if kind != AUTO else "chunks" if reason else "own"
 
 
-@lru_cache(maxsize=8)
-def tokenizer_sha256(tokenizer: str) -> str:
-    """Return a hash of those parts of a tokenizer, given as JSON, that decide which ids a text becomes."""
-    parts = {name: value for name, value in json.loads(tokenizer).items() if name in PARTS}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
 def store_tokenizers(segmentations: Sequence[OwnTokenizer | None], folder: Path) -> None:
     """Write the tokenizers that segmenters need into a checkpoint."""
     known = {index: own for index, own in enumerate(segmentations) if own is not None}
     for own in list(known.values())[:1]:  # all have the same anchor
-        write_text(folder / ANCHOR_FILE, own.anchor)
+        write_text(folder / ANCHOR_FILE, own.anchor.json)
     for index, own in known.items():
-        write_text(folder / AUG_FILE.format(index), own.aug)
+        write_text(folder / AUG_FILE.format(index), own.aug.json)
 
 
 def stored_tokenizer(settings: Mapping[str, Any], index: int, location: str | Path, **hub: Any) -> OwnTokenizer:
@@ -211,11 +179,11 @@ def stored_tokenizer(settings: Mapping[str, Any], index: int, location: str | Pa
     Raises:
         UserError: a file is missing or damaged, or is not the recorded tokenizer.
     """
-    anchor, aug = (_read(name, location, hub) for name in (ANCHOR_FILE, AUG_FILE.format(index)))
+    files = {"anchor": ANCHOR_FILE, "aug": AUG_FILE.format(index)}
+    anchor, aug = (_read(name, location, hub, f"the {role}") for role, name in files.items())
     for role, found in (("anchor", anchor), ("aug", aug)):
-        if tokenizer_sha256(found) != settings[f"{role}_sha256"]:
-            name = ANCHOR_FILE if role == "anchor" else AUG_FILE.format(index)
-            raise UserError(f"{location}: {name} is not the tokenizer that this model was trained with")
+        if found.sha256 != settings[f"{role}_sha256"]:
+            raise UserError(f"{location}: {files[role]} is not the tokenizer that this model was trained with")
     markers = {int(token): tuple(ids) for token, ids in settings["markers"].items()}
     is_given = bool(settings.get("is_given"))
     return OwnTokenizer(
@@ -223,16 +191,14 @@ def stored_tokenizer(settings: Mapping[str, Any], index: int, location: str | Pa
     )
 
 
-def _read(name: str, location: str | Path, hub: Mapping[str, Any]) -> str:
+def _read(name: str, location: str | Path, hub: Mapping[str, Any], whose: str) -> Backend:
     path = Path(location) / name
     try:
         if not Path(location).is_dir():
             path = Path(str(cached_file(str(location), name, **hub)))
-        text = path.read_text(encoding="utf-8")
-        json.loads(text)
+        return Backend.read(path.read_text(encoding="utf-8"), whose)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: the tokenizer cannot be read ({str(error).splitlines()[0]})") from error
-    return text
 
 
 def check_unchanged(own: OwnTokenizer, role: str, found: PreTrainedTokenizerBase) -> None:
@@ -245,7 +211,7 @@ def check_unchanged(own: OwnTokenizer, role: str, found: PreTrainedTokenizerBase
     backend = getattr(found, "backend_tokenizer", None)
     here = tokenizer_sha256(backend.to_str()) if backend is not None else ""
     # As it was stored, or as this version of the library writes it.
-    if here not in (tokenizer_sha256(stored), tokenizer_sha256(Tokenizer.from_str(stored).to_str())):
+    if here != stored.sha256 and here != tokenizer_sha256(stored.tokenizer.to_str()):
         raise UserError(
             f"the {role}'s tokenizer ({found.name_or_path}) is not the one that this model was trained with; use the "
             "base as it was, or allow_different_base (--allow-different-base)"

@@ -110,7 +110,7 @@ def reading_of_model(source: str, text: str, trust_remote_code: bool = False) ->
         stored = next((each.anchor for each in own if each is not None), None)
         if stored is None:
             raise UserError(f"{source}: there is no tokenizer, and its augs take the anchor's tokens as they are")
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(stored))
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(stored.json))
     names = [_base_name(base, index, place) for index, base in enumerate(config.bases)]
     return _text_reading(tokenizer, text, names, own, kinds)
 
@@ -172,7 +172,7 @@ def _text_reading(
     for name, each, kind, segmenter in zip(names[1:], own, kinds, segmenters, strict=True):
         spelling = ours
         if each is not None:
-            spelling = Spelling(Tokenizer.from_str(each.aug), each.aug_bytes())
+            spelling = Spelling(each.aug.tokenizer, each.aug.token_bytes)
         augs.append(AugReading(name, kind, spelling, steps_of(segmenter, ids)))
     return TextReading(names[0], ids, ours, augs)
 

@@ -54,6 +54,9 @@ def differences(anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase) -
 
 def differences_in_json(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> Iterator[str]:
     """Yield the differences between the settings of two tokenizers, post-processor and decoder included."""
+    ours, theirs = (getattr(tokenizer, "backend_tokenizer", None) for tokenizer in (one, other))
+    if ours is not None and theirs is not None and ours.to_str() == theirs.to_str():
+        return  # without taking them apart, which takes a second for large vocabularies
     ours, theirs = _backend(one), _backend(other)
     for part in (*PARTS, "post_processor", "decoder"):
         if ours.get(part) != theirs.get(part):

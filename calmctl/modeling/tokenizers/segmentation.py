@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from calmctl.modeling.tokenizers.backend import Backend
 from calmctl.modeling.tokenizers.cutting import Cutter
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 
@@ -108,7 +109,7 @@ class Segmenter:
         markers: special tokens of the anchor (ends of text, chat markers) -> those that the aug reads in their place.
             All other special tokens only separate the text before from the text after.
         special: tokens of the anchor that are not text, besides those that `anchor` knows.
-        sources: hashes of the two tokenizers.
+        sources: the two tokenizers.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Segmenter:
         kind: str = "own",
         markers: Mapping[int, Sequence[int]] | None = None,
         special: Iterable[int] = (),
-        sources: Sequence[str] = (),
+        sources: Sequence[Backend] = (),
     ) -> None:
         self.anchor, self.cutter, self.kind = anchor, cutter, kind
         self.opening, self.sources = tuple(opening), tuple(sources)
@@ -130,7 +131,8 @@ class Segmenter:
     def identity(self) -> list[Any]:
         """Return everything that decides what the aug reads, as JSON values."""
         markers = {str(token): ids for token, ids in sorted(self.markers.items())}
-        return [VERSION, self.kind, self.opening, markers, sorted(self.special), *self.sources]
+        sources = [source.sha256 for source in self.sources]
+        return [VERSION, self.kind, self.opening, markers, sorted(self.special), *sources]
 
     def is_border(self, token_id: int) -> bool:
         """Tell whether an anchor token is not text; the texts before and after it are tokenised separately."""

@@ -51,12 +51,7 @@ class TokenBytes:
         Raises:
             UserError: the tokenizer loses or changes part of a text, or is not one of the `tokenizers` library.
         """
-        backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
-        if not isinstance(backend, Tokenizer):
-            raise UserError(
-                f"the tokenizer of {name} ({type(tokenizer).__name__}) is not one of the `tokenizers` library, so that "
-                "its tokens cannot be told as bytes; save it as tokenizer.json, or compose models that share one"
-            )
+        backend = tokenizer if isinstance(tokenizer, Tokenizer) else backend_of(tokenizer, name)
         try:
             cuts = _Cuts(plain_tokenizer(backend), *text_tokenizer(backend))
         except UserError:
@@ -86,6 +81,21 @@ class TokenBytes:
         """Return the bytes of a whole text, without the space that the tokenizer puts before it."""
         text = b"".join(self[token_id] or b"" for token_id in token_ids)
         return text[1:] if self.has_dummy_space and text.startswith(b" ") else text
+
+
+def backend_of(tokenizer: PreTrainedTokenizerBase, name: str) -> Tokenizer:
+    """Return the tokenizer of the `tokenizers` library inside another one; `name` is that of its model, for errors.
+
+    Raises:
+        UserError: there is none.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise UserError(
+            f"the tokenizer of {name} ({type(tokenizer).__name__}) is not one of the `tokenizers` library, so that "
+            "its tokens cannot be told as bytes; save it as tokenizer.json, or compose models that share one"
+        )
+    return backend
 
 
 class _Cuts(NamedTuple):
@@ -140,7 +150,11 @@ class _Tokens:
 
     def table(self, kind: Kind) -> list[bytes | None]:
         """Return the bytes of every token, by id."""
-        return [self.bytes_of(token_id, kind) for token_id in range(max(self._names, default=-1) + 1)]
+        found: list[bytes | None] = [None] * (max(self._names, default=-1) + 1)
+        for token_id, name in self._names.items():
+            if token_id not in self._markers:
+                found[token_id] = kind(name, token_id in self._added)
+        return found
 
 
 def _tried(kind: Kind, tokens: _Tokens, cuts: _Cuts) -> _Trial:

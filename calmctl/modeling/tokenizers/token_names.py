@@ -22,7 +22,7 @@ def of_text(name: str, is_added: bool) -> bytes:
 
 def of_pieces(name: str, is_added: bool) -> bytes:
     """Return the bytes of a SentencePiece piece: U+2581 is a space, and `<0xHH>` a single byte."""
-    if not is_added and (byte := BYTE.fullmatch(name)):
+    if name[:1] == "<" and not is_added and (byte := BYTE.fullmatch(name)):
         return bytes([int(byte[1], 16)])
     return name.replace("\u2581", " ").encode()
 
