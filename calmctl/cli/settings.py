@@ -42,7 +42,7 @@ def settings(
     command, configuration, key = _asked(words or [])
     schema = configuration.schema
     chosen = options.chosen_preset(command, preset, config_file)
-    config: object = load_config(schema, f"{configuration.group}/{chosen}", (), config_dir, config_file)
+    config: object = load_config(schema, f"{configuration.group}/{chosen}", (), config_dir, config_file, may_sweep=True)
     known = {each.name: each.default for each in list_settings(schema, config)}
     found = below(schema, list(list_settings(schema)), key) if key else list(list_settings(schema))
     if json:
