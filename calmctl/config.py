@@ -7,27 +7,34 @@ preset files need no `# @package` header. No OmegaConf object leaves this module
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import posixpath
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from calmctl.errors import UserError
-from calmctl.opened_hydra import one_line, opened_hydra, quoted
-from calmctl.presets import Preset, conf_dir, config_folders, find_preset, list_presets
+from calmctl.opened_hydra import opened_hydra, quoted
+from calmctl.overrides import alternatives, prepare_overrides, setting_of
+from calmctl.presets import (
+    MAX_VALUES,
+    Preset,
+    check_files,
+    check_group,
+    conf_dir,
+    config_folders,
+    find_preset,
+    list_presets,
+)
 from calmctl.schema import field_types, from_dict, nested_schema, to_dict, unknown_key
-from calmctl.settings import check_key, nearest
+from calmctl.settings import nearest
 from data_builders.files import read_text, write_text
 from data_builders.values import read_yaml
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
-    from hydra.core.override_parser.types import Override
 
 __all__ = [
     "Preset",
@@ -41,8 +48,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-# Limits of a preset and of an override: Hydra would take minutes over more.
-_MAX_VALUES, _MAX_CHARACTERS = 10_000, 20_000
 
 
 def load_config(
@@ -51,6 +56,7 @@ def load_config(
     overrides: Sequence[str] = (),
     config_dir: Path | None = None,
     file: Path | None = None,
+    may_sweep: bool = False,
 ) -> T:
     """Compose `preset` with Hydra `overrides` and return it as `schema`, a (nested) frozen dataclass.
 
@@ -59,12 +65,27 @@ def load_config(
     Args:
         config_dir: folder of the user's presets, searched first.
         file: take its settings, as those of a preset in the group of `preset`; `config.yaml` of a run, for example.
+        may_sweep: leave aside a sweep that the preset or file holds, as where settings are only shown.
 
     Raises:
-        UserError: unknown preset, key or group; malformed override; value of the wrong type or out of range.
+        UserError: unknown preset, key or group; malformed override; value of the wrong type or out of range; a sweep
+            over settings that are not given one value; or a file gives two settings of which only one may be.
     """
     with _found(preset, config_dir, file) as (found, folders, label):
-        values = _compose(found, _prepare_overrides(schema, overrides, folders), folders, label)
+        prepared = prepare_overrides(schema, overrides, folders)
+        given = {setting_of(text) for text in prepared}
+        values, swept = _compose(found, prepared, folders, label)
+        if (left := sorted(set(swept) - given)) and not may_sweep:
+            advice = f"add --multirun (of compose, train and baseline), or give each one value: {left[0]}=..."
+            raise UserError(f"{label} holds a sweep over {', '.join(left)}; {advice}")
+        replaced = [
+            f"++{setting}={default}"
+            for setting, other, default in alternatives(schema)
+            if _at(values, setting) and setting not in given
+            if _written_last(found, prepared, folders, label, (setting, other)) == other
+        ]
+        if replaced:
+            values, _ = _compose(found, [*replaced, *prepared], folders, label)
     _check_keys(schema, values, label)
     return from_dict(schema, values)
 
@@ -89,7 +110,7 @@ def sweeping(
             something.
     """
     with _found(preset, config_dir, file) as (found, folders, _):
-        prepared = _prepare_overrides(schema, overrides, folders, is_sweep=True)
+        prepared = prepare_overrides(schema, overrides, folders, is_sweep=True)
         with opened_hydra("--multirun", folders) as hydra:
             yield hydra, _arguments(found, prepared, folders)
 
@@ -104,13 +125,13 @@ def _found(preset: str, config_dir: Path | None, file: Path | None) -> Iterator[
     folders = config_folders(config_dir)
     with TemporaryDirectory() as place:
         if file is None:
-            find_preset(preset, config_dir)
+            check_group(find_preset(preset, config_dir).group)
             label = f"preset {preset}"
         else:
             preset, label = _as_preset(file, posixpath.dirname(preset), Path(place)), str(file)
             folders.insert(0, Path(place))
         if len(folders) > 1:
-            _check_files(preset, folders)
+            check_files(preset, folders)
         try:
             yield preset, folders, label
         except UserError as error:
@@ -132,7 +153,7 @@ def _as_preset(file: Path, group: str, place: Path) -> str:
     """
     if file.is_dir():
         raise UserError(f"--config {file}: a folder; give a file, such as {file / 'config.yaml'}")
-    content = read_yaml(file, _MAX_VALUES)
+    content = read_yaml(file, MAX_VALUES)
     if not isinstance(content, dict | None):
         raise UserError(f"--config {file}: is a {type(content).__name__}, not settings; write NAME: VALUE")
     is_stored = content is not None and (file.parent / "run.json").exists()
@@ -148,100 +169,6 @@ def _escaped(value: Any) -> Any:
     if isinstance(value, list):
         return [_escaped(item) for item in value]
     return value.replace("${", r"\${") if isinstance(value, str) else value
-
-
-def _check_files(preset: str, folders: Sequence[Path], after: tuple[str, ...] = ()) -> None:
-    """Raise UserError for a file that Hydra cannot read: the preset's, or that of a preset it builds on."""
-    if preset in after:
-        raise UserError(f"preset {after[0]} builds on itself ({' -> '.join((*after, preset))}); correct its defaults")
-    path = next((path for folder in folders if (path := folder / f"{preset}.yaml").exists()), None)
-    if path is None:
-        return  # Hydra says which presets there are
-    content = read_yaml(path, _MAX_VALUES)
-    if not isinstance(content, dict | None):
-        raise UserError(f"{path}: is a {type(content).__name__}, not settings; write NAME: VALUE")
-    for other in _defaults(content or {}, posixpath.dirname(preset)):
-        _check_files(other, folders, (*after, preset))
-
-
-def _defaults(content: dict[str, Any], group: str) -> Iterator[str]:
-    """Yield the presets in the defaults list of a preset of `group`."""
-    listed = content.get("defaults")
-    for entry in listed if isinstance(listed, list) else []:
-        for key, value in entry.items() if isinstance(entry, dict) else [("", entry)]:
-            folder = re.sub(r"^((optional|override) +)*|@.*", "", str(key))
-            for name in value if isinstance(value, list) else [value]:
-                if isinstance(name, str) and name != "_self_":
-                    yield posixpath.join("/", group, folder, name.partition("@")[0]).lstrip("/")
-
-
-def _prepare_overrides(
-    schema: type, overrides: Sequence[str], folders: Sequence[Path], is_sweep: bool = False
-) -> list[str]:
-    """Check the keys of value overrides, and let them set settings that the preset does not mention.
-
-    Args:
-        is_sweep: overrides may have several values, and be of Hydra's own settings.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import OverrideType
-    from hydra.errors import HydraException
-
-    prepared, given = [], set()
-    for text in overrides:
-        if len(text) > _MAX_CHARACTERS:
-            advice = f"{len(text):,} characters are too many; write it into a preset (--config-dir)"
-            raise UserError(f"override {text[:30]!r}...: {advice}")
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except (HydraException, RecursionError) as error:
-            advice = "write key=value; special characters in quotes of their own: 'key=\"a (b)\"'"
-            raise UserError(f"override {text[:200]!r}: {one_line(error)} ({advice})") from error
-        if not is_sweep and override.is_sweep_override():
-            advice = "write key=[a,b] for a list, key='a,b' for text; --multirun trains once for each value"
-            raise UserError(f"override {text!r}: one value; {advice}")
-        if not is_sweep and re.match(r"hydra[./]", override.key_or_group):
-            raise UserError(f"override {text!r}: a setting of Hydra's sweeps; add --multirun, or leave it out")
-        if _is_group_override(override, folders):
-            if len(folders) > 1 and isinstance(choice := override.value(), str):
-                _check_files(f"{override.key_or_group}/{choice}", folders)
-            prepared.append(text)
-            continue
-        check_key(schema, override.key_or_group)
-        if _names_presets(override, folders) and not isinstance(override.value(), dict):
-            raise UserError(
-                f"override {text!r}: {override.key_or_group} is a group of settings; write "
-                f"{override.key_or_group}.NAME=VALUE"
-            )
-        given.add(override.key_or_group)
-        prepared.append(f"++{text}" if override.type is OverrideType.CHANGE else text)
-    for setting, other, default in () if is_sweep else _alternatives(schema):
-        if {setting, other} <= given:
-            raise UserError(f"{other} and {setting} are given; give one of the two")
-        if other in given:  # and not what the preset has in its place
-            prepared.append(f"++{setting}={default}")
-    return prepared
-
-
-def _alternatives(schema: type, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yield (setting, the one in whose place it can be given, its default), as `a.b.c`, of a dataclass."""
-    for field in dataclasses.fields(schema):
-        if other := field.metadata.get("instead_of"):
-            yield f"{prefix}{field.name}", f"{prefix}{other}", field.default
-        if (nested := nested_schema(field_types(schema).get(field.name))) is not None:
-            yield from _alternatives(nested, f"{prefix}{field.name}.")
-
-
-def _is_group_override(override: Override, folders: Sequence[Path]) -> bool:
-    key = override.key_or_group
-    if "/" in key or override.package is not None or key.startswith("hydra."):
-        return True
-    return _names_presets(override, folders) and (isinstance(override.value(), str) or override.is_choice_sweep())
-
-
-def _names_presets(override: Override, folders: Sequence[Path]) -> bool:
-    """Tell whether an override has the name of a folder of presets, which Hydra takes for a choice of one."""
-    return any((folder / override.key_or_group).is_dir() for folder in folders)
 
 
 def _check_keys(schema: type, values: Mapping[str, Any], label: str, group: str = "") -> None:
@@ -261,15 +188,57 @@ def _check_keys(schema: type, values: Mapping[str, Any], label: str, group: str 
             _check_keys(schema, value, label, path)
 
 
-def _compose(preset: str, overrides: Sequence[str], folders: Sequence[Path], label: str) -> dict[str, Any]:
+def _compose(
+    preset: str, overrides: Sequence[str], folders: Sequence[Path], label: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the composed values, and the settings over which the preset holds a sweep."""
     from hydra import compose
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf, open_dict
 
     with opened_hydra(label, folders):
-        config = compose(None, _arguments(preset, overrides, folders))
+        config = compose(None, _arguments(preset, overrides, folders), return_hydra_config=True)
+        swept = config.hydra.sweeper.get("params") or {}
+        with open_dict(config):
+            del config["hydra"]
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return {str(key): value for key, value in plain.items()}, [setting_of(str(name)) for name in swept]
+
+
+def _written_last(
+    preset: str, overrides: Sequence[str], folders: Sequence[Path], label: str, settings: Collection[str]
+) -> str | None:
+    """Return which of some settings, of which only one may be given, the last file that gives one of them gives.
+
+    A setting beside another counts only if it is not 0: a run stores both. None = no file gives any.
+
+    Raises:
+        UserError: a file gives several.
+    """
+    from hydra.types import RunMode
+
+    with opened_hydra(label, folders) as hydra:
+        files = hydra.config_loader.compute_defaults_list(None, _arguments(preset, overrides, folders), RunMode.RUN)
+    last = None
+    for each in files.defaults:
+        path = next((path for folder in folders if (path := folder / f"{each.config_path}.yaml").exists()), None)
+        if path is None:  # Hydra's own
+            continue
+        prefix, content = f"{each.package}." if each.package else "", read_yaml(path, MAX_VALUES)
+        named = [name for name in settings if name.startswith(prefix)]
+        found = {name: value for name in named if (value := _at(content, name.removeprefix(prefix))) is not None}
+        chosen = [name for name in found if len(found) == 1 or found[name]]
+        if len(chosen) > 1:
+            raise UserError(f"{path}: {' and '.join(chosen)} are given; give one of the two")
+        last = chosen[0] if chosen else last
+    return last
+
+
+def _at(values: Any, setting: str) -> Any:
+    """Return the value of a setting `a.b.c` in nested dictionaries, or None."""
+    for name in setting.split("."):
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return values
 
 
 def _arguments(preset: str, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
@@ -277,7 +246,7 @@ def _arguments(preset: str, overrides: Sequence[str], folders: Sequence[Path]) -
     group, _, name = preset.rpartition("/")
     # Choosing the preset as a group option with package _global_ puts its content at the top without a header
     # in the file; files can then begin with their command, and a preset can build on another of its group.
-    arguments = [f"+{group}@_global_={name}", *overrides]
+    arguments = [f"+{group}@_global_={quoted(name)}", *overrides]
     if len(folders) > 1:
         arguments.append(f"hydra.searchpath={quoted(tuple(f'file://{folder}' for folder in folders[1:]))}")
     return arguments

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import posixpath
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from typing import Any
 from calmctl.errors import UserError
 from data_builders.files import read_text, write_text
 from data_builders.values import read_yaml
+
+MAX_VALUES = 10_000
+"""In a preset: Hydra would take minutes over more."""
+_GROUP = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]*(/[a-zA-Z_][a-zA-Z0-9_-]*)*")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,38 @@ def find_preset(preset: str, config_dir: Path | None = None) -> Preset:
     raise UserError(f"unknown preset {preset!r}: no group {group!r}; groups: {', '.join(groups) or 'none'}")
 
 
+def check_group(group: str) -> None:
+    """Raise UserError for a folder of presets whose name Hydra does not take for a group."""
+    if not _GROUP.fullmatch(group):
+        advice = "name its folders with letters, digits, - and _ only, or give the file itself (--config)"
+        raise UserError(f"--preset: {group!r} cannot be a group of presets; {advice}")
+
+
+def check_files(preset: str, folders: Sequence[Path], after: tuple[str, ...] = ()) -> None:
+    """Raise UserError for a file that Hydra cannot read: the preset's, or that of a preset it builds on."""
+    if preset in after:
+        raise UserError(f"preset {after[0]} builds on itself ({' -> '.join((*after, preset))}); correct its defaults")
+    path = next((path for folder in folders if (path := folder / f"{preset}.yaml").exists()), None)
+    if path is None:
+        return  # Hydra says which presets there are
+    content = read_yaml(path, MAX_VALUES)
+    if not isinstance(content, dict | None):
+        raise UserError(f"{path}: is a {type(content).__name__}, not settings; write NAME: VALUE")
+    for other in _defaults(content or {}, posixpath.dirname(preset)):
+        check_files(other, folders, (*after, preset))
+
+
+def _defaults(content: dict[str, Any], group: str) -> Iterator[str]:
+    """Yield the presets in the defaults list of a preset of `group`."""
+    listed = content.get("defaults")
+    for entry in listed if isinstance(listed, list) else []:
+        for key, value in entry.items() if isinstance(entry, dict) else [("", entry)]:
+            folder = re.sub(r"^((optional|override) +)*|@.*", "", str(key))
+            for name in value if isinstance(value, list) else [value]:
+                if isinstance(name, str) and name != "_self_":
+                    yield posixpath.join("/", group, folder, name.partition("@")[0]).lstrip("/")
+
+
 def copy_preset(name: str, file: Path, group: str, config_dir: Path | None = None) -> str:
     """Copy a preset to a new file, and return the command that runs the copy, which is the file's first line.
 
@@ -88,6 +125,8 @@ def _as_arguments(file: Path, group: str) -> tuple[list[str], str]:
         if parts[start : start + len(wanted)] == wanted:
             name = Path(*parts[start + len(wanted) :], file.stem).as_posix()
             folder = Path(*parts[start:]).as_posix()
+            if not _GROUP.fullmatch(folder):
+                break
             return ["--config-dir", str(Path(*parts[:start])), "--preset", name], folder
     return ["--config", str(file)], group
 

@@ -130,12 +130,16 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def sha256_of(path: Path) -> str:
-    """Return the hex sha256 of a file, or of a folder: over the sorted names and checksums of its visible files."""
+def sha256_of(path: Path, files: Iterable[Path] | None = None) -> str:
+    """Return the hex sha256 of a file, or of a folder: over the sorted names and checksums of its visible files.
+
+    Args:
+        files: only these files of the folder.
+    """
     if not path.is_dir():
         return sha256_file(path)
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
+    for file in sorted(path.rglob("*") if files is None else files):
         relative = file.relative_to(path)
         if file.is_file() and not any(part.startswith(".") for part in relative.parts):
             name = os.fsencode(relative.as_posix())  # any bytes but NUL and / can be a name

@@ -32,7 +32,7 @@ _PACKED = re.compile(r"\.(gz|bz2|xz|zst)$", re.IGNORECASE)
 _SPLIT = re.compile(r"(?i)(train|validation|valid|val|dev|test|eval)(?![a-z])")
 _LOGGER = logging.getLogger(__name__)
 _OTHER = "other"
-_SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
+_SAVED, _SAVED_INFO, _SAVED_SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class RowSource:
     def sha256(self) -> str:
         """Return the hex sha256 of the only file, or over names and checksums of all files, or of a dataset's rows."""
         if self.folder is not None:
-            return sha256_of(self.folder)
+            return sha256_of(self.folder, _saved_files(self.folder))
         if len(self.files) == 1:
             return sha256_file(self.files[0])
         digest = hashlib.sha256()
@@ -207,6 +207,12 @@ def _saved(folder: Path) -> Any:
     except (DatasetsError, OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).splitlines()[:1])
         raise UserError(f"{folder}: cannot be read as a saved dataset ({reason}); save it again") from None
+
+
+def _saved_files(folder: Path) -> list[Path]:
+    """Return the files of a saved dataset; what `datasets` caches beside them (`cache-*.arrow`) is none of them."""
+    state = read_json(folder / _SAVED)
+    return [folder / name for name in (_SAVED, _SAVED_INFO, *(each["filename"] for each in state["_data_files"]))]
 
 
 def _of_hub(name: str, path: Path, split: str) -> Any:

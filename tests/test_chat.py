@@ -83,17 +83,18 @@ def test_a_self_contained_model_knows_the_tokenizers_of_its_bases(
     assert "its folder holds none" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("eos", ["<|im_end|>", "</s>"])
-def test_an_answer_ends_where_the_template_ends_it(said, tmp_path: Path, capsys, eos: str) -> None:
-    """Whether that is the end-of-text token or not: what was learned is answered, scored and remembered."""
+@pytest.mark.parametrize("eos, pad", [("<|im_end|>", "</s>"), ("</s>", "</s>"), ("</s>", "<|im_end|>")])
+def test_an_answer_ends_where_the_template_ends_it(said, tmp_path: Path, capsys, eos: str, pad: str) -> None:
+    """Whether that is the end-of-text token or padding or neither: what was learned is answered, everywhere alike."""
     tokenizer = chatting()
-    tokenizer.eos_token = eos
+    tokenizer.eos_token, tokenizer.pad_token = eos, pad
     assert ChatTemplate(tokenizer).end == ("" if eos == "<|im_end|>" else "<|im_end|>")
     base("llama", tokenizer, 3).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
     data, run = write(tmp_path / "a.jsonl", {"messages": talk}), str(tmp_path / "run")
     training = "--preset further train.packing=false train.steps=60 train.lr=0.01 train.warmup_steps=1"
+    training += " train.append_eos=" + str(eos == "<|im_end|>").lower()
     training += " train.batch_size=1 train.accumulation=1 train.schedule=constant train.precision=fp32"
     assert (
         main(["train", "aug", "--base", str(tmp_path / "base"), "--data", str(data), "--out", run, *training.split()])
@@ -101,6 +102,10 @@ def test_an_answer_ends_where_the_template_ends_it(said, tmp_path: Path, capsys,
     )
     assert main(["eval", "rows", "--model", run, "--data", str(data), "--out", f"{run}/eval"]) == 0
     assert read_run(tmp_path / "run" / "eval").metrics()["metrics"]["exact_match"] == 100
+    for number, options in enumerate(([], ["--num-beams", "2"])):
+        out = tmp_path / f"{number}.jsonl"
+        assert main(["generate", "--model", run, "--prompts", str(data), "--out", str(out), *options]) == 0
+        assert json.loads(out.read_text())["completion"] == "Yo"
     capsys.readouterr()
     assert [each["answers"][run] for each in said(run, "Hi", "/new", "Hi")] == ["Yo", "Yo"]
     assert main(["chat", "-m", run, "Hi"]) == 0 and capsys.readouterr().out == "Yo\n"

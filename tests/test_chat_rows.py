@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from calmctl.errors import UserError
-from calmctl.modeling.chat import ChatTemplate
+from calmctl.modeling.chat import DATE, ChatTemplate
 from calmctl.modeling.loss import IGNORED
 from calmctl.modeling.prompt_ids import prompt_ids
 from calmctl.training.batches import Batches
@@ -113,6 +114,26 @@ def test_published_templates(name: str) -> None:
         assert prompt.endswith("<|im_start|>assistant\n") and answer in ("Hello!", "Bye.\n\nSee you.")
     ids = tokenizer.apply_chat_template(TALK[:2], add_generation_prompt=True, return_dict=False)
     assert prompt_ids(tokenizer, [template.prompt(TALK[:2])]) == [ids]
+
+
+@pytest.mark.parametrize("today", [datetime(2025, 3, 1), datetime(2026, 12, 24)])
+def test_the_date_of_a_template_does_not_change_overnight(tmp_path: Path, monkeypatch, today: datetime) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return today
+
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
+    tokenizer = chatting("{% set day = strftime_now('%d %b %Y') %}Today is {{ day }}.\n" + CHATML)
+    template = ChatTemplate(tokenizer)
+    assert template.prompt(TALK[:2]) == "Today is 26 Jul 2024.\n" + ChatTemplate(chatting()).prompt(TALK[:2])
+    for directive in "%d %b %Y", "%Y-%m-%d", "%B %d, %Y", "%-d %B %Y", "%A, %H:%M", "%x", "as it is":
+        asking = chatting("  \n {% if strftime_now is defined %}{{ strftime_now('" + directive + "') }}{% endif %}\n")
+        plain = chatting("  \n {% if true %}{{ '" + DATE.strftime(directive) + "' }}{% endif %}\n")
+        assert ChatTemplate(asking).prompt(TALK[:1]) == ChatTemplate(plain).prompt(TALK[:1])
+    assert template.date == "2024-07-26" and ChatTemplate(chatting()).date is None
+    (prompt, _), *_ = learned(write(tmp_path / "a.jsonl", {"messages": TALK}), tokenizer)
+    assert prompt == template.prompt(TALK[:2])
 
 
 REFUSED = {

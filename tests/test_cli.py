@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,18 @@ def run_folder(tmp_path: Path) -> Path:
         run.write_json("metrics.json", {"task": "kv", "metrics": {"kv_math": 84.3}})
         run.finish(trainable_parameters=1234, total_parameters=1234)
     return run.path
+
+
+def test_commands_that_are_shown_can_be_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever is in a path or a setting, the shell reads the words that were given."""
+    given = ["train", "aug", "--out", str(tmp_path / "it's a, run"), "name='a \"b\" ${c}'"]
+    with Run.start(tmp_path / "it's a, run", kind="train", config={}, command=["/bin/calmctl", *given]) as run:
+        run.append_jsonl({"step": 0, "loss": 1.0})
+    assert main(["show", str(run.path)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("command "))
+    assert shlex.split(line)[1:] == ["calmctl", *given]
+    assert main(["generate", "--model", str(run.path), "Hi"]) == 2
+    assert shlex.split(capsys.readouterr().err.split("`")[1]) == ["calmctl", "show", str(run.path)]
 
 
 def test_help_and_version_answer_through_typer_too() -> None:

@@ -175,6 +175,20 @@ def test_an_unknown_preset_lists_the_choices_of_its_group(conf: Path) -> None:
         load_config(Data, "mydata/tiny", (), conf / "missing")
 
 
+@pytest.mark.parametrize(
+    "name", ["my own", "it's", "a, b", "k=v", "[z]", "{w}", "${y}", "ü", "1", "null", "a(b)", "#h", "\\"]
+)
+def test_a_preset_may_have_any_name_and_its_group_one_that_hydra_takes(conf: Path, name: str) -> None:
+    for group in ("mydata", "mydata/so me"):
+        file = conf / group / f"{name}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("seed: 7\n")
+    assert load_config(Data, f"mydata/{name}", (), conf) == Data(7)
+    assert load_config(Data, "mydata/tiny", (), conf, conf / "mydata/so me" / f"{name}.yaml") == Data(7)
+    with pytest.raises(UserError, match="'mydata/so me' cannot be a group of presets; name its folders"):
+        load_config(Data, f"mydata/so me/{name}", (), conf)
+
+
 def test_presets_of_the_user_come_first_and_packaged_ones_stay_reachable(
     conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,17 @@ def settings_of(command: list[str], group: str) -> object:
 
 # `smoke` builds on a preset that it names by its place in its own folder.
 @pytest.mark.parametrize("preset", ["compose/kv/tiny", "compose/kv/smoke", "train/ntl/aug_tiny", "reproduce/ntl/tiny"])
-@pytest.mark.parametrize("place", ["my presets/{group}/mine.yaml", "{preset}.yaml", "{group}/more/mine.yaml", "m.yaml"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "my presets/{group}/mine.yaml",
+        "{preset}.yaml",
+        "{group}/more/mine.yaml",
+        "m.yaml",
+        "{group}/so me/it's.yaml",
+        "it's/{group}/a, b.yaml",
+    ],
+)
 def test_a_copy_runs_by_the_command_that_is_printed(
     preset: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -184,6 +184,40 @@ def test_steps_and_epochs_exclude_each_other_and_either_replaces_that_of_the_pre
             train(f"train.epochs={wrong}")
 
 
+FILES = {
+    "both": "{steps: 5, epochs: 2}",
+    "epochs": "{epochs: 2}",
+    "stored": "{steps: 0, epochs: 2.0}",
+    "steps": "{steps: 7}",
+    "none": "{steps: 0}",
+    "more": "{epochs: 3}",
+}
+
+
+@pytest.mark.parametrize("names, overrides, found", [
+    (["epochs"], [], (0, 2.0)), (["stored"], [], (0, 2.0)), (["epochs", "steps"], [], (7, 0.0)),
+    (["epochs", "none"], [], (0, 0.0)), (["epochs", "steps", "more"], [], (0, 3.0)), (["steps", "more"], [], (0, 3.0)),
+    (["epochs", "steps"], ["train.epochs=1"], (0, 1.0)), (["more"], ["train.steps=4"], (4, 0.0)),
+    (["both"], ["train.steps=4"], (4, 0.0)), (["both"], ["train.epochs=1"], (0, 1.0)), (["both"], [], None),
+    (["both", "steps"], [], None), (["epochs", "both"], [], None),
+])  # fmt: skip
+@pytest.mark.parametrize("is_file", [True, False])
+def test_of_steps_and_epochs_the_file_that_is_read_last_decides(tmp_path, names, overrides, found, is_file):
+    """Each builds on the one before; one that gives both is refused by its name, unless the command gives either."""
+    (tmp_path / "compose").mkdir()
+    for base, name in zip(["default", *names], names, strict=False):
+        file = tmp_path / "compose" / f"{name}.yaml"
+        file.write_text(f"defaults: [{base}@_here_, _self_]\ntrain: {FILES[name]}\n")
+    where = {"file": file} if is_file else {}
+    if found is None:
+        message = r"both.yaml: train.epochs and train.steps are given; give one of the two"
+        with pytest.raises(UserError, match=message):
+            load_config(ComposeConfig, f"compose/{names[-1]}", overrides, tmp_path, **where)
+        return
+    train = load_config(ComposeConfig, f"compose/{names[-1]}", overrides, tmp_path, **where).train
+    assert (train.steps, train.epochs) == found
+
+
 def test_the_passes_over_the_data_are_said_before_and_during_a_run(bases, tmp_path, capsys):
     command = ["compose", "--anchor", str(bases / "anchor"), "--aug", str(bases / "aug"), "--out", str(tmp_path / "o")]
     command += ["--data", str(bases / "train.jsonl"), "self_check=false", "train.epochs=1.5", "train.batch_size=19"]

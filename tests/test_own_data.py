@@ -17,7 +17,7 @@ from calmctl.errors import UserError
 from calmctl.training.examples import load_examples
 from calmctl.training.mixing import MOST_REPEATS, in_shares, joined, load_datasets
 from calmctl.training.prepared import hold_out
-from data_builders.files import sha256_file
+from data_builders.files import sha256_file, sha256_of
 from data_builders.row_sources import RowSource, find_rows, private_name
 from data_builders.values import read_json
 from tests.additions import SETTINGS, tokenizer, write
@@ -129,6 +129,20 @@ def test_a_run_of_before_goes_on(tmp_path: Path, models: dict[str, Path]) -> Non
     (tmp_path / "out" / "run.json").write_text(json.dumps({**record, "config_sha256": "of before"}))
     assert read_json(tmp_path / "out" / "run.json")["inputs"]["data"] == sha256_file(data)
     assert command(TRAIN, *named) == 0
+
+
+def test_what_datasets_caches_beside_a_saved_dataset_does_not_make_it_another(tmp_path: Path) -> None:
+    from datasets import Dataset, load_from_disk
+
+    rows = Dataset.from_list([{"text": letter} for letter in "abcd"])
+    rows.save_to_disk(tmp_path / "saved", num_shards=2)
+    before = find_rows(str(tmp_path / "saved")).sha256
+    assert before == sha256_of(tmp_path / "saved")
+    load_from_disk(tmp_path / "saved").map(lambda row: {"length": len(row["text"])}).shuffle(seed=0)
+    assert list((tmp_path / "saved").glob("cache-*.arrow"))
+    assert find_rows(str(tmp_path / "saved")).sha256 == before
+    rows.select([1, 0, 2, 3]).save_to_disk(tmp_path / "saved", num_shards=2)
+    assert find_rows(str(tmp_path / "saved")).sha256 != before
 
 
 def test_a_dataset_with_images_has_the_same_checksum_again(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from calmctl import ComposedModelForCausalLM, adapt, compose
 from calmctl.cli.main import main
 from calmctl.errors import UserError
-from calmctl.modeling.bases.locating import source_sha256
+from calmctl.modeling.bases.locating import adapted_model, source_sha256
 from calmctl.modeling.bases.sources import find_tokenizer, load_base
 from data_builders.kv.tokenizers import build_word_tokenizer
 from tests.models import composed, llama, logits
@@ -196,3 +196,11 @@ def test_composed_models_take_no_adapters(tmp_path):
         model.load_adapter("somewhere")
     with pytest.raises(UserError, match="adapters of peft"):
         peft.get_peft_model(model, peft.LoraConfig(**LORA)).base_model.model.save_pretrained(tmp_path)
+
+
+def test_a_folder_with_the_name_of_an_owner_on_the_hub_does_not_hide_an_adapters_base(stored, tmp_path, monkeypatch):
+    shutil.copytree(stored[0] / "adapter", tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path)
+    for base, found in (("owner/base", "owner/base"), ("adapter/base", "adapter/base@main")):
+        name_base(tmp_path / "adapter", base)
+        assert adapted_model("adapter") == found

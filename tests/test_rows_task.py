@@ -127,9 +127,10 @@ def test_a_model_reads_a_conversation_through_its_template(tmp_path: Path) -> No
     rendered = {"prompt": "[Hi][Hello][Name two\nlines.]>", "completion": "one\ntwo"}
     plain = {"prompt": plain_prompt(TALK[:3]), "completion": "one\ntwo"}
     template = "{% for m in messages %}[{{ m.content }}]{% endfor %}>"
+    dated = "{% if strftime_now is defined %}{% endif %}" + template
     asked = {}
     for name, row, written in (
-        ("chat", {"messages": TALK}, template),
+        ("chat", {"messages": TALK}, dated),
         ("rendered", rendered, template),
         ("without a template", {"messages": TALK}, None),
         ("plain", plain, None),
@@ -143,6 +144,7 @@ def test_a_model_reads_a_conversation_through_its_template(tmp_path: Path) -> No
         assert main([*map(str, line), "bits_per_byte=true", "options.stop=[]"]) == 0
         result = read_json(out / "metrics.json")
         assert bool(result["protocol"].get("chat_template")) == (name == "chat")
+        assert result["protocol"].get("chat_date") == ("2024-07-26" if name == "chat" else None)
         # The hash is over model, prompt and settings: the same only if the model was asked the same.
         asked[name] = read_jsonl(out / "samples.jsonl")[0]["request"], result["metrics"]
         assert read_jsonl(out / "predictions.jsonl")[0]["prompt"] == (rendered if written else plain)["prompt"]

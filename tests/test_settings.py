@@ -207,6 +207,9 @@ assert main(["settings", "compose", "--json"]) == 0
 MISTAKES = {
     "compose --anchor ./a --aug b --data here.jsonl --out x": "./a: no such folder",
     "compose --anchor a/b/c --aug b --data here.jsonl --out x": "a/b/c: no such folder",
+    "compose --anchor ./models/typo --aug b --data here.jsonl --out x": "./models/typo: no such folder",
+    "compose --anchor models/typo --aug b --data here.jsonl --out x": "models/typo: no such folder in models; if",
+    "compose --anchor models/a@main --aug models/no --data here.jsonl --out x": "models/no: no such folder in models",
     "compose --anchor a.gguf --aug b --data here.jsonl --out x": "a.gguf: no such file",
     "compose --anchor a --aug b --data gone.jsonl --out x": "gone.jsonl: no such file",
     "compose --anchor a --aug b --data here.jsonl --out x lr=1": "did you mean 'train.lr'",
@@ -224,6 +227,7 @@ MISTAKES = {
 
 def test_mistakes_are_found_before_torch_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "here.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "models").mkdir()
     code = EARLY.format(commands=[command.split(" ") for command in MISTAKES])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}

@@ -9,7 +9,7 @@ import pytest
 from calmctl.cli.main import main
 from calmctl.processes.slurm import SlurmConfig, batch_script, launch_options
 
-LAUNCHABLE = ("nproc_per_node", "nnodes", "rdzv_endpoint")
+LAUNCHABLE = {"nproc_per_node": None, "nnodes": 1, "rdzv_endpoint": None}
 COMMAND = ["compose", "--anchor", "a b", "--aug", "it's", "--out", "runs/x", "train.lr=1e-4"]
 
 
@@ -73,6 +73,7 @@ def test_a_preempted_job_waits_for_its_processes_to_save(tmp_path: Path) -> None
 EVAL = ["eval", "kv", "--model", "m", "--data", "d", "--out", "o"]
 DATA = ["data", "kv", "--out", "o"]
 KV = ["reproduce", "kv", "--out", "o"]
+SWEEP = ["compose", "--anchor", "a", "--aug", "b", "--out", "o", "every=1,2", "-m"]
 
 
 @pytest.mark.parametrize("settings, command, launch", [
@@ -80,6 +81,8 @@ KV = ["reproduce", "kv", "--out", "o"]
     (["gpus_per_node=0", "cpus_per_gpu=3"], EVAL, "--nnodes 1 --nproc-per-node 3 &"),
     (["gpus_per_node=2"], KV, "--out o --nproc-per-node 2 &"),
     (["gpus_per_node=0"], DATA, "calmctl data kv --out o &"),
+    (["gpus_per_node=2"], SWEEP, "every=1,2 -m --nnodes 1 --nproc-per-node 2 &"),
+    (["gpus_per_node=2"], [*SWEEP, "--jobs", "2"], "every=1,2 -m --jobs 2 &"),
     (["gpus_per_node=1"], ["generate", "--model", "m", "a prompt"], "'a prompt' &"),
     (["time=30"], EVAL, "#SBATCH --time=30\n"), (["time=2-12:30"], EVAL, "#SBATCH --time=2-12:30\n"),
 ])  # fmt: skip
@@ -98,6 +101,10 @@ def test_a_command_gets_the_launch_options_that_it_has(settings, command, launch
     ([], DATA, "gpus_per_node=8: data kv is one process; set gpus_per_node=0"),
     (["nodes=2", "gpus_per_node=0"], DATA, "nodes=2: data kv runs on one machine"),
     (["nodes=2"], KV, "nodes=2: reproduce kv runs on one machine"),
+    (["nodes=2"], SWEEP, "nodes=2: --multirun starts its runs on one machine; set nodes=1"),
+    (["nodes=2", "gpus_per_node=0"], ["train", "aug", "--out", "o", "--multirun"], "nodes=2: --multirun"),
+    ([], [*SWEEP[:-1], "--jobs", "2"], "add --multirun"),
+    ([], [*SWEEP, "--jobs", "2", "hydra/launcher=basic"], "leave one of them out"),
     (["nodes=0"], EVAL, "nodes=0 must be at least 1"), (["gpus_per_node=-1"], EVAL, "gpus_per_node=-1 must be"),
     (["time=-5"], EVAL, "time=-5"), (["time=1h"], EVAL, "time=1h: write it as SLURM does"),
     (["time=0"], EVAL, "give it longer"), (["time=1:00:99"], EVAL, "there are no 99"), (["time=2"], EVAL, "longer"),

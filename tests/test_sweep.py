@@ -198,6 +198,22 @@ def test_a_preset_or_file_may_hold_a_sweep(tmp_path: Path, is_preset: bool) -> N
         sweep.runs()
 
 
+def test_a_sweep_in_a_file_is_no_single_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Unless each setting that it sweeps over is given one value, as its own runs are."""
+    file = tmp_path / "a sweep.yaml"
+    sweep = '{train.lr: "1e-3,1e-2", ++every: "choice(1,2)"}'
+    file.write_text(f"defaults: [default@_here_, _self_]\nhydra: {{mode: MULTIRUN, sweeper: {{params: {sweep}}}}}\n")
+    told = [*command(folder, tmp_path / "out"), "--config", file, "--dry-run", "--json"]
+    for given, left in (([], "every, train.lr"), (["every=2"], "train.lr")):
+        status, _, error = run(capsys, *told, *given)
+        assert status == 2 and f"a sweep.yaml holds a sweep over {left}; add --multirun" in error
+        assert error.count("\n") == 1
+    status, plan, _ = run(capsys, *told, "every=2", "++train.lr=0.01")
+    assert status == 0 and json.loads(plan)["train"]["lr"] == 0.01
+    assert run(capsys, *told, "--multirun")[0] == 0
+    assert run(capsys, "settings", "compose", "--config", file)[0] == 0
+
+
 def test_a_folder_takes_one_sweep_at_a_time(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two would count each other's runs as theirs, and lose sight of those that failed."""
     (tmp_path / "sweep").mkdir()

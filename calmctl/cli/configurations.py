@@ -59,11 +59,12 @@ class ChosenPreset:
         """Return what it is called in plans."""
         return str(self.file or self.name)
 
-    def load(self, overrides: Sequence[str] = ()) -> Any:
-        """Return the settings, an object of the command's dataclass; for errors see `load_config`."""
+    def load(self, overrides: Sequence[str] = (), may_sweep: bool = False) -> Any:
+        """Return the settings, an object of the command's dataclass; for arguments and errors see `load_config`."""
         from calmctl.config import load_config
 
-        return load_config(self.configuration.schema, self.path, overrides, self.config_dir, self.file)
+        schema = self.configuration.schema
+        return load_config(schema, self.path, overrides, self.config_dir, self.file, may_sweep=may_sweep)
 
 
 _TRAIN = Configuration("train", "default", "calmctl.training.configs", "TrainConfig", "train")

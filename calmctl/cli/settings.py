@@ -41,7 +41,7 @@ def settings(
     command, key = _asked(words or [])
     chosen = options.chosen_preset(command, preset, config_file, config_dir)
     schema = chosen.configuration.schema
-    known = {each.name: each.default for each in list_settings(schema, chosen.load())}
+    known = {each.name: each.default for each in list_settings(schema, chosen.load(may_sweep=True))}
     found = below(schema, list(list_settings(schema)), key) if key else list(list_settings(schema))
     if json:
         output.print_json([_as_json(each, known[each.name]) for each in found])

@@ -12,6 +12,7 @@ from calmctl.cli import options, output
 from calmctl.cli.compose import composition_config
 from calmctl.errors import UserError
 from calmctl.escaping import visible
+from calmctl.reporting.provenance import command_line
 from calmctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _key_facts(info: RunInfo) -> dict[str, object]:
         "kind": info.kind,
         "status": info.status,
         "error": facts.get("error"),
-        "command": " ".join(facts.get("command") or []),
+        "command": command_line(facts.get("command")),
         "seed": facts.get("seed"),
         "started": facts.get("started"),
         "finished": facts.get("finished"),

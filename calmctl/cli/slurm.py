@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from calmctl.cli import options, output
+from calmctl.cli.sweeping import check_options
 
 LAUNCH_OPTIONS = {"--nproc-per-node", "--nnodes", "--rdzv-endpoint"}
 
@@ -52,7 +53,8 @@ def _parsed(root: Any, words: list[str]) -> tuple[str, dict[str, Any]]:
     """Parse the command of a job and return its name and the values of all its options.
 
     Raises:
-        UserError: the command is empty, needs no job, or has launch options, which the job sets.
+        UserError: the command is empty, needs no job, has launch options, which the job sets, or other options that
+            exclude each other.
     """
     from calmctl.errors import UserError
 
@@ -74,4 +76,6 @@ def _parsed(root: Any, words: list[str]) -> tuple[str, dict[str, Any]]:
         raise UserError(f"calmctl {names[0]} runs where you are, not in a job")
     if parameters.get("dry_run"):
         raise UserError("--dry-run: a plan needs no job; leave it out, or run it here")
+    if "multirun" in parameters:
+        check_options(parameters["multirun"], parameters["jobs"], parameters)
     return " ".join(names), parameters

@@ -42,26 +42,21 @@ def sweepable(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def sweep_or_run(context: typer.Context, multirun: bool, jobs: int | None, **arguments: Any) -> None:
+        check_options(multirun, jobs, arguments)
         if multirun:
             _sweep(_sweep_of(context, jobs, arguments), arguments["dry_run"], arguments["json"])
-        elif jobs is not None:
-            raise UserError(f"--jobs {jobs} says how many runs of --multirun run at the same time; add --multirun")
         else:
             command(context=context, **arguments)
 
     return with_parameters(sweep_or_run, command, multirun=(Multirun, False), jobs=(Jobs, None))
 
 
-def _sweep_of(context: typer.Context, jobs: int | None, arguments: Mapping[str, Any]) -> Sweep:
-    """Return the sweep that a command line asks for.
-
-    Raises:
-        UserError: options that exclude each other.
-    """
-    from calmctl.experiments.sweep import Sweep
-
+def check_options(multirun: bool, jobs: int | None, arguments: Mapping[str, Any]) -> None:
+    """Raise UserError for options of a command, with its arguments by name, that exclude each other."""
     overrides = arguments["overrides"] or []
-    if "TORCHELASTIC_RUN_ID" in os.environ or arguments["nnodes"] > 1:
+    if jobs is not None and not multirun:
+        raise UserError(f"--jobs {jobs} says how many runs of --multirun run at the same time; add --multirun")
+    if multirun and ("TORCHELASTIC_RUN_ID" in os.environ or arguments["nnodes"] > 1):
         raise UserError(
             "--multirun starts one command for each run: leave torchrun and --nnodes out (--nproc-per-node gives each "
             "run several processes, hydra/launcher=submitit_slurm distributes the runs)"
@@ -70,13 +65,19 @@ def _sweep_of(context: typer.Context, jobs: int | None, arguments: Mapping[str, 
         raise UserError("--jobs and --nproc-per-node: several runs would take the same devices; leave one of them out")
     if jobs and (launcher := next((text for text in overrides if text.startswith("hydra/launcher=")), None)):
         raise UserError(f"--jobs {jobs} chooses joblib's launcher, {launcher} another one; leave one of them out")
+
+
+def _sweep_of(context: typer.Context, jobs: int | None, arguments: Mapping[str, Any]) -> Sweep:
+    """Return the sweep that a command line asks for."""
+    from calmctl.experiments.sweep import Sweep
+
     words = context.command_path.split()[1:]
     chosen = options.chosen_preset(words[0], arguments["preset"], arguments["config_file"])
     return Sweep(
         (*words, *_shared_words(context)),
         chosen.configuration.schema,
         chosen.path,
-        tuple(overrides),
+        tuple(arguments["overrides"] or ()),
         arguments["out"],
         arguments["config_dir"],
         chosen.file,

@@ -25,6 +25,7 @@ from calmctl.inference.prompt import FittedPrompts
 from calmctl.inference.reading import reading_of
 from calmctl.inference.text import written_otherwise
 from calmctl.inference.writer import Throughput, Writer
+from calmctl.modeling.chat import ChatTemplate
 from calmctl.processes.cpu import set_up_cpu
 from calmctl.processes.ranks import Ranks, joined_ranks
 from calmctl.runs.run import Run
@@ -117,8 +118,11 @@ def _evaluate(config: EvalConfig, run: Run, ranks: Ranks, subject: Subject) -> N
     if config.handover:
         protocol["handover"] = config.handover_text
     if any(request.messages for request in asked.requests):
-        template = subject.model.tokenizer.chat_template
+        tokenizer = subject.model.tokenizer
+        template = tokenizer.chat_template
         protocol["chat_template"] = hashlib.sha256(str(template).encode()).hexdigest() if template else None
+        if template and (date := ChatTemplate(tokenizer).date):
+            protocol["chat_date"] = date
         prompts = {request.id: request.prompt for request in asked.requests}
     if subject.other:  # a mixture decodes bytes, so it can write every stop string
         protocol |= {"read_in": "bytes, with another model", "mixed_with": config.mix, "mix_weight": config.mix_weight}

@@ -83,8 +83,6 @@ def eval_prompts(config: EvalConfig, subject: Subject) -> EvalPrompts:
 def rendered(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase) -> list[Request]:
     """Return the requests with conversations as the tokenizer's chat template writes them; without one, as they are.
 
-    Their answers end where the template ends an answer.
-
     Raises:
         UserError: the template refuses a conversation.
     """
@@ -94,8 +92,7 @@ def rendered(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase) ->
     for request in requests:
         with _named(f"{request.id}: "):
             prompt = template.prompt(request.messages) if request.messages else request.prompt
-        stop = (*request.stop, template.end) if request.messages and template.end else request.stop
-        found.append(replace(request, prompt=prompt, stop=stop))
+        found.append(replace(request, prompt=prompt))
     return found
 
 

@@ -1,5 +1,6 @@
 """The paper's key-value experiment (section 4.1, table 1, and table 5 for this task)."""
 
+import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -59,8 +60,8 @@ def _with_ablations_of(config: ReproduceKVConfig, out: Path) -> ReproduceKVConfi
     has_other_layout = (out / "eval" / "calm").exists() and not (out / "eval" / "kv").exists()
     if "controls" in before or has_other_layout:
         raise UserError(
-            f"{out} was made by an earlier version of calmctl: `calmctl report {out}` shows what is complete; to run "
-            "the experiment, choose another --out"
+            f"{out} was made by an earlier version of calmctl: `calmctl report {shlex.quote(str(out))}` shows what is "
+            "complete; to run the experiment, choose another --out"
         )
     if config.ablate or not before.get("ablate"):
         return config

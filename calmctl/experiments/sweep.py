@@ -31,10 +31,10 @@ from calmctl.experiments.swept_runs import (
     outcomes,
     parsed,
     running,
-    setting_of,
     visible_gpus,
 )
 from calmctl.opened_hydra import quoted
+from calmctl.overrides import setting_of
 from calmctl.processes.child import start_command, why_it_failed
 from calmctl.runs.lock import FileLock
 from calmctl.runs.record import LOCK_FILE, RUN_FILE

@@ -14,6 +14,7 @@ from typing import Any
 from calmctl.errors import UserError
 from calmctl.escaping import visible
 from calmctl.experiments.run_names import run_name
+from calmctl.overrides import setting_of
 from calmctl.processes.child import INTERRUPTED, start_command, why_it_failed
 from calmctl.runs.lock import FileLock
 from calmctl.runs.record import LOCK_FILE, RUN_FILE, read_run
@@ -197,8 +198,3 @@ def parsed(text: str) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create().parse_override(text)
-
-
-def setting_of(text: str) -> str:
-    """Return the setting that an override is of, without the signs before it."""
-    return text.partition("=")[0].lstrip("+~")

@@ -1,9 +1,6 @@
 """Conversations with a model, and with a composed model and its bases side by side."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from copy import copy
-from typing import Any
+from collections.abc import Callable
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -31,8 +28,6 @@ class Conversation:
     def __init__(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, system: str = "") -> None:
         self.name, self._model, self._tokenizer = name, model, tokenizer
         self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
-        end = self._template.end if self._template else ""
-        self._ends: list[Any] = [tokenizer.convert_tokens_to_ids(end)] if end else []
         self._system: list[Message] = [{"role": "system", "content": system}] if system else []
         self.restart()
 
@@ -59,24 +54,10 @@ class Conversation:
         messages = [*self._messages, {"role": "user", "content": text}]
         prompt = self._template.prompt(messages) if self._template else text
         request = Request("0", prompt, max_new_tokens)
-        with _ending_with(self._model, self._ends):
-            answer = complete(self._model, self._tokenizer, [request], decoding, on_text=on_text)[0]
+        answer = complete(self._model, self._tokenizer, [request], decoding, on_text=on_text)[0]
         if self._template:
             self._messages = [*messages, {"role": "assistant", "content": answer.strip()}]
         return answer
-
-
-@contextmanager
-def _ending_with(model: PreTrainedModel, ids: list[Any]) -> Iterator[None]:
-    """Let these tokens end what a model writes, besides those that always do; unlike stop strings, also in a stream."""
-    own = model.generation_config
-    known = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
-    model.generation_config = copy(own)
-    model.generation_config.eos_token_id = [token for token in [*known, *ids] if token is not None]
-    try:
-        yield
-    finally:
-        model.generation_config = own
 
 
 def side_by_side(

@@ -18,6 +18,7 @@ from transformers import (
 from calmctl.errors import CalmctlError
 from calmctl.inference.prompt import vocabulary_size
 from calmctl.inference.settings import Decoding
+from calmctl.modeling.chat import end_of_turn_id
 
 
 def seeded_sampling(decoding: Decoding, seeds: Sequence[int], device: torch.device) -> "SeededSampling | None":
@@ -132,9 +133,10 @@ def _in_one_piece(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _eos_ids(settings: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the ids that end what a model writes: those of text, and that of an answer in its chat template."""
     configured = settings.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
-    return {i for i in [*ids, tokenizer.eos_token_id] if i is not None}
+    return {i for i in [*ids, tokenizer.eos_token_id, end_of_turn_id(tokenizer)] if i is not None}
 
 
 def _pad_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -1,6 +1,7 @@
 """Conversations as text, through the tokenizer's own chat template."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,22 @@ from calmctl.errors import UserError
 from calmctl.modeling.prompt_ids import ids_around
 
 Message = Mapping[str, Any]
-_WORD = "answering"
+DATE = datetime(2024, 7, 26)
+"""Today, for templates that ask: prompts must not change overnight. Llama 3's has this date where it cannot ask."""
+_WORD, _ASKS_DATE = "answering", "strftime_now"
+# Put before such a template: transformers makes texts of functions that are given to a template as variables.
+_DIRECTIVES = [*(f"%{each}" for each in "aAbBcdDeFfHIjmMpRSTUwWxXyY"), *(f"%-{each}" for each in "dHIjmMSy")]
+_TODAY = (
+    f"{{% macro {_ASKS_DATE}(format) %}}{{{{ format"
+    + "".join(f" | replace({each!r}, {DATE.strftime(each)!r})" for each in _DIRECTIVES)
+    + " }}{% endmacro %}\n"
+)
+
+
+def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the id of the token with which a tokenizer's chat template ends an answer (see `ChatTemplate.end`)."""
+    end = ChatTemplate(tokenizer).end if tokenizer.chat_template else ""
+    return int(tokenizer.convert_tokens_to_ids(end)) if end else None  # type: ignore[arg-type]
 
 
 class ChatTemplate:
@@ -65,6 +81,11 @@ class ChatTemplate:
                 )
             yield prompt, self._without_end(whole[len(prompt) :])
 
+    @property
+    def date(self) -> str | None:
+        """Return the date that the template may write as today's (`DATE`); None if it asks for none."""
+        return DATE.date().isoformat() if _ASKS_DATE in str(self._tokenizer.chat_template) else None
+
     @cached_property
     def end(self) -> str:
         """Return the special token with which an answer ends; empty if it is the end-of-text token, or there is none.
@@ -85,7 +106,10 @@ class ChatTemplate:
 
         try:
             text = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=asks
+                [dict(message) for message in messages],
+                chat_template=f"{_TODAY}{self._tokenizer.get_chat_template()}" if self.date else None,
+                tokenize=False,
+                add_generation_prompt=asks,
             )
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__

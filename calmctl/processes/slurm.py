@@ -4,9 +4,10 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from calmctl.errors import CalmctlError, UserError
 
@@ -65,12 +66,14 @@ class SlurmConfig:
             raise ValueError("python is empty; name the interpreter that has calmctl")
 
 
-def launch_options(config: SlurmConfig, name: str, parameters: Collection[str]) -> str:
+def launch_options(config: SlurmConfig, name: str, parameters: Mapping[str, Any]) -> str:
     """Return the options that let a command use all nodes and GPUs of the job.
+
+    The runs of a sweep that run at the same time (`--jobs`) share its GPUs without further options.
 
     Args:
         name: of the command.
-        parameters: names of the command's options.
+        parameters: values of the command's options, by name.
 
     Raises:
         UserError: the command cannot use that many nodes or GPUs.
@@ -78,10 +81,15 @@ def launch_options(config: SlurmConfig, name: str, parameters: Collection[str]) 
     is_alone = "nproc_per_node" not in parameters
     if config.nodes > 1 and "nnodes" not in parameters:
         raise UserError(f"nodes={config.nodes}: {name} runs on one machine; set nodes=1")
+    if config.nodes > 1 and parameters.get("multirun"):
+        raise UserError(
+            f"nodes={config.nodes}: --multirun starts its runs on one machine; set nodes=1, or run it outside of a job "
+            "with hydra/launcher=submitit_slurm, which submits a job for each run"
+        )
     usable = int(name == "generate")
     if is_alone and config.gpus_per_node > usable:
         raise UserError(f"gpus_per_node={config.gpus_per_node}: {name} is one process; set gpus_per_node={usable}")
-    if is_alone:
+    if is_alone or (parameters.get("jobs") or 1) > 1:
         return ""
     launch = f" --nproc-per-node {config.gpus_per_node or config.cpus_per_gpu}"
     if "nnodes" in parameters:

@@ -3,6 +3,7 @@
 Loads without torch or transformers, so that a wrong path is reported at once.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,8 @@ _OPTIONAL = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_
 def locate(source: str) -> tuple[str, str]:
     """Return the folder, GGUF file or hub id that a user's name means, and the revision.
 
-    A run directory means the model it made; `id@revision` a revision on the hub.
+    A run directory means the model it made; `id@revision` a revision on the hub. What would lie in a folder that exists
+    here is meant as a path, unless it has a revision.
 
     Raises:
         UserError: a run that has no model yet, a file that is no GGUF file, or a path that does not exist.
@@ -45,14 +47,22 @@ def locate(source: str) -> tuple[str, str]:
         if path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
             raise UserError(f"{source}: no such folder (a hub id has the form name, or owner/name)")
         name, _, revision = source.partition("@")
+        if not revision and _would_lie_here(name):
+            raise UserError(f"{source}: no such folder in {path.parent}; if the hub is meant, write {source}@main")
         return name, revision or "main"
     if (path / MODEL_FOLDER / "config.json").is_file():
         return str(path / MODEL_FOLDER), "main"
     if (path / "run.json").is_file():
-        raise UserError(f"{source}: this run has no model (yet); see `calmctl show {source}`")
+        raise UserError(f"{source}: this run has no model (yet); see `calmctl show {shlex.quote(source)}`")
     if not path.is_dir() and not is_gguf(path):
         raise UserError(f"{source}: a file (no GGUF file); give the folder of the model that it is part of")
     return source, "main"
+
+
+def _would_lie_here(name: str) -> bool:
+    """Tell whether `name` has two parts, the first of which is a folder in the working directory."""
+    parent, _, rest = name.partition("/")
+    return bool(rest) and Path(parent).is_dir()
 
 
 def place_of(name: str) -> Path | None:
@@ -113,8 +123,9 @@ def adapted_model(source: str, **arguments: Any) -> str | None:
         return str(place)
     if not Path(base).exists() and (Path(base).is_absolute() or base.startswith(".")):
         raise UserError(f"{source}: the model that this adapter is for, {base}, is not there")
-    is_id = not Path(base).exists() and settings.get("revision")
-    return f"{base}@{settings['revision']}" if is_id else base
+    # A folder that has the name of an id's owner says nothing: the adapter is not from here.
+    revision = settings.get("revision") or ("main" if _would_lie_here(base) else "")
+    return f"{base}@{revision}" if revision and not Path(base).exists() else base
 
 
 def whole_model(source: str, **arguments: Any) -> str:
