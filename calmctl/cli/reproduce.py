@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calmctl.cli import data, launching, options, output
+from calmctl.cli.loading import loading
 
 if TYPE_CHECKING:
     from calmctl.experiments.reproduction import Experiment
@@ -44,8 +45,10 @@ def kv(
 ) -> None:
     """Reproduce table 1: key-value arithmetic with m_A, m_B, their composition and the controls."""
     from calmctl.config import load_config
-    from calmctl.experiments.kv import kv_experiment
-    from calmctl.experiments.kv_config import ReproduceKVConfig
+
+    with loading():
+        from calmctl.experiments.kv import kv_experiment
+        from calmctl.experiments.kv_config import ReproduceKVConfig
 
     name = options.chosen_preset("reproduce kv", preset, config_file)
 
@@ -76,7 +79,9 @@ def ntl(
 ) -> None:
     """Reproduce tables 2, 3 and 5: low-resource languages, with m_A, m_B, their composition and other methods."""
     from calmctl.config import load_config
-    from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_experiment
+
+    with loading():
+        from calmctl.experiments.ntl import ReproduceNTLConfig, ntl_experiment
 
     name = options.chosen_preset("reproduce ntl", preset, config_file)
 
@@ -112,7 +117,9 @@ def code(
 ) -> None:
     """Reproduce tables 4 and 5: code, with m_A, m_B, their composition and other methods."""
     from calmctl.config import load_config
-    from calmctl.experiments.code import ReproduceCodeConfig, code_experiment
+
+    with loading():
+        from calmctl.experiments.code import ReproduceCodeConfig, code_experiment
 
     given: dict[str, object] = {"benchmarks": benchmarks, "allow_code_execution": allow_code_execution or None}
     given["data.sources"] = tuple(source) if source else None
@@ -151,8 +158,10 @@ def adapters(
 ) -> None:
     """Reproduce LLM-Adapters: adapters, fine-tuning and composition on its reasoning sets, beside its tables."""
     from calmctl.config import load_config
-    from calmctl.experiments.adapter_config import ReproduceAdaptersConfig
-    from calmctl.experiments.adapters import adapters_experiment
+
+    with loading():
+        from calmctl.experiments.adapter_config import ReproduceAdaptersConfig
+        from calmctl.experiments.adapters import adapters_experiment
 
     given: dict[str, object] = {"benchmarks": sets, "ablate": ablations or None}
     given |= {"anchor.base": anchor, "aug.base": aug}
