@@ -57,6 +57,8 @@ class Planner:
     def __init__(self, vocab_size: Callable[[str], int]) -> None:
         self._vocab_size = vocab_size
         self._trained: dict[str, Plan] = {}
+        self._tokenizers: dict[str, PreTrainedTokenizerBase | None] = {}
+        self._known_aug_tokens: dict[tuple[object, ...], float | None] = {}
         self.existing: dict[str, PlannedModel] = {}
 
     def model(self, source: str) -> PlannedModel:
@@ -112,6 +114,13 @@ class Planner:
         return None
 
     def _aug_tokens(self, config: ComposeConfig, source: str) -> float | None:
+        """Return `_found_aug_tokens`, once for all systems with the same models."""
+        key = (config.anchor, source, config.segmentation, *sorted(config.markers.items()))
+        if key not in self._known_aug_tokens:
+            self._known_aug_tokens[key] = self._found_aug_tokens(config, source)
+        return self._known_aug_tokens[key]
+
+    def _found_aug_tokens(self, config: ComposeConfig, source: str) -> float | None:
         """Return how many tokens an aug reads per token of the anchor; None = it reads the anchor's tokens.
 
         If a tokenizer is not on disk: None if their numbers of ids are equal or unknown, otherwise 1.0, a guess.
@@ -130,4 +139,6 @@ class Planner:
         """Return the tokenizer of an existing model on this machine, or None."""
         if source in self._trained or self.model(source).is_public:
             return None
-        return find_tokenizer(source, local_files_only=True)
+        if source not in self._tokenizers:
+            self._tokenizers[source] = find_tokenizer(source, local_files_only=True)
+        return self._tokenizers[source]
