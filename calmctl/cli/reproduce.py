@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calmctl.cli import data, launching, options, output
+from calmctl.cli.loading import loading
 
 if TYPE_CHECKING:
     from calmctl.cli.configurations import ChosenPreset
@@ -44,7 +45,8 @@ def kv(
     nproc_per_node: launching.NprocPerNode = None,
 ) -> None:
     """Reproduce table 1: key-value arithmetic with m_A, m_B, their composition and the controls."""
-    from calmctl.experiments.kv import kv_experiment
+    with loading():
+        from calmctl.experiments.kv import kv_experiment
 
     chosen = options.chosen_preset("reproduce kv", preset, config_file, config_dir)
     experiment = _experiment_of(kv_experiment, chosen, overrides, {"ablate": ablations or None})
@@ -66,7 +68,8 @@ def ntl(
     nproc_per_node: launching.NprocPerNode = None,
 ) -> None:
     """Reproduce tables 2, 3 and 5: low-resource languages, with m_A, m_B, their composition and other methods."""
-    from calmctl.experiments.ntl import ntl_experiment
+    with loading():
+        from calmctl.experiments.ntl import ntl_experiment
 
     chosen = options.chosen_preset("reproduce ntl", preset, config_file, config_dir)
     experiment = _experiment_of(ntl_experiment, chosen, overrides, {"benchmarks": benchmarks})
@@ -93,7 +96,8 @@ def code(
     nproc_per_node: launching.NprocPerNode = None,
 ) -> None:
     """Reproduce tables 4 and 5: code, with m_A, m_B, their composition and other methods."""
-    from calmctl.experiments.code import code_experiment
+    with loading():
+        from calmctl.experiments.code import code_experiment
 
     given: dict[str, object] = {"benchmarks": benchmarks, "allow_code_execution": allow_code_execution or None}
     given["data.sources"] = tuple(source) if source else None
@@ -124,7 +128,8 @@ def adapters(
     nproc_per_node: launching.NprocPerNode = None,
 ) -> None:
     """Reproduce LLM-Adapters: adapters, fine-tuning and composition on its reasoning sets, beside its tables."""
-    from calmctl.experiments.adapters import adapters_experiment
+    with loading():
+        from calmctl.experiments.adapters import adapters_experiment
 
     given: dict[str, object] = {"benchmarks": sets, "ablate": ablations or None}
     given |= {"anchor.base": anchor, "aug.base": aug}

@@ -10,7 +10,7 @@ from calmctl.inference.settings import Decoding, OnOverflow, check_greedy
 from calmctl.modeling.bases.locating import locate, source_sha256
 from calmctl.runs.record import PREDICTIONS_FILE
 from calmctl.schema import meaning
-from data_builders.files import sha256_of
+from data_builders.files import require_file, sha256_of
 from evals import Request
 
 PLACE = "{answer}"
@@ -64,19 +64,31 @@ class EvalConfig(TaskConfig):
             check_greedy(self.decoding)
 
     def check_inputs(self) -> None:
-        """Raise UserError if no model is given, or a local one is missing."""
+        """Check, without reading them, that model and data are given and that local models and answers exist.
+
+        Raises:
+            UserError: one is missing.
+        """
         if not self.model:
             raise UserError("model is not set; give --model MODEL")
-        for source in filter(None, (self.model, self.mix)):
+        for source in filter(None, (self.model, *self._given_bases.values(), self.mix)):
             locate(source)
+        self.require_dataset()
+        if self.handover:
+            require_file(answers_file(self.handover))
+
+    @property
+    def _given_bases(self) -> dict[str, str]:
+        """Return name -> source of the bases that may be others than the recorded ones; "" where none is given."""
+        if not self.allow_different_base:
+            return {}
+        return {"anchor": self.anchor, **{f"aug_{index}": aug for index, aug in enumerate(self.augs)}}
 
     def inputs(self) -> dict[str, str]:
         """Return the checksums of the inputs (model, data, mix, handover); raises UserError if one is not set."""
         self.check_inputs()
         read = {"model": source_sha256(self.model), "data": self.data_sha256}
-        if self.allow_different_base:  # otherwise they are the recorded ones, wherever they are
-            bases = {"anchor": self.anchor, **{f"aug_{index}": aug for index, aug in enumerate(self.augs)}}
-            read |= {name: source_sha256(base) for name, base in bases.items() if base}
+        read |= {name: source_sha256(base) for name, base in self._given_bases.items() if base}
         if self.mix:
             read["mix"] = source_sha256(self.mix)
         return read | {"handover": sha256_of(answers_file(self.handover))} if self.handover else read

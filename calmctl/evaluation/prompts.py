@@ -18,7 +18,7 @@ from calmctl.inference.mixture import check_mixable
 from calmctl.inference.prompt import FittedPrompts, fit
 from calmctl.inference.writer import check_samples
 from calmctl.modeling.chat import ChatTemplate
-from calmctl.runs.record import METRICS_FILE
+from calmctl.runs.record import METRICS_FILE, RUN_FILE
 from calmctl.runs.run import Run
 from calmctl.units import human_bytes
 from data_builders.values import read_json
@@ -140,7 +140,9 @@ def plan_evaluation(config: EvalConfig, out: Path, subject: Subject) -> dict[str
     Raises:
         UserError: anything that the run would reject before it reads weights.
     """
-    existing = Run.look(out, kind="eval", config=config, inputs=config.inputs())
+    config.check_inputs()
+    inputs = config.inputs() if (out / RUN_FILE).exists() else {}  # otherwise there are none to compare them with
+    existing = Run.look(out, kind="eval", config=config, inputs=inputs)
     settings = {**to_dict(config), "options": to_dict(config.build_task())}
     if existing is not None and existing.is_complete:
         return {"out": str(out), "run": "complete: nothing is left to do", **settings}

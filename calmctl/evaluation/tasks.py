@@ -44,6 +44,11 @@ class TaskConfig:
         """Read the task's records; raises UserError if the data, or an option about it, cannot be used."""
         return self.build_task().load(Path(self.dataset), self.limit or None)
 
+    def require_dataset(self) -> None:
+        """Raise UserError if `dataset` is not set."""
+        if not self.dataset:
+            raise UserError("dataset is not set; give --data PATH_OR_HUB_ID")
+
     @cached_property
     def data_sha256(self) -> str:
         """Return the checksum of the data (see `Task.data_sha256`).
@@ -53,8 +58,7 @@ class TaskConfig:
         Raises:
             UserError: `dataset` is not set.
         """
-        if not self.dataset:
-            raise UserError("dataset is not set; give --data PATH_OR_HUB_ID")
+        self.require_dataset()
         return self.build_task().data_sha256(Path(self.dataset))
 
 

@@ -21,7 +21,6 @@ from calmctl.modeling.bases.sources import base_config, load_tokenizer, without_
 from calmctl.processes.launch import parse_num_processes
 from calmctl.processes.ranks import planned_processes
 from calmctl.reporting.costs import cost_rows, is_training
-from calmctl.reporting.report import write_report
 from calmctl.reporting.results import RESULTS_FILE
 from calmctl.reporting.systems_table import system_row
 from calmctl.runs.identity import existing_run, has_settings
@@ -107,6 +106,8 @@ def reproduce(
             run.write_json(RESULTS_FILE, found)
             for file, export in experiment.exports.items():
                 run.write_json(file, export(found, out))
+        from calmctl.reporting.report import write_report  # with matplotlib, which a plan can do without
+
         write_report(out)
         if not run.is_complete:
             run.finish()

@@ -47,6 +47,7 @@ def compose(
     segmentation: str = AUTO,
     markers: Mapping[str, str] | None = None,
     tokenizers: Sequence[PreTrainedTokenizerBase | None] | None = None,
+    parts: "CheckedParts | None" = None,
     **arguments: Any,
 ) -> ComposedModelForCausalLM:
     """Freeze an anchor and one or more augs and connect them by untrained bridges.
@@ -63,6 +64,7 @@ def compose(
             works.
         markers: special tokens of the anchor (chat markers, ends of text) -> those that such augs read in their place.
         tokenizers: the anchor's and each aug's, None for a model without one; default: those beside the models.
+        parts: what `check_parts` returned for these models and settings, if it has been called already.
         arguments: fields of `BridgeConfig` (`num_heads=4`) override those of `bridge`; all others are passed to
             `from_pretrained` of bases given as paths or ids (dtype, device_map, quantization_config, trust_remote_code,
             ...). Bridges stay in a floating-point type even if the bases are quantised.
@@ -82,7 +84,7 @@ def compose(
         raise TypeError(f"compose does not take {', '.join(load_arguments)}: the models are loaded already")
     reach = {name: load_arguments[name] for name in SOURCE_ARGUMENTS if name in load_arguments}
     attention = load_arguments.get("attn_implementation") or ""
-    parts = check_parts(anchor, augs, aug_reads, reach, segmentation, markers, tokenizers, attention)
+    parts = parts or check_parts(anchor, augs, aug_reads, reach, segmentation, markers, tokenizers, attention)
     num_anchor_layers, *nums_aug_layers = (layers.num_layers(model.config) for model in parts.shapes)
     resolved = resolve_connections(connections, nums_aug_layers, num_anchor_layers, every, num)
     anchor_model = load_base(anchor, **load_arguments)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from calmctl.modeling import layers
 from calmctl.modeling.bases.locating import source_sha256
 from calmctl.modeling.bases.sources import load_tokenizer
 from calmctl.modeling.composed import ComposedModelForCausalLM
-from calmctl.modeling.composition import check_parts, compose
+from calmctl.modeling.composition import CheckedParts, check_parts, compose
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.options import BridgeConfig
 from calmctl.modeling.placement import is_movable
@@ -46,8 +47,9 @@ def composition_job(config: ComposeConfig) -> Job:
     config.check_inputs()
     how = {"trust_remote_code": config.trust_remote_code}
 
-    def plan() -> Planned:
-        parts = check_parts(
+    @cache  # for the plan and for the model: tokenizers are read once
+    def checked() -> CheckedParts:
+        return check_parts(
             config.anchor,
             config.augs,
             config.aug_reads,
@@ -56,6 +58,9 @@ def composition_job(config: ComposeConfig) -> Job:
             config.markers,
             attention=config.attention,
         )
+
+    def plan() -> Planned:
+        parts = checked()
         if config.train.packing:
             check_packing_of_augs(config.aug_reads, parts.shapes[1:], parts.own)
         bases = [shape.config for shape in parts.shapes]
@@ -83,6 +88,7 @@ def composition_job(config: ComposeConfig) -> Job:
             aug_seed=config.seed if config.random_aug else None,
             segmentation=config.segmentation,
             markers=config.markers,
+            parts=checked(),
             **options,
         )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data_builders.kv.expressions import Expressions
 from data_builders.kv.text import OPERATORS, TEMPLATES, NumberFormat
 
-_SPACED_OPERATORS = pa.array([f" {sign} " for sign in OPERATORS])
+_SPACED_OPERATORS = [f" {sign} " for sign in OPERATORS]
 
 
 class Renderer:
@@ -71,8 +71,9 @@ def _fill(template: str, fields: dict[str, pa.Array]) -> pa.Array:
 
 def _join(words: pa.Array, expressions: Expressions) -> pa.Array:
     columns: list[pa.Array] = []
+    operators = pa.array(_SPACED_OPERATORS)
     for position in range(expressions.num_operands):
         if position:
-            columns.append(_SPACED_OPERATORS.take(pa.array(expressions.operators[:, position - 1])))
+            columns.append(operators.take(pa.array(expressions.operators[:, position - 1])))
         columns.append(words.take(pa.array(expressions.operands[:, position])))
     return pc.binary_join_element_wise(*columns, "")

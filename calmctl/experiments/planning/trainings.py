@@ -59,6 +59,8 @@ class Planner:
         self._trained: dict[str, Plan] = {}
         # Stages that train a model further, with its tokenizer -> that model.
         self._bases: dict[str, str] = {}
+        self._tokenizers: dict[str, PreTrainedTokenizerBase | None] = {}
+        self._known_aug_tokens: dict[tuple[object, ...], float | None] = {}
         self.existing: dict[str, PlannedModel] = {}
 
     def model(self, source: str) -> PlannedModel:
@@ -116,6 +118,13 @@ class Planner:
         return None
 
     def _aug_tokens(self, config: ComposeConfig, source: str) -> float | None:
+        """Return `_found_aug_tokens`, once for all systems with the same models."""
+        key = (config.anchor, source, config.segmentation, *sorted(config.markers.items()))
+        if key not in self._known_aug_tokens:
+            self._known_aug_tokens[key] = self._found_aug_tokens(config, source)
+        return self._known_aug_tokens[key]
+
+    def _found_aug_tokens(self, config: ComposeConfig, source: str) -> float | None:
         """Return how many tokens an aug reads per token of the anchor; None = it reads the anchor's tokens.
 
         If a tokenizer is not on disk: None if their numbers of ids are equal or unknown, otherwise 1.0, a guess.
@@ -136,4 +145,6 @@ class Planner:
             return self._tokenizer(self._bases[source])
         if source in self._trained or self.model(source).is_public:
             return None
-        return find_tokenizer(source, local_files_only=True)
+        if source not in self._tokenizers:
+            self._tokenizers[source] = find_tokenizer(source, local_files_only=True)
+        return self._tokenizers[source]
