@@ -15,6 +15,7 @@ from calmctl.experiments.config import ExperimentConfig
 from calmctl.experiments.kv_config import ReproduceKVConfig
 from calmctl.experiments.kv_systems import COMPOSITIONS
 from calmctl.experiments.ntl import ReproduceNTLConfig
+from calmctl.reporting.layouts import LAYOUTS
 from calmctl.reporting.measures import HEADLINE_MODELS
 from calmctl.reporting.systems_table import GROUPS, SYSTEMS, system_row
 from calmctl.training.settings import TrainSettings
@@ -56,6 +57,15 @@ def test_every_preset_trains_other_methods_as_it_trains_calm(experiment: str) ->
         assert config.baseline.attention == config.compose.attention, name
 
 
+@pytest.mark.parametrize("experiment", SCHEMAS)
+def test_the_report_shows_samples_of_every_task_that_models_write_answers_to(experiment: str) -> None:
+    for preset in (each for each in list_presets() if each.group == f"reproduce/{experiment}"):
+        found = load_config(SCHEMAS[experiment], preset.name).evaluations()
+        tasks = {name: evaluation.build_task() for name, evaluation in found.items()}
+        written = {name for name, task in tasks.items() if task.name != "text" and not task.measures_choices}
+        assert written and written == LAYOUTS[experiment].samples.keys(), preset.name
+
+
 @pytest.mark.parametrize("experiment, overrides, message", [
     ("ntl", ["compare=[luck]"], "compare: 'luck' is not one of random_aug"),
     ("ntl", ["compare=[lora,lora]"], "names lora twice"),
@@ -71,6 +81,8 @@ def test_every_preset_trains_other_methods_as_it_trains_calm(experiment: str) ->
     ("ntl", ["num_bridge_seeds=0"], "num_bridge_seeds=0 must be at least 1"),
     ("ntl", ["benchmarks=''"], "--data FOLDER"),
     ("ntl", ["compose.train.packing=true"], "only text is packed, and data.composition_rows=pairs"),
+    ("ntl", ["compose.train.epochs=2"], "compose.train.epochs: experiments are planned in steps; set"),
+    ("kv", ["baseline.train.epochs=0.5"], "baseline.train.epochs: experiments are planned in steps"),
     ("ntl", ["tasks=[mgsm]"], "no data of the task 'mgsm'"),
     ("kv", ["ablations.shares=[0]"], "ablations: shares=[0.0]: 0 must lie between 0 and 1"),
     ("kv", ["ablations.shares=[5]"], "5 must lie between 0 and 1"),

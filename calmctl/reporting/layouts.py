@@ -83,6 +83,7 @@ NTL = ReportLayout(
         "rows_unseen": Samples(6),
         "flores": Samples(5),
         "flores_unseen": Samples(5),
+        "flores_from_english": Samples(3),
         "mgsm": Samples(2),
         "gsm8k": Samples(2),
     },
@@ -127,7 +128,14 @@ CODE = ReportLayout(
         Grouped(TEXT_BITS, "Held-out code, bits per byte", column="part"),
     ),
     primary=(TEXT_BITS, CODEXGLUE_CHRF),
-    samples={"codexglue": Samples(4), "humaneval": Samples(2), "mbpp": Samples(1)},
+    samples={
+        "codexglue": Samples(4),
+        "humaneval": Samples(2),
+        "humaneval_plus": Samples(1),
+        "mbpp": Samples(1),
+        "mbpp_plus": Samples(1),
+        "gsm8k": Samples(2),
+    },
     kept=(PROSE_BITS, GSM8K, GSM8K_BITS),
     note="The paper's figures are those of much larger models (PaLM2-XXS and PaLM2-S). Its CodeXGLUE figures are of"
     " the benchmark's own functions; where ours are of others, the table of protocols names the data.",
