@@ -12,7 +12,6 @@ from calmctl.cli import options, output
 from calmctl.cli.compose import composition_config
 from calmctl.errors import UserError
 from calmctl.escaping import visible
-from calmctl.reporting.provenance import command_line
 from calmctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -124,6 +123,8 @@ def _config_text(info: RunInfo) -> str | None:
 
 
 def _key_facts(info: RunInfo) -> dict[str, object]:
+    from calmctl.reporting.provenance import command_line
+
     facts = info.facts
     hardware = facts.get("hardware") or {}
     versions = facts.get("versions") or {}
