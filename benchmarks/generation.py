@@ -84,9 +84,11 @@ def ours(
     asked: list[Request],
     batch: int,
     share: bool | None = None,
+    temperature: float = 0.0,
 ) -> list[str]:
     """Return our completions."""
-    engine = Engine(model, tokenizer, Decoding(batch_size=batch), share_prefixes=share)
+    decoding = Decoding(batch_size=batch, temperature=temperature)
+    engine = Engine(model, tokenizer, decoding, share_prefixes=share)
     samples = [sample for part in engine.generate(fit(model, tokenizer, asked)) for sample in part]
     return [sample.text for sample in sorted(samples, key=lambda sample: sample.prompt_index)]
 
@@ -166,15 +168,16 @@ def filling(preset_name: str, device: str) -> Iterator[Row]:
     anchor, aug = (base(preset, role, vocabulary, "float32", device) for role in ("anchor", "aug"))
     count, batch, new = (8, 4, 64) if quick else (64, 16, 192)
     for name, model in {"plain": anchor, "composed": composed(preset, anchor, aug)}.items():
-        for case, stop in (("lengths", ("se",)), ("uniform", ("\n\n\n",))):
+        # Sampled words hold one of these pairs of letters every fifty tokens.
+        for case, stop in (("lengths", ("se", "ti", "ra", "lo")), ("uniform", ("\n\n\n",))):
             asked = [replace(each, stop=stop) for each in prompts("zero-shot", Texts(tokenizer), count, new)]
             asked.sort(key=lambda each: -len(tokenizer(each.text)["input_ids"]))
             parts = [asked[start : start + batch] for start in range(0, count, batch)]
             variants: dict[str, Callable[[], list[str]]] = {
                 "one by one": lambda model=model, parts=parts: [
-                    text for part in parts for text in ours(model, tokenizer, part, batch)
+                    text for part in parts for text in ours(model, tokenizer, part, batch, temperature=1.0)
                 ],
-                "filled": lambda model=model, asked=asked: ours(model, tokenizer, asked, batch),
+                "filled": lambda model=model, asked=asked: ours(model, tokenizer, asked, batch, temperature=1.0),
             }
             one, other = (variant() for variant in variants.values())
             same = sum(map(operator.eq, one, other)) / count

@@ -72,7 +72,7 @@ def test_an_interrupted_file_goes_on_and_is_refused_with_other_settings(
     assert "choose another --out" in capsys.readouterr().err
     asked: list[int] = []
     samples = engine._samples
-    monkeypatch.setattr(engine, "_samples", lambda *given: asked.append(len(given[-1])) or samples(*given))
+    monkeypatch.setattr(engine, "_samples", lambda *given: asked.append(len(given[-2])) or samples(*given))
     assert complete_file(str(source), out, loaded, decoding, 4) == 5 and sum(asked) == 3
     whole = tmp_path / "whole.jsonl"
     assert generate(model, "--prompts", source, "--out", whole) == 0

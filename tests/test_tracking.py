@@ -3,7 +3,7 @@
 import pytest
 
 from calmctl.errors import UserError
-from calmctl.training import step_log
+from calmctl.training import checks
 from calmctl.training.settings import TrainSettings
 from tests.sums import sums_config, write_sums
 from tests.trained import run_training
@@ -33,7 +33,7 @@ def test_wandb_stays_offline_and_in_the_run(tmp_path, monkeypatch):
 
 def test_what_is_missing_or_unknown_is_one_clear_error(tmp_path, monkeypatch):
     write_sums(tmp_path)
-    monkeypatch.setattr(step_log, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     write_sums(tmp_path)
     with pytest.raises(UserError, match=r"train.report_to: wandb is not installed; .*calmctl\[tracking\]"):
         run_training(sums_config(tmp_path, report_to=("wandb",)), tmp_path / "out")
