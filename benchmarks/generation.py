@@ -8,7 +8,7 @@ is our samples per second over theirs; the target is at least 1. Each prompt ask
 the tasks ask for 64 to 1024. Weights are random, so nearly every completion runs to its limit, except in `stops`.
 `shared` compares our own engine with and without shared prefixes (seconds without over seconds with); `MIN_TOKENS` in
 calmctl/inference/growing_cache.py is chosen by it. `lengths` compares batches that are finished one by one with a batch
-whose free places the next prompts take; `REFILL` in calmctl/inference/continuation.py is chosen by it.
+whose free places the next prompts take.
 
     zero-shot  questions of 20 to 60 tokens
     few-shot   the same after five worked examples, 400 tokens shared by all questions

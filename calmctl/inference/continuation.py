@@ -20,7 +20,7 @@ from calmctl.modeling.calling import CACHE, accepts, cache_of
 
 # Tokens per call of `generate`. Between calls, which costs a few milliseconds, ended rows are dropped and others begin.
 STRETCH = 32
-# Free places are filled when they are this share of all (benchmarks/generation.py, `lengths`).
+# Free places are filled when they are this share of all: reading few prompts at a time would cost more than it saves.
 REFILL = 0.25
 
 
