@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from data_builders.benchmarks import flores
 from data_builders.benchmarks.flores import ROWS, read_flores
 from data_builders.benchmarks.languages import LANGUAGES
 from data_builders.errors import UserError
@@ -58,9 +59,28 @@ def test_every_language_loads_from_the_real_archive() -> None:
     assert not set(data.sentences["eng_Latn"]["dev"]) & set(data.sentences["eng_Latn"]["devtest"])
 
 
+def write_archive(archive: Path, folder: Path) -> Path:
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(folder, arcname="flores200_dataset")
+    return archive
+
+
+def test_an_archive_is_unpacked_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacked, unpack = [], flores._archive
+    monkeypatch.setattr(flores, "_archive", lambda path: unpacked.append(path) or unpack(path))
+    folder = write_flores(tmp_path / "folder")
+    archive = write_archive(tmp_path / "flores200_dataset.tar.gz", folder)
+    first = read_flores(tmp_path, ["fra_Latn"])
+    assert read_flores(archive, ("fra_Latn",)) == first and unpacked == [archive]
+    french = folder / "dev" / "fra_Latn.dev"
+    french.write_text("\n".join(["Autre chose.", *french.read_text().split("\n")[1:]]))
+    write_archive(archive, folder)
+    assert read_flores(archive, ("fra_Latn",)).sentences["fra_Latn"]["dev"][0] == "Autre chose."
+    assert unpacked == [archive] * 2
+
+
 def test_the_three_layouts_hold_the_same(folder: Path, tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "flores200_dataset.tar.gz", "w:gz") as archive:
-        archive.add(folder, arcname="flores200_dataset")
+    write_archive(tmp_path / "flores200_dataset.tar.gz", folder)
     codes = ("fra_Latn", "zho_Hans")
     official = read_flores(folder, codes)
     for path in (tmp_path, tmp_path / "flores200_dataset.tar.gz", folder.parent):
