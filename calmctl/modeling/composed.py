@@ -27,7 +27,7 @@ from calmctl.modeling.residual_streams import calibrate
 from calmctl.modeling.stored.card import composition_sections
 from calmctl.modeling.stored.parts import ComposedOutput
 from calmctl.modeling.stored.storing import StoredInParts
-from calmctl.modeling.tokenizers.own import OwnTokenizer, check_unchanged, store_tokenizers, stored_tokenizer
+from calmctl.modeling.tokenizers.own import OwnTokenizer, check_unchanged, store_tokenizers, stored_tokenizers
 from calmctl.modeling.views import head_of, keep_positions
 
 
@@ -254,10 +254,7 @@ class ComposedModelForCausalLM(ComposedGenerationMixin, ComposedPreTrainedModel,
 
     def load_beside(self, location: str | Path, tokenizers: Sequence[Any], **hub: Any) -> None:
         """Load the tokenizers stored with this model and compare them with the bases'; see `PartsModel.load_beside`."""
-        own = [
-            stored_tokenizer(settings, index, location, **hub) if settings is not None else None
-            for index, settings in enumerate(self.config.segmentations)
-        ]
+        own = stored_tokenizers(self.config.segmentations, location, **hub)
         compared = [(each, "aug", find) for each, find in zip(own, tokenizers[1:], strict=True) if each is not None]
         compared += [(each, "anchor", tokenizers[0]) for each, *_ in compared[:1]]  # every aug stores the same one
         for each, role, find in compared:

@@ -169,7 +169,10 @@ def check_parts(
         for model in (anchor, *augs)
     ]
     ours, *theirs = tokenizers if tokenizers is not None else (tokenizer_of(each, **reach) for each in (anchor, *augs))
-    own = [own_tokenizer(ours, each, markers) if ours is not None and each is not None else None for each in theirs]
+    own: list[OwnTokenizer | None] = []
+    for each in theirs:
+        known = next((other.anchor for other in own if other is not None), None)
+        own.append(own_tokenizer(ours, each, markers, known) if ours is not None and each is not None else None)
     if tokenizers is not None:
         own = [replace(each, is_given=True) if each is not None else None for each in own]
     if markers and not any(own):

@@ -81,12 +81,16 @@ class OwnTokenizer:
 
 @without_collection()
 def own_tokenizer(
-    anchor: PreTrainedTokenizerBase, aug: PreTrainedTokenizerBase, markers: Mapping[str, str] | None = None
+    anchor: PreTrainedTokenizerBase,
+    aug: PreTrainedTokenizerBase,
+    markers: Mapping[str, str] | None = None,
+    known: Backend | None = None,
 ) -> OwnTokenizer | None:
     """Return the `OwnTokenizer` of an aug with this tokenizer; None if it shares the anchor's.
 
     Args:
         markers: special tokens of the anchor -> those of the aug, as text.
+        known: the anchor's, from another aug's `OwnTokenizer`, so that it is not taken apart again.
 
     Raises:
         UserError: a tokenizer does not reproduce texts (see `TokenBytes`), or has no such marker.
@@ -96,7 +100,7 @@ def own_tokenizer(
         return None
     names = f"the anchor ({anchor.name_or_path})", f"the aug ({aug.name_or_path})"
     try:
-        backends = [Backend.of(each, name) for each, name in zip((anchor, aug), names, strict=True)]
+        backends = [known or Backend.of(anchor, names[0]), Backend.of(aug, names[1])]
         warnings = [backend.token_bytes.warning for backend in backends]
     except UserError as error:
         raise UserError(f"anchor and aug have different tokenizers ({difference}), and {error}") from error
@@ -169,26 +173,37 @@ def store_tokenizers(segmentations: Sequence[OwnTokenizer | None], folder: Path)
         write_text(folder / AUG_FILE.format(index), own.aug.json)
 
 
-def stored_tokenizer(settings: Mapping[str, Any], index: int, location: str | Path, **hub: Any) -> OwnTokenizer:
-    """Load the tokenizers of an aug and its anchor from a checkpoint.
+def stored_tokenizers(
+    segmentations: Sequence[Mapping[str, Any] | None], location: str | Path, **hub: Any
+) -> list[OwnTokenizer | None]:
+    """Load the tokenizers of augs and their anchor from a checkpoint; None = an aug shares the anchor's.
 
     Args:
-        settings: recorded in the configuration (see `OwnTokenizer.settings`).
+        segmentations: recorded in the configuration (see `OwnTokenizer.settings`).
         hub: hub arguments of `from_pretrained`, `revision` included.
 
     Raises:
         UserError: a file is missing or damaged, or is not the recorded tokenizer.
     """
-    files = {"anchor": ANCHOR_FILE, "aug": AUG_FILE.format(index)}
-    anchor, aug = (_read(name, location, hub, f"the {role}") for role, name in files.items())
-    for role, found in (("anchor", anchor), ("aug", aug)):
-        if found.sha256 != settings[f"{role}_sha256"]:
-            raise UserError(f"{location}: {files[role]} is not the tokenizer that this model was trained with")
-    markers = {int(token): tuple(ids) for token, ids in settings["markers"].items()}
-    is_given = bool(settings.get("is_given"))
-    return OwnTokenizer(
-        anchor, aug, tuple(settings["opening"]), tuple(settings["special"]), markers, 0, is_given=is_given
-    )
+    found: list[OwnTokenizer | None] = []
+    for index, settings in enumerate(segmentations):
+        if settings is None:
+            found.append(None)
+            continue
+        file = AUG_FILE.format(index)
+        anchor = next((own.anchor for own in found if own is not None), None)  # all augs have the same
+        anchor = anchor or _read(ANCHOR_FILE, location, hub, "the anchor")
+        aug = _read(file, location, hub, "the aug")
+        for name, backend, sha256 in (
+            (ANCHOR_FILE, anchor, settings["anchor_sha256"]),
+            (file, aug, settings["aug_sha256"]),
+        ):
+            if backend.sha256 != sha256:
+                raise UserError(f"{location}: {name} is not the tokenizer that this model was trained with")
+        markers = {int(token): tuple(ids) for token, ids in settings["markers"].items()}
+        opening, special, is_given = settings["opening"], settings["special"], bool(settings.get("is_given"))
+        found.append(OwnTokenizer(anchor, aug, tuple(opening), tuple(special), markers, 0, is_given=is_given))
+    return found
 
 
 def _read(name: str, location: str | Path, hub: Mapping[str, Any], whose: str) -> Backend:

@@ -15,7 +15,7 @@ from calmctl.modeling.composition import check_parts
 from calmctl.modeling.configuration import ComposedConfig
 from calmctl.modeling.options import AUTO
 from calmctl.modeling.prompt_ids import prompt_ids
-from calmctl.modeling.tokenizers.own import OwnTokenizer, stored_tokenizer
+from calmctl.modeling.tokenizers.own import OwnTokenizer, stored_tokenizers
 from calmctl.modeling.tokenizers.segmentation import Position, Segmenter
 from calmctl.modeling.tokenizers.token_bytes import TokenBytes
 
@@ -100,10 +100,7 @@ def reading_of_model(source: str, text: str, trust_remote_code: bool = False) ->
     if not isinstance(config, ComposedConfig):
         raise UserError(f"{source}: a {config.model_type} model, not a composed one; give --anchor MODEL --aug MODEL")
     place, revision = locate(source)
-    own = [
-        stored_tokenizer(settings, index, place, revision=revision) if settings is not None else None
-        for index, settings in enumerate(config.segmentations)
-    ]
+    own = stored_tokenizers(config.segmentations, place, revision=revision)
     kinds = [settings["kind"] if settings is not None else "" for settings in config.segmentations]
     tokenizer = find_tokenizer(source, **how)
     if tokenizer is None:  # the model was saved without one
