@@ -116,20 +116,22 @@ def _prefills(setting: Setting, models: dict[str, PreTrainedModel]) -> dict[str,
     ids = setting.ids(1, setting.preset.context)
     mask = torch.ones_like(ids)
     folded = {
-        (aug_index, bridge_index): bridge.folded()
-        for aug_index, bridges in enumerate(models["composed"].bridges)
-        for bridge_index, bridge in enumerate(bridges)
+        name: {
+            (aug, place): bridge.folded() for aug, row in enumerate(model.bridges) for place, bridge in enumerate(row)
+        }
+        for name, model in models.items()
+        if isinstance(model, ComposedModelForCausalLM)
     }
 
     @torch.no_grad()
-    def run(model: PreTrainedModel) -> object:
+    def run(name: str, model: PreTrainedModel) -> object:
         cache = None
         if isinstance(model, ComposedModelForCausalLM):
             cache = model.new_cache()
-            cache.folded = folded
+            cache.folded = folded[name]
         return model(ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
 
-    return {name: lambda model=model: run(model) for name, model in models.items()}
+    return {name: lambda name=name, model=model: run(name, model) for name, model in models.items()}
 
 
 def training(setting: Setting) -> Rows:
