@@ -1,4 +1,4 @@
-# docker build -t calmctl . && docker run --rm -v "$PWD:/work" calmctl compose --help
+# docker build -t calmctl . && docker run --rm -v "$PWD:/data" calmctl compose --help
 # --build-arg PIP_ARGS="..." gives pip more arguments, such as where to find torch's smaller builds for CPUs.
 FROM python:3.12-slim
 
@@ -17,6 +17,6 @@ ARG PIP_ARGS=""
 RUN pip install --no-cache-dir -c constraints.txt $PIP_ARGS '.[gguf]'
 
 # Hub models and datasets are kept in the mounted folder.
-ENV HF_HOME=/work/.cache/hub
-WORKDIR /work
+ENV HF_HOME=/data/.cache/hub
+WORKDIR /data
 ENTRYPOINT ["calmctl"]
