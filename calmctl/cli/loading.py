@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from calmctl.processes.garbage import without_collection
+
 
 @contextmanager
 def loading() -> Iterator[None]:
@@ -15,9 +17,8 @@ def loading() -> Iterator[None]:
     if "torch" in sys.modules or not gc.isenabled():
         yield
         return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+    with without_collection():
+        try:
+            yield
+        finally:
+            gc.freeze()

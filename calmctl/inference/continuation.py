@@ -222,9 +222,10 @@ class Continuations:
                 found[place] = ids[:end]
             else:
                 going.append(row)
-        if going and found:
+        if not going:
+            batch.places = []
+        elif found:
             batch.keep(going)
-        batch.places = batch.places if going else []
         return found
 
     def _stops(
